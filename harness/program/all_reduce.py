@@ -40,13 +40,7 @@ def settled_all_reduce(
     num_devices: int,
     num_workers: int,
 ) -> Kind:
-    """Returns the kind of all-reduce that sums the gradients.
-
-    Args:
-        asked: the value of --all-reduce.
-        device_type: `CPU` or `GPU`.
-        num_devices: the number of this worker's devices.
-        num_workers: the number of processes that train together.
+    """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices.
 
     Raises:
         InputError: when the kind asked for does not apply to these devices.
@@ -70,14 +64,10 @@ def settled_all_reduce(
 
 
 class AllReduce:
-    """Sums over the devices of all workers."""
+    """Sums over the devices of all workers, each of which has as many."""
 
     def __init__(self, names: tuple[str, ...], cluster: Cluster, kind: Kind) -> None:
-        """Args:
-        names: the names of this worker's devices.
-        cluster: the workers, each with the same number of devices.
-        kind: the kind that `settled_all_reduce` returned.
-        """
+        """`names` are those of this worker's devices."""
         self._names = names
         self._cluster = cluster
         self._kind = kind
@@ -106,15 +96,9 @@ class AllReduce:
         *,
         token: tf.Variable | None = None,
     ) -> list[tf.Tensor]:
-        """Returns the sums of the tensors, traced on a device.
-
-        Args:
-            device: the device's place among this worker's.
-            instance_keys: the iterator that `keys` returned.
-            tensors: this device's summands.
-            token: this device's ordering token, where one graph has the sums of several devices:
-                without it TensorFlow would begin each sum only when the one before has ended.
-        """
+        """Returns the sums of the tensors, traced on a device of this worker, with the keys of its
+        program. Where one graph has the sums of several devices, each needs an ordering token:
+        without it TensorFlow would begin a sum only when the one before has ended."""
         if self.size == 1 or not tensors:
             return list(tensors)
         group = _connected(self._names) if self._cluster.is_alone else None

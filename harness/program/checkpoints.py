@@ -193,7 +193,6 @@ class Checkpoints:
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _saved(self, kind: str = "ckpt") -> list[Path]:
-        """Returns the checkpoints of a kind, the last one last."""
         return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
 
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:

@@ -61,12 +61,7 @@ class CutLoops:
         implementation: str,
         row_sums: int | None,
     ) -> None:
-        """Args:
-        step: the step to run on each batch.
-        states: the state of each device of this worker.
-        sums: sums over the devices of all workers.
-        implementation, row_sums: as in `Program`.
-        """
+        """`Program` describes the arguments."""
         self._step = step
         self._states = states
         self._sums = sums
@@ -78,16 +73,12 @@ class CutLoops:
     def loop(
         self, call: Call, *, exchanging: bool = True
     ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
-        """Returns a function that runs steps on all devices of this worker: it takes the batches of
-        each device and the first step (int64), and returns the row sums of each device.
+        """Returns a function that runs a call's steps on all devices of this worker, with or
+        without the all-reduces: it takes the batches of each device and the first step (int64), and
+        returns the row sums of each device.
 
         All devices share one loop: TensorFlow also tells sums apart by the loop that they are in,
-        so devices with a loop each would wait for one another for ever.
-
-        Args:
-            call: the constants of the loop.
-            exchanging: whether to do the all-reduces or leave them out.
-        """
+        so devices with a loop each would wait for one another for ever."""
         num_steps = call.num_steps
         compiled = [
             self._compiled(device, call, exchanging=exchanging)
@@ -136,7 +127,6 @@ class CutLoops:
         return loop
 
     def _token(self, device: int) -> tf.Variable:
-        """Returns the ordering token of a device's sums."""
         if not self._tokens:
             with tf.init_scope():
                 for state in self._states:

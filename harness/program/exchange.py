@@ -60,13 +60,7 @@ class Gradients(NamedTuple):
 
 def product_calls(watch: Callable[[Any], None], share: Share) -> ProductCalls:
     """Returns the `ProductCalls` of a step, which tell a layer whether to find its table's gradient
-    from the ids and dy of all devices.
-
-    Args:
-        watch: the `watch` of the gradient tape.
-        share: this device's share of the batch.
-    """
-
+    from the ids and dy of all devices; `watch` is the gradient tape's."""
     graph = tf.compat.v1.get_default_graph()
 
     def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
@@ -235,9 +229,9 @@ def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> 
             touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
             rows.append(RowGradient(table, touched, dy, sets, is_of_all=True))
         else:
-            num_tokens, how = packed.of.num_tokens, packed.of.implementation
-            gradient = table_gradient(dy, **sets, num_tokens=num_tokens, implementation=how)
-            gradient = tf.cast(gradient, packed.of.dtype)
+            layer, how = packed.of.layer, packed.of.implementation
+            gradient = table_gradient(dy, **sets, num_tokens=layer.num_tokens, implementation=how)
+            gradient = tf.cast(gradient, layer.kernel.dtype)
             of_tables.setdefault(packed.of.place, []).append(gradient)
     rest = iter(summed[len(layout.tables) :])
     weights = []

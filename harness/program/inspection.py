@@ -50,11 +50,7 @@ NO_LOOKS = Looks()
 def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> CutStep:
     """Returns a step that changes nothing; it returns the gradients of `State.weights` that an
     update would get, those of the touched rows for tables that are updated by rows; and `_counts`.
-
-    Args:
-        call, task: the model and the task in training.
-        reference: a model that computes the same in float32; None to compare nothing.
-    """
+    It compares them with those of `reference`, a model that computes the same in float32."""
 
     def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
@@ -92,11 +88,7 @@ class Inspector:
     def __init__(
         self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:
-        """Args:
-        call, task: the model and the task in training.
-        state: the state of the first device.
-        program: makes a program of a step for all devices.
-        """
+        """`state` is the first device's; `program` makes a program of a step for all devices."""
         self._state = state
         model = call.model
         # Only a functional model tells how to make another with the same layers.
@@ -117,10 +109,7 @@ class Inspector:
     ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
         an epoch that is the same batch however the epoch's steps were divided into dispatches.
-
-        Returns:
-            The inspection, None if none is due; and a record of each program compiled for it.
-        """
+        Returns None if no inspection is due; and a record of each program compiled for it."""
         histograms = _is_time(dispatch.epoch, looks.histograms_every)
         precision = _is_time(dispatch.epoch, looks.precision_every)
         if not (histograms or precision):

@@ -87,7 +87,7 @@ def portable(value: tf.Tensor) -> tf.Tensor:
 
 
 def as_dtype(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Returns an array or a tensor in its own dtype again: undoes `portable`."""
+    """Undoes `portable`."""
     value = tf.convert_to_tensor(value)
     return tf.bitcast(value, dtype) if dtype == tf.bfloat16 != value.dtype else value
 

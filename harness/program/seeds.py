@@ -84,11 +84,7 @@ class Seeds:
     ) -> dict[str, tf.Tensor]:
         """Returns the changes of a call with those of all seeds merged into one, under `NAME`; that
         one is left out if the variable does not change, or in a loop by one draw from each seed.
-
-        Args:
-            changes: the next value of each variable that the call changes, by name.
-            before, after: all values before and after the call, by name.
-        """
+        `before` and `after` are all values before and after the call."""
         found = dict(changes)
         for held in self.stored:
             if self._loop is None and not found.keys() & held.shapes.keys():

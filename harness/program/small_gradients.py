@@ -28,12 +28,8 @@ _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
 def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Returns the same gradients, in a program that XLA compiles. Some of those that are sums over
-    rows are added in another order, and 16-bit summands in float32.
-
-    Args:
-        gradients: float32 gradients, by any names.
-    """
+    """Returns the same float32 gradients, in a program that XLA compiles. Some that are sums
+    over rows are added in another order, and 16-bit summands in float32."""
     found = dict(gradients)
     matrices: dict[int, dict[str, tf.Tensor]] = {}
     for name, gradient in gradients.items():

@@ -104,15 +104,13 @@ class State:
             trains; None is `place`.
         scaled: whether the loss is scaled (float16).
         metrics: the metrics that keep sums of their own.
-        tables: the plans of the tables that are updated by rows, by the paths of their layers'
-            kernels.
+        tables: the plans of the tables that are updated by rows, by their names.
         for_gpu: whether to make programs for a GPU, where each kernel costs a launch.
         """
         self.device = device
         self.for_gpu = for_gpu
         self._model = model
         self.share = place if share is None else share
-        """The number, among all workers' shares, of the share of a batch that the device trains."""
         own = place == 0
         named = variables_by_name(model)
         if own:
@@ -214,16 +212,10 @@ class State:
         tables: Mapping[str, TableCall | None] = MappingProxyType({}),
         products: ProductCalls | None = None,
     ) -> Called:
-        """Calls a model with this state's values; changes nothing except rows of tables that make
-        up for missed steps.
-
-        Args:
-            model: the state's model, or another with variables of the same names.
-            inputs: the inputs of the model.
-            training: whether layers such as dropout are active.
-            tables: the result of `Tables.calls`, which the layers have as well.
-            products: the result of `exchange.product_calls`, which the layers have as well.
-        """
+        """Calls a model, the state's own or another with variables of the same names, with this
+        state's values; changes nothing except rows of tables that make up for missed steps. The
+        layers have the same `tables`, of `Tables.calls`, and `products`, of
+        `exchange.product_calls`."""
         values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
@@ -259,7 +251,7 @@ class State:
 
         Args:
             tape: the tape that recorded the loss.
-            loss: the loss, float32 [].
+            loss: float32 [].
             called: the call of the model that the loss depends on.
             sparse: whether the gradients of weights that are only gathered from stay
                 tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows.
@@ -281,8 +273,7 @@ class State:
         products = [
             ProductGradient(
                 place=places[call.layer.kernel.path],
-                num_tokens=call.layer.num_tokens,
-                dtype=tf.as_dtype(call.layer.kernel.dtype),
+                layer=call.layer,
                 implementation=call.implementation,
                 dy=tf.cast(dy, tf.float32),
                 sets=call.sets,
@@ -377,11 +368,8 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
-        """Copies values that the caller has set on the model.
-
-        Args:
-            first: the first device's state, whose optimizer's values are copied as well.
-        """
+        """Copies values that the caller has set on the model, and those of the optimizer of the
+        first device's state."""
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))
@@ -523,12 +511,8 @@ def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
 
 
 def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
-    """Returns the variable that an optimizer sees in place of one that is not the model's own.
-
-    Args:
-        stored: the variable and the weights that it holds.
-        weight: the first of these weights.
-    """
+    """Returns the variable that an optimizer sees in place of one that is not the model's own;
+    `weight` is the first that it holds."""
     alias = keras.Variable(stored.variable, name=weight.name)
     alias._path = weight.path
     if len(stored.shapes) == 1:

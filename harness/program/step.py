@@ -29,12 +29,7 @@ class Caller:
         unique: frozenset[str] = frozenset(),
         num_workers: int = 1,
     ) -> None:
-        """Args:
-        model: a model with any inputs.
-        implementation: computes the products of layers that name no implementation.
-        unique: names of the ragged inputs that hold no id twice in a row.
-        num_workers: the number of workers whose devices share a batch.
-        """
+        """`Programs` describes the arguments; the devices of `num_workers` share a batch."""
         self.model = model
         self._num_workers = num_workers
         self.implementation = implementation
@@ -57,10 +52,7 @@ class Caller:
         catch_up: bool = False,
     ) -> Called:
         """Calls the model, or another with variables of the same names, with a state's values.
-
-        Args:
-            watch, catch_up: as in `Tables.calls`.
-        """
+        `Tables.calls` describes `watch` and `catch_up`."""
         model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
@@ -169,12 +161,8 @@ def forward_backward(
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
-    """Returns the step that changes the state by one batch, and returns its row sums.
-
-    Args:
-        call, task: the model and the task in training.
-        unused: gets the names of weights that the loss does not depend on when a step is traced.
-    """
+    """Returns the step that changes the state by one batch, and returns its row sums. Tracing it
+    puts the names of weights that the loss does not depend on into `unused`."""
 
     def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None

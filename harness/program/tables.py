@@ -29,11 +29,8 @@ class Table:
     """A table with its slots, on one device."""
 
     def __init__(self, name: str, plan: TablePlan, variable: tf.Variable) -> None:
-        """Args:
-        name: the path of the layer's kernel.
-        plan: the way in which the table is updated.
-        variable: the table, [V, H] float32 or bfloat16, on the current device.
-        """
+        """`name` is the path of the layer's kernel, and `variable` the table itself, [V, H] float32
+        or bfloat16, on the current device."""
         self.name = name
         self.variable = variable
         self.slots = {
@@ -46,7 +43,6 @@ class Table:
 
     @property
     def kind(self) -> str:
-        """The name of the table's optimizer."""
         return self._rule.kind
 
     @property
@@ -119,9 +115,7 @@ class ProductGradient(NamedTuple):
 
     place: int
     """The weight's place in `State.trainable`."""
-    num_tokens: int
-    dtype: tf.DType
-    """The dtype of the weight."""
+    layer: MultiHotDense
     implementation: registry.Implementation
     dy: tf.Tensor
     """The gradient of the products, float32 [B, H]."""
@@ -165,11 +159,8 @@ class Tables:
     """All tables of a state, and the switch that a trial run turns off."""
 
     def __init__(self, tables: Sequence[Table], optimizer: keras.optimizers.Optimizer) -> None:
-        """Args:
-        tables: the tables, if any.
-        optimizer: the optimizer of the other weights; its step count and learning rate hold for
-            the tables as well.
-        """
+        """`optimizer` is that of the other weights; its step count and learning rate hold for the
+        tables as well."""
         self.all = tuple(tables)
         self._optimizer = optimizer
         kinds = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -182,7 +173,6 @@ class Tables:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """The variables of all tables."""
         return [variable for table in self.all for variable in table.variables]
 
     def freeze(self, frozen: bool) -> None:
@@ -214,13 +204,7 @@ class Tables:
         self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
     ) -> Sequence[tf.Tensor]:
         """Updates the tables, before the optimizer updates the other weights; returns the gradients
-        for the optimizer.
-
-        Args:
-            weights: the gradients of all other weights.
-            rows: the gradients of the tables that the loss depends on.
-            finite: whether the gradients are finite, so that the step counts.
-        """
+        for the optimizer. The step counts only if the gradients are finite."""
         if not self.all:
             return weights
         of_rows: list[tuple[Any, tf.Tensor]] = [(None, tf.constant(1.0))] * len(rows)

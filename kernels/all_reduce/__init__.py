@@ -59,8 +59,7 @@ def all_reduce(
     All GPUs of the group have to call it equally often, with the same shapes, in the same order.
 
     Args:
-      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64, of static
-        shapes.
+      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64.
       group: number of the group, from `group_of`.
       rank: this GPU's place in the group.
       call: a number that no other call in the program has.

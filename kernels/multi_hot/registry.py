@@ -33,18 +33,12 @@ class Lot:
     """Several batches of one shape on a device, and the results computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
-        """Store the batches. Call it outside the loop whose steps take a batch each.
-
-        Args:
-          values: [L, N] int32, uint16 or uint32.
-          row_splits: [L, B + 1] int32.
-          weights: [L, N] float32.
-        """
+        """Store the batches. Call it outside the loop whose steps take a batch each."""
         import tensorflow as tf
 
-        self.values = values
-        self.row_splits = row_splits
-        self.weights = weights
+        self.values = values  # [L, N] int32, uint16 or uint32
+        self.row_splits = row_splits  # [L, B + 1] int32
+        self.weights = weights  # [L, N] float32
         self._graph = tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
@@ -77,22 +71,19 @@ class Problem(NamedTuple):
     among: Batches | None = None  # several batches that the sets are one of
 
 
-def _touch(problem: Problem) -> Any:
-    from kernels.multi_hot import touched
+def _imported(module: str, name: str) -> Callable[..., Any]:
+    """Return a function of a module beside this, which is imported when it is called."""
 
-    return touched.touch(problem)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = importlib.import_module(f"kernels.multi_hot.{module}")
+        return getattr(found, name)(*args, **kwargs)
 
-
-def _row_gradients(dy: Tensor, found: Any) -> tuple[Tensor, Tensor]:
-    from kernels.multi_hot import touched
-
-    return touched.row_gradients(dy, found)
+    return call
 
 
-def _update(*args: Any, **kwargs: Any) -> list[Tensor]:
-    from kernels.multi_hot import table_rules
-
-    return table_rules.update(*args, **kwargs)
+_touch = _imported("touched", "touch")
+_row_gradients = _imported("touched", "row_gradients")
+_update = _imported("table_rules", "update")
 
 
 @dataclass(frozen=True, kw_only=True)

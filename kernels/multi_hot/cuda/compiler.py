@@ -41,12 +41,8 @@ class Compiler:
         """Compute capabilities that the library compiles for, ascending."""
 
     def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
-        """Return the kernels for a compute capability as machine code, or, if NVRTC does not know
-        it yet, as PTX, which the driver translates.
-
-        Args:
-          capability: the GPU's compute capability.
-          as_text: whether to return PTX in any case.
+        """Return the kernels for a compute capability as machine code, or, if asked or if NVRTC
+        does not know it yet, as PTX, which the driver translates.
 
         Raises:
           NativeUnavailableError: if the GPU is too old for the kernels or for NVRTC, or NVRTC

@@ -55,10 +55,7 @@ def ffi_api() -> int:
     try:
         # The library's file name ends in the major version.
         (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
-        library = ctypes.CDLL(str(path))
-        # tensorflow-cpu exports only what XLA_FFI_GetApi calls: xla::ffi::GetXlaFfiApi().
-        cxx_name = "_ZN3xla3ffi12GetXlaFfiApiEv"
-        get_api = getattr(library, "XLA_FFI_GetApi", None) or getattr(library, cxx_name)
+        get_api = ctypes.CDLL(str(path)).XLA_FFI_GetApi
     except (OSError, ValueError, AttributeError) as error:
         raise NativeUnavailableError(
             f"TensorFlow {tf.__version__} in {tf.sysconfig.get_lib()} does not offer XLA's foreign "

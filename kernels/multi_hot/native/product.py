@@ -123,14 +123,8 @@ def take_rows(
     capacity: int,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Copy one batch from resident sets, inside a compiled program.
-
-    Args:
-      values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
-      row_splits: [R + 1] int32 or int64, of a static shape.
-      rows: [B] int32 in [0, R), of a static shape.
-      capacity: C, the static length of the batch's values.
-      weights: [M] float32, the ids' weights.
+    """Copy one batch from resident sets, inside a compiled program. Arguments are as in
+    `segments.take_batches`, but for `rows`, [B] int32.
 
     Returns:
       values [C] int32, the rows' ids one after another, then zeros; row_splits [B + 1] int32; and

@@ -159,15 +159,9 @@ def catch_up(
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Let the touched rows of an `exact_adam` table make up for the steps that they missed, in
-    place, inside a compiled program; return the table and its slots.
-
-    Args:
-      rule, parts: as in `update`.
-      touched: the rows; None for all.
-      step: int64, the last step that they make up for.
-      active: bool; where it is false, nothing changes.
-    """
+    """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
+    they missed up to `step`, in place, inside a compiled program; return the table and its slots.
+    Where `active` is false, nothing changes."""
     load(ROW_SOURCES)
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)

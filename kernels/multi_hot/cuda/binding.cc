@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <climits>
 #include <cstdint>
+#include <iterator>
 #include <stdexcept>
 #include <string>
 
@@ -236,6 +237,16 @@ template <void kernel(const Call& call, Queue& queue)>
 constexpr XLA_FFI_Handler* kHandler =
     handler<Queue, kernel, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE>;
 
+const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
+                           {"multi_hot_cuda_backward", kHandler<backward_call>},
+                           {"multi_hot_cuda_index", kHandler<index_call>},
+                           {"multi_hot_cuda_gradient", kHandler<gradient_call>},
+                           {"multi_hot_cuda_take_rows", kHandler<take_rows_call>},
+                           {"multi_hot_cuda_touch", kHandler<touch_call>},
+                           {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
+                           {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
+                           {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}};
+
 }  // namespace
 }  // namespace multi_hot
 
@@ -243,17 +254,14 @@ extern "C" {
 
 // Registers the handlers with the XLA of this process; returns whether it takes them.
 bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
-  using namespace multi_hot;
-  return take(api, "CUDA",
-              {{"multi_hot_cuda_forward", kHandler<forward_call>},
-               {"multi_hot_cuda_backward", kHandler<backward_call>},
-               {"multi_hot_cuda_index", kHandler<index_call>},
-               {"multi_hot_cuda_gradient", kHandler<gradient_call>},
-               {"multi_hot_cuda_take_rows", kHandler<take_rows_call>},
-               {"multi_hot_cuda_touch", kHandler<touch_call>},
-               {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
-               {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
-               {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}});
+  return multi_hot::take(api, "CUDA", multi_hot::kTargets);
+}
+
+// Returns a handler, for another XLA than TensorFlow's; null from the end on.
+XLA_FFI_Handler* multi_hot_cuda_handler(std::size_t place, const char** name) {
+  if (place >= std::size(multi_hot::kTargets)) return nullptr;
+  *name = multi_hot::kTargets[place].name;
+  return multi_hot::kTargets[place].handler;
 }
 
 // Hands over the kernels that were compiled for a compute capability.

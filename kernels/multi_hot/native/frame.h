@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
-#include <initializer_list>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -212,7 +211,8 @@ struct Target {
 };
 
 // Registers handlers for a platform of XLA's; returns whether XLA takes them.
-inline bool take(const XLA_FFI_Api* api, const char* platform, std::initializer_list<Target> targets) {
+template <size_t N>
+bool take(const XLA_FFI_Api* api, const char* platform, const Target (&targets)[N]) {
   for (const Target& target : targets) {
     XLA_FFI_Handler_Register_Args args = {};
     args.struct_size = XLA_FFI_Handler_Register_Args_STRUCT_SIZE;

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,7 +42,9 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    return _product(table, problem, y, host=host, cuda=cuda)
+    lot = None if problem.among is None else problem.among.lot
+    of_lot = None if lot is None else [lot.values, lot.row_splits]
+    return _product(table, problem, y, of_lot, host=host, cuda=cuda)
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -62,26 +65,15 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         workspace=index,
         attributes={"unique": problem.unique},
     )
+    if problem.among is None:
+        target, words, of_lot = "backward", index_words(N, V) + sum_words(N, H), None
+    else:
+        target, words = "gradient", sum_words(N, H)
+        of_lot = problem.among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
+    workspace = [tf.TensorSpec([words], tf.int32)]
+    cuda = Kernel(target=f"multi_hot_cuda_{target}", workspace=workspace)
     dw = tf.TensorSpec([V, H], dy.dtype)
-    among, sums = problem.among, sum_words(N, H)
-    if among is None:
-        words = tf.TensorSpec([index_words(N, V) + sums], tf.int32)
-        cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
-        return _product(dy, problem, dw, host=host, cuda=cuda)
-    given = [dy, problem.values, problem.row_splits]
-    given += [] if problem.weights is None else [problem.weights]
-    index = among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
-    weights = [] if among.lot.weights is None else [among.lot.weights]
-    operands = [*given, *index, among.step, *weights]
-    words = tf.TensorSpec([sums], tf.int32)
-    cuda = Kernel(
-        target="multi_hot_cuda_gradient",
-        takes=[0, *range(len(given), len(operands))],
-        workspace=[words],
-    )
-    host = replace(host, takes=range(len(given)))
-    (gradient,) = call_on_platform(operands, [dw], host=host, cuda=cuda)
-    return gradient
+    return _product(dy, problem, dw, of_lot, host=host, cuda=cuda)
 
 
 def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
@@ -96,16 +88,24 @@ def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
 
 
 def _product(
-    matrix: Tensor, problem: Problem, result: tf.TensorSpec, *, host: Kernel, cuda: Kernel
+    matrix: Tensor,
+    problem: Problem,
+    result: tf.TensorSpec,
+    of_lot: Sequence[Tensor] | None,
+    *,
+    host: Kernel,
+    cuda: Kernel,
 ) -> Tensor:
-    """Return the product of the sets with a matrix. A GPU reads the sets where they lie."""
+    """Return the product of the sets with a matrix. If the batch is one of several, a GPU reads
+    `of_lot` instead of the batch's sets, which spares it copies."""
     operands = [matrix, problem.values, problem.row_splits]
     operands += [] if problem.weights is None else [problem.weights]
-    if problem.among is not None:
-        host = replace(host, takes=range(len(operands)))
-        cuda = replace(cuda, takes=[0, *range(len(operands), 2 * len(operands))])
+    if problem.among is not None and of_lot is not None:
         lot, step = problem.among
-        operands += [t for t in (lot.values, lot.row_splits, lot.weights, step) if t is not None]
+        theirs = [*of_lot, step, *([] if lot.weights is None else [lot.weights])]
+        host = replace(host, takes=range(len(operands)))
+        cuda = replace(cuda, takes=[0, *range(len(operands), len(operands) + len(theirs))])
+        operands += theirs
     (sums,) = call_on_platform(operands, [result], host=host, cuda=cuda)
     return sums
 

@@ -167,20 +167,12 @@ def _checked(
     values, row_splits = _check_sets(values, row_splits)
     product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
-    rowids = _check_rowids(value_rowids, product, implementation)
-    return product, Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
-
-
-def _check_rowids(
-    value_rowids: Tensor | None, product: Product, implementation: str
-) -> Tensor | None:
-    if value_rowids is None:
-        return None
-    if not product.takes_rowids:
+    rowids = None if value_rowids is None else _widen(value_rowids)
+    if rowids is not None and not product.takes_rowids:
         raise ValueError(
             f"{implementation} reads row_splits and takes no value_rowids: leave them out"
         )
-    return _widen(value_rowids)
+    return product, Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: Any) -> Tensor:

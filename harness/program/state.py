@@ -268,44 +268,41 @@ class State:
             if (dy := of_outputs.get(table.name)) is not None
             and (call := called.tables[table.name])
         ]
-        unused = [name for name in outputs if of_outputs.get(name) is None]
         places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
         products = [
             ProductGradient(
-                place=places[call.layer.kernel.path],
-                layer=call.layer,
-                implementation=call.implementation,
-                dy=tf.cast(dy, tf.float32),
-                sets=call.sets,
+                places[call.layer.kernel.path],
+                call.layer,
+                call.implementation,
+                tf.cast(dy, tf.float32),
+                call.sets,
             )
             for call, dy in zip(calls, of_products, strict=True)
             if dy is not None
         ]
         told = {product.place for product in products}
-        joined: list[tf.Tensor | None] = []
-        for place, (stored, held, gradients) in enumerate(
+        unused = [name for name in outputs if of_outputs.get(name) is None]
+        weights: list[tf.Tensor | tf.IndexedSlices | None] = []
+        for place, (stored, held, own) in enumerate(
             zip(self._weights, called.weights, found, strict=True)
         ):
-            missing = [name for name, gradient in gradients.items() if gradient is None]
-            if place in told and missing:
-                joined.append(None)
-                continue
-            if sparse and len(gradients) == 1:
-                (gradient,) = gradients.values()
-                if isinstance(gradient, tf.IndexedSlices):
-                    joined.append(_of_real_rows(gradient, stored.variable.shape))
-                    continue
-            zeros = {name: tf.zeros_like(held[name]) for name in missing}
-            whole = gradients | zeros
-            joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
-            unused += missing
-        return Gradients(joined, rows, products, tuple(unused))
+            missing = [name for name, gradient in own.items() if gradient is None]
+            first = next(iter(own.values()))
+            if missing and place in told:  # the products tell it all
+                weights.append(None)
+            elif sparse and isinstance(first, tf.IndexedSlices):  # never of several weights
+                weights.append(_of_real_rows(first, stored.variable.shape))
+            else:
+                whole = own | {name: tf.zeros_like(held[name]) for name in missing}
+                weights.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
+                unused += missing
+        return Gradients(weights, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns the changes that `call` returned."""
         for name, value in changes.items():
-            own = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
-            for variable in own or [self._others[name]]:
+            seeds = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
+            for variable in seeds or [self._others[name]]:
                 variable.assign(value)
 
     def apply(self, gradients: Gradients) -> None:

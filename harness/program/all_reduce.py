@@ -21,16 +21,16 @@ from kernels.multi_hot.registry import UnavailableError
 
 Kind = Literal["nccl", "ring"]
 
+# The lowest group key: above the keys that tf.distribute gives out.
 _FIRST_GROUP_KEY = 1_000_000
-"""The lowest group key: above the keys that tf.distribute gives out."""
+# A group key for each tuple of device names. TensorFlow tells groups apart by these keys, which are
+# the same in all workers.
 _GROUPS: dict[tuple[str, ...], int] = {}
-"""A group key for each tuple of device names. TensorFlow tells groups apart by these keys, which
-are the same in all workers."""
+# Numbers of the traced sums over the GPUs of this process.
 _CALLS = itertools.count()
-"""Numbers of the traced sums over the GPUs of this process."""
+# The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
+# one shape, apart by instance keys; a program has fewer than 10,000 of them.
 _FIRST_KEYS = itertools.count(0, 10_000)
-"""The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
-one shape, apart by instance keys; a program has fewer than 10,000 of them."""
 
 
 def settled_all_reduce(

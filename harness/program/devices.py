@@ -25,13 +25,13 @@ from harness.base.memory import free_bytes
 from harness.program.all_reduce import Kind, settled_all_reduce
 from harness.workers.cluster import ALONE, Cluster
 
+# Rows of one replica's batch below which a step spends most of its time on kernel launches and the
+# all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand.
 _ROWS_THAT_PAY = 8_192
-"""Rows of one replica's batch below which a step spends most of its time on kernel launches and the
-all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand."""
+# Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
+# process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
+# for ever.
 _PATIENCE_SECONDS = 300
-"""Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
-process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
-for ever."""
 _NCCL_FLAGS = (
     f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
     f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",

@@ -24,14 +24,14 @@ from kernels.multi_hot import table_gradient, touched_rows
 MAX_NUMBER = 2**24
 """The largest number up to which float32 holds every integer, so that one vector can carry ids and
 gradients."""
+# The divisor that splits an id into the two numbers that are sent: quotient and remainder.
 _SPLIT = 2**16
-"""The divisor that splits an id into the two numbers that are sent: quotient and remainder."""
+# Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip.
 _LARGE = 2**16
-"""Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip."""
+# The most numbers to send in place of a table's gradient, as a share of the table's elements. Every
+# device then computes the whole batch's gradient: with 0.4 two workers on two cores trained 1.1
+# times as fast, with 0.8 four no faster.
 _MOST = 0.5
-"""The most numbers to send in place of a table's gradient, as a share of the table's elements.
-Every device then computes the whole batch's gradient: with 0.4 two workers on two cores trained 1.1
-times as fast, with 0.8 four no faster."""
 
 
 class Gradients(NamedTuple):

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import tensorflow as tf
 
 _ROWS_AT_ONCE = 2**16
+# Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
+# whether all are finite.
 _PARTS = 31
-"""Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
-whether all are finite."""
+# The longest part that XLA leaves whole.
 _PART_SHAPE = (8, 2**14)
-"""The longest part that XLA leaves whole."""
 
 
 def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:

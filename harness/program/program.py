@@ -29,11 +29,11 @@ from harness.run.records import Compilation
 from harness.workers.cluster import ALONE, Cluster
 
 _Key = tuple[int, int, Capacity, Sizes]
+# Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
+# compile their loops. A device that does not fail waits for the failed one in its sums.
 _GRACE_SECONDS = 5
-"""Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
-compile their loops. A device that does not fail waits for the failed one in its sums."""
+# How many times to time a call without all-reduces, of which the shortest time counts.
 _ALONE_TIMES = 3
-"""How many times to time a call without all-reduces, of which the shortest time counts."""
 
 
 @functools.cache

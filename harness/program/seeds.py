@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from harness.program.packing import packed
 
+# The change of a seed by one draw.
 _DRAW = np.array([0, 1])
-"""The change of a seed by one draw."""
+# The difference between the seeds of neighbouring devices: a prime, so that layers do not collide.
 _STRIDE = 1_000_003
-"""The difference between the seeds of neighbouring devices: a prime, so that layers do not
-collide."""
 
 
 class Seeds:

@@ -28,7 +28,6 @@ from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
 from harness.program.packing import (
     Stored,
-    arrays_of,
     as_dtype,
     held_together,
     is_seed,
@@ -44,8 +43,8 @@ MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """The prefixes of a state's names."""
 ITERATION = "optimizer/iteration"
 """The name of the number of updates in a state."""
+# Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
-"""Variables that every optimizer has."""
 
 
 class Called(NamedTuple):
@@ -352,7 +351,10 @@ class State:
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Returns `weights`, or tensors of the same shapes, as arrays by the names of the model's
         variables. A table's tensor may hold only some of its rows."""
-        return arrays_of(zip([*self._weights, *self._tables()], values, strict=True))
+        held = zip([*self._weights, *self._tables()], values, strict=True)
+        return {
+            n: part.numpy() for stored, value in held for n, part in stored.split(value).items()
+        }
 
     def write_to_model(self) -> None:
         """Copies to the model the values of those of its variables that the first state does not

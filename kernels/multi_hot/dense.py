@@ -15,8 +15,8 @@ from kernels.multi_hot.segments import find_entries, for_sums, poison
 
 Tensor = Any
 
+# Limit of the matrix for `auto`: half a GiB of float32.
 _MAX_MATRIX_ELEMENTS = 2**27
-"""Limit of the matrix for `auto`: half a GiB of float32."""
 
 
 # TensorFlow has a matmul of 16-bit operands with float32 sums only under XLA, so this is compiled

@@ -24,13 +24,13 @@ Slot = tuple[tuple[int, ...], Any, float]
 NUM_RATES = 4096
 """R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
 cost, that of an update of the whole table, is thus spread over as many steps."""
+# Number of terms of the series, kTerms in native/rules.h.
 _NUM_TERMS = 5
-"""Number of terms of the series, kTerms in native/rules.h."""
+# Fraction of the first summand below which summands are left out, as float32 would lose them.
 _VANISHED = 1e-8
-"""Fraction of the first summand below which summands are left out, as float32 would lose them."""
+# Limit of the distance of beta_2^(i/2) from its center within a segment. Its power _NUM_TERMS,
+# 1e-8, is what the series leaves out.
 _REACH = 0.025
-"""Limit of the distance of beta_2^(i/2) from its center within a segment. Its power _NUM_TERMS,
-1e-8, is what the series leaves out."""
 
 
 class Rule(NamedTuple):

@@ -19,8 +19,8 @@ SOURCES = Path(__file__).resolve().parent
 RULES = SOURCES.parent / "native" / "rules.h"
 """The rules of the optimizers of touched rows, which the C++ kernels share."""
 _FLAGS = ("--std=c++17",)
+# First compute capability with the instructions that the kernels use.
 _LEAST = (7, 0)
-"""First compute capability with the instructions that the kernels use."""
 _NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
 
 

@@ -25,8 +25,8 @@ from kernels.multi_hot.registry import Lot, Problem, Product
 Tensor = Any
 
 _MAX_CHUNKS = 8
+# TransposedIndex::kSlack; the kernel checks this constant and the next.
 _INDEX_SLACK = 8
-"""TransposedIndex::kSlack; the kernel checks this constant and the next."""
 _MAX_CHUNK_ROWS = 2**16
 
 

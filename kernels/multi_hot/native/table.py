@@ -21,13 +21,13 @@ from kernels.multi_hot.touched import Touched
 
 Tensor = Any
 
+# Least limit of the chunks, which is the number of cores if that is larger. They are more than two
+# threads need, so that a thread that starts late does less.
 _CHUNKS = 16
-"""Least limit of the chunks, which is the number of cores if that is larger. They are more than two
-threads need, so that a thread that starts late does less."""
+# Least number of values in a chunk; a single thread counts fewer faster.
 _VALUES_PER_CHUNK = 4096
-"""Least number of values in a chunk; a single thread counts fewer faster."""
+# Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache.
 _IDS_PER_BUCKET = 16_384
-"""Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache."""
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
 

@@ -129,7 +129,7 @@ void all_reduce(const Call& call, Stream& stream) {
 extern "C" {
 
 // Registers the call with the XLA of this process; returns whether it takes it.
-bool gpu_all_reduce_register(const XLA_FFI_Api* api) {
+bool multi_hot_register(const XLA_FFI_Api* api) {
   return multi_hot::take(api, "CUDA", {{"gpu_all_reduce", multi_hot::handler<Stream, all_reduce>}});
 }
 

@@ -253,7 +253,7 @@ const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
 extern "C" {
 
 // Registers the handlers with the XLA of this process; returns whether it takes them.
-bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
+bool multi_hot_register(const XLA_FFI_Api* api) {
   return multi_hot::take(api, "CUDA", multi_hot::kTargets);
 }
 

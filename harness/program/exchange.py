@@ -235,10 +235,10 @@ def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> 
             of_tables.setdefault(packed.of.place, []).append(gradient)
     rest = iter(summed[len(layout.tables) :])
     weights = []
-    for place, how in enumerate(layout.weights):
-        parts = [next(rest)] if how else []
-        if isinstance(how, _Slices):
-            parts = [how.joined(parts[0])]
+    for place, sent in enumerate(layout.weights):
+        parts = [next(rest)] if sent else []
+        if isinstance(sent, _Slices):
+            parts = [sent.joined(parts[0])]
         parts += of_tables.get(place, [])
         weights.append(parts[0] if len(parts) == 1 else tf.add_n(parts))
     return Gradients(weights, rows, [], layout.unused)

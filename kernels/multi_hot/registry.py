@@ -111,9 +111,6 @@ class Product:
     """Returns a table and its slots after an update of its touched rows; `table_rules.update`
     describes the arguments."""
 
-    device_types: tuple[str, ...] = ("CPU", "GPU")
-    """Types of the devices that it runs on."""
-
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as
     `segments.take_batches` does. If not, `native.product.take_rows` copies each batch."""
@@ -149,11 +146,8 @@ def why_unavailable(name: str, device_type: str) -> str | None:
 
     This builds and loads what the implementation needs.
     """
-    found = product(name)
-    if device_type not in found.device_types:
-        return f"{name} runs on {' and '.join(found.device_types)} only, not on {device_type}"
     try:
-        found.prepare(device_type)
+        product(name).prepare(device_type)
     except UnavailableError as error:
         return str(error)
     return None

@@ -1,11 +1,10 @@
 // Sums over the GPUs of a process by NCCL, as a custom call through XLA's foreign function interface.
-#include <dlfcn.h>
-
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <stdexcept>
 #include <string>
@@ -13,42 +12,29 @@
 #include <vector>
 
 #include "../multi_hot/native/frame.h"
+#include "../multi_hot/native/symbol.h"
 
 namespace {
 
 using multi_hot::Buffer;
 using multi_hot::Call;
 using multi_hot::Stream;
+using multi_hot::Symbol;
 
-// NCCL's functions that are called, as nccl.h declares them.
+// NCCL's functions that are called, as nccl.h declares them, and one of CUDA's driver.
 struct Nccl {
   using Communicator = void*;
-  int (*ncclCommInitAll)(Communicator*, int, const int*);
-  int (*ncclCommAbort)(Communicator);
-  int (*ncclGroupStart)();
-  int (*ncclGroupEnd)();
-  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*);
-  const char* (*ncclGetErrorString)(int);
-  int (*cuStreamSynchronize)(void*);  // of CUDA's driver
+  const char* path;  // of NCCL, while this is made
+  int (*ncclCommInitAll)(Communicator*, int, const int*) = Symbol{path, "ncclCommInitAll"};
+  int (*ncclCommAbort)(Communicator) = Symbol{path, "ncclCommAbort"};
+  int (*ncclGroupStart)() = Symbol{path, "ncclGroupStart"};
+  int (*ncclGroupEnd)() = Symbol{path, "ncclGroupEnd"};
+  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*) =
+      Symbol{path, "ncclAllReduce"};
+  const char* (*ncclGetErrorString)(int) = Symbol{path, "ncclGetErrorString"};
+  int (*cuStreamSynchronize)(void*) = Symbol{"libcuda.so.1", "cuStreamSynchronize"};
 
-  // Returns what is missing, or an empty string.
-  std::string load(const char* path) {
-    std::string missing;
-    const auto find = [&](auto& function, const char* name, const char* of) {
-      void* const library = dlopen(of, RTLD_NOW);
-      if (library == nullptr) return void(missing = dlerror());
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (function == nullptr) missing = std::string(of) + " has no " + name;
-    };
-    find(ncclCommInitAll, "ncclCommInitAll", path);
-    find(ncclCommAbort, "ncclCommAbort", path);
-    find(ncclGroupStart, "ncclGroupStart", path);
-    find(ncclGroupEnd, "ncclGroupEnd", path);
-    find(ncclAllReduce, "ncclAllReduce", path);
-    find(ncclGetErrorString, "ncclGetErrorString", path);
-    find(cuStreamSynchronize, "cuStreamSynchronize", "libcuda.so.1");
-    return missing;
-  }
+  explicit Nccl(const char* path) : path(path) {}
 };
 
 // A GPU of a group.
@@ -59,8 +45,7 @@ struct Member {
 // What all calls share, for as long as the process lives: a program may run until its end.
 struct State {
   std::mutex mutex;
-  Nccl nccl;
-  bool is_loaded = false;
+  std::optional<Nccl> nccl;
   std::deque<std::deque<Member>> groups;
   std::set<std::pair<int64_t, int64_t>> begun;  // calls of programs that were run, and by which GPU
   std::string fault;
@@ -86,7 +71,7 @@ int number_of(XLA_FFI_DataType type) {
 // (maybe what is waited for, tensors) -> the sum of each tensor over the GPUs of the group
 void all_reduce(const Call& call, Stream& stream) {
   constexpr int kSum = 0;
-  const Nccl& nccl = state().nccl;
+  const Nccl& nccl = *state().nccl;
   const int64_t rank = call.attribute<int64_t>("rank");
   Member* member;
   bool is_first;
@@ -137,19 +122,21 @@ bool multi_hot_register(const XLA_FFI_Api* api) {
 const char* gpu_all_reduce_group(const char* path, int count, const int* devices, int64_t* number) {
   State& all = state();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.fault = all.is_loaded ? "" : all.nccl.load(path);
-  all.is_loaded = all.fault.empty();
-  // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
-  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
-  std::vector<Nccl::Communicator> made(count);
-  const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
-  if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
-  *number = static_cast<int64_t>(all.groups.size());
-  if (all.fault.empty()) {
+  try {
+    if (!all.nccl) all.nccl.emplace(path);
+    // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+    std::vector<Nccl::Communicator> made(count);
+    const int status = all.nccl->ncclCommInitAll(made.data(), count, devices);
+    if (status != 0) throw std::runtime_error(all.nccl->ncclGetErrorString(status));
+    *number = static_cast<int64_t>(all.groups.size());
     std::deque<Member>& group = all.groups.emplace_back();
     for (const Nccl::Communicator communicator : made) group.emplace_back().communicator = communicator;
+    return nullptr;
+  } catch (const std::exception& exception) {
+    all.fault = exception.what();
+    return all.fault.c_str();
   }
-  return all.fault.empty() ? nullptr : all.fault.c_str();
 }
 
 // Ends the sums that GPUs of a group wait in.
@@ -163,7 +150,7 @@ void gpu_all_reduce_end(int64_t number) {
   for (Member& member : *group) {
     // NCCL may be kept from enqueueing a sum by the one that is to end: it is not waited for long.
     const std::unique_lock<std::timed_mutex> in_use(member.in_use, std::chrono::seconds(1));
-    if (member.communicator != nullptr) all.nccl.ncclCommAbort(member.communicator);
+    if (member.communicator != nullptr) all.nccl->ncclCommAbort(member.communicator);
     member.communicator = nullptr;
   }
 }

@@ -1,7 +1,5 @@
-// The CUDA driver, loaded when it is first needed: this library is built where there is none.
+// The CUDA driver, and the kernels that it has loaded.
 #pragma once
-
-#include <dlfcn.h>
 
 #include <cstdint>
 #include <map>
@@ -12,6 +10,7 @@
 #include <vector>
 
 #include "../native/frame.h"
+#include "../native/symbol.h"
 
 namespace multi_hot {
 
@@ -19,18 +18,21 @@ namespace multi_hot {
 // none allocates memory of it but the loading of a module.
 struct Driver {
   using Handle = void*;  // of a context, module, function or stream
-  int (*cuCtxGetCurrent)(Handle*);
-  int (*cuCtxGetDevice)(int*);
-  int (*cuDeviceGetAttribute)(int*, int, int);
-  int (*cuModuleLoadData)(Handle*, const void*);
-  int (*cuModuleGetFunction)(Handle*, Handle, const char*);
-  int (*cuThreadExchangeStreamCaptureMode)(int*);
-  int (*cuMemsetD8Async)(std::uint64_t, unsigned char, std::size_t, Handle);
+  static constexpr char kLibrary[] = "libcuda.so.1";
+  int (*cuCtxGetCurrent)(Handle*) = Symbol{kLibrary, "cuCtxGetCurrent"};
+  int (*cuCtxGetDevice)(int*) = Symbol{kLibrary, "cuCtxGetDevice"};
+  int (*cuDeviceGetAttribute)(int*, int, int) = Symbol{kLibrary, "cuDeviceGetAttribute"};
+  int (*cuModuleLoadData)(Handle*, const void*) = Symbol{kLibrary, "cuModuleLoadData"};
+  int (*cuModuleGetFunction)(Handle*, Handle, const char*) = Symbol{kLibrary, "cuModuleGetFunction"};
+  int (*cuThreadExchangeStreamCaptureMode)(int*) =
+      Symbol{kLibrary, "cuThreadExchangeStreamCaptureMode"};
+  int (*cuMemsetD8Async)(std::uint64_t, unsigned char, std::size_t, Handle) =
+      Symbol{kLibrary, "cuMemsetD8Async"};
   int (*cuLaunchKernel)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                        Handle, void**, void**);
-  int (*cuGetErrorString)(int, const char**);
+                        Handle, void**, void**) = Symbol{kLibrary, "cuLaunchKernel"};
+  int (*cuGetErrorString)(int, const char**) = Symbol{kLibrary, "cuGetErrorString"};
 
-  // Raises why the driver cannot be used, if it cannot.
+  // Raises what is missing, if something is.
   static const Driver& get() {
     static const Driver only;
     return only;
@@ -43,26 +45,6 @@ struct Driver {
     cuGetErrorString(status, &text);
     throw std::runtime_error("CUDA's driver failed in " + what + ": " +
                              (text == nullptr ? "error " + std::to_string(status) : text));
-  }
-
- private:
-  Driver() {
-    void* const library = dlopen("libcuda.so.1", RTLD_NOW);
-    if (library == nullptr) throw std::runtime_error(std::string("there is no CUDA driver: ") + dlerror());
-    const auto find = [&](auto& function, const char* name) {
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (function != nullptr) return;
-      throw std::runtime_error("CUDA's driver is too old: it has no " + std::string(name));
-    };
-    find(cuCtxGetCurrent, "cuCtxGetCurrent");
-    find(cuCtxGetDevice, "cuCtxGetDevice");
-    find(cuDeviceGetAttribute, "cuDeviceGetAttribute");
-    find(cuModuleLoadData, "cuModuleLoadData");
-    find(cuModuleGetFunction, "cuModuleGetFunction");
-    find(cuThreadExchangeStreamCaptureMode, "cuThreadExchangeStreamCaptureMode");
-    find(cuMemsetD8Async, "cuMemsetD8Async");
-    find(cuLaunchKernel, "cuLaunchKernel");
-    find(cuGetErrorString, "cuGetErrorString");
   }
 };
 

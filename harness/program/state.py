@@ -86,7 +86,7 @@ class State:
         *,
         device: str,
         place: int,
-        share: int | None = None,
+        share: int = 0,
         scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
@@ -100,7 +100,7 @@ class State:
             variables, except those that are held together; another has copies.
         place: the device's place among those of this process.
         share: the number, among all workers' shares, of the share of a batch that the device
-            trains; None is `place`.
+            trains.
         scaled: whether the loss is scaled (float16).
         metrics: the metrics that keep sums of their own.
         tables: the plans of the tables that are updated by rows, by their names.
@@ -109,7 +109,7 @@ class State:
         self.device = device
         self.for_gpu = for_gpu
         self._model = model
-        self.share = place if share is None else share
+        self.share = share
         own = place == 0
         named = variables_by_name(model)
         if own:

@@ -80,8 +80,9 @@ def multi_hot_dense(
         raise ValueError("native does not compute in float64: choose gather or dense")
     dtype = _check_dtype(dtype or table.dtype)
     product, problem = _checked(
-        values, row_splits, table.shape[0], implementation, unique, weights, value_rowids
-    )
+        values, row_splits, num_tokens=table.shape[0], implementation=implementation,
+        unique=unique, weights=weights, value_rowids=value_rowids,
+    )  # fmt: skip
     if problem.weights is not None:
         problem = problem._replace(weights=tf.cast(problem.weights, for_sums(table).dtype))
     problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
@@ -113,28 +114,31 @@ def multi_hot(
     return tf.cast(dense.index(problem), dtype)
 
 
-def table_gradient(
-    dy: Tensor,
-    values: Tensor,
-    row_splits: Tensor,
-    *,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool = False,
-    weights: Tensor | None = None,
-) -> Tensor:
+def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -> Tensor:
     """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
 
     For callers whose dy [B, H], the gradient to the product, does not come from a tape. Other
-    arguments and errors are as in `multi_hot_dense`.
+    arguments and errors are as in `touched_rows`.
     """
-    product, problem = _checked(
-        values, row_splits, num_tokens, implementation, unique, weights, None
-    )
+    product, problem = _checked(values, row_splits, **how)
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
 
 
-def touched_rows(
+def touched_rows(values: Tensor, row_splits: Tensor, **how: Any) -> Touched:
+    """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
+    `update`, whose cost depends on the batch, not on the table.
+
+    Args:
+      values, row_splits: as in `multi_hot_dense`.
+      how: `num_tokens`, V; and `implementation`, `unique`, `weights` and `value_rowids` as in
+        `multi_hot_dense`, with the same errors.
+    """
+    product, problem = _checked(values, row_splits, **how)
+    touched: Touched = product.touch(problem)
+    return touched
+
+
+def _checked(
     values: Tensor,
     row_splits: Tensor,
     *,
@@ -143,25 +147,6 @@ def touched_rows(
     unique: bool = False,
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
-) -> Touched:
-    """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
-    `update`, whose cost depends on the batch, not on the table. Arguments and errors are as in
-    `multi_hot_dense`."""
-    product, problem = _checked(
-        values, row_splits, num_tokens, implementation, unique, weights, value_rowids
-    )
-    touched: Touched = product.touch(problem)
-    return touched
-
-
-def _checked(
-    values: Tensor,
-    row_splits: Tensor,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool,
-    weights: Tensor | None,
-    value_rowids: Tensor | None,
 ) -> tuple[Product, Problem]:
     """Return an implementation and a batch's checked sets, for a float32 table."""
     values, row_splits = _check_sets(values, row_splits)

@@ -23,17 +23,11 @@ struct OwnIndex {
 };
 
 // The gradient of the whole table by way of the touched rows; nothing where the input has a fault.
-// With an odd number of chunks, entries are packed as those of batches of a million rows.
 std::vector<float> touched_gradient(const Sets& sets, const std::vector<float>& dy, int64_t units,
                                     int64_t chunks, int64_t buckets, Pool& pool,
                                     std::string& fault) {
   OwnIndex own(sets, chunks, buckets);
-  fault = find_split_fault(sets);
-  if (fault.empty()) {
-    const internal::Packing<uint64_t> wide(sets.num_rows);
-    fault = chunks % 2 == 0 ? touch(sets, own.index, pool)
-                            : internal::touch_by(wide, sets, own.index, pool);
-  }
+  fault = touch(sets, own.index, pool);
   if (!fault.empty()) return {};
   const int64_t num = own.num[0];
   std::vector<float> rows(own.ids.size() * units), dw(sets.num_tokens * units);

@@ -32,7 +32,7 @@ from harness.task.task import Task
 from harness.trainer.settings import Known, Settings, settle
 from harness.trainer.setup import Setup, model_limits
 from kernels.multi_hot import Implementation
-from kernels.multi_hot.native.platforms import lowered_as_for_gpu
+from kernels.multi_hot.native.call import lowered_as_for_gpu
 
 _HELD_OUT_ROWS = 10_000
 _MANY_TOKENS = 2**18

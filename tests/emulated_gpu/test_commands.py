@@ -110,11 +110,10 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     assert "TensorFlow can use 1 of 2 GPUs" in printed
 
 
-@pytest.mark.parametrize("kind", ["hierarchical", "ring"])
-def test_two_workers_of_two_gpus_train_as_one_cpu(kind: str, tmp_path: Path) -> None:
+def test_two_workers_of_two_gpus_train_as_one_cpu(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, devices=4)
     options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
-    both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", kind)
+    both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", "ring")
     succeeds(environment, (*both, "--run-dir", str(tmp_path / "both")))
     on_cpu(*options, "--run-dir", str(tmp_path / "one"))
     found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))

@@ -20,9 +20,9 @@ from harness.feed.plan import Call, evaluation_plan
 from harness.model.layers import MultiHotDense
 from harness.model.network import ModelFunction, float32_twin
 from harness.program.devices import Devices
-from harness.program.inspection import LookAtGradients
+from harness.program.inspection import look_at_gradients
 from harness.program.program import Program
-from harness.program.step import Caller, TrainingStep
+from harness.program.step import Caller, training_step
 from harness.task.measures import Measures
 from harness.task.task import Task
 from kernels.multi_hot.native.build import find_compiler
@@ -163,9 +163,9 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> Non
     both = build_rig(sets, model=Large(), devices=two)
     alone = build_rig(sets, model=Large())
     alone.set_weights(both.weights())
-    call = Caller(both.model, implementation="gather", num_devices=2, num_workers=2)
+    call = Caller(both.model, implementation="gather", num_workers=2)
     program = Program(
-        "training", TrainingStep(call, both.task),
+        "training", training_step(call, both.task, unused=[]),
         states=both.states, implementation="gather", row_sums=2,
     )  # fmt: skip
     np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
@@ -304,7 +304,7 @@ def test_a_look_at_gradients_reduces_both_kinds(
     rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=rule)
     looking = Program(
         "look",
-        LookAtGradients(rig.call, rig.task, reference=float32_twin(rig.model)),
+        look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),
         states=rig.states,
         implementation="gather",
     )

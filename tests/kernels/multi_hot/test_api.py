@@ -11,7 +11,6 @@ from kernels.multi_hot import (
     Implementation,
     multi_hot,
     multi_hot_dense,
-    row_gradients,
 )
 from tests.kernels.multi_hot import checks, reference
 
@@ -52,23 +51,6 @@ def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
     table, values, row_splits = (arguments.pop(name) for name in ("table", "values", "row_splits"))
     with pytest.raises(ValueError, match=message):
         multi_hot_dense(table, values, row_splits, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dy": np.ones([1, 2], np.float32)}, r"dy must be \[B, H\].*\(1, 2\)"),
-        ({"dy": np.ones([3, 2], np.float32)}, r"dy must be \[B, H\].*\(3, 2\)"),
-        ({"dy": np.ones([2], np.float32)}, r"dy must be \[B, H\].*\(2,\)"),
-        ({"value_rowids": np.array([0, 1, 1], np.int32)}, "native .* takes no value_rowids"),
-    ],
-)
-def test_wrong_arguments_of_row_gradients(change: dict[str, Any], message: str) -> None:
-    """The kernel would read rows of `dy` that are not there."""
-    sets = {name: FITTING[name] for name in ("values", "row_splits")}
-    arguments = {"dy": np.ones([2, 2], np.float32), "num_tokens": 4, **sets} | change
-    with pytest.raises(ValueError, match=message):
-        row_gradients(**arguments, implementation="native")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from harness.base.quiet import quiet_import
 if TYPE_CHECKING:
     from harness.base.errors import DivergenceError as DivergenceError
     from harness.base.errors import InputError as InputError
+    from harness.data.containers import as_examples as as_examples
     from harness.data.examples import Examples as Examples
     from harness.data.ragged import RaggedSets as RaggedSets
     from harness.data.sources import Dataset as Dataset
@@ -43,6 +44,7 @@ _PLACES = {
     "Settings": "harness.trainer.settings",
     "Task": "harness.task.task",
     "Trainer": "harness.trainer.trainer",
+    "as_examples": "harness.data.containers",
     "load": "harness.data.sources",
     "load_model": "harness.model.saved",
 }

@@ -9,6 +9,7 @@ nothing of the project. `./scripts/gpu-programs` makes the environment.
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import re
@@ -54,11 +55,6 @@ CARDS: dict[str, tuple[Any, ...]] = {
         *(7672320000000, 132644864, 191514411008, 1.965),
     ),
 }
-_KERNELS = (
-    *("forward", "backward", "index", "gradient", "take_rows"),
-    *("touch", "row_gradients", "update_rows", "catch_up"),
-)
-"""The names of the handlers in kernels/multi_hot/cuda/binding.cc."""
 
 
 def target_config(card: str) -> str:
@@ -145,11 +141,13 @@ def register_kernels(source: Path) -> None:
         flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-isystem", jax.ffi.include_dir())
         command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library), "-ldl"]
         subprocess.run(command, check=True)
-        handlers = ctypes.CDLL(str(library))
-    for name in _KERNELS:
-        target = f"multi_hot_cuda_{name}"
-        capsule = jax.ffi.pycapsule(getattr(handlers, target))
-        jax.ffi.register_ffi_target(target, capsule, platform="CUDA")
+        handler = ctypes.CDLL(str(library)).multi_hot_cuda_handler
+    handler.restype, name = ctypes.c_void_p, ctypes.c_char_p()
+    for place in itertools.count():
+        if (address := handler(ctypes.c_size_t(place), ctypes.byref(name))) is None:
+            return
+        capsule = jax.ffi.pycapsule(address)
+        jax.ffi.register_ffi_target((name.value or b"").decode(), capsule, platform="CUDA")
 
 
 def counts(executable: Any) -> dict[str, Any]:

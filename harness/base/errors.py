@@ -36,7 +36,7 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
 _FLAG = re.compile(
     r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?![\w=-])(?: (auto|dense|gather|native|adam|sgd|adagrad|"
     r"lazy_adam|exact_adam|float32|bfloat16|mixed_bfloat16|mixed_float16|stream|resident|mapped|"
-    r"nccl|hierarchical|ring|on|off|stop|continue)\b)?"
+    r"nccl|ring|on|off|stop|continue)\b)?"
 )
 """Pattern of a flag in a message, perhaps with a value."""
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ class Examples:
     """Weights of the rows' losses, float [B]; None means 1."""
     num_classes: int | None = None
     """Number of classes; None means as many as the labels show, at least 2."""
+    class_names: tuple[Any, ...] = ()
+    """Names of the classes; none if the labels are their numbers."""
     name: str = "examples"
     """The rows' name in messages and results."""
 

@@ -4,9 +4,10 @@ Letters: B rows, V num_tokens, N nnz (ids in all rows together).
 """
 
 import hashlib
+import html
 import itertools
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -22,6 +23,8 @@ Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
 _NO_LABELS = np.zeros(0, np.int32)
+_SHOWN_ROWS, _SHOWN_IDS = 5, 12
+"""What a notebook shows of the sets."""
 
 # `unique` works on about _UNIQUE_CHUNK_IDS ids at a time, which stay in the processor's cache, and
 # sorts about _UNIQUE_SORTED_IDS at a time: more would take up to three times as long, fewer would
@@ -83,9 +86,73 @@ class RaggedSets:
         object.__setattr__(self, "row_splits", row_splits)
         object.__setattr__(self, "labels", labels)
 
+    @classmethod
+    def from_lists(cls, rows: Iterable[Iterable[int]], **parts: Any) -> Self:
+        """Returns sets of lists, tuples, sets or arrays of ids, one for each row.
+
+        Args:
+            rows: the rows; an iterator is read once.
+            **parts: other fields, such as labels. num_tokens is one more than the highest id if
+                left out.
+        """
+        lists = [sorted(row) if isinstance(row, set | frozenset) else list(row) for row in rows]
+        lengths = np.array([*map(len, lists)], np.int64)
+        ids = np.array([*itertools.chain.from_iterable(lists)])
+        values = ids if ids.size else np.zeros(0, np.int32)
+        return cls.from_csr(values, _splits_of(lengths), **parts)
+
+    @classmethod
+    def from_ragged(cls, ragged: Any, **parts: Any) -> Self:
+        """Returns sets of a tf.RaggedTensor [rows, None] of ids; see `from_lists`."""
+        return cls.from_csr(np.asarray(ragged.values), np.asarray(ragged.row_splits), **parts)
+
+    @classmethod
+    def from_scipy(cls, matrix: Any, **parts: Any) -> Self:
+        """Returns sets of a SciPy matrix or array of any sparse form: columns are ids, and values
+        their weights, unless all are 1. Entries of one place add up, as in SciPy. num_tokens is the
+        number of columns if left out; see `from_lists`."""
+        matrix = matrix.tocsr()
+        parts = {"num_tokens": matrix.shape[1], "name": "the matrix", **parts}
+        data = matrix.data.astype(np.float32) if matrix.data.dtype == bool else matrix.data
+        sets = cls.from_csr(matrix.indices, matrix.indptr, weights=data, **parts).unique()
+        all_ones = sets.weights is not None and bool(np.all(sets.weights == 1))
+        return sets.derived(weights=None) if all_ones else sets
+
+    @classmethod
+    def from_csr(cls, values: Any, row_splits: Any, **parts: Any) -> Self:
+        """Returns sets of all rows' ids and the rows' boundaries in them; see `from_lists`."""
+        if "num_tokens" not in parts:
+            ids = validation.checked_integers("the rows", "ids", values)
+            parts["num_tokens"] = 1 + int(ids.max(initial=0))
+        return cls(values=values, row_splits=row_splits, **parts)
+
     def __repr__(self) -> str:
         shown = f"{self.num_rows:,} rows, {self.nnz:,} ids below {self.num_tokens:,}"
         return f"<harness.RaggedSets {self.name!r}: {shown}>"
+
+    def _repr_html_(self) -> str:
+        """Returns the first rows as a table, for notebooks."""
+        rows = (
+            f"<tr><th>{place}</th><td>{', '.join(map(str, self.row(place)[:_SHOWN_IDS]))}"
+            f"{', ...' if self.lengths[place] > _SHOWN_IDS else ''}</td></tr>"
+            for place in range(min(_SHOWN_ROWS, self.num_rows))
+        )
+        return f"<p>{html.escape(repr(self))}</p><table>{''.join(rows)}</table>"
+
+    def __len__(self) -> int:
+        return self.num_rows
+
+    def __getitem__(self, rows: Any) -> Any:
+        """Returns the ids of one row, or the sets of a slice, an array of row numbers or a mask."""
+        if isinstance(rows, slice):
+            return self.take(np.arange(self.num_rows)[rows])
+        if isinstance(rows, int | np.integer):
+            return self.row(int(rows) + (self.num_rows if rows < 0 else 0))
+        rows = np.asarray(rows)
+        return self.take(np.flatnonzero(rows) if rows.dtype == bool else rows)
+
+    def __iter__(self) -> Iterator[Int32Array]:
+        return map(self.row, range(self.num_rows))
 
     def _check_label_sets(
         self, sets: "RaggedSets", num_rows: int, labels: npt.NDArray[Any]

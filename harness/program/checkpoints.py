@@ -30,12 +30,12 @@ from kernels.files import opened_folder, replacing
 NUM_KEPT = 2
 """Checkpoints to keep: the last one, and one more in case the last is damaged."""
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
+# The end of the member name of a table's slot that holds the step of each row's last update.
 _LAST = "/last_step.npy"
-"""The end of the member name of a table's slot that holds the step of each row's last update."""
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
+# The dtype and shape of each array, by name.
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
-"""The dtype and shape of each array, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +193,6 @@ class Checkpoints:
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _saved(self, kind: str = "ckpt") -> list[Path]:
-        """Returns the checkpoints of a kind, the last one last."""
         return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
 
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
@@ -230,19 +229,19 @@ def load_weights(path: Path, model: keras.Model) -> bool:
     Raises:
         InputError: when the checkpoint is damaged, or lacks a variable of the model.
     """
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.ndarray | None] = {}
     with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
         for name, variable in variables_by_name(model).items():
             member = f"{MODEL_PREFIX}{name}"
-            found = {name: archive.read_array(member)} if f"{member}.npy" in archive.names else {}
+            array = archive.read_array(member) if f"{member}.npy" in archive.names else None
             wanted = portable_dtype(variable.dtype), tuple(variable.shape)
-            kind = _kinds(found).get(name)
+            kind = None if array is None else (array.dtype.name, array.shape)
             if kind != wanted:
                 raise InputError(
                     f"checkpoint {path} does not fit the model: of {name} it holds {_shown(kind)}, "
                     f"and {_shown(wanted)} is wanted. Name another."
                 )
-            arrays |= found
+            arrays[name] = array
         steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
         lags = any(((s > 0) & (s < archive.read_array(ITERATION))).any() for s in steps)
     for name, variable in variables_by_name(model).items():
@@ -337,10 +336,6 @@ def _misfit(own: _Kinds, found: _Kinds) -> str | None:
         if is_name != name:  # the same layers, but another network
             return f"it holds {is_name} where {name} is wanted"
     return None
-
-
-def _kinds(arrays: Mapping[str, np.ndarray]) -> _Kinds:
-    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def _shown(kind: tuple[str, tuple[int, ...]] | None) -> str:

@@ -1,7 +1,7 @@
 """The trainer that users hold: a model, a task and settings, with fit, evaluate, predict, save."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,8 +16,8 @@ from harness.base.errors import DivergenceError, InputError
 from harness.base.interrupt import Terminated
 from harness.base.terminal import lasting
 from harness.base.timeline import Timeline
+from harness.data.containers import as_examples
 from harness.data.examples import Examples
-from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
@@ -38,7 +38,8 @@ from harness.workers.cluster import Cluster, cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
 
-AnyRows = RaggedSets | Examples
+AnyRows = Any
+"""Rows in any container that `harness.as_examples` takes."""
 Callbacks = Sequence[keras.callbacks.Callback]
 
 
@@ -85,6 +86,8 @@ class Trainer:
         """Whether the caller got the model after the trainer last took up its values."""
         self._kept: dict[str, Any] = {}
         """The result of `Setup.kept` in the trainer that this one is a copy of."""
+        self.class_names: tuple[Any, ...] = ()
+        """The names of the classes that the model was trained on; none if labels are numbers."""
         self.step = 0
         """Optimizer steps done."""
         self.last: Outcome | None = None
@@ -238,12 +241,14 @@ class Trainer:
         if not cluster.is_chief:
             verbose, run_dir, overwrite = False, None, False
             wanted = replace(wanted, profile_steps=None, telemetry_hz=0)
-        held_out = None if validation is None else Examples.of(validation)
+        rows = as_examples(train, name="train rows")
+        names = rows.class_names or self.class_names
+        held_out = None if validation is None else as_examples(validation, class_names=names)
         tested = held_out if test is validation else test
         asked = Asked(
-            train=Examples.of(train),
+            train=rows,
             validation=held_out,
-            test=None if tested is None else Examples.of(tested),
+            test=None if tested is None else as_examples(tested, class_names=names),
             epochs=epochs,
             initial_epoch=initial_epoch,
             validation_freq=validation_freq,
@@ -306,6 +311,7 @@ class Trainer:
             self.last = run.run()
             cluster.wait_for_all()  # until the chief has written everything
         self._vocabulary = asked.vocabulary or self._vocabulary
+        self.class_names = asked.train.class_names or self.class_names
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
         self._steps_per_epoch = steps_per_epoch
@@ -328,6 +334,27 @@ class Trainer:
         return (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
 
     @for_python()
+    def snapshot(self, train: AnyRows) -> Callable[[], None]:
+        """Returns a function that takes the trainer back to its present state, as often as it is
+        called. Compiled programs stay, so rows of the same sizes train without another compilation:
+        those of another fold, or the same rows weighted otherwise.
+
+        Args:
+            train: rows like those to train on, for which a new trainer builds its model.
+        """
+        setup = self._set_up(Examples.of(train), training=True)
+        saved = setup.programs.states[0].save()
+        before = {name: vars(self)[name] for name in ("step", "last", "_steps_per_epoch")}
+
+        def restore() -> None:
+            for state in setup.programs.states:
+                state.restore(saved)
+            setup.programs.states[0].write_to_model()
+            vars(self).update(before, _folder=None)
+
+        return restore
+
+    @for_python()
     def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:
         """Returns `loss` and every metric over all rows, like
         `keras.Model.evaluate(return_dict=True)`."""
@@ -341,7 +368,7 @@ class Trainer:
         Raises:
             InputError: when a label is no class but a number.
         """
-        examples = Examples.of(rows)
+        examples = as_examples(rows, class_names=self.class_names)
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
@@ -355,7 +382,7 @@ class Trainer:
     ) -> tuple[dict[str, float], Quality | None]:
         """Returns what `evaluate` and `measure` return, in one pass; no quality if a label is no
         class."""
-        examples = Examples.of(rows)
+        examples = as_examples(rows, class_names=self.class_names)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
         measures = setup.measures(examples)
@@ -370,7 +397,7 @@ class Trainer:
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
         """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`. It does
         not look at labels."""
-        examples = Examples.of(rows)
+        examples = as_examples(rows, class_names=self.class_names)
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
             return hooks.predict(ready.feed, ready.plan)
@@ -410,7 +437,7 @@ class Trainer:
             console: where to warn of GPUs that cannot be used; None for no warnings.
         """
         require_alone(os.environ)
-        examples = Examples.of(train)
+        examples = as_examples(train)
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)

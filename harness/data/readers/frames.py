@@ -1,10 +1,8 @@
-"""Rows that are in memory already: pandas and polars frames, and SciPy's CSR matrices."""
+"""Rows that are in memory already: pandas and polars frames, and SciPy's sparse matrices."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
@@ -19,8 +17,8 @@ _SAMPLE_ROWS = 200
 def source_of(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
 ) -> Source | None:
-    """Returns a reader of a frame, or of a CSR matrix with its labels; None for other objects."""
-    if all(hasattr(table, part) for part in ("indptr", "indices", "data")):
+    """Returns a reader of a frame, or of a sparse matrix with its labels; None for other objects."""
+    if hasattr(table, "tocsr"):
         return MatrixSource(table, labels)
     return FrameSource(table, options) if hasattr(table, "columns") else None
 
@@ -53,26 +51,14 @@ class FrameSource(Source):
 
 
 class MatrixSource(Source):
-    """A matrix in CSR form: columns are ids, values are their weights, unless all are 1."""
+    """A sparse matrix: columns are ids, values are their weights, unless all are 1."""
 
     path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
 
     def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        """Raises InputError for another form, for values that are no finite numbers, or unless
-        there is one label for each row."""
-        if getattr(matrix, "format", "csr") != "csr":
-            raise InputError(f"the matrix has the form {matrix.format}. Give matrix.tocsr().")
-        data = matrix.data
-        # Repeated entries of one element add up, as in SciPy.
-        sets = RaggedSets(
-            values=matrix.indices,
-            row_splits=matrix.indptr,
-            num_tokens=matrix.shape[1],
-            name="the matrix",
-            weights=data.astype(np.float32) if data.dtype == bool else data,
-        ).unique()
-        all_ones = sets.weights is not None and bool(np.all(sets.weights == 1))
-        self._sets = sets.derived(weights=None) if all_ones else sets
+        """Raises InputError for values that are no finite numbers, or unless there is one label
+        for each row."""
+        self._sets = RaggedSets.from_scipy(matrix)
         if labels is None:
             raise InputError("the matrix has no labels, which training needs. Give some.")
         self._labels = [str(label) for label in labels]

@@ -1,0 +1,151 @@
+"""Rows in the containers of other packages."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse
+import tensorflow as tf
+
+import harness
+from harness import InputError, RaggedSets, as_examples
+
+_ROWS = [[3, 1, 4], [], [1, 5], [9]]
+_LABELS = [1, 0, 0, 1]
+
+
+class _Indexed:
+    """A data set as PyTorch has them, without an iterator."""
+
+    def __len__(self) -> int:
+        return len(_ROWS)
+
+    def __getitem__(self, row: int) -> Any:
+        return np.array(_ROWS[row], np.int64), _LABELS[row]
+
+
+def _ragged() -> tf.RaggedTensor:
+    return tf.ragged.constant(_ROWS, tf.int64)
+
+
+def _sparse(rows: list[list[int]] = _ROWS) -> scipy.sparse.csr_array:
+    splits = np.cumsum([0, *map(len, rows)])
+    return scipy.sparse.csr_array((np.ones(splits[-1]), np.concatenate(rows), splits))
+
+
+def _numbered() -> tf.data.Dataset:
+    types = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32)
+    return tf.data.Dataset.from_generator(
+        lambda: zip(_ROWS, _LABELS, strict=True), output_signature=types
+    )
+
+
+def _slices() -> tf.data.Dataset:
+    return tf.data.Dataset.from_tensor_slices((_ragged(), _LABELS))
+
+
+_CONTAINERS: dict[str, Callable[[], Any]] = {
+    "lists": lambda: (_ROWS, _LABELS),
+    "arrays": lambda: ([*map(np.array, _ROWS)], np.array(_LABELS) == 1),
+    "object array": lambda: (np.array(_ROWS, object), _LABELS),
+    "sets": lambda: ([*map(set, _ROWS)], np.array(_LABELS)[:, None]),
+    "CSR": lambda: (_sparse(), _LABELS),
+    "COO": lambda: (_sparse().tocoo(), _LABELS),
+    "RaggedTensor": lambda: (_ragged(), tf.constant(_LABELS)),
+    "Arrow array": lambda: (pa.array(_ROWS), pa.array(_LABELS)),
+    "Arrow chunks": lambda: (pa.chunked_array([_ROWS[:1], _ROWS[1:]]), _LABELS),
+    "Arrow table": lambda: pa.table({"ids": _ROWS, "label": _LABELS}),
+    "tf.data rows": _slices,
+    "tf.data batches": lambda: _slices().batch(3),
+    "tf.data tensors": _numbered,
+    "iterator": lambda: zip(_ROWS, _LABELS, strict=True),
+    "PyTorch": _Indexed,
+}
+
+
+@pytest.mark.parametrize("container", _CONTAINERS)
+def test_a_container_has_the_rows_of_ragged_sets(container: str) -> None:
+    examples = as_examples(_CONTAINERS[container]())
+    (sets,) = examples.ragged.values()
+    found = [sorted(row.tolist()) for row in sets]
+    assert (found, sets.weights) == ([*map(sorted, _ROWS)], None)
+    assert np.asarray(examples.labels).tolist() == _LABELS
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars", "datasets"])
+def test_frames(package: str) -> None:
+    module = pytest.importorskip(package)
+    make = module.Dataset.from_dict if package == "datasets" else module.DataFrame
+    examples = as_examples(make({"items": _ROWS, "tag": ["b", "a", "a", "b"]}))
+    assert [row.tolist() for row in examples.inputs[""]] == _ROWS  # type: ignore[attr-defined]
+    assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pytest.param(lambda: [[0], [2], [], [1, 2]], id="lists"),
+        pytest.param(lambda: _sparse([[0], [2], [], [1, 2]]), id="sparse"),
+        pytest.param(lambda: pa.array([[0], [2], [], [1, 2]]), id="Arrow"),
+        pytest.param(lambda: tf.ragged.constant([[0], [2], [], [1, 2]]), id="RaggedTensor"),
+    ],
+)
+def test_labels_of_several_classes(labels: Callable[[], Any]) -> None:
+    found = as_examples(_ROWS, labels()).labels
+    assert isinstance(found, RaggedSets)
+    assert [row.tolist() for row in found] == [[0], [2], [], [1, 2]]
+
+
+def test_several_inputs_and_weights_in_batches() -> None:
+    """Batches of a data set are joined, each input by itself."""
+    numbers, weights = np.arange(8.0).reshape(4, 2), [1.0, 2.0, 0.5, 1.0]
+    inputs = {"ids": _ragged(), "numbers": numbers}
+    batches = tf.data.Dataset.from_tensor_slices((inputs, _LABELS, weights)).batch(3)
+    examples = as_examples(batches)
+    assert [row.tolist() for row in examples.ragged["ids"]] == _ROWS
+    np.testing.assert_array_equal(examples.dense["numbers"], numbers)
+    np.testing.assert_array_equal(examples.weights, weights)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["a text"], r"rows are given as list of str; .* harness\.load numbers the words"),
+        (pa.table({"text": ["a", "b"], "label": [0, 1]}), "a column of string; give lists"),
+        (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
+        ([["a"], ["b"]], "ids has dtype <U1"),
+        (5, "rows are given as int; give lists"),
+        (iter([]), "has no rows; give at least one"),
+    ],
+)
+def test_rows_that_are_no_ids(rows: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_examples(rows)
+
+
+def test_ragged_sets_are_a_sequence() -> None:
+    sets = RaggedSets.from_lists(_ROWS, labels=_LABELS)
+    assert (len(sets), sets.num_tokens, sets[-1].tolist()) == (4, 10, [9])
+    assert [row.tolist() for row in sets[::2]] == [_ROWS[0], _ROWS[2]]
+    assert sets[np.array(_LABELS) == 1].labels.tolist() == [1, 1]
+    assert "4 rows, 6 ids below 10" in sets._repr_html_()
+
+
+def test_the_names_of_classes_stay_with_the_trainer() -> None:
+    """The rows of an evaluation may lack a class of the training."""
+
+    def model(inputs: Any) -> Any:
+        return keras.layers.Dense(1)(harness.MultiHotDense(4, num_tokens=10)(inputs))
+
+    named = np.array(["no", "yes"])[_LABELS]
+    trainer = harness.Trainer(model, batch_size=2)
+    trainer.fit((_ROWS, named), validation=(_ROWS[:1], ["yes"]), verbose=False)
+    assert trainer.class_names == ("no", "yes")
+    found = trainer.evaluate((_ROWS[:1], ["yes"]))
+    assert found == trainer.evaluate(RaggedSets.from_lists(_ROWS[:1], labels=[1], num_tokens=10))
+    with pytest.raises(InputError, match=r"row 1 has the label 'maybe', .* are no, yes"):
+        trainer.evaluate((_ROWS[:2], ["no", "maybe"]))
+    assert trainer.predict(_ROWS).shape == (4, 1)

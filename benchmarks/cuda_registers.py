@@ -15,8 +15,6 @@ from pathlib import Path
 
 from kernels.multi_hot.cuda.compiler import Compiler, find_compiler
 
-_OLDEST = (7, 0)
-
 
 def report_of(nvrtc: Compiler, capability: tuple[int, int]) -> str:
     """Returns what `ptxas -v` says of the kernels: each one's registers, spills and memory."""
@@ -38,7 +36,7 @@ def main() -> int:
     nvrtc = find_compiler()
     print(f"NVRTC {nvrtc.version}")
     is_spilling = False
-    for capability in (own for own in nvrtc.capabilities if own >= _OLDEST):
+    for capability in (own for own in nvrtc.capabilities if own >= (7, 0)):
         report = report_of(nvrtc, capability)
         registers, spilled, shared = (
             [int(number) for number in re.findall(pattern, report)]

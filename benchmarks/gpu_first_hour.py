@@ -137,21 +137,6 @@ def one_against_the_cpu(machine: Machine) -> str:
     return compared(rows)
 
 
-def saved_model(machine: Machine) -> str:
-    """Evaluates, uses for prediction, and exports a model that the GPU trained."""
-    with tempfile.TemporaryDirectory() as folder:
-        run, texts = f"{folder}/run", Path(folder) / "texts.csv"
-        texts.write_text("text,label\n" + "a good film,1\na bad film,0\n" * 40)
-        table = ["--data", str(texts)]
-        commands = [
-            ("train", *table, "--run-dir", run, "--batch-size", "16"),
-            ("evaluate", "--model", run),
-            ("predict", "--model", run, "--texts", "a good film"),
-            ("export", "--model", run, "--out", f"{folder}/exported"),
-        ]
-        return "\n".join(machine.run(*_HARNESS, *command) for command in commands)
-
-
 def two_against_one(machine: Machine) -> str:
     flags = [*_COMPARABLE, "--precision", "float32"]
     one, two = (machine.losses(*flags, "--replicas", count) for count in ("1", "2"))
@@ -160,10 +145,8 @@ def two_against_one(machine: Machine) -> str:
 
 
 def throughput(machine: Machine) -> str:
-    return machine.bench(
-        *("--replicas", "1", "--implementation", "gather", "dense", "native"),
-        *("--precision", "float32", "mixed_bfloat16"),
-    )
+    kinds = ("--implementation", "gather", "dense", "native", "--precision", *PRECISIONS[:2])
+    return machine.bench("--replicas", "1", *kinds)
 
 
 def threads(machine: Machine) -> str:
@@ -177,7 +160,6 @@ _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
     ("Every precision", smoke, 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
-    ("Saved model", saved_model, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),
     ("Threads", threads, 2),

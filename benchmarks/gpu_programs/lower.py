@@ -6,6 +6,7 @@ Writes `train-*.hlo` and `evaluate-*.hlo`, and `programs.json`, which describes 
 """
 
 import argparse
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -86,34 +87,24 @@ def cases(*, short: bool) -> Iterator[Case]:
         yield Case("train", implementation, "float32", "resident", 4096, gpus=gpus, table=table)
 
 
-class Lowering:
-    """Lowers cases into a folder."""
+@functools.cache
+def rows_of(num_tokens: int) -> tuple[Examples, Examples]:
+    """Returns rows to train on and to test on."""
+    corpus = synthetic_corpus(SyntheticOptions(synthetic_tokens=num_tokens)).unique()
+    test, train = corpus.split(_HELD_OUT_ROWS)
+    return Examples.of(train), Examples.of(test)
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._rows: dict[int, tuple[Examples, Examples]] = {}
-        self.programs: list[dict[str, Any]] = []
 
-    def lower(self, case: Case) -> None:
-        """Writes the case's program, and records its description."""
-        if case.num_tokens not in self._rows:
-            corpus = synthetic_corpus(SyntheticOptions(synthetic_tokens=case.num_tokens)).unique()
-            test, train = corpus.split(_HELD_OUT_ROWS)
-            self._rows[case.num_tokens] = Examples.of(train), Examples.of(test)
-        built = Built(case, *self._rows[case.num_tokens])
-        file = self._folder / f"{case.name}.hlo"
-        with lowered_as_for_gpu():
-            function, leaves = built.on_first_device()
-            lowered = function.experimental_get_compiler_ir(*leaves)
-            file.write_bytes(lowered(stage="hlo_serialized", platform_name="CPU"))
-        self.programs.append(
-            {
-                "name": case.name,
-                "file": file.name,
-                **asdict(case),
-                "num_steps": built.call.num_steps,
-            }
-        )
+def lowered(case: Case, folder: Path) -> dict[str, Any]:
+    """Writes the case's program; returns its description."""
+    built = Built(case, *rows_of(case.num_tokens))
+    file = folder / f"{case.name}.hlo"
+    with lowered_as_for_gpu():
+        function, leaves = built.on_first_device()
+        text = function.experimental_get_compiler_ir(*leaves)
+        file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
+    described = {"name": case.name, "file": file.name, **asdict(case)}
+    return {**described, "num_steps": built.call.num_steps}
 
 
 class Built:
@@ -212,11 +203,11 @@ def main() -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    lowering = Lowering(arguments.out)
+    programs = []
     for case in cases(short=arguments.short):
         print(f"lowering {case.name}", flush=True)
-        lowering.lower(case)
-    content = {"tensorflow": tf.__version__, "programs": lowering.programs}
+        programs.append(lowered(case, arguments.out))
+    content = {"tensorflow": tf.__version__, "programs": programs}
     write_json(arguments.out / "programs.json", content)
 
 

@@ -37,8 +37,7 @@ def write(
         num_unknown = int((sets.values == vocabulary.unknown_id).sum())
         counts = num_words, num_unknown + num_words - sets.nnz
         if vocabulary.start_id is not None:
-            values, splits = starting_with(vocabulary.start_id, sets.values, sets.row_splits)
-            sets = sets.derived(values=values, row_splits=splits)
+            sets = _with_start(sets, vocabulary.start_id)
         if rows.has_weights:
             sets = sets.with_weights()
         sets = vocabulary.weighted(sets)
@@ -95,3 +94,9 @@ def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
         name="a block",
         weights=block.weights,
     )
+
+
+# A function, so that no name in `made` keeps the arrays while the next ones are made of them.
+def _with_start(sets: RaggedSets, start_id: int) -> RaggedSets:
+    values, row_splits = starting_with(start_id, sets.values, sets.row_splits)
+    return sets.derived(values=values, row_splits=row_splits)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,6 @@ from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.cli.text_lines import Oddities, blocks_of_texts
-from harness.data.options import WordIds
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -62,8 +61,6 @@ class PredictConfig:
     word_index: str | None = None
     """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
     Keras's cache."""
-
-    imdb: WordIds = field(default_factory=lambda: WordIds(num_words=None))
 
     def __post_init__(self) -> None:
         require_count("--explain", self.explain, least=0)
@@ -273,7 +270,5 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
             "run folder that the model is from, or a word index with --word-index FILE"
         )
     names = words.class_names if words is not None else ()
-    found = Vocabulary.from_word_index(
-        path, config.imdb, num_tokens=saved.num_tokens, class_names=names
-    )
+    found = Vocabulary.from_word_index(path, num_tokens=saved.num_tokens, class_names=names)
     return found if words is None else replace(found, thresholds=words.thresholds)

@@ -25,7 +25,7 @@ from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices
-from harness.program.programs import Programs
+from harness.program.model_programs import ModelPrograms
 from harness.program.table_choice import TablesAsked, plans_of
 from harness.run.records import Choice
 from harness.task.task import Task
@@ -205,7 +205,7 @@ class Built:
             task=task,
         )
         implementation = cast(Implementation, case.implementation)
-        programs = Programs(
+        programs = ModelPrograms(
             model,
             task,
             devices,

@@ -230,13 +230,13 @@ def trainer_of(
     `balanced`."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
-        from harness.program.optimizer import recipe_of
+        from harness.program.optimizer import optimizer_factory
         from harness.task.task import Task
         from harness.trainer.trainer import Trainer
 
     asked = config.optimizer
     steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
-    optimizer = recipe_of(
+    optimizer = optimizer_factory(
         asked.optimizer,
         learning_rate=asked.learning_rate,
         clip_norm=asked.clip_norm,

@@ -21,8 +21,8 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.memory import free_bytes
 from harness.data.archive import Archive
+from harness.program.checkpoint_schedule import saved_in, step_of
 from harness.program.packing import as_dtype, portable_dtype, variables_by_name
-from harness.program.saving import saved_in, step_of
 from harness.program.state import ITERATION, MODEL_PREFIX, State
 from harness.run.background import Background
 from kernels.files import opened_folder, replacing

@@ -14,7 +14,7 @@ from harness.base.errors import InputError
 from harness.model.budget import num_bytes
 
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
-Recipe = partial[keras.optimizers.Optimizer]
+OptimizerFactory = partial[keras.optimizers.Optimizer]
 """A function that makes an optimizer later. If the optimizer were made before the devices are
 chosen, its variables would start TensorFlow with all memory of every GPU."""
 
@@ -63,15 +63,15 @@ def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
 
 
 def optimizer_of(
-    optimizer: str | Recipe | keras.optimizers.Optimizer,
-) -> Recipe | keras.optimizers.Optimizer:
-    """Returns the optimizer or recipe as it is, or the recipe for Keras's optimizer of that name.
+    optimizer: str | OptimizerFactory | keras.optimizers.Optimizer,
+) -> OptimizerFactory | keras.optimizers.Optimizer:
+    """Returns the optimizer or factory as it is, or the factory of Keras's optimizer of that name.
 
     Raises:
         InputError: when Keras has no such optimizer, or a trainer cannot use it.
     """
     if isinstance(optimizer, str):
-        return recipe_of(optimizer)
+        return optimizer_factory(optimizer)
     if isinstance(optimizer, partial):
         return optimizer
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -133,7 +133,7 @@ def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
     return sum(map(num_bytes, kept)) // num_bytes(weight)
 
 
-def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
+def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[str, Any]:
     """Returns the entries of config.json that describe an optimizer."""
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
@@ -146,7 +146,7 @@ def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
     return {"optimizer": type(optimizer).__name__, **settings}
 
 
-def recipe_of(
+def optimizer_factory(
     name: str,
     *,
     learning_rate: float | None = None,
@@ -155,8 +155,8 @@ def recipe_of(
     schedule: Schedule = "constant",
     warmup: int = 0,
     num_steps: int = 0,
-) -> Recipe:
-    """Returns the recipe for Keras's optimizer of a name, with Keras's defaults for all settings
+) -> OptimizerFactory:
+    """Returns the factory of Keras's optimizer of a name, with Keras's defaults for all settings
     that are left out.
 
     Args:

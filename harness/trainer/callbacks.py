@@ -15,7 +15,7 @@ from harness.data.examples import Examples
 from harness.feed.feed import Feed
 from harness.feed.plan import Plan
 from harness.model.saved import load_model, save_model
-from harness.program.programs import Watch
+from harness.program.model_programs import Watch
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import validation_losses
 from harness.run.observers.run_files import BEST_FILE_NAME
@@ -213,7 +213,7 @@ class KerasCallbacks(Observer):
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation, Sequence[Compilation]]:
-        """Calls `Programs.evaluate`, with `on_test_begin` and the hooks that follow."""
+        """Calls `ModelPrograms.evaluate`, with `on_test_begin` and the hooks that follow."""
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
         evaluation, compilations = self._programs.evaluate(feed, plan, watch=watch, **how)
@@ -221,7 +221,7 @@ class KerasCallbacks(Observer):
         return evaluation, compilations
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """Calls `Programs.predict`, with `on_predict_begin` and the hooks that follow."""
+        """Calls `ModelPrograms.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
         outputs = self._programs.predict(
             feed, plan, watch=self._watch("predict", "stop_predicting")

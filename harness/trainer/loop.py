@@ -10,10 +10,10 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import NO_LOOKS, Looks
-from harness.program.programs import Programs
-from harness.program.saving import Every, Saving
+from harness.program.model_programs import ModelPrograms
 from harness.run.history import Counters, History, Progress
 from harness.run.records import (
     Compilation,
@@ -44,14 +44,14 @@ class Rows:
 class Training:
     """The programs that the loop drives, with the rows of one training and its checkpoints."""
 
-    programs: Programs
+    programs: ModelPrograms
     rows: Rows
     """The rows to train on."""
     validation: Rows | None = None
     """The rows to evaluate on at the end of every epoch."""
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
-    """A function called in place of `Programs.evaluate`, so that callbacks know of the evaluation;
-    it may skip it."""
+    """A function called in place of `ModelPrograms.evaluate`, so that callbacks know of the
+    evaluation; it may skip it."""
     measures: Measures | None = None
     """Measures on the validation rows, as of the last evaluation."""
     cadence: Cadence
@@ -170,7 +170,7 @@ def train(
     num_steps: int | None = None,
     is_done: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
-    saving: Saving | None = None,
+    saving: CheckpointSchedule | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
@@ -194,7 +194,7 @@ def train(
         clock: returns seconds; an argument so that tests need no sleep.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
-    when = saving or Saving(Every(), start_step=start_step)
+    when = saving or CheckpointSchedule(Every(), start_step=start_step)
     remaining = iter(dispatches)
     window_start = clock()
     when.begin(window_start)

@@ -22,9 +22,9 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
 from harness.model.saved import save_model
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
-from harness.program.saving import Every, Saving
 from harness.run import machine
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
@@ -416,12 +416,12 @@ class Run:
         )
         return progress
 
-    def _saving(self, start: RunStart) -> Saving | None:
+    def _saving(self, start: RunStart) -> CheckpointSchedule | None:
         """Returns the object that says when to save checkpoints; None if no worker saves any."""
         checkpoints, asked = self._checkpoints, self._asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
-        return Saving(
+        return CheckpointSchedule(
             Every.of(asked.options.checkpoint_every),
             start_step=start.start_step,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,

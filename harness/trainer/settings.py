@@ -18,7 +18,7 @@ from harness.base.checks import require, require_count, require_known
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, in_python
 from harness.base.memory import free_bytes
-from harness.program.saving import Every
+from harness.program.checkpoint_schedule import Every
 from harness.run.records import Choice
 from kernels.multi_hot import Implementation, RowOptimizer
 

@@ -29,9 +29,9 @@ from harness.model.network import (
     weighted_inputs,
 )
 from harness.program.devices import Devices, be_deterministic, set_up_devices
-from harness.program.optimizer import Recipe, kept_bytes
+from harness.program.model_programs import ModelPrograms
+from harness.program.optimizer import OptimizerFactory, kept_bytes
 from harness.program.packing import is_seed, variables_by_name
-from harness.program.programs import Programs
 from harness.program.state import MODEL_PREFIX
 from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
@@ -58,7 +58,7 @@ class Setup:
     devices: Devices
     model: keras.Model
     task: SettledTask
-    programs: Programs
+    programs: ModelPrograms
     choices: dict[str, Choice]
     """The choice for every setting that may be `auto`, by name."""
     unique: frozenset[str]
@@ -227,7 +227,7 @@ class Setup:
 def set_up(
     given: ModelFunction | keras.Model,
     task: Task,
-    optimizer: Recipe | keras.optimizers.Optimizer,
+    optimizer: OptimizerFactory | keras.optimizers.Optimizer,
     settings: Settings,
     *parts: Examples,
     training: bool,
@@ -388,7 +388,7 @@ def _built(
             for name in train.ragged
             if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
         )
-    programs = Programs(
+    programs = ModelPrograms(
         model,
         asked.task,
         known.devices,

@@ -23,7 +23,7 @@ from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.program.devices import Devices
-from harness.program.optimizer import Recipe, attributes_of, config_of, optimizer_of
+from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
 from harness.program.packing import checksum_of
 from harness.run.observers.divergence import divergence_message
 from harness.task.measures import Quality
@@ -52,7 +52,7 @@ class Trainer:
         model: ModelFunction | keras.Model,
         *,
         task: Kind | Literal["auto"] | Task = "auto",
-        optimizer: str | Recipe | keras.optimizers.Optimizer = "adam",
+        optimizer: str | OptimizerFactory | keras.optimizers.Optimizer = "adam",
         **settings: Any,
     ) -> None:
         """Args:

@@ -32,7 +32,7 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     flat = flattened(content, where=where)
     nested = _grouped(kind, flat)
     for name in flat:
-        raise InputError(f"{where}: unknown setting '{name}'; `--help` lists them all")
+        raise InputError(f"{where}: unknown setting '{name}'; `--help-all` lists them all")
     return decoded(kind, nested, where=where)
 
 

@@ -35,6 +35,7 @@ from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
+from harness.cli.help import is_short, shortened
 from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
@@ -161,11 +162,13 @@ def _parse(arguments: list[str]) -> Any:
         default = from_mapping(kind, given, where=str(path))
     if kind is TrainConfig:
         default = resumed_config(flags[1:], given) or default
+    brief = shortened(TrainConfig) if kind is TrainConfig and is_short(flags) else None
+    flags = ["--help" if word == "--help-all" else word for word in flags]
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
             return tyro.cli(
-                _union(default),
+                _union(default, brief),
                 prog="harness",
                 description="Train models whose input is a set of token ids. Every command also "
                 "takes --config FILE.toml, whose settings the flags override. --version prints the "
@@ -215,13 +218,19 @@ def _begins(flags: list[str], name: str) -> bool:
     return flags[: len(words)] == words
 
 
-def _union(default: Any) -> Any:
-    """Returns the union of the commands' settings; `default` has those of a --config file."""
+def _union(default: Any, brief: type | None) -> Any:
+    """Returns the union of the commands' settings.
+
+    Args:
+        default: the settings of a --config file, or of the run that is resumed.
+        brief: what stands for the settings of `train` where only help is wanted.
+    """
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
         marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
         group = of_data if name.startswith("data ") else commands
+        kind = brief if brief is not None and kind is TrainConfig else kind
         group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
     data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
     commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number

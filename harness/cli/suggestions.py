@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from typing import get_type_hints
+from collections.abc import Mapping, Sequence
+
+from harness.cli.help import names
 
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
@@ -29,19 +29,10 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         return f"{flag} is {whole},{part}; {point}{without}"
     if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
         word = unknown[1]
-        known = [f"--{name.replace('_', '-')}" for name in _names(commands[command])]
+        known = [f"--{name.replace('_', '-')}" for name in names(commands[command])]
         initials = {"--" + "".join(part[0] for part in n[2:].split("-")): n for n in known}
         close = [initials[word]] if word in initials else []
         close += difflib.get_close_matches(word, known, n=1)
         if close:
             return f"{command} has no flag {word}; did you mean {close[0]}?"
     return None
-
-
-def _names(kind: type) -> Iterator[str]:
-    """Yields the names of a command's settings, also of those in groups."""
-    for name, hint in get_type_hints(kind).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _names(hint)
-        else:
-            yield name

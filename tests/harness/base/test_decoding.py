@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.settings import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
+from harness.cli.settings import OptimizerConfig, OutputConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
+from harness.model.options import ModelConfig
 from harness.trainer.settings import Settings
 
 
@@ -81,7 +82,7 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
             '"mixed_bfloat16" or "mixed_float16"',
         ),
         ("run_dir = 2020-01-01", "output.run_dir is datetime.date(2020, 1, 1); it must be a text"),
-        ("batchsize = 5", "unknown setting 'batchsize'; `--help` lists them all"),
+        ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",
             "'num_words' is set twice; leave one of them out",

@@ -33,18 +33,14 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
     return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
 
 
-_FLAG = re.compile(
-    r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?![\w=-])(?: (auto|dense|gather|native|adam|sgd|adagrad|"
-    r"lazy_adam|exact_adam|float32|bfloat16|mixed_bfloat16|mixed_float16|stream|resident|mapped|"
-    r"nccl|hierarchical|ring|on|off|stop|continue)\b)?"
-)
+_FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?:=([a-z0-9_]+))?(?![\w=-])")
 """Pattern of a flag in a message, perhaps with a value."""
 
 
 class ToldError(Exception):
     """An error whose message alone the command line prints, with exit code 1.
 
-    The message names settings by their flags, such as `--precision float32`. If `in_python` is
+    The message names settings by their flags, such as `--precision=float32`. If `in_python` is
     true, `str` names them by their arguments, such as `precision="float32"`.
     """
 

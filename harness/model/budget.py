@@ -21,7 +21,7 @@ _UNINITIALIZED = "uninitialized_variables"
 _HOST = "the host's memory"
 REMEDY = (
     "Use fewer ids (--num-words) or units (--hidden-units), an optimizer that keeps less, as "
-    "--optimizer sgd does, or a machine with more memory"
+    "--optimizer=sgd does, or a machine with more memory"
 )
 
 

@@ -170,7 +170,7 @@ def _check_onnx(model: keras.Model) -> None:
     if others:
         raise InputError(
             f"the model computes in {', '.join(sorted(others))}, which ONNX Runtime does not on a "
-            "CPU; train it with --precision float32, or export a SavedModel"
+            "CPU; train it with --precision=float32, or export a SavedModel"
         )
 
 

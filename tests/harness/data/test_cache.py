@@ -149,7 +149,7 @@ def test_a_folder_that_others_may_write_to_is_not_used(
     cached(source)
     assert capsys.readouterr().err == (
         f"note: {source} is not cached: {opened} is open to other users (mode 775; chmod go= "
-        "closes it); name a folder of your own in MULTI_HOT_CACHE, or set --data-cache off\n"
+        "closes it); name a folder of your own in MULTI_HOT_CACHE, or set --data-cache=off\n"
     )
     assert not list(folder.iterdir())
 

@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 import random
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.budget import REMEDY, Budget, without_values
 from harness.model.dropout import HashDropout
-from harness.model.layers import MultiHotDense, TableDtype
+from harness.model.layers import MultiHotDense
+from harness.model.options import ModelConfig
 from harness.run.records import LayerInfo
 
+_BUILDING = threading.RLock()
+"""Held by the thread that builds a model."""
 ModelFunction = Callable[[Any], Any]
 """Function from a model's inputs, as Keras tensors, to its outputs."""
 
@@ -99,36 +102,25 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
         ) from error
 
 
-_chance: ContextVar[Any] = ContextVar("chance", default=random)
-
-
-class _Chance:
-    """Source of Keras's default seeds: the module `random`, but inside `_begun_anew` a generator of
-    the thread's own, which no other thread can disturb."""
-
-    def randint(self, low: int, high: int) -> int:
-        return int(_chance.get().randint(low, high))
-
-
-assert seed_generator.python_random is random, "Keras draws its seeds in another way"
-seed_generator.python_random = _Chance()
-
-
 @contextlib.contextmanager
 def _begun_anew(seed: int) -> Iterator[None]:
     """Makes Keras number unnamed layers as in a fresh process, since a run is resumed by the names
     of its variables, and draw seeds as in a process that was seeded."""
     names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
     before = {name: global_state.get_global_attribute(name) for name in names}
-    for name in names:
-        global_state.set_global_attribute(name, None)
-    token = _chance.set(random.Random(seed))
-    try:
-        yield
-    finally:
-        _chance.reset(token)
+    # Keras draws the seeds of layers that were given none from Python's generator, which all
+    # threads share; the names above belong to the thread.
+    with _BUILDING:
+        chance = random.getstate()
+        random.seed(seed)
         for name in names:
-            global_state.set_global_attribute(name, before[name])
+            global_state.set_global_attribute(name, None)
+        try:
+            yield
+        finally:
+            random.setstate(chance)
+            for name in names:
+                global_state.set_global_attribute(name, before[name])
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
@@ -238,7 +230,7 @@ def input_names(layer: MultiHotDense) -> set[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefaultNetwork:
+class DefaultNetwork(ModelConfig):
     """A network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
 
     Fully connected layers lie between. The softmax is for more than two classes, one for each row.
@@ -249,14 +241,6 @@ class DefaultNetwork:
         InputError: if Keras has no activation of that name.
     """
 
-    hidden_units: Sequence[int] = (50, 50, 50)
-    """Units of each hidden layer; the first is the multi-hot layer."""
-    dropout: Sequence[float] = (0.3, 0.2, 0.0)
-    """The rate after each hidden layer."""
-    activation: str = "relu"
-    """The hidden layers' activation, by Keras's name."""
-    table_dtype: TableDtype = "float32"
-    """The dtype of the multi-hot layer's table."""
     num_tokens: int
     num_classes: int
     multi_label: bool = False
@@ -265,6 +249,7 @@ class DefaultNetwork:
     """Seed of the initial weights and of dropout; each layer's own seed follows from it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_activation(self.activation)
 
     def __call__(self, inputs: Any) -> Any:

@@ -29,7 +29,8 @@ from harness.program.model_programs import ModelPrograms
 from harness.program.table_choice import TablesAsked, plans_of
 from harness.run.records import Choice
 from harness.task.task import Task
-from harness.trainer.settings import Known, Settings, settle
+from harness.trainer.choices import Known, settle
+from harness.trainer.settings import Settings
 from harness.trainer.setup import Setup, model_limits
 from kernels.multi_hot import Implementation
 from kernels.multi_hot.native.platforms import lowered_as_for_gpu

@@ -13,13 +13,13 @@ from rich.console import Console
 from harness.base.checks import INT32_MAX, require_count
 from harness.base.decoding import decoded, from_mapping
 from harness.base.errors import InputError
-from harness.cli.settings import ModelConfig
 from harness.data import vocabulary
 from harness.data.examples import Examples
 from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.model.network import DefaultNetwork, build_model, multi_hot_layers
+from harness.model.options import ModelConfig
 from harness.model.saved import StoredBudget, load_model
 from harness.program.checkpoints import load_weights
 from harness.run.observers.run_files import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from harness.cli.recipe import DECIDES, Found, applies, find
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
-from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
@@ -64,8 +63,9 @@ def train(
     if alone and output.resume == "auto" and output.report == "off":  # a report may be missing
         assert output.run_dir is not None
         folder = Path(output.run_dir).absolute()
-        if (num_steps := completed_steps(folder, asdict(config))) is not None:
-            note = complete_note(folder, num_steps)
+        settings = asdict(config)
+        if (num_steps := completed_steps(folder, settings)) is not None:
+            note = complete_note(folder, num_steps, settings)
             console.print(note, soft_wrap=True, markup=False, highlight=False)
             return 0
     if output.report == "on":
@@ -129,7 +129,12 @@ def _described(found: Found) -> str:
 
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
+    from harness.data.examples import Examples
+    from harness.trainer.asked import Asked
+
     output = config.output
+    test = Examples.of(data.test) if config.test == "on" else None
+    validation = test if data.validation is None else Examples.of(data.validation)
     trainer = trainer_of(
         config,
         data,
@@ -137,25 +142,21 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         epochs=config.epochs,
         balanced=config.class_weight == "balanced",
     )
-    options = {**vars(output), **vars(config.telemetry), **vars(config)}
+    asked = Asked(
+        train=Examples.of(data.train),
+        validation=validation,
+        test=test,
+        epochs=config.epochs,
+        callbacks=_callbacks(config),
+        options=replace(output, run_dir=output.run_dir or "auto"),
+        config=asdict(config),
+        vocabulary=data.vocabulary,
+        console=console,
+        timeline=timeline,
+    )
     diverged = None
     try:
-        trainer.fit(
-            data.train,
-            validation=data.validation or data.test,
-            test=data.test if config.test == "on" else None,
-            epochs=config.epochs,
-            callbacks=_callbacks(config),
-            run_dir=output.run_dir or "auto",
-            resume=output.resume,
-            overwrite=output.overwrite,
-            console=console,
-            summary=output.summary,
-            config=asdict(config),
-            vocabulary=data.vocabulary,
-            timeline=timeline,
-            **{option.name: options[option.name] for option in fields(RunOptions)},
-        )
+        trainer.run(asked)
     except DivergenceError as error:  # raised below, after everything is printed
         diverged = error
     except Terminated:  # its exit code is returned below

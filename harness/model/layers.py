@@ -15,6 +15,7 @@ import tensorflow as tf
 from harness.base.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
+from harness.model.options import TableDtype
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
     Batches,
@@ -40,7 +41,6 @@ _OPTIONAL = {"weights"}
 
 TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
-TableDtype = Literal["float32", "bfloat16"]
 TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 

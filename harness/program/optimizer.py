@@ -147,12 +147,12 @@ def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[
 
 
 def optimizer_factory(
-    name: str,
+    optimizer: str,
     *,
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     weight_decay: float | None = None,
-    schedule: Schedule = "constant",
+    learning_rate_schedule: Schedule = "constant",
     warmup: int = 0,
     num_steps: int = 0,
 ) -> OptimizerFactory:
@@ -160,12 +160,12 @@ def optimizer_factory(
     that are left out.
 
     Args:
-        name: the optimizer's name, in any case.
+        optimizer: the optimizer's name, in any case.
         learning_rate: the highest learning rate; None is the optimizer's default.
         clip_norm: the limit of the gradients' global norm.
         weight_decay: the share of itself that a weight loses in a step, divided by the learning
             rate; None is the optimizer's default.
-        schedule: how the learning rate falls after the warm-up.
+        learning_rate_schedule: how the learning rate falls after the warm-up.
         warmup: the steps over which the learning rate rises linearly from 0.
         num_steps: the steps of the training, warm-up included; the end of the schedule.
 
@@ -173,16 +173,16 @@ def optimizer_factory(
         InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
     """
     known = _optimizers()
-    kind = known.get(name.lower())
+    kind = known.get(optimizer.lower())
     if kind is None:
         raise InputError(
-            f"--optimizer is '{name}', which Keras does not have; "
+            f"--optimizer is '{optimizer}', which Keras does not have; "
             f"choose one of {', '.join(sorted(known))}"
         )
     settings: dict[str, Any] = {}
     if learning_rate is not None:
         settings["learning_rate"] = learning_rate
-    if schedule != "constant" or warmup:
+    if learning_rate_schedule != "constant" or warmup:
         if warmup >= num_steps:
             raise InputError(
                 f"--warmup is {warmup}, but the training has {num_steps} steps; "
@@ -190,7 +190,9 @@ def optimizer_factory(
             )
         default = inspect.signature(kind).parameters["learning_rate"].default
         peak = default if learning_rate is None else learning_rate
-        settings["learning_rate"] = Scheduled(schedule, peak, warmup=warmup, num_steps=num_steps)
+        settings["learning_rate"] = Scheduled(
+            learning_rate_schedule, peak, warmup=warmup, num_steps=num_steps
+        )
     if clip_norm is not None:
         settings["global_clipnorm"] = clip_norm
     if weight_decay is not None:

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -174,8 +174,7 @@ def train(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
-    checkpoints. It never saves a state whose loss is not finite, so that the last checkpoint stays
-    a good one.
+    checkpoints.
 
     A window lasts from the previous host sync to its own. It includes the time of observers, but no
     compilation, no evaluation, and no time for which a checkpoint holds up the loop.
@@ -186,11 +185,9 @@ def train(
         history: gets every record.
         steps_per_epoch: the number of steps after which an epoch ends.
         num_steps: the number of steps, rounded up to whole dispatches; None for all dispatches.
-        is_done: called after every dispatch and every epoch; True ends the epoch, which is
-            evaluated as always, and the run.
+        is_done: called after every dispatch and every epoch; True ends the epoch, and the run.
         should_stop: called after every dispatch; True stops the run, which saves a checkpoint.
-        saving: decides after which dispatches to save a checkpoint; one is saved after the last,
-            too. None: only at the end of every epoch.
+        saving: decides after which dispatches to save. None: at the end of every epoch alone.
         clock: returns seconds; an argument so that tests need no sleep.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
@@ -199,21 +196,18 @@ def train(
     window_start = clock()
     when.begin(window_start)
     while not progress.interrupted and not history.must_stop:
-        history.waiting()
-        wait_start = clock()
-        ready = next(remaining, None)
-        data_wait = clock() - wait_start
+        ready, data_wait = _awaited(remaining, history, clock)
         if ready is None:
             break
-        history.ready()
         dispatch, batches = ready
         window_start += history.compiled(training.prepare(dispatch, batches))
         history.warn(training.warnings())
 
         sums = training.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
-        seconds = window_end - window_start
-        window = _window(dispatch, sums, seconds, data_wait=data_wait, ended_at=window_end)
+        window = _window(
+            dispatch, sums, window_end - window_start, data_wait=data_wait, ended_at=window_end
+        )
         history.window(window)
         training.ended(window)
         window_start = window_end
@@ -235,6 +229,7 @@ def train(
             at_once=progress.interrupted,
             is_best=is_best,
         )
+        # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
         if (due or best) and progress.divergence is None:
             _save(training, history, regular=due, best=best)
             if due:
@@ -244,14 +239,36 @@ def train(
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
+    _end(training, history, start_step, steps_per_epoch, saves=saving is not None)
+    return history.end()
+
+
+def _awaited(
+    remaining: Iterator[tuple[Dispatch, BatchesByRows]],
+    history: History,
+    clock: Callable[[], float],
+) -> tuple[tuple[Dispatch, BatchesByRows] | None, float]:
+    """Returns the next dispatch with its batches, None after the last, and the seconds' wait."""
+    history.waiting()
+    start = clock()
+    ready = next(remaining, None)
+    seconds = clock() - start
+    if ready is not None:
+        history.ready()
+    return ready, seconds
+
+
+def _end(
+    training: Training, history: History, start_step: int, steps_per_epoch: int, *, saves: bool
+) -> None:
+    progress = history.progress
     is_saved = progress.last_window is None or history.saved_step == progress.step
-    if saving is not None and not is_saved and progress.divergence is None:
+    if saves and not is_saved and progress.divergence is None:
         _save(training, history)
     if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
         # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
-    return history.end()
 
 
 def _window(

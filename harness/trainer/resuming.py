@@ -4,9 +4,9 @@ checks whether it may be resumed."""
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.base.decoding import differences, flattened
 from harness.base.errors import InputError
@@ -23,10 +23,7 @@ from harness.run.observers.run_files import (
 )
 from harness.run.records import DatasetInfo, RunStart
 from harness.run.run_folder import WRITTEN, Claim, claim_run_folder, event_folder_of
-from harness.trainer.settings import WITH_MODEL
-
-Resume = bool | Literal["auto"]
-"""Whether to go on with a run; `auto` does if there is one, and starts one otherwise."""
+from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,39 +53,35 @@ class Opened:
 
 
 def open_run(
-    named: str | Path | None,
+    options: RunOptions,
     config: Mapping[str, Any],
     claims: ExitStack,
     *,
-    resume: Resume,
-    overwrite: bool,
-    tensorboard: str,
     own_folder: Path | None,
     has_trained: bool,
 ) -> Opened:
     """Locks the folders of a run, and leaves them as they are.
 
     Args:
-        named: the run's folder, `auto` for a new one, or None for none.
+        options: name the folders, and say what to do with a run in them.
         config: what is asked for now, as config.json holds it.
         claims: holds the locks.
-        resume, overwrite: what to do with a run in the folder.
-        tensorboard: where the event files go, as `Recorded.tensorboard` says.
         own_folder: the folder of the trainer's last fit, in which it may go on.
         has_trained: whether the trainer has trained before.
 
     Raises:
         InputError: when a folder is in use, or holds what the run must neither replace nor resume.
     """
-    claim, recorded = None, None
-    if named is not None:
+    claim, recorded, overwrite = None, None, options.overwrite
+    if (named := options.run_dir) is not None:
         is_own = own_folder is not None and Path(named).absolute() == own_folder
-        claim = claim_run_folder(named, claims, resume=resume or is_own, overwrite=overwrite)
-        goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+        resume = options.resume or is_own
+        claim = claim_run_folder(named, claims, resume=resume, overwrite=overwrite)
+        goes_on, overwrite = settled(claim.path, options.resume, overwrite=overwrite)
         if goes_on:
             recorded = check_resumable(claim.path, config)
     event_folder = event_folder_of(
-        tensorboard,
+        options.tensorboard,
         None if claim is None else claim.path,
         claims,
         may_hold_events=recorded is not None or overwrite or has_trained,
@@ -151,10 +144,9 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _DECIDES_NOTHING = {
-    *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
-    *("max_data_bytes", "recipe", RESOLVED),
-    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
-    *("all_reduce", "module"),  # the latter of an object that Keras serialized
+    *("output", "epochs", "early_stopping", "word_index", "data_cache", "max_data_bytes", "recipe"),
+    *DECIDE_NO_LOSS,
+    *(RESOLVED, "module"),  # the latter of an object that Keras serialized
 }
 """The settings, and groups of settings, that do not decide a run's losses."""
 _PATHS = {"data", "test_data"}
@@ -199,13 +191,13 @@ def asked_settings(folder: Path) -> dict[str, Any]:
             "go on with it by Trainer.fit(..., resume=True)"
         )
     flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
-    for name in ("precision", *WITH_MODEL, "precision_watch", "all_reduce"):
+    resolved["replicas"] = {"why": resolved.get("replicas_why")}
+    automatic = [f.name for f in (*fields(Settings), *fields(RunOptions)) if f.default == "auto"]
+    for name in automatic:
         choice = resolved.get(name)
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):
             flat[name] = "auto"
-    if "replicas" in flat and not str(resolved.get("replicas_why")).startswith("asked for"):
-        flat["replicas"] = "auto"
     return {n: v for n, v in flat.items() if n not in ("run_dir", "overwrite", "resume")}
 
 
@@ -237,11 +229,17 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def complete_note(folder: Path, num_steps: int) -> str:
-    """Returns what a complete run prints if it is resumed."""
+def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> str:
+    """Returns what a complete run prints if it is resumed; `config` is as config.json holds it."""
+    more = "Set --epochs to more to train on."
+    if config.get("optimizer", {}).get("learning_rate_schedule", "constant") != "constant":
+        more = (
+            "Its learning rate has fallen over all of its epochs: to train for more, start a run "
+            "with more --epochs in another --run-dir."
+        )
     return (
         f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
-        "nothing is left to do. Set --epochs to more to train on."
+        f"nothing is left to do. {more}"
     )
 
 

@@ -5,20 +5,17 @@ import hashlib
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
-from rich.console import Console
 
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
-from harness.base.timeline import Timeline
 from harness.data.examples import Examples
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
-from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
 from harness.model.saved import save_model
@@ -56,18 +53,18 @@ from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
 from harness.trainer.advice import advice
+from harness.trainer.asked import Asked
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
 from harness.trainer.resuming import (
     Opened,
-    Resume,
     changed_note,
     changes,
     check_same_data,
     complete_note,
     has_ended,
 )
-from harness.trainer.settings import RunOptions, Settings, step_range
+from harness.trainer.settings import step_range
 from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
 from kernels.files import replacing
@@ -79,36 +76,6 @@ _IN_PART = (
     "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
     "what comes after it"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The checked arguments of `Trainer.fit`; see there."""
-
-    train: Examples
-    validation: Examples | None
-    test: Examples | None
-    """The rows to test on, which may be those of `validation`."""
-    epochs: int
-    initial_epoch: int
-    validation_freq: int | list[int]
-    shuffle: bool
-    callbacks: Sequence[keras.callbacks.Callback]
-    run_dir: str | Path | None
-    resume: Resume
-    overwrite: bool
-    options: RunOptions
-    config: Mapping[str, Any]
-    vocabulary: Vocabulary | None
-    console: Console | None
-    """The console to print to; None prints nothing."""
-    summary: bool
-    timeline: Timeline
-
-    @property
-    def own_validation(self) -> Examples | None:
-        """Validation rows that are not also the test rows."""
-        return None if self.validation is self.test else self.validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,10 +226,8 @@ class Run:
             self._setup,
             self._rows,
             self._info,
+            replace(asked, epochs=epochs, config={**asked.config, "epochs": epochs}),
             folder=opened.folder,
-            options=asked.options,
-            config={**asked.config, "epochs": epochs},
-            epochs=epochs,
             start_step=start_step,
             resumed=self._resumed,
         )
@@ -299,7 +264,7 @@ class Run:
         folder = self._opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self._opened.event_folder, clear=False)
-            self._print(complete_note(folder, start.start_step))
+            self._print(complete_note(folder, start.start_step, self._asked.config))
             # A callback may have changed these weights since the last checkpoint.
             self._setup.model.load_weights(folder / MODEL_FILE_NAME)
             self._setup.programs.read_model()
@@ -330,7 +295,7 @@ class Run:
     def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
         """Clears the folder for the run; returns the compilations done before."""
         asked, opened = self._asked, self._opened
-        if asked.summary and asked.console is not None:
+        if asked.options.summary and asked.console is not None:
             self._setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[Compilation] = ()
         if self._cluster.from_chief(lambda: opened.overwrite):
@@ -570,21 +535,15 @@ def run_start(
     setup: Setup,
     rows: Rows,
     info: DatasetInfo,
+    asked: Asked,
     *,
-    options: RunOptions,
-    config: Mapping[str, Any],
-    epochs: int,
     folder: Path | None = None,
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
     """Returns the record with which a run begins."""
-    order = (
-        *("replicas", "precision", "implementation", "table_optimizer", "input"),
-        "steps_per_dispatch",
-    )
-    choices = {name: setup.choices[name] for name in order} | setup.choices
-    watch, precision = options.precision_watch, choices["precision"].name
+    choices = dict(setup.choices)
+    watch, precision = asked.options.precision_watch, choices["precision"].name
     usual = 0 if precision == "float32" else 1
     choices["precision_watch"] = Choice(
         name=str(usual if watch == "auto" else watch),
@@ -592,7 +551,7 @@ def run_start(
     )
     return RunStart(
         run_dir="" if folder is None else str(folder),
-        config=config,
+        config=asked.config,
         dataset=info,
         devices=setup.devices.descriptions,
         task=Choice(name=setup.task.kind, why=setup.task.why),
@@ -603,7 +562,7 @@ def run_start(
         num_parameters=setup.model.count_params(),
         layers=layer_infos(setup.model),
         steps_per_epoch=rows.plan.steps_per_epoch,
-        epochs=epochs,
+        epochs=asked.epochs,
         start_step=start_step,
         resumed=resumed,
         versions=machine.versions(),
@@ -647,27 +606,4 @@ def identity(setup: Setup) -> dict[str, Any]:
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
         "tensorflow": machine.versions()["tensorflow"],
-    }
-
-
-_TOGETHER = ("on_nan", "histograms", "precision_watch")
-"""The options that decide when workers compute together."""
-
-
-def facts_of(settings: Settings, asked: Asked, others: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts that must be the same in all workers, by their names in messages."""
-    named = {
-        **asdict(settings),
-        **{name: getattr(asked.options, name) for name in _TOGETHER},
-        "epochs": asked.epochs,
-        "initial epoch": asked.initial_epoch,
-        "validation_freq": asked.validation_freq,
-        "shuffle": asked.shuffle,
-        "callbacks": [type(callback).__name__ for callback in asked.callbacks],
-        **others,
-    }
-    parts = [asked.train, *filter(None, (asked.validation, asked.test))]
-    return {
-        **{name.replace("_", " "): str(value) for name, value in named.items()},
-        "the data's fingerprints": " ".join(part.fingerprint for part in parts),
     }

@@ -37,9 +37,10 @@ from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
 from harness.task.measures import Measures, are_classes
 from harness.task.task import SettledTask, Task, task_of_outputs
+from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
 from harness.trainer.loop import Rows
-from harness.trainer.settings import WITH_MODEL, Known, Settings, settings_before, settle
+from harness.trainer.settings import Settings
 from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
@@ -265,13 +266,7 @@ def set_up(
         train=train,
         resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
         before=None if before is None else settings_before(before, devices.device_type),
-        chosen={
-            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
-            "all_reduce": Choice(
-                name=devices.all_reduce,
-                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
-            ),
-        },
+        chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
     known.chosen["precision"] = _settled("precision", known, cluster)
     budget = _budget(known, made_optimizer, training=training)
@@ -300,6 +295,10 @@ def set_up(
     known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known, cluster)
+    asked_for = settings.all_reduce != "auto"
+    known.chosen["all_reduce"] = Choice(
+        name=devices.all_reduce, why="asked for" if asked_for else devices.device_type
+    )
     timeline.mark("settling what is auto")
     setup = _built(known, made_optimizer, parts, training=training, before=before or {})
     timeline.mark("programs")

@@ -12,7 +12,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.bench import BenchConfig, GridConfig, settings_of
-from harness.cli.settings import ModelConfig
+from harness.model.options import ModelConfig
 from harness.tools.bench.plan import cells
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,

@@ -10,9 +10,10 @@ from harness.base.checks import parse_share
 from harness.base.errors import InputError
 from harness.cli.bench import GateConfig
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.settings import ModelConfig, OptimizerConfig, OutputConfig, TrainConfig
+from harness.cli.settings import OptimizerConfig, OutputConfig, TrainConfig
 from harness.cli.smoke import SmokeConfig
 from harness.data.options import DataConfig, SourceConfig, SyntheticOptions
+from harness.model.options import ModelConfig
 
 
 def test_the_defaults_are_the_tutorials() -> None:

@@ -112,7 +112,8 @@ def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
 def test_the_learning_rate_rises_and_then_follows_its_schedule(
     schedule: Any, rates: dict[int, float]
 ) -> None:
-    built = optimizer_factory("sgd", learning_rate=2.0, schedule=schedule, warmup=5, num_steps=15)()
+    steps: Any = {"warmup": 5, "num_steps": 15}
+    built = optimizer_factory("sgd", learning_rate=2.0, learning_rate_schedule=schedule, **steps)()
     for optimizer in (built, copy_of(built)):
         rate = optimizer._learning_rate
         np.testing.assert_allclose([rate(s) for s in range(5)], 2 * np.arange(1, 6) / 6, rtol=1e-6)
@@ -168,7 +169,7 @@ def test_a_trainer_with_a_named_optimizer_does_not_start_tensorflow() -> None:
 import harness
 from harness.program.optimizer import optimizer_factory
 from tensorflow.python.eager import context
-factory = optimizer_factory("adam", learning_rate=0.1, schedule="linear", warmup=2, num_steps=9)
+factory = optimizer_factory("adam", learning_rate_schedule="linear", warmup=2, num_steps=9)
 for optimizer in ("adam", factory):
     harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
 print(context.context()._initialized)

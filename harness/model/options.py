@@ -1,0 +1,45 @@
+"""The options of the network of `harness train`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.base.checks import require, require_count
+
+TableDtype = Literal["float32", "bfloat16"]
+_MOST_LAYERS = 1_000
+"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
+takes minutes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
+
+    hidden_units: tuple[int, ...] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+
+    dropout: tuple[float, ...] = (0.3, 0.2, 0.0)
+    """Dropout rate after each hidden layer; one number holds for all."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    table_dtype: TableDtype = "float32"
+    """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
+    --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
+    by chance, so that small ones count on average."""
+
+    def __post_init__(self) -> None:
+        require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
+        for units in self.hidden_units:
+            require_count("--hidden-units", units)
+        if len(self.dropout) == 1:
+            object.__setattr__(self, "dropout", self.dropout * len(self.hidden_units))
+        require(
+            len(self.dropout) == len(self.hidden_units),
+            f"--dropout has {len(self.dropout)} rates for {len(self.hidden_units)} hidden layers "
+            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
+        )
+        for rate in self.dropout:
+            require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")

@@ -59,7 +59,7 @@ class EvaluateConfig(HeldOutRows):
     """Evaluate a saved model on the test rows of its run's data (--data run), or of other data."""
 
     model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+    """Path to a .keras file, or to a run folder that holds one."""
 
     json: bool = False
     """Print one JSON object instead of a table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ class PredictConfig:
     """Predict the class of texts with a saved model that was trained on word ids."""
 
     model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+    """Path to a .keras file, or to a run folder that holds one."""
 
     texts: tuple[str, ...] = ()
     """The texts. Left out: one a line from --files, or from standard input."""
@@ -62,8 +62,6 @@ class PredictConfig:
     word_index: str | None = None
     """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
     Keras's cache."""
-
-    imdb: WordIds = field(default_factory=lambda: WordIds(num_words=None))
 
     def __post_init__(self) -> None:
         require_count("--explain", self.explain, least=0)
@@ -274,6 +272,6 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
         )
     names = words.class_names if words is not None else ()
     found = Vocabulary.from_word_index(
-        path, config.imdb, num_tokens=saved.num_tokens, class_names=names
+        path, WordIds(num_words=None), num_tokens=saved.num_tokens, class_names=names
     )
     return found if words is None else replace(found, thresholds=words.thresholds)

@@ -57,11 +57,7 @@ def require_known(settings: Any) -> None:
 
 
 def parse_share(flag: str, text: str) -> float:
-    """Returns a share such as `5%` or `0.05` as a number.
-
-    Raises:
-        InputError: if the text is no share, or not in [0, 1).
-    """
+    """Returns a share such as `5%` or `0.05`, in [0, 1), as a number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
     share = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
     if not 0 <= share < 1:
@@ -70,11 +66,7 @@ def parse_share(flag: str, text: str) -> float:
 
 
 def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
-    """Checks a batch size against the data and the devices.
-
-    Raises:
-        InputError: if a batch does not fit the data set or does not divide over the replicas.
-    """
+    """Raises InputError if a batch does not fit the data set or divide over the replicas."""
     require(
         batch_size <= rows,
         f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "

@@ -97,7 +97,6 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal asked to stop."""
         return self.by is not None
 
     @property
@@ -107,7 +106,6 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a program that the signal ends."""
         return EXIT_TERMINATED if self.is_termination else EXIT_INTERRUPTED
 
     def told(self, number: int) -> bool:

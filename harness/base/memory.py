@@ -39,8 +39,7 @@ def require_memory(
 
     Args:
         needs: the bytes of each part, by its name.
-        free: returns the free bytes. Called again after a garbage collection, since unused models
-            refer to themselves.
+        free: returns the free bytes.
         place: the memory's name in the message.
         remedy: the remedy, which ends the message.
 
@@ -53,6 +52,7 @@ def require_memory(
     total = sum(needs.values())
     if (left := free() - total) >= 0:
         return left
+    # Unused models refer to themselves, so they wait for a collection.
     gc.collect()
     there = free()
     if total <= there:
@@ -65,7 +65,6 @@ def require_memory(
 
 
 def shown(num_bytes: int) -> str:
-    """Returns a size in MB or GB, for messages."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 

@@ -74,11 +74,7 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
-    """Returns the JSON object in the file at `path`.
-
-    Raises:
-        InputError: if the file cannot be read or holds no JSON object; `remedy` ends the message.
-    """
+    """Returns the JSON object in the file at `path`; `remedy` ends the message if there is none."""
     with opened(path, remedy=remedy) as file, damage(path, what="a JSON object", remedy=remedy):
         return json_object(file.read(_MAX_JSON_BYTES + 1))
 
@@ -89,11 +85,7 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Returns the tables in a TOML file.
-
-    Raises:
-        InputError: if the file cannot be read or is not TOML.
-    """
+    """Returns the tables in a TOML file."""
     remedy = "Correct it, or name another."
     with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
         return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
@@ -105,6 +97,7 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     if content.count(b"{") + content.count(b"[") > _MAX_OPENED:
         raise ValueError(f"it holds more than {_MAX_OPENED:,} tables and lists")
     table = parse(content.decode())
+    # Level by level: recursion is what deep nesting would break.
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):
         inner = [one for outer in level for one in _inside(outer)]

@@ -165,6 +165,7 @@ class KerasCallbacks(Observer):
         """Calls `on_train_begin`; returns the epoch to begin with, if a callback restored one."""
         self._model.stop_training = False
         self._call("on_train_begin")
+        # BackupAndRestore sets it, where Keras's own `fit` looks for it.
         epoch: int | None = self._model._initial_epoch
         return epoch
 
@@ -173,32 +174,21 @@ class KerasCallbacks(Observer):
             case RunStart():
                 self._run = record
             case BatchesAwaited():
-                self._dispatch(record.step)
-            case BatchesReady():
-                self._batches(record.step)
-            case Window():
-                self._window(record)
+                self._begin_epoch(record.step)
+            case BatchesReady() if self._by_batch:
+                self._call("on_train_batch_begin", record.step % self._run.steps_per_epoch)
+            case Window() if self._by_batch:
+                batch = (record.step - 1) % self._run.steps_per_epoch
+                self._call("on_train_batch_end", batch, record.so_far)
             case Epoch():
-                self._epoch_ended(record)
+                self._end_epoch(record)
 
-    def _dispatch(self, step: int) -> None:
-        """Calls `on_epoch_begin`, if an epoch begins."""
+    def _begin_epoch(self, step: int) -> None:
         if self._epoch is None and step < self._run.total_steps:
             # Callbacks count the epochs of this fit, to the same end.
             before = self._run.epochs - self._list.params["epochs"]
             self._epoch = step // self._run.steps_per_epoch - before
             self._call("on_epoch_begin", self._epoch)
-
-    def _batches(self, step: int) -> None:
-        """Calls `on_train_batch_begin`, if a callback wants it."""
-        if self._by_batch:
-            self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
-
-    def _window(self, window: Window) -> None:
-        """Calls `on_train_batch_end`, if a callback wants it."""
-        if self._by_batch:
-            batch = (window.step - 1) % self._run.steps_per_epoch
-            self._call("on_train_batch_end", batch, window.so_far)
 
     def validate(
         self, feed: Feed, plan: Plan, **how: Any
@@ -229,8 +219,7 @@ class KerasCallbacks(Observer):
         self._call("on_predict_end")
         return outputs
 
-    def _epoch_ended(self, epoch: Epoch) -> None:
-        """Calls `on_epoch_end`, with what Keras calls the logs."""
+    def _end_epoch(self, epoch: Epoch) -> None:
         if epoch.loss is None or self._epoch is None:
             return
         logs = {"loss": epoch.loss, **epoch.metrics}
@@ -255,6 +244,7 @@ class KerasCallbacks(Observer):
         return watch
 
     def _call(self, hook: str, *arguments: Any) -> None:
+        # Values travel between programs and model only for callbacks that do something here.
         may_change = _overriding(self._changing, hook)
         if may_change:
             self._programs.states[0].write_to_model()
@@ -271,7 +261,6 @@ class BestModel(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
         self._writes = bool(self.params["run_dir"])  # of several workers only the chief
         self._best = math.inf
@@ -281,7 +270,6 @@ class BestModel(keras.callbacks.Callback):
             self._best = min(before, default=math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves the model if this epoch is the best."""
         if self._writes and logs.get("val_loss", math.inf) < self._best:
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
@@ -295,13 +283,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     """
 
     def __init__(self, *, patience: int) -> None:
-        """Args:
-        patience: the number of epochs.
-        """
         super().__init__(patience=patience, restore_best_weights=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Goes through the epochs so far."""
         super().on_train_begin(logs)
         if not self.params["run_dir"]:  # of several workers only the chief says when to stop
             return

@@ -51,10 +51,7 @@ class Known:
 
 def settle(name: str, known: Known) -> Choice:
     """Returns the choice for a setting: as asked for, else as in the run that is resumed, else new.
-
-    Raises:
-        InputError: when what was asked for cannot be had.
-    """
+    Raises InputError when what was asked for cannot be had."""
     asked = getattr(known.settings, name)
     if asked != "auto":
         choice = Choice(name=str(asked), why="asked for")
@@ -66,17 +63,9 @@ def settle(name: str, known: Known) -> Choice:
 
 
 def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
-    """Returns the settings of a run that is resumed. On another kind of device, those that only
-    change its speed are `auto`, so that they are chosen anew.
-
-    Args:
-        recorded: the settings by name, and the `device_type` that they were settled for, "" if
-            unknown.
-        device_type: the kind of device now.
-
-    Raises:
-        InputError: when one has a value of a wrong type or out of range.
-    """
+    """Returns the settings of a run that is resumed, recorded with the `device_type` that they were
+    settled for ("" if unknown). On another kind of device, those that only change its speed are
+    `auto`, so that they are chosen anew."""
     before = Settings.of(recorded)
     if recorded.get("device_type", "") in ("", device_type):
         return before
@@ -94,10 +83,10 @@ def _precision(known: Known) -> Choice:
 
 
 def _implementation(known: Known) -> Choice:
-    """Chooses the fastest for the shapes of one device's batch and the largest layer."""
     layers = _multi_hot_layers(known)
     if not layers or not known.train.ragged:
         return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
+    # Measured for the largest layer and the shapes of one device's batch.
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
     rows = known.settings.batch_size // known.devices.num_shares
@@ -149,7 +138,6 @@ def _table_optimizer(known: Known) -> Choice:
 
 
 def _input(known: Known) -> Choice:
-    """Chooses whether the rows lie on the devices, in the host's memory, or in their files."""
     share = known.resident_bytes / known.devices.memory_bytes
     shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
     if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
@@ -173,6 +161,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     bytes_moved, flops = work_of_step(
         known.model, rows=rows, ids=ids, implementation=implementation
     )
+    # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
     steps = steps_per_call(
         bytes_moved=bytes_moved,

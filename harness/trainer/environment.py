@@ -61,9 +61,9 @@ def unusable_gpus(
         listed: the GPUs that TensorFlow lists.
         cards: the GPUs that answer NVML.
         build: `tf.sysconfig.get_build_info()`.
-        environment: the environment variables of the process. If they hide all GPUs on purpose,
-            there is no warning.
+        environment: the environment variables of the process.
     """
+    # All GPUs are hidden on purpose.
     if hides_all(environment):
         return ()
     visible = visible_cards(cards, environment)
@@ -155,7 +155,6 @@ def gpu_warnings() -> tuple[str, ...]:
 
 
 def warn_of_gpus(console: Console) -> None:
-    """Prints `gpu_warnings`; call it before TensorFlow starts."""
     for text in gpu_warnings():
         console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
 

@@ -88,18 +88,14 @@ class Training:
 
     def warnings(self) -> Sequence[str]:
         """Returns a warning, once, of weights that the loss turned out not to depend on."""
-        unused = self.programs.take_unused()
-        if not unused:
-            return ()
-        names = ", ".join(unused)
-        return (f"the loss does not depend on {names}: training leaves them as they are",)
+        names = ", ".join(self.programs.take_unused())
+        told = f"the loss does not depend on {names}: training leaves them as they are"
+        return (told,) if names else ()
 
     def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
-        """Runs a dispatch and waits for it: a window's one host sync."""
         return self.programs.train(dispatch, batches)
 
     def ended(self, window: Window) -> None:
-        """Adapts the length of the next dispatch to how long this one took."""
         self.cadence.after(window)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
@@ -112,7 +108,6 @@ class Training:
         return told
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
-        """Evaluates on the validation rows, if there are any."""
         if self.validation is None:
             return None, ()
         rows = self.validation
@@ -135,7 +130,6 @@ class Training:
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
-        """Looks at the gradients of a batch, if that is due."""
         return self.programs.inspect(dispatch, batches, self.looks)
 
     def save(
@@ -147,12 +141,7 @@ class Training:
         best: bool = False,
     ) -> bool:
         """Begins to save a checkpoint, unless a weight is not finite; returns whether all are.
-
-        Args:
-            step: optimizer steps done.
-            counters: the totals to record in the checkpoint.
-            regular, best: see `Checkpoints.save`.
-        """
+        `Checkpoints.save` describes `regular` and `best`."""
         if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
@@ -191,6 +180,7 @@ def train(
         clock: returns seconds; an argument so that tests need no sleep.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
+    # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
     when = saving or CheckpointSchedule(Every(), start_step=start_step)
     remaining = iter(dispatches)
     window_start = clock()
@@ -293,7 +283,6 @@ def _window(
 def _save(
     training: Training, history: History, *, regular: bool = True, best: bool = False
 ) -> None:
-    """Begins to save the state; most of a checkpoint is written while training goes on."""
     counters = history.saving()
     done = training.save(history.progress.step, counters, regular=regular, best=best)
     history.saved(done, regular=regular)
@@ -303,10 +292,6 @@ class Steps:
     """Trains by the step, for benchmarks and profiles."""
 
     def __init__(self, training: Training, start: RunStart) -> None:
-        """Args:
-        training: has dispatches for any number of epochs, no validation and no checkpoints.
-        start: the record of what is trained.
-        """
         self.start = start
         self._training = training
         self._dispatches = training.dispatches(epochs=_ENDLESS)

@@ -114,15 +114,9 @@ def is_begun(folder: Path) -> bool:
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks that resuming would repeat the run: what decides its losses must be as it was. Whether
-    the data are the same is checked once they are loaded.
-
-    Args:
-        folder: the run's folder.
-        config: what is asked for now, as config.json holds it.
-
-    Returns:
-        The content of the run's config.json.
+    """Checks that resuming would repeat the run: what decides its losses must be as `config`, as
+    config.json holds it. Returns the content of the run's config.json. Whether the data are the
+    same is checked once they are loaded.
 
     Raises:
         InputError: naming each setting that differs and both its values.
@@ -157,6 +151,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings that decide a run's losses, by the names of their flags."""
     groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
     flat = flattened(groups)
+    # By their own names, whatever group they are in: groups may change from version to version.
     deciding = {n: v for n, v in flat.items() if n not in _DECIDES_NOTHING | _PATHS}
     if flat.get("learning_rate_schedule", "constant") != "constant":
         deciding["epochs"] = config.get("epochs")  # the rate falls over the steps of all epochs
@@ -202,13 +197,7 @@ def asked_settings(folder: Path) -> dict[str, Any]:
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns what may change the last bits of the losses, and is not as it was in the run resumed.
-
-    Args:
-        recorded: the content of that run's config.json.
-        now: the values of `implementation`, `replicas`, `deterministic`, `devices` and
-            `tensorflow`.
-    """
+    """Returns what of `now` was otherwise in the run resumed: the losses' last bits may differ."""
     resolved, execution = recorded[RESOLVED], recorded["execution"]
     versions = resolved.get("versions")
     found = {**execution, "devices": resolved.get("devices")}
@@ -221,7 +210,6 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, di
 
 
 def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns what a resumed run prints about `changes`."""
     shown = ", ".join(f"{name} {one['is']} (was {one['was']})" for name, one in changed.items())
     return (
         f"note: the run goes on with {shown}: from here on its losses may differ in their last bits"

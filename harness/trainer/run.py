@@ -110,9 +110,7 @@ class Run:
         """Builds what the run needs of the rows; writes nothing.
 
         Args:
-            asked: the arguments of the user.
-            opened: the run's folder.
-            setup: everything that trains.
+            asked, opened, setup: the settings, the folder, and everything that trains.
             last: the outcome of the trainer's previous fit.
             steps_done: optimizer steps done by then; a run that is resumed reads its own from the
                 checkpoint.
@@ -151,7 +149,7 @@ class Run:
         )
         self._background = Background()
         self._checkpoints: Checkpoints | None = None
-        if opened.claim is not None:
+        if opened.claim is not None:  # None on workers other than the chief
             self._checkpoints = Checkpoints(
                 opened.claim.path / CHECKPOINT_FOLDER_NAME,
                 setup.programs.states,
@@ -174,6 +172,7 @@ class Run:
             OSError: when a file cannot be written, naming it.
             LostFolderError: when the run's folder was moved or removed meanwhile.
         """
+        # 1. Where the run starts, and whether anything is left to do.
         start = self._restore()
         callbacks = KerasCallbacks(
             self._asked.callbacks,
@@ -187,11 +186,12 @@ class Run:
         opened = self._opened
         if self._cluster.from_chief(lambda: has_ended(start, opened.folder, opened.recorded)):
             return self._left_as_it_is(start, callbacks)
+        # 2. What may still refuse the run comes before the folder is cleared.
         profiler = self._profiler(start)
         training = self._training(start, callbacks)
         compiled = self._make_room(start, training)
         start, training = self._begin(start, training, callbacks)
-        # Signals stop only the training; what follows is short and comes to its end.
+        # 3. Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(start, training, callbacks, interrupt, closing, compiled)
@@ -453,7 +453,6 @@ class Run:
     def _evaluate(
         self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[Evaluation | None, Evaluation | None]:
-        """Returns the evaluations of the saved model on the validation and the test rows."""
         asked, programs, step = self._asked, self._setup.programs, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
@@ -577,12 +576,7 @@ def dataset_info(
     *,
     num_classes: int,
 ) -> DatasetInfo:
-    """Returns the description of a run's rows.
-
-    Args:
-        train, validation, test: rows; `validation` only if they are not those of `test`.
-        num_classes: the task's number of classes.
-    """
+    """Describes a run's rows; `validation` only if they are not those of `test`."""
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
     return DatasetInfo(
         name=printable(train.name, most=_MAX_NAME, one_line=True),

@@ -80,17 +80,14 @@ class Setup:
         repeating: bool = False,
         shuffle: bool = True,
     ) -> Rows:
-        """Returns rows ready to train on, and a plan of their order.
+        """Returns rows with labels, ready to train on, and a plan of their order.
 
         Args:
-            examples: rows with labels.
+            examples: the rows.
             epochs: the number of epochs to plan.
             by_step: whether a call is one step.
             repeating: whether the first epoch follows again after the last.
             shuffle: whether every epoch has an order of its own.
-
-        Raises:
-            InputError: when the batch size does not fit the rows.
         """
         check_batch(
             batch_size=self.settings.batch_size,
@@ -142,7 +139,6 @@ class Setup:
         )
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
-        """Returns the cadence of the dispatches of rows to train."""
         fixed = by_step or self.settings.steps_per_dispatch != "auto"
         return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
 
@@ -221,7 +217,8 @@ class Setup:
                 return feed
         kind = self.choices["input"].name if "input" in self.choices else "stream"
         feed = build_feed(kind, examples, devices=self.devices.names)
-        self.feeds = [*self.feeds[-1:], (examples, feed)]  # those to train and to validate on
+        # Two are kept, those to train and to validate on: a second fit finds its rows in place.
+        self.feeds = [*self.feeds[-1:], (examples, feed)]
         return feed
 
 
@@ -259,6 +256,7 @@ def set_up(
         warn_of_gpus(console)
     devices = _devices(settings, train, training=training, before=before, cluster=cluster)
     timeline.mark("devices")
+    # Not before the devices: its variables would start TensorFlow on all of every GPU.
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
     known = Known(
         settings=settings,
@@ -268,6 +266,7 @@ def set_up(
         before=None if before is None else settings_before(before, devices.device_type),
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
+    # Before the model: a function builds its layers in the precision.
     known.chosen["precision"] = _settled("precision", known, cluster)
     budget = _budget(known, made_optimizer, training=training)
     model = build_model(
@@ -282,6 +281,7 @@ def set_up(
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
+    # Behind the model: the labels must fit its outputs.
     settled = _settled_task(task, model, train, devices)
     asked = TablesAsked(
         model=model,
@@ -334,7 +334,6 @@ def _devices(
 
 
 def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bool) -> Budget:
-    """Returns the memory budget of the model and what goes with it."""
     settings, devices = known.settings, known.devices
     # Tables that are updated by rows have no gradient, and no copy while programs compile.
     by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
@@ -372,7 +371,6 @@ def _built(
     training: bool,
     before: Mapping[str, Any],
 ) -> Setup:
-    """Builds the setup, once everything is chosen."""
     model, asked, train = known.model, known.tables, known.train
     assert model is not None
     assert asked is not None

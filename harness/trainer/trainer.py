@@ -287,7 +287,6 @@ class Trainer:
         return self.last.history
 
     def _steps_done(self, steps_per_epoch: int) -> int:
-        """Returns the step that the next fit starts from."""
         epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
         before = None if self.last is None else self.last.progress
         goes_on = before is not None and before.interrupted
@@ -390,8 +389,7 @@ class Trainer:
         return Steps(training, start)
 
     def _forget(self, setup: Setup | None) -> None:
-        """Goes back to the setup before a fit that was refused."""
-        if self.step == 0:
+        if self.step == 0:  # otherwise the setup has the state that was trained
             self._setup = setup
 
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:

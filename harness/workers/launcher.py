@@ -25,13 +25,8 @@ class Job:
     """All workers of one start."""
 
     def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
-        """Starts the workers, on ports that are free now.
-
-        Args:
-            workers: how many workers, the chief first.
-            command: the command of each worker.
-            out, errors: streams for the workers' lines, each behind `[INDEX] `.
-        """
+        """Starts the workers on ports that are free now. Their lines go to the streams `out` and
+        `errors`, each behind `[INDEX] `."""
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._processes: list[subprocess.Popen[str]] = []
@@ -61,7 +56,6 @@ class Job:
                 self._readers.append(reader)
 
     def pass_on(self, number: int) -> None:
-        """Sends a signal to all workers."""
         for process in self._processes:
             process.send_signal(number)
 
@@ -133,8 +127,7 @@ def run_job(
     Args:
         workers: how many workers.
         command: returns the workers' command, from the number of earlier starts.
-        restarts: how often to start again, except after a wrong input (exit code 2) or a request to
-            stop.
+        restarts: how often to start again.
         out, errors: as in `Job`.
 
     Returns:
@@ -144,6 +137,7 @@ def run_job(
         job = Job(workers, command(start), out, errors)
         with _passing_on(job) as told:
             code, failed = job.wait()
+        # Wrong input (2) would be wrong again, and who was told to stop stays so.
         if code == 0 or code == 2 or code in ENDED_AS_TOLD or told or failed is None:
             return code
         how = f"signal {code - 128}" if code > 128 else f"exit code {code}"

@@ -46,6 +46,7 @@ def require_count(name: str, value: int | str, *, least: int = 1, most: int | No
 def require_known(settings: Any) -> None:
     """Raises InputError unless every field whose type is a Literal has one of its values."""
     for name, hint in get_type_hints(type(settings)).items():
+        # tyro checks flags, and `decoded` files; Python programs are checked here alone.
         given, known = getattr(settings, name), get_args(hint)
         if get_origin(hint) is Literal and given not in known:
             flag = f"--{name.replace('_', '-')}"

@@ -133,6 +133,7 @@ def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inne
         raise InputError(f"{where}: {within}{name} is missing; it has no default")
     for name in sorted(value.keys() - hints.keys()):
         raise InputError(f"{where}: {within}{name} is unknown; leave it out")
+    # The class checks what no single value shows, such as limits.
     values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
     try:
         return hint(**values)

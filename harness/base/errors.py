@@ -24,6 +24,7 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
         one_line: escape line breaks and tabs too.
     """
     unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
+    # Cut before escaping, which takes long for a long text, and again after it.
     if most is not None and len(text) > most:
         text = f"{text[:most]}{text[-most:]}"  # the most that can be kept below
     text = unprintable.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -120,6 +120,7 @@ class Interrupt:
         self._before: dict[signal.Signals, Any] = {}
         for kind in _SIGNALS if self._is_main else ():
             before = signal.getsignal(kind)
+            # Python's own SIGINT handler raises in the middle of a dispatch.
             if kind is signal.SIGINT or before is signal.SIG_DFL:
                 handler = signal.SIG_IGN if kind is signal.SIGHUP else self._handle
                 self._before[kind] = signal.signal(kind, handler)

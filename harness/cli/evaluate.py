@@ -123,6 +123,7 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
     from harness.data.sources import load_configured
 
     saved.require_classes()
+    # Other texts become ids as those of the run did, or the model would read other words.
     of_run = config.data.data == OF_RUN
     source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved)
     data = load_configured(source)
@@ -156,13 +157,11 @@ def _as_in_run(data: DataConfig, saved: SavedModel) -> DataConfig:
 
 
 def _columns(quality: Quality) -> list[list[Any]]:
-    """Returns each of `_COLUMNS` for all classes."""
     parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
     return [part.tolist() for part in parts]
 
 
 def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> None:
-    """Prints a line for each class, and the confusion matrix if the classes are few."""
     table = Table()
     table.add_column("class")
     for column in ("precision", "recall", "F1", "rows"):
@@ -187,5 +186,4 @@ def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> 
 
 
 def _text(name: str) -> Text:
-    """Returns a name without markup."""
     return Text(printable(name, one_line=True), overflow="fold")

@@ -70,6 +70,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         "--restarts needs the --run-dir of train: the folder to go on with",
     )
 
+    # A later start goes on from what the failed one has saved.
     def command(start: int) -> list[str]:
         given = list(config.command)
         if start > 0:
@@ -82,7 +83,6 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
 
 
 def without_resume(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command without --overwrite, and without --resume and its value."""
     left: list[str] = []
     behind_resume = False
     for word in words:

@@ -143,6 +143,7 @@ def _parse(arguments: list[str]) -> Any:
         arguments, command = split(arguments)
         if command:
             return replace(_parse(arguments), command=command)
+    # tyro needs the file's settings as its defaults, so the flag is taken out before.
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     files.add_argument("--config", type=Path, action="append", default=[])
     try:
@@ -164,6 +165,7 @@ def _parse(arguments: list[str]) -> Any:
         default = resumed_config(flags[1:], given) or default
     brief = shortened(TrainConfig) if kind is TrainConfig and is_short(flags) else None
     flags = ["--help" if word == "--help-all" else word for word in flags]
+    # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
@@ -178,6 +180,7 @@ def _parse(arguments: list[str]) -> Any:
             )
     except SystemExit as ending:
         # tyro draws a frame around a settings class's ValueError; an InputError is a whole message.
+        # So the chain of causes is searched for it.
         cause: BaseException | None = ending
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__context__
@@ -193,6 +196,7 @@ def _parse(arguments: list[str]) -> Any:
 def _given(arguments: Sequence[str]) -> set[str]:
     """Returns the names of the settings that flags or the --config file name."""
     flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    # What is given counts, not whether it differs: a flag with its default is a wish, too.
     names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=Path)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.base.checks import require
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.data import vocabulary
@@ -76,17 +77,23 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         InputError: when there is no model, or this harness did not write it; or when several
             workers run the command, since each would do all of it.
     """
-    require_alone(os.environ)
+    require_alone(os.environ)  # several workers would each do all of it
     path = Path(named)
     if path.is_dir():
         path = path / MODEL_FILE_NAME
     if not path.is_file():
         raise InputError(f"no model at {path}; name a .keras file, or a run folder that holds one")
+    require(
+        path.suffix != ".npz",
+        f"{path} is a checkpoint; go on with its run by train --resume, which writes its model, "
+        "and name that",
+    )
     folder = path.parent
     config = read_config(folder) if (folder / CONFIG_FILE_NAME).is_file() else None
     words = folder / vocabulary.FILE_NAME
     known = Vocabulary.load(words) if words.is_file() else None
     task = Task(thresholds=None if known is None else known.thresholds)
+    # It never trains; SGD keeps nothing, so the optimizer takes no memory.
     trainer = Trainer(load_model(path), task=task, optimizer="sgd", **settings)
     layers = multi_hot_layers(trainer.model)
     if not layers:

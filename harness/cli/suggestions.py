@@ -24,12 +24,14 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
     if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
         flag, whole, part = number.groups()
+        # 10,000 is a number, 0,01 is none.
         without = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
         point = f"write the number with a point, as in {whole}.{part}"
         return f"{flag} is {whole},{part}; {point}{without}"
     if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
         word = unknown[1]
         known = [f"--{name.replace('_', '-')}" for name in names(commands[command])]
+        # People write --lr and --bs.
         initials = {"--" + "".join(part[0] for part in n[2:].split("-")): n for n in known}
         close = [initials[word]] if word in initials else []
         close += difflib.get_close_matches(word, known, n=1)

@@ -106,7 +106,7 @@ def _goes_on(output: OutputConfig) -> bool:
 
 
 def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
-    """Returns the data with the thresholds in the vocabulary of a run that is resumed."""
+    # The recipe chose them with the candidates, which a run that is resumed does not train again.
     from harness.data.vocabulary import FILE_NAME, Vocabulary
 
     path = folder / FILE_NAME
@@ -117,7 +117,6 @@ def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
 
 
 def _described(found: Found) -> str:
-    """Returns the lines that tell users of a recipe."""
     flat = flattened(asdict(found.config))
     flags = []
     for name in DECIDES:
@@ -163,38 +162,30 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         pass
     outcome = trainer.last
     assert outcome is not None
-    if not outcome.start.run_dir:  # only the chief of several workers prints and writes
-        if diverged is not None:
-            raise diverged
-        if outcome.terminated:
-            return EXIT_TERMINATED
-        stopped = outcome.progress is not None and outcome.progress.interrupted
-        return EXIT_INTERRUPTED if stopped else 0
-    if outcome.progress is None:  # the run was complete before
-        _report(config, trainer, data, outcome, console)
-        return 0
-    if outcome.profiler is not None:
-        from harness.run.profiling.report import print_profile
+    progress = outcome.progress  # None if the run was complete before
+    stopped = progress is not None and progress.interrupted
+    if outcome.start.run_dir:  # only the chief of several workers prints and writes
+        if outcome.profiler is not None:
+            from harness.run.profiling.report import print_profile
 
-        print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
-    if diverged is None and not outcome.progress.interrupted:
-        _report(config, trainer, data, outcome, console)
-        timeline.mark("report")
-    elif output.report == "on":
-        console.print("note: the run did not come to its end, so no report was written")
-    if output.timing:
-        console.print(_timing(timeline))
+            print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+        if diverged is None and not stopped:
+            _report(config, trainer, data, outcome, console)
+            timeline.mark("report")
+        elif output.report == "on":
+            console.print("note: the run did not come to its end, so no report was written")
+        if output.timing and progress is not None:
+            console.print(_timing(timeline))
     if diverged is not None:
         raise diverged
     if outcome.terminated:
         return EXIT_TERMINATED
-    return EXIT_INTERRUPTED if outcome.progress.interrupted else 0
+    return EXIT_INTERRUPTED if stopped else 0
 
 
 def _report(
     config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
 ) -> None:
-    """Writes the report, unless it is off or exists already."""
     from harness.run.observers.run_files import REPORT_FILE_NAME
 
     folder = Path(outcome.start.run_dir)
@@ -206,10 +197,9 @@ def _report(
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks that the settings ask for, if there are rows that may choose an
-    epoch."""
     from harness.trainer.callbacks import BestModel, EarlyStopping
 
+    # Without validation rows of its own a run has only the test rows, which may choose no epoch.
     if config.data.validation_split == 0:
         return []
     callbacks: list[keras.callbacks.Callback] = [BestModel()]

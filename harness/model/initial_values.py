@@ -60,6 +60,7 @@ def _drawn(
     limit = math.sqrt(3 * initializer.scale / max(1, fan))
     low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
     seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
+    # Philox counts: blocks that start at their count give the same numbers as one draw.
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
     algorithm = tf.raw_ops.StatelessRandomGetAlg()

@@ -63,6 +63,7 @@ def build_model(
     keras.config.set_dtype_policy(dtype)
     try:
         with tf.device(device), _begun_anew(seed):
+            # Its variables get no values before all of them are known to fit into memory.
             if isinstance(model, DefaultNetwork):
                 with without_values() as variables:
                     outputs = called(model, inputs, examples)
@@ -146,19 +147,12 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
 
 
 def weighted_inputs(examples: Examples) -> frozenset[str]:
-    """Returns the names of the ragged inputs whose ids have weights."""
     return frozenset(n for n, sets in examples.ragged.items() if sets.weights is not None)
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
-    """Raises InputError unless the ids of an input have weights exactly if they are wanted.
-
-    Args:
-        examples: rows of any inputs.
-        name: the input.
-        wanted: whether its ids should have weights.
-        by: the user of the rows, such as "the model m".
-    """
+    """Raises InputError unless the ids of an input have weights exactly if they are wanted. `by`
+    names the user of the rows, such as "the model m"."""
     has = examples.ragged[name].weights is not None
     if has == wanted:
         return
@@ -192,32 +186,28 @@ def takes_weights(model: keras.Model, name: str = "") -> bool | None:
 
 
 def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
-    """Raises InputError if no layer reads the weights of an input."""
     for name in weighted_inputs(examples):
+        # Keras would drop an input that nothing reads, and the weights with it.
         tensor = (inputs[name] if name else inputs)["weights"]
         if not tensor._keras_history.operation._outbound_nodes:
             require_weights(examples, name, wanted=False, by="the function that builds the model")
 
 
 def described_inputs(inputs: Any) -> str:
-    """Returns the inputs' names, dtypes and shapes, for messages."""
     if isinstance(inputs, Mapping):
         return "{" + ", ".join(f"{n!r}: {described_inputs(i)}" for n, i in inputs.items()) + "}"
     return f"{inputs.dtype} {list(inputs.shape)}"
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Returns whether a model is a graph of layers that Keras knows."""
     return hasattr(model, "operations")
 
 
 def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:
-    """Returns a model's multi-hot layers at any depth."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense)]
 
 
 def computes_in_16_bits(model: keras.Model) -> bool:
-    """Returns whether any layer of a model, at any depth, computes in 16 bits."""
     return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
 
 
@@ -253,7 +243,6 @@ class DefaultNetwork(ModelConfig):
         _check_activation(self.activation)
 
     def __call__(self, inputs: Any) -> Any:
-        """Returns the network's output for the inputs of `model_inputs`."""
         is_binary = self.num_classes == 2 and not self.multi_label
         head = "sigmoid" if is_binary or self.multi_label else "softmax"
         x = MultiHotDense(
@@ -302,6 +291,7 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
     """Returns a functional model's layers and their connections, from the inputs on; the layers of
     any other model in order, each connected to the one before."""
     connections: dict[str, list[str]] = defaultdict(list)
+    # Keras keeps the graph by depth; a subclassed model has none.
     for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
         connections[node.operation.name] += [
             tensor._keras_history.operation.name for tensor in node.input_tensors

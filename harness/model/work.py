@@ -29,6 +29,7 @@ def work_of_step(
     for layer in model._flatten_layers():
         if isinstance(layer, MultiHotDense):
             tables.add(id(layer.kernel))
+            # `dense` multiplies with all rows of the table, the others add up those of the ids.
             is_dense = (layer.implementation or implementation) == "dense"
             flops += layer.units * (6 * rows * layer.num_tokens if is_dense else 2 * ids)
             bytes_moved += 2 * ids * layer.units * 4

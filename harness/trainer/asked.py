@@ -55,6 +55,7 @@ class Asked:
             options.run_dir is not None or not options.overwrite,
             "--overwrite replaces the run in --run-dir; give it too",
         )
+        # A list, whatever Keras takes: one callback, or nested lists.
         callbacks = checked(self.callbacks, run_dir=options.run_dir)
         object.__setattr__(self, "callbacks", callbacks)
 

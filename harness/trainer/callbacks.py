@@ -149,6 +149,7 @@ class KerasCallbacks(Observer):
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
         state = setup.programs.states[0]
+        # What lies beside the model and its optimizer, where BackupAndRestore does not look.
         beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
         if beside and any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
             raise InputError(
@@ -194,7 +195,8 @@ class KerasCallbacks(Observer):
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation | None, Sequence[Compilation]]:
         """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
-        if self._epoch is None:  # no epoch was trained
+        # A run that is resumed after its last step evaluates without an epoch.
+        if self._epoch is None:
             return self._programs.evaluate(feed, plan, **how)
         freq, number = self._validation_freq, self._epoch + 1
         due = number in freq if isinstance(freq, list) else number % freq == 0
@@ -235,6 +237,7 @@ class KerasCallbacks(Observer):
     def _watch(self, stage: str, stop: str) -> Watch | None:
         if not with_batch_hooks(self._changing, stage):
             return None
+        # Keras resets the flag at the start of every pass.
         setattr(self._model, stop, False)
 
         def watch(batch: int, logs: Mapping[str, Any] | None) -> bool:

@@ -73,6 +73,7 @@ def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
 
 
 def _precision(known: Known) -> Choice:
+    # A policy that the user set for all of Keras stands over the rule.
     if (own := keras.config.dtype_policy().name) != "float32":
         return Choice(name=own, why="as keras.config.set_dtype_policy says")
     return choose_precision(
@@ -110,6 +111,7 @@ def _available(choice: Choice, known: Known) -> Choice:
     Raises:
         InputError: when an implementation that was asked for cannot run here.
     """
+    # Layers that name an implementation need it, whatever the trainer chose for the others.
     names = {choice.name}
     names |= {layer.implementation for layer in _multi_hot_layers(known, all_of_them=True)} - {None}
     for name in sorted(names):
@@ -140,6 +142,7 @@ def _table_optimizer(known: Known) -> Choice:
 def _input(known: Known) -> Choice:
     share = known.resident_bytes / known.devices.memory_bytes
     shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
+    # Resident first: a dispatch then sends row ids alone, whatever the rows hold.
     if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
         return Choice(name="resident", why=f"{shown} memory")
     limit = "more than the model leaves"

@@ -73,6 +73,7 @@ def unusable_gpus(
             why = f"{VISIBLE} is '{environment[VISIBLE]}', which names no GPU of this machine"
         return (f"{why}. {_ON_CPU}",)
     present = [(card.name, card.compute_capability) for card in visible] or listed
+    # NVML lists GPUs that TensorFlow does not, which is what the warning is about.
     too_new = [gpu for gpu in present if is_too_new(gpu, build)]
     num_usable = sum(not is_too_new(gpu, build) for gpu in listed)
     if num_usable >= len(present):
@@ -119,6 +120,7 @@ def hide_too_new_gpus() -> None:
     too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
     if not too_new:
         return
+    # TensorFlow takes its devices once, when it first computes.
     try:
         tf.config.set_visible_devices([gpu for gpu in gpus if gpu not in too_new], "GPU")
     except RuntimeError as error:

@@ -34,6 +34,7 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
             own = list(signature.parameters.values())[:-1]
             own.extend(inspect.signature(kind, eval_str=True).parameters.values())
             signature = signature.replace(parameters=own)
+            # The source has the help text below each field, which the class itself does not keep.
             with contextlib.suppress(OSError):  # there may be no source
                 listed = inspect.getsource(kind).partition("    def ")[0]
                 method.__doc__ = f"{inspect.getdoc(method)}\n\n{listed}"

@@ -77,6 +77,7 @@ def open_run(
         is_own = own_folder is not None and Path(named).absolute() == own_folder
         resume = options.resume or is_own
         claim = claim_run_folder(named, claims, resume=resume, overwrite=overwrite)
+        # Decided under the lock: another process may have begun a run since.
         goes_on, overwrite = settled(claim.path, options.resume, overwrite=overwrite)
         if goes_on:
             recorded = check_resumable(claim.path, config)
@@ -153,6 +154,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     flat = flattened(groups)
     # By their own names, whatever group they are in: groups may change from version to version.
     deciding = {n: v for n, v in flat.items() if n not in _DECIDES_NOTHING | _PATHS}
+    # A constant rate trains the same steps, however many follow.
     if flat.get("learning_rate_schedule", "constant") != "constant":
         deciding["epochs"] = config.get("epochs")  # the rate falls over the steps of all epochs
     execution = config.get("execution")
@@ -238,26 +240,20 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
     Raises:
         InputError: when it was run with other settings than `config`, as config.json holds it.
     """
-    if not (folder / CONFIG_FILE_NAME).exists() or not (folder / SUMMARY_FILE_NAME).exists():
+    files = (CONFIG_FILE_NAME, SUMMARY_FILE_NAME, MODEL_FILE_NAME)
+    if not all((folder / name).exists() for name in files):
         return None
     recorded = check_resumable(folder, config)
-    per_epoch = recorded[RESOLVED].get("steps_per_epoch")
-    done = read_json(folder / SUMMARY_FILE_NAME, remedy="").get("steps")
-    wanted = config["epochs"] * per_epoch if isinstance(per_epoch, int) else None
-    as_before = recorded.get("epochs") == config["epochs"]
-    if not isinstance(done, int) or not (done == wanted or as_before):
-        return None
-    return done if is_complete(folder, num_steps=done) else None
-
-
-def is_complete(folder: Path, *, num_steps: int) -> bool:
-    """Returns whether a run of `num_steps` steps ended, and left its model and its summary."""
     try:
         summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
     except InputError:
-        return False  # none, or none of a run: it is written anew
+        return None  # it is damaged: the run writes it anew
     ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
-    return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
+    done, per_epoch = summary.get("steps"), recorded[RESOLVED].get("steps_per_epoch")
+    all_done = isinstance(per_epoch, int) and done == config["epochs"] * per_epoch
+    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
+    as_before = recorded.get("epochs") == config["epochs"]
+    return done if ended and isinstance(done, int) and (all_done or as_before) else None
 
 
 def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
@@ -287,7 +283,4 @@ def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] 
             f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
             "with it"
         )
-    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
-    as_before = recorded.get("epochs") == start.epochs
-    done = start.start_step == start.total_steps or as_before
-    return done and is_complete(folder, num_steps=start.start_step)
+    return completed_steps(folder, start.config) == start.start_step

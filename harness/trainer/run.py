@@ -213,6 +213,7 @@ class Run:
         """Restores the checkpoint of a run that is resumed, and gives all workers the chief's
         state; returns the record of the start."""
         asked, opened, last = self._asked, self._opened, self._last
+        # A fit in the folder of the one before goes on counting where that one ended.
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
             self._before = last.progress.counters
@@ -221,6 +222,7 @@ class Run:
         start_step = self._cluster.from_chief(
             self._restore_checkpoint if is_resumed else lambda: step
         )
+        # Each worker built its own initial values; only the chief has read a checkpoint.
         self._setup.programs.take_from_chief()
         return run_start(
             self._setup,
@@ -243,6 +245,7 @@ class Run:
         assert folder is not None
         assert recorded is not None
         assert self._checkpoints is not None
+        # Before the state: a checkpoint of other data may not even fit the model.
         check_same_data(folder, recorded, self._info)
         restored = self._checkpoints.restore()
         self._skipped = list(restored.skipped)
@@ -251,6 +254,7 @@ class Run:
         check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
         kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=self._asked.validation_freq == 1)
+        # The list of resumes in config.json grows by this one.
         changed = changes(recorded, identity(self._setup))
         earlier = recorded[RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
@@ -401,6 +405,7 @@ class Run:
     ) -> bool:
         """Writes model.keras; returns whether a signal has ended the run."""
         claim, programs = self._opened.claim, self._setup.programs
+        # Keras finalizes the weights first, so that on_train_end sees the averages.
         programs.finish()
         callbacks.finish()
         programs.take_from_chief()  # whose callbacks may have gone back to the best epoch
@@ -420,6 +425,7 @@ class Run:
         asked, setup = self._asked, self._setup
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
+        # `_measures` holds the probabilities of the pass that came last over its rows.
         quality = None
         measured = validation if asked.test is None else test
         if self._measures is not None and measured is not None:
@@ -434,6 +440,7 @@ class Run:
             workers=self._cluster.num_workers,
             alone_step_seconds=setup.programs.alone_step_seconds,
         )
+        # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
             names = names_of(named, setup.task.num_classes)
@@ -577,6 +584,7 @@ def dataset_info(
     num_classes: int,
 ) -> DatasetInfo:
     """Describes a run's rows; `validation` only if they are not those of `test`."""
+    # One fingerprint for all rows, in a fixed order of the parts.
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
     return DatasetInfo(
         name=printable(train.name, most=_MAX_NAME, one_line=True),

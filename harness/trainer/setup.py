@@ -114,6 +114,7 @@ class Setup:
         """Returns rows in their own order, with or without labels; for `by_step` see
         `rows_to_train`."""
         examples = self.checked(examples)
+        # No more rows than there are, rounded up so that every replica has a share.
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = self.devices.num_shares
         batch_size = -(-batch_size // replicas) * replicas
@@ -157,6 +158,7 @@ class Setup:
             )
         for name, limit in limits.items():
             ragged = isinstance(examples.inputs[name], RaggedSets)
+            # A part of a vocabulary is fine; of dense features all are needed.
             if limit > self.limits[name] if ragged else limit != self.limits[name]:
                 what = "ids below" if ragged else "features:"
                 where = f"the input {name!r} of " if name else ""
@@ -167,6 +169,7 @@ class Setup:
             if ragged:
                 wanted = name in self.weighted
                 require_weights(examples, name, wanted=wanted, by=f"the model {self.model.name!r}")
+        # The programs were compiled on the promise that no row of these inputs repeats an id.
         repeating = {
             n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
         }
@@ -183,6 +186,7 @@ class Setup:
         was set up, and the state if it was trained."""
         chosen = {name: choice.value for name, choice in self.choices.items()}
         named = variables_by_name(self.model)
+        # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
         state = self.programs.states[0].save() if "input" in self.choices else {}
         return {
@@ -355,6 +359,7 @@ def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devi
             f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
             "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
         )
+    # Without labels, as for predictions, the outputs tell what is known of the task.
     labelled = train.labels is not None
     settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
     if settled.is_known:
@@ -378,6 +383,7 @@ def _built(
     tables = {}
     if training:
         tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
+    # A copy of a trainer keeps the promises that its programs were built on.
     unique = before.get("unique")
     if unique is None:
         unique = frozenset(
@@ -415,6 +421,7 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
     checks that the choice is possible there."""
     if cluster.is_alone:
         return settle(name, known)
+    # What `auto` measures differs between machines, and all must run the same programs.
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
     if not cluster.is_chief:
         settle(name, replace(known, settings=known.settings.with_chosen(name, choice.name)))
@@ -455,7 +462,7 @@ def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
     given, known = _limits(train), dict[str, int]()
     for layer in multi_hot_layers(model):
         names = input_names(layer)
-        if not names and len(train.ragged) == 1:
+        if not names and len(train.ragged) == 1:  # a subclassed model does not tell
             names = set(train.ragged)
         for name in names & train.ragged.keys():
             if given[name] > layer.num_tokens:

@@ -257,6 +257,7 @@ class Trainer:
 
             before = cluster.from_chief(open_folders)
             setup_before = self._setup
+            # A fit that is refused leaves the trainer as it was.
             claims.push(lambda kind, *_: self._forget(setup_before) if kind is not None else None)
             parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
             setup = self._set_up(
@@ -268,6 +269,7 @@ class Trainer:
             )
             claims.enter_context(as_compiled(setup))
             facts = {"steps before": self.step, **config_of(self._optimizer)}
+            # Workers that differ would hang in a collective instead of saying so.
             cluster.require_same(asked.facts(self.settings) | facts)
             steps_done = 0 if before is not None else self._steps_done(steps_per_epoch)
             run = Run(asked, opened, setup, last=self.last, steps_done=steps_done)
@@ -326,6 +328,7 @@ class Trainer:
         examples = as_examples(rows, class_names=self.class_names)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
+        # One pass gives the loss, the metrics and the probabilities that are measured.
         measures = setup.measures(examples)
         with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
             evaluation, _ = hooks.evaluate(
@@ -404,6 +407,7 @@ class Trainer:
             lacks_choices = training and "input" not in made.choices
             if not (lacks_task or lacks_choices or made.programs.states[0].is_outdated):
                 return made
+            # Built anew around the trained model.
             made.programs.states[0].write_to_model()
             given = made.model
         how["cluster"] = cluster_of(os.environ)
@@ -414,6 +418,7 @@ class Trainer:
         self._setup = set_up(
             given, task, self._optimizer, self.settings, *parts, training=training, **how
         )
+        # The state of a copy waits for the first fit: predictions need the weights alone.
         if kept and training:
             self._setup.take_up(kept)
             self._kept = {}

@@ -213,6 +213,7 @@ class Cluster:
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
     def texts(self, text: str) -> list[str]:
+        # A collective needs one shape: texts are padded to the longest.
         data = text.encode()
         sizes = self.gather(np.array([len(data)]))[:, 0]
         padded = np.zeros(sizes.max(), np.uint8)
@@ -259,6 +260,7 @@ class Cluster:
             raise
 
     def _lost(self, error: Exception) -> LostWorkerError:
+        # Who does not answer any more is the cause; the others only noticed.
         others = [host for i, host in enumerate(self.member.hosts) if i != self.index]
         lost = unreachable(others)
         named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]

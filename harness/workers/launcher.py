@@ -104,7 +104,7 @@ class Job:
                 self._print(f"[{index}]", line.rstrip("\r\n"), target)
 
     def _print(self, prefix: str, line: str, target: TextIO) -> None:
-        with self._printing:
+        with self._printing:  # two threads for each worker write whole lines
             # All workers find the same error at the same time.
             if line.startswith("error: ") and line in self._said:
                 return

@@ -94,6 +94,7 @@ def _as_chief(
             facts = _received(connection)
             if facts is None or facts.get("cluster") != list(member.hosts):
                 continue  # a port scanner, or a worker of another job
+            # A worker that was started anew meanwhile comes again: its last connection counts.
             index = int(facts["index"])
             found[index] = connection
             refusal = refusal or _difference(member, index, facts["hello"], hello)

@@ -21,12 +21,12 @@ def is_short(words: Sequence[str]) -> bool:
     return not {"-h", "--help"}.isdisjoint(words) and "--help-all" not in words
 
 
-def shortened(kind: type) -> type:
-    """Returns a settings class like `kind`, for help alone: tyro hides all but the usual options,
-    and would refuse the others."""
-    named = list(names(kind))
-    short = _shortened(kind)
-    short.__doc__ = f"{kind.__doc__}\n\n`--help-all` lists all {len(named)} options."
+def shortened(settings: Any) -> type:
+    """Returns a class like that of `settings`, which are its defaults, for help alone: tyro hides
+    all but the usual options, and would refuse the others."""
+    kind = type(settings)
+    short = _shortened(settings)
+    short.__doc__ = f"{kind.__doc__}\n\n`--help-all` lists all {len(list(names(kind)))} options."
     return short
 
 
@@ -39,16 +39,19 @@ def names(kind: type) -> Iterator[str]:
             yield name
 
 
-def _shortened(kind: type) -> type:
+def _shortened(settings: Any) -> type:
+    kind = type(settings)
     hints = get_type_hints(kind, include_extras=True)
     # Under the name of `kind`, so that tyro finds the texts below its fields.
     body: dict[str, Any] = {n: getattr(kind, n) for n in ("__module__", "__qualname__", "__doc__")}
     for one in fields(kind):
+        value = getattr(settings, one.name)
         if is_dataclass(hints[one.name]):
-            inner = _shortened(hints[one.name])
-            hints[one.name], body[one.name] = inner, field(default_factory=inner)
+            inner = _shortened(value)
+            hints[one.name], value = inner, field(default_factory=inner)
         elif one.name not in _SHOWN:
             hints[one.name] = Annotated[hints[one.name], tyro.conf.Suppress]
+        body[one.name] = value
     body["__annotations__"] = {one.name: hints[one.name] for one in fields(kind)}
     made = type(kind.__name__, (kind,), body)
     return dataclass(frozen=True, kw_only=True)(made)

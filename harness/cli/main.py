@@ -163,7 +163,9 @@ def _parse(arguments: list[str]) -> Any:
         default = from_mapping(kind, given, where=str(path))
     if kind is TrainConfig:
         default = resumed_config(flags[1:], given) or default
-    brief = shortened(TrainConfig) if kind is TrainConfig and is_short(flags) else None
+    brief = None
+    if kind is TrainConfig and is_short(flags):
+        brief = shortened(default or TrainConfig())
     flags = ["--help" if word == "--help-all" else word for word in flags]
     # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
@@ -232,9 +234,9 @@ def _union(default: Any, brief: type | None) -> Any:
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
+        kind = brief if brief is not None and kind is TrainConfig else kind
         marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
         group = of_data if name.startswith("data ") else commands
-        kind = brief if brief is not None and kind is TrainConfig else kind
         group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
     data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
     commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number

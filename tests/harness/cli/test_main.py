@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.help import names
+from harness.cli.help import names, shortened
 from harness.cli.main import main
 from harness.cli.settings import TrainConfig
 
@@ -53,6 +53,10 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
     assert {"data", "epochs", "run-dir"} <= set(listed)
     assert "--help-all" in short
     assert all(f"--{name.replace('_', '-')}" in full for name in names(TrainConfig))
+
+
+def test_the_short_help_has_the_values_of_a_settings_file_as_defaults() -> None:
+    assert shortened(TrainConfig(epochs=7))().epochs == 7
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -166,8 +166,8 @@ def trainer_of(
         from harness.task.task import Task
         from harness.trainer.trainer import Trainer
 
-    steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
-    optimizer = optimizer_factory(**vars(config.optimizer), num_steps=epochs * steps_per_epoch)
+    num_steps = epochs * execution.steps_per_epoch(data.train.num_rows)
+    optimizer = optimizer_factory(**vars(config.optimizer), num_steps=num_steps)
     network = DefaultNetwork(
         **vars(config.model),
         num_tokens=data.num_tokens,

@@ -186,7 +186,7 @@ def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:
     """Limits the choice to an epoch, with which a dispatch ends."""
-    steps = -(-known.train.num_rows // known.settings.batch_size)
+    steps = known.settings.steps_per_epoch(known.train.num_rows)
     if int(choice.name) < steps:
         return choice
     asked = f"; {choice.name} asked for" if choice.why == "asked for" else ""

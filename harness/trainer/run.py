@@ -126,7 +126,7 @@ class Run:
         if batched := with_batch_hooks(asked.callbacks):
             self._print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
         self._by_step = bool(batched)
-        self._steps_per_epoch = -(-asked.train.num_rows // setup.settings.batch_size)
+        self._steps_per_epoch = setup.settings.steps_per_epoch(asked.train.num_rows)
         self._epochs_done = steps_done // self._steps_per_epoch
         self._rows = setup.rows_to_train(
             asked.train,

@@ -102,6 +102,10 @@ class Settings:
             found["precision"] = "auto"  # the model or Keras's policy says it again
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
+    def steps_per_epoch(self, num_rows: int) -> int:
+        """Returns the number of an epoch's batches, of which the last may be smaller."""
+        return -(-num_rows // self.batch_size)
+
     def with_chosen(self, name: str, value: str) -> Settings:
         """Returns a copy in which the setting `name` has `value`, given as text, for `auto`."""
         chosen: dict[str, Any] = {name: int(value) if value.isdecimal() else value}

@@ -239,7 +239,7 @@ class Trainer:
         )
         if not cluster.is_chief:
             asked = asked.of_worker()
-        steps_per_epoch = -(-asked.train.num_rows // self.settings.batch_size)
+        steps_per_epoch = self.settings.steps_per_epoch(asked.train.num_rows)
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
             opened = Opened()

@@ -278,7 +278,8 @@ def _checked_path(config: DataConfig) -> Path | None:
     ):
         if not applies and (given := changed(options)):
             flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"{flags} is for {owner}, not for --data {data}; leave it out.")
+            are, them = ("is", "it") if len(given) == 1 else ("are", "them")
+            raise InputError(f"{flags} {are} for {owner}, not for --data {data}; leave {them} out.")
     if config.word_index is not None and (is_synthetic or is_built):
         raise InputError(f"--word-index is not for --data {data}, which has no such words.")
     return path

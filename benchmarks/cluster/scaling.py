@@ -68,7 +68,7 @@ def exchange(path: Path) -> None:
 def run(command: Sequence[str], workers: int) -> None:
     """Runs a command in some workers."""
     out = io.StringIO()
-    code = run_job(workers, lambda _: command, restarts=0, out=out, errors=out)
+    code = run_job(workers, command, out=out, errors=out)
     if code:
         raise RuntimeError(f"{workers} workers ended with exit code {code}:\n{out.getvalue()}")
 

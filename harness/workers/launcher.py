@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from harness.base.child import end_with_parent
@@ -114,36 +114,15 @@ class Job:
             target.flush()
 
 
-def run_job(
-    workers: int,
-    command: Callable[[int], Sequence[str]],
-    *,
-    restarts: int,
-    out: TextIO,
-    errors: TextIO,
-) -> int:
-    """Starts the workers, and again after a failure.
-
-    Args:
-        workers: how many workers.
-        command: returns the workers' command, from the number of earlier starts.
-        restarts: how often to start again.
-        out, errors: as in `Job`.
-
-    Returns:
-        The exit code.
-    """
-    for start in range(restarts + 1):
-        job = Job(workers, command(start), out, errors)
-        with _passing_on(job) as told:
-            code, failed = job.wait()
-        # Wrong input (2) would be wrong again, and who was told to stop stays so.
-        if code == 0 or code == 2 or code in ENDED_AS_TOLD or told or failed is None:
-            return code
+def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:
+    """Starts the workers as `Job` does, and waits for them; returns the exit code."""
+    job = Job(workers, command, out, errors)
+    with _passing_on(job) as told:
+        code, failed = job.wait()
+    # Wrong input (2) has its own message, and who was told to stop has not failed.
+    if failed is not None and not told and code not in (2, *ENDED_AS_TOLD):
         how = f"signal {code - 128}" if code > 128 else f"exit code {code}"
-        left = restarts - start
-        again = f"; starting again ({left} of {restarts} left)" if left else ""
-        errors.write(f"worker {failed} ended with {how}, and so the job{again}\n")
+        errors.write(f"worker {failed} ended with {how}, and so the job\n")
         errors.flush()
     return code
 

@@ -192,7 +192,6 @@ def train(
         dispatch, batches = ready
         window_start += history.compiled(training.prepare(dispatch, batches))
         history.warn(training.warnings())
-
         sums = training.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
         window = _window(

@@ -285,7 +285,6 @@ def set_up(
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
-    # Behind the model: the labels must fit its outputs.
     settled = _settled_task(task, model, train, devices)
     asked = TablesAsked(
         model=model,

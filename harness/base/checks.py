@@ -27,15 +27,13 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
 
 
 def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless a number is within its limits; accepts "auto".
-
-    A count without a limit of its own is an int32, so that the product of two, such as epochs and
-    steps of an epoch, is an int64, which steps are counted in.
-    """
+    """Raises InputError unless a number is within its limits; accepts "auto"."""
     if value == "auto":
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{name} is {value!r}; give a whole number")
+    # Without a limit of its own it is an int32: the product of two, such as epochs and steps of an
+    # epoch, is then an int64, which steps are counted in.
     if most is None:
         require(value >= least, f"{name} is {value}; it must be at least {least}")
         require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")

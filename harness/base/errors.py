@@ -15,13 +15,8 @@ _UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
 
 def printable(text: str, *, most: int | None = None, one_line: bool = False) -> str:
     """Escapes control characters and lone surrogates in `text`, as in \\x1b, so that it cannot
-    control a terminal, and any stream can encode it.
-
-    Args:
-        text: any text.
-        most: limit of the characters, including escapes, beyond which the middle is cut out. None
-            keeps all.
-        one_line: escape line breaks and tabs too.
+    control a terminal, and any stream can encode it. With `one_line`, also line breaks and tabs.
+    Beyond `most` characters, escapes included, the middle is cut out.
     """
     unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
     # Cut before escaping, which takes long for a long text, and again after it.

@@ -34,15 +34,11 @@ _MAX_DEPTH = 50
 
 @contextlib.contextmanager
 def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
-    """Turns any exception into an InputError about the file at `path`.
+    """Turns any exception into an InputError about the file at `path`, which should be `what`, such
+    as "a results file". The remedy ends the message; it may be empty.
 
     zipfile, NumPy, Keras and the parsers of text raise two dozen types of exceptions on damaged
     bytes. Each of them means that the file cannot be relied on.
-
-    Args:
-        path: the file.
-        what: what the file should be, such as "a results file".
-        remedy: the end of the message; empty if the caller adds one.
     """
     try:
         yield
@@ -58,12 +54,8 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
-    """Opens a regular file to read.
-
-    Raises:
-        InputError: if the file is missing or may not be read, or is a folder, a device or a pipe,
-            which might block or never end.
-    """
+    """Opens a regular file to read. Raises InputError if it is missing or may not be read, or is a
+    folder, a device or a pipe, which might block or never end."""
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -44,10 +44,10 @@ def build_model(
     Args:
         model: a function, whose layers are made here; or a model, which is taken as it is, built or
             not.
-        examples: the rows whose inputs the model takes.
-        dtype: name of the Keras dtype policy of a function's layers.
+        examples: rows of the form.
+        dtype: the Keras dtype policy of a function's layers.
         device: the device for the variables.
-        seed: seed of the layers that are made here without one of their own.
+        seed: the seed of a function's layers without one of their own.
         budget: the memory for the variables of the default network, which is refused before they
             take any; None means host memory. A user's model is checked by `Budget.require_rest`.
 
@@ -84,11 +84,8 @@ def build_model(
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
-    """Calls a model, or a method of it, with the inputs of `model_inputs`; returns the outputs.
-
-    Raises:
-        InputError: if it cannot be called with them, or its variables do not fit into memory.
-    """
+    """Calls a model, or a method of it, with the inputs of `model_inputs`. Raises InputError if it
+    cannot be called with them, or its variables do not fit into memory."""
     try:
         return model(inputs)
     except InputError:

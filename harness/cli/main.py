@@ -225,12 +225,8 @@ def _begins(flags: list[str], name: str) -> bool:
 
 
 def _union(default: Any, brief: type | None) -> Any:
-    """Returns the union of the commands' settings.
-
-    Args:
-        default: the settings of a --config file, or of the run that is resumed.
-        brief: what stands for the settings of `train` where only help is wanted.
-    """
+    """Returns the union of the commands' settings; `default` has those of a --config file or of the
+    run that is resumed, and `brief` stands for those of `train` where only help is wanted."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():

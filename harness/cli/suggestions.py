@@ -9,13 +9,7 @@ from harness.cli.help import names
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
     """Returns a message for a command or a flag that is misspelled, or a number with a comma; None
-    if it is none of these.
-
-    Args:
-        flags: the words of the command line.
-        commands: the classes of the commands' settings, by name.
-        told: the message of the parser.
-    """
+    if the words are none of these, by the commands' settings and by what the parser `told`."""
     command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
     if command is None:
         word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])

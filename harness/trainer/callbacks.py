@@ -131,9 +131,6 @@ class KerasCallbacks(Observer):
         setup: holds the model that callbacks see; see `as_compiled`.
         validation_freq: every how many epochs to evaluate, or after which, counted from 1.
         **params: the `params` of callbacks: `epochs`, `steps` of each, and those of the run.
-
-        Raises:
-            InputError: when a callback cannot restore all that training keeps.
         """
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else keras.callbacks.History()

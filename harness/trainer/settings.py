@@ -91,11 +91,7 @@ class Settings:
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Settings:
-        """Returns the settings that a run's config.json holds.
-
-        Raises:
-            InputError: when one has a value of a wrong type or out of range.
-        """
+        """Returns the settings that a run's config.json holds, each of them checked."""
         known = {field.name for field in fields(cls)}
         found = {name: value for name, value in recorded.items() if name in known}
         if found.get("precision") in ("float64", "float16", "bfloat16"):
@@ -195,14 +191,8 @@ class RunOptions:
 
 
 def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwrite: bool) -> None:
-    """Checks that --resume and --overwrite fit together, and come with a folder.
-
-    Args:
-        flag: the flag that names the folder.
-        folder: the folder, if one is given.
-        resume: whether to continue what is in the folder.
-        overwrite: whether to replace it.
-    """
+    """Checks that --resume and --overwrite fit together, and that --resume comes with the folder
+    that `flag` names."""
     require(
         not (resume and overwrite),
         "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
@@ -211,11 +201,7 @@ def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwr
 
 
 def step_range(text: str) -> tuple[int, int]:
-    """Returns (A, B) for `A:B`, the value of --profile-steps, which leaves out B.
-
-    Raises:
-        InputError: unless both are whole numbers and A is below B.
-    """
+    """Returns (A, B) for `A:B`, the value of --profile-steps, which leaves out B."""
     found = re.fullmatch(r"(\d+):(\d+)", text)
     if found is None:
         raise InputError(

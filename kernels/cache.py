@@ -16,8 +16,8 @@ from pathlib import Path
 from kernels.files import remove_partial_files, replacing
 
 CACHE_VARIABLE = "MULTI_HOT_CACHE"
+# Age of an unfinished file whose process must have been killed: several processes write here.
 _ABANDONED_SECONDS = 24 * 3600
-"""Age of an unfinished file whose process must have been killed: several processes write here."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ it can be taken to a machine without TensorFlow. `./scripts/gpu-programs` makes 
 import argparse
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import re
@@ -58,11 +59,6 @@ CARDS: dict[str, tuple[Any, ...]] = {
     ),
 }
 _NUM_RUNS = 20
-_KERNELS = (
-    *("forward", "backward", "index", "gradient", "take_rows"),
-    *("touch", "row_gradients", "update_rows", "catch_up"),
-)
-"""The names of the handlers in kernels/multi_hot/cuda/binding.cc."""
 
 
 def target_config(card: str) -> str:
@@ -149,11 +145,13 @@ def register_kernels(source: Path) -> None:
         flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-isystem", jax.ffi.include_dir())
         command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library), "-ldl"]
         subprocess.run(command, check=True)
-        handlers = ctypes.CDLL(str(library))
-    for name in _KERNELS:
-        target = f"multi_hot_cuda_{name}"
-        capsule = jax.ffi.pycapsule(getattr(handlers, target))
-        jax.ffi.register_ffi_target(target, capsule, platform="CUDA")
+        handler = ctypes.CDLL(str(library)).multi_hot_cuda_handler
+    handler.restype, name = ctypes.c_void_p, ctypes.c_char_p()
+    for place in itertools.count():
+        if (address := handler(ctypes.c_size_t(place), ctypes.byref(name))) is None:
+            return
+        capsule = jax.ffi.pycapsule(address)
+        jax.ffi.register_ffi_target((name.value or b"").decode(), capsule, platform="CUDA")
 
 
 def counts(executable: Any) -> dict[str, Any]:

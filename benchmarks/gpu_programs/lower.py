@@ -33,7 +33,7 @@ from harness.trainer.choices import Known, settle
 from harness.trainer.settings import Settings
 from harness.trainer.setup import Setup, model_limits
 from kernels.multi_hot import Implementation
-from kernels.multi_hot.native.platforms import lowered_as_for_gpu
+from kernels.multi_hot.native.call import lowered_as_for_gpu
 
 _HELD_OUT_ROWS = 10_000
 _MANY_TOKENS = 2**18
@@ -75,8 +75,9 @@ def cases(*, short: bool) -> Iterator[Case]:
     implementations = ("gather", "dense", "native")
     precisions = ("float32", "mixed_bfloat16", "mixed_float16")
     inputs = ("resident",) if short else ("resident", "stream")
+    sizes = (500,) if short else (500, 4096)
     for implementation, precision, input_, rows in itertools.product(
-        implementations, precisions, inputs, (500, 4096)
+        implementations, precisions, inputs, sizes
     ):
         if short and precision == "mixed_float16" and implementation != "native":
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +65,12 @@ class EvaluateConfig(HeldOutRows):
     """Print one JSON object instead of a table."""
 
 
-def evaluate(config: EvaluateConfig) -> int:
+def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     """Runs the command; returns its exit code.
+
+    Args:
+        config: the settings.
+        given: the names of the settings that were given, perhaps with their defaults.
 
     Raises:
         InputError: when there is no such model, or it does not fit the data.
@@ -79,7 +83,7 @@ def evaluate(config: EvaluateConfig) -> int:
         from harness.trainer.environment import warn_of_gpus
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
-    data, _ = load_rows(config, saved)
+    data, _ = load_rows(config, saved, given)
     found, quality = saved.trainer.evaluate_and_measure(data.test)
     loss = found.pop("loss")
     names: Sequence[str] = ()
@@ -114,7 +118,9 @@ def evaluate(config: EvaluateConfig) -> int:
     return 0
 
 
-def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConfig]:
+def load_rows(
+    config: HeldOutRows, saved: SavedModel, given: Set[str]
+) -> tuple[Dataset, DataConfig]:
     """Returns the data that the settings name, and the settings that it was loaded with.
 
     Raises:
@@ -125,7 +131,7 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
     saved.require_classes()
     # Other texts become ids as those of the run did, or the model would read other words.
     of_run = config.data.data == OF_RUN
-    source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved)
+    source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved, given)
     data = load_configured(source)
     if data.num_tokens > saved.num_tokens:
         raise InputError(
@@ -141,7 +147,7 @@ def load_rows(config: HeldOutRows, saved: SavedModel) -> tuple[Dataset, DataConf
     return data, source
 
 
-def _as_in_run(data: DataConfig, saved: SavedModel) -> DataConfig:
+def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConfig:
     """Returns the settings of other data, in which texts become ids as in the model's run unless a
     flag says otherwise."""
     from harness.data.sources import kind_of
@@ -152,7 +158,7 @@ def _as_in_run(data: DataConfig, saved: SavedModel) -> DataConfig:
         return data
     of_run, usual = saved.data().build, BuildOptions()
     left = (n for n in _OF_IDS if getattr(data.build, n) == getattr(usual, n))
-    ours = {name: getattr(of_run, name) for name in left}
+    ours = {name: getattr(of_run, name) for name in left if name not in given}
     return replace(data, build=replace(data.build, **ours))
 
 

@@ -103,6 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return launch(settings, parse=_parse)
         if run is train:
             return train(settings, given=_given(arguments), timeline=timeline)
+        if run in (evaluate, report):
+            return run(settings, given=_given(arguments))
         return run(settings)
     except ToldError as error:
         print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)

@@ -12,19 +12,23 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS, BuildOptions
+from harness.model.options import ModelConfig
 
 if TYPE_CHECKING:
     import keras
+    import numpy as np
+    import numpy.typing as npt
 
     from harness.data.ragged import RaggedSets
     from harness.data.sources import Dataset
+    from harness.trainer.trainer import Trainer
 
 DECIDES = (
     *("ngrams", "num_tokens", "unknown", "weighting", "normalize"),
@@ -50,11 +54,12 @@ since of more rows pairs learn more than words."""
 _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
 """Ids above which data is read again from its file, which may be larger than memory."""
-_FEW_IDS = 400_000
-"""Ids of a small data set, for which a layer twice as wide does better and takes little time."""
-_MOST_ELEMENTS, _MOST_PRODUCTS = 2**26, 2**31
-"""The most elements of the table, and products of an epoch. Beyond them a wider layer takes longer
-than it is worth."""
+_WIDTH, _MOST_ELEMENTS = 128, 2**24
+"""Units of the hidden layer, and the most elements of its table. With a learning rate that makes up
+for it, as `_PACE` does, a layer of 512 units is no better and takes several times as long."""
+_PACE, _MOST_RATE = 0.512, 0.01
+"""The product of width and learning rate, on which it depends how far a step of Adam changes the
+network's outputs; and the highest learning rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +94,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         The recipe; None if every setting that it decides was given.
     """
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
+    usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
     if not free:
         return None
@@ -142,6 +148,7 @@ class _Search:
         self.trials: list[_Trial] = []
         self._config = config
         self._free = free
+        self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
         self._kind = kind_of(config.data)
         self._loaded: dict[Any, Dataset] = {}
 
@@ -169,7 +176,7 @@ class _Search:
         if (data := self._loaded.get(config.data)) is None:
             data = self._twin(config) or load_configured(config.data, tells=not self._loaded)
             self._loaded[config.data] = data
-        sizes = _sizes(data)
+        sizes = _sizes(data, config, self._free)
         if "adam" not in config.optimizer.optimizer.lower():
             del sizes["learning_rate"]  # the optimizer's own default is on another scale
         return self._with({**sizes, **changes}), data
@@ -203,14 +210,8 @@ class _Search:
 
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
-        trials = sorted(map(self._try, self.views()), key=_handicapped)
-        self.trials += trials
-        if "weighting" in self._free and trials[0].view.get("weighting") == "tf_idf":
-            for trial in trials:  # the second if the weighting matters more than the words
-                other = self._try({**trial.view, "weighting": "binary"})
-                self.trials.append(other)
-                if _handicapped(other) > _handicapped(trials[0]):
-                    break
+        for view in self.views():
+            self._compare(view)
         return min(self.trials, key=_handicapped)
 
     def final(self, best: _Trial) -> dict[str, Any]:
@@ -229,51 +230,82 @@ class _Search:
             "learning_rate_schedule": "linear",
         }
 
-    def _try(self, view: Mapping[str, Any]) -> _Trial:
+    def _compare(self, view: Mapping[str, Any]) -> None:
+        """Trains the candidates that see the same words. They differ in the weights of these alone,
+        so one trainer and its compiled programs serve them all."""
+        config, data = self.settled(view)
+        chosen = _rows(data, config.execution.batch_size, seed=config.data.split_seed)
+        parts = chosen.of(data)
+        trainer = self._trainer(view, parts)
+        restore = trainer.snapshot(parts[0])
+        self._try(trainer, view, parts)
+        if "weighting" in self._free and view.get("weighting") == "tf_idf":
+            view = {**view, "weighting": "binary"}
+            parts = chosen.of(self.settled(view)[1])
+            if parts[0].weights is None:
+                trainer = self._trainer(view, parts)
+            else:
+                restore()
+            self._try(trainer, view, parts)
+
+    def _trainer(self, view: Mapping[str, Any], parts: _Parts) -> Trainer:
+        config, data = self.settled(view)
+        train, held_out = parts
+        return trainer_of(
+            replace(config, optimizer=replace(config.optimizer, warmup=0)),  # steps are few
+            replace(data, train=train, validation=held_out),
+            replace(config.execution, batch_size=min(config.execution.batch_size, train.num_rows)),
+            epochs=self._most_epochs,
+            balanced=config.class_weight == "balanced",
+        )
+
+    def _try(self, trainer: Trainer, view: Mapping[str, Any], parts: _Parts) -> None:
         from harness.data.examples import Examples
         from harness.task.measures import best_thresholds, class_labels
 
         config, data = self.settled(view)
-        config = replace(config, optimizer=replace(config.optimizer, warmup=0))  # steps are few
-        train, held_out = _parts(data, seed=config.data.split_seed)
-        seen = _seen(config.data.build) if self._kind in ("texts", "tokens") else "the ids"
-        epochs = config.epochs if "epochs" not in self._free else _EPOCHS
-        rows = min(config.execution.batch_size, train.num_rows)
-        trainer = trainer_of(
-            config,
-            replace(data, train=train),
-            replace(config.execution, batch_size=rows),
-            epochs=epochs,
-            balanced=config.class_weight == "balanced",
+        trial = _Trial(
+            view=view,
+            seen=_seen(config.data.build) if self._kind in ("texts", "tokens") else "the ids",
+            loss=math.inf,
+            epochs=1,
+            is_partial=data.train.nnz > _MOST_IDS,
         )
+        best = min(map(_handicapped, self.trials), default=math.inf)
+        stopping = _stopping(
+            self._most_epochs, to_beat=best / _factor(trial), restores=data.is_multi_label
+        )
+        train, held_out = parts
         try:
             history = trainer.fit(
                 train,
                 validation=held_out,
-                epochs=epochs,
-                callbacks=[_stopping(restores=data.is_multi_label)],
+                epochs=self._most_epochs,
+                callbacks=[stopping],
                 verbose=False,
                 telemetry_hz=0,
             )
         except DivergenceError:
-            return _Trial(view=view, seen=seen, loss=math.inf, epochs=1, is_partial=False)
+            self.trials.append(trial)
+            return
         assert trainer.last is not None
         assert trainer.last.progress is not None
         if trainer.last.progress.interrupted:
             raise KeyboardInterrupt
-        losses, thresholds = history.history["val_loss"], None
-        if data.is_multi_label:
+        losses = history.history["val_loss"]
+        thresholds, quality = None, trainer.last.quality
+        if data.is_multi_label and quality is not None and quality.probabilities is not None:
             labels = class_labels(
                 Examples.of(held_out), kind="multi_label", num_classes=data.num_classes
             )
-            thresholds = best_thresholds(trainer.predict(held_out), labels)
-        return _Trial(
-            view=view,
-            seen=seen,
-            loss=min(losses),
-            epochs=1 + losses.index(min(losses)),
-            is_partial=data.train.nnz > _MOST_IDS,
-            thresholds=thresholds,
+            thresholds = best_thresholds(quality.probabilities, labels)
+        self.trials.append(
+            replace(
+                trial,
+                loss=min(losses),
+                epochs=1 + losses.index(min(losses)),
+                thresholds=thresholds,
+            )
         )
 
 
@@ -283,20 +315,24 @@ def _seen(build: BuildOptions) -> str:
     return f"{weighting} of {words}"
 
 
-def _stopping(*, restores: bool) -> keras.callbacks.Callback:
-    """Returns a callback that ends a candidate when its loss on the held-out rows has flattened.
-    Keras's own asks for the same gain whatever the loss's scale, which of many labels is small."""
+def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks.Callback:
+    """Returns a callback that ends a candidate when its loss on the held-out rows has flattened, or
+    cannot fall below `to_beat` in its last epochs even if it keeps its pace. Keras's own asks for
+    the same gain whatever the loss's scale, which of many labels is small."""
     import keras
 
     class Stopping(keras.callbacks.Callback):
-        best, wait, weights = math.inf, 0, None
+        best, before, wait, weights = math.inf, math.inf, 0, None
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            self.wait += 1
-            if logs["val_loss"] < (1 - _LEAST_GAIN) * self.best:
-                self.best, self.wait = logs["val_loss"], 0
+            loss, self.wait = logs["val_loss"], self.wait + 1
+            in_reach = loss - (epochs - 1 - epoch) * (self.before - loss)
+            self.before = loss
+            if loss < (1 - _LEAST_GAIN) * self.best:
+                self.best, self.wait = loss, 0
                 self.weights = self.model.get_weights() if restores else None
-            self.model.stop_training = self.wait >= _PATIENCE
+            is_behind = epoch >= _PATIENCE and min(self.best, in_reach) > to_beat
+            self.model.stop_training = self.wait >= _PATIENCE or is_behind
 
         def on_train_end(self, logs: Any = None) -> None:
             if self.weights is not None:
@@ -306,27 +342,54 @@ def _stopping(*, restores: bool) -> keras.callbacks.Callback:
 
 
 def _handicapped(trial: _Trial) -> float:
-    """Returns the loss to compare, in which pairs of words have a handicap, or an advantage."""
+    """Returns the loss to compare."""
+    return trial.loss * _factor(trial)
+
+
+def _factor(trial: _Trial) -> float:
+    """Returns what a candidate's loss is multiplied by, since pairs of words have a handicap, or an
+    advantage."""
     if trial.view.get("ngrams") != 2:
-        return trial.loss
-    return trial.loss * (1 - _ADVANTAGE if trial.is_partial else 1 + _HANDICAP)
+        return 1
+    return 1 - _ADVANTAGE if trial.is_partial else 1 + _HANDICAP
 
 
-def _parts(data: Dataset, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
-    """Returns the rows that a candidate trains on, and those that are held out."""
+_Parts: TypeAlias = "tuple[RaggedSets, RaggedSets]"
+
+
+class _Rows(NamedTuple):
+    """The rows that candidates train on, and those that are held out; None for the data's own
+    validation rows."""
+
+    train: npt.NDArray[np.int64]
+    held_out: npt.NDArray[np.int64] | None
+
+    def of(self, data: Dataset) -> _Parts:
+        """Returns these rows of data."""
+        if self.held_out is None:
+            assert data.validation is not None
+            return data.train.take(self.train), data.validation
+        return data.train.take(self.train), data.train.take(self.held_out)
+
+
+def _rows(data: Dataset, batch_size: int, *, seed: int) -> _Rows:
+    """Draws the rows of a search: whole batches, as a smaller last one needs another program."""
     import numpy as np  # so that --help need not wait for it
 
-    train, held_out = data.train, data.validation
+    def whole(num_rows: int) -> int:
+        return num_rows // batch_size * batch_size or num_rows
+
+    train, held_out = data.train, None
     rows = np.arange(train.num_rows)
-    if held_out is None:
+    if data.validation is None:
         least = min(_LEAST_HELD_OUT, train.num_rows // 5)
-        num_held_out = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
-        drawn = train.stratified_rows(num_held_out, seed=seed)
-        held_out, rows = train.take(rows[drawn]), rows[~drawn]
-    share = _MOST_IDS / max(train.nnz, 1)
-    if share < 1:  # the data may be larger than memory, so copy these rows alone
-        rows = np.sort(np.random.RandomState(seed).permutation(rows)[: round(share * len(rows))])
-    return train.take(rows), held_out
+        most = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
+        drawn = train.stratified_rows(whole(most), seed=seed)
+        held_out, rows = rows[drawn], rows[~drawn]
+    # The data may be larger than memory, so only these rows are copied.
+    share = min(1, _MOST_IDS / max(train.nnz, 1))
+    count = whole(max(1, round(share * len(rows))))
+    return _Rows(np.sort(np.random.RandomState(seed).permutation(rows)[:count]), held_out)
 
 
 def _presence(data: Dataset) -> Dataset:
@@ -343,15 +406,16 @@ def _presence(data: Dataset) -> Dataset:
     )
 
 
-def _sizes(data: Dataset) -> dict[str, Any]:
+def _sizes(data: Dataset, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
     """Returns settings by the data's size: a hidden layer as wide as pays, and some 200 steps an
     epoch."""
-    rows, ids = data.train.num_rows, max(1, data.train.nnz)
-    most = 1024 if rows < 5_000 and ids < _FEW_IDS else 512
-    widest = min(most, _MOST_ELEMENTS / data.num_tokens, _MOST_PRODUCTS / ids)
+    rows = data.train.num_rows
+    units: Sequence[int] = config.model.hidden_units
+    if "hidden_units" in free:
+        units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / data.num_tokens)))),)
     return {
-        "hidden_units": (2 ** max(5, int(math.log2(widest))),),
+        "hidden_units": units,
         "dropout": (0.5,),
-        "learning_rate": 0.001,
+        "learning_rate": min(_PACE / units[0], _MOST_RATE),
         "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }

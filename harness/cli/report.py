@@ -1,5 +1,6 @@
 """`harness report`: a page about a run, in one file that any browser shows."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,9 @@ class ReportConfig(HeldOutRows):
     """The run folder."""
 
 
-def report(config: ReportConfig) -> int:
-    """Runs the command; returns its exit code. Raises InputError when there is no such run, it does
-    not fit the data, or the extra `report` is not installed."""
+def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
+    """Runs the command, as `evaluate` does; returns its exit code. Raises InputError when there is
+    no such run, it does not fit the data, or the extra `report` is not installed."""
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.tools.report.page import write_report
@@ -34,7 +35,7 @@ def report(config: ReportConfig) -> int:
         raise InputError(f"{folder} is no folder; name the folder of a run")
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.run, batch_size=config.batch_size)
-    data, source = load_rows(config, saved)
+    data, source = load_rows(config, saved, given)
     words = saved.vocabulary or data.vocabulary
     path = write_report(folder, saved.trainer, data, source, words)
     Console().out(printable(f"report written to {path}", one_line=True), highlight=False)

@@ -175,8 +175,9 @@ def trainer_of(
         multi_label=data.is_multi_label,
         seed=execution.seed,
     )
+    known = None if data.vocabulary is None else data.vocabulary.thresholds
     task = Task(
         class_weight="balanced" if balanced else None,
-        thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
+        thresholds=known if data.validation is None else None,  # which the run chooses by them
     )
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

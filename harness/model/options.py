@@ -10,6 +10,9 @@ _MOST_LAYERS = 1_000
 """The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
 takes minutes."""
 
+_USUAL_DROPOUT = (0.3, 0.2, 0.0)
+"""The tutorial's dropout rates."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -18,8 +21,9 @@ class ModelConfig:
     hidden_units: tuple[int, ...] = (50, 50, 50)
     """Units of each hidden layer; the first is the multi-hot layer."""
 
-    dropout: tuple[float, ...] = (0.3, 0.2, 0.0)
-    """Dropout rate after each hidden layer; one number holds for all."""
+    dropout: tuple[float, ...] = _USUAL_DROPOUT
+    """Dropout rate after each hidden layer; one number holds for all. The default fits any number
+    of layers: only the first two have rates above 0."""
 
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
@@ -34,12 +38,17 @@ class ModelConfig:
         require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
         for units in self.hidden_units:
             require_count("--hidden-units", units)
-        if len(self.dropout) == 1:
-            object.__setattr__(self, "dropout", self.dropout * len(self.hidden_units))
+        layers = len(self.hidden_units)
+        rates = self.dropout
+        if rates == _USUAL_DROPOUT:
+            rates = (*rates, *[0.0] * layers)[:layers]
+        elif len(rates) == 1:
+            rates *= layers
         require(
-            len(self.dropout) == len(self.hidden_units),
-            f"--dropout has {len(self.dropout)} rates for {len(self.hidden_units)} hidden layers "
+            len(rates) == layers,
+            f"--dropout has {len(rates)} rates for {layers} hidden layers "
             f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
         )
-        for rate in self.dropout:
+        for rate in rates:
             require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
+        object.__setattr__(self, "dropout", rates)

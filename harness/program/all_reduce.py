@@ -8,7 +8,7 @@ so, else by a ring over gRPC, through the host's memory.
 import functools
 import itertools
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Literal
 
 import tensorflow as tf
@@ -19,37 +19,28 @@ from kernels.all_reduce import all_reduce, end_group, group_of
 from kernels.multi_hot.native.build import REMEDY
 from kernels.multi_hot.registry import UnavailableError
 
-Kind = Literal["nccl", "hierarchical", "ring"]
+Kind = Literal["nccl", "ring"]
 
+# The lowest group key: above the keys that tf.distribute gives out.
 _FIRST_GROUP_KEY = 1_000_000
-"""The lowest group key: above the keys that tf.distribute gives out."""
-_KEYS_OF_GROUP = 100_000
-"""The number of keys reserved for each tuple of device names: one key for the group of all devices,
-one for the first devices of the workers, and one for each worker's own devices."""
+# A group key for each tuple of device names. TensorFlow tells groups apart by these keys, which are
+# the same in all workers.
 _GROUPS: dict[tuple[str, ...], int] = {}
-"""A number for each tuple of device names, from which its group keys follow. TensorFlow tells
-groups apart by these keys, which are the same in all workers."""
+# Numbers of the traced sums over the GPUs of this process.
 _CALLS = itertools.count()
-"""Numbers of the traced sums over the GPUs of this process."""
+# The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
+# one shape, apart by instance keys; a program has fewer than 10,000 of them.
 _FIRST_KEYS = itertools.count(0, 10_000)
-"""The first instance key of each program. TensorFlow tells the tensors that a group sums, each of
-one shape, apart by instance keys; a program has fewer than 5,000 of them, half the distance."""
 
 
 def settled_all_reduce(
-    asked: Literal["auto", "nccl", "hierarchical", "ring"],
+    asked: Literal["auto", "nccl", "ring"],
     *,
     device_type: str,
     num_devices: int,
     num_workers: int,
 ) -> Kind:
-    """Returns the kind of all-reduce that sums the gradients.
-
-    Args:
-        asked: the value of --all-reduce.
-        device_type: `CPU` or `GPU`.
-        num_devices: the number of this worker's devices.
-        num_workers: the number of processes that train together.
+    """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices.
 
     Raises:
         InputError: when the kind asked for does not apply to these devices.
@@ -62,10 +53,8 @@ def settled_all_reduce(
         why = "NCCL is for GPUs"
     elif num_devices * num_workers == 1:
         why = "one device has nothing to sum"
-    elif asked == "ring" and num_workers == 1:
+    elif num_workers == 1:
         why = "in one process NCCL sums"
-    elif asked == "hierarchical" and (num_workers == 1 or num_devices == 1):
-        why = "it needs several workers with several GPUs each"
     else:
         return asked
     raise InputError(
@@ -75,21 +64,16 @@ def settled_all_reduce(
 
 
 class AllReduce:
-    """Sums over the devices of all workers."""
+    """Sums over the devices of all workers, each of which has as many."""
 
     def __init__(self, names: tuple[str, ...], cluster: Cluster, kind: Kind) -> None:
-        """Args:
-        names: the names of this worker's devices.
-        cluster: the workers, each with the same number of devices.
-        kind: the kind that `settled_all_reduce` returned.
-        """
+        """`names` are those of this worker's devices."""
         self._names = names
         self._cluster = cluster
         self._kind = kind
         self.size = len(names) * cluster.num_workers
         """The number of devices of all workers."""
-        number = _GROUPS.setdefault(names, len(_GROUPS))
-        self._group = _FIRST_GROUP_KEY + number * _KEYS_OF_GROUP
+        self._group = _GROUPS.setdefault(names, _FIRST_GROUP_KEY + len(_GROUPS))
         self._first_keys: dict[Hashable, int] = {}
         self._connection: int | None = None
         """The group of the sums that were traced by `kernels.all_reduce`."""
@@ -112,15 +96,9 @@ class AllReduce:
         *,
         token: tf.Variable | None = None,
     ) -> list[tf.Tensor]:
-        """Returns the sums of the tensors, traced on a device.
-
-        Args:
-            device: the device's place among this worker's.
-            instance_keys: the iterator that `keys` returned.
-            tensors: this device's summands.
-            token: this device's ordering token, where one graph has the sums of several devices:
-                without it TensorFlow would begin each sum only when the one before has ended.
-        """
+        """Returns the sums of the tensors, traced on a device of this worker, with the keys of its
+        program. Where one graph has the sums of several devices, each needs an ordering token:
+        without it TensorFlow would begin a sum only when the one before has ended."""
         if self.size == 1 or not tensors:
             return list(tensors)
         group = _connected(self._names) if self._cluster.is_alone else None
@@ -132,12 +110,21 @@ class AllReduce:
                 sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
             self._last[device] = sums[0]
             return sums
-        tokens = [] if token is None else [token.handle]
-        reduced = functools.partial(
-            tf.raw_ops.CollectiveReduceV2, ordering_token=tokens, merge_op="Add", final_op="Id"
-        )
         with tf.name_scope("all_reduce"):
-            return [self._sum(reduced, device, next(instance_keys), tensor) for tensor in tensors]
+            return [
+                tf.raw_ops.CollectiveReduceV2(
+                    input=tensor,
+                    group_size=self.size,
+                    group_key=self._group,
+                    instance_key=next(instance_keys),
+                    ordering_token=[] if token is None else [token.handle],
+                    merge_op="Add",
+                    final_op="Id",
+                    # XLA does not look at the hint.
+                    communication_hint="auto" if self._cluster.is_alone else self._kind,
+                )
+                for tensor in tensors
+            ]
 
     def abort(self) -> None:
         """Ends the sums in which GPUs of this process wait for one that failed. Programs that were
@@ -145,38 +132,6 @@ class AllReduce:
         if self._connection is not None:
             end_group(self._connection)
             _connected.cache_clear()
-
-    def _sum(
-        self, reduced: Callable[..., tf.Tensor], device: int, key: int, tensor: tf.Tensor
-    ) -> tf.Tensor:
-        if self._kind != "hierarchical":
-            # XLA does not look at the hint.
-            hint = "auto" if self._cluster.is_alone else self._kind
-            return reduced(
-                input=tensor,
-                group_size=self.size,
-                group_key=self._group,
-                instance_key=key,
-                communication_hint=hint,
-            )
-        own = functools.partial(
-            reduced,
-            group_size=len(self._names),
-            group_key=self._group + 2 + self._cluster.index,
-            communication_hint="nccl",
-        )
-        tensor = own(input=tensor, instance_key=key)
-        if device == 0:
-            tensor = reduced(
-                input=tensor,
-                group_size=self._cluster.num_workers,
-                group_key=self._group + 1,
-                instance_key=key,
-                communication_hint="ring",
-            )
-        else:  # only the first device holds the total: the others add zeros
-            tensor = tf.zeros_like(tensor)
-        return own(input=tensor, instance_key=key + _SECOND)
 
 
 def _graph() -> tf.Graph:
@@ -201,8 +156,3 @@ def _connected(names: tuple[str, ...]) -> int | None:
             file=sys.stderr,
         )
         return None
-
-
-_SECOND = 5_000
-"""The distance between the instance keys of the two sums within a worker: the one before the sum
-between workers, and the one after it."""

@@ -73,7 +73,7 @@ class CheckpointSchedule:
         self._last_seconds: float | None = None
 
     def begin(self, now: float) -> None:
-        """Training begins at `now`, in seconds by the loop's clock."""
+        """Notes that training begins at `now`, in seconds by the loop's clock."""
         self._last_seconds = now
 
     def decide(
@@ -85,15 +85,8 @@ class CheckpointSchedule:
         at_once: bool = False,
         is_best: bool = False,
     ) -> tuple[bool, bool]:
-        """Returns whether to save the state after `step` steps, and whether to save it as the best.
-
-        Args:
-            step: optimizer steps done.
-            now: seconds.
-            at_epoch_end: whether an epoch ends here.
-            at_once: whether it is due anyway, since the run is to stop.
-            is_best: whether its validation loss is the lowest so far.
-        """
+        """Returns whether to save the state after `step` steps, at once if the run is to stop; and
+        whether to save it as the best, whose validation loss is the lowest so far."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
         due, best = self._decided([due, is_best and self._keep_best])
         return due, best

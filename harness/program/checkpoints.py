@@ -29,8 +29,8 @@ NUM_KEPT = 2
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
+# The dtype and shape of each array, by name.
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
-"""The dtype and shape of each array, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +188,6 @@ class Checkpoints:
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _saved(self, kind: str = "ckpt") -> list[Path]:
-        """Returns the checkpoints of a kind, the last one last."""
         return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
 
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
@@ -303,10 +302,6 @@ def _misfit(own: _Kinds, found: _Kinds) -> str | None:
         if is_name != name:  # the same layers, but another network
             return f"it holds {is_name} where {name} is wanted"
     return None
-
-
-def _kinds(arrays: Mapping[str, np.ndarray]) -> _Kinds:
-    return {name: (array.dtype.name, array.shape) for name, array in arrays.items()}
 
 
 def _shown(kind: tuple[str, tuple[int, ...]] | None) -> str:

@@ -24,10 +24,8 @@ _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tenso
 @contextlib.contextmanager
 def named_culprit(layers: Collection[str]) -> Iterator[None]:
     """Turns an error in the block, where a step is traced and compiled, into one message that names
-    the Keras object whose code failed. An error in no such object passes unchanged.
-
-    Args:
-        layers: the names of the model's layers.
+    the Keras object whose code failed, or one of `layers`. An error in no such object passes
+    unchanged.
 
     Raises:
         InputError: naming the object; an OutOfMemoryError where only memory was lacking.

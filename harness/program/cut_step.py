@@ -6,7 +6,6 @@ id. So there each half is a compiled program of its own, and TensorFlow's collec
 them, in a loop that is a graph.
 """
 
-import abc
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -34,27 +33,16 @@ class Begun(NamedTuple):
     shape."""
 
 
-class CutStep(abc.ABC):
-    """A step that sums over all devices once, so that it can be cut there."""
+class CutStep(NamedTuple):
+    """A `Step` that sums over all devices once, and can be cut there."""
 
-    @property
-    @abc.abstractmethod
-    def sums_early(self) -> bool:
-        """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
-
-    @abc.abstractmethod
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
-        """Runs the step up to the sum."""
-
-    @abc.abstractmethod
-    def finish(self, state: State, summed: Sequence[tf.Tensor], carried: Any, facts: Any) -> Any:
-        """Returns the step's result.
-
-        Args:
-            state: the device's state.
-            summed: the sums of the tensors that `begin` returned.
-            carried, facts: as `begin` returned them.
-        """
+    begin: Callable[[State, Share, AllReduce], Begun]
+    """Runs the step up to the sum."""
+    finish: Callable[[State, Sequence[Any], Any, Any], Any]
+    """Returns the step's result from the state, the sums, and what `begin` carried: `carried` and
+    `facts`."""
+    sums_early: bool
+    """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
         to_sum, carried, facts = self.begin(state, share, all_reduce)
@@ -73,12 +61,7 @@ class CutLoops:
         implementation: str,
         row_sums: int | None,
     ) -> None:
-        """Args:
-        step: the step to run on each batch.
-        states: the state of each device of this worker.
-        sums: sums over the devices of all workers.
-        implementation, row_sums: as in `Program`.
-        """
+        """`Program` describes the arguments."""
         self._step = step
         self._states = states
         self._sums = sums
@@ -90,16 +73,12 @@ class CutLoops:
     def loop(
         self, call: Call, *, exchanging: bool = True
     ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
-        """Returns a function that runs steps on all devices of this worker: it takes the batches of
-        each device and the first step (int64), and returns the row sums of each device.
+        """Returns a function that runs a call's steps on all devices of this worker, with or
+        without the all-reduces: it takes the batches of each device and the first step (int64), and
+        returns the row sums of each device.
 
         All devices share one loop: TensorFlow also tells sums apart by the loop that they are in,
-        so devices with a loop each would wait for one another for ever.
-
-        Args:
-            call: the constants of the loop.
-            exchanging: whether to do the all-reduces or leave them out.
-        """
+        so devices with a loop each would wait for one another for ever."""
         num_steps = call.num_steps
         compiled = [
             self._compiled(device, call, exchanging=exchanging)
@@ -148,7 +127,6 @@ class CutLoops:
         return loop
 
     def _token(self, device: int) -> tf.Variable:
-        """Returns the ordering token of a device's sums."""
         if not self._tokens:
             with tf.init_scope():
                 for state in self._states:

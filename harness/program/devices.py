@@ -25,13 +25,13 @@ from harness.base.memory import free_bytes
 from harness.program.all_reduce import Kind, settled_all_reduce
 from harness.workers.cluster import ALONE, Cluster
 
+# Rows of one replica's batch below which a step spends most of its time on kernel launches and the
+# all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand.
 _ROWS_THAT_PAY = 8_192
-"""Rows of one replica's batch below which a step spends most of its time on kernel launches and the
-all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand."""
+# Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
+# process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
+# for ever.
 _PATIENCE_SECONDS = 300
-"""Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
-process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
-for ever."""
 _NCCL_FLAGS = (
     f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
     f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",
@@ -62,7 +62,6 @@ class Devices:
     why: str = "asked for"
     """The reason for the number of replicas."""
     all_reduce: Kind = "nccl"
-    """The kind of all-reduce that sums gradients over several devices."""
     cluster: Cluster = ALONE
     """The workers that train together, each with the same number of devices."""
 
@@ -174,15 +173,9 @@ def _set_xla_flag(flag: str) -> None:
 
 
 def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
-    """Returns the number of replicas that `auto` takes, and the reason.
-
-    That is one GPU, unless each of several would have enough rows to be worth the all-reduce; then
-    it is the largest number of GPUs that divides the batch evenly.
-
-    Args:
-        num_gpus: the number of GPUs that TensorFlow shows.
-        batch_size: the rows of a global batch; None if nothing is trained.
-    """
+    """Returns the number of replicas that `auto` takes, and the reason: one GPU, unless each of
+    several would have enough rows to be worth the all-reduce; then the largest number of GPUs that
+    divides the batch evenly."""
     if num_gpus < 2:
         return 1, "the only GPU" if num_gpus else "no GPU"
     if batch_size is None:

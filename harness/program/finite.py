@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 import tensorflow as tf
 
 _ROWS_AT_ONCE = 2**16
+# Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
+# whether all are finite.
 _PARTS = 31
-"""Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
-whether all are finite."""
+# The longest part that XLA leaves whole.
 _PART_SHAPE = (8, 2**14)
-"""The longest part that XLA leaves whole."""
 
 
 def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
@@ -35,11 +35,8 @@ def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 
 def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the same as `all_finite`, in a program that XLA compiles for a GPU.
-
-    Args:
-        tensors: tensors of static shapes.
-    """
+    """Returns the same as `all_finite` for tensors of static shapes, in a program that XLA compiles
+    for a GPU."""
     found = [origin for tensor in tensors for origin in _origins(tensor)]
     if not any(tensor.shape.num_elements() for tensor in found):
         return tf.constant(True)

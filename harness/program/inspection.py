@@ -24,12 +24,11 @@ from harness.feed.plan import Dispatch
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional
 from harness.program.cut_step import Begun, CutStep, Step
-from harness.program.exchange import Layout, packed, unpacked
+from harness.program.exchange import Gradients, Layout, packed, unpacked
 from harness.program.normalization import AllReduce
 from harness.program.program import Program
 from harness.program.state import State
-from harness.program.step import Caller, gradients_of
-from harness.program.tables import ProductGradient, RowGradient
+from harness.program.step import Caller, forward_backward
 from harness.run.records import Compilation, Distribution, Inspection
 from harness.task.task import SettledTask
 
@@ -48,71 +47,39 @@ class Looks:
 NO_LOOKS = Looks()
 
 
-class LookAtGradients(CutStep):
-    """A step that changes nothing; returns the gradients of `State.weights` that an update would
-    get, those of the touched rows for tables that are updated by rows; and `_counts`."""
+def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> CutStep:
+    """Returns a step that changes nothing; it returns the gradients of `State.weights` that an
+    update would get, those of the touched rows for tables that are updated by rows; and `_counts`.
+    It compares them with those of `reference`, a model that computes the same in float32."""
 
-    def __init__(self, call: Caller, task: SettledTask, *, reference: keras.Model | None) -> None:
-        """Args:
-        call, task: the model and the task in training.
-        reference: a model that computes the same in float32; None to compare nothing.
-        """
-        self._call = call
-        self._task = task
-        self._reference = reference
-
-    @property
-    def sums_early(self) -> bool:
-        """Whether a layer of the model needs sums over all devices."""
-        return self._call.sums_early
-
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
-        """Computes the gradients, and those in float32 if there is a reference."""
-
+    def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
-        call = functools.partial(gradients_of, self._call, self._task, state, share, all_reduce)
-        own = call(scale=scale)
-        found = [own if scale is None else own.without(scale)]
-        if self._reference is not None:
-            found.append(call(model=self._reference))
-        if self._call.num_devices == 1:
-            parts = [_with_tables(own.gradients, own.rows, state) for own in found]
-            return Begun([tensor for part in parts for tensor in part], None, [None] * len(parts))
-        to_sum, layouts = [], []
-        for own in found:
-            tables: list[RowGradient | ProductGradient] = [*own.rows, *own.products]
-            sent, layout = packed(tables, own.gradients, share, state.share)
-            to_sum += sent
-            layouts.append(layout)
-        return Begun(to_sum, None, layouts)
+        passes = functools.partial(forward_backward, call, task, state, share, all_reduce)
+        found = [passes(scale=scale).gradients.without(scale)]
+        if reference is not None:
+            found.append(passes(model=reference).gradients)
+        sent, layouts = zip(*(packed(own, share, state.share) for own in found), strict=True)
+        return Begun([tensor for own in sent for tensor in own], (), layouts)
 
     def finish(
-        self,
-        state: State,
-        summed: Sequence[tf.Tensor],
-        carried: None,
-        facts: Sequence[Layout | None],
+        state: State, summed: Sequence[tf.Tensor], carried: tuple[()], layouts: Sequence[Layout]
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Returns the gradients summed over all devices, and their `_counts`."""
         del carried
-        size = len(summed) // len(facts)
-        parts = []
-        for place, layout in enumerate(facts):
-            part = list(summed[size * place : size * (place + 1)])
-            if layout is not None:
-                rows, gradients = unpacked(part, layout)
-                part = _with_tables(gradients, rows, state)
-            parts.append(part)
-        return parts[0], _counts(parts[0], parts[1] if parts[1:] else [])
+        size = len(summed) // len(layouts)
+        own, *others = (
+            _with_tables(unpacked(summed[size * place : size * (place + 1)], layout), state)
+            for place, layout in enumerate(layouts)
+        )
+        return own, _counts(own, others[0] if others else [])
+
+    return CutStep(begin, finish, call.sums_early)
 
 
-def _with_tables(
-    gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], state: State
-) -> list[tf.Tensor]:
+def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:
     """Returns the dense gradients, then those of the touched rows of every table."""
-    by_name = {row.table.name: row.rows() for row in rows}
+    by_name = {row.table.name: row.rows() for row in gradients.rows}
     unused = tf.zeros([1, 1])  # a table that the loss does not depend on
-    return [*gradients, *(by_name.get(table.name, unused) for table in state.tables.all)]
+    return [*gradients.weights, *(by_name.get(table.name, unused) for table in state.tables.all)]
 
 
 class Inspector:
@@ -121,11 +88,7 @@ class Inspector:
     def __init__(
         self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:
-        """Args:
-        call, task: the model and the task in training.
-        state: the state of the first device.
-        program: makes a program of a step for all devices.
-        """
+        """`state` is the first device's; `program` makes a program of a step for all devices."""
         self._state = state
         model = call.model
         # Only a functional model tells how to make another with the same layers.
@@ -137,7 +100,7 @@ class Inspector:
         @functools.cache
         def looking() -> Program:
             reference = float32_twin(model) if self._is_comparable else None
-            return program("look at gradients", LookAtGradients(call, task, reference=reference))
+            return program("look at gradients", look_at_gradients(call, task, reference=reference))
 
         self._program = looking
 
@@ -146,10 +109,7 @@ class Inspector:
     ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
         an epoch that is the same batch however the epoch's steps were divided into dispatches.
-
-        Returns:
-            The inspection, None if none is due; and a record of each program compiled for it.
-        """
+        Returns None if no inspection is due; and a record of each program compiled for it."""
         histograms = _is_time(dispatch.epoch, looks.histograms_every)
         precision = _is_time(dispatch.epoch, looks.precision_every)
         if not (histograms or precision):

@@ -20,9 +20,6 @@ class LossScale:
     """The factor on the loss, and its history. Every device holds one, and all change alike."""
 
     def __init__(self, *, for_gpu: bool = False) -> None:
-        """Args:
-        for_gpu: whether the programs are to be made for a GPU.
-        """
         self._all_finite = all_finite_by_one_kernel if for_gpu else all_finite
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
         # int32 variables would be in host memory, where a GPU's program cannot reach them.

@@ -23,9 +23,10 @@ from harness.program.packing import checksum_of
 from harness.program.padding import require_masked
 from harness.program.program import Loop, Program, compile_all
 from harness.program.state import State
-from harness.program.step import Caller, TrainingStep, evaluation_step, prediction_step
+from harness.program.step import Caller, evaluation_step, prediction_step, training_step
 from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
+from harness.task.losses import ACCURACY
 from harness.task.measures import Measures
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
@@ -51,9 +52,7 @@ class ModelPrograms:
     ) -> None:
         """Args:
         model: returns logits or probabilities, [b, `task.num_outputs`].
-        task: the task that the model is trained for.
-        devices: the devices to train on.
-        optimizer: updates the model's weights.
+        task, devices, optimizer: what to train the model for, on and by.
         implementation: computes the multi-hot products of layers that name no implementation.
         unique: names of the ragged inputs that hold no id twice in a row.
         tables: the plans of the tables that are updated by rows, by the paths of their layers'
@@ -93,7 +92,6 @@ class ModelPrograms:
             model,
             implementation=implementation,
             unique=unique,
-            num_devices=devices.num_shares,
             num_workers=devices.cluster.num_workers,
         )
         program = functools.partial(
@@ -104,8 +102,10 @@ class ModelPrograms:
             all_reduce=devices.all_reduce,
         )
         row_sums = 1 + task.with_accuracy
-        self._step = TrainingStep(call, task)
-        self._training = program("training step", self._step, row_sums=row_sums)
+        self._unused: list[str] = []
+        self._training = program(
+            "training step", training_step(call, task, unused=self._unused), row_sums=row_sums
+        )
         self._evaluation = program(
             "evaluation",
             evaluation_step(call, task),
@@ -132,7 +132,8 @@ class ModelPrograms:
     def take_unused(self) -> tuple[str, ...]:
         """Returns, once, the names of the weights that the loss does not depend on, which tracing a
         step finds; then nothing."""
-        unused, self._step.unused = self._step.unused, ()
+        unused = tuple(self._unused)
+        self._unused.clear()
         return unused
 
     def prepare(
@@ -256,6 +257,8 @@ class ModelPrograms:
                 break
         measure()
         metrics = so_far()
+        if measures is not None and self._task.kind == "multi_label" and ACCURACY in metrics:
+            metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
@@ -269,7 +272,6 @@ class ModelPrograms:
         return evaluation, compilations
 
     def checksum(self) -> int:
-        """Returns the checksum of the model's weights."""
         self.states[0].write_to_model()
         return checksum_of(self._model)
 
@@ -290,12 +292,8 @@ class ModelPrograms:
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
-        """Returns the outputs for the rows of all workers' devices, [steps, rows, outputs].
-
-        Args:
-            call: the call that gave the outputs.
-            outputs: the outputs of each device of this worker, [steps, its rows, outputs].
-        """
+        """Returns the outputs for the rows of all workers' devices, [steps, rows, outputs], from
+        those of each device of this worker, [steps, its rows, outputs]."""
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
         # Workers exchange arrays of one shape: that of the first share, the largest.
         parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
@@ -326,24 +324,18 @@ class ModelPrograms:
             state.read_from_model(self.states[0])
 
     def _settle(self) -> None:
-        """Brings all rows of the tables up to date, before anyone reads them."""
         for state in self.states:
             state.tables.settle()
 
     def _reset_metrics(self) -> None:
-        """Resets the metrics that keep sums of their own."""
         for state in self.states:
             for metric, variables in zip(self._task.stateful, state.sums, strict=True):
                 for variable, begin in zip(variables, metric.variables, strict=True):
                     variable.assign(begin.value)
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
-        """Returns the value of every metric by name.
-
-        Args:
-            row_sums: the sums over the rows at hand, of all devices; see `step.row_sums`.
-            examples: the number of these rows.
-        """
+        """Returns the value of every metric by name, from all devices' `step.row_sums`, summed over
+        so many examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]

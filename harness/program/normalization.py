@@ -22,13 +22,7 @@ def needs_all_rows(model: keras.Model) -> bool:
 def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> Iterator[None]:
     """Makes the model's BatchNormalization layers normalize over all devices' rows in the block.
 
-    Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack.
-
-    Args:
-        model: a model with any layers.
-        share: this device's share of the batch.
-        all_reduce: sums over all devices.
-    """
+    Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack."""
     layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
     for layer in layers:
         layer._moments = functools.partial(_moments, layer, share, all_reduce)

@@ -7,7 +7,7 @@ to launch than to run. Weights in one variable need only one kernel.
 import functools
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+# Elements below which weights are packed into a vector. Larger weights would have to be copied out
+# of it before a matrix product, which costs as much as an update of their own.
 _SMALL = 1024
-"""Elements below which weights are packed into a vector. Larger weights would have to be copied out
-of it before a matrix product, which costs as much as an update of their own."""
+# Elements below which matrices of one shape are stacked, if they are converted to 16 bits before a
+# product.
 _STACKED = 2**16
-"""Elements below which matrices of one shape are stacked, if they are converted to 16 bits before a
-product."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def portable(value: tf.Tensor) -> tf.Tensor:
 
 
 def as_dtype(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Returns an array or a tensor in its own dtype again: undoes `portable`."""
+    """Undoes `portable`."""
     value = tf.convert_to_tensor(value)
     return tf.bitcast(value, dtype) if dtype == tf.bfloat16 != value.dtype else value
 
@@ -133,13 +133,6 @@ def checksum_of(model: keras.Model) -> int:
     values = [v.value for v in variables_by_name(model).values() if not is_seed(v)]
     parts = (portable(tf.convert_to_tensor(value)) for value in values)
     return functools.reduce(lambda total, part: zlib.crc32(part, total), parts, 0)
-
-
-def arrays_of(held: Iterable[tuple[Stored, tf.Tensor | tf.Variable]]) -> dict[str, np.ndarray]:
-    """Returns copies of the parts of tensors of the variables' shapes, by name."""
-    return {
-        name: part.numpy() for stored, value in held for name, part in stored.split(value).items()
-    }
 
 
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:

@@ -29,11 +29,11 @@ from harness.run.records import Compilation
 from harness.workers.cluster import ALONE, Cluster
 
 _Key = tuple[int, int, Capacity, Sizes]
+# Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
+# compile their loops. A device that does not fail waits for the failed one in its sums.
 _GRACE_SECONDS = 5
-"""Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
-compile their loops. A device that does not fail waits for the failed one in its sums."""
+# How many times to time a call without all-reduces, of which the shortest time counts.
 _ALONE_TIMES = 3
-"""How many times to time a call without all-reduces, of which the shortest time counts."""
 
 
 @functools.cache
@@ -122,11 +122,10 @@ class Program:
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
-        """Compiles a single loop; see `Loop` and `compile_all`."""
+        """Compiles a single loop; see `compile_all`."""
         return compile_all([Loop(self, batches, call)], at_step=at_step)
 
     def is_compiled(self, batches: BatchesByRows, call: Call) -> bool:
-        """Whether there is a compiled loop for such a call and batches of these sizes."""
         return _key(call, batches) in self._loops
 
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
@@ -143,16 +142,8 @@ class Program:
         return run
 
     def __call__(self, call: Call, batches: BatchesByRows) -> list[Any]:
-        """Runs a compiled loop; does not wait for the devices.
-
-        Args:
-            call: names the batches and the loop.
-            batches: the batches of each device, by the rows of a batch.
-
-        Returns:
-            For each device the row sums, and the row outputs if there are any; or the step's own
-            result.
-        """
+        """Runs the compiled loop of a call; does not wait for the devices. Returns for each device
+        the row sums, and the row outputs if there are any; or the step's own result."""
         return self._run(self._loops[_key(call, batches)], batches[call.rows], first=call.first)
 
     def _run(
@@ -296,17 +287,14 @@ def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any)
 
 
 class Loop(NamedTuple):
-    """A loop to compile, and batches to compile it with."""
+    """A loop to compile: a call that it is for, and batches to compile it with."""
 
     program: Program
     batches: BatchesByRows
-    """The batches of each device, by the rows of a batch."""
     call: Call
-    """A call that the loop is for."""
 
 
 def _key(call: Call, batches: BatchesByRows) -> _Key:
-    """Returns the key of a loop."""
     return call.num_steps, call.rows, call.capacity, batches[call.rows][0].sizes
 
 

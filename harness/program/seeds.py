@@ -14,11 +14,10 @@ import tensorflow as tf
 
 from harness.program.packing import packed
 
+# The change of a seed by one draw.
 _DRAW = np.array([0, 1])
-"""The change of a seed by one draw."""
+# The difference between the seeds of neighbouring devices: a prime, so that layers do not collide.
 _STRIDE = 1_000_003
-"""The difference between the seeds of neighbouring devices: a prime, so that layers do not
-collide."""
 
 
 class Seeds:
@@ -84,11 +83,7 @@ class Seeds:
     ) -> dict[str, tf.Tensor]:
         """Returns the changes of a call with those of all seeds merged into one, under `NAME`; that
         one is left out if the variable does not change, or in a loop by one draw from each seed.
-
-        Args:
-            changes: the next value of each variable that the call changes, by name.
-            before, after: all values before and after the call, by name.
-        """
+        `before` and `after` are all values before and after the call."""
         found = dict(changes)
         for held in self.stored:
             if self._loop is None and not found.keys() & held.shapes.keys():

@@ -14,26 +14,22 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
+# The most column sums in one kernel. Each takes 4 KB of a block's shared memory, 48 KB in all.
 _MAX_TOGETHER = 8
-"""The most column sums in one kernel. Each takes 4 KB of a block's shared memory, 48 KB in all."""
+# The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
+# the update.
 _MAX_PARTS = 31
-"""The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
-the update."""
+# The fewest and the most rows of a part. Fewer would hardly be a product; products of more are left
+# to XLA, which divides them among more processors.
 _PART_ROWS = (8, 256)
-"""The fewest and the most rows of a part. Fewer would hardly be a product; products of more are
-left to XLA, which divides them among more processors."""
+# The most elements of a product that is divided: each part has as many.
 _MAX_RESULTS = 2**14
-"""The most elements of a product that is divided: each part has as many."""
 _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
 def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    """Returns the same gradients, in a program that XLA compiles. Some of those that are sums over
-    rows are added in another order, and 16-bit summands in float32.
-
-    Args:
-        gradients: float32 gradients, by any names.
-    """
+    """Returns the same float32 gradients, in a program that XLA compiles. Some that are sums
+    over rows are added in another order, and 16-bit summands in float32."""
     found = dict(gradients)
     matrices: dict[int, dict[str, tf.Tensor]] = {}
     for name, gradient in gradients.items():

@@ -9,7 +9,7 @@ program cannot reach them.
 """
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -22,12 +22,12 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from harness.base.errors import InputError
 from harness.model.layers import ProductCalls, TableCall
 from harness.model.network import computes_in_16_bits
+from harness.program.exchange import Gradients
 from harness.program.finite import all_finite, blocks
 from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
 from harness.program.packing import (
     Stored,
-    arrays_of,
     as_dtype,
     held_together,
     is_seed,
@@ -43,8 +43,8 @@ MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """The prefixes of a state's names."""
 ITERATION = "optimizer/iteration"
 """The name of the number of updates in a state."""
+# Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
-"""Variables that every optimizer has."""
 
 
 class Called(NamedTuple):
@@ -86,7 +86,7 @@ class State:
         *,
         device: str,
         place: int,
-        share: int | None = None,
+        share: int = 0,
         scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
@@ -100,18 +100,16 @@ class State:
             variables, except those that are held together; another has copies.
         place: the device's place among those of this process.
         share: the number, among all workers' shares, of the share of a batch that the device
-            trains; None is `place`.
+            trains.
         scaled: whether the loss is scaled (float16).
         metrics: the metrics that keep sums of their own.
-        tables: the plans of the tables that are updated by rows, by the paths of their layers'
-            kernels.
+        tables: the plans of the tables that are updated by rows, by their names.
         for_gpu: whether to make programs for a GPU, where each kernel costs a launch.
         """
         self.device = device
         self.for_gpu = for_gpu
         self._model = model
-        self.share = place if share is None else share
-        """The number, among all workers' shares, of the share of a batch that the device trains."""
+        self.share = share
         own = place == 0
         named = variables_by_name(model)
         if own:
@@ -213,16 +211,10 @@ class State:
         tables: Mapping[str, TableCall | None] = MappingProxyType({}),
         products: ProductCalls | None = None,
     ) -> Called:
-        """Calls a model with this state's values; changes nothing except rows of tables that make
-        up for missed steps.
-
-        Args:
-            model: the state's model, or another with variables of the same names.
-            inputs: the inputs of the model.
-            training: whether layers such as dropout are active.
-            tables: the result of `Tables.calls`, which the layers have as well.
-            products: the result of `exchange.product_calls`, which the layers have as well.
-        """
+        """Calls a model, the state's own or another with variables of the same names, with this
+        state's values; changes nothing except rows of tables that make up for missed steps. The
+        layers have the same `tables`, of `Tables.calls`, and `products`, of
+        `exchange.product_calls`."""
         values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
@@ -253,21 +245,15 @@ class State:
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
-    ) -> tuple[list[tf.Tensor | None], list[RowGradient], list[ProductGradient], tuple[str, ...]]:
-        """Returns the gradients of a loss.
+    ) -> Gradients:
+        """Returns the gradients of a loss: zeros for a weight that it does not depend on.
 
         Args:
             tape: the tape that recorded the loss.
-            loss: the loss, float32 [].
+            loss: float32 [].
             called: the call of the model that the loss depends on.
             sparse: whether the gradients of weights that are only gathered from stay
                 tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows.
-
-        Returns:
-            The gradients of `trainable`: zeros if the loss does not depend on a weight, None if its
-            gradient follows from the products alone. The row gradients of the tables that the loss
-            depends on. The products whose gradients are to be added to the first list. The names of
-            the weights that the loss does not depend on.
         """
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
@@ -281,62 +267,48 @@ class State:
             if (dy := of_outputs.get(table.name)) is not None
             and (call := called.tables[table.name])
         ]
-        unused = [name for name in outputs if of_outputs.get(name) is None]
         places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
         products = [
             ProductGradient(
-                place=places[call.layer.kernel.path],
-                num_tokens=call.layer.num_tokens,
-                dtype=tf.as_dtype(call.layer.kernel.dtype),
-                implementation=call.implementation,
-                dy=tf.cast(dy, tf.float32),
-                sets=call.sets,
+                places[call.layer.kernel.path],
+                call.layer,
+                call.implementation,
+                tf.cast(dy, tf.float32),
+                call.sets,
             )
             for call, dy in zip(calls, of_products, strict=True)
             if dy is not None
         ]
         told = {product.place for product in products}
-        joined: list[tf.Tensor | None] = []
-        for place, (stored, held, gradients) in enumerate(
+        unused = [name for name in outputs if of_outputs.get(name) is None]
+        weights: list[tf.Tensor | tf.IndexedSlices | None] = []
+        for place, (stored, held, own) in enumerate(
             zip(self._weights, called.weights, found, strict=True)
         ):
-            missing = [name for name, gradient in gradients.items() if gradient is None]
-            if place in told and missing:
-                joined.append(None)
-                continue
-            if sparse and len(gradients) == 1:
-                (gradient,) = gradients.values()
-                if isinstance(gradient, tf.IndexedSlices):
-                    joined.append(_of_real_rows(gradient, stored.variable.shape))
-                    continue
-            zeros = {name: tf.zeros_like(held[name]) for name in missing}
-            whole = gradients | zeros
-            joined.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
-            unused += missing
-        return joined, rows, products, tuple(unused)
+            missing = [name for name, gradient in own.items() if gradient is None]
+            first = next(iter(own.values()))
+            if missing and place in told:  # the products tell it all
+                weights.append(None)
+            elif sparse and isinstance(first, tf.IndexedSlices):  # never of several weights
+                weights.append(_of_real_rows(first, stored.variable.shape))
+            else:
+                whole = own | {name: tf.zeros_like(held[name]) for name in missing}
+                weights.append(stored.join(by_fewer_kernels(whole) if self.for_gpu else whole))
+                unused += missing
+        return Gradients(weights, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
         """Assigns the changes that `call` returned."""
         for name, value in changes.items():
-            own = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
-            for variable in own or [self._others[name]]:
+            seeds = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
+            for variable in seeds or [self._others[name]]:
                 variable.assign(value)
 
-    def apply(
-        self,
-        gradients: Sequence[tf.Tensor | tf.IndexedSlices],
-        rows: Sequence[RowGradient] = (),
-        unused: Collection[str] = (),
-    ) -> None:
+    def apply(self, gradients: Gradients) -> None:
         """Updates `trainable` and the tables by gradients that were summed over all devices; if the
-        loss is scaled and a gradient is not finite, skips the update.
-
-        Args:
-            gradients: the gradients of `trainable`.
-            rows: the row gradients of the tables.
-            unused: names of weights without a gradient, which Keras's optimizers leave alone: not
-                even weight decay changes them.
-        """
+        loss is scaled and a gradient is not finite, skips the update. Like Keras's optimizers it
+        leaves unused weights alone: not even weight decay changes them."""
+        weights, rows, unused = gradients.weights, gradients.rows, set(gradients.unused)
         if not (self._weights or self.tables.all):
             return  # Keras too counts no step then
         # The optimizer's property is divided where gradients are accumulated: take the variable.
@@ -346,7 +318,7 @@ class State:
             pairs = [
                 (gradient, seen)
                 for gradient, seen, stored in zip(gradients, self._seen, self._weights, strict=True)
-                if not stored.shapes.keys() <= set(unused)
+                if not stored.shapes.keys() <= unused
             ]
             if pairs:
                 self.optimizer.apply_gradients(pairs)
@@ -355,17 +327,13 @@ class State:
 
         with tf.name_scope("optimizer"):  # the name in a profile
             if self.loss_scale is None:
-                if self.tables.all:
-                    gradients = self.tables.apply(gradients, rows, True)
-                apply_dense(gradients)
+                apply_dense(self.tables.apply(weights, rows, True))
                 return
 
             def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-                dense = unscaled[: len(gradients)]
-                if self.tables.all:
-                    dys = unscaled[len(gradients) :]
-                    own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
-                    dense = self.tables.apply(dense, own, counts)
+                dense, dys = unscaled[: len(weights)], unscaled[len(weights) :]
+                own = [row._replace(dy=dy) for row, dy in zip(rows, dys, strict=True)]
+                dense = self.tables.apply(dense, own, counts)
                 # Subtract beforehand the 1 that a skipped update will add: on a GPU one kernel then
                 # counts and computes what follows from the count, as without a scale.
                 iterations.assign_sub(tf.cast(~counts, iterations.dtype))
@@ -374,7 +342,7 @@ class State:
             # Adafactor puts int32 numbers in the places of slots that it does not need.
             slots = [v.value for v in self.optimizer.variables if v.dtype != "int32"]
             updated = [*self.trainable, *(slot for slot in slots if slot is not iterations)]
-            self.loss_scale.apply([*gradients, *(row.dy for row in rows)], update, updated)
+            self.loss_scale.apply([*weights, *(row.dy for row in rows)], update, updated)
 
     def finalize(self) -> None:
         """Lets the optimizer replace the weights by their moving average (EMA) at the end."""
@@ -383,7 +351,10 @@ class State:
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Returns `weights`, or tensors of the same shapes, as arrays by the names of the model's
         variables. A table's tensor may hold only some of its rows."""
-        return arrays_of(zip([*self._weights, *self._tables()], values, strict=True))
+        held = zip([*self._weights, *self._tables()], values, strict=True)
+        return {
+            n: part.numpy() for stored, value in held for n, part in stored.split(value).items()
+        }
 
     def write_to_model(self) -> None:
         """Copies to the model the values of those of its variables that the first state does not
@@ -396,11 +367,8 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
-        """Copies values that the caller has set on the model.
-
-        Args:
-            first: the first device's state, whose optimizer's values are copied as well.
-        """
+        """Copies values that the caller has set on the model, and those of the optimizer of the
+        first device's state."""
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))
@@ -542,12 +510,8 @@ def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
 
 
 def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
-    """Returns the variable that an optimizer sees in place of one that is not the model's own.
-
-    Args:
-        stored: the variable and the weights that it holds.
-        weight: the first of these weights.
-    """
+    """Returns the variable that an optimizer sees in place of one that is not the model's own;
+    `weight` is the first that it holds."""
     alias = keras.Variable(stored.variable, name=weight.name)
     alias._path = weight.path
     if len(stored.shapes) == 1:

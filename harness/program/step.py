@@ -10,12 +10,10 @@ from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.model.layers import Surroundings, computing, identity
 from harness.program.cut_step import Begun, CutStep, Step
-from harness.program.exchange import Layout, packed, product_calls, unpacked
-from harness.program.loss_scale import without
+from harness.program.exchange import Gradients, Layout, packed, product_calls, unpacked
 from harness.program.normalization import AllReduce, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
 from harness.program.state import Called, State
-from harness.program.tables import ProductGradient, RowGradient
 from harness.task.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
 
@@ -29,18 +27,10 @@ class Caller:
         *,
         implementation: Implementation,
         unique: frozenset[str] = frozenset(),
-        num_devices: int = 1,
         num_workers: int = 1,
     ) -> None:
-        """Args:
-        model: a model with any inputs.
-        implementation: computes the products of layers that name no implementation.
-        unique: names of the ragged inputs that hold no id twice in a row.
-        num_devices: the number of devices that share a batch.
-        num_workers: the number of workers that these devices belong to.
-        """
+        """`ModelPrograms` describes the arguments; the devices of `num_workers` share a batch."""
         self.model = model
-        self.num_devices = num_devices
         self._num_workers = num_workers
         self.implementation = implementation
         self._unique = unique
@@ -62,10 +52,7 @@ class Caller:
         catch_up: bool = False,
     ) -> Called:
         """Calls the model, or another with variables of the same names, with a state's values.
-
-        Args:
-            watch, catch_up: as in `Tables.calls`.
-        """
+        `Tables.calls` describes `watch` and `catch_up`."""
         model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
@@ -73,7 +60,7 @@ class Caller:
         # Within a machine, to send a table's gradient is faster than to compute all of it on each
         # device.
         several = self._num_workers > 1
-        products = product_calls(watch, self.num_devices, share) if watch and several else None
+        products = product_calls(watch, share) if watch and several else None
         surroundings = Surroundings(
             implementation=self.implementation,
             values={id(ragged[name]["values"]): sets["values"] for name, sets in given.items()},
@@ -124,31 +111,15 @@ def count(
             variable.assign(tf.cast(value, variable.dtype))
 
 
-class Gradients(NamedTuple):
-    """A device's part of the gradients of a batch."""
+class Passes(NamedTuple):
+    """The forward and the backward pass of a device's share."""
 
-    gradients: list[tf.Tensor | tf.IndexedSlices | None]
-    """The gradients of `State.trainable`; None for a weight whose gradient follows from `products`
-    alone."""
-    rows: list[RowGradient]
-    """The gradients of the tables that are updated by rows."""
-    products: list[ProductGradient]
-    """The products whose gradients are to be added; empty if there is one worker."""
-    unused: tuple[str, ...]
-    """Names of weights that the loss does not depend on."""
+    gradients: Gradients
     judged: Judgement
     called: Called
 
-    def without(self, scale: tf.Tensor) -> "Gradients":
-        """Returns the gradients of the loss itself, if these are of the loss times a scale."""
-        return self._replace(
-            gradients=[None if g is None else without(g, scale) for g in self.gradients],
-            rows=[row._replace(dy=row.dy / scale) for row in self.rows],
-            products=[product._replace(dy=product.dy / scale) for product in self.products],
-        )
 
-
-def gradients_of(
+def forward_backward(
     call: Caller,
     task: SettledTask,
     state: State,
@@ -159,8 +130,8 @@ def gradients_of(
     model: keras.Model | None = None,
     catch_up: bool = False,
     sparse: bool = False,
-) -> Gradients:
-    """Returns this device's part of the gradients of the mean loss over the batch's rows, with the
+) -> Passes:
+    """Computes this device's part of the gradients of the mean loss over the batch's rows, with the
     losses that layers add.
 
     Args:
@@ -186,66 +157,43 @@ def gradients_of(
                 loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
-    gradients, rows, products, unused = state.gradients(tape, loss, called, sparse=sparse)
-    return Gradients(gradients, rows, products, unused, judged, called)
+    return Passes(state.gradients(tape, loss, called, sparse=sparse), judged, called)
 
 
-class TrainingStep(CutStep):
-    """Changes the state by one batch; returns its row sums."""
+def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
+    """Returns the step that changes the state by one batch, and returns its row sums. Tracing it
+    puts the names of weights that the loss does not depend on into `unused`."""
 
-    def __init__(self, call: Caller, task: SettledTask) -> None:
-        self._call = call
-        self._task = task
-        self.unused: tuple[str, ...] = ()
-        """The names of weights that the loss does not depend on, known once the step is traced."""
-
-    @property
-    def sums_early(self) -> bool:
-        """Whether a layer of the model needs sums over all devices."""
-        return self._call.sums_early
-
-    def begin(self, state: State, share: Share, all_reduce: AllReduce) -> Begun:
-        """Computes what is summed: the gradients, the floats that layers keep, and with several
-        devices the tables' packed ids and gradients. It carries the other changes of the state, a
-        single device's row gradients, and the row sums."""
+    def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
-        found = gradients_of(
-            self._call, self._task, state, share, all_reduce,
-            scale=scale, catch_up=True, sparse=True,
-        )  # fmt: skip
-        judged, called = found.judged, found.called
-        self.unused = found.unused
+        gradients, judged, called = forward_backward(
+            call, task, state, share, all_reduce, scale=scale, catch_up=True, sparse=True
+        )
+        unused[:] = gradients.unused
         # Floats that layers keep, such as averages, become the mean over all devices. For anything
         # else any device's value will do.
         changes = called.changes
         kept = [name for name, value in changes.items() if value.dtype.is_floating]
         means = [changes.pop(name) * share.fraction for name in kept]
         with tf.name_scope("loss"):
-            count(self._task, state.sums, judged, share)
+            count(task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        sent, rows, layout = found.gradients, found.rows, None
-        if self._call.num_devices > 1:
-            tables: list[RowGradient | ProductGradient] = [*rows, *found.products]
-            sent, layout = packed(tables, found.gradients, share, state.share)
-            rows = []
-        return Begun([*sent, *means], (changes, rows, sums), (kept, found.unused, layout))
+        sent, layout = packed(gradients, share, state.share)
+        return Begun([*sent, *means], (changes, sums), (kept, layout))
 
     def finish(
-        self,
         state: State,
-        summed: Sequence[tf.Tensor],
-        carried: tuple[dict[str, tf.Tensor], list[RowGradient], tf.Tensor],
-        facts: tuple[list[str], tuple[str, ...], Layout | None],
+        summed: Sequence[tf.Tensor | tf.IndexedSlices],
+        carried: tuple[dict[str, tf.Tensor], tf.Tensor],
+        facts: tuple[list[str], Layout],
     ) -> tf.Tensor:
-        """Updates the state; returns the row sums."""
-        (changes, rows, sums), (kept, unused, layout) = carried, facts
+        (changes, sums), (kept, layout) = carried, facts
         num_sent = len(summed) - len(kept)
-        gradients, means = summed[:num_sent], summed[num_sent:]
-        if layout is not None:
-            rows, gradients = unpacked(gradients, layout)
-        state.assign({**changes, **dict(zip(kept, means, strict=True))})
-        state.apply(gradients, rows, unused)
+        state.assign({**changes, **dict(zip(kept, summed[num_sent:], strict=True))})
+        state.apply(unpacked(summed[:num_sent], layout))
         return sums
+
+    return CutStep(begin, finish, call.sums_early)
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from harness.model.layers import MultiHotDense, TableCall
 from kernels.multi_hot import registry
-from kernels.multi_hot.table_rules import Rule, update_rows
+from kernels.multi_hot.native.table import catch_up
+from kernels.multi_hot.table_rules import Rule
 from kernels.multi_hot.touched import Touched
 
 
@@ -28,11 +29,8 @@ class Table:
     """A table with its slots, on one device."""
 
     def __init__(self, name: str, plan: TablePlan, variable: tf.Variable) -> None:
-        """Args:
-        name: the path of the layer's kernel.
-        plan: the way in which the table is updated.
-        variable: the table, [V, H] float32 or bfloat16, on the current device.
-        """
+        """`name` is the path of the layer's kernel, and `variable` the table itself, [V, H] float32
+        or bfloat16, on the current device."""
         self.name = name
         self.variable = variable
         self.slots = {
@@ -45,7 +43,6 @@ class Table:
 
     @property
     def kind(self) -> str:
-        """The name of the table's optimizer."""
         return self._rule.kind
 
     @property
@@ -61,12 +58,8 @@ class Table:
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         """Lets the touched rows, or all if None, make up for missed steps up to `step`; returns the
         table."""
-        if self.lags:
-            from kernels.multi_hot.native import table as native
-
-            self._assign(
-                native.catch_up(self._rule, self._values(), touched, step=step, active=active)
-            )
+        if self.lags:  # which only the native kernels can make up for
+            self._assign(catch_up(self._rule, self._values(), touched, step=step, active=active))
         return tf.convert_to_tensor(self.variable)
 
     def row_gradients(self, dy: tf.Tensor, touched: Touched) -> tuple[tf.Tensor, tf.Tensor]:
@@ -80,49 +73,14 @@ class Table:
         rows: tf.Tensor | None,
         *,
         learning_rate: tf.Tensor,
-        factor: tf.Tensor,
         step: tf.Tensor,
-        active: tf.Tensor,
+        **how: tf.Tensor,
     ) -> None:
-        """Updates the touched rows by their gradients.
-
-        Args:
-            touched: the rows that the batch touches.
-            dy: the gradient of the products, float32 [B, H].
-            rows: the gradients of the touched rows, float32 [n, H]; None to compute them from `dy`.
-            learning_rate: the learning rate, float32.
-            factor: the factor on the gradients, float32.
-            step: the number of the step, int64, counted from 1.
-            active: bool; if it is false, nothing changes.
-        """
+        """Updates the touched rows; `table_rules.update` describes the arguments."""
         rate = self._rule.rate(learning_rate, step)
-        if self.implementation == "native":
-            from kernels.multi_hot.native import table as native
-
-            updated = native.update(
-                self._rule,
-                self._values(),
-                touched,
-                dy if rows is None else rows,
-                from_dy=rows is None,
-                rate=rate,
-                factor=factor,
-                step=step,
-                active=active,
-            )
-        else:
-            rows = self.row_gradients(dy, touched)[0] if rows is None else rows
-            updated = update_rows(
-                self._rule,
-                self._values(),
-                touched,
-                rows,
-                rate=rate,
-                factor=factor,
-                step=step,
-                active=active,
-            )
-        self._assign(updated)
+        update = registry.product(self.implementation).update
+        values = self._values()
+        self._assign(update(self._rule, values, touched, dy, rows, rate=rate, step=step, **how))
 
     def _values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self.variables]
@@ -157,9 +115,7 @@ class ProductGradient(NamedTuple):
 
     place: int
     """The weight's place in `State.trainable`."""
-    num_tokens: int
-    dtype: tf.DType
-    """The dtype of the weight."""
+    layer: MultiHotDense
     implementation: registry.Implementation
     dy: tf.Tensor
     """The gradient of the products, float32 [B, H]."""
@@ -167,46 +123,32 @@ class ProductGradient(NamedTuple):
     """The sets of the batch's rows, as in `TableCall.sets`."""
 
 
-class Clipping:
-    """The optimizer's clipping of gradients, over dense ones and those of touched rows together."""
+def clipped(
+    weights: Sequence[tf.Tensor],
+    tables: Sequence[tuple[tf.Tensor, tf.Tensor]],
+    *,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+) -> tuple[Sequence[tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
+    """Clips dense gradients and those of touched rows together; returns the dense ones, and for
+    each table the rows' gradients and the factor on them.
 
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        """Args:
-        optimizer: its `global_clipnorm` moves here, since the optimizer does not see the rows.
-        """
-        self._global_norm = optimizer.global_clipnorm
-        self._norm = optimizer.clipnorm
-        self._value = optimizer.clipvalue
-        optimizer.global_clipnorm = None
-
-    @property
-    def needs_rows(self) -> bool:
-        """Whether the gradients of the rows themselves are needed."""
-        return any((self._global_norm, self._norm, self._value))
-
-    def __call__(
-        self, gradients: Sequence[tf.Tensor], rows: Sequence[tuple[tf.Tensor, tf.Tensor]]
-    ) -> tuple[list[tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-        """Returns the dense gradients, and for each table the rows' gradients and the factor on
-        them.
-
-        Args:
-            gradients: the dense gradients, clipped here by the global norm only: the optimizer
-                itself does the other clipping.
-            rows: the gradients of each table's rows, and the sum of their squares.
-        """
+    Args:
+        weights: the dense gradients, clipped by the global norm only, since the optimizer itself
+            does the other clipping.
+        tables: the gradients of each table's rows, and the sum of their squares.
+        clipnorm, clipvalue, global_clipnorm: as in Keras's optimizers, which take one of them.
+    """
+    if clipvalue:
         one = tf.constant(1.0)
-        if self._value:
-            limit = self._value
-            return list(gradients), [(tf.clip_by_value(r, -limit, limit), one) for r, _ in rows]
-        if self._norm:
-            limit = self._norm
-            return list(gradients), [(r, _factor(s[0], limit)) for r, s in rows]
-        if self._global_norm:
-            squares = [tf.reduce_sum(tf.square(gradient)) for gradient in gradients]
-            factor = _factor(tf.add_n([*squares, *(s[0] for _, s in rows)]), self._global_norm)
-            return [g * factor for g in gradients], [(r, factor) for r, _ in rows]
-        return list(gradients), [(r, one) for r, _ in rows]
+        return weights, [(tf.clip_by_value(g, -clipvalue, clipvalue), one) for g, _ in tables]
+    if clipnorm:
+        return weights, [(g, _factor(squares[0], clipnorm)) for g, squares in tables]
+    assert global_clipnorm is not None
+    dense = [tf.reduce_sum(tf.square(gradient)) for gradient in weights]
+    factor = _factor(tf.add_n([*dense, *(squares[0] for _, squares in tables)]), global_clipnorm)
+    return [gradient * factor for gradient in weights], [(g, factor) for g, _ in tables]
 
 
 def _factor(squares: tf.Tensor, limit: float) -> tf.Tensor:
@@ -217,21 +159,20 @@ class Tables:
     """All tables of a state, and the switch that a trial run turns off."""
 
     def __init__(self, tables: Sequence[Table], optimizer: keras.optimizers.Optimizer) -> None:
-        """Args:
-        tables: the tables, if any.
-        optimizer: the optimizer of the other weights; its step count and learning rate hold for
-            the tables as well.
-        """
+        """`optimizer` is that of the other weights; its step count and learning rate hold for the
+        tables as well."""
         self.all = tuple(tables)
         self._optimizer = optimizer
-        self._clipping = Clipping(optimizer) if tables else None
+        kinds = ("clipnorm", "clipvalue", "global_clipnorm")
+        self._limits = {kind: limit for kind in kinds if (limit := getattr(optimizer, kind))}
+        if tables:  # which the optimizer does not see, so that it cannot know the global norm
+            optimizer.global_clipnorm = None
         self._frozen = tf.Variable(0, trainable=False, dtype=tf.int64) if tables else None
         self._is_behind = False
         self._settle = tf.function(self._settled, jit_compile=True, autograph=False)
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """The variables of all tables."""
         return [variable for table in self.all for variable in table.variables]
 
     def freeze(self, frozen: bool) -> None:
@@ -260,35 +201,31 @@ class Tables:
         return {table.name: None if watch is None else call(table) for table in self.all}
 
     def apply(
-        self, gradients: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
-    ) -> list[tf.Tensor]:
+        self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
+    ) -> Sequence[tf.Tensor]:
         """Updates the tables, before the optimizer updates the other weights; returns the gradients
-        for the optimizer.
-
-        Args:
-            gradients: the dense gradients of all other weights.
-            rows: the gradients of the tables that the loss depends on.
-            finite: whether the gradients are finite, so that the step counts.
-        """
-        assert self._clipping is not None
-        factors = [(None, tf.constant(1.0))] * len(rows)
-        if self._clipping.needs_rows:
+        for the optimizer. The step counts only if the gradients are finite."""
+        if not self.all:
+            return weights
+        of_rows: list[tuple[Any, tf.Tensor]] = [(None, tf.constant(1.0))] * len(rows)
+        if self._limits:
             found = [row.table.row_gradients(row.dy, row.touched) for row in rows]
-            gradients, factors = self._clipping(gradients, found)
+            weights, of_rows = clipped(weights, found, **self._limits)
         learning_rate = tf.cast(tf.convert_to_tensor(self._optimizer.learning_rate), tf.float32)
-        for row, (clipped, factor) in zip(rows, factors, strict=True):
+        steps, active = self._steps_done(), self._is_active()
+        for row, (gradients, factor) in zip(rows, of_rows, strict=True):
             if row.is_of_all:
-                row.table.catch_up(row.touched, step=self._steps_done(), active=self._is_active())
+                row.table.catch_up(row.touched, step=steps, active=active)
             row.table.update(
                 row.touched,
                 row.dy,
-                clipped,
+                gradients,
                 learning_rate=learning_rate,
                 factor=factor,
-                step=self._steps_done() + 1,
-                active=self._is_active() & finite,
+                step=steps + 1,
+                active=active & finite,
             )
-        return list(gradients)
+        return weights
 
     def was_trained(self) -> None:
         """Notes that rows may lag behind."""

@@ -51,10 +51,7 @@ class Quality:
     @property
     def accuracy(self) -> float:
         """The share of rows predicted right; for multi-label the share of the B * K answers."""
-        if self.kind != "multi_label":
-            return float(self.right.sum() / self.num_rows)
-        wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
-        return float(1 - wrong / (self.num_rows * len(self.support)))
+        return _accuracy(self.kind, self.right, self.predicted, self.support, self.num_rows)
 
     @property
     def precision(self) -> Shares:
@@ -193,6 +190,11 @@ class Measures:
         if self._ranked is not None:
             self._ranked.append((probabilities, labels))
 
+    @property
+    def accuracy(self) -> float:
+        """The accuracy for all rows added so far, as `Quality` has it."""
+        return _accuracy(self._kind, self._right, self._predicted, self._support, self.num_rows)
+
     def quality(self) -> Quality:
         """Returns the quality of the predictions for all rows added so far."""
         ranked = self._ranked
@@ -297,6 +299,13 @@ def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
     below = np.searchsorted(outside, inside, "left").sum()
     not_above = np.searchsorted(outside, inside, "right").sum()
     return float((below + not_above) / (2 * inside.size * outside.size))
+
+
+def _accuracy(kind: str, right: Counts, predicted: Counts, support: Counts, rows: int) -> float:
+    if kind != "multi_label":
+        return float(right.sum() / rows)
+    wrong = predicted.sum() + support.sum() - 2 * right.sum()
+    return float(1 - wrong / (rows * len(support)))
 
 
 def _share(part: Any, of: Any) -> Shares:

@@ -69,10 +69,9 @@ class Settings:
     """Number of equal shares of a batch, each for a GPU of its own; on a CPU, one program trains
     the whole batch. `auto`: one, or as many GPUs as a large batch pays for."""
 
-    all_reduce: Literal["auto", "nccl", "hierarchical", "ring"] = "auto"
+    all_reduce: Literal["auto", "nccl", "ring"] = "auto"
     """How gradients are summed over devices and workers. `nccl`: by NCCL, for GPUs; `ring`: by
-    TensorFlow's ring over gRPC, between workers; `hierarchical`: over the GPUs of each worker, then
-    between workers, then back. `auto`: nccl on GPUs, ring on CPUs."""
+    TensorFlow's ring over gRPC, between workers. `auto`: nccl on GPUs, ring on CPUs."""
 
     seed: int = 0
     """Seed of the initial weights, the row order and dropout."""

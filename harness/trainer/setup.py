@@ -68,6 +68,8 @@ class Setup:
     """Names of the ragged inputs whose ids have weights."""
     limits: dict[str, int]
     """The limit of the ids of each input, or the number of its features, by name."""
+    thresholds: Sequence[float] | None = None
+    """Where a row may have several classes, the threshold of each that the last fit chose, [K]."""
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
     """The rows that are ready to use, at most two sets, each with its feed."""
 
@@ -136,7 +138,10 @@ class Setup:
             return None
         task = self.task
         return Measures(
-            examples, kind=task.kind, num_classes=task.num_classes, thresholds=task.thresholds
+            examples,
+            kind=task.kind,
+            num_classes=task.num_classes,
+            thresholds=task.thresholds or self.thresholds,
         )
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:

@@ -1,7 +1,7 @@
 """The trainer that users hold: a model, a task and settings, with fit, evaluate, predict, save."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -296,6 +296,27 @@ class Trainer:
             return self.step
         # The epochs of other rows begin anew, and a callback may have ended one early.
         return (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
+
+    @for_python()
+    def snapshot(self, train: AnyRows) -> Callable[[], None]:
+        """Returns a function that takes the trainer back to its present state, as often as it is
+        called. Compiled programs stay, so rows of the same sizes train without another compilation:
+        those of another fold, or the same rows weighted otherwise.
+
+        Args:
+            train: rows like those to train on, for which a new trainer builds its model.
+        """
+        setup = self._set_up(Examples.of(train), training=True)
+        saved = setup.programs.states[0].save()
+        before = {name: vars(self)[name] for name in ("step", "last", "_steps_per_epoch")}
+
+        def restore() -> None:
+            for state in setup.programs.states:
+                state.restore(saved)
+            setup.programs.states[0].write_to_model()
+            vars(self).update(before, _folder=None)
+
+        return restore
 
     @for_python()
     def evaluate(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> dict[str, float]:

@@ -8,7 +8,6 @@ process that trains for minutes would run out of threads.
 from __future__ import annotations
 
 import ctypes
-import functools
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.native.build import NativeUnavailableError, build
-from kernels.multi_hot.native.library import ffi_api, loaded
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
+from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.call import Kernel, call_on_platform
+from kernels.multi_hot.native.library import registered
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -29,10 +28,7 @@ def group_of(devices: tuple[int, ...]) -> int:
     Raises:
       NativeUnavailableError: if there is no compiler, or no NCCL.
     """
-    library = _library()
-    library.gpu_all_reduce_register.restype = ctypes.c_bool
-    if not library.gpu_all_reduce_register(ctypes.c_void_p(ffi_api())):
-        raise NativeUnavailableError(f"XLA in TensorFlow {tf.__version__} refused the custom call")
+    _, library = registered(SOURCES)
     library.gpu_all_reduce_group.restype = ctypes.c_char_p
     given = (ctypes.c_int * len(devices))(*devices)
     number = ctypes.c_int64()
@@ -46,7 +42,7 @@ def group_of(devices: tuple[int, ...]) -> int:
 
 def end_group(number: int) -> None:
     """End the sums that GPUs of a group wait in; the group sums nothing further."""
-    end = _library().gpu_all_reduce_end
+    end = registered(SOURCES)[1].gpu_all_reduce_end
     end.argtypes = [ctypes.c_int64]
     end(number)
 
@@ -59,8 +55,7 @@ def all_reduce(
     All GPUs of the group have to call it equally often, with the same shapes, in the same order.
 
     Args:
-      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64, of static
-        shapes.
+      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64.
       group: number of the group, from `group_of`.
       rank: this GPU's place in the group.
       call: a number that no other call in the program has.
@@ -73,11 +68,6 @@ def all_reduce(
     return call_on_platform(
         [*first, *tensors], specs, host=kernel, cuda=kernel, in_place=len(tensors)
     )
-
-
-@functools.cache
-def _library() -> ctypes.CDLL:
-    return loaded(build(Path(tf.sysconfig.get_include()), SOURCES))
 
 
 def _nccl() -> str:

@@ -1,51 +1,40 @@
 // Sums over the GPUs of a process by NCCL, as a custom call through XLA's foreign function interface.
-#include <dlfcn.h>
-
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <optional>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "xla/ffi/api/ffi.h"
+#include "../multi_hot/native/frame.h"
+#include "../multi_hot/native/symbol.h"
 
 namespace {
 
-namespace ffi = xla::ffi;
+using multi_hot::Buffer;
+using multi_hot::Call;
+using multi_hot::Stream;
+using multi_hot::Symbol;
 
-// NCCL's functions that are called, as nccl.h declares them.
+// NCCL's functions that are called, as nccl.h declares them, and one of CUDA's driver.
 struct Nccl {
   using Communicator = void*;
-  int (*ncclCommInitAll)(Communicator*, int, const int*);
-  int (*ncclCommAbort)(Communicator);
-  int (*ncclGroupStart)();
-  int (*ncclGroupEnd)();
-  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*);
-  const char* (*ncclGetErrorString)(int);
-  int (*cuStreamSynchronize)(void*);  // of CUDA's driver
+  const char* path;  // of NCCL, while this is made
+  int (*ncclCommInitAll)(Communicator*, int, const int*) = Symbol{path, "ncclCommInitAll"};
+  int (*ncclCommAbort)(Communicator) = Symbol{path, "ncclCommAbort"};
+  int (*ncclGroupStart)() = Symbol{path, "ncclGroupStart"};
+  int (*ncclGroupEnd)() = Symbol{path, "ncclGroupEnd"};
+  int (*ncclAllReduce)(const void*, void*, std::size_t, int, int, Communicator, void*) =
+      Symbol{path, "ncclAllReduce"};
+  const char* (*ncclGetErrorString)(int) = Symbol{path, "ncclGetErrorString"};
+  int (*cuStreamSynchronize)(void*) = Symbol{"libcuda.so.1", "cuStreamSynchronize"};
 
-  // Returns what is missing, or an empty string.
-  std::string load(const char* path) {
-    std::string missing;
-    const auto find = [&](auto& function, const char* name, const char* of) {
-      void* const library = dlopen(of, RTLD_NOW);
-      if (library == nullptr) return void(missing = dlerror());
-      function = reinterpret_cast<std::decay_t<decltype(function)>>(dlsym(library, name));
-      if (function == nullptr) missing = std::string(of) + " has no " + name;
-    };
-    find(ncclCommInitAll, "ncclCommInitAll", path);
-    find(ncclCommAbort, "ncclCommAbort", path);
-    find(ncclGroupStart, "ncclGroupStart", path);
-    find(ncclGroupEnd, "ncclGroupEnd", path);
-    find(ncclAllReduce, "ncclAllReduce", path);
-    find(ncclGetErrorString, "ncclGetErrorString", path);
-    find(cuStreamSynchronize, "cuStreamSynchronize", "libcuda.so.1");
-    return missing;
-  }
+  explicit Nccl(const char* path) : path(path) {}
 };
 
 // A GPU of a group.
@@ -56,8 +45,7 @@ struct Member {
 // What all calls share, for as long as the process lives: a program may run until its end.
 struct State {
   std::mutex mutex;
-  Nccl nccl;
-  bool is_loaded = false;
+  std::optional<Nccl> nccl;
   std::deque<std::deque<Member>> groups;
   std::set<std::pair<int64_t, int64_t>> begun;  // calls of programs that were run, and by which GPU
   std::string fault;
@@ -67,100 +55,88 @@ State& state() {
   return *only;
 }
 
-// NCCL's number of a type, or -1.
-int number_of(ffi::DataType type) {
+// NCCL's number of a type.
+int number_of(XLA_FFI_DataType type) {
   switch (type) {
-    case ffi::DataType::S32: return 2;
-    case ffi::DataType::S64: return 4;
-    case ffi::DataType::F16: return 6;
-    case ffi::DataType::F32: return 7;
-    case ffi::DataType::F64: return 8;
-    case ffi::DataType::BF16: return 9;
-    default: return -1;
+    case XLA_FFI_DataType_S32: return 2;
+    case XLA_FFI_DataType_S64: return 4;
+    case XLA_FFI_DataType_F16: return 6;
+    case XLA_FFI_DataType_F32: return 7;
+    case XLA_FFI_DataType_F64: return 8;
+    case XLA_FFI_DataType_BF16: return 9;
+    default: throw std::invalid_argument("NCCL sums no tensors of this type");
   }
 }
 
 // (maybe what is waited for, tensors) -> the sum of each tensor over the GPUs of the group
-ffi::Error all_reduce(void* stream, ffi::RemainingArgs given, ffi::RemainingRets taken, int64_t group,
-                      int64_t rank, int64_t call) {
+void all_reduce(const Call& call, Stream& stream) {
   constexpr int kSum = 0;
-  const Nccl& nccl = state().nccl;
+  const Nccl& nccl = *state().nccl;
+  const int64_t rank = call.attribute<int64_t>("rank");
   Member* member;
   bool is_first;
   {
     const std::lock_guard<std::mutex> lock(state().mutex);
-    member = &state().groups.at(group).at(rank);
-    is_first = state().begun.insert({call, rank}).second;
+    member = &state().groups.at(call.attribute<int64_t>("group")).at(rank);
+    is_first = state().begun.insert({call.attribute<int64_t>("call"), rank}).second;
   }
-  const std::size_t first = given.size() - taken.size();
-  for (std::size_t i = 0; i < taken.size(); ++i) {
-    const auto from = given.get<ffi::AnyBuffer>(first + i);
-    if (!from.has_value() || number_of(from->element_type()) < 0) {
-      return ffi::Error::InvalidArgument("NCCL sums no tensors of this type");
-    }
-  }
+  const int64_t first = call.num_operands() - call.num_results();
+  std::vector<int> types;
+  for (int64_t i = 0; i < call.num_results(); ++i) types.push_back(number_of(call.result(i).type()));
   std::unique_lock<std::timed_mutex> in_use(member->in_use);
   if (member->communicator == nullptr) {
-    return ffi::Error(ffi::ErrorCode::kAborted,
-                      "a GPU failed before, and the sums over the GPUs ended with it; make a new trainer");
+    throw std::runtime_error(
+        "a GPU failed before, and the sums over the GPUs ended with it; make a new trainer");
   }
   int status = nccl.ncclGroupStart();
-  for (std::size_t i = 0; status == 0 && i < taken.size(); ++i) {
-    const auto from = given.get<ffi::AnyBuffer>(first + i);
-    auto to = taken.get<ffi::AnyBuffer>(i);
-    const int type = number_of(from->element_type());
-    if (from->element_count() == 0) continue;
-    status = nccl.ncclAllReduce(from->untyped_data(), (*to)->untyped_data(), from->element_count(),
-                                type, kSum, member->communicator, stream);
+  for (int64_t i = 0; status == 0 && i < call.num_results(); ++i) {
+    const Buffer from = call.operand(first + i);
+    if (from.size() == 0) continue;
+    status = nccl.ncclAllReduce(from.memory(), call.result(i).memory(), from.size(), types[i], kSum,
+                                member->communicator, stream.handle());
   }
   const int ended = nccl.ncclGroupEnd();
   in_use.unlock();
   if (status == 0) status = ended;
+  if (status != 0) {
+    throw std::runtime_error(std::string("NCCL cannot sum over the GPUs: ") +
+                             nccl.ncclGetErrorString(status));
+  }
   // CUDA loads a kernel when it is first launched, for which it waits until the GPU is idle, and keeps others
   // from loading theirs. So the first time nothing is launched behind a sum that waits for another GPU.
-  if (status == 0 && is_first && nccl.cuStreamSynchronize(stream) != 0) {
-    return ffi::Error(ffi::ErrorCode::kInternal, "a GPU failed in its first sum");
+  if (is_first && nccl.cuStreamSynchronize(stream.handle()) != 0) {
+    throw std::runtime_error("a GPU failed in its first sum");
   }
-  if (status == 0) return ffi::Error::Success();
-  return ffi::Error(ffi::ErrorCode::kInternal,
-                    std::string("NCCL cannot sum over the GPUs: ") + nccl.ncclGetErrorString(status));
 }
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(gpu_all_reduce, all_reduce,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::PlatformStream<void*>>()
-                           .RemainingArgs()
-                           .RemainingRets()
-                           .Attr<int64_t>("group")
-                           .Attr<int64_t>("rank")
-                           .Attr<int64_t>("call"));
 
 }  // namespace
 
 extern "C" {
 
 // Registers the call with the XLA of this process; returns whether it takes it.
-bool gpu_all_reduce_register(const XLA_FFI_Api* api) {
-  return ffi::Ffi::RegisterStaticHandler(api, "gpu_all_reduce", "CUDA", gpu_all_reduce) == nullptr;
+bool multi_hot_register(const XLA_FFI_Api* api) {
+  return multi_hot::take(api, "CUDA", {{"gpu_all_reduce", multi_hot::handler<Stream, all_reduce>}});
 }
 
 // Makes a group of GPUs and gives its number; returns what failed, or null.
 const char* gpu_all_reduce_group(const char* path, int count, const int* devices, int64_t* number) {
   State& all = state();
   const std::lock_guard<std::mutex> lock(all.mutex);
-  all.fault = all.is_loaded ? "" : all.nccl.load(path);
-  all.is_loaded = all.fault.empty();
-  // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
-  setenv("NCCL_RUNTIME_CONNECT", "0", 0);
-  std::vector<Nccl::Communicator> made(count);
-  const int status = all.is_loaded ? all.nccl.ncclCommInitAll(made.data(), count, devices) : 0;
-  if (status != 0) all.fault = all.nccl.ncclGetErrorString(status);
-  *number = static_cast<int64_t>(all.groups.size());
-  if (all.fault.empty()) {
+  try {
+    if (!all.nccl) all.nccl.emplace(path);
+    // Connected here: a first sum would wait for those of the other GPUs, which may be this thread's to begin.
+    setenv("NCCL_RUNTIME_CONNECT", "0", 0);
+    std::vector<Nccl::Communicator> made(count);
+    const int status = all.nccl->ncclCommInitAll(made.data(), count, devices);
+    if (status != 0) throw std::runtime_error(all.nccl->ncclGetErrorString(status));
+    *number = static_cast<int64_t>(all.groups.size());
     std::deque<Member>& group = all.groups.emplace_back();
     for (const Nccl::Communicator communicator : made) group.emplace_back().communicator = communicator;
+    return nullptr;
+  } catch (const std::exception& exception) {
+    all.fault = exception.what();
+    return all.fault.c_str();
   }
-  return all.fault.empty() ? nullptr : all.fault.c_str();
 }
 
 // Ends the sums that GPUs of a group wait in.
@@ -174,7 +150,7 @@ void gpu_all_reduce_end(int64_t number) {
   for (Member& member : *group) {
     // NCCL may be kept from enqueueing a sum by the one that is to end: it is not waited for long.
     const std::unique_lock<std::timed_mutex> in_use(member.in_use, std::chrono::seconds(1));
-    if (member.communicator != nullptr) all.nccl.ncclCommAbort(member.communicator);
+    if (member.communicator != nullptr) all.nccl->ncclCommAbort(member.communicator);
     member.communicator = nullptr;
   }
 }

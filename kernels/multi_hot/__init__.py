@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from kernels.multi_hot.api import (
         multi_hot,
         multi_hot_dense,
-        row_gradients,
         table_gradient,
         touched_rows,
     )
@@ -39,7 +38,6 @@ __all__ = [
     "choose_implementation",
     "multi_hot",
     "multi_hot_dense",
-    "row_gradients",
     "table_gradient",
     "takes_rowids",
     "touched_rows",
@@ -49,7 +47,6 @@ __all__ = [
 _MODULES = {
     "multi_hot": "api",
     "multi_hot_dense": "api",
-    "row_gradients": "api",
     "table_gradient": "api",
     "touched_rows": "api",
     "choose_implementation": "select",

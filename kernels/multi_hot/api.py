@@ -80,8 +80,9 @@ def multi_hot_dense(
         raise ValueError("native does not compute in float64: choose gather or dense")
     dtype = _check_dtype(dtype or table.dtype)
     product, problem = _checked(
-        values, row_splits, table.shape[0], implementation, unique, weights, value_rowids
-    )
+        values, row_splits, num_tokens=table.shape[0], implementation=implementation,
+        unique=unique, weights=weights, value_rowids=value_rowids,
+    )  # fmt: skip
     if problem.weights is not None:
         problem = problem._replace(weights=tf.cast(problem.weights, for_sums(table).dtype))
     problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
@@ -113,85 +114,26 @@ def multi_hot(
     return tf.cast(dense.index(problem), dtype)
 
 
-def row_gradients(
-    dy: Tensor,
-    values: Tensor,
-    row_splits: Tensor,
-    *,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool = False,
-    weights: Tensor | None = None,
-    value_rowids: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return the gradient of `multi_hot_dense` to the table by the rows that the batch touches.
-
-    All other rows of the gradient are zero. Its size and its cost depend on the batch, not on the
-    table.
-
-    Args:
-      dy: [B, H] float32, bfloat16 or float16, the gradient to the product.
-      num_tokens: V.
-      values, row_splits, implementation, unique, weights, value_rowids: as in `multi_hot_dense`.
-        `dense` computes the gradient as `gather` does.
-
-    Returns:
-      ids: [n] int32 with n = min(N, V): the distinct ids of the batch in an order of the
-        implementation's, and -1 in unused slots, which come last.
-      rows: [n, H] float32: their rows of the gradient, and 0 in unused slots.
-
-    Raises:
-      As `multi_hot_dense`; if that returns NaN instead, the rows are NaN.
-    """
-    dy = tf.convert_to_tensor(dy)
-    _check_dtype(dy.dtype)
-    touched = touched_rows(
-        values, row_splits, num_tokens=num_tokens, implementation=implementation, unique=unique,
-        weights=weights, value_rowids=value_rowids,
-    )  # fmt: skip
-    splits = tf.convert_to_tensor(row_splits).shape
-    if dy.shape.rank != 2 or (splits.is_fully_defined() and dy.shape[0] != splits[0] - 1):
-        raise ValueError(f"dy must be [B, H], and row_splits are {splits}; got {dy.shape}")
-    rows, _ = registry.product(implementation).row_gradients(dy, touched)
-    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
-
-
-def table_gradient(
-    dy: Tensor,
-    values: Tensor,
-    row_splits: Tensor,
-    *,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool = False,
-    weights: Tensor | None = None,
-) -> Tensor:
+def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -> Tensor:
     """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
 
-    For callers whose dy [B, H] does not come from a tape. Arguments and errors are as in
-    `row_gradients`.
+    For callers whose dy [B, H], the gradient to the product, does not come from a tape. Other
+    arguments and errors are as in `touched_rows`.
     """
-    product, problem = _checked(
-        values, row_splits, num_tokens, implementation, unique, weights, None
-    )
+    product, problem = _checked(values, row_splits, **how)
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
 
 
-def touched_rows(
-    values: Tensor,
-    row_splits: Tensor,
-    *,
-    num_tokens: int,
-    implementation: Implementation,
-    unique: bool = False,
-    weights: Tensor | None = None,
-    value_rowids: Tensor | None = None,
-) -> Touched:
-    """Return the rows of the table that a batch touches, for `row_gradients` and for updates.
-    Arguments and errors are as in `row_gradients`."""
-    product, problem = _checked(
-        values, row_splits, num_tokens, implementation, unique, weights, value_rowids
-    )
+def touched_rows(values: Tensor, row_splits: Tensor, **how: Any) -> Touched:
+    """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
+    `update`, whose cost depends on the batch, not on the table.
+
+    Args:
+      values, row_splits: as in `multi_hot_dense`.
+      how: `num_tokens`, V; and `implementation`, `unique`, `weights` and `value_rowids` as in
+        `multi_hot_dense`, with the same errors.
+    """
+    product, problem = _checked(values, row_splits, **how)
     touched: Touched = product.touch(problem)
     return touched
 
@@ -199,30 +141,23 @@ def touched_rows(
 def _checked(
     values: Tensor,
     row_splits: Tensor,
+    *,
     num_tokens: int,
     implementation: Implementation,
-    unique: bool,
-    weights: Tensor | None,
-    value_rowids: Tensor | None,
+    unique: bool = False,
+    weights: Tensor | None = None,
+    value_rowids: Tensor | None = None,
 ) -> tuple[Product, Problem]:
     """Return an implementation and a batch's checked sets, for a float32 table."""
     values, row_splits = _check_sets(values, row_splits)
     product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
-    rowids = _check_rowids(value_rowids, product, implementation)
-    return product, Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
-
-
-def _check_rowids(
-    value_rowids: Tensor | None, product: Product, implementation: str
-) -> Tensor | None:
-    if value_rowids is None:
-        return None
-    if not product.takes_rowids:
+    rowids = None if value_rowids is None else _widen(value_rowids)
+    if rowids is not None and not product.takes_rowids:
         raise ValueError(
             f"{implementation} reads row_splits and takes no value_rowids: leave them out"
         )
-    return _widen(value_rowids)
+    return product, Problem(values, row_splits, num_tokens, tf.float32, unique, rowids, weights)
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: Any) -> Tensor:

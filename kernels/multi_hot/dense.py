@@ -11,12 +11,12 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.registry import Problem, Product
-from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
+from kernels.multi_hot.segments import find_entries, for_sums, poison
 
 Tensor = Any
 
+# Limit of the matrix for `auto`: half a GiB of float32.
 _MAX_MATRIX_ELEMENTS = 2**27
-"""Limit of the matrix for `auto`: half a GiB of float32."""
 
 
 # TensorFlow has a matmul of 16-bit operands with float32 sums only under XLA, so this is compiled
@@ -26,58 +26,37 @@ def _matmul(a: Tensor, b: Tensor, *, transpose_a: bool) -> Tensor:
     return tf.raw_ops.BatchMatMulV3(x=a, y=b, Tout=for_sums(a).dtype, adj_x=transpose_a)
 
 
-# XLA drops elements scattered outside the matrix; TensorFlow's own kernel refuses them.
+# XLA drops elements scattered outside the matrix, those of row B here; TensorFlow's own kernels
+# refuse them.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _scatter_max(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
-    return tf.tensor_scatter_nd_max(matrix, cells, elements)
-
-
-# Compiled as above, so that rows from B on are dropped.
-@tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
-def _scatter_add(matrix: Tensor, cells: Tensor, elements: Tensor) -> Tensor:
-    return tf.tensor_scatter_nd_add(matrix, cells, elements)
+def _scatter(matrix: Tensor, cells: Tensor, elements: Tensor, *, add: bool) -> Tensor:
+    scatter = tf.tensor_scatter_nd_add if add else tf.tensor_scatter_nd_max
+    return scatter(matrix, cells, elements)
 
 
 def index(problem: Problem) -> Tensor:
     """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in the dtype of the
     sums, since rounding weights would round twice."""
-    if problem.weights is not None:
-        return _weighted_index(problem)
-    # Writing a 1 twice is writing it once, so repeated ids need no search here.
     entries = find_entries(problem, drop_repeated=False)
-    V, ones = problem.num_tokens, tf.ones_like(entries.ids, problem.dtype)
-    if entries.rows_given:
-        # Row B is outside the matrix, so entries behind the last row are dropped.
-        cells = tf.stack([entries.rows, entries.ids], axis=1)
-        empty = tf.zeros([entries.num_rows, V], problem.dtype)
-        # Infinity, not NaN, which XLA's maximum on a CPU drops; `forward` turns it into NaN.
-        return _scatter_max(empty, cells, tf.where(entries.valid, ones, float("inf")))
-    cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
-    # Entries that do not count raise the first cell to 0. Even for a batch without rows, the matrix
-    # has at least one row, so that there is such a cell.
-    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], problem.dtype), entries.valid)
-    filled = tf.tensor_scatter_nd_max(empty, cells, tf.cast(entries.counts, problem.dtype))
-    return _with_rows(filled, problem, entries)
-
-
-def _weighted_index(problem: Problem) -> Tensor:
-    entries = find_entries(problem, drop_repeated=False)
-    V, weights = problem.num_tokens, for_sums(entries.weights)
+    V, add = problem.num_tokens, entries.weights is not None
+    # Without weights, writing a 1 twice is writing it once: repeated ids need no search.
+    ones = tf.ones_like(entries.ids, problem.dtype)
+    elements = ones if entries.weights is None else for_sums(entries.weights)
     if entries.rows_given:
         cells = tf.stack([entries.rows, entries.ids], axis=1)
-        empty = tf.zeros([entries.num_rows, V], weights.dtype)
-        return _scatter_add(empty, cells, poison(weights, entries.valid))
+        # XLA's maximum on a CPU drops NaN; `forward` makes NaN of infinity.
+        wrong = tf.constant(float("nan" if add else "inf"), elements.dtype)
+        empty = tf.zeros([entries.num_rows, V], elements.dtype)
+        return _scatter(empty, cells, tf.where(entries.valid, elements, wrong), add=add)
+    # Entries that do not count leave the first cell as it is. Even for a batch without rows, the
+    # matrix has at least one row, so that there is such a cell.
     cells = tf.stack([tf.where(entries.counts, entries.rows, 0), entries.ids], axis=1)
-    empty = poison(tf.zeros([tf.maximum(entries.num_rows, 1), V], weights.dtype), entries.valid)
-    filled = tf.tensor_scatter_nd_add(empty, cells, tf.where(entries.counts, weights, 0.0))
-    return _with_rows(filled, problem, entries)
-
-
-def _with_rows(matrix: Tensor, problem: Problem, entries: Entries) -> Tensor:
-    """Return the batch's rows of a matrix, which has one row if the batch has none."""
+    elements = tf.where(entries.counts, elements, tf.zeros([], elements.dtype))
+    empty = tf.zeros([tf.maximum(entries.num_rows, 1), V], elements.dtype)
+    scatter = tf.tensor_scatter_nd_add if add else tf.tensor_scatter_nd_max
+    filled = scatter(poison(empty, entries.valid), cells, elements)
     splits_length = problem.row_splits.shape[0]
-    shape = [splits_length and splits_length - 1, problem.num_tokens]
-    return tf.ensure_shape(matrix[: entries.num_rows], shape)
+    return tf.ensure_shape(filled[: entries.num_rows], [splits_length and splits_length - 1, V])
 
 
 def _forward(table: Tensor, matrix: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
 
 Tensor = Any
 
+# Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
+# padding entries to one place, one after another.
 _DROPPED = -1
-"""Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
-padding entries to one place, one after another."""
 
 
 def _index(problem: Problem) -> Entries:

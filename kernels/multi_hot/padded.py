@@ -23,18 +23,8 @@ def padded_dense(
     unique: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Return the product that `multi_hot_dense` computes, without a gradient.
-
-    Args:
-      table: [V, H] float32.
-      values: [N] int32; a row with an id outside [0, V) is NaN.
-      row_splits: [B + 1] int32 or int64, B > 0.
-      unique: the caller's promise that no row holds an id twice.
-      weights: [N] float32, as in `multi_hot_dense`.
-
-    Returns:
-      [B, H].
-    """
+    """Return the product that `multi_hot_dense` computes, without a gradient, for a float32 table
+    and B > 0. A row with an id outside [0, V) is NaN."""
     V = table.shape[0]
     row_splits = tf.cast(row_splits, tf.int32)
     starts, ends = row_splits[:-1, None], row_splits[1:, None]

@@ -33,18 +33,12 @@ class Lot:
     """Several batches of one shape on a device, and the results computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
-        """Store the batches. Call it outside the loop whose steps take a batch each.
-
-        Args:
-          values: [L, N] int32, uint16 or uint32.
-          row_splits: [L, B + 1] int32.
-          weights: [L, N] float32.
-        """
+        """Store the batches. Call it outside the loop whose steps take a batch each."""
         import tensorflow as tf
 
-        self.values = values
-        self.row_splits = row_splits
-        self.weights = weights
+        self.values = values  # [L, N] int32, uint16 or uint32
+        self.row_splits = row_splits  # [L, B + 1] int32
+        self.weights = weights  # [L, N] float32
         self._graph = tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
@@ -77,16 +71,19 @@ class Problem(NamedTuple):
     among: Batches | None = None  # several batches that the sets are one of
 
 
-def _touch(problem: Problem) -> Any:
-    from kernels.multi_hot import touched
+def _imported(module: str, name: str) -> Callable[..., Any]:
+    """Return a function of a module beside this, which is imported when it is called."""
 
-    return touched.touch(problem)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        found = importlib.import_module(f"kernels.multi_hot.{module}")
+        return getattr(found, name)(*args, **kwargs)
+
+    return call
 
 
-def _row_gradients(dy: Tensor, found: Any) -> tuple[Tensor, Tensor]:
-    from kernels.multi_hot import touched
-
-    return touched.row_gradients(dy, found)
+_touch = _imported("touched", "touch")
+_row_gradients = _imported("touched", "row_gradients")
+_update = _imported("table_rules", "update")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +101,15 @@ class Product:
 
     touch: Callable[[Problem], Any] = _touch
     """Returns the distinct ids of a batch, a `touched.Touched`. The default of this and the next
-    uses XLA's operations."""
+    two uses XLA's operations."""
 
     row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
     """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and the result of
     `touch`; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
 
-    device_types: tuple[str, ...] = ("CPU", "GPU")
-    """Types of the devices that it runs on."""
+    update: Callable[..., list[Tensor]] = _update
+    """Returns a table and its slots after an update of its touched rows; `table_rules.update`
+    describes the arguments."""
 
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as
@@ -148,11 +146,8 @@ def why_unavailable(name: str, device_type: str) -> str | None:
 
     This builds and loads what the implementation needs.
     """
-    found = product(name)
-    if device_type not in found.device_types:
-        return f"{name} runs on {' and '.join(found.device_types)} only, not on {device_type}"
     try:
-        found.prepare(device_type)
+        product(name).prepare(device_type)
     except UnavailableError as error:
         return str(error)
     return None

@@ -72,14 +72,8 @@ def for_sums(tensor: Tensor) -> Tensor:
 
 
 def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
-    """Return the row of each position of several `values` buffers.
-
-    Args:
-      row_splits: [L, B + 1] int32, of L buffers.
-      num_values: N, the length of each buffer.
-
-    Returns:
-      [L, N] int32 in [0, B], never decreasing; B from `row_splits[:, -1]` on.
+    """Return the row of each position of L `values` buffers of N values, from `row_splits`
+    [L, B + 1] int32: [L, N] int32 in [0, B], never decreasing, and B from `row_splits[:, -1]` on.
     """
     num_buffers, num_rows = row_splits.shape[0], row_splits.shape[1] - 1
     if num_buffers * num_values > _INT32_MAX:

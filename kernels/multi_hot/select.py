@@ -87,7 +87,7 @@ def choose_implementation(
     missing = ""
     for name in reversed(IMPLEMENTATIONS):  # the most specialized first
         found = product(name)
-        if device_type in found.device_types and found.fits(num_rows, num_tokens):
+        if found.fits(num_rows, num_tokens):
             try:
                 builds[name] = found.prepare(device_type)
             except UnavailableError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.registry import RowOptimizer
-from kernels.multi_hot.touched import Touched
+from kernels.multi_hot.touched import Touched, row_gradients
 
 Tensor = Any
 
@@ -24,13 +24,13 @@ Slot = tuple[tuple[int, ...], Any, float]
 NUM_RATES = 4096
 """R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
 cost, that of an update of the whole table, is thus spread over as many steps."""
+# Number of terms of the series, kTerms in native/rules.h.
 _NUM_TERMS = 5
-"""Number of terms of the series, kTerms in native/rules.h."""
+# Fraction of the first summand below which summands are left out, as float32 would lose them.
 _VANISHED = 1e-8
-"""Fraction of the first summand below which summands are left out, as float32 would lose them."""
+# Limit of the distance of beta_2^(i/2) from its center within a segment. Its power _NUM_TERMS,
+# 1e-8, is what the series leaves out.
 _REACH = 0.025
-"""Limit of the distance of beta_2^(i/2) from its center within a segment. Its power _NUM_TERMS,
-1e-8, is what the series leaves out."""
 
 
 class Rule(NamedTuple):
@@ -74,7 +74,7 @@ class Rule(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Constants of exact Adam's catch-up, float32; see table_update.h."""
+    """Constants of exact Adam's catch-up, float32; see native/rules.h."""
 
     decays: np.ndarray  # [2, R + 1]: beta_1^i and beta_2^i
     centers: np.ndarray  # [S]
@@ -98,11 +98,12 @@ def series(beta_1: float, beta_2: float) -> Series:
     return Series(*(part.astype(np.float32) for part in (decays, centers, terms)))
 
 
-def update_rows(
+def update(
     rule: Rule,
     parts: Sequence[Tensor],
     touched: Touched,
-    gradients: Tensor,
+    dy: Tensor,
+    rows: Tensor | None,
     *,
     rate: Tensor,
     factor: Tensor,
@@ -115,7 +116,8 @@ def update_rows(
       rule: any rule but `exact_adam`, which only the native kernels have.
       parts: the table [V, H], float32 or bfloat16, and its slots, in the order of `Rule.slots`.
       touched: the batch's touched rows.
-      gradients: the rows' gradients, [n, H] float32.
+      dy: the gradient of the products, [B, H] float32.
+      rows: the gradients of the touched rows, [n, H] float32; None to compute them from `dy`.
       rate: from `Rule.rate`.
       factor: factor of the gradients, float32.
       step: int64, counted from 1.
@@ -126,7 +128,7 @@ def update_rows(
     V = parts[0].shape[0]
     counts = tf.range(touched.ids.shape[0]) < tf.where(active, touched.num, 0)
     ids = tf.where(counts, touched.ids, 0)
-    g = factor * gradients
+    g = factor * (row_gradients(dy, touched)[0] if rows is None else rows)
     w, *slots = (tf.cast(tf.gather(part, ids), tf.float32) for part in parts)
     if rule.kind == "sgd":
         new = [w - rate * g]
@@ -147,7 +149,7 @@ def update_rows(
 
 
 def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
-    """Return float32 rows [n, H] as bfloat16, rounded as table_update.h explains."""
+    """Return float32 rows [n, H] as bfloat16, rounded as native/rules.h explains."""
     seeds = scrambled(scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
     places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
     chance = tf.bitwise.bitwise_and(scrambled(seeds[:, None] + places), _uint32(0xFFFF))

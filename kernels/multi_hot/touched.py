@@ -15,8 +15,8 @@ from kernels.multi_hot.segments import find_entries, poison
 
 Tensor = Any
 
+# Number of a segment that is not summed.
 _DROPPED = -1
-"""Number of a segment that is not summed."""
 
 
 class Touched(NamedTuple):

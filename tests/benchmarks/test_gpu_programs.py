@@ -69,25 +69,6 @@ def test_faults(program: str, fault: str) -> None:
     assert any(fault in line for line in found), found
 
 
-def test_native_programs_call_each_kernel_once() -> None:
-    forward = KNOWN.replace("__cublas$gemm", "multi_hot_cuda_forward")
-    native = {"implementation": "native", **verdict.counts(forward)}
-    assert native["own_calls"] == ["forward"]
-    assert verdict.faults([row(**native, kind="evaluate")], False) == []
-    (fault,) = verdict.faults([row(**native)], False)
-    assert "calls forward of the kernels" in fault
-    touched = forward.replace("forward", "touch")
-    by_rows = {"implementation": "native", "table": "sgd", **verdict.counts(touched)}
-    by_rows["own_calls"] += ["forward", "update_rows"]
-    (fault,) = verdict.faults([row(**by_rows)], False)
-    assert "calls touch, forward, update_rows of the kernels" in fault
-    by_rows["own_calls"].sort()
-    assert verdict.faults([row(**by_rows)], False) == []
-    strange = verdict.counts(forward.replace("multi_hot_cuda_forward", "other"))
-    faults = verdict.faults([row(**native | strange, kind="evaluate")], False)
-    assert any("other cannot be part of a CUDA graph" in fault for fault in faults)
-
-
 @pytest.mark.parametrize(
     ("before", "found"),
     [

@@ -29,6 +29,7 @@ def run(arguments: list[str]) -> int:
 def main() -> int:
     if len(sys.argv) > 1:
         return run(sys.argv[1:])
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # of this process, which computes on the CPU
     print("| on the emulated device | loss, relative to the CPU's |\n| --- | --- |")
     for name, group in GROUPS.items():
         group = replace(group, cases=(*group.cases, *group.more))

@@ -31,29 +31,6 @@ def test_it_is_made_for_the_user_alone(folder: Path) -> None:
     assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600}
 
 
-def test_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert cache.opened().path == tmp_path / "home" / ".cache" / "multi-hot-harness"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    assert cache.opened().path == tmp_path / "caches" / "multi-hot-harness"
-
-
-def test_a_home_that_cannot_be_written_to_has_no_substitute(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A file in place of the home is refused for every user, even root."""
-    home = tmp_path / "home"
-    home.touch()
-    monkeypatch.delenv(cache.CACHE_VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    with pytest.raises(NotADirectoryError, match=str(home)):
-        cache.opened()
-    assert list(tmp_path.iterdir()) == [home]
-
-
 @pytest.mark.parametrize(("subfolder", "mode"), [("", 0o770), ("", 0o702), ("data", 0o750)])
 def test_a_folder_that_is_open_to_others_is_refused(
     folder: Path, subfolder: str, mode: int
@@ -117,12 +94,6 @@ def test_only_files_are_opened_and_writing_replaces_the_rest(
     with open(opened.open("file"), "rb") as file:
         assert file.read() == b"content"
     assert elsewhere.read_text() == "untouched"
-
-
-def test_a_pipe_in_the_folders_place(folder: Path) -> None:
-    os.mkfifo(folder)
-    with pytest.raises(FileExistsError, match=str(folder)):
-        cache.opened()
 
 
 def test_what_a_killed_process_left_a_day_ago_is_removed(folder: Path) -> None:

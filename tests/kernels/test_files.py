@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.files import own_file, remove, remove_partial_files, replacing
+from kernels.files import own_file, remove_partial_files, replacing
 
 # A real limit of the kernel's in a process of its own: a write past it fails as on a full disk.
 LIMITED = """
@@ -32,13 +32,6 @@ def test_writes_and_replaces(tmp_path: Path) -> None:
             beside.write_text(content)
         assert path.read_text() == content
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
-
-
-def test_the_suffix_stays_last_while_writing(tmp_path: Path) -> None:
-    with replacing(tmp_path / "model.keras") as beside:
-        assert beside.suffix == ".keras"
-        beside.write_bytes(b"x")
-    assert (tmp_path / "model.keras").read_bytes() == b"x"
 
 
 def test_the_file_is_new_and_as_readable_as_any_other(tmp_path: Path) -> None:
@@ -135,12 +128,6 @@ def test_a_full_disk_leaves_no_half_file_and_names_the_path(
     assert left == ({} if before is None else {"a.json": before})
 
 
-def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
-    path = tmp_path / "nowhere" / "a.json"
-    with pytest.raises(FileNotFoundError, match="nowhere"), replacing(path):
-        pytest.fail("there is no such folder")
-
-
 @pytest.mark.parametrize("kind", ["link", "hard link", "fifo", "folder"])
 def test_a_file_that_grows_is_never_somebody_elses(tmp_path: Path, kind: str) -> None:
     mine, place = tmp_path / "mine", tmp_path / "metrics.jsonl"
@@ -166,13 +153,3 @@ def test_a_file_of_another_user_is_not_written_to(tmp_path: Path) -> None:
     os.chown(place, 12345, 12345)
     with pytest.raises(PermissionError, match="not a plain file of this user's alone"):
         own_file(place)
-
-
-def test_what_is_removed_is_gone_as_a_whole(tmp_path: Path) -> None:
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    (tmp_path / "c").symlink_to("a")
-    for name in ("c", "nothing"):
-        remove(tmp_path / name)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    remove(tmp_path / "a")
-    assert list(tmp_path.iterdir()) == []

@@ -1,18 +1,18 @@
-// What the kernels take, for the device and the host: no other header is needed, since NVRTC has none.
+// What the kernels take, for the device and the host. NVRTC has no headers but those beside this.
 //
 // Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = splits[B] of them count).
 #pragma once
 
-namespace multi_hot {
+#include "../native/rules.h"
 
-enum IdType : int { kInt32 = 0, kUInt16 = 1, kInt64 = 2 };
+namespace multi_hot {
 
 // A batch of ragged sets on the device.
 struct DeviceSets {
-  const void* values;    // [N] of id_type
+  const void* values;    // [N] int32, or uint16 if narrow_ids
   const void* splits;    // [B + 1] int32, or int64 if wide_splits
   const float* weights;  // [N], which add up; null: an id counts once
-  int id_type;
+  int narrow_ids;
   int wide_splits;
   int num_values;  // N
   int num_rows;    // B
@@ -74,11 +74,11 @@ struct SumArguments {
   const int* positions;  // [L, N]; null: rows and weights are sorted too, and repeated ids have row -1
   const void* dy;        // [B, H]
   void* dw;              // [V, H]
-  float* heads;          // [tiles, H]: of the run that began in an earlier tile
-  float* tails;          // [tiles, H]: of the run that began here and goes on in the next
   int units;             // H
-  int num_tiles;
-  int tile;              // entries of one
+  float* heads = nullptr;  // [tiles, H]: of the run that began in an earlier tile
+  float* tails = nullptr;  // [tiles, H]: of the run that began here and goes on in the next
+  int num_tiles = 0;
+  int tile = 0;            // entries of one
 };
 
 // The distinct ids of the sorted entries, n = min(N, V) slots for them, and the entries by slot.
@@ -109,46 +109,27 @@ struct SquareArguments {
   int num_partial;
 };
 
-enum UpdateKind : int { kSgd = 0, kRowAdagrad = 1, kLazyAdam = 2, kExactAdam = 3 };
-
 // Updates rows of a table by their gradients.
 struct UpdateArguments {
+  Update update;           // but for the numbers of the step
   const int* active;       // [1]: 0 where nothing is to change
-  const float* scalars;    // [5]: rate, 1 - beta_1, 1 - beta_2, epsilon, factor of the gradients
-  const long long* step;   // [1], counted from 1
+  const float* scalars;    // [5], as `of_step` takes them
+  const Int64* step;       // [1], counted from 1
   const float* gradients;  // [n, H]
   const int* ids;          // [n], distinct
   const int* num;          // [1], ids that count
   void* table;             // [V, H]
-  float* slots[2];         // Adagrad's sums [V]; Adam's moments [V, H]
-  long long* last;         // [V], of exact Adam: the last step that the row has seen; 0: none
-  float* rates;            // [R], of exact Adam: of step i at (i - 1) % R; R is a power of two
-  int units;               // H
-  int kind;
-  int num_rates;           // R
 };
 
-
-// Lets rows of exact Adam make up for the steps that they missed: see native/rows/table_update.h.
+// Lets rows of exact Adam make up for the steps that they missed.
 struct CatchUpArguments {
-  const int* active;      // [1]: 0 where nothing is to change
-  const int* all;         // [1]: whether every row is to
-  const long long* step;  // [1], up to which they do
-  const int* ids;         // [n], distinct
-  const int* num;         // [1], ids that count
-  const float* decays;    // [2, R + 1]
-  const float* centers;   // [S]
-  const float* terms;     // [S, kTerms, L]
-  float* table;           // [V, H]
-  float* moments[2];      // [V, H]
-  long long* last;        // [V]
-  const float* rates;     // [R]
-  float epsilon;
-  int num_tokens;         // V
-  int units;              // H
-  int num_rates;          // R
-  int num_segments;       // S
-  int length;             // L
+  CatchUp row;         // but for the step
+  const int* active;   // [1]: 0 where nothing is to change
+  const int* all;      // [1]: whether every row is to
+  const Int64* step;   // [1], up to which they do
+  const int* ids;      // [n], distinct
+  const int* num;      // [1], ids that count
+  int num_tokens;      // V
 };
 
 // Copies rows of resident sets into a batch: R rows of M ids, B rows of the batch, C its capacity.

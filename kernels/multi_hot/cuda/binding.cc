@@ -1,195 +1,251 @@
 // The CUDA kernels as custom calls through XLA's foreign function interface. A call launches its kernels
 // on XLA's stream and returns; what it needs of memory beside is XLA's.
 //
-// Shapes: B rows, V num_tokens, H units, N values; R resident rows, M their ids, C a batch's capacity.
+// Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots; R resident rows, M their ids, C a
+// batch's capacity; L batches.
+#include <algorithm>
+#include <climits>
 #include <cstdint>
+#include <iterator>
+#include <stdexcept>
 #include <string>
 
-#include "calls.h"
+#include "../native/frame.h"
+#include "../native/parts.h"
 #include "driver.h"
 #include "passes.h"
-#include "row_calls.h"
+#include "row_passes.h"
 
 namespace multi_hot {
 namespace {
 
+// The name of a table's type in those of the kernels.
+const char* type_name(XLA_FFI_DataType type) {
+  switch (type) {
+    case XLA_FFI_DataType_F32: return "f32";
+    case XLA_FFI_DataType_BF16: return "bf16";
+    case XLA_FFI_DataType_F16: return "f16";
+    default: throw std::invalid_argument("tables are float32, bfloat16 or float16");
+  }
+}
+
+int* workspace_of(const Buffer& buffer, int64_t words) {
+  if (buffer.size() < words) throw std::logic_error("the workspace is too small");
+  return buffer.data<int32_t>();
+}
+
+int64_t last_dim(const Buffer& buffer) { return buffer.dim(buffer.rank() - 1); }
+
+// The sets of a batch, or of several; without their weights and step.
+DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tokens) {
+  DeviceSets sets = {};
+  const int64_t N = last_dim(values), B = last_dim(splits) - 1;
+  // Positions are counted in int32, and a little beyond them.
+  if (N > INT_MAX - 4096 || B > INT_MAX / 32 - 4096 || num_tokens > INT_MAX - 1) {
+    throw std::invalid_argument("a batch may hold up to 2^31 ids and 2^26 rows");
+  }
+  sets.values = values.memory();
+  sets.splits = splits.memory();
+  sets.narrow_ids = values.type() == kType<uint16_t>;
+  sets.wide_splits = splits.type() == kType<int64_t>;
+  sets.num_values = static_cast<int>(N);
+  sets.num_rows = static_cast<int>(B);
+  sets.num_tokens = static_cast<int>(num_tokens);
+  sets.num_steps = splits.rank() > 1 ? static_cast<int>(splits.dim(0)) : 1;
+  return sets;
+}
+
+// Reads weights, where there are any, and the step of several batches from the operands from `place` on.
+void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
+  for (; place < call.num_operands(); ++place) {
+    const Buffer operand = call.operand(place);
+    if (operand.rank() == 0) {
+      sets->step = operand.data<int32_t>();
+    } else if (operand.size() == int64_t{sets->num_steps} * sets->num_values) {
+      sets->weights = operand.data<float>();
+    } else {
+      throw std::invalid_argument("there must be one weight for each value");
+    }
+  }
+}
+
+// The sets of a pass, whose first operand is a matrix.
+DeviceSets sets_of(const Call& call, int64_t num_tokens) {
+  DeviceSets sets = sets_from(call.operand(1), call.operand(2), num_tokens);
+  read_rest(call, 3, &sets);
+  return sets;
+}
+
 // (table [V, H], values [N], row_splits [B + 1], maybe weights [N]) -> y [B, H]; each of the sets
 // for several steps, then also the step []
-ffi::Error forward_call(void* stream, ffi::AnyBuffer table, ffi::AnyBuffer values,
-                        ffi::AnyBuffer splits, ffi::RemainingArgs remaining, bool unique,
-                        ffi::Result<ffi::AnyBuffer> y) {
-  const char* type = kernel_type(table.element_type());
-  if (type == nullptr) return refused("tables are float32, bfloat16 or float16");
-  DeviceSets sets;
-  std::string fault = read_sets(values, splits, table.dimensions()[0], &sets);
-  if (fault.empty()) fault = read_remaining(remaining, values, &sets);
-  if (!fault.empty()) return refused(fault);
-  DriverQueue queue = {stream};
-  return reported(run_forward(queue, type, sets, unique, table.untyped_data(),
-                              static_cast<int>(table.dimensions()[1]), y->untyped_data()));
+void forward_call(const Call& call, Queue& queue) {
+  const Buffer table = call.operand(0);
+  run_forward(queue, type_name(table.type()), call.attribute<bool>("unique"),
+              {sets_of(call, table.dim(0)), table.memory(), call.result(0).memory(),
+               static_cast<int>(table.dim(1))});
 }
 
 // (dy [B, H], values [N], row_splits [B + 1], maybe weights [N]) -> dW [V, H], and the workspace
-ffi::Error backward_call(void* stream, ffi::AnyBuffer dy, ffi::AnyBuffer values,
-                         ffi::AnyBuffer splits, ffi::RemainingArgs remaining,
-                         ffi::Result<ffi::AnyBuffer> dw, ffi::ResultBuffer<ffi::S32> workspace) {
-  const char* type = kernel_type(dy.element_type());
-  if (type == nullptr) return refused("gradients are float32, bfloat16 or float16");
-  const int64_t V = dw->dimensions()[0], H = dw->dimensions()[1];
-  DeviceSets sets;
-  std::string fault = read_sets(values, splits, V, &sets);
-  if (fault.empty()) fault = read_remaining(remaining, values, &sets);
-  if (!fault.empty()) return refused(fault);
-  if (sets.num_steps > 1) return refused("several batches are sorted before their loop");
-  const IndexWorkspace at(sets.num_values, V);
-  const int64_t size = at.size + SumWorkspace(sets.num_values, H).size;
-  if (static_cast<int64_t>(workspace->element_count()) < size) return too_small();
-  DriverQueue queue = {stream};
-  int* const memory = workspace->typed_data();
-  fault = run_index(queue, sets, at.in(memory), memory);
-  if (!fault.empty()) return reported(fault);
-  return reported(run_gradient(queue, type, sets, at.in(memory), dy.untyped_data(),
-                               static_cast<int>(H), dw->untyped_data(), memory + at.size));
+void backward_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0), dw = call.result(0);
+  const DeviceSets sets = sets_of(call, dw.dim(0));
+  const int units = static_cast<int>(dw.dim(1));
+  const IndexWorkspace at(sets.num_values, sets.num_tokens);
+  int* const memory =
+      workspace_of(call.result(1), at.size + SumWorkspace(sets.num_values, units).size);
+  run_index(queue, sets, at.in(memory), memory);
+  run_gradient(queue, type_name(dy.type()), sets, at.in(memory), dy.memory(), units, dw.memory(),
+               memory + at.size);
 }
 
 // (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
 // positions [L, N]; and the workspace
-ffi::Error index_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer splits, int64_t num_tokens,
-                      ffi::Result<Ints> faults, ffi::Result<Ints> rows, ffi::Result<Ints> keys,
-                      ffi::Result<Ints> positions, ffi::Result<Ints> workspace) {
-  DeviceSets sets;
-  const std::string fault = read_sets(values, splits, num_tokens, &sets);
-  if (!fault.empty()) return refused(fault);
-  const SortWorkspace at(sets.num_steps, sets.num_values, num_tokens);
-  if (static_cast<int64_t>(workspace->element_count()) < at.size) return too_small();
-  DriverQueue queue = {stream};
-  const Index index = {faults->typed_data(), rows->typed_data(), keys->typed_data(),
-                       positions->typed_data()};
-  return reported(run_index(queue, sets, index, workspace->typed_data()));
+void index_call(const Call& call, Queue& queue) {
+  const DeviceSets sets =
+      sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
+  const Index index = {call.result(0).data<int32_t>(), call.result(1).data<int32_t>(),
+                       call.result(2).data<int32_t>(), call.result(3).data<int32_t>()};
+  const int64_t words = SortWorkspace(sets.num_steps, sets.num_values, sets.num_tokens).size;
+  run_index(queue, sets, index, workspace_of(call.result(4), words));
 }
 
 // (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and the
 // workspace
-ffi::Error gradient_call(void* stream, ffi::AnyBuffer dy, Ints faults, Ints rows, Ints keys,
-                         Ints positions, ffi::RemainingArgs remaining,
-                         ffi::Result<ffi::AnyBuffer> dw, ffi::Result<Ints> workspace) {
-  const char* type = kernel_type(dy.element_type());
-  if (type == nullptr) return refused("gradients are float32, bfloat16 or float16");
+void gradient_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0), faults = call.operand(1), keys = call.operand(3);
+  const Buffer dw = call.result(0);
   DeviceSets sets = {};
-  sets.num_steps = static_cast<int>(faults.element_count());
-  sets.num_values = static_cast<int>(keys.dimensions().back());
-  sets.num_tokens = static_cast<int>(dw->dimensions()[0]);
-  const std::string fault = read_remaining(remaining, keys, &sets);
-  if (!fault.empty()) return refused(fault);
-  const int64_t H = dw->dimensions()[1];
-  if (static_cast<int64_t>(workspace->element_count()) < SumWorkspace(sets.num_values, H).size) {
-    return too_small();
-  }
-  DriverQueue queue = {stream};
-  const Index index = {faults.typed_data(), rows.typed_data(), keys.typed_data(),
-                       positions.typed_data()};
-  return reported(run_gradient(queue, type, sets, index, dy.untyped_data(), static_cast<int>(H),
-                               dw->untyped_data(), workspace->typed_data()));
+  sets.num_steps = static_cast<int>(faults.size());
+  sets.num_values = static_cast<int>(keys.dim(1));
+  sets.num_tokens = static_cast<int>(dw.dim(0));
+  read_rest(call, 5, &sets);
+  const int units = static_cast<int>(dw.dim(1));
+  const Index index = {faults.data<int32_t>(), call.operand(2).data<int32_t>(), keys.data<int32_t>(),
+                       call.operand(4).data<int32_t>()};
+  run_gradient(queue, type_name(dy.type()), sets, index, dy.memory(), units, dw.memory(),
+               workspace_of(call.result(1), SumWorkspace(sets.num_values, units).size));
 }
 
 // (values [M], row_splits [R + 1], rows [B], maybe weights [M])
 //   -> values [C], row_splits [B + 1], maybe weights [C]
-ffi::Error take_rows_call(void* stream, ffi::AnyBuffer values, ffi::AnyBuffer splits,
-                          ffi::Buffer<ffi::S32> rows, ffi::RemainingArgs weights,
-                          ffi::ResultBuffer<ffi::S32> taken, ffi::ResultBuffer<ffi::S32> row_splits,
-                          ffi::RemainingRets taken_weights) {
+void take_rows_call(const Call& call, Queue& queue) {
+  const Buffer values = call.operand(0), splits = call.operand(1), rows = call.operand(2);
+  const Buffer taken = call.result(0);
   TakeArguments a = {};
-  a.wide_ids = values.element_type() == Type::U32;
-  a.wide_splits = splits.element_type() == Type::S64;
-  if ((!a.wide_ids && values.element_type() != Type::U16) ||
-      (!a.wide_splits && splits.element_type() != Type::S32)) {
-    return refused("resident ids are uint16 or uint32, and their row_splits int32 or int64");
+  a.values = values.memory();
+  a.splits = splits.memory();
+  a.wide_ids = values.type() == kType<uint32_t>;
+  a.wide_splits = splits.type() == kType<int64_t>;
+  a.rows = rows.data<int32_t>();
+  a.taken = taken.data<int32_t>();
+  a.row_splits = call.result(1).data<int32_t>();
+  a.num_values = values.size();
+  a.num_resident = static_cast<int>(splits.size()) - 1;
+  a.num_rows = static_cast<int>(rows.size());
+  a.capacity = static_cast<int>(taken.size());
+  if (call.num_operands() > 3) {
+    a.weights = call.operand(3).data<float>();
+    a.taken_weights = call.result(2).data<float>();
   }
-  a.values = values.untyped_data();
-  a.splits = splits.untyped_data();
-  a.rows = rows.typed_data();
-  a.taken = taken->typed_data();
-  a.row_splits = row_splits->typed_data();
-  a.num_values = static_cast<int64_t>(values.element_count());
-  a.num_resident = static_cast<int>(splits.element_count()) - 1;
-  a.num_rows = static_cast<int>(rows.element_count());
-  a.capacity = static_cast<int>(taken->element_count());
-  if (weights.size() > 0) {
-    const auto own = weights.get<ffi::Buffer<ffi::F32>>(0);
-    auto copies = taken_weights.get<ffi::Buffer<ffi::F32>>(0);
-    if (!own.has_value() || !copies.has_value() || own->element_count() != values.element_count() ||
-        (*copies)->element_count() != taken->element_count()) {
-      return refused("there must be one float32 weight for each value");
-    }
-    a.weights = own->typed_data();
-    a.taken_weights = (*copies)->typed_data();
-  }
-  DriverQueue queue = {stream};
-  return reported(run_take_rows(queue, a));
+  run_take_rows(queue, a);
 }
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_forward, forward_call,
-                       ffi::Ffi::Bind()
-                           .Ctx<Stream>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .RemainingArgs()
-                           .Attr<bool>("unique")
-                           .Ret<ffi::AnyBuffer>(),
-                       kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_backward, backward_call,
-                       ffi::Ffi::Bind()
-                           .Ctx<Stream>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .RemainingArgs()
-                           .Ret<ffi::AnyBuffer>()
-                           .Ret<ffi::Buffer<ffi::S32>>(),
-                       kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_index, index_call,
-                       ffi::Ffi::Bind()
-                           .Ctx<Stream>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Attr<int64_t>("num_tokens")
-                           .Ret<Ints>()
-                           .Ret<Ints>()
-                           .Ret<Ints>()
-                           .Ret<Ints>()
-                           .Ret<Ints>(),
-                       kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_gradient, gradient_call,
-                       ffi::Ffi::Bind()
-                           .Ctx<Stream>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<Ints>()
-                           .Arg<Ints>()
-                           .Arg<Ints>()
-                           .Arg<Ints>()
-                           .RemainingArgs()
-                           .Ret<ffi::AnyBuffer>()
-                           .Ret<Ints>(),
-                       kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_take_rows, take_rows_call,
-                       ffi::Ffi::Bind()
-                           .Ctx<Stream>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::AnyBuffer>()
-                           .Arg<ffi::Buffer<ffi::S32>>()
-                           .RemainingArgs()
-                           .Ret<ffi::Buffer<ffi::S32>>()
-                           .Ret<ffi::Buffer<ffi::S32>>()
-                           .RemainingRets(),
-                       kCapturable);
+// An index that was computed before, from its parts. Without weights their buffer is empty.
+Touched touched_of(const Buffer& ids, const Buffer& slots, const Buffer& rows, const Buffer& num,
+                   const Buffer& weights) {
+  return {ids.data<int32_t>(), slots.data<int32_t>(), rows.data<int32_t>(), num.data<int32_t>(),
+          weights.size() > 0 ? weights.data<float>() : nullptr,
+          static_cast<int>(rows.size()), static_cast<int>(ids.size())};
+}
+Touched touched_from(const Call& call, int64_t place) {
+  return touched_of(call.operand(place), call.operand(place + 1), call.operand(place + 2),
+                    call.operand(place + 3), call.operand(place + 4));
+}
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_touch, touch_call, touch_binding(), kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_row_gradients, row_gradients_call,
-                              row_gradients_binding(), kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_update_rows, update_rows_call, update_rows_binding(),
-                              kCapturable);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_catch_up, catch_up_call, catch_up_binding(), kCapturable);
+// (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
+// weights [N], and the workspace. Without weights all of theirs are empty.
+void touch_call(const Call& call, Queue& queue) {
+  DeviceSets sets =
+      sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
+  const Touched touched = touched_of(call.result(0), call.result(1), call.result(2), call.result(3),
+                                     call.result(4));
+  if (touched.weights != nullptr) sets.weights = call.operand(2).data<float>();
+  if (touched.num_slots < std::min(sets.num_values, sets.num_tokens) ||
+      call.result(1).size() < int64_t{sets.num_values} + 1) {
+    throw std::logic_error("the index of the touched rows is too small");
+  }
+  const int64_t words = IndexWorkspace(sets.num_values, sets.num_tokens).size;
+  run_touch(queue, sets, touched, workspace_of(call.result(5), words));
+}
+
+// (dy [B, H], ids, slots, rows, num, weights)
+//   -> gradients [n, H], their squares' sum [1], and the workspace
+void row_gradients_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0);
+  const Touched touched = touched_from(call, 1);
+  const int units = static_cast<int>(dy.dim(1));
+  int* const memory = workspace_of(call.result(2), RowWorkspace(touched.num_values, units).size);
+  float* const gradients = call.result(0).data<float>();
+  run_row_gradients(queue, touched, dy.data<float>(), units, gradients, memory);
+  run_squares(queue, touched, gradients, units, call.result(1).data<float>(), memory);
+}
+
+// (active [1], scalars [5], step [1], gradients, ids, slots, rows, num, weights, and the parts: a
+// table [V, H] and its slots) -> the parts, in place; then with `from_dy` the workspace, whose
+// last part [n, H] floats are the gradients.
+// The gradients are rows [n, H], or with `from_dy` the dy [B, H] that they follow from.
+void update_rows_call(const Call& call, Queue& queue) {
+  constexpr int64_t kPlace = 9;
+  const Parts parts = parts_in_place(call, kPlace);
+  const Buffer gradients = call.operand(3);
+  const Touched touched = touched_from(call, 4);
+  const int units = static_cast<int>(gradients.dim(1));
+  UpdateArguments a = {};
+  a.update = update_of(call, parts, units);
+  a.active = call.operand(0).data<int32_t>();
+  a.scalars = call.operand(1).data<float>();
+  a.step = call.operand(2).data<int64_t>();
+  a.gradients = gradients.data<float>();
+  a.ids = touched.ids;
+  a.num = touched.num;
+  a.table = parts.table;
+  if (call.attribute<bool>("from_dy")) {
+    const int64_t sums = RowWorkspace(touched.num_values, units).size;
+    int* const memory = workspace_of(call.result(call.num_operands() - kPlace),
+                                     sums + int64_t{touched.num_slots} * units);
+    float* const rows = reinterpret_cast<float*>(memory + sums);
+    run_row_gradients(queue, touched, a.gradients, units, rows, memory);
+    a.gradients = rows;
+  }
+  run_update(queue, type_name(parts.type), touched.num_slots, a);
+}
+
+// (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
+// parts of exact Adam) -> the parts, in place
+void catch_up_call(const Call& call, Queue& queue) {
+  const Parts parts = parts_in_place(call, 8);
+  const Buffer ids = call.operand(3);
+  const CatchUpArguments a = {
+      catch_up_of(call, parts), call.operand(0).data<int32_t>(), call.operand(1).data<int32_t>(),
+      call.operand(2).data<int64_t>(), ids.data<int32_t>(), call.operand(4).data<int32_t>(),
+      static_cast<int>(parts.num_tokens)};
+  run_catch_up(queue, static_cast<int>(ids.size()), a);
+}
+
+// XLA may record what a call launches into a CUDA graph, and launch that again.
+template <void kernel(const Call& call, Queue& queue)>
+constexpr XLA_FFI_Handler* kHandler =
+    handler<Queue, kernel, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE>;
+
+const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
+                           {"multi_hot_cuda_backward", kHandler<backward_call>},
+                           {"multi_hot_cuda_index", kHandler<index_call>},
+                           {"multi_hot_cuda_gradient", kHandler<gradient_call>},
+                           {"multi_hot_cuda_take_rows", kHandler<take_rows_call>},
+                           {"multi_hot_cuda_touch", kHandler<touch_call>},
+                           {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
+                           {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
+                           {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}};
 
 }  // namespace
 }  // namespace multi_hot
@@ -197,20 +253,15 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(multi_hot_cuda_catch_up, catch_up_call, catch_up_b
 extern "C" {
 
 // Registers the handlers with the XLA of this process; returns whether it takes them.
-bool multi_hot_cuda_register(const XLA_FFI_Api* api) {
-  using namespace multi_hot;
-  const auto taken = [api](const char* name, XLA_FFI_Handler* handler) {
-    return ffi::Ffi::RegisterStaticHandler(api, name, "CUDA", handler) == nullptr;
-  };
-  return taken("multi_hot_cuda_forward", multi_hot_cuda_forward) &&
-         taken("multi_hot_cuda_backward", multi_hot_cuda_backward) &&
-         taken("multi_hot_cuda_index", multi_hot_cuda_index) &&
-         taken("multi_hot_cuda_gradient", multi_hot_cuda_gradient) &&
-         taken("multi_hot_cuda_take_rows", multi_hot_cuda_take_rows) &&
-         taken("multi_hot_cuda_touch", multi_hot_cuda_touch) &&
-         taken("multi_hot_cuda_row_gradients", multi_hot_cuda_row_gradients) &&
-         taken("multi_hot_cuda_update_rows", multi_hot_cuda_update_rows) &&
-         taken("multi_hot_cuda_catch_up", multi_hot_cuda_catch_up);
+bool multi_hot_register(const XLA_FFI_Api* api) {
+  return multi_hot::take(api, "CUDA", multi_hot::kTargets);
+}
+
+// Returns a handler, for another XLA than TensorFlow's; null from the end on.
+XLA_FFI_Handler* multi_hot_cuda_handler(std::size_t place, const char** name) {
+  if (place >= std::size(multi_hot::kTargets)) return nullptr;
+  *name = multi_hot::kTargets[place].name;
+  return multi_hot::kTargets[place].handler;
 }
 
 // Hands over the kernels that were compiled for a compute capability.

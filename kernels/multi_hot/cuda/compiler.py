@@ -19,8 +19,8 @@ SOURCES = Path(__file__).resolve().parent
 RULES = SOURCES.parent / "native" / "rules.h"
 """The rules of the optimizers of touched rows, which the C++ kernels share."""
 _FLAGS = ("--std=c++17",)
+# First compute capability with the instructions that the kernels use.
 _LEAST = (7, 0)
-"""First compute capability with the instructions that the kernels use."""
 _NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
 
 
@@ -41,12 +41,8 @@ class Compiler:
         """Compute capabilities that the library compiles for, ascending."""
 
     def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
-        """Return the kernels for a compute capability as machine code, or, if NVRTC does not know
-        it yet, as PTX, which the driver translates.
-
-        Args:
-          capability: the GPU's compute capability.
-          as_text: whether to return PTX in any case.
+        """Return the kernels for a compute capability as machine code, or, if asked or if NVRTC
+        does not know it yet, as PTX, which the driver translates.
 
         Raises:
           NativeUnavailableError: if the GPU is too old for the kernels or for NVRTC, or NVRTC

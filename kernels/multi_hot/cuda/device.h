@@ -7,12 +7,6 @@ namespace multi_hot {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-struct Float {
-  float value;
-};
-struct BFloat16 {
-  unsigned short bits;
-};
 struct Float16 {
   unsigned short bits;
 };
@@ -28,19 +22,19 @@ __device__ inline unsigned short float_to_half(float value) {
   return bits;
 }
 
-__device__ inline float widen(Float x) { return x.value; }
-__device__ inline float widen(BFloat16 x) { return __uint_as_float(static_cast<unsigned>(x.bits) << 16); }
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(Bfloat16 x) { return number_of(static_cast<unsigned>(x.bits) << 16); }
 __device__ inline float widen(Float16 x) { return half_to_float(x.bits); }
 
-__device__ inline void narrow(float value, Float* to) { to->value = value; }
-__device__ inline void narrow(float value, BFloat16* to) {
-  const unsigned bits = __float_as_uint(value);
+__device__ inline void narrow(float value, float* to) { *to = value; }
+__device__ inline void narrow(float value, Bfloat16* to) {
+  const unsigned bits = bits_of(value);
   // To the nearest, ties to even; a NaN stays one.
   to->bits = value != value ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
 __device__ inline void narrow(float value, Float16* to) { to->bits = float_to_half(value); }
 
-__device__ inline float not_a_number() { return __uint_as_float(0x7fc00000u); }
+__device__ inline float not_a_number() { return number_of(0x7fc00000u); }
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }
 __device__ inline int warp() { return static_cast<int>(threadIdx.x) / 32; }
@@ -53,7 +47,7 @@ __device__ inline long long step_of(const DeviceSets& sets) {
 
 // One of several batches, by itself.
 __device__ inline DeviceSets batch_of(DeviceSets sets, long long number) {
-  const int id_bytes = sets.id_type == kUInt16 ? 2 : sets.id_type == kInt64 ? 8 : 4;
+  const int id_bytes = sets.narrow_ids ? 2 : 4;
   sets.values = static_cast<const char*>(sets.values) + number * sets.num_values * id_bytes;
   const int split_bytes = sets.wide_splits ? 8 : 4;
   sets.splits = static_cast<const char*>(sets.splits) + number * (sets.num_rows + 1) * split_bytes;
@@ -68,13 +62,9 @@ __device__ inline long long split_at(const DeviceSets& sets, int row) {
 
 // Returns the id at a position, or V where it is out of range.
 __device__ inline int id_at(const DeviceSets& sets, long long position) {
-  long long id;
-  switch (sets.id_type) {
-    case kUInt16: id = static_cast<const unsigned short*>(sets.values)[position]; break;
-    case kInt64: id = static_cast<const long long*>(sets.values)[position]; break;
-    default: id = static_cast<const int*>(sets.values)[position];
-  }
-  return 0 <= id && id < sets.num_tokens ? static_cast<int>(id) : sets.num_tokens;
+  const int id = sets.narrow_ids ? static_cast<const unsigned short*>(sets.values)[position]
+                                 : static_cast<const int*>(sets.values)[position];
+  return 0 <= id && id < sets.num_tokens ? id : sets.num_tokens;
 }
 
 // Reads where a row begins and ends; returns whether that can be right.

@@ -32,8 +32,8 @@ namespace multi_hot {
   FORWARD(name, T, 2)                                                                              \
   FORWARD(name, T, 4)
 
-ALL_OF(f32, Float)
-ALL_OF(bf16, BFloat16)
+ALL_OF(f32, float)
+ALL_OF(bf16, Bfloat16)
 ALL_OF(f16, Float16)
 
 extern "C" __global__ void __launch_bounds__(kPrepareThreads) multi_hot_prepare(const PrepareArguments a) {
@@ -61,11 +61,11 @@ extern "C" __global__ void __launch_bounds__(kSquareThreads)
 }
 extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_update_rows_f32(const UpdateArguments a) {
-  update_rows<Float>(a);
+  update_rows<float>(a);
 }
 extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_update_rows_bf16(const UpdateArguments a) {
-  update_rows<BFloat16>(a);
+  update_rows<Bfloat16>(a);
 }
 extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
     multi_hot_catch_up(const CatchUpArguments a) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import sys
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -15,10 +14,9 @@ from kernels.multi_hot.native.build import (
     REMEDY,
     Library,
     NativeUnavailableError,
-    build,
     kept,
 )
-from kernels.multi_hot.native.library import ffi_api, loaded
+from kernels.multi_hot.native.library import registered
 
 
 @functools.cache
@@ -52,18 +50,11 @@ def load_cuda() -> str:
         )
     nvrtc = compiler.find_compiler()
     images = {own: image(nvrtc, own) for own in capabilities}
-    handlers = build(Path(tf.sysconfig.get_include()), compiler.SOURCES)
-    library = loaded(handlers)
+    path, library = registered(compiler.SOURCES)
     for capability, code in images.items():
-        add(library, capability, code)
-    library.multi_hot_cuda_register.restype = ctypes.c_bool
-    if not library.multi_hot_cuda_register(ctypes.c_void_p(ffi_api())):
-        raise NativeUnavailableError(
-            f"XLA in TensorFlow {tf.__version__} refused the CUDA kernels (its foreign function "
-            f"interface changed): {REMEDY.removeprefix('or ')}"
-        )
+        library.multi_hot_cuda_add(*capability, code, ctypes.c_size_t(len(code)))
     keys = [compiler.key(nvrtc, own) for own in capabilities]
-    return ", ".join([handlers.path.name, *keys])
+    return ", ".join([path.name, *keys])
 
 
 def image(nvrtc: compiler.Compiler, capability: tuple[int, int]) -> bytes:
@@ -77,8 +68,3 @@ def image(nvrtc: compiler.Compiler, capability: tuple[int, int]) -> bytes:
     with open(found.descriptor, "rb") as file:
         file.seek(0)  # the check has read the file
         return file.read()[:-DIGEST_BYTES]
-
-
-def add(library: ctypes.CDLL, capability: tuple[int, int], code: bytes) -> None:
-    """Pass compiled kernels to the library of the handlers."""
-    library.multi_hot_cuda_add(*capability, code, ctypes.c_size_t(len(code)))

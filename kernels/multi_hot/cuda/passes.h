@@ -1,7 +1,5 @@
 // The two passes as launches of kernels: which, how many blocks, and the workspace between them.
 //
-// A `Queue` runs them in order: `launch(kernel, blocks, blocks_in_y, threads, arguments)` and
-// `clear(pointer, bytes)`, which sets them to 0, return what went wrong, or an empty string.
 // Shapes: B rows, V num_tokens, H units, N values.
 #pragma once
 
@@ -10,6 +8,7 @@
 #include <string>
 
 #include "arguments.h"
+#include "driver.h"
 
 namespace multi_hot {
 
@@ -110,84 +109,72 @@ struct SumWorkspace : Tiles, Layout {
 
 // The arguments but their number of rows may be anything: what is out of range is cut off, and a batch
 // that holds more than its capacity has splits that the other kernels take for wrong.
-template <class Queue>
-std::string run_take_rows(Queue& queue, const TakeArguments& arguments) {
-  std::string fault = queue.launch("multi_hot_take_splits", 1, 1, kSplitThreads, arguments);
-  if (!fault.empty()) return fault;
+inline void run_take_rows(Queue& queue, const TakeArguments& arguments) {
+  queue.launch("multi_hot_take_splits", 1, 1, kSplitThreads, arguments);
   const int64_t threads = std::max<int64_t>(int64_t{arguments.num_rows} * 32, arguments.capacity / 16);
-  return queue.launch("multi_hot_take_values", blocks_for(threads, kTakeThreads), 1, kTakeThreads,
-                      arguments);
+  queue.launch("multi_hot_take_values", blocks_for(threads, kTakeThreads), 1, kTakeThreads, arguments);
 }
 
 // `type` is the table's in the kernels' names: f32, bf16 or f16.
-template <class Queue>
-std::string run_forward(Queue& queue, const std::string& type, const DeviceSets& sets, bool unique,
-                        const void* table, int units, void* y) {
-  if (sets.num_rows == 0) return "";
-  const Grid grid(units);
+inline void run_forward(Queue& queue, const std::string& type, bool unique,
+                        const ForwardArguments& arguments) {
+  const DeviceSets& sets = arguments.sets;
+  if (sets.num_rows == 0) return;
+  const Grid grid(arguments.units);
   const bool once = !unique && sets.weights == nullptr;
-  const ForwardArguments arguments = {sets, table, y, units};
-  return queue.launch("multi_hot_forward_" + std::string(once ? "once_" : "") + type + "_" +
-                          std::to_string(grid.columns),
-                      blocks_for(sets.num_rows, kForwardWarps), grid.of_columns,
-                      32 * kForwardWarps, arguments);
+  queue.launch("multi_hot_forward_" + std::string(once ? "once_" : "") + type + "_" +
+                    std::to_string(grid.columns),
+                blocks_for(sets.num_rows, kForwardWarps), grid.of_columns, 32 * kForwardWarps,
+                arguments);
 }
 
 // Sorts the entries of `sets.num_steps` batches by id. `memory` has room for
 // SortWorkspace(L, N, V).size ints.
-template <class Queue>
-std::string run_index(Queue& queue, DeviceSets sets, const Index& to, int* memory) {
+inline void run_index(Queue& queue, const DeviceSets& sets, const Index& to, int* memory) {
   const int num_batches = sets.num_steps;
   const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens);
-  std::string fault = queue.clear(to.faults, num_batches * sizeof(int));
-  if (fault.empty()) {
-    fault = queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
-                         num_batches, kPrepareThreads, PrepareArguments{sets, to.faults, to.rows});
-  }
+  queue.clear(to.faults, num_batches * sizeof(int));
+  queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
+                num_batches, kPrepareThreads, PrepareArguments{sets, to.faults, to.rows});
   SortArguments sort = {sets, nullptr, nullptr, memory + at.counts, nullptr, nullptr,
                         at.num_segments, at.segment, 0, at.digit_bits};
-  for (int pass = 0; pass < at.num_passes && fault.empty(); ++pass) {
+  for (int pass = 0; pass < at.num_passes; ++pass) {
     const bool is_kept = (at.num_passes - pass) % 2;  // so that the last pass writes the index
     sort.sorted_keys = is_kept ? to.keys : memory + at.keys;
     sort.sorted_positions = is_kept ? to.positions : memory + at.positions;
     sort.shift = pass * at.digit_bits;
     for (const char* kernel : {"multi_hot_count", "multi_hot_scatter"}) {
-      if (fault.empty()) fault = queue.launch(kernel, at.num_segments, num_batches, kSortThreads, sort);
+      queue.launch(kernel, at.num_segments, num_batches, kSortThreads, sort);
     }
     sort.keys = sort.sorted_keys;
     sort.positions = sort.sorted_positions;
   }
-  return fault;
 }
 
-// The sums of the sorted entries; `sums` lacks the tiles.
-template <class Queue>
-std::string run_sums(Queue& queue, const std::string& type, const Tiles& tiles, SumArguments sums) {
+// The sums of the sorted entries. `sums` lacks the tiles, and `memory` has room for
+// SumWorkspace(N, H).size ints.
+inline void run_sums(Queue& queue, const std::string& type, SumArguments sums, int* memory) {
+  const SumWorkspace at(sums.sets.num_values, sums.units);
   const Grid grid(sums.units);
-  sums.num_tiles = sums.sets.num_values == 0 ? 0 : tiles.num_tiles;
-  sums.tile = tiles.tile;
+  sums.heads = reinterpret_cast<float*>(memory + at.heads);
+  sums.tails = reinterpret_cast<float*>(memory + at.tails);
+  sums.num_tiles = sums.sets.num_values == 0 ? 0 : at.num_tiles;
+  sums.tile = at.tile;
   const std::string suffix = type + "_" + std::to_string(grid.columns);
   for (const char* kernel : {"multi_hot_sum_tiles_", "multi_hot_sum_runs_"}) {
-    const std::string fault =
-        queue.launch(kernel + suffix, blocks_for(tiles.num_tiles, kSumWarps), grid.of_columns,
-                     32 * kSumWarps, sums);
-    if (!fault.empty()) return fault;
+    queue.launch(kernel + suffix, blocks_for(at.num_tiles, kSumWarps), grid.of_columns,
+                  32 * kSumWarps, sums);
   }
-  return "";
 }
 
 // dW from an index. `memory` has room for SumWorkspace(N, H).size ints.
-template <class Queue>
-std::string run_gradient(Queue& queue, const std::string& type, const DeviceSets& sets,
+inline void run_gradient(Queue& queue, const std::string& type, const DeviceSets& sets,
                          const Index& index, const void* dy, int units, void* dw, int* memory) {
-  const SumWorkspace at(sets.num_values, units);
   const std::size_t bytes = type == "f32" ? 4 : 2;
-  const std::string fault = queue.clear(dw, bytes * sets.num_tokens * units);
-  if (!fault.empty()) return fault;
-  return run_sums(queue, type, at,
-                  {sets, index.faults, index.rows, index.keys, index.positions, dy, dw,
-                   reinterpret_cast<float*>(memory + at.heads),
-                   reinterpret_cast<float*>(memory + at.tails), units, 0, 0});
+  queue.clear(dw, bytes * sets.num_tokens * units);
+  run_sums(queue, type,
+           {sets, index.faults, index.rows, index.keys, index.positions, dy, dw, units},
+           memory);
 }
 
 }  // namespace multi_hot

@@ -27,40 +27,35 @@ struct RowWorkspace : SumWorkspace {
 };
 
 // Fills `touched`. `memory` has room for IndexWorkspace(N, V).size ints.
-template <class Queue>
-std::string run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
+inline void run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
   const IndexWorkspace at(sets.num_values, sets.num_tokens);
   const Index index = at.in(memory);
-  std::string fault = run_index(queue, sets, index, memory);
+  run_index(queue, sets, index, memory);
   const TouchArguments arguments = {
       sets, index.faults, index.rows, index.keys, index.positions, memory + at.counts,
       touched.ids, touched.num, touched.slots, touched.rows, touched.weights,
       touched.num_slots, at.num_segments, at.segment};
   for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
-    if (fault.empty()) fault = queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
+    queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
   }
-  return fault;
 }
 
 // Writes the gradients of the touched rows, [n, H], and anything behind them. `memory` has room for
 // RowWorkspace(N, H).size ints.
-template <class Queue>
-std::string run_row_gradients(Queue& queue, const Touched& touched, const float* dy, int units,
+inline void run_row_gradients(Queue& queue, const Touched& touched, const float* dy, int units,
                               float* gradients, int* memory) {
-  const RowWorkspace at(touched.num_values, units);
   DeviceSets sets = {};
   sets.weights = touched.weights;
   sets.num_values = touched.num_values;
   sets.num_tokens = touched.num_slots;
-  return run_sums(queue, "f32", at,
-                  {sets, touched.slots + touched.num_values, touched.rows, touched.slots, nullptr,
-                   dy, gradients, reinterpret_cast<float*>(memory + at.heads),
-                   reinterpret_cast<float*>(memory + at.tails), units, 0, 0});
+  run_sums(queue, "f32",
+           {sets, touched.slots + touched.num_values, touched.rows, touched.slots, nullptr, dy,
+            gradients, units},
+           memory);
 }
 
 // Writes the sum of the squares of these gradients, [1].
-template <class Queue>
-std::string run_squares(Queue& queue, const Touched& touched, const float* gradients, int units,
+inline void run_squares(Queue& queue, const Touched& touched, const float* gradients, int units,
                         float* squares, int* memory) {
   const RowWorkspace at(touched.num_values, units);
   const unsigned blocks = std::min(blocks_for(int64_t{touched.num_slots} * units, 8 * kSquareThreads),
@@ -68,28 +63,28 @@ std::string run_squares(Queue& queue, const Touched& touched, const float* gradi
   const SquareArguments arguments = {
       gradients, touched.num, reinterpret_cast<float*>(memory + at.partial), squares, units,
       static_cast<int>(blocks)};
-  const std::string fault =
-      queue.launch("multi_hot_square_rows", blocks, 1, kSquareThreads, arguments);
-  if (!fault.empty()) return fault;
-  return queue.launch("multi_hot_sum_squares", 1, 1, kSquareThreads, arguments);
+  queue.launch("multi_hot_square_rows", blocks, 1, kSquareThreads, arguments);
+  queue.launch("multi_hot_sum_squares", 1, 1, kSquareThreads, arguments);
+}
+
+// The blocks of a kernel whose warps take a row each, or several where there are many: how many are
+// touched is not known here.
+inline unsigned blocks_for_rows(int64_t num_rows) {
+  return std::min(blocks_for(num_rows, kUpdateWarps), 8192u);
 }
 
 // Updates the touched rows of a table of that type.
-template <class Queue>
-std::string run_update(Queue& queue, const std::string& type, int num_slots,
+inline void run_update(Queue& queue, const std::string& type, int num_slots,
                        const UpdateArguments& arguments) {
-  // Warps take several rows where there are many: how many are touched is not known here.
-  const unsigned blocks = std::min(blocks_for(num_slots, kUpdateWarps), 8192u);
-  return queue.launch("multi_hot_update_rows_" + type, blocks, 1, 32 * kUpdateWarps, arguments);
+  queue.launch("multi_hot_update_rows_" + type, blocks_for_rows(num_slots), 1, 32 * kUpdateWarps,
+                arguments);
 }
 
 // Lets rows of exact Adam make up for missed steps; `num_slots` are those of the touched rows.
-template <class Queue>
-std::string run_catch_up(Queue& queue, int num_slots, const CatchUpArguments& arguments) {
+inline void run_catch_up(Queue& queue, int num_slots, const CatchUpArguments& arguments) {
   // Whether it is all rows is not known here either.
-  const unsigned blocks =
-      std::min(blocks_for(std::max(num_slots, arguments.num_tokens / 64), kUpdateWarps), 8192u);
-  return queue.launch("multi_hot_catch_up", blocks, 1, 32 * kUpdateWarps, arguments);
+  const int num_rows = std::max(num_slots, arguments.num_tokens / 64);
+  queue.launch("multi_hot_catch_up", blocks_for_rows(num_rows), 1, 32 * kUpdateWarps, arguments);
 }
 
 }  // namespace multi_hot

@@ -131,7 +131,7 @@ __device__ void sum_runs(const SumArguments& a) {
     const bool holds = other < a.num_tiles && a.keys[static_cast<long long>(other) * a.tile] == id;
     const unsigned run = __ballot_sync(kAllLanes, holds);
     const int length = run == kAllLanes ? 32 : __ffs(~run) - 1;
-    add_rows(reinterpret_cast<const Float*>(a.heads), a.units, column,
+    add_rows(a.heads, a.units, column,
              lane() < length ? other : kNone, 0.0f, false, length, sums);
     if (length < 32) break;
   }

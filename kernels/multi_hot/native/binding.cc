@@ -13,7 +13,7 @@ namespace {
 
 // (dy [B, H], values [N], row_splits [B + 1]; weights [N] where ids have weights)
 //   -> dW [V, H], and workspace: ends [C, V], rows [N + kSlack]; for weights [N]
-std::string backward_call(const Call& call, Pool& pool) {
+void backward_call(const Call& call, Pool& pool) {
   const Buffer dw = call.result(0), ends = call.result(1), rows = call.result(2);
   const Sets sets = sets_of(call, dw.dim(0));
   TransposedIndex index = {ends.data<int32_t>(), ends.dim(0), rows.data<uint16_t>(), nullptr};
@@ -25,11 +25,11 @@ std::string backward_call(const Call& call, Pool& pool) {
     index.weights = placed.data<float>();
   }
   if (!fits) throw std::logic_error("the workspace of the index is too small");
-  return backward(sets, call.operand(0).data<float>(), dw.dim(1), index, dw.data<float>(), pool);
+  require(backward(sets, call.operand(0).data<float>(), dw.dim(1), index, dw.data<float>(), pool));
 }
 
 template <class Id>
-std::string take_rows_of(const Call& call, Pool& pool) {
+void take_rows_of(const Call& call, Pool& pool) {
   const Buffer values = call.operand(0), splits = call.operand(1), rows = call.operand(2);
   const Buffer taken = call.result(0);
   const float* weights = last_weights(call, 3, values.size());
@@ -43,17 +43,17 @@ std::string take_rows_of(const Call& call, Pool& pool) {
   }
   const ResidentSets<Id> sets = {values.data<Id>(), values.size(), splits.data<int64_t>(),
                                  splits.size() - 1, weights};
-  return take_rows(sets, rows.data<int32_t>(), rows.size(), taken.size(),
-                   call.result(1).data<int32_t>(), taken.data<int32_t>(), taken_weights, pool);
+  require(take_rows(sets, rows.data<int32_t>(), rows.size(), taken.size(),
+                    call.result(1).data<int32_t>(), taken.data<int32_t>(), taken_weights, pool));
 }
 
 // (values [M], row_splits [R + 1], rows [B]; weights [M] where ids have weights)
 //   -> values [C], row_splits [B + 1]; weights [C]
-std::string take_rows_call(const Call& call, Pool& pool) {
+void take_rows_call(const Call& call, Pool& pool) {
   switch (call.operand(0).type()) {
     case kType<uint16_t>: return take_rows_of<uint16_t>(call, pool);
     case kType<uint32_t>: return take_rows_of<uint32_t>(call, pool);
-    default: return "resident ids are uint16 or uint32";
+    default: require("resident ids are uint16 or uint32");
   }
 }
 
@@ -63,7 +63,8 @@ std::string take_rows_call(const Call& call, Pool& pool) {
 // Registers the handlers with the XLA of this process; returns whether it takes them.
 extern "C" bool multi_hot_register(const XLA_FFI_Api* api) {
   using namespace multi_hot;
-  return take(api, "multi_hot_forward", handler<forward_call<float>>) &&
-         take(api, "multi_hot_backward", handler<backward_call>) &&
-         take(api, "multi_hot_take_rows", handler<take_rows_call>);
+  return take(api, "Host",
+              {{"multi_hot_forward", handler<Pool, forward_call<float>>},
+               {"multi_hot_backward", handler<Pool, backward_call>},
+               {"multi_hot_take_rows", handler<Pool, take_rows_call>}});
 }

@@ -36,6 +36,11 @@ class NativeUnavailableError(UnavailableError):
     """`native` cannot be built or loaded on this machine."""
 
 
+def _commands() -> list[list[str]]:
+    named = shlex.split(os.environ.get("CXX", ""))
+    return [named] if named else [["g++"], ["clang++"], ["c++"]]
+
+
 def find_compiler() -> list[str] | None:
     """Return the command of the C++ compiler: $CXX if set, else the first one on the path."""
     return next((command for command in _commands() if shutil.which(command[0])), None)
@@ -43,19 +48,13 @@ def find_compiler() -> list[str] | None:
 
 def require_compiler() -> list[str]:
     """Return the command of the compiler, or raise NativeUnavailableError with the remedy."""
-    compiler = find_compiler()
-    if compiler is None:
-        tried = ", ".join(command[0] for command in _commands())
-        raise NativeUnavailableError(
-            f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
-            f"one (Debian, Ubuntu: apt install g++), name it in CXX, {REMEDY}"
-        )
-    return compiler
-
-
-def _commands() -> list[list[str]]:
-    named = shlex.split(os.environ.get("CXX", ""))
-    return [named] if named else [["g++"], ["clang++"], ["c++"]]
+    if compiler := find_compiler():
+        return compiler
+    tried = ", ".join(command[0] for command in _commands())
+    raise NativeUnavailableError(
+        f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
+        f"one (Debian, Ubuntu: apt install g++), name it in CXX, {REMEDY}"
+    )
 
 
 def flags() -> list[str]:

@@ -1,11 +1,19 @@
-"""Common parts of custom calls of the native kernels: checks, and StableHLO's text."""
+"""Custom calls of native kernels, of a CPU and of a GPU in one operation, as StableHLO's text.
+
+The device that the operation will run on is unknown when a function is traced; XLA compiles the
+call for the device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.library import load
@@ -23,7 +31,8 @@ _MLIR_TYPES = {
     tf.int32: "i32",
     tf.int64: "i64",
 }
-STABLEHLO_VERSION = 9
+_STABLEHLO_VERSION = 9
+_PLATFORMS = ContextVar("_PLATFORMS", default=("CPU", "CUDA"))
 
 
 def checked(problem: Problem) -> Problem:
@@ -39,12 +48,123 @@ def checked(problem: Problem) -> Problem:
     return problem
 
 
-def attributes(options: Mapping[str, bool | int | float]) -> str:
+@contextlib.contextmanager
+def lowered_as_for_gpu() -> Iterator[None]:
+    """Make functions traced inside call the GPU's kernels on a CPU. They cannot be run, only
+    inspected, as a GPU's programs on a machine without one."""
+    token = _PLATFORMS.set(("other", "CPU"))
+    try:
+        yield
+    finally:
+        _PLATFORMS.reset(token)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """A registered kernel, and the types of its operands and results."""
+
+    target: str
+    takes: Sequence[int] | None = None
+    """Numbers of the operands that the kernel takes; None for all."""
+    dtypes: Sequence[tf.DType | None] | None = None
+    """Types of these operands, which are converted; None keeps them as they are."""
+    result_dtypes: Sequence[tf.DType] | None = None
+    """Types of the kernel's results, which are converted; None for the operation's own."""
+    workspace: Sequence[tf.TensorSpec] = ()
+    """Further arrays that the kernel writes, in memory that XLA plans."""
+    attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
+
+
+def call_on_platform(
+    operands: Sequence[Tensor],
+    results: Sequence[tf.TensorSpec],
+    *,
+    host: Kernel,
+    cuda: Kernel,
+    in_place: int = 0,
+) -> list[Tensor]:
+    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static.
+
+    Args:
+      operands, results: operands and results of both kernels; see `Kernel` for other types.
+      host, cuda: the kernels.
+      in_place: number of results that use the last operands' memory: all or none. XLA copies an
+        operand only if something else reads it afterwards.
+    """
+    declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
+    types = ", ".join(map(_mlir_type, results))
+    branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in (host, cuda))
+    returned = ", ".join(f"%r#{i}" for i in range(len(results)))
+    # The lowering knows the platform's index, and drops the other branch.
+    module = f"""
+        module @{host.target} {{
+          func.func public @main(%platform: tensor<i32>, {declared}) -> ({types}) {{
+            %r:{len(results)} = "stablehlo.case"(%platform) ({branches})
+              : (tensor<i32>) -> ({types})
+            return {returned} : {types}
+          }}
+        }}"""
+    return tf_xla.call_module(
+        list(operands),
+        version=_STABLEHLO_VERSION,
+        module=module,
+        Tout=[result.dtype for result in results],
+        Sout=[result.shape for result in results],
+        platforms=_PLATFORMS.get(),
+    )
+
+
+def _branch(
+    kernel: Kernel, operands: Sequence[Tensor], results: Sequence[tf.TensorSpec], in_place: int
+) -> str:
+    lines: list[str] = []
+
+    def converted(name: str, new_name: str, old: tf.TensorSpec, new: tf.TensorSpec) -> str:
+        if old.dtype == new.dtype:
+            return name
+        signature = f"({_mlir_type(old)}) -> {_mlir_type(new)}"
+        lines.append(f"{new_name} = stablehlo.convert {name} : {signature}")
+        return new_name
+
+    taken = range(len(operands)) if kernel.takes is None else kernel.takes
+    dtypes = kernel.dtypes or [None] * len(taken)
+    given = [
+        tf.TensorSpec(operands[i].shape, dtype or operands[i].dtype)
+        for i, dtype in zip(taken, dtypes, strict=True)
+    ]
+    names = [
+        converted(f"%a{i}", f"%c{i}", operands[i], own) for i, own in zip(taken, given, strict=True)
+    ]
+    written = [
+        tf.TensorSpec(result.shape, dtype)
+        for result, dtype in zip(
+            results, kernel.result_dtypes or [result.dtype for result in results], strict=True
+        )
+    ]
+    everything = [*written, *kernel.workspace]
+    # XLA names the instruction by its location, which a profile shows.
+    lines.append(
+        f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
+        f"{{api_version = 4 : i32, backend_config = {{{_attributes(kernel.attributes)}}}, "
+        f"operand_layouts = {_layouts(given)}, result_layouts = {_layouts(everything)}, "
+        f"output_operand_aliases = {_aliases(len(operands), len(everything), in_place)}}} : "
+        f"({', '.join(map(_mlir_type, given))}) -> ({', '.join(map(_mlir_type, everything))}) "
+        f'loc("{kernel.target}")'
+    )
+    returned = [
+        converted(f"%k#{i}", f"%w{i}", own, result)
+        for i, (own, result) in enumerate(zip(written, results, strict=True))
+    ]
+    types = ", ".join(map(_mlir_type, results))
+    return "\n".join([*lines, f"stablehlo.return {', '.join(returned)} : {types}"])
+
+
+def _attributes(options: Mapping[str, bool | int | float]) -> str:
     """Return a call's attributes in StableHLO's text."""
     return ", ".join(f"{name} = {_mlir_value(value)}" for name, value in options.items())
 
 
-def aliases(num_operands: int, num_written: int, in_place: int) -> str:
+def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
     """Return StableHLO's text that the first results are in the last operands' memory.
 
     Args:
@@ -60,7 +180,7 @@ def aliases(num_operands: int, num_written: int, in_place: int) -> str:
     return f"[{', '.join(parts)}]"
 
 
-def layouts(tensors: Sequence[Any]) -> str:
+def _layouts(tensors: Sequence[Any]) -> str:
     """Return the row-major layouts of tensors in StableHLO's text. Without them, XLA may choose
     other layouts for a call's operands and results."""
     parts = []
@@ -76,7 +196,7 @@ def _mlir_value(value: bool | int | float) -> str:
     return f"{value} : i64" if isinstance(value, int) else f"{value:.9e} : f32"
 
 
-def mlir_type(tensor: Any) -> str:
+def _mlir_type(tensor: Any) -> str:
     """Return the type of a tensor of static shape in StableHLO's text."""
     sizes = "".join(f"{size}x" for size in tensor.shape)
     return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"

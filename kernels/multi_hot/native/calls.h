@@ -42,10 +42,10 @@ Sets sets_of(const Call& call, int64_t num_tokens) {
 
 // (table [V, H], values [N], row_splits [B + 1]; weights [N] where ids have weights) -> y [B, H]
 template <class Element>
-std::string forward_call(const Call& call, Pool& pool) {
+void forward_call(const Call& call, Pool& pool) {
   const Buffer table = call.operand(0);
-  return forward(sets_of(call, table.dim(0)), table.data<Element>(), table.dim(1),
-                 call.result(0).data<float>(), pool);
+  require(forward(sets_of(call, table.dim(0)), table.data<Element>(), table.dim(1),
+                  call.result(0).data<float>(), pool));
 }
 
 }  // namespace

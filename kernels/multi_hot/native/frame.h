@@ -40,6 +40,7 @@ class Buffer {
       : buffer_(*static_cast<const XLA_FFI_Buffer*>(buffer)), what_(what), place_(place) {}
 
   XLA_FFI_DataType type() const { return buffer_.dtype; }
+  int64_t rank() const { return buffer_.rank; }
 
   int64_t dim(int64_t axis) const {
     if (axis >= buffer_.rank) refuse("has too few dimensions, ", buffer_.rank);
@@ -147,12 +148,31 @@ class Pool {
   XLA_FFI_ExecutionContext* context_;
 };
 
-// Returns a fault, or an empty string.
-using Kernel = std::string(const Call& call, Pool& pool);
+// A GPU's stream, on which XLA runs a call.
+class Stream {
+ public:
+  explicit Stream(const XLA_FFI_CallFrame& frame) {
+    XLA_FFI_Stream_Get_Args args = {XLA_FFI_Stream_Get_Args_STRUCT_SIZE, nullptr, frame.ctx, nullptr};
+    if (!succeeds(frame.api, frame.api->XLA_FFI_Stream_Get(&args))) {
+      throw std::runtime_error("XLA has no stream for the call");
+    }
+    stream_ = args.stream;
+  }
 
-// What XLA calls of a kernel. It expects no exceptions, and asks before the first call for the
-// interface's version.
-template <Kernel kernel>
+  void* handle() const { return stream_; }
+
+ private:
+  void* stream_;
+};
+
+// Raises what is wrong with a call; an empty string is nothing.
+inline void require(const std::string& fault) {
+  if (!fault.empty()) throw std::invalid_argument(fault);
+}
+
+// What XLA calls of a kernel, which runs `Where`: on a pool of threads, or a stream of a GPU. XLA
+// expects no exceptions, and asks before the first call for the interface's version.
+template <class Where, void kernel(const Call& call, Where& where), XLA_FFI_Handler_Traits traits = 0>
 XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
   const auto error = [frame](XLA_FFI_Error_Code code, const char* message) {
     XLA_FFI_Error_Create_Args args = {XLA_FFI_Error_Create_Args_STRUCT_SIZE, nullptr, message,
@@ -167,15 +187,14 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
     XLA_FFI_Metadata& metadata = *reinterpret_cast<XLA_FFI_Metadata_Extension*>(base)->metadata;
     metadata.api_version = {XLA_FFI_Api_Version_STRUCT_SIZE, nullptr, XLA_FFI_API_MAJOR,
                             XLA_FFI_API_MINOR};
-    metadata.traits = 0;
+    metadata.traits = traits;
     metadata.state_type_id = XLA_FFI_UNKNOWN_TYPE_ID;
     return nullptr;
   }
   try {
-    Pool pool(*frame);
-    const std::string fault = kernel(Call(*frame), pool);
-    if (fault.empty()) return nullptr;
-    return error(XLA_FFI_Error_Code_INVALID_ARGUMENT, fault.c_str());
+    Where where(*frame);
+    kernel(Call(*frame), where);
+    return nullptr;
   } catch (const std::invalid_argument& wrong) {
     return error(XLA_FFI_Error_Code_INVALID_ARGUMENT, wrong.what());
   } catch (const std::bad_alloc&) {
@@ -186,15 +205,23 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
   }
 }
 
-// Registers a handler for CPUs; returns whether XLA takes it.
-inline bool take(const XLA_FFI_Api* api, const char* name, XLA_FFI_Handler* handler) {
-  constexpr char kPlatform[] = "Host";
-  XLA_FFI_Handler_Register_Args args = {};
-  args.struct_size = XLA_FFI_Handler_Register_Args_STRUCT_SIZE;
-  args.name = {name, std::strlen(name)};
-  args.platform = {kPlatform, std::strlen(kPlatform)};
-  args.bundle.execute = handler;
-  return succeeds(api, api->XLA_FFI_Handler_Register(&args));
+struct Target {
+  const char* name;
+  XLA_FFI_Handler* handler;
+};
+
+// Registers handlers for a platform of XLA's; returns whether XLA takes them.
+template <size_t N>
+bool take(const XLA_FFI_Api* api, const char* platform, const Target (&targets)[N]) {
+  for (const Target& target : targets) {
+    XLA_FFI_Handler_Register_Args args = {};
+    args.struct_size = XLA_FFI_Handler_Register_Args_STRUCT_SIZE;
+    args.name = {target.name, std::strlen(target.name)};
+    args.platform = {platform, std::strlen(platform)};
+    args.bundle.execute = target.handler;
+    if (!succeeds(api, api->XLA_FFI_Handler_Register(&args))) return false;
+  }
+  return true;
 }
 
 }  // namespace multi_hot

@@ -12,32 +12,35 @@ from kernels.files import reached_by
 from kernels.multi_hot.native.build import SOURCES, Library, NativeUnavailableError, build
 
 
-@functools.cache
 def load(sources: Path = SOURCES) -> Path:
-    """Build the kernels if necessary, load and register them; return the library's path.
+    """Build the kernels if necessary, load and register them; return the library's path. Errors are
+    as in `registered`."""
+    return registered(sources)[0]
+
+
+@functools.cache
+def registered(sources: Path) -> tuple[Path, ctypes.CDLL]:
+    """Build a library of kernels if necessary, load it and register its kernels; return its path
+    and it.
 
     Two threads may call it at once, as XLA accepts the same kernels twice.
 
     Raises:
-      NativeUnavailableError: if they cannot be built here, or this TensorFlow does not accept them.
+      NativeUnavailableError: if it cannot be built here, or this TensorFlow does not accept it.
     """
     built = build(Path(tf.sysconfig.get_include()), sources)
-    register = loaded(built).multi_hot_register
+    library = _loaded(built)
+    register = library.multi_hot_register
     register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
-    if not register(ffi_api()):
+    if not register(_ffi_api()):
         raise NativeUnavailableError(
-            f"XLA in TensorFlow {tf.__version__} refused the native kernels (its foreign function "
-            "interface changed): use the implementation 'gather'"
+            f"XLA in TensorFlow {tf.__version__} refused the kernels in {built.path} (its foreign "
+            "function interface changed): use the implementation 'gather'"
         )
-    return built.path
+    return built.path, library
 
 
-def loaded(library: Library) -> ctypes.CDLL:
-    """Load a library of kernels.
-
-    Raises:
-      NativeUnavailableError: if it cannot be loaded.
-    """
+def _loaded(library: Library) -> ctypes.CDLL:
     try:
         # Load the checked file, whatever its name leads to by now. The descriptor stays open,
         # because the loader knows the library by this number, and would take another file of that
@@ -50,15 +53,12 @@ def loaded(library: Library) -> ctypes.CDLL:
         ) from error
 
 
-def ffi_api() -> int:
+def _ffi_api() -> int:
     """Return the address of XLA's table of functions for foreign kernels."""
     try:
         # The library's file name ends in the major version.
         (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
-        library = ctypes.CDLL(str(path))
-        # tensorflow-cpu exports only what XLA_FFI_GetApi calls: xla::ffi::GetXlaFfiApi().
-        cxx_name = "_ZN3xla3ffi12GetXlaFfiApiEv"
-        get_api = getattr(library, "XLA_FFI_GetApi", None) or getattr(library, cxx_name)
+        get_api = ctypes.CDLL(str(path)).XLA_FFI_GetApi
     except (OSError, ValueError, AttributeError) as error:
         raise NativeUnavailableError(
             f"TensorFlow {tf.__version__} in {tf.sysconfig.get_lib()} does not offer XLA's foreign "

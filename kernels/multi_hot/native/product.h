@@ -98,19 +98,17 @@ std::string backward(const Sets& sets, const float* dy, int64_t units, const Tra
     const int64_t begin = block * ids_per_block;
     const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
     scratch.resize(std::max<size_t>(scratch.size(), sets.num_rows + TransposedIndex::kSlack));
-    if (sets.weights != nullptr) {
-      weights.resize(std::max<size_t>(weights.size(), sets.num_rows));
-      for (int64_t id = begin; id < end; ++id) {
-        const int64_t num_rows =
-            weighted_holders_of(id, sets, index, scratch.data(), weights.data());
-        sum_rows(dy, units, scratch.data(), num_rows, num_rows, dw + id * units,
-                 Weighted{weights.data()});
-      }
-      return;
-    }
+    if (sets.weights != nullptr) weights.resize(std::max<size_t>(weights.size(), sets.num_rows));
     for (int64_t id = begin; id < end; ++id) {
-      const int64_t num_rows = holders_of(id, sets, index, scratch.data());
-      sum_rows(dy, units, scratch.data(), num_rows, num_rows, dw + id * units, Unweighted());
+      float* const to = dw + id * units;
+      int32_t* const rows = scratch.data();
+      if (sets.weights != nullptr) {
+        const int64_t count = weighted_holders_of(id, sets, index, rows, weights.data());
+        sum_rows(dy, units, rows, count, count, to, Weighted{weights.data()});
+      } else {
+        const int64_t count = holders_of(id, sets, index, rows);
+        sum_rows(dy, units, rows, count, count, to, Unweighted());
+      }
     }
   });
   return "";

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +17,16 @@ import tensorflow as tf
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.cuda.workspace import index_words, sort_words, sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
-from kernels.multi_hot.native.call import checked
+from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
-from kernels.multi_hot.native.table import row_gradients, touch
+from kernels.multi_hot.native.table import row_gradients, touch, update
 from kernels.multi_hot.registry import Lot, Problem, Product
 
 Tensor = Any
 
 _MAX_CHUNKS = 8
+# TransposedIndex::kSlack; the kernel checks this constant and the next.
 _INDEX_SLACK = 8
-"""TransposedIndex::kSlack; the kernel checks this constant and the next."""
 _MAX_CHUNK_ROWS = 2**16
 
 
@@ -42,7 +42,9 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    return _product(table, problem, y, host=host, cuda=cuda)
+    lot = None if problem.among is None else problem.among.lot
+    of_lot = None if lot is None else [lot.values, lot.row_splits]
+    return _product(table, problem, y, of_lot, host=host, cuda=cuda)
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -63,26 +65,15 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         workspace=index,
         attributes={"unique": problem.unique},
     )
+    if problem.among is None:
+        target, words, of_lot = "backward", index_words(N, V) + sum_words(N, H), None
+    else:
+        target, words = "gradient", sum_words(N, H)
+        of_lot = problem.among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
+    workspace = [tf.TensorSpec([words], tf.int32)]
+    cuda = Kernel(target=f"multi_hot_cuda_{target}", workspace=workspace)
     dw = tf.TensorSpec([V, H], dy.dtype)
-    among, sums = problem.among, sum_words(N, H)
-    if among is None:
-        words = tf.TensorSpec([index_words(N, V) + sums], tf.int32)
-        cuda = Kernel(target="multi_hot_cuda_backward", workspace=[words])
-        return _product(dy, problem, dw, host=host, cuda=cuda)
-    given = [dy, problem.values, problem.row_splits]
-    given += [] if problem.weights is None else [problem.weights]
-    index = among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
-    weights = [] if among.lot.weights is None else [among.lot.weights]
-    operands = [*given, *index, among.step, *weights]
-    words = tf.TensorSpec([sums], tf.int32)
-    cuda = Kernel(
-        target="multi_hot_cuda_gradient",
-        takes=[0, *range(len(given), len(operands))],
-        workspace=[words],
-    )
-    host = replace(host, takes=range(len(given)))
-    (gradient,) = call_on_platform(operands, [dw], host=host, cuda=cuda)
-    return gradient
+    return _product(dy, problem, dw, of_lot, host=host, cuda=cuda)
 
 
 def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
@@ -97,16 +88,24 @@ def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
 
 
 def _product(
-    matrix: Tensor, problem: Problem, result: tf.TensorSpec, *, host: Kernel, cuda: Kernel
+    matrix: Tensor,
+    problem: Problem,
+    result: tf.TensorSpec,
+    of_lot: Sequence[Tensor] | None,
+    *,
+    host: Kernel,
+    cuda: Kernel,
 ) -> Tensor:
-    """Return the product of the sets with a matrix. A GPU reads the sets where they lie."""
+    """Return the product of the sets with a matrix. If the batch is one of several, a GPU reads
+    `of_lot` instead of the batch's sets, which spares it copies."""
     operands = [matrix, problem.values, problem.row_splits]
     operands += [] if problem.weights is None else [problem.weights]
-    if problem.among is not None:
-        host = replace(host, takes=range(len(operands)))
-        cuda = replace(cuda, takes=[0, *range(len(operands), 2 * len(operands))])
+    if problem.among is not None and of_lot is not None:
         lot, step = problem.among
-        operands += [t for t in (lot.values, lot.row_splits, lot.weights, step) if t is not None]
+        theirs = [*of_lot, step, *([] if lot.weights is None else [lot.weights])]
+        host = replace(host, takes=range(len(operands)))
+        cuda = replace(cuda, takes=[0, *range(len(operands), len(operands) + len(theirs))])
+        operands += theirs
     (sums,) = call_on_platform(operands, [result], host=host, cuda=cuda)
     return sums
 
@@ -124,14 +123,8 @@ def take_rows(
     capacity: int,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Copy one batch from resident sets, inside a compiled program.
-
-    Args:
-      values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
-      row_splits: [R + 1] int32 or int64, of a static shape.
-      rows: [B] int32 in [0, R), of a static shape.
-      capacity: C, the static length of the batch's values.
-      weights: [M] float32, the ids' weights.
+    """Copy one batch from resident sets, inside a compiled program. Arguments are as in
+    `segments.take_batches`, but for `rows`, [B] int32.
 
     Returns:
       values [C] int32, the rows' ids one after another, then zeros; row_splits [B + 1] int32; and
@@ -202,6 +195,7 @@ PRODUCT = Product(
     backward=_backward,
     touch=touch,
     row_gradients=row_gradients,
+    update=update,
     takes_rowids=False,
     deterministic_on_gpu=True,
     prepare=_prepare,

@@ -9,6 +9,8 @@
 #include <cstring>
 #include <type_traits>
 
+#include "rules.h"
+
 namespace multi_hot {
 
 // The width of the processor's vectors.
@@ -29,11 +31,6 @@ struct Vector {
   typedef float Floats __attribute__((vector_size(W * sizeof(float))));
   typedef uint32_t Words __attribute__((vector_size(W * sizeof(uint32_t))));
   typedef uint16_t Halves __attribute__((vector_size(W * sizeof(uint16_t))));
-};
-
-// The upper half of a float32.
-struct Bfloat16 {
-  uint16_t bits;
 };
 
 template <int W>

@@ -6,29 +6,28 @@ Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots, R stored r
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.workspace import index_words, row_words
 from kernels.multi_hot.native.build import ROW_SOURCES
-from kernels.multi_hot.native.call import checked
+from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
 from kernels.multi_hot.table_rules import Rule, series
 from kernels.multi_hot.touched import Touched
 
 Tensor = Any
 
+# Least limit of the chunks, which is the number of cores if that is larger. They are more than two
+# threads need, so that a thread that starts late does less.
 _CHUNKS = 16
-"""Least limit of the chunks, which is the number of cores if that is larger. They are more than two
-threads need, so that a thread that starts late does less."""
+# Least number of values in a chunk; a single thread counts fewer faster.
 _VALUES_PER_CHUNK = 4096
-"""Least number of values in a chunk; a single thread counts fewer faster."""
+# Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache.
 _IDS_PER_BUCKET = 16_384
-"""Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache."""
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
 
@@ -117,35 +116,25 @@ def update(
     rule: Rule,
     parts: Sequence[Tensor],
     touched: Touched,
-    gradients: Tensor,
+    dy: Tensor,
+    rows: Tensor | None,
     *,
-    from_dy: bool,
     rate: Tensor,
     factor: Tensor,
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Update a table and its slots in place, inside a compiled program, and return them.
-
-    Args:
-      rule: any rule.
-      parts: the table [V, H] and its slots, in the order of `Rule.slots`.
-      touched: the batch's touched rows.
-      gradients: the rows' gradients, [n, H] float32; with `from_dy`, the dy [B, H] that they follow
-        from, so that they are never stored.
-      rate: from `Rule.rate`.
-      factor: factor of the gradients, float32.
-      step: int64, counted from 1.
-      active: bool; where it is false, nothing changes.
-    """
+    """Update a table and its slots in place, inside a compiled program, and return them. Arguments
+    are as in `table_rules.update`, and any rule will do."""
+    from_dy = rows is None  # the kernel then never stores the rows' gradients
+    gradients = tf.cast(dy if rows is None else rows, tf.float32)
     # Rounded once, as in Keras's Adam.
     betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
-    scalars = tf.stack([rate, *map(tf.constant, betas), factor])
     operands = [
         tf.cast(active, tf.int32)[None],
-        scalars,
+        tf.stack([rate, *map(tf.constant, betas), factor]),
         step[None],
-        tf.cast(gradients, tf.float32),
+        gradients,
         touched.ids,
         touched.index.places,
         touched.index.rows,
@@ -159,13 +148,7 @@ def update(
         N, H = touched.index.rows.shape[0], parts[0].shape[1]
         num_gradients = touched.ids.shape[0] * H
         workspace = [tf.TensorSpec([row_words(N, H) + num_gradients], tf.int32)]
-    return call_on_platform(
-        operands,
-        [tf.TensorSpec(part.shape, part.dtype) for part in parts],
-        host=Kernel(target="multi_hot_update_rows", attributes=options),
-        cuda=Kernel(target="multi_hot_cuda_update_rows", attributes=options, workspace=workspace),
-        in_place=len(parts),
-    )
+    return _in_place("update_rows", operands, parts, options, workspace)
 
 
 def catch_up(
@@ -176,15 +159,9 @@ def catch_up(
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Let the touched rows of an `exact_adam` table make up for the steps that they missed, in
-    place, inside a compiled program; return the table and its slots.
-
-    Args:
-      rule, parts: as in `update`.
-      touched: the rows; None for all.
-      step: int64, the last step that they make up for.
-      active: bool; where it is false, nothing changes.
-    """
+    """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
+    they missed up to `step`, in place, inside a compiled program; return the table and its slots.
+    Where `active` is false, nothing changes."""
     load(ROW_SOURCES)
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)
@@ -197,11 +174,22 @@ def catch_up(
         *map(tf.constant, constants),
         *parts,
     ]
-    epsilon = {"epsilon": float(rule.epsilon)}
+    return _in_place("catch_up", operands, parts, {"epsilon": float(rule.epsilon)}, [])
+
+
+def _in_place(
+    name: str,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    attributes: Mapping[str, bool | int | float],
+    workspace: Sequence[tf.TensorSpec],
+) -> list[Tensor]:
+    """Call a kernel that changes parts of a table, the last operands, in place; a GPU's also has a
+    workspace."""
     return call_on_platform(
         operands,
         [tf.TensorSpec(part.shape, part.dtype) for part in parts],
-        host=Kernel(target="multi_hot_catch_up", attributes=epsilon),
-        cuda=Kernel(target="multi_hot_cuda_catch_up", attributes=epsilon),
+        host=Kernel(target=f"multi_hot_{name}", attributes=attributes),
+        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes, workspace=workspace),
         in_place=len(parts),
     )

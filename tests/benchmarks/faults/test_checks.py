@@ -54,14 +54,3 @@ def test_harm_is_found(
     harm(folder)
     found = checks.differences(checks.left_in(folder), expected)
     assert {line.partition(" is ")[0] for line in found} == names
-
-
-@pytest.mark.parametrize("name", ["config.json", "checkpoints/ckpt-8.npz"])
-def test_what_is_half_written_is_found(left: Path, tmp_path: Path, name: str) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(left, folder)
-    assert checks.half_written(folder) == []
-    path = folder / name
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    (line,) = checks.half_written(folder)
-    assert line.startswith(f"{path.name} is half-written")

@@ -2,39 +2,17 @@
 noticed."""
 
 import json
-import random
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks.faults.hostile import Trial, damaged
-from benchmarks.faults.hostile_formats import FORMATS, Format
+from benchmarks.faults.hostile import Trial
+from benchmarks.faults.hostile_formats import Format
 from harness.base.errors import InputError
 
 _VALID = '{"a": [1, 2, 3], "b": {"c": "text"}}'
-
-
-@pytest.mark.parametrize("name", [n for n in FORMATS if n not in ("checkpoint", "keras", "config")])
-def test_damage_is_a_function_of_the_seed(name: str, tmp_path: Path) -> None:
-    contents = []
-    for number, seed in enumerate((1, 1, 2)):
-        folder = tmp_path / f"{number}"
-        folder.mkdir()
-        FORMATS[name].write(folder)
-        path = folder / FORMATS[name].targets[0]
-        how = damaged(random.Random(seed), path)
-        contents.append((how, path.read_bytes() if path.is_file() else None))
-    assert contents[0] == contents[1] != contents[2]
-
-
-@pytest.mark.parametrize("name", ["npz", "store", "metrics", "toml"])
-def test_files_of_a_format(name: str, tmp_path: Path) -> None:
-    trial = Trial(name, FORMATS[name], tmp_path)
-    verdicts = [trial.run(1, index) for index in range(20)]
-    assert [failure for _, failure in verdicts if failure] == []
-    assert {"refused"} <= {outcome for outcome, _ in verdicts}
 
 
 def _refuse(_: Path) -> None:

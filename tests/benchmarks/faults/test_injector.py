@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -90,33 +89,3 @@ def run(library: Path, place: Path, program: str, fault: Fault) -> Done:
 def test_what_counts(library: Path, tmp_path: Path, program: str, made: list[str]) -> None:
     done = run(library, tmp_path, program, Fault(action="count"))
     assert (done.code, done.err, done.made) == (0, "", made)
-
-
-@pytest.mark.parametrize("program", [WRITE, STDIO.format(path="a")])
-def test_a_kill_comes_before_the_call_or_in_the_middle_of_a_write(
-    library: Path, tmp_path: Path, program: str
-) -> None:
-    killed = run(library, tmp_path, program, Fault(action="kill", at=2))
-    assert killed.code == -signal.SIGKILL
-    assert len(killed.made) == 2
-    assert (tmp_path / "folder" / "a").read_bytes() == b""
-    torn = run(library, tmp_path, program, Fault(action="tear", at=2))
-    assert torn.code == -signal.SIGKILL
-    assert (tmp_path / "folder" / "a").read_bytes() == b"1234"
-
-
-def test_a_full_disk_takes_half_and_stays_full(library: Path, tmp_path: Path) -> None:
-    program = """
-file = open('a', 'wb', 0)
-assert file.write(b'12345678') == 4
-for call in (lambda: file.write(b'5678'), lambda: os.mkdir('b'), lambda: open('c', 'w')):
-    try:
-        call()
-    except OSError as error:
-        print(error.strerror, file=sys.stderr)
-os.rename('a', 'd')
-"""
-    done = run(library, tmp_path, program, Fault(action="full", at=2))
-    assert (done.code, done.err) == (0, 3 * "No space left on device\n")
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["d"]
-    assert (tmp_path / "folder" / "d").read_bytes() == b"1234"

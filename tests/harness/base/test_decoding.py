@@ -1,19 +1,15 @@
 """Settings read from TOML and JSON: every type is checked, nothing is dropped unseen."""
 
-import json
 import re
 import tomllib
-from dataclasses import asdict
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.settings import OptimizerConfig, OutputConfig, TrainConfig
+from harness.cli.settings import OptimizerConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
 from harness.model.options import ModelConfig
 from harness.trainer.settings import Settings
@@ -21,10 +17,6 @@ from harness.trainer.settings import Settings
 
 def read(toml: str, kind: type = TrainConfig) -> Any:
     return from_mapping(kind, tomllib.loads(toml), where="run.toml")
-
-
-def test_nothing_written_means_the_defaults() -> None:
-    assert read("") == TrainConfig()
 
 
 def test_dashes_underscores_groups_and_the_top_level() -> None:
@@ -58,9 +50,7 @@ def test_dashes_underscores_groups_and_the_top_level() -> None:
     "toml",
     [
         "num-words = 5",
-        "[data]\nnum_words = 5",
         "[data.imdb]\nnum-words = 5",
-        "[imdb]\nnum-words = 5",
         "[execution]\nnum-words = 5",
     ],
 )
@@ -72,16 +62,7 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
     ("toml", "message"),
     [
         ('batch-size = "big"', "execution.batch_size is 'big'; it must be a whole number"),
-        ("epochs = true", "epochs is True; it must be a whole number"),
-        ('learning-rate = "fast"', "optimizer.learning_rate is 'fast'; it must be a number or"),
-        ("hidden-units = 50", "model.hidden_units is 50; it must be a list, each item a whole"),
         ("hidden-units = [50, 0.5]", "model.hidden_units[1] is 0.5; it must be a whole number"),
-        (
-            'precision = "float64"',
-            'execution.precision is \'float64\'; it must be "auto" or "float32" or '
-            '"mixed_bfloat16" or "mixed_float16"',
-        ),
-        ("run_dir = 2020-01-01", "output.run_dir is datetime.date(2020, 1, 1); it must be a text"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",
@@ -100,46 +81,3 @@ def test_a_setting_without_a_default_must_be_there() -> None:
     with pytest.raises(InputError, match=r"^run.toml: model is missing; it has no default"):
         read("batch-size = 5", EvaluateConfig)
     assert read('model = "m.keras"', EvaluateConfig) == EvaluateConfig(model="m.keras")
-
-
-# TOML has no null, so that "None" stands for none.
-FOLDERS = st.text().filter(lambda text: text != "None")
-configs = st.builds(
-    TrainConfig,
-    epochs=st.integers(1, 1000),
-    data=st.builds(
-        DataConfig,
-        word_index=st.none() | st.text(),
-        unique=st.booleans(),
-        data_cache=st.sampled_from(["on", "off"]),
-        imdb=st.builds(
-            ImdbOptions,
-            split=st.sampled_from(["tutorial", "standard"]),
-            maxlen=st.none() | st.integers(1, 1000),
-            start_char=st.none() | st.integers(0, 1000),
-        ),
-    ),
-    model=st.lists(st.integers(1, 1000), min_size=1, max_size=4).flatmap(
-        lambda units: st.builds(
-            ModelConfig,
-            hidden_units=st.just(tuple(units)),
-            dropout=st.tuples(*[st.floats(0, 1, exclude_max=True)] * len(units)),
-        )
-    ),
-    optimizer=st.builds(
-        OptimizerConfig,
-        learning_rate=st.none() | st.floats(1e-30, 1e30),
-    ),
-    execution=st.builds(
-        Settings,
-        precision=st.sampled_from(["auto", "float32", "mixed_float16"]),
-        replicas=st.just("auto") | st.integers(1, 8),
-    ),
-    output=st.builds(OutputConfig, run_dir=FOLDERS, resume=st.booleans()),
-)
-
-
-@given(configs)
-def test_settings_come_back_from_json_as_they_went(config: TrainConfig) -> None:
-    content = json.loads(json.dumps(asdict(config)))
-    assert from_mapping(TrainConfig, content, where="config.json") == config

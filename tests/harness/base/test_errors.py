@@ -35,15 +35,6 @@ def test_what_would_steer_a_terminal_is_escaped() -> None:
     assert printable("two\n\tlines", one_line=True) == "two\\n\\tlines"
 
 
-@pytest.mark.parametrize("size", [20, 21, 39, 10**7])
-def test_the_middle_of_a_long_text_is_cut_out(size: int) -> None:
-    assert printable("x" * size, most=20) == ("x" * 20 if size == 20 else "xxxxxxxxx...xxxxxxxx")
-    shown = printable("a" + "\x1b" * size + "z", most=20)
-    assert len(shown) == 20
-    assert shown.startswith("a\\x1b")
-    assert shown.endswith("1bz")
-
-
 def test_every_message_is_safe_and_bounded() -> None:
     message = str(InputError(f"FILE holds \x1b[2J{'9' * 10**6}\ud800; name another"))
     assert message.startswith("FILE holds \\x1b[2J99")

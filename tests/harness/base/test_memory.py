@@ -44,10 +44,6 @@ def test_page_cache_and_swap_are_free(tmp_path: Path) -> None:
     assert free_bytes(machine(tmp_path, "0::/\n")) == AVAILABLE + SWAP
 
 
-def test_a_kernel_that_is_no_linux_has_its_physical_memory(tmp_path: Path) -> None:
-    assert free_bytes(tmp_path) > GB // 4
-
-
 @pytest.mark.parametrize(
     ("files", "left"),
     [

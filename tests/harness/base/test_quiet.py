@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -62,13 +60,3 @@ def test_another_keras_backend_is_refused() -> None:
     assert done.stderr == (
         "error: KERAS_BACKEND is 'jax', but this harness trains with TensorFlow; unset it\n"
     )
-
-
-def test_a_command_starts_without_matplotlib_and_a_users_file_may_import_it() -> None:
-    pytest.importorskip("matplotlib")
-    script = (
-        "import sys, harness.cli.main\nfrom harness.base.quiet import quiet_import\n"
-        "with quiet_import():\n    import keras\n"
-        "assert 'matplotlib' not in sys.modules\nimport matplotlib.pyplot"
-    )
-    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

@@ -54,12 +54,3 @@ def test_converted_reviews_keep_their_split_and_labels(tmp_path: Path) -> None:
     assert sorted(np.load(out / "labels.npy")[:3]) == [0, 1, 1]
     info = call("data", "info", "--data", out)
     assert "4 to train on, 3 to test on" in info.out
-
-
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("mine")
-    for out in (tmp_path, tmp_path / "notes.txt", tmp_path / "notes.txt" / "own"):
-        result = call("data", "convert", *CORPUS, "--out", out)
-        assert (result.code, result.out) == (2, "")
-        assert result.err.startswith("error: ")
-    assert contents(tmp_path) == {"notes.txt": b"mine"}

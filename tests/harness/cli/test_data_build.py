@@ -48,6 +48,8 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     refused = call("evaluate", "--model", run_dir, "--data", other)  # read as the run read its own
     assert (refused.code, "has another vocabulary than" in refused.err) == (2, True)
     assert "the id of" in refused.err
+    otherwise = call("evaluate", "--model", run_dir, "--data", other, "--weighting", "binary")
+    assert "its weighting is binary, not tf_idf" in otherwise.err
 
 
 def test_build_tells_what_it_found(tmp_path: Path) -> None:
@@ -120,45 +122,3 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     assert f"{table}, line 2: too few columns" in gone_on.out.replace("\n", "")
     assert store.load(folder).fingerprint == store.load(tmp_path / "whole").fingerprint
     assert not (tmp_path / "built.building").exists()
-
-
-def test_memory_that_runs_out_is_said_and_the_build_can_go_on(tmp_path: Path) -> None:
-    table = tmp_path / "words.csv"
-    words = np.random.default_rng(0).integers(0, 2**30, (6000, 120))
-    rows = (f"{i % 2}," + " ".join(map(str, row)) for i, row in enumerate(words))
-    table.write_text("label,text\n" + "\n".join(rows))
-    script = """
-import resource, sys
-from pathlib import Path
-from harness.cli.main import main
-from harness.data.build import building
-from harness.data.readers import table
-
-def limited(*arguments, **options):
-    status = Path("/proc/self/status").read_text().split()
-    most = 1024 * int(status[status.index("VmData:") + 1]) + int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
-    return settled(*arguments, **options)
-
-table.BLOCK_BYTES = 1_000_000
-settled, building.settled = building.settled, limited
-sys.exit(main(sys.argv[2:]))
-"""
-
-    def build(more_bytes: int) -> subprocess.CompletedProcess[str]:
-        arguments = ["data", "build", str(table), "--output", str(tmp_path / "built")]
-        return subprocess.run(
-            [*command_line()[:1], "-c", script, str(more_bytes), *arguments],
-            env=environment() | {"OMP_NUM_THREADS": "2"},  # the stacks of Arrow's threads count too
-            capture_output=True,
-            text=True,
-        )
-
-    done = build(30_000_000)
-    assert done.returncode == 1, done.stderr
-    assert "error: there is no memory left" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (tmp_path / "built").exists()
-    again = build(10_000_000_000)
-    assert again.returncode == 0, again.stderr
-    assert "going on with a build that was interrupted" in again.stdout

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import zipfile
 from pathlib import Path
 
-import keras
 import pytest
 
 from tests.harness.cli.runs import CORPUS, call, summary
@@ -46,24 +44,6 @@ def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path
     result = call("evaluate", "--model", tmp_path / "model.keras")
     assert (result.code, result.out) == (2, "")
     assert "give --data" in result.err
-
-
-def test_models_that_cannot_be_judged(trained_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.keras").write_text("no model")
-    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
-        archive.writestr("metadata.json", "{}")
-    keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]).save(tmp_path / "plain.keras")
-    for name, message in (
-        ("missing.keras", "no model at"),
-        ("", "no model at"),
-        ("text.keras", "is damaged, or not a .keras file"),
-        ("other.keras", "no item named 'config.json'"),
-        ("plain.keras", "is not a network of this harness"),
-    ):
-        result = call("evaluate", "--model", tmp_path / name, "--data", "synthetic", *CORPUS)
-        assert (result.code, result.out) == (2, "")
-        assert result.err.startswith(f"error: {'' if message[0] == 'n' else tmp_path}")
-        assert message in result.err
 
 
 def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:

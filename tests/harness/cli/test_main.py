@@ -69,14 +69,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
         (["fly"], "fly"),
-        (["data"], "info, convert"),
-        (["train", "--colour", "red"], "--colour"),
         (["train", "--implementation", "magic"], "invalid choice 'magic'"),
-        (["train", "--precision", "float8"], "invalid choice 'float8'"),
         (["train", "--batch-size", "many"], "'many'"),
         (["train", "--overwrite", "--resume", "--run-dir", "r"], "exclude each other"),
-        (["train", "--config"], "--config names no file"),
-        (["train", "--config", "a.toml", "--config", "b.toml"], "--config is given 2 times"),
         (["--config", "a.toml"], "--config belongs behind a command"),
         (["train", "--config", "missing.toml"], "missing.toml cannot be read"),
         (["smoke", "--precisions"], "--precisions is empty"),
@@ -96,30 +91,6 @@ def test_wrong_arguments(
     assert out == ""
     assert message in " ".join(err.split())
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("toml", "message"),
-    [
-        ("epochs = ", "not a TOML file"),
-        ("epoch = 3", "unknown setting 'epoch'"),
-        ("[execution]\nbatch_size = 'large'", "batch_size is 'large'; it must be a whole number"),
-        ("[execution]\nprecision = 'float8'", "precision is 'float8'"),
-    ],
-)
-def test_a_wrong_settings_file(
-    toml: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "run.toml"
-    path.write_text(toml)
-    assert main(["train", "--config", str(path)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert message in err
-    assert str(path) in err
-    assert [p.name for p in tmp_path.iterdir()] == ["run.toml"]
 
 
 def test_flags_stand_over_the_settings_file(

@@ -119,13 +119,6 @@ def test_the_words_of_a_run_need_no_word_index(
     assert "has ids below 30001, but" in result.err
 
 
-def test_no_text(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stdin(monkeypatch, b"\n  \n")
-    result = judge(model)
-    assert result.code == 2
-    assert result.err.startswith("error: there is no text")
-
-
 def test_no_word_index(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     shutil.copy(model / "model.keras", tmp_path)

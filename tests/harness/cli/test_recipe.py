@@ -164,4 +164,28 @@ def test_flags_go_together_with_a_recipe(flags: tuple[str, ...], tmp_path: Path)
     result = call("train", *data, *fixed, *flags, "--run-dir", tmp_path / "run")
     assert result.code == 0, result.err
     recorded = read_config(tmp_path / "run")
-    assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.001)
+    assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.01)
+
+
+def test_the_dropout_is_free_beside_a_width(tmp_path: Path) -> None:
+    write(tmp_path / "rows.csv", [("a good film", "pos"), ("a bad one", "neg")] * 150)
+    data = ("--data", tmp_path / "rows.csv", "--epochs", "2", "--ngrams", "1")
+    result = call("train", *data, "--hidden-units", "16", "--run-dir", tmp_path / "run")
+    assert result.code == 0, result.err
+    assert read_config(tmp_path / "run")["model"]["dropout"] == [0.5]
+
+
+def test_validation_rows_choose_thresholds_where_flags_decide_the_rest(tmp_path: Path) -> None:
+    """The accuracy is by these thresholds, as F1 is."""
+    rows = [("sun and rain", "sun,rain"), ("sun", "sun"), ("rain", "rain"), ("snow", "snow")]
+    write(tmp_path / "labels.csv", rows * 40)
+    folder = tmp_path / "run"
+    flags = ("--recipe", "tutorial", "--validation-split", "0.3", "--run-dir", folder)
+    data = ("--data", tmp_path / "labels.csv", "--label-separator", ",")
+    assert call("train", *data, *flags, "--epochs", "8", "--batch-size", "8").code == 0
+    thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
+    assert len(thresholds) == 3
+    found = summary(folder)
+    assert found["test_f1_macro"] == found["test_accuracy"] == found["validation_accuracy"] == 1.0
+    again = json.loads(call("evaluate", "--model", folder, "--json").out)
+    assert again["test_f1_macro"] == again["test_accuracy"] == 1.0

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -201,87 +200,3 @@ def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes
     figures = summary(folder)
     assert figures["joules_per_1000_examples"] is None
     assert figures["gpu_hours"] == pytest.approx(3 * figures["wall_seconds"] / 3600)
-
-
-# Several runs in one process, since TensorFlow takes seconds to import: each line of standard input
-# holds the environment and the flags of one. It gets a Ctrl-C when its metrics hold a text.
-SEVERAL = """
-import json, os, signal, sys, threading, time
-from pathlib import Path
-from harness.cli.main import main
-def interrupt(metrics, text):
-    while not (metrics.exists() and text in metrics.read_text()):
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
-for line in sys.stdin:
-    environment, folder, text, flags = json.loads(line)
-    os.environ.update(environment)
-    metrics = Path(folder) / "metrics.jsonl"
-    threading.Thread(target=interrupt, args=(metrics, text), daemon=True).start()
-    print("exit code", main([*flags, "--run-dir", folder]))
-    print("=" * 9)
-"""
-
-
-def test_whatever_the_machine_has_a_run_goes_on(nvml: Nvml, tmp_path: Path) -> None:
-    scripts = {
-        "hidden": [library.modern(0)],
-        "slices": [
-            library.modern(0, mig_mode=1),
-            library.slice_of(0, 0),
-            library.slice_of(0, 1),
-        ],
-        "mismatch": [
-            library.system(init=f"error {library.ERROR_LIB_RM_VERSION_MISMATCH}"),
-            library.modern(0),
-        ],
-    }
-    host, gpu = "host/rss_bytes", "gpu/0/temperature_celsius"
-    runs = [
-        ("hidden", host, {"CUDA_VISIBLE_DEVICES": ""}),
-        ("slices", gpu, {"CUDA_VISIBLE_DEVICES": "MIG-15c0ffee"}),
-        ("mismatch", host, {"CUDA_VISIBLE_DEVICES": "0"}),
-    ]
-    lines = []
-    layout = ("--steps-per-dispatch", "16", "--epochs", "1000000", "--telemetry-hz", "100")
-    for name, text, environment in runs:
-        (tmp_path / name).mkdir()
-        script = Nvml(nvml.library, tmp_path / name)
-        script.write(library.system(), *scripts[name])
-        own = {"FAKE_NVML_SCRIPT": script.environment()["FAKE_NVML_SCRIPT"]}
-        folder = str(tmp_path / name / "run")
-        lines.append(json.dumps([own | environment, folder, text, ["train", *SMALL, *layout]]))
-    done = subprocess.run(
-        [sys.executable, "-c", SEVERAL],
-        input="\n".join(lines),
-        env=nvml.environment(PYTHONPATH=str(REPOSITORY), TF_CPP_MIN_LOG_LEVEL="3"),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("exit code 130") == len(runs)
-    hidden, slices, mismatch, _ = done.stdout.split("=" * 9)
-    runs_of = {name: tmp_path / name / "run" for name in scripts}
-
-    assert "devices          /CPU:0\nreplicas         1 (no GPU)" in hidden
-    assert "warning" not in hidden  # on purpose: no warning that the CPU computes
-    assert gpu_tags(runs_of["hidden"]) == set()
-    assert "host/rss_bytes" in curves(runs_of["hidden"])
-    assert summary(runs_of["hidden"])["gpu_hours"] is None
-
-    assert "GPU 0 (NVIDIA Fake 100) is a slice: " in slices
-    named = "warning: TensorFlow can use 0 of 1 GPUs (NVIDIA Fake 100, compute capability 9.0): "
-    assert slices.lstrip("= \n").startswith(named)
-    assert "The CPU computes instead" in slices.splitlines()[1]
-    read = curves(runs_of["slices"])
-    assert {value for _, _, value in read["gpu/0/memory_used_bytes"]} == {200e6}
-    assert "gpu/0/temperature_celsius" in read
-    assert "gpu/0/utilization_percent" not in read
-    assert summary(runs_of["slices"])["joules_per_1000_examples"] is None
-
-    assert "warning: no GPU is sampled, training continues. NVML says: RM has detected" in mismatch
-    assert "reboot" in mismatch
-    assert "The CPU computes instead" in mismatch
-    assert gpu_tags(runs_of["mismatch"]) == set()

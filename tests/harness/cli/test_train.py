@@ -169,12 +169,11 @@ def test_the_console(trained: tuple[Path, Result]) -> None:
         assert text in result.out
 
 
-# The layers alone, as a user's program loads them who has never heard of the rest.
+# The layers alone, which the package imports when Keras asks for them.
 PLAIN_KERAS = """
 import sys
 import numpy as np
-import keras
-import harness.model.layers
+import keras, harness
 model = keras.saving.load_model(sys.argv[1])
 splits = np.array([0, 3, 3, 5], np.int32)
 one = {"values": np.array([1, 5, 999, 7, 7], np.int32), "row_splits": splits}

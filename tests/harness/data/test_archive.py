@@ -54,15 +54,12 @@ def test_arrays_are_read_as_numpy_reads_them(path: Path, layout: str) -> None:
     ("change", "fact"),
     [
         (lambda content: with_field(content, 8, "<H", 1), "a.npy is encrypted"),
-        (lambda content: with_field(content, 10, "<H", 12), "compressed by method 12"),
         (lambda content: content.replace(b"b.npy", b"a.npy"), "lists a member twice"),
         (lambda content: with_field(content, 24, "<I", 2**32 - 2), "unpacks to 4,294,967,470"),
         (lambda content: content.replace(b"b.npy", b"../no"), "../no lies outside of it"),
-        (lambda content: content.replace(b"b.npy", b"/inpy"), "/inpy lies outside of it"),
         (lambda content: content[:-30], "not a zip file"),
-        (lambda content: b"", "not a zip file"),
     ],
-    ids=["encrypted", "method", "twice", "size", "up", "root", "cut", "empty"],
+    ids=["encrypted", "twice", "size", "up", "cut"],
 )
 def test_a_directory_that_is_refused(
     path: Path, change: Callable[[bytes], bytes], fact: str
@@ -70,23 +67,6 @@ def test_a_directory_that_is_refused(
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(InputError, match=rf"a\.npz .*{fact}.* Name another\."):
         opened(path)
-
-
-@pytest.mark.parametrize(
-    ("change", "fact"),
-    [
-        (lambda content: with_field(content, 16, "<I", 7), "Bad CRC-32"),
-        (lambda content: content.replace(bytes(ARRAY), bytes(ARRAY + 1)), "Bad CRC-32"),
-        (lambda content: content.replace(b"NUMPY\x01", b"NUMPY\x02"), "Bad CRC-32"),
-        (lambda content: with_field(content, 24, "<I", 100), "Bad CRC-32|EOF|Overlapped"),
-        (lambda content: with_field(content, 42, "<I", 5), "."),
-    ],
-    ids=["checksum", "numbers", "header", "shorter", "offset"],
-)
-def test_a_member_that_is_refused(path: Path, change: Callable[[bytes], bytes], fact: str) -> None:
-    path.write_bytes(change(path.read_bytes()))
-    with opened(path) as archive, pytest.raises(InputError, match=f"is damaged, .*({fact})"):
-        archive.read_array("a")
 
 
 def test_a_file_may_hold_as_much_as_it_takes_on_the_disk(path: Path) -> None:
@@ -107,15 +87,8 @@ def with_header(header: str) -> bytearray:
     "header",
     [
         "{'descr': '<i4', 'fortran_order': False, 'shape': (4611686018427387904, 4), }",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (-1,), }",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (0, 0), 'more': 1}",
         "{'descr': '|O', 'fortran_order': False, 'shape': (0,), }",
-        "{'descr': [('a', '|O')], 'fortran_order': False, 'shape': (0,), }",
         "{'descr': '<i4', 'fortran_order': False, 'shape': " + "(" * 5_000,
-        "{'descr': '<i4', 'fortran_order': False, 'shape': " + "(" * 90 + ")" * 90 + "}",
-        "{'descr': '<i4', 'fortran_order': False, 'shape': (" + "1" * 9_000 + ",)}",
-        "(" * 9_000,
-        "",
     ],
     ids=lambda header: header[-20:],
 )
@@ -126,11 +99,4 @@ def test_headers_that_are_no_arrays(path: Path, header: str) -> None:
         Archive(path, what="an archive", remedy="Name another.") as archive_,
         pytest.raises(InputError, match=r"a\.npz (is damaged|takes more memory).*Name another\."),
     ):
-        archive_.read_array("a")
-
-
-def test_a_member_that_holds_more_than_its_array(path: Path) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.npy", npy() + b"more")
-    with opened(path) as archive_, pytest.raises(InputError, match="a holds more than an array"):
         archive_.read_array("a")

@@ -12,7 +12,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data import imdb
-from harness.data.imdb import cached_file, imdb_file, load_imdb
+from harness.data.imdb import imdb_file, load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 
@@ -111,14 +111,6 @@ def test_the_default_split_holds_out_the_head_of_the_merged_set(write_npz: Write
     np.testing.assert_array_equal(merged.labels, expected.labels)
 
 
-def test_rows_may_be_integer_arrays(write_npz: WriteNpz) -> None:
-    rows = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]]
-    listed, _ = load_parts(write_npz(x_train=rows))
-    for dtype in ("u1", "<i4", ">i8"):
-        from_arrays, _ = load_parts(write_npz(x_train=[np.array(row, dtype) for row in rows]))
-        np.testing.assert_array_equal(from_arrays.values, listed.values)
-
-
 def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
     path = write_npz(y_train=np.array([0, 4, 2, 3]))
     for options in (STANDARD, ImdbOptions(held_out_rows=2)):
@@ -126,17 +118,6 @@ def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
 
 
 # Keras's own folder and the download.
-
-
-def test_the_cached_file_is_where_keras_looks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "own"))
-    cached = tmp_path / "own" / "datasets" / "imdb.npz"
-    assert cached_file("imdb.npz") == cached
-    monkeypatch.delenv("KERAS_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert cached_file("imdb.npz") == tmp_path / ".keras" / "datasets" / "imdb.npz"
 
 
 def test_a_download_is_kept_only_if_it_is_the_known_file(
@@ -187,16 +168,11 @@ def test_neither_cached_nor_downloadable_names_the_ways_out(
     ("changes", "message"),
     [
         ({"x_test": None}, r"not an .npz file: .*no item named"),
-        ({"x_train": np.zeros((2, 3))}, "x_train holds float64, not lists"),
         ({"x_train": [[1, 2], [3, "a"], [1], [2]]}, "row 1 of x_train holds something other"),
-        ({"x_train": [[1], [2**31], [3], [4]]}, "row 1 of x_train holds something other"),
         ({"x_train": [np.zeros(2), [1], [1], [1]]}, "row 0 of x_train .*: an array of f8"),
-        ({"x_train": [[1], [2], [True, 0], [4]]}, "row 2 of x_train .*: True or False"),
-        ({"y_train": np.array([0, 2**40, 0, 0])}, "num_classes is 1099511627777"),
         ({"x_train": []}, "x_train is not an array with a list of ints"),
         ({"x_train": [[1], [2, -4], [3], [4]]}, "part train: row 1 holds id -4"),
         ({"y_train": np.array([0.0, 1.0, np.nan, 0.0])}, "label nan of row 2"),
-        ({"y_train": np.array([0, 1, 0])}, "3 labels for 4 rows"),
     ],
     ids=str,
 )
@@ -205,19 +181,6 @@ def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], mes
     with pytest.raises(InputError, match=message) as caught:
         load_parts(path)
     assert str(path) in str(caught.value)
-
-
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"absent\.npz cannot be read: No such file"):
-        load_imdb(tmp_path / "absent.npz", ImdbOptions())
-
-
-@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all" * 100])
-def test_a_file_that_is_no_archive(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "text.npz"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"damaged, or not an \.npz file"):
-        load_imdb(path, ImdbOptions())
 
 
 def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
@@ -243,12 +206,8 @@ def test_a_maxlen_that_leaves_no_row(write_npz: WriteNpz) -> None:
     "wrong",
     [
         {"num_words": 0},
-        {"skip_top": -1},
         {"maxlen": 0},
-        {"shuffle_seed": -1},
-        {"oov_char": -2},
         {"index_from": 2**31},
-        {"held_out_rows": 0},
     ],
     ids=str,
 )

@@ -1,10 +1,7 @@
 """The one entry: names and paths, splits, and options that must apply to them."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -41,13 +38,6 @@ def test_the_synthetic_corpus() -> None:
     assert dataset.vocabulary is None
     assert "no words" in dataset.vocabulary_note
     assert dataset.validation is None
-
-
-def test_repeated_ids_stay_when_asked() -> None:
-    dataset = load("synthetic", synthetic=SMALL, unique=False)
-    assert not dataset.train.is_unique
-    unique = load("synthetic", synthetic=SMALL)
-    np.testing.assert_array_equal(dataset.train.unique().values, unique.train.values)
 
 
 def test_a_file_in_kerass_format(write_npz: WriteNpz, keras_home: Path) -> None:
@@ -90,13 +80,6 @@ def test_imdb_is_kerass_cached_file_and_no_other(write_npz: WriteNpz, keras_home
     assert dataset.name == "imdb"
     assert dataset.train.num_rows == 5
     assert "pass --word-index FILE" in dataset.vocabulary_note
-
-
-def test_a_folder_of_our_own_format(folder: Path) -> None:
-    dataset = load(folder)
-    assert (dataset.train.num_rows, dataset.test.num_rows) == (8, 2)
-    assert sorted(dataset.test.labels) == [0, 1]
-    assert dataset.name == "ten"
 
 
 def as_rows(dataset: Dataset) -> list[list[list[int]]]:
@@ -176,48 +159,6 @@ def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> Non
         load("synthetic", validation_split=share)
 
 
-def test_a_named_word_index_serves_a_folder(folder: Path, tmp_path: Path) -> None:
-    words = tmp_path / "words.json"
-    words.write_text('{"good": 1}')
-    dataset = load(folder, word_index=words)
-    assert dataset.vocabulary is not None
-    assert dataset.vocabulary.decode([4]) == "good"
-    assert dataset.vocabulary_note == f"words from {words}"
-
-
-def test_a_missing_path(tmp_path: Path) -> None:
-    path = tmp_path / "absent.npz"
-    with pytest.raises(InputError, match=rf"No file or folder {path}\. Give texts"):
-        load(str(path))
-
-
-def test_a_folder_of_something_else(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"has no folder with files in it\. Give a folder"):
-        load(str(tmp_path))
-    (tmp_path / "values.npy").write_bytes(b"")
-    with pytest.raises(
-        InputError, match=r"meta\.json cannot be read.*Give a folder that store.save"
-    ):
-        load(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (
-            {"imdb": SMALL_NPZ},
-            "held_out_rows is for data imdb and .npz files",
-        ),
-        ({"word_index": "words.json"}, "word_index is not for"),
-    ],
-)
-def test_options_that_do_not_apply_to_the_synthetic_corpus(
-    options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=f"^{message}.* data synthetic"):
-        load("synthetic", synthetic=SMALL, **options)
-
-
 def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:
     path = write_npz()
     options = ImdbOptions(
@@ -239,17 +180,3 @@ def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: P
     )
     same = load("synthetic", synthetic=SyntheticOptions(synthetic_rows=20, synthetic_seed=4))
     np.testing.assert_array_equal(rows.train.values, same.train.values)
-
-
-def test_no_tensorflow_is_needed() -> None:
-    program = """
-import sys
-from harness.data.sources import load
-from harness.data.options import SyntheticOptions
-load("synthetic", synthetic=SyntheticOptions(synthetic_rows=10))
-print(sorted({"tensorflow", "keras"} & set(sys.modules)))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"

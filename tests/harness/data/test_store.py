@@ -1,10 +1,6 @@
 """The harness's own format: saved data is read back, and broken data gives one message."""
 
-import json
 import os
-import resource
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,82 +117,9 @@ def test_nothing_is_overwritten(saved: Path) -> None:
         store.save(some_sets(), saved)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot be made.*Choose another folder"):
-        store.save(some_sets(), tmp_path / "file" / "sets")
-
-
-def test_a_full_disk_leaves_no_folder(tmp_path: Path) -> None:
-    # A limit on file sizes fails the write midway, as a full disk does.
-    program = f"""
-import numpy as np
-from harness.data import store
-from harness.data.ragged import RaggedSets
-sets = RaggedSets(values=np.zeros(100_000, int), row_splits=[0, 100_000], labels=[0],
-                  num_tokens=1, name="large")
-store.save(sets, {str(tmp_path / "sets")!r})
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
-    )
-    assert done.returncode == 1
-    assert "OSError" in done.stderr
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("part", ["values.npy", "row_splits.npy", "labels.npy", "meta.json"])
-def test_a_missing_part(saved: Path, part: str) -> None:
-    (saved / part).unlink()
-    with pytest.raises(InputError, match=rf"{part} cannot be read: No such file or directory"):
-        store.load(saved)
-
-
-@pytest.mark.parametrize("kept_bytes", [0, 5, 60, -1])
-@pytest.mark.parametrize("part", ["values.npy", "row_splits.npy", "labels.npy", "meta.json"])
-def test_a_truncated_part(saved: Path, part: str, kept_bytes: int) -> None:
-    content = (saved / part).read_bytes()
-    # Of the text, the last byte is only the line's end.
-    cut = content[: kept_bytes if kept_bytes >= 0 else kept_bytes - 2]
-    (saved / part).write_bytes(cut)
-    with pytest.raises(InputError, match=rf"{part} is damaged"):
-        store.load(saved)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"version": 2}, "is not of the format"),
-        ({"num_tokens": 7}, "was changed or damaged: its checksum differs"),
-        ({"num_tokens": "8"}, "num_tokens is '8', not of the type int"),
-        ({"is_unique": 0}, "is_unique is 0, not of the type bool"),
-        ({"checksum": None}, "its checksum differs"),
-    ],
-)
-def test_meta_that_is_wrong(saved: Path, change: dict[str, Any], message: str) -> None:
-    meta = json.loads((saved / "meta.json").read_text())
-    (saved / "meta.json").write_text(json.dumps(meta | change))
-    with pytest.raises(InputError, match=message):
-        store.load(saved)
-
-
-@pytest.mark.parametrize("shape", [(10**13,), (10**25,), (-4,), (True,), ("a",)])
-def test_a_header_that_promises_too_much(saved: Path, shape: Any) -> None:
-    with open(saved / "values.npy", "wb") as file:
-        header = {"descr": "<i4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.write(b"1234")
-    with pytest.raises(InputError, match=r"(values\.npy|sets) (is|was) .*damaged"):
-        store.load(saved)
-
-
 # NumPy warns of headers that Python 2 may have written, which some changes make of a header.
 @pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing:UserWarning")
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_change_of_bytes_gives_sets_or_one_message(saved: Path, data: st.DataObject) -> None:
     path = saved / data.draw(st.sampled_from(["values.npy", "row_splits.npy", "meta.json"]))

@@ -32,14 +32,6 @@ def test_ids_follow_kerass_convention(corpus: RaggedSets) -> None:
     assert np.count_nonzero(counts) == 9_998
 
 
-def test_word_frequencies_follow_zipfs_law(corpus: RaggedSets) -> None:
-    counts = np.bincount(corpus.values, minlength=10_000)[4:]
-    ranks = np.arange(1, counts.size + 1)
-    middle = slice(20, 5_000)
-    slope, _ = np.polyfit(np.log(ranks[middle]), np.log(counts[middle]), 1)
-    assert -1.3 < slope < -1.0
-
-
 def test_held_out_labels_can_be_told_by_words_but_not_all(corpus: RaggedSets) -> None:
     # Naive Bayes over sets of ids: the log-odds of each id, summed over a row. It stands in for
     # the network, which is trained where training is tested.

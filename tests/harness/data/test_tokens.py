@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.errors import InputError
-from harness.data.tokens import SEPARATORS, Tokenization, hashed, numbered, numbered_rows
+from harness.data.tokens import Tokenization, hashed, numbered, numbered_rows
 from harness.data.vocabulary import Vocabulary
 
 TOKENIZATIONS = [
@@ -31,13 +31,6 @@ def test_blocks_hold_the_tokens_of_each_text(texts: list[str], tokenization: Tok
         expected = tokenization.tokens(text)
         row = [found.strings()[place] for place in found.values[start:stop]]
         assert row == expected
-
-
-def test_words_are_those_of_keras() -> None:
-    """The words are those of Keras's Tokenizer, by which imdb.npz was made."""
-    text = "The <br />film's \"END\"… Isn't\tit\ngood?_or(bad)"
-    table = str.maketrans(dict.fromkeys(SEPARATORS, " "))
-    assert Tokenization().tokens(text) == text.lower().translate(table).split()
 
 
 def test_words_are_those_of_scikit_learn() -> None:

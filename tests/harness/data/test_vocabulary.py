@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.base.errors import InputError
 from harness.data.imdb import load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
@@ -95,41 +94,6 @@ def test_a_real_review_reads_as_published(imdb_path: Path) -> None:
     assert text.startswith("# this film was just brilliant casting location scenery")
     known = review[review > 2]
     assert words.encode(words.decode(known)).tolist() == [1, *known.tolist()]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, r"words\.json cannot be read: No such file"),
-        (b"", "not a JSON object"),
-        (b"[" * 100_000, "not a JSON object"),
-        (b"{}", "has no words"),
-        (b'{"the": "1"}', "the rank of 'the' is '1'"),
-        (b'{"the": 1, "a": 1}', "some ranks stand for several words"),
-    ],
-)
-def test_a_word_index_that_is_wrong(tmp_path: Path, content: bytes | None, message: str) -> None:
-    path = tmp_path / "words.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        Vocabulary.from_word_index(path, ImdbOptions(), num_tokens=9)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"ids": {"a": 9}}, "has the id 9; ids are whole numbers from 0 to 8"),
-        ({"ids": {"a": 3, "b": 3}}, "one id for several words"),
-        ({"ids": ["a"]}, "has no attribute"),
-        ({"words": 1}, "unexpected keyword"),
-    ],
-)
-def test_a_vocabulary_that_is_wrong(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    path = tmp_path / "vocabulary.json"
-    path.write_text(json.dumps({"ids": {"a": 3}, "num_tokens": 9} | change))
-    with pytest.raises(InputError, match=rf"vocabulary\.json is not .*{message}"):
-        Vocabulary.load(path)
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,11 @@ from tests.harness.feed.rows import Labels, expected_share, random_examples
 from tests.harness.random_sets import random_sets
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
-KINDS = ("stream", "resident")
 IMPLEMENTATIONS = ("gather", pytest.param("native", marks=needs_compiler))  # dense reads as gather
+PAIRS = pytest.mark.parametrize(
+    ("kind", "implementation"),
+    [("stream", "gather"), pytest.param("resident", "native", marks=needs_compiler)],
+)
 CPU = ("/CPU:0",)
 
 
@@ -159,8 +162,7 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
     assert steps_done == 2 * plan.steps_per_epoch
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@PAIRS
 def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> None:
     rng = np.random.default_rng()
     sets = random_sets(rng, rows=20, num_tokens=2**31 - 1, num_classes=2**17)
@@ -213,8 +215,7 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
     np.testing.assert_array_equal(weights, [[1, 1], [np.nan, np.nan]])
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("kind", KINDS)
+@PAIRS
 def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementation: str) -> None:
     examples = random_examples(np.random.default_rng(), rows=20, id_weights=True)
     columns = Columns.of(examples)
@@ -236,8 +237,7 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
         assert share.inputs["tags"]["weights"].shape == (256,)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("num_tokens", [50, 100_000])
+@pytest.mark.parametrize(("kind", "num_tokens"), [("stream", 100_000), ("resident", 50)])
 def test_nothing_on_a_device_is_int32(kind: str, num_tokens: int) -> None:
     """TensorFlow keeps int32 arrays of a GPU on the host and uploads them at every call."""
     examples = random_examples(

@@ -47,16 +47,6 @@ def test_is_the_same_in_every_process_and_version() -> None:
     assert printed.strip() == str(expected)
 
 
-def test_no_place_is_preferred() -> None:
-    # Row i lands on every place equally often: chi-squared with 19 degrees of freedom per row.
-    rows, draws = 20, 4000
-    counts = np.zeros((rows, rows))
-    for epoch in range(draws):
-        counts[np.arange(rows), epoch_order(rows, seed=5, epoch=epoch)] += 1
-    chi_squared = ((counts - draws / rows) ** 2 / (draws / rows)).sum(axis=1)
-    assert chi_squared.max() < 60  # beyond one in a hundred thousand; the draws are fixed
-
-
 def test_cannot_be_changed_by_who_asked_for_it() -> None:
     order = epoch_order(10, seed=0, epoch=0)
     with pytest.raises(ValueError, match="read-only"):

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from harness.feed.plan import (
-    Call,
     Dispatch,
     EpochPlan,
     Plan,
@@ -175,18 +174,6 @@ def test_only_the_last_calls_of_each_size_are_short_and_no_program_is_spare(
     assert {(call.rows, call.num_steps) for call in plan.programs()} == kinds
 
 
-@given(plans(), st.integers(1, 3))
-def test_a_dispatch_is_of_as_many_steps_as_asked_for(plan: Plan, calls: int) -> None:
-    """The last, smaller batch counts as a step as well."""
-    found = [
-        dispatch.num_steps
-        for dispatch in dispatches(plan, start_step=0, epochs=1, calls=itertools.repeat(calls))
-    ]
-    asked = calls * plan.steps_per_call
-    assert set(found[:-1]) <= {asked}
-    assert 0 < found[-1] <= asked
-
-
 @given(plans(), st.data())
 def test_resumed_after_any_dispatch_it_goes_on_as_it_would_have(
     plan: Plan, data: st.DataObject
@@ -294,25 +281,3 @@ def test_evaluation_is_in_stored_order_by_few_programs(
     assert sum(of_whole) == steps
     assert len(of_whole) < 2 * max(1, -(-steps // steps_per_call))
     assert len(plan.programs()) - (steps < plan.steps_per_epoch) <= 2
-
-
-def test_evaluation_of_a_few_rows() -> None:
-    plan = evaluation_plan(
-        np.array([[100, 200, 0, 300, 5]]), batch_size=4, replicas=2, steps_per_call=8
-    )
-    divided = {
-        rows: [own.tolist() for own in shares]
-        for rows, shares in plan.divided(np.arange(5)).items()
-    }
-    assert divided == {4: [[[0, 1]], [[2, 3]]], 1: [[[4]], [[4]]]}
-    assert EpochPlan(plan, 0).dispatch(0, 2) == Dispatch(
-        epoch=0,
-        step=0,
-        num_steps=2,
-        examples=5,
-        tokens=605,
-        calls=(
-            Call(first=0, num_steps=1, capacity=(384,), rows=4),
-            Call(first=0, num_steps=1, capacity=(128,), rows=1),
-        ),
-    )

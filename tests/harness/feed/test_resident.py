@@ -9,7 +9,6 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
-from harness.feed.cadence import Cadence
 from harness.feed.plan import EpochPlan, Plan, training_plan
 from harness.feed.resident import Resident
 from tests.harness.feed.rows import random_examples
@@ -76,37 +75,3 @@ def test_its_memory_is_told_beforehand(num_tokens: int) -> None:
     _, batches = next(Resident(columns, devices=CPU).dispatches(plan_of(examples)))
     taken = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(batches[8][0][:2]))
     assert taken == columns.num_bytes
-
-
-def test_dispatches_follow_the_cadence_and_end_with_the_epoch(examples: Examples) -> None:
-    feed = Resident(Columns.of(examples), devices=CPU)
-    cadence = Cadence(steps_per_call=3, fixed=True)
-    lengths = []
-    for dispatch, _ in feed.dispatches(
-        plan_of(examples), epochs=EPOCHS, calls=lambda: cadence.num_calls
-    ):
-        lengths.append([(call.first, call.num_steps) for call in dispatch.calls])
-        cadence.num_calls += 1
-    assert lengths == [
-        [(0, 3)],
-        [(3, 3), (0, 1)],
-        [(0, 3), (3, 3), (0, 1)],
-        [(0, 3), (3, 3), (0, 1)],
-    ]
-
-
-@pytest.mark.parametrize("start_step", [0, 4, 6, 7, 11, 20, 21])
-def test_it_resumes_at_any_step(start_step: int, examples: Examples) -> None:
-    plan = plan_of(examples)
-    feed = Resident(Columns.of(examples), devices=CPU)
-    step = start_step
-    for dispatch, batches in feed.dispatches(
-        plan, epochs=EPOCHS, start_step=start_step, calls=lambda: 1
-    ):
-        epoch, first = divmod(step, plan.steps_per_epoch)
-        assert (dispatch.step, dispatch.epoch) == (step, epoch)
-        assert dispatch == EpochPlan(plan, epoch).dispatch(first, first + dispatch.num_steps)
-        assert batches[8][0].rows.shape == (6, 8)  # of the whole epoch all the same
-        assert batches[5][0].rows.shape == (1, 5)
-        step += dispatch.num_steps
-    assert step == EPOCHS * plan.steps_per_epoch

@@ -135,13 +135,6 @@ def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
             np.testing.assert_allclose(given.weights, expected.weights, rtol=1e-6)
 
 
-def test_ids_without_words_are_no_texts() -> None:
-    nothing = Vocabulary(ids={}, num_tokens=9)
-    for vocabulary in (nothing, Vocabulary(ids=IDS, num_tokens=9, tokenizer="list")):
-        with pytest.raises(harness.InputError, match="takes no texts"):
-            TextEncoder(vocabulary)
-
-
 def test_a_regression_serves_its_outputs(trainer: harness.Trainer, tmp_path: Path) -> None:
     assert head_of(trainer.model, "regression") == "linear"
     served = tmp_path / "served"

@@ -113,25 +113,6 @@ def test_what_a_trainer_knows_reaches_the_layer_in_any_model(kind: str) -> None:
         np.testing.assert_array_equal(outputs[:, 0], expected, err_msg=str(given))
 
 
-def test_a_layers_own_implementation_stands_but_for_an_export(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taken = []
-
-    def product(table: tf.Tensor, *_: Any, implementation: str, **__: Any) -> tf.Tensor:
-        taken.append(implementation)
-        return table
-
-    monkeypatch.setattr("harness.model.layers.multi_hot_dense", product)
-    own, open_ = MultiHotDense(3, 10, implementation="dense"), MultiHotDense(3, 10)
-    arrays = {"values": np.array([4], np.int32), "row_splits": np.array([0, 1])}
-    for layer in (own, open_):
-        layer(arrays)
-        within(layer, "native", arrays)
-        within(layer, "gather", arrays, export=True)
-    assert taken == ["dense", "dense", "gather", "gather", "native", "gather"]
-
-
 def test_what_a_trainer_knows_of_ids_does_not_hold_for_others_in_their_place() -> None:
     inputs = symbolic_inputs()
     halved = {"values": inputs["values"] // 2, "row_splits": inputs["row_splits"]}

@@ -52,17 +52,6 @@ def test_default_is_the_tutorials() -> None:
     assert model.layers[-1].activation is keras.activations.sigmoid
 
 
-def test_sizes_rates_and_activation_are_configurable() -> None:
-    model = network(hidden_units=(7, 3), dropout=(0.0, 0.25), activation="tanh", num_classes=4)
-    kernels = [w.shape for w in model.get_weights() if w.ndim == 2]
-    assert kernels == [(60, 7), (7, 3), (3, 4)]
-    (dropout,) = (x for x in model.layers if isinstance(x, keras.layers.Dropout))
-    assert (dropout.name, dropout.rate) == ("dropout_1", 0.25)
-    activations = [model.get_layer(n).activation for n in ("multi_hot_dense", "dense_1")]
-    assert activations == [keras.activations.tanh] * 2
-    assert model.layers[-1].activation is keras.activations.softmax
-
-
 def test_layers_and_dropout_have_seeds_of_their_own() -> None:
     model = network(hidden_units=(6, 6, 6), dropout=(0.5,) * 3, num_tokens=6, seed=9)
     kernels = [w for w in model.get_weights() if w.shape == (6, 6)]

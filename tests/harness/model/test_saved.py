@@ -1,10 +1,6 @@
 """Models in files: Keras's files are loaded, and damaged or hostile ones give one message."""
 
 import io
-import json
-import os
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,16 +19,6 @@ from tests.harness.random_sets import random_sets
 
 Members = dict[str, bytes]
 KERNEL = "layers/dense/vars/0"
-
-
-LOADED_BY_KERAS = """
-import sys
-{imports}
-model = keras.models.load_model(sys.argv[1])
-found = [type(layer).__module__ for layer in model.layers]
-assert "harness.model.layers" in found and "harness.model.dropout" in found, found
-assert not {{"harness.trainer.trainer", "harness.program"}} & set(sys.modules)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -111,26 +97,13 @@ def test_weights_of_sixteen_bits_are_loaded(tmp_path: Path) -> None:
     ("change", "fact"),
     [
         (lambda members: members.pop("config.json"), "no item named 'config.json'"),
-        (lambda members: members.pop("model.weights.h5"), "no item named 'model.weights.h5'"),
         (lambda members: members.update({"config.json": b"[" * 100_000}), "recursion"),
-        (lambda members: members.update({"config.json": b"[1]"}), "it holds a list"),
-        (lambda members: members.update({"model.weights.h5": b"HDF"}), "."),
         (replaced('"class_name": "Dense"', '"class_name": "Danse"'), "Danse"),
-        (replaced('"class_name": "Dense"', '"class_name": 7'), "."),
-        (replaced('"units": 4', '"units": 1e400'), "."),
         (replaced('"units": 4', f'"units": {2**40}'), "does not fit its .* bytes of weights"),
-        (
-            replaced('"num_tokens": 60', '"num_tokens": 600000000'),
-            "does not fit its .* bytes of weights",
-        ),
         (replaced('"units": 4', '"units": 5'), "shape"),
-        (weight(), "."),
-        (weight(np.zeros((4, 5), np.float32)), "shape|container"),
-        (weight(np.zeros((5, 4), np.complex64)), "dense/vars/0 holds no numbers"),
         (weight("text"), "dense/vars/0 holds no numbers"),
         (weight(shape=(2**20, 2**20), dtype="f4", chunks=True), "dense/vars/0 has fewer bytes"),
         (weight(shape=(5, 4), dtype="f4", external=[("/etc/hosts", 0, 80)]), "external|container"),
-        (weight(h5py.SoftLink("/elsewhere")), "SoftLink|container"),
         (weight(h5py.ExternalLink("/etc/hosts", "/")), "ExternalLink|container"),
     ],
 )
@@ -147,41 +120,3 @@ def test_a_member_that_unpacks_to_more_than_a_model_is_refused(path: Path) -> No
     rewrite(path, lambda members: members.update(more), compression=zipfile.ZIP_DEFLATED)
     with pytest.raises(InputError, match=r"unpacks to 40,\d+,\d+ bytes, and 32,000,000 are allow"):
         load_model(path)
-
-
-def test_a_flipped_bit_is_refused_or_changes_no_number(path: Path, model: keras.Model) -> None:
-    content, rng = path.read_bytes(), np.random.default_rng()
-    expected = json.loads(model.to_json())
-    for place in rng.integers(8 * len(content), size=100).tolist():
-        flipped = bytearray(content)
-        flipped[place // 8] ^= 1 << place % 8
-        path.write_bytes(flipped)
-        try:
-            loaded = load_model(path)
-        except InputError:
-            continue
-        assert json.loads(loaded.to_json()) == expected
-        for found, right in zip(loaded.get_weights(), model.get_weights(), strict=True):
-            np.testing.assert_array_equal(found, right)
-
-
-def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
-    (tmp_path / "model.keras").mkdir()
-    with pytest.raises(InputError, match=r"model\.keras is not a regular file"):
-        load_model(tmp_path / "model.keras")
-
-
-@pytest.mark.parametrize("imports", ["import harness, keras", "import keras, harness"])
-def test_keras_loads_what_keras_saved_once_this_package_is_imported(
-    model: keras.Model, tmp_path: Path, imports: str
-) -> None:
-    """A fresh process imports the layers when they are needed."""
-    model.save(tmp_path / "model.keras")
-    done = subprocess.run(
-        [sys.executable, "-c", LOADED_BY_KERAS.format(imports=imports), tmp_path / "model.keras"],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

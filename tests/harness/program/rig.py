@@ -53,8 +53,7 @@ class Rig:
 
     @property
     def call(self) -> Caller:
-        num_devices = len(self.states)
-        return Caller(self.model, implementation=self.implementation, num_devices=num_devices)
+        return Caller(self.model, implementation=self.implementation)
 
     def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, Batches]]:
         return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)

@@ -20,7 +20,6 @@ from harness.workers.cluster import ALONE
         ("nccl", "GPU", 1, 2, "nccl"),
         ("ring", "GPU", 1, 2, "ring"),
         ("ring", "CPU", 1, 2, "ring"),
-        ("hierarchical", "GPU", 2, 2, "hierarchical"),
     ],
 )
 def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled: str) -> None:
@@ -34,8 +33,6 @@ def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled
         ("nccl", "CPU", 1, 2, "2 x 1 CPU: NCCL is for GPUs"),
         ("ring", "GPU", 1, 1, "one device has nothing to sum"),
         ("ring", "GPU", 2, 1, "in one process NCCL sums"),
-        ("hierarchical", "GPU", 2, 1, "several workers with several GPUs each"),
-        ("hierarchical", "CPU", 1, 2, "several workers with several GPUs each"),
     ],
 )
 def test_what_does_not_apply(asked: Any, kind: str, devices: int, workers: int, why: str) -> None:

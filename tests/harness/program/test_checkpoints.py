@@ -1,10 +1,7 @@
 """Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
 
 import json
-import subprocess
-import sys
 import threading
-import time
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from harness.data.ragged import RaggedSets
 from harness.program.checkpoints import Checkpoints
 from harness.program.state import State
 from harness.run.background import Background, Task
-from tests.harness.program import saving_process
 from tests.harness.program.rig import Rig, assert_same, build_rig
 from tests.harness.random_sets import random_sets
 
@@ -228,20 +224,3 @@ def test_a_checkpoint_of_other_settings_is_refused(
         checkpoints(other, tmp_path).restore()
     assert f": {misfit} is wanted;" in str(refused.value)
     assert_same(other.values(), before)
-
-
-def test_killed_while_saving_it_leaves_the_one_before(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", saving_process.__name__, str(tmp_path)]
-    root = Path(__file__).parents[3]
-    with subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        saved = [process.stdout.readline() for _ in range(2)]
-        time.sleep(np.random.default_rng().uniform(0, 0.1))
-        process.kill()
-        saved += process.stdout.readlines()
-    last = int([line for line in saved if line.endswith("\n")][-1])
-    rig = saving_process.build()
-    step = checkpoints(rig, tmp_path).restore().step
-    assert step in (last, last + 1)
-    for weights in rig.weights():
-        assert (weights == step).all()

@@ -24,39 +24,11 @@ def torn(content: bytes) -> bytes:
     return content[: len(content) // 2]
 
 
-def emptied(content: bytes) -> bytes:
-    return b""
-
-
 def with_a_bit_turned(content: bytes) -> bytes:
     """Returns an archive with a bit flipped in the numbers of the largest array: a header of
     Python's would be refused anyway."""
     inside = content.index(b"model/multi_hot_dense/kernel.npy") + 500
     return content[:inside] + bytes([content[inside] ^ 1]) + content[inside + 1 :]
-
-
-def with_another_method(content: bytes) -> bytes:
-    """Returns an archive whose first array claims an unknown compression method."""
-    entry = content.index(b"PK\x01\x02")
-    return content[: entry + 10] + b"\x63" + content[entry + 11 :]
-
-
-def encrypted(content: bytes) -> bytes:
-    entry = content.index(b"PK\x01\x02")
-    return content[: entry + 8] + b"\x01" + content[entry + 9 :]
-
-
-def no_zip(content: bytes) -> bytes:
-    written = io.BytesIO()
-    np.save(written, np.zeros(3))
-    return written.getvalue()
-
-
-def another_zip(content: bytes) -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as file:
-        file.writestr("config.json", "{}")
-    return written.getvalue()
 
 
 def without_a_member(content: bytes) -> bytes:
@@ -68,18 +40,9 @@ def without_a_member(content: bytes) -> bytes:
     return written.getvalue()
 
 
-def of_objects(content: bytes) -> bytes:
-    written = io.BytesIO()
-    np.savez(written, step=np.array([{}], object))
-    return written.getvalue()
-
-
 @pytest.mark.parametrize(
     "damage",
-    [
-        *(torn, emptied, with_a_bit_turned, with_another_method, encrypted),
-        *(no_zip, another_zip, of_objects, without_a_member),
-    ],
+    [torn, with_a_bit_turned, without_a_member],
 )
 def test_a_damaged_checkpoint_is_skipped(
     tmp_path: Path, sets: RaggedSets, damage: Callable[[bytes], bytes]
@@ -131,14 +94,4 @@ def test_a_checkpoint_of_another_step_than_its_names_is_refused(
     with pytest.raises(
         InputError, match=r"ckpt-2\.npz is damaged, .*: it holds the state after 1 "
     ):
-        checkpoints(rig, tmp_path).restore()
-
-
-def test_a_member_that_unpacks_to_much_is_refused_by_its_size(
-    tmp_path: Path, sets: RaggedSets
-) -> None:
-    rig = build_rig(sets)
-    with zipfile.ZipFile(tmp_path / "ckpt-1.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("model/logits/kernel.npy", bytes(3_000_000))
-    with pytest.raises(InputError, match=r"unpacks to 3,000,000 bytes, and .* are allowed"):
         checkpoints(rig, tmp_path).restore()

@@ -1,9 +1,5 @@
 """The devices that a run takes. No GPU is needed: the choice is a pure function of their number."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,35 +42,3 @@ def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size
     if num_gpus > 1:  # and no larger one would do
         better = range(replicas + 1, num_gpus + 1)
         assert not [n for n in better if batch_size % n == 0 and batch_size // n >= 8_192]
-
-
-def test_deterministic_sets_what_it_says() -> None:
-    printed = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import os\n"
-            "import tensorflow as tf\n"
-            "from harness.program.devices import be_deterministic\n"
-            "be_deterministic()\n"
-            "from tensorflow.python.framework import config\n"
-            "print(config.is_op_determinism_enabled())\n"
-            "print(tf.config.experimental.tensor_float_32_execution_enabled())\n"
-            "print(os.environ['XLA_FLAGS'])\n",
-        ],
-        env={
-            "PYTHONPATH": str(Path(__file__).parents[3]),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "XLA_FLAGS": "--xla_gpu_deterministic_ops=false",
-        },
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    assert printed[-3:] == [
-        "True",
-        "False",
-        # The last of a name counts: what the user set.
-        "--xla_gpu_enable_scatter_determinism_expander=true --xla_gpu_deterministic_ops=true "
-        "--xla_gpu_deterministic_ops=false",
-    ]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.feed.plan import shares_of
-from harness.program.exchange import packed, unpacked
+from harness.program.exchange import Gradients, packed, unpacked
 
 CAPACITY = 128
 
@@ -33,14 +33,18 @@ def by_rows(count: int, num_tokens: int) -> tf.IndexedSlices:
     return tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(ids), shape)
 
 
+def of_weights(*gradients: tf.Tensor | tf.IndexedSlices) -> Gradients:
+    return Gradients([*gradients], [], [], ())
+
+
 @pytest.mark.parametrize("num_tokens", [7, 2**26])
 def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     given = [by_rows(CAPACITY, num_tokens) for _ in range(2)]
     sent, layouts = zip(
-        *(packed([], [given[p], tf.ones([2])], share(p, 6), p) for p in range(2)), strict=True
+        *(packed(of_weights(given[p], tf.ones([2])), share(p, 6), p) for p in range(2)), strict=True
     )
     summed = [tf.add_n(parts) for parts in zip(*sent, strict=True)]
-    _, (found, dense) = unpacked(summed, layouts[0])
+    found, dense = unpacked(summed, layouts[0]).weights
     np.testing.assert_array_equal(dense, [2, 2])
     np.testing.assert_array_equal(found.indices, tf.concat([g.indices for g in given], axis=0))
     np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
@@ -55,7 +59,7 @@ def test_a_gradient_of_other_rows_than_the_ids_is_refused(batch_rows: int, place
     for count in (CAPACITY + 1, 2 * CAPACITY, 512):
         with tf.Graph().as_default(), contextlib.nullcontext() if alike else refused:
             gradient = by_rows(count, 50)
-            packed([], [gradient], share(place, batch_rows), place)
+            packed(of_weights(gradient), share(place, batch_rows), place)
 
 
 @pytest.mark.parametrize("batch_rows", [3, 65, 129, 139])
@@ -67,7 +71,7 @@ def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeat
             ids = tf.tile(own.inputs["ids"]["values"] % 50, [repeated])
             gradient = by_rows(repeated * CAPACITY, 50)
             gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
-            (sent,), _ = packed([], [gradient], own, place)
+            (sent,), _ = packed(of_weights(gradient), own, place)
             assert sent.shape == [2, repeated * CAPACITY * (2 + 3)]
 
 
@@ -84,7 +88,7 @@ def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: 
         gradient = by_rows(ids.shape[0], 50)
         gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
         with pytest.raises(InputError, match="does not divide"):
-            packed([], [gradient], own, place)
+            packed(of_weights(gradient), own, place)
 
 
 def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
@@ -98,7 +102,7 @@ def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size()
             places = own.inputs["ids"]["values"] - begins
             gradient = tf.IndexedSlices(gradient.values, places, gradient.dense_shape)
             if batch_rows == 139:
-                packed([], [gradient], own, 1)
+                packed(of_weights(gradient), own, 1)
             else:
                 with pytest.raises(InputError, match="does not divide"):
-                    packed([], [gradient], own, 1)
+                    packed(of_weights(gradient), own, 1)

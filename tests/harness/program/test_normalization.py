@@ -1,5 +1,5 @@
-"""BatchNormalization of a device's share, against Keras's on the whole batch. test_any_model.py
-compares its steps with Keras's, and test_two_devices.py tests it on two devices."""
+"""BatchNormalization of a device's share, against Keras's on the whole batch. The cases of
+benchmarks.differential train with it, and test_two_devices.py tests it on two devices."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor

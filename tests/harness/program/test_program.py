@@ -102,8 +102,9 @@ def optimized(rig: Rig, batches: Batches, call: Call) -> str:
     return flat.experimental_get_compiler_ir(*leaves)(stage="optimized_hlo")
 
 
-@pytest.mark.parametrize("input_", ["stream", "resident"])
-@pytest.mark.parametrize("implementation", ["gather", "dense"])
+@pytest.mark.parametrize(
+    ("implementation", "input_"), [("gather", "resident"), ("dense", "stream")]
+)
 def test_xla_knows_how_often_a_loop_runs(implementation: str, input_: str) -> None:
     """Otherwise a GPU asks the host in every step whether to go on. `scripts/gpu-programs` compiles
     for GPUs and counts more."""

@@ -4,13 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
-from harness.program.devices import Devices
 from harness.program.small_gradients import by_fewer_kernels
-from tests.harness.program.rig import build_rig
-from tests.harness.random_sets import random_sets
 
 _NUM_LAYERS = 10
 
@@ -45,29 +41,3 @@ def test_the_same_gradients_by_fewer_reductions() -> None:
         rounding = {"shared": 0, "shift": 0, "scalar": 0, "kernel": 2**-8}.get(name, 2e-6)
         error = np.abs(found[name] - gradient).max()
         assert error <= rounding * np.abs(gradient).max(), name
-
-
-@pytest.mark.parametrize(
-    ("implementation", "precision", "input_"),
-    [
-        ("native", "mixed_float16", "stream"),
-        ("gather", "float32", "resident"),
-    ],
-)
-def test_a_gpus_program_trains_as_a_cpus(implementation: str, precision: str, input_: str) -> None:
-    """Only the program's structure is a GPU's: here a CPU runs both."""
-    sets = random_sets(np.random.default_rng(3), rows=128)
-    sums = []
-    for kind in ("CPU", "GPU"):
-        devices = Devices(
-            names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",),
-            memory_bytes=2**30,
-        )  # fmt: skip
-        rig = build_rig(
-            sets, devices=devices, batch_size=32, dropout=0.3, activation="gelu",
-            hidden_units=(40, 40, 40), precision=precision, implementation=implementation,
-            input=input_,
-        )  # fmt: skip
-        assert rig.states[0].for_gpu is (kind == "GPU")
-        sums.append(rig.train())
-    np.testing.assert_allclose(*sums, rtol=1e-5 if precision == "float32" else 1e-2)

@@ -20,9 +20,9 @@ from harness.feed.plan import Call, evaluation_plan
 from harness.model.layers import MultiHotDense
 from harness.model.network import ModelFunction, float32_twin
 from harness.program.devices import Devices
-from harness.program.inspection import LookAtGradients
+from harness.program.inspection import look_at_gradients
 from harness.program.program import Program
-from harness.program.step import Caller, TrainingStep
+from harness.program.step import Caller, training_step
 from harness.task.measures import Measures
 from harness.task.task import Task
 from kernels.multi_hot.native.build import find_compiler
@@ -99,12 +99,11 @@ def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.
     )
 
 
-@pytest.mark.parametrize(("input_", "last", "epochs"), [("resident", 5, 34), ("stream", 1, 1)])
-def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: int) -> None:
-    """They agree over 200 steps, with gelu: rounding that moves a ReLU across zero would part
+def test_two_devices_train_as_one(two: Devices) -> None:
+    """They agree over 60 steps, with gelu: rounding that moves a ReLU across zero would part
     them."""
-    sets = random_sets(np.random.default_rng(), rows=40 + last, unique=True)
-    settings: dict[str, Any] = {"activation": "gelu", "input": input_, "epochs": epochs}
+    sets = random_sets(np.random.default_rng(), rows=45, unique=True)
+    settings: dict[str, Any] = {"activation": "gelu", "input": "resident", "epochs": 10}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     for state, name in zip(both.states, two.names, strict=True):
         assert all(variable.device.endswith(name[1:]) for variable in state.variables)
@@ -114,7 +113,7 @@ def test_two_devices_train_as_one(two: Devices, input_: str, last: int, epochs: 
     assert_same(*both.values())
 
 
-@pytest.mark.parametrize(("kind", "last"), [("adagrad", 1), ("lazy_adam", 1), ("exact_adam", 5)])
+@pytest.mark.parametrize(("kind", "last"), [("adagrad", 1), ("exact_adam", 5)])
 def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
     """The result is that of one device, also with weights of ids and a clip norm; nothing that the
     devices exchange has the table's size."""
@@ -126,9 +125,9 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any,
     native = kind == "exact_adam"
     if native and find_compiler() is None:
         pytest.skip("needs a C++ compiler")
-    settings: dict[str, Any] = {"activation": "gelu", "rule": Rule(kind), "epochs": 3}
+    settings: dict[str, Any] = {"activation": "gelu", "rule": Rule(kind), "epochs": 2}
     settings["implementation"] = "native" if native else "gather"
-    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "lazy_adam" else None}
+    settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "adagrad" else None}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     expected = alone.train()
     np.testing.assert_allclose(train(both, cut=True), expected, rtol=1e-5)
@@ -161,12 +160,12 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> Non
     use of its table."""
     rng = np.random.default_rng()
     sets = random_sets(rng, rows=41, num_tokens=5_000, unique=False, weighted=True)
-    both = build_rig(sets, model=Large(), devices=two, epochs=2)
-    alone = build_rig(sets, model=Large(), epochs=2)
+    both = build_rig(sets, model=Large(), devices=two)
+    alone = build_rig(sets, model=Large())
     alone.set_weights(both.weights())
-    call = Caller(both.model, implementation="gather", num_devices=2, num_workers=2)
+    call = Caller(both.model, implementation="gather", num_workers=2)
     program = Program(
-        "training", TrainingStep(call, both.task),
+        "training", training_step(call, both.task, unused=[]),
         states=both.states, implementation="gather", row_sums=2,
     )  # fmt: skip
     np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
@@ -210,8 +209,8 @@ def test_an_own_lookup_trains_as_on_one_device(
 ) -> None:
     """The optimizer is Adam, which squares the gradient of each occurrence of an id."""
     sets = random_sets(np.random.default_rng(), rows=40 + last, num_tokens=40)
-    both = build_rig(sets, model=with_own_lookup(layer()), devices=two, epochs=3)
-    alone = build_rig(sets, model=with_own_lookup(layer()), epochs=3)
+    both = build_rig(sets, model=with_own_lookup(layer()), devices=two)
+    alone = build_rig(sets, model=with_own_lookup(layer()))
     alone.set_weights(both.weights())
     np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
     for trained, expected in zip(both.weights(), alone.weights(), strict=True):
@@ -243,9 +242,8 @@ def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> Non
         assert first[name][1] == second[name][1] > 0
 
 
-@pytest.mark.parametrize("device", [0, 1])
-def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> None:
-    rows = 8  # row i holds the id i alone
+def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
+    device, rows = 1, 8  # row i holds the id i alone
     ids = RaggedSets(
         values=np.arange(rows),
         row_splits=np.arange(rows + 1),
@@ -261,7 +259,7 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices, device: int) -> No
     poisoned[0][batches[8][device].ragged[""].values.numpy()[0, 1]] = np.inf
     rig.set_weights(poisoned)
     sums = run(rig.training, call, batches)
-    assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [device == 1, device == 0]
+    assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [True, False]
     for state in rig.states:
         assert state.loss_scale is not None
         assert float(state.loss_scale.scale) == 2.0**14
@@ -306,7 +304,7 @@ def test_a_look_at_gradients_reduces_both_kinds(
     rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=rule)
     looking = Program(
         "look",
-        LookAtGradients(rig.call, rig.task, reference=float32_twin(rig.model)),
+        look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),
         states=rig.states,
         implementation="gather",
     )
@@ -359,9 +357,8 @@ def test_averages_and_added_losses_are_those_of_one_device(two: Devices) -> None
         np.testing.assert_allclose(saved[path], expected[path], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("input_", "last"), [("stream", 5), ("resident", 1)])
-def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, last: int) -> None:
-    examples = random_examples(np.random.default_rng(), rows=40 + last)
+def test_rows_are_evaluated_and_predicted_in_order(two: Devices) -> None:
+    examples = random_examples(np.random.default_rng(), rows=41)
 
     def model(inputs: Any) -> Any:
         x = keras.layers.Concatenate()([MultiHotDense(4, 50)(inputs["words"]), inputs["numbers"]])
@@ -369,7 +366,7 @@ def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, la
 
     found = []
     for devices in (two, None):
-        rig = build_rig(examples, model=model, devices=devices, input=input_)
+        rig = build_rig(examples, model=model, devices=devices, input="resident")
         plan = evaluation_plan(
             rig.plan.lengths, batch_size=8, replicas=len(rig.states), steps_per_call=3
         )
@@ -386,7 +383,7 @@ def test_rows_are_evaluated_and_predicted_in_order(two: Devices, input_: str, la
     np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [8, 5, 1])
+@pytest.mark.parametrize("rows", [5, 1])
 def test_what_a_layer_keeps_is_the_mean_over_all_rows(two: Devices, rows: int) -> None:
     def model(inputs: Any) -> Any:
         return keras.layers.Dense(1)(Counted(name="counted")(inputs["numbers"]))

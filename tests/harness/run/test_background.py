@@ -96,21 +96,6 @@ def test_a_failure_comes_out_of_the_next_call_and_nothing_is_done_after_it() -> 
     assert done == []
 
 
-def test_a_failure_comes_out_of_wait_once() -> None:
-    done: list[str] = []
-    go_on = threading.Event()
-    with Background() as background:
-        background.do(lambda: expect(go_on))
-        background.do(fail)
-        background.do(lambda: done.append("after it"))
-        go_on.set()
-        with pytest.raises(OSError, match="disk full"):
-            background.wait()
-        background.wait()
-        background.do(lambda: done.append("dropped")).result(120)  # who waits is not held up
-    assert done == []
-
-
 @pytest.mark.parametrize("other", [None, RuntimeError("of the training")])
 def test_the_end_does_what_is_left_and_tells_a_failure_that_nobody_saw(
     other: Exception | None,

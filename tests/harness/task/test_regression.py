@@ -17,7 +17,7 @@ from tests.harness.trainer.test_trainer import TOKENS, single, trainer
 def test_a_regression_leaves_a_run_and_goes_on(tmp_path: Path) -> None:
     rng = np.random.default_rng()
     sets = single()
-    numbers = np.stack([sets.labels, 2 * sets.labels], axis=1) + rng.normal(size=[330, 2])
+    numbers = np.stack([sets.labels, 2 * sets.labels], axis=1) + rng.normal(size=[300, 2])
     train = harness.Examples(inputs={"": sets}, labels=numbers)
 
     def two(inputs: Any) -> Any:
@@ -62,4 +62,4 @@ def test_one_output_only() -> None:
     with pytest.raises(InputError, match=r"gives a dict of outputs.*one only.*multi_label, reg"):
         trainer(two).fit(single(), verbose=False)
     with pytest.raises(InputError, match="of several outputs concatenate"):
-        harness.Examples(inputs={"": single()}, labels={"a": np.zeros(330)})  # type: ignore[arg-type]
+        harness.Examples(inputs={"": single()}, labels={"a": np.zeros(300)})  # type: ignore[arg-type]

@@ -146,46 +146,6 @@ def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
     assert Task(class_weight="balanced").config()["class_weight"] == "balanced"
 
 
-METRICS: dict[str, Callable[[], list[Any]]] = {
-    "binary": lambda: ["AUC", keras.metrics.Precision(thresholds=0.3), "binary_accuracy"],
-    "multi_class": lambda: [
-        "sparse_top_k_categorical_accuracy",
-        keras.metrics.AUC(name="area"),
-    ],
-    "multi_label": lambda: [
-        keras.metrics.AUC(multi_label=True, num_labels=4),
-        "Recall",
-        "accuracy",
-    ],
-}
-
-
-@pytest.mark.parametrize("kind", METRICS)
-def test_metrics_are_keras_own_over_real_rows(kind: str) -> None:
-    rng = np.random.default_rng()
-    task = settled(kind, 4, metrics=METRICS[kind]())
-    sums = [[v.numpy() for v in metric.variables] for metric in task.stateful]
-    reference = [type(m).from_config(m.get_config()) for m in task.stateful]
-    for _ in range(3):
-        logits = rng.normal(size=[20, task.num_outputs]).astype(np.float32)
-        shape = [20, 4] if kind == "multi_label" else [20]
-        labels = rng.integers(0, 4 if kind == "multi_class" else 2, shape)
-        real = np.arange(20) < 13
-        judged = task.judge(labels, logits)
-        for place, (metric, own) in enumerate(zip(task.stateful, reference, strict=True)):
-            values = task.updated(metric, sums[place], judged, tf.cast(real, tf.float32))
-            sums[place] = [value.numpy() for value in values]
-            sparse = type(metric).__name__.startswith("Sparse")
-            targets = labels.reshape([20, -1])
-            if kind == "multi_class":
-                targets = labels if sparse else np.eye(4)[labels]
-            own.update_state(targets[real], judged.probabilities.numpy()[real])
-    for metric, values, own in zip(task.stateful, sums, reference, strict=True):
-        np.testing.assert_allclose(
-            metric.stateless_result(values), own.result(), rtol=1e-5, err_msg=metric.name
-        )
-
-
 @pytest.mark.parametrize(
     ("act", "message"),
     [

@@ -7,8 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import harness
 from harness.base.errors import InputError
@@ -53,6 +51,26 @@ def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:
             trainer().fit(rows(), **wrong)
 
 
+def test_evaluate_and_predict_call_the_hooks_of_their_batches() -> None:
+    calls: list[tuple[str, int | None]] = []
+
+    def hook(name: str) -> Any:
+        def called(self: Any, batch: Any = None, logs: Any = None) -> None:
+            calls.append((name, batch if isinstance(batch, int) else None))
+
+        return called
+
+    own, both = trainer(), rows(80)
+    for stage in ("test", "predict"):
+        names = [f"on_{stage}_{at}" for at in ("begin", "batch_begin", "batch_end", "end")]
+        callback = type("Recorder", (keras.callbacks.Callback,), {n: hook(n) for n in names})()
+        (own.evaluate if stage == "test" else own.predict)(both, callbacks=[callback])
+        begin, batch_begin, batch_end, end = names
+        batches = [(name, batch) for batch in (0, 1) for name in (batch_begin, batch_end)]
+        assert calls == [(begin, None), *batches, (end, None)]
+        calls.clear()
+
+
 def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
     train, test = rows(), rows(80)
     how: dict[str, Any] = {"validation_freq": 2, "shuffle": False, "tensorboard": "off"}
@@ -78,42 +96,6 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
     with_batches = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
     trainer().fit(rows(), callbacks=[with_batches])
     assert "LambdaCallback wants every batch" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("how", ["restored", "average", "as it is"])
-def test_figures_are_of_the_model_that_is_saved(how: str, tmp_path: Path) -> None:
-    train, validation = rows(), rows()
-    callbacks: list[keras.callbacks.Callback] = [keras.callbacks.TerminateOnNaN()]
-    optimizer = keras.optimizers.SGD(-0.5)
-    if how == "restored":
-        callbacks = [keras.callbacks.EarlyStopping(patience=1, restore_best_weights=True)]
-    if how == "average":
-        optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.5)
-        callbacks = []
-    own = trainer(optimizer=optimizer)
-    own.fit(
-        train,
-        validation=validation,
-        epochs=3,
-        callbacks=callbacks,
-        run_dir=tmp_path / "run",
-        verbose=False,
-    )
-    saved = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=40)
-    found, quality = saved.evaluate_and_measure(validation)
-    assert quality is not None
-    wanted = {**found, **quality.figures()}
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert {n: summary[f"validation_{n}"] for n in wanted} == pytest.approx(wanted, rel=1e-5)
-    assert not any(key.startswith("test_") for key in summary)
-    assert own.last is not None
-    assert own.last.summary.validation_loss == summary["validation_loss"]
-    assert own.last.quality.figures() == quality.figures()
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
-    points = events.Tensors("validation/loss")
-    assert float(tf.make_ndarray(points[-1].tensor_proto)) == pytest.approx(found["loss"], rel=1e-5)
-    epochs = len(own.last.history.epoch)
-    assert len(points) == epochs + (how != "as it is")
 
 
 def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:

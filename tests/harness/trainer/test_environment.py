@@ -89,12 +89,6 @@ def test_no_warning_where_all_is_well_or_hidden_on_purpose() -> None:
         )
 
 
-def test_too_new_beside_others_is_named_and_the_run_goes_on_with_those() -> None:
-    (warning,) = warnings_of(H100, RTX_50, listed=[RTX_50, H100])
-    assert warning.startswith("TensorFlow can use 1 of 2 GPUs (NVIDIA GeForce RTX 5090")
-    assert "CUDA 12.8 or later" in warning
-
-
 def test_too_new_alone_leaves_the_cpu() -> None:
     # Whether TensorFlow lists it, or lacks its libraries as well: they would not help.
     for listed in ([RTX_50], []):

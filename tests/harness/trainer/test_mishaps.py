@@ -104,6 +104,17 @@ def test_padding_spoils_nothing() -> None:
     assert np.isfinite(own.predict(examples)).all()
 
 
+def test_weights_that_no_gradient_reaches_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    unused = keras.layers.Dense(2, name="unused")
+
+    def model(inputs: Any) -> Any:
+        x = harness.MultiHotDense(4, TOKENS)(inputs)
+        return keras.layers.Dense(1)(x) + 0 * keras.ops.stop_gradient(unused(x))[:, :1]
+
+    trainer(model).fit(rows(), epochs=2)
+    assert capsys.readouterr().out.count("unused/kernel, unused/bias") == 1
+
+
 def test_a_divergence_is_raised() -> None:
     own = trainer(optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(harness.DivergenceError, match="learning rate"):

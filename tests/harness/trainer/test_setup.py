@@ -6,22 +6,18 @@ import keras
 import numpy as np
 import pytest
 
-import harness
 from harness.base.errors import InputError
 from harness.data.examples import Examples
-from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense
 from harness.model.network import DefaultNetwork
 from harness.task.task import Task
 from harness.trainer.settings import Settings
 from harness.trainer.setup import Setup, set_up
-from kernels.multi_hot.native.build import find_compiler
 from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
 def made(
@@ -54,24 +50,6 @@ def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int
         compiled.append(setup.programs.prepare(ready.plan, dispatch, batches, start_step=0))
         losses.append(setup.programs.train(dispatch, batches).loss)
     return np.array(losses), compiled
-
-
-@needs_compiler
-def test_native_trains_as_gather_does() -> None:
-    """They agree over 80 steps of the tutorial's network, with dropout."""
-    train = harness.load("synthetic", synthetic=SyntheticOptions(synthetic_rows=10_000)).train
-    native, gather = (
-        window_losses(
-            made(train, implementation=name, batch_size=100, steps_per_dispatch=1),
-            train,
-            epochs=1,
-            looked_at=1,
-        )[0]
-        for name in ("native", "gather")
-    )
-    assert len(native) == 80
-    assert native[-1] < 0.8 * native[0], "the network has learned nothing that could differ"
-    np.testing.assert_allclose(native, gather, rtol=1e-5)
 
 
 def test_every_program_of_a_long_run_is_compiled_before_its_first_step() -> None:

@@ -30,8 +30,9 @@ def ragged(rng: np.random.Generator, rows: int, tokens: int, name: str) -> harne
     ).unique()
 
 
-def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
-    """Draws rows whose class depends on their ids."""
+def single(rows: int = 300, name: str = "single") -> harness.RaggedSets:
+    """Draws rows whose class depends on their ids, by default so many that no last batch, which has
+    a program of its own, is smaller."""
     rng = np.random.default_rng()
     sets = ragged(rng, rows, TOKENS, name)
     labels = [int(np.sin(sets.row(i)).sum() > 0) for i in range(rows)]
@@ -44,7 +45,7 @@ def single(rows: int = 330, name: str = "single") -> harness.RaggedSets:
     ).unique()
 
 
-def several(rows: int = 330, *, ragged_labels: bool = False) -> harness.Examples:
+def several(rows: int = 300, *, ragged_labels: bool = False) -> harness.Examples:
     """Draws rows with two ragged inputs and a dense one, and with any of three labels."""
     rng = np.random.default_rng()
     words, tags = ragged(rng, rows, TOKENS, "words"), ragged(rng, rows, TAGS, "tags")
@@ -68,7 +69,7 @@ def wide(inputs: Any) -> Any:
     words = harness.MultiHotDense(8, TOKENS, activation="gelu", name="words_table")(inputs["words"])
     tags = harness.MultiHotDense(8, TAGS, activation="gelu", name="tags_table")(inputs["tags"])
     numbers = keras.layers.Dense(8, activation="tanh")(inputs["numbers"])
-    x = keras.layers.Concatenate()([words, tags, numbers])
+    x = keras.layers.Dropout(0.2)(keras.layers.Concatenate()([words, tags, numbers]))
     return keras.layers.Dense(3)(keras.layers.BatchNormalization()(x))
 
 
@@ -106,13 +107,13 @@ def test_fit_again_goes_on() -> None:
     other.fit(train, epochs=2, verbose=False)
     then = twice.fit(train, epochs=3, verbose=False).history["loss"]
     assert first + then == together
-    assert once.step == twice.step == 28
+    assert once.step == twice.step == 24
 
 
 def test_a_copy_goes_on_as_the_original() -> None:
     """The copy keeps what was set on the optimizer after it was made, and like the original drops
     ids that rows repeat."""
-    train, test = single(), single(70)
+    train, test = single(), single(50)
     again = np.repeat(test.values, 2)
     test = harness.RaggedSets(
         values=again, row_splits=2 * test.row_splits, labels=test.labels, num_tokens=TOKENS
@@ -120,7 +121,7 @@ def test_a_copy_goes_on_as_the_original() -> None:
     optimizer = keras.optimizers.AdamW(1e-2, weight_decay=0.5)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     task = harness.Task(metrics=["accuracy", keras.metrics.AUC(name="auc")])
-    own = trainer(optimizer=optimizer, task=task, implementation="auto")
+    own = trainer(optimizer=optimizer, task=task)
     own.fit(train, epochs=2, verbose=False)
     copies = [pickle.loads(pickle.dumps(own)), copy.deepcopy(own)]
     outputs, found = own.predict(test), own.evaluate(test)
@@ -138,7 +139,7 @@ def test_a_copy_goes_on_as_the_original() -> None:
     np.testing.assert_array_equal(copies[0].predict(test), outputs)
     for other in copies:
         assert other.fit(train, epochs=2, verbose=False).history == wanted
-        assert other.step == own.step == 28
+        assert other.step == own.step == 24
         for value, same in zip(other.model.get_weights(), own.model.get_weights(), strict=True):
             np.testing.assert_array_equal(value, same)
 
@@ -191,30 +192,23 @@ def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
 
 
 def test_resumed_saved_and_loaded_elsewhere(tmp_path: Path) -> None:
-    """The models have dropout, BatchNormalization, several inputs, and labels of each kind."""
-    ways: list[tuple[Any, Any, str]] = [
-        (single(), small, "stream"),
-        (several(ragged_labels=True), wide, "resident"),
-    ]
-    for train, model, how in ways:
-        folder = tmp_path / how
-        settings = {"seed": 5, "input": how}
-        begun, resumed = (trainer(model, **settings) for _ in range(2))
-        begun.fit(train, validation=train, epochs=2, run_dir=folder / "run", verbose=False)
-        # Goes on as if it had never stopped: `test_fit_again_goes_on`.
-        wanted = begun.fit(train, validation=train, verbose=False).history
-        rest = resumed.fit(
-            train, validation=train, epochs=3, run_dir=folder / "run", resume=True, verbose=False
-        )
-        assert rest.epoch == [2]
-        assert rest.history == wanted
-        summary = json.loads((folder / "run" / "summary.json").read_text())
-        assert summary["validation_loss"] == wanted["val_loss"][-1]
-        outputs = resumed.predict(train)
-        resumed.save(folder / "mine.keras")
-        np.savez(folder / "rows.npz", outputs=outputs, **arrays(train))
-    folders = [str(tmp_path / how) for *_, how in ways]
-    subprocess.run([sys.executable, "-c", ELSEWHERE, *folders], check=True)
+    """The model has dropout, BatchNormalization, several inputs, and several labels a row."""
+    train = several(ragged_labels=True)
+    begun, resumed = (trainer(wide, seed=5, input="resident") for _ in range(2))
+    begun.fit(train, validation=train, epochs=2, run_dir=tmp_path / "run", verbose=False)
+    # Goes on as if it had never stopped: `test_fit_again_goes_on`.
+    wanted = begun.fit(train, validation=train, verbose=False).history
+    rest = resumed.fit(
+        train, validation=train, epochs=3, run_dir=tmp_path / "run", resume=True, verbose=False
+    )
+    assert rest.epoch == [2]
+    assert rest.history == wanted
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["validation_loss"] == wanted["val_loss"][-1]
+    outputs = resumed.predict(train)
+    resumed.save(tmp_path / "mine.keras")
+    np.savez(tmp_path / "rows.npz", outputs=outputs, **arrays(train))
+    subprocess.run([sys.executable, "-c", ELSEWHERE, str(tmp_path)], check=True)
 
 
 def as_killed_before_the_last_epoch(folder: Path) -> None:
@@ -238,41 +232,33 @@ def arrays(rows: Any) -> dict[str, np.ndarray]:
 
 ELSEWHERE = """
 import sys, numpy as np, harness
-for folder in sys.argv[1:]:
-    stored = dict(np.load(folder + "/rows.npz"))
-    expected = stored.pop("outputs")
-    parts = {}
-    for name, array in stored.items():
-        name, bar, field = name.partition("|")
-        if bar:
-            parts.setdefault(name, {})[field] = array if array.ndim else int(array)
-        else:
-            parts[name] = array
-    inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
-    names = ("/mine.keras", "/run/model.keras")
-    saved, of_run = (harness.load_model(folder + name) for name in names)
-    outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
-    np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
-    for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
-        np.testing.assert_array_equal(*pair)
+folder, = sys.argv[1:]
+stored = dict(np.load(folder + "/rows.npz"))
+expected = stored.pop("outputs")
+parts = {}
+for name, array in stored.items():
+    name, bar, field = name.partition("|")
+    if bar:
+        parts.setdefault(name, {})[field] = array if array.ndim else int(array)
+    else:
+        parts[name] = array
+inputs = {n: harness.RaggedSets(**p) if isinstance(p, dict) else p for n, p in parts.items()}
+saved, of_run = (harness.load_model(folder + name) for name in ("/mine.keras", "/run/model.keras"))
+outputs = harness.Trainer(saved, batch_size=50).predict(harness.Examples(inputs=inputs))
+np.testing.assert_allclose(outputs, expected, rtol=1e-4, atol=1e-5)
+for pair in zip(saved.get_weights(), of_run.get_weights(), strict=True):
+    np.testing.assert_array_equal(*pair)
 """
 
 
-def schedule() -> keras.optimizers.Optimizer:
-    decay = keras.optimizers.schedules.CosineDecay(1e-2, 30, warmup_target=3e-2, warmup_steps=5)
-    return keras.optimizers.AdamW(decay, weight_decay=1e-2, global_clipnorm=0.5)
+def test_any_optimizer_across_a_resume(tmp_path: Path) -> None:
+    def optimizer() -> keras.optimizers.Optimizer:
+        decay = keras.optimizers.schedules.CosineDecay(1e-2, 30, warmup_target=3e-2, warmup_steps=5)
+        return keras.optimizers.AdamW(
+            decay, weight_decay=1e-2, global_clipnorm=0.5, gradient_accumulation_steps=4
+        )
 
-
-@pytest.mark.parametrize(
-    "optimizer",
-    [
-        schedule,
-        lambda: keras.optimizers.Adam(1e-2, gradient_accumulation_steps=4),
-    ],
-)
-def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
     train = single()
-
     flags: dict[str, Any] = {"run_dir": tmp_path, "tensorboard": "off", "verbose": False}
     whole, resumed = (trainer(seed=1, optimizer=optimizer()) for _ in range(2))
     wanted = whole.fit(train, epochs=2, **flags).history["loss"]
@@ -281,18 +267,18 @@ def test_any_optimizer_across_a_resume(tmp_path: Path, optimizer: Any) -> None:
 
 
 def test_rows_kept_for_the_end(tmp_path: Path) -> None:
-    train, validation, test = single(), single(80), single(60)
+    train, validation, test = single(), single(100), single(50)
     own = trainer()
     own.fit(train, validation=validation, test=test, run_dir=tmp_path / "run", verbose=False)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["test_loss"] == own.evaluate(test)["loss"]
     assert own.last is not None
     assert own.last.quality is not None
-    assert own.last.quality.num_rows == 60
+    assert own.last.quality.num_rows == 50
     assert summary["test_f1_macro"] == own.measure(test).figures()["f1_macro"]
-    assert summary["dataset"]["test_rows"] == 60
+    assert summary["dataset"]["test_rows"] == 50
     assert summary["validation_loss"] == own.evaluate(validation)["loss"]
-    assert summary["dataset"]["validation_rows"] == 80
+    assert summary["dataset"]["validation_rows"] == 100
     lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     (found,) = [json.loads(x)["validation_loss"] for x in lines if "validation_loss" in x]
     assert found == own.evaluate(validation)["loss"]
@@ -361,17 +347,16 @@ def test_help_and_reprs_fit_a_notebook() -> None:
     examples = harness.Examples.of(rows)
     things = [trainer, rows, examples, trainer.last, trainer.measure(rows)]
     things.append(harness.Dataset(train=rows, test=rows, name="own"))
-    assert repr(trainer) == "<harness.Trainer of small, step 11>"
-    assert repr(rows) == f"<harness.RaggedSets 'single': 330 rows, {rows.nnz:,} ids below 200>"
+    assert repr(trainer) == "<harness.Trainer of small, step 10>"
+    assert repr(rows) == f"<harness.RaggedSets 'single': 300 rows, {rows.nnz:,} ids below 200>"
     for thing in things:
         assert len(repr(thing)) < 250, repr(thing)
         assert "\n" not in repr(thing)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float64"])
-def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(policy: str, tmp_path: Path) -> None:
+def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(tmp_path: Path) -> None:
     """The policy also holds when the run is resumed; a precision asked for by name comes first."""
-    rows = single()
+    rows, policy = single(), "mixed_bfloat16"
 
     def fitted(**settings: Any) -> harness.Trainer:
         trainer = harness.Trainer(small, batch_size=30, implementation="gather", **settings)
@@ -389,6 +374,18 @@ def test_the_policy_that_keras_is_set_to_is_that_of_the_layers(policy: str, tmp_
         why = trainer.last.start.choices["precision"].why
         assert why == "as keras.config.set_dtype_policy says"
         resumed = fitted(seed=0)
-        assert (resumed.step, resumed.model.layers[-1].dtype_policy.name) == (22, policy)
+        assert (resumed.step, resumed.model.layers[-1].dtype_policy.name) == (20, policy)
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def test_a_snapshot_takes_the_trainer_back() -> None:
+    """The second fit is the first again, without another compilation."""
+    train, own = single(), trainer()
+    restore = own.snapshot(train)
+    first = own.fit(train, epochs=2, verbose=False).history["loss"]
+    restore()
+    assert own.fit(train, epochs=2, verbose=False).history["loss"] == first
+    assert own.last is not None
+    assert own.last.progress is not None
+    assert own.last.progress.compilations == []

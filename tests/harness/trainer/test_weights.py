@@ -1,6 +1,5 @@
 """Rows whose ids have weights train as Keras trains on the matrix of these weights."""
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,10 @@ import pytest
 
 import harness
 from harness.cli.saved_model import load_saved_model
-from harness.feed.plan import epoch_order
 from harness.model.network import DefaultNetwork
-from kernels.multi_hot.native.build import find_compiler
 
 ROWS, TOKENS, BATCH, EPOCHS = 160, 60, 40, 3
 SEED = 3
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
 def rows(weighting: str, *, count: int = ROWS) -> harness.RaggedSets:
@@ -43,73 +39,16 @@ def rows(weighting: str, *, count: int = ROWS) -> harness.RaggedSets:
     return sets.derived(weights=(sets.weights * idf[sets.values]).astype(np.float32))
 
 
-def matrix_of(sets: harness.RaggedSets) -> np.ndarray:
-    matrix = np.zeros([sets.num_rows, TOKENS])
-    np.add.at(
-        matrix, (np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values), sets.weights
-    )
-    return matrix
-
-
 def network(inputs: Any) -> Any:
     first, second = map(keras.initializers.GlorotUniform, (SEED, SEED + 1))
     x = harness.MultiHotDense(8, TOKENS, activation="gelu", kernel_initializer=first)(inputs)
     return keras.layers.Dense(1, kernel_initializer=second)(x)
 
 
-class Plain:
-    """A training by Keras on the matrix: the loss of each epoch, and the weights after the last."""
-
-    @classmethod
-    @cache
-    def on(cls, weighting: str) -> "Plain":
-        """Returns the results on `rows`, trained once."""
-        return cls(rows(weighting))
-
-    def __init__(self, sets: harness.RaggedSets) -> None:
-        first, second = map(keras.initializers.GlorotUniform, (SEED, SEED + 1))
-        model = keras.Sequential(
-            [
-                keras.layers.Dense(8, "gelu", kernel_initializer=first),
-                keras.layers.Dense(1, kernel_initializer=second),
-            ]
-        )
-        loss = keras.losses.BinaryCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.Adam(1e-2), loss)
-        matrix, self.losses = matrix_of(sets), []
-        for epoch in range(EPOCHS):
-            order = epoch_order(ROWS, seed=SEED, epoch=epoch)
-            history = model.fit(
-                matrix[order], sets.labels[order][:, None].astype(np.float32),
-                batch_size=BATCH, shuffle=False, verbose=0,
-            )  # fmt: skip
-            self.losses += history.history["loss"]
-        self.weights = model.get_weights()
-
-
 def trainer(**settings: Any) -> harness.Trainer:
     given = {"batch_size": BATCH, "seed": SEED, "replicas": 1, "precision": "float32"}
     optimizer = keras.optimizers.Adam(1e-2)
     return harness.Trainer(network, optimizer=optimizer, **{**given, **settings})
-
-
-@pytest.mark.parametrize(
-    ("weighting", "implementation", "kind", "replicas"),
-    [
-        ("tf_idf", "dense", "stream", 2),
-        pytest.param("count", "native", "stream", 1, marks=needs_compiler),
-    ],
-)
-def test_losses_are_those_of_keras_on_the_matrix(
-    weighting: str, implementation: str, kind: str, replicas: int
-) -> None:
-    sets = rows(weighting)
-    plain = Plain.on(weighting)
-    own = trainer(implementation=implementation, input=kind, replicas=replicas)
-    history = own.fit(sets, epochs=EPOCHS, verbose=False).history
-    np.testing.assert_allclose(history["loss"], plain.losses, rtol=1e-5)
-    for mine, theirs in zip(own.model.get_weights(), plain.weights, strict=True):
-        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:

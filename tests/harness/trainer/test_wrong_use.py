@@ -125,13 +125,6 @@ def test_another_vocabulary_to_predict() -> None:
         own.predict(harness.Examples(inputs={"words": rows()}))
 
 
-def test_rows_without_labels_are_not_trained_on() -> None:
-    splits = np.arange(0, 241, 4)
-    bare = harness.RaggedSets(values=np.zeros(240, int), row_splits=splits, num_tokens=TOKENS)
-    with pytest.raises(ValueError, match="no labels"):
-        fit(model(), bare)
-
-
 def test_a_refused_fit_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch"):
         fit(model(), rows(10), run_dir=tmp_path / "run")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kernels.multi_hot import Implementation, multi_hot_dense
+from kernels.multi_hot import Implementation, multi_hot_dense, registry, touched_rows
 
 Tensor = Any
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
@@ -38,6 +38,16 @@ def value_and_gradient(
             value_rowids=value_rowids,
         )  # fmt: skip
     return y, tape.gradient(y, table, output_gradients=dy)
+
+
+def row_gradients(
+    dy: Tensor, values: Tensor, row_splits: Tensor, *, implementation: Implementation, **how: Any
+) -> tuple[Tensor, Tensor]:
+    """Return the ids that a batch touches [n], and their rows of the gradient [n, H]; 0 in unused
+    slots."""
+    touched = touched_rows(values, row_splits, implementation=implementation, **how)
+    rows, _ = registry.product(implementation).row_gradients(dy, touched)
+    return touched.ids, tf.where(touched.ids[:, None] >= 0, rows, 0.0)
 
 
 compiled = tf.function(value_and_gradient, jit_compile=True)

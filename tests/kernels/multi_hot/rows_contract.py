@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from hypothesis import strategies as st
 
-from kernels.multi_hot import Implementation, row_gradients, table_gradient
+from kernels.multi_hot import Implementation, table_gradient
 from kernels.multi_hot.cases import SMALL, Case
 from tests.kernels.multi_hot import reference
-from tests.kernels.multi_hot.checks import assert_close, weights_of
+from tests.kernels.multi_hot.checks import assert_close, row_gradients, weights_of
 
 Tensor = Any
 

@@ -11,7 +11,6 @@ from kernels.multi_hot import (
     Implementation,
     multi_hot,
     multi_hot_dense,
-    row_gradients,
 )
 from tests.kernels.multi_hot import checks, reference
 
@@ -55,40 +54,8 @@ def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"dy": np.ones([1, 2], np.float32)}, r"dy must be \[B, H\].*\(1, 2\)"),
-        ({"dy": np.ones([3, 2], np.float32)}, r"dy must be \[B, H\].*\(3, 2\)"),
-        ({"dy": np.ones([2], np.float32)}, r"dy must be \[B, H\].*\(2,\)"),
-        ({"value_rowids": np.array([0, 1, 1], np.int32)}, "native .* takes no value_rowids"),
-    ],
-)
-def test_wrong_arguments_of_row_gradients(change: dict[str, Any], message: str) -> None:
-    """The kernel would read rows of `dy` that are not there."""
-    sets = {name: FITTING[name] for name in ("values", "row_splits")}
-    arguments = {"dy": np.ones([2, 2], np.float32), "num_tokens": 4, **sets} | change
-    with pytest.raises(ValueError, match=message):
-        row_gradients(**arguments, implementation="native")
-
-
-def test_takes_a_variable_and_reaches_it_with_the_gradient() -> None:
-    table = tf.Variable(FITTING["table"])
-    with tf.GradientTape() as tape:
-        y = multi_hot_dense(
-            table, FITTING["values"], FITTING["row_splits"], implementation="gather"
-        )
-    np.testing.assert_array_equal(y, [[1, 1], [2, 2]])
-    np.testing.assert_array_equal(tape.gradient(y, table), [[0, 0], [1, 1], [1, 1], [1, 1]])
-
-
-@pytest.mark.parametrize(
     ("implementation", "compiled", "weighted"),
-    [
-        ("dense", False, False),
-        ("dense", True, True),
-        ("gather", False, True),
-        ("gather", True, False),
-    ],
+    [("dense", False, True), ("gather", True, False)],
 )
 def test_a_float64_table_is_added_up_in_float64(
     implementation: Implementation, compiled: bool, weighted: bool

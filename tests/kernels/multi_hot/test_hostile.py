@@ -82,25 +82,6 @@ def test_exception_or_right_answer(implementation: Implementation) -> None:
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_arguments_that_are_no_sets_at_all(implementation: Implementation) -> None:
-    """Arguments of every kind and shape are refused before any kernel sees them."""
-    things: list[Any] = [
-        None, "ids", 3, 3.5, [], [[1], [2]], np.zeros([2, 0], np.int32), np.zeros([0], bool),
-        np.array([1 + 2j]), tf.zeros([3]), tf.ragged.constant([[1], [2, 3]]), object(), {},
-    ]  # fmt: skip
-    fitting = {
-        "table": np.ones([4, 2], np.float32),
-        "values": np.array([1], np.int32),
-        "row_splits": np.array([0, 1]),
-    }
-    for name in fitting:
-        for thing in things:
-            arguments: dict[str, Any] = fitting | {name: thing}
-            with pytest.raises((ValueError, TypeError)):
-                multi_hot_dense(**arguments, implementation=implementation)
-
-
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_a_broken_promise_of_unique_rows_stays_in_memory(implementation: Implementation) -> None:
     """Sums may then count an id twice; nothing may be written where it does not belong."""
     skip_if_unavailable(implementation)

@@ -11,7 +11,7 @@ from kernels.multi_hot import registry
 from kernels.multi_hot.native import table as native
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.registry import Problem, RowOptimizer
-from kernels.multi_hot.table_rules import NUM_RATES, Rule, update_rows
+from kernels.multi_hot.table_rules import NUM_RATES, Rule, update
 from kernels.multi_hot.touched import Touched
 from tests.kernels.multi_hot import reference
 
@@ -31,16 +31,11 @@ def one_step(rule: Rule, *, how: str) -> Step:
         product = registry.product("gather" if how == "xla" else "native")
         touched = product.touch(Problem(values, splits, V, tf.float32, unique=False))
         rows, _ = product.row_gradients(dy, touched)
-        rate, factor = rule.rate(rate, number), tf.constant(0.5)
-        if how == "xla":
-            return update_rows(
-                rule, parts, touched, rows, rate=rate, factor=factor, step=number, active=active
-            )
         if rule.kind == "exact_adam":
             parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
-        return native.update(
-            rule, parts, touched, dy if how == "from dy" else rows,
-            from_dy=how == "from dy", rate=rate, factor=factor, step=number, active=active,
+        return product.update(
+            rule, parts, touched, dy, rows if how == "rows" else None, step=number, active=active,
+            rate=rule.rate(rate, number), factor=tf.constant(0.5),
         )  # fmt: skip
 
     return step
@@ -173,8 +168,8 @@ def test_not_a_number_stays_so_in_a_table_of_16_bits() -> None:
     """A GPU's own NaN, whose bits are all 1 except the sign's, stays one too."""
     nan = np.full([1, H], 0x7FFFFFFF, np.uint32).view(np.float32)
     touched = Touched(tf.constant([5]), tf.constant([1]), None)
-    (table,) = tf.function(update_rows, jit_compile=True)(
-        Rule("sgd"), [tf.ones([V, H], tf.bfloat16)], touched, tf.constant(nan),
+    (table,) = tf.function(update, jit_compile=True)(
+        Rule("sgd"), [tf.ones([V, H], tf.bfloat16)], touched, None, tf.constant(nan),
         rate=tf.constant(1.0), factor=tf.constant(1.0), step=tf.constant(1, tf.int64),
         active=tf.constant(True),
     )  # fmt: skip

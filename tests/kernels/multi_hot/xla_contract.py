@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from tests.kernels.multi_hot.checks import DTYPES, compiled, rowids_of, value_and_gradient
 from tests.kernels.multi_hot.contract import MultiHotContract
 
@@ -47,31 +46,6 @@ class XlaContract(MultiHotContract):
             )  # fmt: skip
             assert np.isnan(y).all()
             assert not np.isfinite(dw).all()
-
-    @pytest.mark.parametrize(
-        ("case", "dtype"),
-        [(case, tf.float32) for case in SMALL]
-        + [(SMALL[0], dtype) for dtype in DTYPES[1:]]
-        + [(WEIGHTED, tf.bfloat16)],
-        ids=lambda part: part.name,
-    )
-    def test_named_case_with_rowids(
-        self, case: Case, dtype: tf.DType, rng: np.random.Generator
-    ) -> None:
-        sets = case.draw(int(rng.integers(2**32)))
-        self.check(
-            sets.table, sets.values, sets.row_splits, sets.dy,
-            unique=case.unique, dtype=dtype, compiled=True, rowids_dtype=tf.int32,
-            weights=sets.weights,
-        )  # fmt: skip
-
-    @pytest.mark.parametrize("unique", [False, True])
-    @pytest.mark.parametrize("rows", [[], [[]], [[], [7, 2, 9], []]], ids=str)
-    def test_shape_of_rows_with_rowids(
-        self, rows: list[list[int]], unique: bool, rng: np.random.Generator
-    ) -> None:
-        for weighted in (False, True) if unique and not rows else (False,):
-            self.run(rows, rng, unique=unique, spare=3, rowids_dtype=tf.int32, weighted=weighted)
 
     @pytest.mark.parametrize("rowids_dtype", [tf.int32, tf.uint16], ids=lambda dtype: dtype.name)
     def test_property_with_rowids(self, rowids_dtype: tf.DType) -> None:

@@ -59,52 +59,28 @@ struct Buckets {
   }
 };
 
-// An entry in a bucket, in one word: the place of its id, then its row.
-template <class Word>
-struct Packing {
-  int row_bits = 0;
-
-  explicit Packing(int64_t num_rows) {
-    while ((int64_t{1} << row_bits) < num_rows) ++row_bits;
-  }
-  // Whether places fit, with a bit to spare: they are counted in int32.
-  bool admits(int64_t num_places) const {
-    return num_places - 1 <= static_cast<int64_t>((~Word{0} >> 1) >> row_bits);
-  }
-  Word pack(int64_t place, int64_t row) const {
-    return static_cast<Word>(place) << row_bits | static_cast<Word>(row);
-  }
-  int64_t place(Word word) const { return static_cast<int64_t>(word >> row_bits); }
-  int32_t row(Word word) const {
-    return static_cast<int32_t>(word & ((Word{1} << row_bits) - 1));
-  }
+// An entry in a bucket: the place of its id, and its row. Once the bucket is sorted, a distinct id takes
+// the place of an entry: the id, and where its rows end.
+struct Entry {
+  int32_t place, row;
 };
-
-// The distinct ids of a bucket and where their rows end.
-struct Found {
-  int32_t* ids;
-  int32_t* ends;
-  int64_t stride;
-};
+static_assert(sizeof(Entry) == sizeof(int64_t), "as the caller provides them");
 
 // Sorts a bucket's entries by id. One per thread, kept between calls; between buckets all counts are
 // 0.
 class Grouping {
  public:
-  // Writes the rows of each id to `rows` [from the bucket's begin on], and to `found`, whose memory
-  // may be the entries', the distinct ids with the end of their rows, counted from the begin.
-  // Returns the number of ids.
-  template <class Word>
-  int64_t group(const Word* entries, int64_t count, Packing<Word> packing, const float* placed,
-                bool unique, int64_t bucket, const Buckets& buckets, int64_t num_places,
-                int32_t* rows, float* weights, Found found) {
+  // Writes the rows of each id to `rows` [from the bucket's begin on], and over the entries the
+  // distinct ids with the end of their rows, counted from the begin. Returns the number of ids.
+  int64_t group(Entry* entries, int64_t count, const float* placed, bool unique, int64_t bucket,
+                const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
     if (static_cast<int64_t>(cursors_.size()) < num_places) {
       places_.resize(num_places);
       cursors_.resize(num_places, 0);
     }  // from here on nothing throws
     int32_t* cursors = cursors_.data();
     int32_t* places = places_.data();
-    for (int64_t i = 0; i < count; ++i) ++cursors[packing.place(entries[i])];
+    for (int64_t i = 0; i < count; ++i) ++cursors[entries[i].place];
     int64_t num_found = 0;
     int32_t begin = 0;
     for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
@@ -120,8 +96,8 @@ class Grouping {
       }
     }
     for (int64_t i = 0; i < count; ++i) {
-      const int32_t to = cursors[packing.place(entries[i])]++;
-      rows[to] = packing.row(entries[i]);
+      const int32_t to = cursors[entries[i].place]++;
+      rows[to] = entries[i].row;
       if (weights != nullptr) weights[to] = placed[i];
     }
     int32_t from = 0, end = 0;
@@ -129,8 +105,7 @@ class Grouping {
       const int32_t until = std::exchange(cursors[places[f]], 0);
       end = unique ? until : each_once(from, until, end, rows, weights);
       from = until;
-      found.ids[f * found.stride] = static_cast<int32_t>(buckets.id(bucket, places[f]));
-      found.ends[f * found.stride] = end;
+      entries[f] = {static_cast<int32_t>(buckets.id(bucket, places[f])), end};
     }
     return num_found;
   }
@@ -157,12 +132,15 @@ class Grouping {
   std::vector<int32_t> places_;
 };
 
-// See `touch`.
-template <class Word, class Pool>
-std::string touch_by(const Packing<Word> packing, const Sets& sets, const TouchedIndex& index,
-                     Pool& pool) {
+}  // namespace internal
+
+// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
+// must not be read. It does not depend on the number of threads or chunks.
+template <class Pool>
+std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
+  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
   const int64_t C = index.num_chunks, K = index.num_buckets, B = sets.num_rows;
-  const Buckets buckets(K);
+  const internal::Buckets buckets(K);
   std::atomic<bool> in_range{true};
   parallel_for(pool, C, [&](int64_t chunk) {
     const int64_t first = B * chunk / C, last = B * (chunk + 1) / C;
@@ -187,37 +165,29 @@ std::string touch_by(const Packing<Word> packing, const Sets& sets, const Touche
       count = position - count;  // where the chunk writes its first entry of the bucket
     }
   }
-  auto* const entries = reinterpret_cast<Word*>(index.entries);
+  auto* const entries = reinterpret_cast<internal::Entry*>(index.entries);
   parallel_for(pool, C, [&](int64_t chunk) {
     int32_t* cursors = index.counts + chunk * K;
     for (int64_t row = B * chunk / C; row < B * (chunk + 1) / C; ++row) {
       for (int64_t i = sets.splits[row]; i < sets.splits[row + 1]; ++i) {
         const int32_t id = sets.values[i], to = cursors[buckets.of(id)]++;
-        entries[to] = packing.pack(buckets.place(id), row);
+        entries[to] = {static_cast<int32_t>(buckets.place(id)), static_cast<int32_t>(row)};
         if (index.weights != nullptr) index.placed[to] = sets.weights[i];
       }
     }
   });
-  // Narrow entries fill the first half of their memory, and ids take their place.
-  auto* const words = reinterpret_cast<int32_t*>(index.entries);
-  constexpr bool is_narrow = sizeof(Word) == sizeof(int32_t);
-  const auto found_of = [=](int64_t bucket) {
-    const int64_t begin = begins[bucket];
-    if (is_narrow) return Found{words + begin, words + sets.num_values + begin, 1};
-    return Found{words + 2 * begin, words + 2 * begin + 1, 2};
-  };
   int32_t* sizes = begins + K;  // distinct ids of the buckets
   const int64_t num_places = buckets.num_places(sets.num_tokens);
   const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
   // A bucket is a block: of 64, the one with the most frequent ids holds a tenth of all entries.
   parallel_for(pool, K, [&](int64_t bucket) {
-    static thread_local Grouping grouping;
+    static thread_local internal::Grouping grouping;
     const int64_t begin = begins[bucket];
     float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
     const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
     sizes[bucket] = static_cast<int32_t>(grouping.group(
-        entries + begin, end_of(bucket) - begin, packing, placed, sets.unique, bucket, buckets,
-        num_places, index.rows + begin, weights, found_of(bucket)));
+        entries + begin, end_of(bucket) - begin, placed, sets.unique, bucket, buckets, num_places,
+        index.rows + begin, weights));
   });
   int32_t num = 0;
   for (int64_t bucket = 0; bucket < K; ++bucket) {
@@ -235,30 +205,15 @@ std::string touch_by(const Packing<Word> packing, const Sets& sets, const Touche
     }
     const int32_t begin = begins[bucket];
     const int64_t first = sizes[bucket], last = bucket + 1 < K ? sizes[bucket + 1] : num;
-    const Found found = found_of(bucket);
     int32_t from = begin;
     for (int64_t slot = first; slot < last; ++slot) {
-      index.ids[slot] = found.ids[(slot - first) * found.stride];
+      const internal::Entry& found = entries[begin + slot - first];
+      index.ids[slot] = found.place;
       index.spans[2 * slot] = from;
-      index.spans[2 * slot + 1] = from = begin + found.ends[(slot - first) * found.stride];
+      index.spans[2 * slot + 1] = from = begin + found.row;
     }
   });
   return "";
-}
-
-}  // namespace internal
-
-// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
-// must not be read. It does not depend on the number of threads or chunks.
-template <class Pool>
-std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
-  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
-  const internal::Packing<uint32_t> narrow(sets.num_rows);
-  const internal::Buckets buckets(index.num_buckets);
-  if (narrow.admits(buckets.num_places(sets.num_tokens))) {
-    return internal::touch_by(narrow, sets, index, pool);
-  }
-  return internal::touch_by(internal::Packing<uint64_t>(sets.num_rows), sets, index, pool);
 }
 
 // Calls body(first, last) for blocks of slots [first, last) that cover all, each once. Slots of one

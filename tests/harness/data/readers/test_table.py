@@ -148,14 +148,6 @@ def test_no_such_table(write: Writer, content: str | bytes, name: str, message: 
         open_source(write(content, name))
 
 
-def test_a_folder_or_a_missing_file(tmp_path: Path) -> None:
-    (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match="not a regular file"):
-        open_source(tmp_path / "folder.csv")
-    with pytest.raises(InputError, match="cannot be read: No such file"):
-        open_source(tmp_path / "none.csv")
-
-
 PIECES = st.sampled_from(['"', '""', ",", "\n", "\r\n", "\r", "a", " ", "é", "\ufeff", "\0", "\t"])
 CELL = st.text(st.sampled_from('",\n ab')).map(lambda text: '"' + text.replace('"', '""') + '"')
 CSV_ROW = st.tuples(CELL, CELL).map(",".join)

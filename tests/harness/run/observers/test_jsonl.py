@@ -2,22 +2,17 @@
 
 import json
 import math
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from benchmarks.faults import injector
 from harness.base.errors import InputError
-from harness.run.observers.jsonl import JsonlObserver, kept_bytes
+from harness.run.observers.jsonl import JsonlObserver
 from harness.run.records import Spread
-from tests.harness.run.observers.samples import REPOSITORY, epoch, inspection, run_start, window
+from tests.harness.run.observers.samples import REPOSITORY, epoch, run_start, window
 
 # Writes windows until the disk is full, in a process of its own; argument 2 is a file size limit.
 FILLING = """
@@ -37,39 +32,6 @@ for number in range(10_000):
         break
 observer.close()
 """
-
-
-# Starts a run in a process of its own, on a disk that fails at the second call: the file is open.
-BREAKING = """
-import sys
-from pathlib import Path
-from benchmarks.faults.injector import Fault, arm
-from harness.run.observers.jsonl import JsonlObserver
-from tests.harness.run.observers.samples import run_start
-folder = Path(sys.argv[1])
-arm(folder, folder.parent / "log", Fault(action="fail", at=2))
-try:
-    JsonlObserver().tell(run_start(folder))
-except OSError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, to build what makes faults")
-def test_a_disk_that_breaks_is_named(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-c", BREAKING, str(folder)],
-        cwd=REPOSITORY,
-        env=os.environ | injector.loading(injector.build(tmp_path)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.stdout == f"[Errno 5] Input/output error: '{folder / 'metrics.jsonl'}'\n", done
-    made = [str(call) for call in injector.calls(tmp_path / "log")]
-    assert made == ["create metrics.jsonl", "truncate metrics.jsonl"]
 
 
 def lines(run_dir: Path) -> list[dict[str, Any]]:
@@ -112,29 +74,6 @@ def test_what_was_sampled_stands_in_the_line_of_its_window(tmp_path: Path) -> No
     assert "telemetry" not in second
 
 
-def test_an_inspection_is_a_line(tmp_path: Path) -> None:
-    observer = JsonlObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(inspection(80, non_finite_fraction=0.1))
-    observer.tell(inspection(160, underflow_fraction=None))
-    observer.close()
-    assert lines(tmp_path) == [
-        {
-            "step": 80,
-            "epoch": 0,
-            "non_finite_gradient_fraction": 0.1,
-            "inspection_seconds": 0.01,
-            "underflow_fraction": 0.125,
-        },
-        {
-            "step": 160,
-            "epoch": 1,
-            "non_finite_gradient_fraction": 0.0,
-            "inspection_seconds": 0.01,
-        },
-    ]
-
-
 def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
     observer = JsonlObserver()
     observer.tell(run_start(tmp_path))
@@ -166,28 +105,6 @@ def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
             "seconds": 0.3,
         },
     ]
-
-
-def test_the_loss_scale_is_there_where_there_is_one(tmp_path: Path) -> None:
-    observer = JsonlObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(window(20, loss_scale=32768.0, skipped_steps=3))
-    observer.close()
-    (line,) = lines(tmp_path)
-    assert (line["loss_scale"], line["skipped_steps"]) == (32768.0, 3)
-
-
-@given(losses=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
-def test_floats_read_back_exactly(
-    tmp_path_factory: pytest.TempPathFactory, losses: list[float]
-) -> None:
-    run_dir = tmp_path_factory.mktemp("run")
-    observer = JsonlObserver()
-    observer.tell(run_start(run_dir))
-    for number, loss in enumerate(losses):
-        observer.tell(window(20 * (number + 1), loss=loss))
-    observer.close()
-    assert [line["loss"].hex() for line in lines(run_dir)] == [loss.hex() for loss in losses]
 
 
 def test_a_loss_that_is_not_finite_stays_json_and_stays_known(tmp_path: Path) -> None:
@@ -225,11 +142,8 @@ class TestResume:
     @pytest.mark.parametrize(
         ("without", "gap"),
         [
-            (1, "step 20 is followed by step 41"),
             (3, "step 60 is followed by step 81"),
             (4, "there is no evaluation after step 80"),
-            (5, "step 80 is followed by step 101"),
-            (8, "step 140 is followed by step 161"),
             (9, "there is no evaluation after step 160"),
         ],
     )
@@ -277,7 +191,7 @@ class TestResume:
         observer.close()
         assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
-    @pytest.mark.parametrize("foreign", ["hello\n", "[1]\n", "{}\n", '{"step": "x"}\n'])
+    @pytest.mark.parametrize("foreign", ["hello\n", '{"step": "x"}\n'])
     def test_refuses_a_file_that_no_run_wrote_and_leaves_it(
         self, tmp_path: Path, foreign: str
     ) -> None:
@@ -296,7 +210,7 @@ class TestResume:
 
 
 class TestFullDisk:
-    @pytest.mark.parametrize("limit_bytes", [100, 1000, 1001, 5000])
+    @pytest.mark.parametrize("limit_bytes", [100, 1001])
     def test_a_line_that_does_not_fit_leaves_nothing(
         self, tmp_path: Path, limit_bytes: int
     ) -> None:
@@ -311,35 +225,3 @@ class TestFullDisk:
         path = tmp_path / "metrics.jsonl"
         assert message == f"[Errno 27] File too large: '{path}'\n"
         assert len(lines(tmp_path)) == int(number)
-
-    def test_a_full_file_system_does_the_same(self, tmp_path: Path) -> None:
-        if shutil.which("unshare") is None:
-            pytest.skip("no unshare on this machine to mount a small file system with")
-        mount = f"mount -t tmpfs -o size=16k small {tmp_path}"
-        own = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-        if subprocess.run([*own, mount], capture_output=True).returncode != 0:
-            pytest.skip("this machine does not let its users mount a small file system")
-        # The mount ends with the process, so the file is looked at from inside.
-        command = f"{mount} && {sys.executable} -c '{FILLING}' {tmp_path} && cat {tmp_path}/*"
-        done = subprocess.run(
-            [*own, command], capture_output=True, text=True, check=True, cwd=REPOSITORY
-        )
-        first, *written = done.stdout.splitlines()
-        number, message = first.split(" ", maxsplit=1)
-        assert message == f"[Errno 28] No space left on device: '{tmp_path}/metrics.jsonl'"
-        assert [json.loads(line)["step"] for line in written] == [
-            20 * (n + 1) for n in range(int(number))
-        ]
-
-
-def test_a_link_to_what_no_file_can_be_called_is_no_file(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").symlink_to("n" * 300)
-    assert kept_bytes(tmp_path / "metrics.jsonl", 40) == 0
-
-
-@pytest.mark.parametrize("number", ["1" + "0" * 400, "NaN", '"\\ud800"', "[" * 60 + "]" * 60])
-def test_a_number_that_is_none_is_one_message(tmp_path: Path, number: str) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(f'{{"step": {number}, "epoch": 0}}\n')
-    with pytest.raises(InputError, match=r"metrics\.jsonl: line 1 is damaged, or not a record"):
-        kept_bytes(path, 40)

@@ -1,8 +1,6 @@
 """The event files, read with TensorBoard's own reader."""
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from harness.run.records import (
     Spread,
 )
 from tests.harness.run.observers.samples import (
-    REPOSITORY,
     epoch,
     inspection,
     run_start,
@@ -147,16 +144,6 @@ def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
     assert ordered == sorted(ordered)
 
 
-def test_a_run_afresh_replaces_the_curves_of_the_one_before(tmp_path: Path) -> None:
-    for steps in ((20, 40, 60), (20,)):
-        observer = TensorBoardObserver(tmp_path / "tensorboard")
-        observer.tell(run_start(tmp_path))
-        for step in steps:
-            observer.tell(window(step))
-        observer.close()
-    assert [step for step, _ in curves(tmp_path)["train/loss"]] == [20]
-
-
 def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:
     for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
         observer = TensorBoardObserver(tmp_path / "tensorboard")
@@ -190,50 +177,6 @@ def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
     read = curves(tmp_path)
     assert read["precision/skipped_steps"] == [(20, 2.0), (40, 3.0)]
     assert read["throughput/step_time_ms_p50"] == [(20, 8.0), (40, 12.0)]
-
-
-FILLING = """
-import resource, sys
-from pathlib import Path
-from harness.run.observers.tensorboard import TensorBoardObserver
-from tests.harness.run.observers.samples import epoch, run_start, window
-observer = TensorBoardObserver(Path(sys.argv[1]) / "tensorboard")
-observer.tell(run_start(Path(sys.argv[1])))
-observer.tell(window(20))
-observer.tell(epoch(20))
-(path,) = (Path(sys.argv[1]) / "tensorboard").iterdir()
-limit_bytes = path.stat().st_size + 4096
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, resource.RLIM_INFINITY))
-try:
-    for number in range(100):
-        observer.tell(window(20 * (number + 2)))
-    observer.tell(epoch(2020))
-except OSError as error:
-    print(error)
-observer.close()
-"""
-
-
-def test_a_full_disk_ends_the_run_and_leaves_a_file_that_can_be_read(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FILLING, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=REPOSITORY,
-    )
-    assert done.stdout == f"[Errno 27] File too large: '{tmp_path / 'tensorboard'}'\n"
-    steps = [step for step, _ in curves(tmp_path)["train/loss"]]
-    assert steps == [20 * (n + 1) for n in range(len(steps))]
-    assert len(steps) > 1
-
-
-def test_importing_the_observers_imports_no_tensorflow() -> None:
-    code = (
-        "import sys; from harness.run.observers import console, jsonl, run_files; "
-        "sys.exit('tensorflow' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:

@@ -56,12 +56,10 @@ def drive(
     ("first", "last", "sizes", "expected"),
     [
         (0, 5, [5, 5, 5], (0, 5, 1)),
-        (5, 10, [5, 5, 5], (5, 10, 1)),
         (4, 11, [5, 5, 5], (0, 15, 3)),
         (6, 7, [5, 5, 5], (5, 10, 1)),
         # Shorter than they might have been, as at the end of an epoch.
         (6, 9, [5, 1, 1, 1, 5], (5, 13, 4)),
-        (14, 15, [5, 5, 5], (10, 15, 1)),
     ],
 )
 def test_the_dispatches_that_hold_the_steps(
@@ -76,13 +74,6 @@ def test_the_dispatches_that_hold_the_steps(
     (path,) = profiles(tmp_path)
     assert profiler.capture.path == path
     assert path.parents[3] == tmp_path / "new"
-
-
-def test_a_resumed_run(tmp_path: Path) -> None:
-    profiler = ProfilerObserver(tmp_path, first=8, last=12)
-    drive(profiler, tmp_path, [4, 4], start_step=8, compiled_at=(8,))
-    assert captured(profiler) == (8, 12, 1)
-    profiler.close()
 
 
 def test_a_compilation_in_the_middle_stays_in(tmp_path: Path) -> None:
@@ -108,21 +99,3 @@ def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> 
         profiler.close()
     assert profiler.capture is None
     assert profiles(tmp_path) == []
-
-
-def test_a_run_that_ends_before_leaves_none(tmp_path: Path) -> None:
-    profiler = ProfilerObserver(tmp_path, first=50, last=60)
-    drive(profiler, tmp_path, [4, 4])
-    profiler.tell(summary())
-    profiler.close()
-    assert profiler.capture is None
-    assert profiles(tmp_path) == []
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    profiler = ProfilerObserver(tmp_path / "file" / "below", first=0, last=4)
-    profiler.tell(run_start(tmp_path))
-    with pytest.raises(NotADirectoryError, match="below"):
-        profiler.tell(BatchesAwaited(step=0))
-    profiler.close()

@@ -2,8 +2,6 @@
 
 import contextlib
 import itertools
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
@@ -14,9 +12,6 @@ from hypothesis import strategies as st
 from harness.run.records import MachineUse, Spread
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.run.telemetry.sampler import Sample, Sampler
-from tests.harness.run.observers.samples import REPOSITORY
-from tests.harness.run.telemetry.nvml import library
-from tests.harness.run.telemetry.nvml.library import Nvml
 
 PATIENCE_SECONDS = 120.0
 
@@ -112,40 +107,3 @@ def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
         assert found["host/rss_bytes"].num_samples >= 1
         assert telemetry.finish() == MachineUse(num_gpus=0, joules=None)
         assert list(telemetry.messages()) == []
-
-
-def test_without_telemetry_nothing_is_sampled_and_gpus_are_counted() -> None:
-    with TelemetryRecorder(hz=0.0, bus_ids=("0000:17:00.0", "0000:18:00.0")) as telemetry:
-        assert telemetry.window(0.0, time.perf_counter()) == {}
-        assert telemetry.finish() == MachineUse(num_gpus=2, joules=None)
-
-
-HANGING = """
-from harness.run.telemetry import sampler
-from harness.run.telemetry.recorder import TelemetryRecorder
-sampler.STOP_SECONDS = 0.5
-with TelemetryRecorder(hz=100.0, bus_ids=["0000:17:00.0"]) as telemetry:
-    assert not list(telemetry.messages())
-    telemetry.finish()
-    print([m.text for m in telemetry.messages()])
-print([m.text for m in telemetry.messages()])
-"""
-
-
-def test_a_driver_that_hangs_is_reported_once_and_holds_nothing_up(nvml: Nvml) -> None:
-    nvml.write(library.system(init="hang"), library.modern(0))
-    done = subprocess.run(
-        [sys.executable, "-c", HANGING],
-        env=nvml.environment(),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    assert done.stderr == ""
-    first, second = done.stdout.splitlines()
-    assert first == (
-        "['telemetry has had no answer for 0.5 s; the run ends without its last samples']"
-    )
-    assert second == "[]"

@@ -64,18 +64,6 @@ def test_samples_come_in_order_and_are_taken_up_to_a_time() -> None:
     assert closed == [True]
 
 
-def test_what_was_sampled_later_stays_for_later() -> None:
-    numbers = itertools.count()
-    sampler = Sampler(source_of(lambda: {"number": float(next(numbers))}), hz=1000.0)
-    sampler.start()
-    wait_until(lambda: len(sampler._samples) > 10)
-    sampler.stop()
-    first = sampler._samples[4].seconds
-    early, late = sampler.take(first), sampler.take(math.inf)
-    assert len(early) == 5
-    assert early[-1].seconds <= first < late[0].seconds
-
-
 def test_stopping_takes_a_last_sample_without_waiting_for_its_turn() -> None:
     sampler = Sampler(source_of(lambda: {"a": 1.0}), hz=0.01)
     sampler.start()

@@ -149,18 +149,3 @@ def test_a_gate_tells_inconclusive_apart(
     assert words in capsys.readouterr().out
     no_gate = {"fail_if_slower": None, "fail_if_inconclusive": False}
     assert report(effects, notes, Console(), **no_gate) == 0
-
-
-def test_a_comparison_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    cells = [dataclasses.replace(CELL, implementation=name) for name in ("gather", "native")]
-    rows = [row(cell, r, 1e5 + r) for cell in cells for r in range(2)]
-    gate = {"fail_if_slower": None, "fail_if_inconclusive": False}
-    # A damaged results file may hold a note of any length.
-    report(compare(rows, rows)[0], ["1" * 1_000_000], Console(width=80), **gate)
-    heading, *lines, _, note = capsys.readouterr().out.splitlines()
-    assert heading.split()[:4] == ["batch", "size", "implementation", "B"]
-    assert [line.split()[:3] for line in lines] == [
-        ["500", "gather", "1.000"],
-        ["500", "native", "1.000"],
-    ]
-    assert len(note) <= 1000

@@ -2,9 +2,6 @@
 
 import json
 import os
-import re
-import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,23 +13,17 @@ from typing import Any
 import pytest
 
 from harness.base.child import OWN_CODE
-from harness.base.errors import InputError
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
-from harness.tools.bench import measure as measure_module
 from harness.tools.bench.measure import (
-    PROTOCOL_VERSION,
     MeasuredProcess,
     ProcessEndedError,
     Side,
     figures,
-    measure,
     without_warm_up,
 )
-from harness.tools.bench.results import RESULTS_FILE_NAME, read_results
-from tests.harness.cli.runs import command_line, environment
-from tests.harness.tools.bench.samples import CELL
+from tests.harness.cli.runs import environment
 
 ROWS = 1_000
 
@@ -107,25 +98,6 @@ def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> 
         process.turn(0.0)
 
 
-def test_other_ends_are_failures(data: Path) -> None:
-    with MeasuredProcess(small(data)) as doomed:
-        os.kill(doomed.pid, signal.SIGSEGV)
-        with pytest.raises(ProcessEndedError, match="SIGSEGV"):
-            doomed.wait_until_ready()
-
-
-def test_wrong_settings_are_an_input_error(data: Path) -> None:
-    with pytest.raises(InputError, match=r"--batch-size is 801 .* 800"):
-        measure(CELL, [small(data, batch_size=801)], repeat=0, seconds=0.1)
-
-
-def test_another_protocol_is_an_input_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure_module, "PROTOCOL_VERSION", PROTOCOL_VERSION + 1)
-    told = f"measures by protocol {PROTOCOL_VERSION}, not {PROTOCOL_VERSION + 1}"
-    with MeasuredProcess(small(data)) as started, pytest.raises(InputError, match=told):
-        started.wait_until_ready()
-
-
 def test_a_process_ends_with_its_parent(data: Path) -> None:
     program = (
         "import json, os, sys\n"
@@ -154,39 +126,3 @@ def test_a_process_ends_with_its_parent(data: Path) -> None:
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the measured process outlived its parent")
-
-
-def test_two_sides_take_turns(data: Path, tmp_path: Path) -> None:
-    # Side A is another checkout; side B has so much more work that no machine misses it.
-    for package in ("harness", "kernels"):
-        shutil.copytree(OWN_CODE / package, tmp_path / package)
-    a = Side(name="A", settings=small(data).settings, code=tmp_path)
-    b = small(data, hidden_units=[256, 256])
-    of_a, of_b = measure(CELL, [a, b], repeat=1, seconds=0.1)
-    assert (of_a.side, of_b.side) == ("A", "B")
-    assert of_b.ratio is not None
-    assert of_b.ratio < 0.8
-    assert of_b.figures["examples_per_second"] < of_a.figures["examples_per_second"]
-    assert (of_a.resolved["code"], of_b.resolved["code"]) == (str(tmp_path), str(OWN_CODE))
-
-
-def test_too_little_memory_ends_a_cell_and_not_the_sweep(tmp_path: Path) -> None:
-    # The dense matrix of 2,000 rows is 7.8 GiB; 8 may be had for all.
-    flags = ["--synthetic-rows", 2_500, "--synthetic-tokens", 2**20, "--batch-size", 2_000, 8]
-    flags += ["--implementation", "dense", "--hidden-units", 8, "--dropout", 0, "--seconds", 0.1]
-    flags += ["--input", "stream", "--repeats", 2, "--bench-dir", tmp_path]
-    done = subprocess.run(
-        command_line("bench", *flags),
-        env=environment(),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30,) * 2),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (1, "")
-    rows = read_results(tmp_path / RESULTS_FILE_NAME).rows
-    # It is not tried again.
-    assert [row.cell.batch_size for row in rows] == [2_000, 8, 8]
-    assert re.search("memory|alloc", rows[0].note), rows[0].note
-    assert rows[0].note in done.stdout
-    assert all(row.figures for row in rows[1:])

@@ -76,12 +76,6 @@ def test_settings_of_a_file_and_of_words(tmp_path: Path) -> None:
     assert settings_of_words(words) == expected
 
 
-@pytest.mark.parametrize("word", ["colour", "=red"])
-def test_words_that_set_nothing(word: str) -> None:
-    with pytest.raises(InputError, match="write name=value"):
-        settings_of_words((word,))
-
-
 GRID = dict.fromkeys(AXES, ("auto",)) | {
     "batch_size": (100, 200, 100),
     "implementation": ("gather", "dense"),
@@ -103,8 +97,3 @@ def test_every_combination_is_a_cell() -> None:
     assert planned[0] == first
     last = {"batch_size": 200, "implementation": "dense", "replicas": 2}
     assert planned[-1] == dataclasses.replace(first, **last)
-
-
-def test_an_axis_without_values() -> None:
-    with pytest.raises(InputError, match="--steps-per-dispatch is empty"):
-        cells(GRID | {"steps_per_dispatch": ()})

@@ -25,7 +25,7 @@ def trainer(num_outputs: int, num_tokens: int) -> harness.Trainer:
     def network(inputs: Any) -> Any:
         return keras.layers.Dense(num_outputs)(harness.MultiHotDense(4, num_tokens)(inputs))
 
-    return harness.Trainer(network, batch_size=50, implementation="gather")
+    return harness.Trainer(network, batch_size=60, implementation="gather")
 
 
 def labelled(kind: str, num_classes: int) -> harness.RaggedSets:

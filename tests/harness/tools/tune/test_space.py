@@ -27,13 +27,6 @@ def test_texts_have_choices_of_their_own() -> None:
     assert asked["num_tokens"].choices == (7, 9)
 
 
-def test_one_value_fixes_a_setting() -> None:
-    space = Space(depths=(2,), widths=(8, 8), dropouts=(0.0,), ngrams_choices=(2,))
-    asked = parameters(space, BuildOptions(), takes_texts=True)
-    fixed = {name for name, distribution in asked.items() if distribution.single()}
-    assert fixed == {"depth", "width", "dropout", "ngrams"}
-
-
 @pytest.mark.parametrize(
     ("space", "decay"),
     [
@@ -64,11 +57,9 @@ def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None
     ("given", "message"),
     [
         ({"learning_rates": ()}, "--learning-rates is empty; give the two ends of a range, or"),
-        ({"widths": (1, 2, 3)}, "--widths is 1 2 3; give the two ends"),
         ({"widths": (9, 3)}, "--widths is 9 3; the first must not be above the second"),
         ({"dropouts": (0.0, 1.0)}, r"--dropouts holds 1.0; give numbers in \[0, 1\)"),
         ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),
-        ({"ngrams_choices": (1, 9)}, "--ngrams-choices is 9; choose from 1 to 8"),
         ({"num_tokens_choices": (9, 9)}, "--num-tokens-choices names 9 more than once"),
     ],
 )

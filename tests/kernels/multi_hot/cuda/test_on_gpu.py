@@ -135,8 +135,8 @@ def updated(kind: RowOptimizer, dtype: tf.DType, device: str) -> list[np.ndarray
         touched = product.touch(Problem(values, splits, V, tf.float32, unique=False))
         if kind == "exact_adam":
             parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
-        return native.update(
-            rule, parts, touched, dy, from_dy=True, rate=rule.rate(tf.constant(0.01), number),
+        return product.update(
+            rule, parts, touched, dy, None, rate=rule.rate(tf.constant(0.01), number),
             factor=tf.constant(0.5), step=number, active=active,
         )  # fmt: skip
 

@@ -23,17 +23,11 @@ struct OwnIndex {
 };
 
 // The gradient of the whole table by way of the touched rows; nothing where the input has a fault.
-// With an odd number of chunks, entries are packed as those of batches of a million rows.
 std::vector<float> touched_gradient(const Sets& sets, const std::vector<float>& dy, int64_t units,
                                     int64_t chunks, int64_t buckets, Pool& pool,
                                     std::string& fault) {
   OwnIndex own(sets, chunks, buckets);
-  fault = find_split_fault(sets);
-  if (fault.empty()) {
-    const internal::Packing<uint64_t> wide(sets.num_rows);
-    fault = chunks % 2 == 0 ? touch(sets, own.index, pool)
-                            : internal::touch_by(wide, sets, own.index, pool);
-  }
+  fault = touch(sets, own.index, pool);
   if (!fault.empty()) return {};
   const int64_t num = own.num[0];
   std::vector<float> rows(own.ids.size() * units), dw(sets.num_tokens * units);
@@ -82,8 +76,9 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
     std::vector<float> rates(R);
     if (p == 0) w.assign(V * H, 0.5), m.assign(V * H, 0.0), v.assign(V * H, 0.0);
     const auto row_of = [&](int64_t step) {
-      return CatchUp{tables[0].data(), tables[1].data(), tables[2].data(), last.data(), step, H,
-                     1e-3f, rates.data(), R, decays.data(), centers.data(), terms.data(), S, L};
+      return CatchUp{tables[0].data(), {tables[1].data(), tables[2].data()}, last.data(),
+                     rates.data(), decays.data(), centers.data(), terms.data(), step, 1e-3f,
+                     static_cast<int>(H), R, S, L};
     };
     for (int64_t step = 1; step <= num_steps; ++step) {
       Input input = draw_input(own, true);
@@ -98,18 +93,17 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
       const int64_t num = touched.num[0];
       catch_up(touched.ids.data(), num, V, (step - 1) % R == 0, row_of(step - 1), *pools[p]);
       const float rate = 0.01f + 0.001f * static_cast<float>(step % 5);
-      rates[(step - 1) % R] = rate;
-      const Adam<float> update = {tables[0].data(), tables[1].data(), tables[2].data(), last.data(),
-                           step, H, {rate, 0.2f, 0.05f, 1e-3f, 0.5f}};
+      const float scalars[] = {rate, 0.2f, 0.05f, 1e-3f, 0.5f};
+      const Update update = of_step({kExactAdam, static_cast<int>(H),
+                                     {tables[1].data(), tables[2].data()}, last.data(),
+                                     rates.data(), R}, step, scalars);
       rows.resize(std::max<size_t>(rows.size(), touched.ids.size() * H));
       row_gradients(touched.index, dy.data(), H, rows.data(), *pools[p]);
-      if (draw(random, 0, 1)) {
-        update_from_dy(touched.index, dy.data(), H, update, *pools[p]);
-      } else {
-        update_from_rows(touched.ids.data(), num, rows.data(), H, update, *pools[p]);
-      }
-      const Sgd<Bfloat16> halved = {halves.data(), step, H, update.scalars};
-      update_from_dy(touched.index, dy.data(), H, halved, *pools[p]);
+      const bool from_dy = draw(random, 0, 1);
+      update_rows(update, tables[0].data(), touched.index, from_dy ? dy.data() : rows.data(), from_dy,
+                  *pools[p]);
+      const Update halved = of_step({kSgd, static_cast<int>(H)}, step, scalars);
+      update_rows(halved, halves.data(), touched.index, dy.data(), true, *pools[p]);
       if (p > 0) continue;
       std::vector<double> g(V * H);
       for (int64_t slot = 0; slot < num; ++slot) {

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from kernels.multi_hot import multi_hot_dense
 from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.native.call import Kernel, call_on_platform
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.platforms import Kernel, call_on_platform
 from tests.kernels.multi_hot.contract import MultiHotContract
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")

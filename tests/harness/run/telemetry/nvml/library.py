@@ -24,11 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = Path(__file__).parent
-ERROR_NOT_SUPPORTED = 3
 ERROR_DRIVER_NOT_LOADED = 9
 ERROR_GPU_IS_LOST = 15
 ERROR_LIB_RM_VERSION_MISMATCH = 18
-ERROR_UNKNOWN = 999
 
 
 @dataclass(frozen=True, kw_only=True)

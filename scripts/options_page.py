@@ -18,8 +18,8 @@ PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRODUCTION = """# Options
 
 Every command and its options, made from the settings: `.venv/bin/python scripts/options_page.py`.
-`--help` behind a command shows the same. An option may also stand in a TOML file, by its name with
-`_` for `-`: `--config FILE.toml`.
+`--help-all` behind a command shows the same; `train --help` has those that people set. An option
+may also stand in a TOML file, by its name with `_` for `-`: `--config FILE.toml`.
 """
 
 

@@ -30,7 +30,7 @@ def run(
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "benchmarks.cluster.worker", str(folder), str(steps), *cases]
     out = io.StringIO()
-    code = run_job(workers, lambda _: command, restarts=0, out=out, errors=out)
+    code = run_job(workers, command, out=out, errors=out)
     if code:
         raise RuntimeError(f"{workers} workers ended with exit code {code}:\n{out.getvalue()}")
     return [json.loads((folder / f"worker-{i}.json").read_text()) for i in range(workers)]

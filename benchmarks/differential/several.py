@@ -32,7 +32,7 @@ def by_workers(case: Case) -> Trained:
         command = [sys.executable, "-m", "benchmarks.differential"]
         command += ["--member", str(case.seed), folder]
         out = io.StringIO()
-        code = run_job(WORKERS, lambda _: command, restarts=0, out=out, errors=out)
+        code = run_job(WORKERS, command, out=out, errors=out)
         written = Path(folder) / "0"
         if code or not written.exists():
             raise RuntimeError(f"the workers ended with {code}: {out.getvalue()[-1500:]}")

@@ -23,11 +23,12 @@ from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
 from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices
-from harness.program.programs import Programs
+from harness.program.model_programs import ModelPrograms
 from harness.program.table_choice import TablesAsked, plans_of
 from harness.run.records import Choice
 from harness.task.task import Task
-from harness.trainer.settings import Known, Settings, settle
+from harness.trainer.choices import Known, settle
+from harness.trainer.settings import Settings
 from harness.trainer.setup import Setup, model_limits
 from kernels.multi_hot import Implementation
 from kernels.multi_hot.native.call import lowered_as_for_gpu
@@ -151,7 +152,7 @@ class Built:
             task=task,
         )
         implementation = cast(Implementation, case.implementation)
-        programs = Programs(
+        programs = ModelPrograms(
             model,
             task,
             devices,

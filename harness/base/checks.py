@@ -27,15 +27,13 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
 
 
 def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless a number is within its limits; accepts "auto".
-
-    A count without a limit of its own is an int32, so that the product of two, such as epochs and
-    steps of an epoch, is an int64, which steps are counted in.
-    """
+    """Raises InputError unless a number is within its limits; accepts "auto"."""
     if value == "auto":
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{name} is {value!r}; give a whole number")
+    # Without a limit of its own it is an int32: the product of two, such as epochs and steps of an
+    # epoch, is then an int64, which steps are counted in.
     if most is None:
         require(value >= least, f"{name} is {value}; it must be at least {least}")
         require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")
@@ -46,6 +44,7 @@ def require_count(name: str, value: int | str, *, least: int = 1, most: int | No
 def require_known(settings: Any) -> None:
     """Raises InputError unless every field whose type is a Literal has one of its values."""
     for name, hint in get_type_hints(type(settings)).items():
+        # tyro checks flags, and `decoded` files; Python programs are checked here alone.
         given, known = getattr(settings, name), get_args(hint)
         if get_origin(hint) is Literal and given not in known:
             flag = f"--{name.replace('_', '-')}"
@@ -57,11 +56,7 @@ def require_known(settings: Any) -> None:
 
 
 def parse_share(flag: str, text: str) -> float:
-    """Returns a share such as `5%` or `0.05` as a number.
-
-    Raises:
-        InputError: if the text is no share, or not in [0, 1).
-    """
+    """Returns a share such as `5%` or `0.05`, in [0, 1), as a number."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)(%?)", text.strip())
     share = math.nan if match is None else float(match[1]) / (100 if match[2] else 1)
     if not 0 <= share < 1:
@@ -70,11 +65,7 @@ def parse_share(flag: str, text: str) -> float:
 
 
 def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
-    """Checks a batch size against the data and the devices.
-
-    Raises:
-        InputError: if a batch does not fit the data set or does not divide over the replicas.
-    """
+    """Raises InputError if a batch does not fit the data set or divide over the replicas."""
     require(
         batch_size <= rows,
         f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "

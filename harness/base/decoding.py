@@ -31,8 +31,8 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
         raise InputError(f"{where}: {content!r:.100} stands there; give a table of settings")
     flat = flattened(content, where=where)
     nested = _grouped(kind, flat)
-    for name in flat:
-        raise InputError(f"{where}: unknown setting '{name}'; `--help` lists them all")
+    for name in flat:  # what no group has taken
+        raise InputError(f"{where}: unknown setting '{name}'; `--help-all` lists them all")
     return decoded(kind, nested, where=where)
 
 
@@ -81,16 +81,12 @@ def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
 
 
 def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
-    """Returns `value` as the type `hint`: a dataclass, union, tuple, mapping, or plain type.
-
-    Args:
-        hint: the type.
-        value: mappings, lists and plain values.
-        where: the file that the value comes from.
-        place: the value's place in the file.
+    """Returns `value`, of mappings, lists and plain values, as the type `hint`: a dataclass, union,
+    tuple, mapping, or plain type.
 
     Raises:
-        InputError: if a value is missing, unknown or of another type; it names the place.
+        InputError: if a value is missing, unknown or of another type; it names the file, `where`,
+            and the place in it.
     """
     origin, arguments = get_origin(hint), get_args(hint)
 
@@ -102,6 +98,7 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
     if origin in (UnionType, Union):
         if value == "None" and NoneType in arguments:  # even if a text is allowed as well
             return None
+        # The first type that takes the value, in the order in which the union names them.
         for option in arguments:
             try:
                 return inner(option, value, "")
@@ -136,6 +133,7 @@ def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inne
         raise InputError(f"{where}: {within}{name} is missing; it has no default")
     for name in sorted(value.keys() - hints.keys()):
         raise InputError(f"{where}: {within}{name} is unknown; leave it out")
+    # The class checks what no single value shows, such as limits.
     values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
     try:
         return hint(**values)

@@ -15,15 +15,11 @@ _UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
 
 def printable(text: str, *, most: int | None = None, one_line: bool = False) -> str:
     """Escapes control characters and lone surrogates in `text`, as in \\x1b, so that it cannot
-    control a terminal, and any stream can encode it.
-
-    Args:
-        text: any text.
-        most: limit of the characters, including escapes, beyond which the middle is cut out. None
-            keeps all.
-        one_line: escape line breaks and tabs too.
+    control a terminal, and any stream can encode it. With `one_line`, also line breaks and tabs.
+    Beyond `most` characters, escapes included, the middle is cut out.
     """
     unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
+    # Cut before escaping, which takes long for a long text, and again after it.
     if most is not None and len(text) > most:
         text = f"{text[:most]}{text[-most:]}"  # the most that can be kept below
     text = unprintable.sub(lambda found: ascii(found[0])[1:-1], text)
@@ -33,18 +29,14 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
     return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
 
 
-_FLAG = re.compile(
-    r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?![\w=-])(?: (auto|dense|gather|native|adam|sgd|adagrad|"
-    r"lazy_adam|exact_adam|float32|bfloat16|mixed_bfloat16|mixed_float16|stream|resident|mapped|"
-    r"nccl|ring|on|off|stop|continue)\b)?"
-)
+_FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?:=([a-z0-9_]+))?(?![\w=-])")
 """Pattern of a flag in a message, perhaps with a value."""
 
 
 class ToldError(Exception):
     """An error whose message alone the command line prints, with exit code 1.
 
-    The message names settings by their flags, such as `--precision float32`. If `in_python` is
+    The message names settings by their flags, such as `--precision=float32`. If `in_python` is
     true, `str` names them by their arguments, such as `precision="float32"`.
     """
 

@@ -97,7 +97,6 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether a signal asked to stop."""
         return self.by is not None
 
     @property
@@ -107,7 +106,6 @@ class Interrupt:
 
     @property
     def exit_code(self) -> int:
-        """Exit code of a program that the signal ends."""
         return EXIT_TERMINATED if self.is_termination else EXIT_INTERRUPTED
 
     def told(self, number: int) -> bool:
@@ -122,6 +120,7 @@ class Interrupt:
         self._before: dict[signal.Signals, Any] = {}
         for kind in _SIGNALS if self._is_main else ():
             before = signal.getsignal(kind)
+            # Python's own SIGINT handler raises in the middle of a dispatch.
             if kind is signal.SIGINT or before is signal.SIG_DFL:
                 handler = signal.SIG_IGN if kind is signal.SIGHUP else self._handle
                 self._before[kind] = signal.signal(kind, handler)

@@ -10,13 +10,11 @@ from harness.base.errors import InputError
 
 
 def free_bytes(root: Path = Path("/")) -> int:
-    """Returns the bytes of host memory that this process can take before the system ends a process.
+    """Returns the bytes of host memory that this process can take before the system ends a process,
+    read from proc and sys under `root`.
 
     Page cache counts as free, because the system gives it back, and so does swap. A control group
     around the process, such as a container's or Slurm's, may leave less than the machine has.
-
-    Args:
-        root: the root of the file system, with proc and sys.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
@@ -35,24 +33,12 @@ class OutOfMemoryError(InputError):
 def require_memory(
     needs: Mapping[str, int], *, free: Callable[[], int], place: str, remedy: str
 ) -> int:
-    """Refuses a request that needs more memory than is free.
-
-    Args:
-        needs: the bytes of each part, by its name.
-        free: returns the free bytes. Called again after a garbage collection, since unused models
-            refer to themselves.
-        place: the memory's name in the message.
-        remedy: the remedy, which ends the message.
-
-    Returns:
-        The bytes that are left.
-
-    Raises:
-        OutOfMemoryError: if there is less memory; it names the parts.
-    """
+    """Returns the bytes that a request leaves of the memory called `place`. Raises an
+    OutOfMemoryError, which names the parts that the request needs, if there is less memory."""
     total = sum(needs.values())
     if (left := free() - total) >= 0:
         return left
+    # Unused models refer to themselves, so they wait for a collection.
     gc.collect()
     there = free()
     if total <= there:
@@ -65,7 +51,6 @@ def require_memory(
 
 
 def shown(num_bytes: int) -> str:
-    """Returns a size in MB or GB, for messages."""
     return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
 
 

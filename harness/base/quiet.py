@@ -58,6 +58,7 @@ def _without_matplotlib() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _information_held_back() -> Iterator[None]:
+    # C++ writes to the descriptor, past Python's stream: so the descriptor is diverted.
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as held:

@@ -34,15 +34,11 @@ _MAX_DEPTH = 50
 
 @contextlib.contextmanager
 def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
-    """Turns any exception into an InputError about the file at `path`.
+    """Turns any exception into an InputError about the file at `path`, which should be `what`, such
+    as "a results file". The remedy ends the message; it may be empty.
 
     zipfile, NumPy, Keras and the parsers of text raise two dozen types of exceptions on damaged
     bytes. Each of them means that the file cannot be relied on.
-
-    Args:
-        path: the file.
-        what: what the file should be, such as "a results file".
-        remedy: the end of the message; empty if the caller adds one.
     """
     try:
         yield
@@ -58,12 +54,8 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
-    """Opens a regular file to read.
-
-    Raises:
-        InputError: if the file is missing or may not be read, or is a folder, a device or a pipe,
-            which might block or never end.
-    """
+    """Opens a regular file to read. Raises InputError if it is missing or may not be read, or is a
+    folder, a device or a pipe, which might block or never end."""
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -74,11 +66,7 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
-    """Returns the JSON object in the file at `path`.
-
-    Raises:
-        InputError: if the file cannot be read or holds no JSON object; `remedy` ends the message.
-    """
+    """Returns the JSON object in the file at `path`; `remedy` ends the message if there is none."""
     with opened(path, remedy=remedy) as file, damage(path, what="a JSON object", remedy=remedy):
         return json_object(file.read(_MAX_JSON_BYTES + 1))
 
@@ -89,11 +77,7 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Returns the tables in a TOML file.
-
-    Raises:
-        InputError: if the file cannot be read or is not TOML.
-    """
+    """Returns the tables in a TOML file."""
     remedy = "Correct it, or name another."
     with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
         return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
@@ -105,6 +89,7 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     if content.count(b"{") + content.count(b"[") > _MAX_OPENED:
         raise ValueError(f"it holds more than {_MAX_OPENED:,} tables and lists")
     table = parse(content.decode())
+    # Level by level: recursion is what deep nesting would break.
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):
         inner = [one for outer in level for one in _inside(outer)]

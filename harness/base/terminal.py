@@ -21,12 +21,10 @@ class LastingStream:
         self._has_failed = False
 
     def write(self, text: str) -> int:
-        """Writes or drops `text`; returns its length."""
         self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes the stream, unless it has failed."""
         self._try(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:

@@ -13,7 +13,6 @@ class Timeline:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since the timeline began."""
         return time.perf_counter() - self._began
 
     def mark(self, name: str, **parts: float) -> None:

@@ -227,7 +227,6 @@ def settings_of(
 
 
 def _report(config: BenchConfig, results: Results, console: Console) -> int:
-    """Prints the table or the comparison; returns the exit code."""
     code = 0
     if config.compares:
         from harness.tools.bench.compare import compare, report

@@ -50,15 +50,13 @@ class DataConvertConfig:
 
 
 def info(config: DataInfoConfig, console: Console | None = None) -> int:
-    """Prints the figures that the tutorial explores before it trains.
-
-    Whatever the settings say, repeated ids are kept, so lengths are those of the data as read.
-    """
+    """Prints the figures that the tutorial explores before it trains."""
     import numpy as np
 
     from harness.data.sources import load_configured
 
     console = console or Console()
+    # With repeated ids, whatever the settings say: lengths are those of the data as read.
     dataset = load_configured(replace(config.data, unique=False))
     lengths = np.concatenate([part.lengths for part in dataset.parts])
     console.print(_figures(dataset, lengths))
@@ -115,7 +113,6 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
 
 
 def facts_table(title: str, facts: Mapping[str, str]) -> Table:
-    """Returns a table with a line for each fact, under a title."""
     title = printable(title, most=_MAX_NAME, one_line=True)
     table = Table(title=Text(title), show_header=False, title_justify="left")
     for name, text in facts.items():
@@ -144,14 +141,13 @@ def _classes(dataset: Dataset) -> str:
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
-    """Returns a histogram of rows by length, in at most `max_bins` bins of equal width, and at most
-    as many as there are different lengths."""
     import numpy as np
 
     table = Table(title="rows by length", title_justify="left", box=None)
     table.add_column("ids", justify="right")
     table.add_column("rows", justify="right")
     table.add_column("")
+    # No more bins than lengths: an empty bin would look like a gap in the data.
     low, high = int(lengths.min()), int(lengths.max())
     width = -(-(high - low + 1) // min(max_bins, len(np.unique(lengths))))
     counts = np.bincount((lengths - low) // width)

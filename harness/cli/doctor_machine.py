@@ -62,11 +62,7 @@ def examine() -> Iterator[Finding]:
 
 def gpus(devices: Devices) -> Iterator[Finding]:
     """Yields findings on the driver, cards and slices, CUDA's libraries, and whether TensorFlow
-    uses them; a single one if the machine has no NVIDIA driver.
-
-    Args:
-        devices: the devices that TensorFlow computes on.
-    """
+    uses them; a single one if the machine has no NVIDIA driver."""
     try:
         with nvml.opened():
             cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
@@ -110,7 +106,6 @@ def _card(index: int, card: Card) -> Finding:
 
 
 def _cuda_libraries() -> Finding:
-    """Checks whether all of CUDA's libraries are there; names the missing ones."""
     subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
         text = f"this TensorFlow is built without CUDA: {CUDA_INSTALL}"
@@ -125,7 +120,6 @@ def _cuda_libraries() -> Finding:
 
 
 def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
-    """Checks whether TensorFlow computes on the GPUs, or else tells why it does not."""
     subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
     found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
     if devices.device_type == "GPU" and not warnings:
@@ -139,11 +133,8 @@ def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
 
 
 def counters(parameters: Path) -> Finding:
-    """Checks whether a profile may read the GPU's counters (CUPTI).
-
-    Args:
-        parameters: the file under /proc with the parameters of the driver's kernel module.
-    """
+    """Checks whether a profile may read the GPU's counters (CUPTI); `parameters` is the file under
+    /proc of the driver's kernel module."""
     restricted = parameters.is_file() and "RmProfilingAdminOnly: 1" in parameters.read_text()
     status = Path("/proc/self/status").read_text().split()
     capabilities = int(status[status.index("CapEff:") + 1], 16)

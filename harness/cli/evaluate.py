@@ -59,7 +59,7 @@ class EvaluateConfig(HeldOutRows):
     """Evaluate a saved model on the test rows of its run's data (--data run), or of other data."""
 
     model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+    """Path to a .keras file, or to a run folder that holds one."""
 
     json: bool = False
     """Print one JSON object instead of a table."""
@@ -129,6 +129,7 @@ def load_rows(
     from harness.data.sources import load_configured
 
     saved.require_classes()
+    # Other texts become ids as those of the run did, or the model would read other words.
     of_run = config.data.data == OF_RUN
     source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved, given)
     data = load_configured(source)
@@ -162,13 +163,11 @@ def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConf
 
 
 def _columns(quality: Quality) -> list[list[Any]]:
-    """Returns each of `_COLUMNS` for all classes."""
     parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
     return [part.tolist() for part in parts]
 
 
 def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> None:
-    """Prints a line for each class, and the confusion matrix if the classes are few."""
     table = Table()
     table.add_column("class")
     for column in ("precision", "recall", "F1", "rows"):
@@ -193,5 +192,4 @@ def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> 
 
 
 def _text(name: str) -> Text:
-    """Returns a name without markup."""
     return Text(printable(name, one_line=True), overflow="fold")

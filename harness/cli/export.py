@@ -13,7 +13,7 @@ class ExportConfig:
     """Export a saved model for other programs."""
 
     model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+    """Path to a .keras file, or to a run folder that holds one."""
 
     out: str
     """The new file, or for a SavedModel the new folder."""

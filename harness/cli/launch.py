@@ -8,7 +8,6 @@ from typing import Any
 import tyro
 
 from harness.base.checks import require, require_count
-from harness.cli.settings import TrainConfig
 from harness.workers.launcher import run_job
 
 
@@ -24,12 +23,7 @@ class LaunchConfig:
     workers: int = 2
     """How many workers."""
 
-    restarts: int = 0
-    """How often to start again, with --resume auto, after a worker failed. After wrong input or a
-    request to stop, nothing starts again."""
-
     def __post_init__(self) -> None:
-        require_count("--restarts", self.restarts, least=0)
         require_count("--workers", self.workers)
 
 
@@ -60,36 +54,10 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         "launch starts train alone; give its options behind --, as in: harness launch --workers 2 "
         "-- train --data FILE",
     )
+    # Once, before several workers would say the same.
     try:
-        settings = parse(list(config.command))
+        parse(list(config.command))
     except SystemExit as parsed:  # after --help, or a message about a flag
         return int(parsed.code or 0)
-    assert isinstance(settings, TrainConfig)
-    require(
-        config.restarts == 0 or settings.output.run_dir not in (None, "auto"),
-        "--restarts needs the --run-dir of train: the folder to go on with",
-    )
-
-    def command(start: int) -> list[str]:
-        given = list(config.command)
-        if start > 0:
-            given = [*without_resume(given), "--resume", "auto"]
-        return [sys.executable, "-m", "harness", *given]
-
-    return run_job(
-        config.workers, command, restarts=config.restarts, out=sys.stdout, errors=sys.stderr
-    )
-
-
-def without_resume(words: Sequence[str]) -> list[str]:
-    """Returns the words of a command without --overwrite, and without --resume and its value."""
-    left: list[str] = []
-    behind_resume = False
-    for word in words:
-        if not (
-            word in ("--overwrite", "--resume", "--resume=auto")
-            or (behind_resume and word == "auto")
-        ):
-            left.append(word)
-        behind_resume = word == "--resume"
-    return left
+    command = [sys.executable, "-m", "harness", *config.command]
+    return run_job(config.workers, command, out=sys.stdout, errors=sys.stderr)

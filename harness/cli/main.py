@@ -35,6 +35,7 @@ from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
+from harness.cli.help import is_short, shortened
 from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
@@ -144,6 +145,7 @@ def _parse(arguments: list[str]) -> Any:
         arguments, command = split(arguments)
         if command:
             return replace(_parse(arguments), command=command)
+    # tyro needs the file's settings as its defaults, so the flag is taken out before.
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     files.add_argument("--config", type=Path, action="append", default=[])
     try:
@@ -163,11 +165,16 @@ def _parse(arguments: list[str]) -> Any:
         default = from_mapping(kind, given, where=str(path))
     if kind is TrainConfig:
         default = resumed_config(flags[1:], given) or default
+    brief = None
+    if kind is TrainConfig and is_short(flags):
+        brief = shortened(default or TrainConfig())
+    flags = ["--help" if word == "--help-all" else word for word in flags]
+    # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
             return tyro.cli(
-                _union(default),
+                _union(default, brief),
                 prog="harness",
                 description="Train models whose input is a set of token ids. Every command also "
                 "takes --config FILE.toml, whose settings the flags override. --version prints the "
@@ -177,6 +184,7 @@ def _parse(arguments: list[str]) -> Any:
             )
     except SystemExit as ending:
         # tyro draws a frame around a settings class's ValueError; an InputError is a whole message.
+        # So the chain of causes is searched for it.
         cause: BaseException | None = ending
         while cause is not None and not isinstance(cause, InputError):
             cause = cause.__context__
@@ -192,6 +200,7 @@ def _parse(arguments: list[str]) -> Any:
 def _given(arguments: Sequence[str]) -> set[str]:
     """Returns the names of the settings that flags or the --config file name."""
     flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
+    # What is given counts, not whether it differs: a flag with its default is a wish, too.
     names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     files.add_argument("--config", type=Path)
@@ -217,11 +226,13 @@ def _begins(flags: list[str], name: str) -> bool:
     return flags[: len(words)] == words
 
 
-def _union(default: Any) -> Any:
-    """Returns the union of the commands' settings; `default` has those of a --config file."""
+def _union(default: Any, brief: type | None) -> Any:
+    """Returns the union of the commands' settings; `default` has those of a --config file or of the
+    run that is resumed, and `brief` stands for those of `train` where only help is wanted."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
+        kind = brief if brief is not None and kind is TrainConfig else kind
         marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
         group = of_data if name.startswith("data ") else commands
         group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])

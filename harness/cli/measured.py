@@ -72,6 +72,7 @@ def _serve(channel: TextIO) -> None:
             "versions that share one"
         )
     config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
+    # Built as `harness train` builds it, by the same function.
     data = load_configured(config.data)
     trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     steps = trainer.steps(data.train, epochs=_EPOCHS)

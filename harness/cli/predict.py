@@ -36,7 +36,7 @@ class PredictConfig:
     """Predict the class of texts with a saved model that was trained on word ids."""
 
     model: str
-    """Path to a .keras file, to a run folder that holds one, or to a checkpoint of a run."""
+    """Path to a .keras file, or to a run folder that holds one."""
 
     texts: tuple[str, ...] = ()
     """The texts. Left out: one a line from --files, or from standard input."""
@@ -116,7 +116,7 @@ def predict(config: PredictConfig) -> int:
     found = _predictions(judge, chain([first], blocks), given, explain=config.explain)
     if config.texts and not config.json:
         console.print(_table(list(found), explains=config.explain > 0))
-    else:
+    else:  # a block at a time, so that answers come while texts still do
         shown = _as_json if config.json else _as_line
         for block in found:
             sys.stdout.write("".join([f"{shown(one)}\n" for one in block]))
@@ -143,13 +143,8 @@ def _thresholds(config: PredictConfig, words: Vocabulary, judge: Judge) -> Seque
 def _given(
     row: Sequence[float], *, top_k: int | None, thresholds: Sequence[float] | None
 ) -> list[int]:
-    """Returns the numbers of the classes that a text is given, the likeliest first.
-
-    Args:
-        row: the probabilities of the classes, [K].
-        top_k: how many to give; None: those above their thresholds.
-        thresholds: the classes' thresholds, [K]; None: the likeliest class is given.
-    """
+    """Returns the numbers of a text's classes, the likeliest first: `top_k` of them, else those
+    whose probability [K] is above their threshold, else one."""
     order = sorted(range(len(row)), key=lambda number: -row[number])
     if top_k is not None or thresholds is None:
         return order[: top_k or 1]
@@ -214,8 +209,6 @@ def _as_json(one: _Prediction) -> str:
 
 
 def _as_line(one: _Prediction) -> str:
-    """Returns the classes, their probabilities, known words, text, and the words that decided, with
-    tabs between."""
     text = printable(one.text, one_line=True)
     parts = [*_answer(one, digits=6), f"{one.known}/{one.words}", text]
     if one.explained:
@@ -250,7 +243,6 @@ def _table(blocks: Sequence[Sequence[_Prediction]], *, explains: bool) -> Table:
 
 
 def _shown(text: str) -> Text:
-    """Returns the user's text without markup, cut short."""
     return Text(printable(text, most=_SHOWN, one_line=True))
 
 
@@ -260,6 +252,7 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
     from harness.data.imdb import cached_file
     from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
 
+    # A word index has no names of classes and no thresholds: those stay the run's.
     words = saved.vocabulary
     if config.word_index is None and words is not None:
         return words

@@ -59,6 +59,7 @@ def profile(config: ProfileConfig) -> int:
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()
+    # The profiler begins after the warm-up, and compilation is over by then.
     last = config.warm_up + config.steps
     execution = config.execution
     if execution.steps_per_dispatch == "auto":

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import quiet_import
-from harness.cli.settings import ModelConfig, TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS, BuildOptions
+from harness.model.options import ModelConfig
 
 if TYPE_CHECKING:
     import keras

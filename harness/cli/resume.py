@@ -34,6 +34,7 @@ def resumed_config(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfi
     if not (known.resume or of_file.get("resume")) or not isinstance(folder, str):
         return None
     place = Path(folder).absolute()
+    # `--resume auto` begins a run there, by the settings of the command.
     if not (place / CONFIG_FILE_NAME).exists() or not is_begun(place):
         return None
     own = asked_settings(place)

@@ -6,24 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-import numpy as np
-from rich.console import Console
-
-from harness.base.checks import INT32_MAX, require_count
-from harness.base.decoding import decoded, from_mapping
+from harness.base.checks import require
+from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
-from harness.cli.settings import ModelConfig
 from harness.data import vocabulary
-from harness.data.examples import Examples
 from harness.data.options import DataConfig
-from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.network import DefaultNetwork, build_model, multi_hot_layers
-from harness.model.saved import StoredBudget, load_model
-from harness.program.checkpoints import load_weights
+from harness.model.network import multi_hot_layers
+from harness.model.saved import load_model
 from harness.run.observers.run_files import (
-    CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
     MODEL_FILE_NAME,
     RESOLVED,
@@ -79,31 +70,31 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     """Loads a model.
 
     Args:
-        named: the path of a .keras file, of a run folder that holds one, or of a run's checkpoint.
+        named: the path of a .keras file, or of a run folder that holds one.
         **settings: settings of the trainer.
 
     Raises:
         InputError: when there is no model, or this harness did not write it; or when several
             workers run the command, since each would do all of it.
     """
-    require_alone(os.environ)
+    require_alone(os.environ)  # several workers would each do all of it
     path = Path(named)
     if path.is_dir():
         path = path / MODEL_FILE_NAME
     if not path.is_file():
-        raise InputError(
-            f"no model at {path}; name a .keras file, a checkpoint, or a run folder that holds one"
-        )
-    is_checkpoint = path.suffix == ".npz"
+        raise InputError(f"no model at {path}; name a .keras file, or a run folder that holds one")
+    require(
+        path.suffix != ".npz",
+        f"{path} is a checkpoint; go on with its run by train --resume, which writes its model, "
+        "and name that",
+    )
     folder = path.parent
-    if is_checkpoint and folder.name == CHECKPOINT_FOLDER_NAME:
-        folder = folder.parent
     config = read_config(folder) if (folder / CONFIG_FILE_NAME).is_file() else None
     words = folder / vocabulary.FILE_NAME
     known = Vocabulary.load(words) if words.is_file() else None
     task = Task(thresholds=None if known is None else known.thresholds)
-    model = _of_checkpoint(path, config) if is_checkpoint else load_model(path)
-    trainer = Trainer(model, task=task, optimizer="sgd", **settings)
+    # It never trains; SGD keeps nothing, so the optimizer takes no memory.
+    trainer = Trainer(load_model(path), task=task, optimizer="sgd", **settings)
     layers = multi_hot_layers(trainer.model)
     if not layers:
         raise InputError(f"{path} is not a network of this harness: it has no MultiHotDense layer")
@@ -114,65 +105,3 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         config=config,
         vocabulary=known,
     )
-
-
-def _of_checkpoint(path: Path, config: Mapping[str, Any] | None) -> keras.Model:
-    """Returns a model with the weights of a checkpoint of `harness train`."""
-    if config is None or "model" not in config:
-        raise InputError(
-            f"{path} is a checkpoint, but no run of `harness train` lies around it, whose "
-            "config.json describes the network; name a .keras file"
-        )
-    where = "the run's config.json"
-    model = from_mapping(ModelConfig, config["model"], where=where)
-    dataset = config[RESOLVED].get("dataset", {})
-    sizes: _Sizes = decoded(
-        _Sizes,
-        {
-            "weighted": dataset.get("weighted", False),
-            **{name: dataset.get(name) for name in ("num_tokens", "num_classes")},
-        },
-        where=where,
-        place=f"{RESOLVED}.dataset",
-    )
-    task = config[RESOLVED].get("task", {})
-    multi_label = isinstance(task, Mapping) and task.get("name") == "multi_label"
-    network = DefaultNetwork(
-        **vars(model),
-        num_tokens=sizes.num_tokens,
-        num_classes=sizes.num_classes,
-        multi_label=multi_label,
-    )
-    row = RaggedSets(
-        values=np.zeros(0, np.int32),
-        row_splits=np.zeros(2, np.int64),
-        num_tokens=sizes.num_tokens,
-        weights=np.zeros(0, np.float32) if sizes.weighted else None,
-    )
-    built = build_model(
-        network,
-        Examples.of(row),
-        dtype="float32",
-        device="/CPU:0",
-        seed=0,
-        budget=StoredBudget(path=path, stored_bytes=path.stat().st_size),
-    )
-    if load_weights(path, built):
-        Console(stderr=True).print(
-            f"note: {path.name} was saved within an epoch: rows of exact_adam's tables have not "
-            "made up for the steps that they missed, so results differ a little from the run's"
-        )
-    return built
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Sizes:
-    """The sizes of a run's network that its data set decides."""
-
-    num_tokens: int
-    num_classes: int
-    weighted: bool
-
-    def __post_init__(self) -> None:
-        require_count("num_tokens", self.num_tokens, most=INT32_MAX)
-        require_count("num_classes", self.num_classes, least=2, most=INT32_MAX)

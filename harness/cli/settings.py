@@ -11,8 +11,8 @@ import tyro
 from harness.base.checks import require, require_count, require_known
 from harness.base.quiet import quiet_import
 from harness.data.options import DataConfig
-from harness.trainer.resuming import Resume
-from harness.trainer.settings import OnNan, Recorded, Settings, Telemetry
+from harness.model.options import ModelConfig
+from harness.trainer.settings import Resume, RunOptions, Settings
 
 if TYPE_CHECKING:
     from harness.data.sources import Dataset
@@ -23,54 +23,6 @@ def _resume_of(words: list[str]) -> Resume:
     if words not in ([], ["auto"]):
         raise ValueError(f"--resume is followed by {words[0]!r}; give auto, or nothing")
     return "auto" if words else True
-
-
-_MOST_LAYERS = 1_000
-"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
-takes minutes."""
-
-_USUAL_DROPOUT = (0.3, 0.2, 0.0)
-"""The tutorial's dropout rates."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
-
-    hidden_units: tuple[int, ...] = (50, 50, 50)
-    """Units of each hidden layer; the first is the multi-hot layer."""
-
-    dropout: tuple[float, ...] = _USUAL_DROPOUT
-    """Dropout rate after each hidden layer; one number holds for all. The default fits any number
-    of layers: only the first two have rates above 0."""
-
-    activation: str = "relu"
-    """Activation of the hidden layers, by Keras's name."""
-
-    table_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
-    --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
-    by chance, so that small ones count on average."""
-
-    def __post_init__(self) -> None:
-        require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
-        require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
-        for units in self.hidden_units:
-            require_count("--hidden-units", units)
-        layers = len(self.hidden_units)
-        rates = self.dropout
-        if rates == _USUAL_DROPOUT:
-            rates = (*rates, *[0.0] * layers)[:layers]
-        elif len(rates) == 1:
-            rates *= layers
-        require(
-            len(rates) == layers,
-            f"--dropout has {len(rates)} rates for {layers} hidden layers "
-            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
-        )
-        for rate in rates:
-            require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
-        object.__setattr__(self, "dropout", rates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,22 +77,16 @@ _RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutputConfig(Recorded):
+class OutputConfig(RunOptions):
     """What a run writes and prints."""
 
     run_dir: str | None = None
     """Folder for everything the run writes. Left out: runs/ and the time of day."""
 
-    overwrite: bool = False
-    """Replace a run that is already in the run folder."""
-
     resume: Annotated[Resume, _RESUME] = False
     """Continue from the newest intact checkpoint in the run folder. Settings are the run's own,
     unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
     run where there is none to continue."""
-
-    summary: bool = False
-    """Print the network's layers and parameters before training."""
 
     report: Literal["on", "off"] = "off"
     """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
@@ -148,27 +94,6 @@ class OutputConfig(Recorded):
 
     timing: bool = False
     """Print where the wall time went, from the start of the command on."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
-        require_known(self)
-
-
-def check_folder(flag: str, folder: str | None, *, resume: Resume, overwrite: bool) -> None:
-    """Checks that --resume and --overwrite fit together, and that --resume comes with a folder.
-
-    Args:
-        flag: the flag that names the folder.
-        folder: the folder, if one is given.
-        resume: whether to continue what is in the folder.
-        overwrite: whether to replace it.
-    """
-    require(
-        not (resume and overwrite),
-        "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
-    )
-    require(not resume or folder is not None, f"--resume needs {flag}: the folder to go on with")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +106,11 @@ class ExperimentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig(ExperimentConfig, OnNan):
+class TrainConfig(ExperimentConfig):
     """Train a network on sets of token ids, evaluate it after each epoch, and save it."""
 
     execution: Settings = field(default_factory=Settings)
     output: OutputConfig = field(default_factory=OutputConfig)
-    telemetry: Telemetry = field(default_factory=Telemetry)
 
     recipe: Literal["auto", "tutorial"] = "auto"
     """Where no flag says otherwise: `auto` tries candidates on held-out train rows, and takes
@@ -210,7 +134,6 @@ class TrainConfig(ExperimentConfig, OnNan):
     that rare classes count as much as common ones."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_count("--epochs", self.epochs)
         require_known(self)
         require(
@@ -239,21 +162,12 @@ def trainer_of(
     `balanced`."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
-        from harness.program.optimizer import recipe_of
+        from harness.program.optimizer import optimizer_factory
         from harness.task.task import Task
         from harness.trainer.trainer import Trainer
 
-    asked = config.optimizer
-    steps_per_epoch = -(-data.train.num_rows // execution.batch_size)
-    optimizer = recipe_of(
-        asked.optimizer,
-        learning_rate=asked.learning_rate,
-        clip_norm=asked.clip_norm,
-        weight_decay=asked.weight_decay,
-        schedule=asked.learning_rate_schedule,
-        warmup=asked.warmup,
-        num_steps=epochs * steps_per_epoch,
-    )
+    num_steps = epochs * execution.steps_per_epoch(data.train.num_rows)
+    optimizer = optimizer_factory(**vars(config.optimizer), num_steps=num_steps)
     network = DefaultNetwork(
         **vars(config.model),
         num_tokens=data.num_tokens,

@@ -141,14 +141,8 @@ def _try(
     precision: Precision,
     replicas: int,
 ) -> tuple[tuple[str, str], list[str]]:
-    """Trains, and checks the results.
-
-    Returns:
-        Texts of the loss and the accuracy, and a message for each failure.
-
-    Raises:
-        KeyboardInterrupt: when the training was interrupted, which by itself only ends it.
-    """
+    """Trains, and checks the results. Returns texts of the loss and the accuracy, and a message for
+    each failure."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -187,11 +181,12 @@ def _try(
         assert trainer.last is not None
         summary = trainer.last.summary
         assert summary is not None
-        if summary.interrupted:
+        if summary.interrupted:  # which by itself only ends the training
             raise KeyboardInterrupt
         failures = []
         if summary.compilations != 1:
             failures.append(f"the step was compiled {summary.compilations} times")
+        # As TensorBoard reads them.
         events = EventAccumulator(f"{folder}/tensorboard", size_guidance={"tensors": 0})
         events.Reload()
         if "train/loss" not in events.Tags()["tensors"]:
@@ -199,6 +194,7 @@ def _try(
         losses = [tf.make_ndarray(e.tensor_proto).item() for e in events.Tensors("train/loss")]
         if not losses[-1] < losses[0]:
             failures.append("the loss did not fall")
+        # In float32, where the training may have computed in 16 bits.
         saved = Trainer(load_model(Path(folder) / "model.keras"), batch_size=batch_size)
         before, again = summary.test_loss, saved.evaluate(data.test)["loss"]
         assert before is not None

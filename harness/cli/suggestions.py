@@ -2,20 +2,14 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass
-from typing import get_type_hints
+from collections.abc import Mapping, Sequence
+
+from harness.cli.help import names
 
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
     """Returns a message for a command or a flag that is misspelled, or a number with a comma; None
-    if it is none of these.
-
-    Args:
-        flags: the words of the command line.
-        commands: the classes of the commands' settings, by name.
-        told: the message of the parser.
-    """
+    if the words are none of these, by the commands' settings and by what the parser `told`."""
     command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
     if command is None:
         word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])
@@ -24,24 +18,17 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
     if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
         flag, whole, part = number.groups()
+        # 10,000 is a number, 0,01 is none.
         without = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
         point = f"write the number with a point, as in {whole}.{part}"
         return f"{flag} is {whole},{part}; {point}{without}"
     if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
         word = unknown[1]
-        known = [f"--{name.replace('_', '-')}" for name in _names(commands[command])]
+        known = [f"--{name.replace('_', '-')}" for name in names(commands[command])]
+        # People write --lr and --bs.
         initials = {"--" + "".join(part[0] for part in n[2:].split("-")): n for n in known}
         close = [initials[word]] if word in initials else []
         close += difflib.get_close_matches(word, known, n=1)
         if close:
             return f"{command} has no flag {word}; did you mean {close[0]}?"
     return None
-
-
-def _names(kind: type) -> Iterator[str]:
-    """Yields the names of a command's settings, also of those in groups."""
-    for name, hint in get_type_hints(kind).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from _names(hint)
-        else:
-            yield name

@@ -90,6 +90,7 @@ def places(folders: list[Path]) -> dict[str, str]:
     for folder in folders:
         if "," in str(folder) or ":" in str(folder):
             raise InputError(f"{folder} has a comma or a colon in its name; open it alone")
+    # Runs are told apart by their folders' names, or else by their whole paths.
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):
         names = ["_".join(folder.parts[1:]) for folder in folders]

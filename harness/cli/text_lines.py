@@ -45,7 +45,9 @@ def blocks_of_texts(
         InputError: when a file is missing or is no regular file, or a line is longer than 100 MB.
     """
     if texts:
-        yield _counted([_without_surrogates(text) for text in texts], oddities)
+        # Python has lone surrogates for bytes of an argument that are not UTF-8.
+        readable = [t.encode(errors="surrogatepass").decode(errors="replace") for t in texts]
+        yield _counted(readable, oddities)
         return
     for name in files:
         with opened(name, remedy=_REMEDY):
@@ -85,17 +87,6 @@ def _decoded(content: bytes, oddities: Oddities) -> list[str]:
         for line, text in zip(lines, texts, strict=True):
             oddities.undecodable += "\ufffd" in text and text.encode() != line
     return _counted([text.removesuffix("\r") for text in texts], oddities)
-
-
-def _without_surrogates(text: str) -> str:
-    """Replaces what is not UTF-8 in an argument, where Python puts lone surrogates for bytes."""
-    return text.encode(errors="surrogateescape" if _escaped(text) else "replace").decode(
-        errors="replace"
-    )
-
-
-def _escaped(text: str) -> bool:
-    return all(not "\ud800" <= c <= "\udfff" or "\udc80" <= c <= "\udcff" for c in text)
 
 
 def _counted(texts: list[str], oddities: Oddities) -> list[str]:

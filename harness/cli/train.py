@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Set
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,6 @@ from harness.cli.recipe import DECIDES, Found, applies, find
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
-from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
@@ -64,8 +63,9 @@ def train(
     if alone and output.resume == "auto" and output.report == "off":  # a report may be missing
         assert output.run_dir is not None
         folder = Path(output.run_dir).absolute()
-        if (num_steps := completed_steps(folder, asdict(config))) is not None:
-            note = complete_note(folder, num_steps)
+        settings = asdict(config)
+        if (num_steps := completed_steps(folder, settings)) is not None:
+            note = complete_note(folder, num_steps, settings)
             console.print(note, soft_wrap=True, markup=False, highlight=False)
             return 0
     if output.report == "on":
@@ -106,7 +106,7 @@ def _goes_on(output: OutputConfig) -> bool:
 
 
 def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
-    """Returns the data with the thresholds in the vocabulary of a run that is resumed."""
+    # The recipe chose them with the candidates, which a run that is resumed does not train again.
     from harness.data.vocabulary import FILE_NAME, Vocabulary
 
     path = folder / FILE_NAME
@@ -117,7 +117,6 @@ def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
 
 
 def _described(found: Found) -> str:
-    """Returns the lines that tell users of a recipe."""
     flat = flattened(asdict(found.config))
     flags = []
     for name in DECIDES:
@@ -129,7 +128,12 @@ def _described(found: Found) -> str:
 
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
+    from harness.data.examples import Examples
+    from harness.trainer.asked import Asked
+
     output = config.output
+    test = Examples.of(data.test) if config.test == "on" else None
+    validation = test if data.validation is None else Examples.of(data.validation)
     trainer = trainer_of(
         config,
         data,
@@ -137,63 +141,51 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         epochs=config.epochs,
         balanced=config.class_weight == "balanced",
     )
-    options = {**vars(output), **vars(config.telemetry), **vars(config)}
+    asked = Asked(
+        train=Examples.of(data.train),
+        validation=validation,
+        test=test,
+        epochs=config.epochs,
+        callbacks=_callbacks(config),
+        options=replace(output, run_dir=output.run_dir or "auto"),
+        config=asdict(config),
+        vocabulary=data.vocabulary,
+        console=console,
+        timeline=timeline,
+    )
     diverged = None
     try:
-        trainer.fit(
-            data.train,
-            validation=data.validation or data.test,
-            test=data.test if config.test == "on" else None,
-            epochs=config.epochs,
-            callbacks=_callbacks(config),
-            run_dir=output.run_dir or "auto",
-            resume=output.resume,
-            overwrite=output.overwrite,
-            console=console,
-            summary=output.summary,
-            config=asdict(config),
-            vocabulary=data.vocabulary,
-            timeline=timeline,
-            **{option.name: options[option.name] for option in fields(RunOptions)},
-        )
+        trainer.run(asked)
     except DivergenceError as error:  # raised below, after everything is printed
         diverged = error
     except Terminated:  # its exit code is returned below
         pass
     outcome = trainer.last
     assert outcome is not None
-    if not outcome.start.run_dir:  # only the chief of several workers prints and writes
-        if diverged is not None:
-            raise diverged
-        if outcome.terminated:
-            return EXIT_TERMINATED
-        stopped = outcome.progress is not None and outcome.progress.interrupted
-        return EXIT_INTERRUPTED if stopped else 0
-    if outcome.progress is None:  # the run was complete before
-        _report(config, trainer, data, outcome, console)
-        return 0
-    if outcome.profiler is not None:
-        from harness.run.profiling.report import print_profile
+    progress = outcome.progress  # None if the run was complete before
+    stopped = progress is not None and progress.interrupted
+    if outcome.start.run_dir:  # only the chief of several workers prints and writes
+        if outcome.profiler is not None:
+            from harness.run.profiling.report import print_profile
 
-        print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
-    if diverged is None and not outcome.progress.interrupted:
-        _report(config, trainer, data, outcome, console)
-        timeline.mark("report")
-    elif output.report == "on":
-        console.print("note: the run did not come to its end, so no report was written")
-    if output.timing:
-        console.print(_timing(timeline))
+            print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
+        if diverged is None and not stopped:
+            _report(config, trainer, data, outcome, console)
+            timeline.mark("report")
+        elif output.report == "on":
+            console.print("note: the run did not come to its end, so no report was written")
+        if output.timing and progress is not None:
+            console.print(_timing(timeline))
     if diverged is not None:
         raise diverged
     if outcome.terminated:
         return EXIT_TERMINATED
-    return EXIT_INTERRUPTED if outcome.progress.interrupted else 0
+    return EXIT_INTERRUPTED if stopped else 0
 
 
 def _report(
     config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
 ) -> None:
-    """Writes the report, unless it is off or exists already."""
     from harness.run.observers.run_files import REPORT_FILE_NAME
 
     folder = Path(outcome.start.run_dir)
@@ -205,10 +197,9 @@ def _report(
 
 
 def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
-    """Returns the callbacks that the settings ask for, if there are rows that may choose an
-    epoch."""
     from harness.trainer.callbacks import BestModel, EarlyStopping
 
+    # Without validation rows of its own a run has only the test rows, which may choose no epoch.
     if config.data.validation_split == 0:
         return []
     callbacks: list[keras.callbacks.Callback] = [BestModel()]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from harness.base.checks import require
-from harness.cli.settings import check_folder
 from harness.data.options import DataConfig
 from harness.tools.tune.space import SearchConfig, Space
-from harness.trainer.settings import Settings
+from harness.trainer.settings import Settings, check_folder
 
 
 @dataclass(frozen=True, kw_only=True)

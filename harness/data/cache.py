@@ -91,7 +91,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _note_not_cached(source: Path, reason: Exception) -> None:
-    remedy = f"name a folder of your own in {CACHE_VARIABLE}, or set --data-cache off"
+    remedy = f"name a folder of your own in {CACHE_VARIABLE}, or set --data-cache=off"
     _note(f"{source} is not cached: {reason}; {remedy}")
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
-from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
+_RARE = {"word_index", "validation_rows", "max_data_bytes"}
+"""The fields of `DataConfig` that `load` takes, but does not list."""
 _IMDB_CLASSES = ("negative", "positive")
 
 
@@ -86,14 +88,11 @@ def load(
     labels: Sequence[Any] | None = None,
     imdb: ImdbOptions | None = None,
     synthetic: SyntheticOptions | None = None,
-    word_index: str | Path | None = None,
     unique: bool = True,
     validation_split: float = 0.0,
-    validation_rows: Literal["random", "last"] = "random",
     split_seed: int = 0,
     use_cache: bool = True,
-    max_data_bytes: int = MAX_UNPACKED_BYTES,
-    **build: Any,
+    **options: Any,
 ) -> Dataset:
     """Loads data by name or path, or takes it from a frame or a matrix.
 
@@ -106,32 +105,33 @@ def load(
         labels: labels of the matrix's rows.
         imdb, synthetic: options of these data sets; None for the defaults.
         use_cache: whether `data_cache` is on.
-        word_index, unique, validation_split, validation_rows, split_seed, max_data_bytes: see
-            `DataConfig`.
-        **build: fields of `BuildOptions`, for texts, tables and archives: text_column, ngrams, ...
+        unique, validation_split, split_seed: see `DataConfig`.
+        **options: `word_index`, `validation_rows` and `max_data_bytes`, see `DataConfig`; and for
+            texts, tables and archives the fields of `BuildOptions`: text_column, ngrams, ...
 
     Raises:
         InputError: if the data is missing or breaks a rule, or an option does not apply to it.
     """
-    known = {field.name for field in fields(BuildOptions)}
-    if unknown := build.keys() - known:
+    of_build = {field.name for field in fields(BuildOptions)}
+    if unknown := options.keys() - of_build - _RARE:
         raise InputError(
             f"there is no option {', '.join(sorted(unknown))} of load; there are "
-            f"{', '.join(sorted(known))}"
+            f"{', '.join(sorted(of_build | _RARE))}"
         )
+    rare = {name: options.pop(name) for name in _RARE & options.keys()}
+    if rare.get("word_index") is not None:
+        rare["word_index"] = str(rare["word_index"])
     is_named = isinstance(source, str | Path)
     config = DataConfig(
         data=str(source) if is_named else "table",
-        build=BuildOptions(**build),
+        build=BuildOptions(**options),
         imdb=imdb or ImdbOptions(),
         synthetic=synthetic or SyntheticOptions(),
-        word_index=None if word_index is None else str(word_index),
         unique=unique,
         validation_split=validation_split,
-        validation_rows=validation_rows,
         split_seed=split_seed,
         data_cache="on" if use_cache else "off",
-        max_data_bytes=max_data_bytes,
+        **rare,
     )
     if is_named:
         if labels is not None:
@@ -252,17 +252,18 @@ def _checked_path(config: DataConfig) -> Path | None:
             ".tsv, .jsonl or .parquet, texts as a folder or .zip of folders, ids as .svm or .npz."
         )
     is_built = path is not None and _is_built(path)
-    wrong = None
-    if config.synthetic != SyntheticOptions() and not is_synthetic:
-        wrong = "The options of the synthetic corpus"
-    elif config.build != BuildOptions() and not is_built:
-        wrong = "The options of texts and tables"
-    elif config.imdb != ImdbOptions() and (path is None or path.is_dir() or is_built):
-        wrong = "The conventions of Keras's imdb.npz"
-    elif config.word_index is not None and (is_synthetic or is_built):
-        wrong = "Word indexes"
-    if wrong:
-        raise InputError(f"{wrong} do not apply to --data {data}. Leave them out.")
+    is_imdb = path is not None and path.is_file() and not is_built
+    for options, owner, applies in (
+        (config.synthetic, "--data synthetic", is_synthetic),
+        (config.build, "texts, tables and archives", is_built),
+        (config.imdb, "--data imdb and .npz files in its format", is_imdb),
+    ):
+        if not applies and (given := changed(options)):
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            are, them = ("is", "it") if len(given) == 1 else ("are", "them")
+            raise InputError(f"{flags} {are} for {owner}, not for --data {data}; leave {them} out.")
+    if config.word_index is not None and (is_synthetic or is_built):
+        raise InputError(f"--word-index is not for --data {data}, which has no such words.")
     return path
 
 

@@ -21,7 +21,7 @@ _UNINITIALIZED = "uninitialized_variables"
 _HOST = "the host's memory"
 REMEDY = (
     "Use fewer ids (--num-words) or units (--hidden-units), an optimizer that keeps less, as "
-    "--optimizer sgd does, or a machine with more memory"
+    "--optimizer=sgd does, or a machine with more memory"
 )
 
 
@@ -44,14 +44,8 @@ class Budget:
     """Bytes of the rows that will lie on the device."""
 
     def require_all(self, variables: Sequence[keras.Variable]) -> int:
-        """Checks the memory for a network's variables, which have no values yet.
-
-        Returns:
-            The bytes that are left in the memory of the variables.
-
-        Raises:
-            OutOfMemoryError: if there is less memory.
-        """
+        """Checks the memory for a network's variables, which have no values yet. Returns the bytes
+        that are left; raises OutOfMemoryError if there is less memory."""
         largest = max(variables, key=num_bytes)
         rest = sum(map(num_bytes, variables)) - num_bytes(largest)
         return self._require(
@@ -60,12 +54,9 @@ class Budget:
         )
 
     def require_rest(self, model: keras.Model, *, devices: int = 1) -> int:
-        """Checks the memory that a run needs besides a built model, as `require_all` does.
-
-        Args:
-            model: the model on the first device.
-            devices: number of devices; all but the first will have copies of the variables.
-        """
+        """Checks the memory that a run needs besides a model on the first of several devices, as
+        `require_all` does."""
+        # Each further device gets copies of the variables.
         held = sum(map(num_bytes, model.variables))
         return self._require({"the variables": held if devices > 1 else 0}, model.variables)
 
@@ -79,6 +70,7 @@ class Budget:
             "the optimizer": kept,
             "the data set": self.data_bytes,
         }
+        # While a program is compiled, the values lie in host memory too.
         copy = {"a copy while programs are compiled": self.copies * (held + kept)}
         if not self.device:
             return require_memory(needs | copy, free=self.device_free, place=_HOST, remedy=REMEDY)
@@ -89,12 +81,10 @@ class Budget:
 
 
 def num_bytes(variable: keras.Variable) -> int:
-    """Returns the size of a variable's value."""
     return math.prod(variable.shape) * int(tf.as_dtype(variable.dtype).size)
 
 
 def shown_variable(variable: keras.Variable) -> str:
-    """Returns a variable's name, dtype and shape, for messages."""
     return f"{variable.path}, {variable.dtype} {list(variable.shape)}"
 
 

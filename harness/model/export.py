@@ -56,6 +56,7 @@ def export_model(
     path = Path(path)
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    # Another program may be serving what is there.
     if path.exists() or path.is_symlink():
         raise InputError(f"{path} exists already; name another folder, or remove it first")
     if format == "keras" and path.suffix != ".keras":
@@ -90,7 +91,6 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
 
 
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
-    """Raises InputError if a vocabulary has ids that the model does not know."""
     known = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     if vocabulary.num_tokens > known:
         raise InputError(
@@ -110,6 +110,7 @@ def _write_saved_model(
 ) -> None:
     archive = keras.export.ExportArchive()
     signature = get_input_signature(model)
+    # `gather` is TensorFlow's own operations: the program that loads it needs no kernels of ours.
     with computing(Surroundings(implementation="gather", export=True)):
         archive.track_and_add_endpoint("serve", model, signature)
         if vocabulary is not None and _takes_texts(signature, vocabulary):
@@ -140,6 +141,7 @@ def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
     if head == "linear":
         return {"outputs": tf.cast(outputs, tf.float32)}
     logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+    # From logits, where Keras kept them: probabilities near 0 and 1 have lost their digits.
     found = keras.activations.get(head)(logits)
     is_binary = found.shape[1] == 1
     if is_binary:
@@ -170,7 +172,7 @@ def _check_onnx(model: keras.Model) -> None:
     if others:
         raise InputError(
             f"the model computes in {', '.join(sorted(others))}, which ONNX Runtime does not on a "
-            "CPU; train it with --precision float32, or export a SavedModel"
+            "CPU; train it with --precision=float32, or export a SavedModel"
         )
 
 

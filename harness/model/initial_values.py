@@ -16,16 +16,12 @@ _SEEDS = 2**31 - 2
 
 def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Callable[..., Any]:
     """Returns an initializer of matrices that gives the same numbers as one of Keras's, and needs
-    no more memory than the matrix and some blocks of it.
+    no more memory than the matrix and some blocks of about `block_numbers`.
 
     Keras draws all numbers at once, then scales and shifts them into new arrays: three times the
     matrix. This is for `VarianceScaling` with a uniform distribution, such as Glorot's, He's and
     LeCun's, and a number as seed. Other initializers, and user classes that draw in another way,
     are returned as they are.
-
-    Args:
-        initializer: Keras's initializer.
-        block_numbers: about how many numbers to draw at a time; smaller matrices are left to Keras.
     """
     scaling = keras.initializers.VarianceScaling
     uniform = (
@@ -60,6 +56,7 @@ def _drawn(
     limit = math.sqrt(3 * initializer.scale / max(1, fan))
     low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
     seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
+    # Philox counts: blocks that start at their count give the same numbers as one draw.
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
     first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
     algorithm = tf.raw_ops.StatelessRandomGetAlg()

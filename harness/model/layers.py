@@ -15,6 +15,7 @@ import tensorflow as tf
 from harness.base.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
+from harness.model.options import TableDtype
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
     Batches,
@@ -40,7 +41,6 @@ _OPTIONAL = {"weights"}
 
 TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
-TableDtype = Literal["float32", "bfloat16"]
 TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 
@@ -239,7 +239,6 @@ class MultiHotDense(keras.layers.Layer):
         self.table_dtype = table_dtype
 
     def build(self, input_shape: Any) -> None:
-        """Adds `kernel` [V, H] and `bias` [H]."""
         del input_shape  # both inputs are flat: their lengths decide nothing
         self.kernel = self.add_weight(
             name="kernel",
@@ -262,6 +261,8 @@ class MultiHotDense(keras.layers.Layer):
     def call(self, inputs: dict[str, Any]) -> Any:
         """Returns [B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
         _check_inputs(self, inputs)
+        # A user's model calls the layer, and passes on the tensors alone: what the trainer knows of
+        # these comes beside them, and is found by their identity.
         around = _surroundings.get(_OUTSIDE)
         implementation = self.implementation or around.implementation
         if around.export:
@@ -314,21 +315,18 @@ class MultiHotDense(keras.layers.Layer):
         return self.activation(outputs)
 
     def compute_output_spec(self, inputs: dict[str, Any]) -> keras.KerasTensor:
-        """Returns the symbolic output of `call`: [B, H] in the compute dtype, or in that of an
-        activation layer of another policy."""
         _check_inputs(self, inputs)
         shapes = {name: tensor.shape for name, tensor in inputs.items()}
         spec = keras.KerasTensor(self.compute_output_shape(shapes), dtype=self.compute_dtype)
-        own = getattr(self.activation, "compute_output_spec", None)  # if it is a layer
+        # An activation may be a layer, with a dtype policy of its own.
+        own = getattr(self.activation, "compute_output_spec", None)
         return own(spec) if own else spec
 
     def compute_output_shape(self, input_shape: dict[str, Any]) -> tuple[int | None, int]:
-        """Returns (B, H); B is None if the length of `row_splits` is unknown."""
         (num_splits,) = input_shape["row_splits"]
         return (None if num_splits is None else num_splits - 1, self.units)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of `__init__` in Keras's serialized form."""
         return {
             **super().get_config(),
             "units": self.units,
@@ -359,12 +357,9 @@ def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
-    """Checks the layer's inputs: tensors, arrays or Keras's symbolic tensors.
-
-    Raises:
-        ValueError: if an input is missing, has another type or several axes. Narrowing ids silently
-            could turn one into another.
-    """
+    """Raises ValueError if an input (a tensor, an array or a symbolic tensor) is missing, or has
+    another type or several axes."""
+    # Nothing is cast: narrowing ids silently could turn one into another.
     if not isinstance(inputs, dict) or set(inputs) | _OPTIONAL != set(_DTYPES):
         given = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__
         raise ValueError(

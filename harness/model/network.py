@@ -3,9 +3,9 @@
 import contextlib
 import itertools
 import random
+import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.budget import REMEDY, Budget, without_values
 from harness.model.dropout import HashDropout
-from harness.model.layers import MultiHotDense, TableDtype
+from harness.model.layers import MultiHotDense
+from harness.model.options import ModelConfig
 from harness.run.records import LayerInfo
 
+_BUILDING = threading.RLock()
+"""Held by the thread that builds a model."""
 ModelFunction = Callable[[Any], Any]
 """Function from a model's inputs, as Keras tensors, to its outputs."""
 
@@ -41,10 +44,10 @@ def build_model(
     Args:
         model: a function, whose layers are made here; or a model, which is taken as it is, built or
             not.
-        examples: the rows whose inputs the model takes.
-        dtype: name of the Keras dtype policy of a function's layers.
+        examples: rows of the form.
+        dtype: the Keras dtype policy of a function's layers.
         device: the device for the variables.
-        seed: seed of the layers that are made here without one of their own.
+        seed: the seed of a function's layers without one of their own.
         budget: the memory for the variables of the default network, which is refused before they
             take any; None means host memory. A user's model is checked by `Budget.require_rest`.
 
@@ -60,6 +63,7 @@ def build_model(
     keras.config.set_dtype_policy(dtype)
     try:
         with tf.device(device), _begun_anew(seed):
+            # Its variables get no values before all of them are known to fit into memory.
             if isinstance(model, DefaultNetwork):
                 with without_values() as variables:
                     outputs = called(model, inputs, examples)
@@ -80,11 +84,8 @@ def build_model(
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
-    """Calls a model, or a method of it, with the inputs of `model_inputs`; returns the outputs.
-
-    Raises:
-        InputError: if it cannot be called with them, or its variables do not fit into memory.
-    """
+    """Calls a model, or a method of it, with the inputs of `model_inputs`. Raises InputError if it
+    cannot be called with them, or its variables do not fit into memory."""
     try:
         return model(inputs)
     except InputError:
@@ -99,36 +100,25 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
         ) from error
 
 
-_chance: ContextVar[Any] = ContextVar("chance", default=random)
-
-
-class _Chance:
-    """Source of Keras's default seeds: the module `random`, but inside `_begun_anew` a generator of
-    the thread's own, which no other thread can disturb."""
-
-    def randint(self, low: int, high: int) -> int:
-        return int(_chance.get().randint(low, high))
-
-
-assert seed_generator.python_random is random, "Keras draws its seeds in another way"
-seed_generator.python_random = _Chance()
-
-
 @contextlib.contextmanager
 def _begun_anew(seed: int) -> Iterator[None]:
     """Makes Keras number unnamed layers as in a fresh process, since a run is resumed by the names
     of its variables, and draw seeds as in a process that was seeded."""
     names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
     before = {name: global_state.get_global_attribute(name) for name in names}
-    for name in names:
-        global_state.set_global_attribute(name, None)
-    token = _chance.set(random.Random(seed))
-    try:
-        yield
-    finally:
-        _chance.reset(token)
+    # Keras draws the seeds of layers that were given none from Python's generator, which all
+    # threads share; the names above belong to the thread.
+    with _BUILDING:
+        chance = random.getstate()
+        random.seed(seed)
         for name in names:
-            global_state.set_global_attribute(name, before[name])
+            global_state.set_global_attribute(name, None)
+        try:
+            yield
+        finally:
+            random.setstate(chance)
+            for name in names:
+                global_state.set_global_attribute(name, before[name])
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
@@ -154,19 +144,12 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
 
 
 def weighted_inputs(examples: Examples) -> frozenset[str]:
-    """Returns the names of the ragged inputs whose ids have weights."""
     return frozenset(n for n, sets in examples.ragged.items() if sets.weights is not None)
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
-    """Raises InputError unless the ids of an input have weights exactly if they are wanted.
-
-    Args:
-        examples: rows of any inputs.
-        name: the input.
-        wanted: whether its ids should have weights.
-        by: the user of the rows, such as "the model m".
-    """
+    """Raises InputError unless the ids of an input have weights exactly if they are wanted. `by`
+    names the user of the rows, such as "the model m"."""
     has = examples.ragged[name].weights is not None
     if has == wanted:
         return
@@ -200,32 +183,28 @@ def takes_weights(model: keras.Model, name: str = "") -> bool | None:
 
 
 def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
-    """Raises InputError if no layer reads the weights of an input."""
     for name in weighted_inputs(examples):
+        # Keras would drop an input that nothing reads, and the weights with it.
         tensor = (inputs[name] if name else inputs)["weights"]
         if not tensor._keras_history.operation._outbound_nodes:
             require_weights(examples, name, wanted=False, by="the function that builds the model")
 
 
 def described_inputs(inputs: Any) -> str:
-    """Returns the inputs' names, dtypes and shapes, for messages."""
     if isinstance(inputs, Mapping):
         return "{" + ", ".join(f"{n!r}: {described_inputs(i)}" for n, i in inputs.items()) + "}"
     return f"{inputs.dtype} {list(inputs.shape)}"
 
 
 def is_functional(model: keras.Model) -> bool:
-    """Returns whether a model is a graph of layers that Keras knows."""
     return hasattr(model, "operations")
 
 
 def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:
-    """Returns a model's multi-hot layers at any depth."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense)]
 
 
 def computes_in_16_bits(model: keras.Model) -> bool:
-    """Returns whether any layer of a model, at any depth, computes in 16 bits."""
     return any(layer.compute_dtype in ("bfloat16", "float16") for layer in model._flatten_layers())
 
 
@@ -238,7 +217,7 @@ def input_names(layer: MultiHotDense) -> set[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DefaultNetwork:
+class DefaultNetwork(ModelConfig):
     """A network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
 
     Fully connected layers lie between. The softmax is for more than two classes, one for each row.
@@ -249,14 +228,6 @@ class DefaultNetwork:
         InputError: if Keras has no activation of that name.
     """
 
-    hidden_units: Sequence[int] = (50, 50, 50)
-    """Units of each hidden layer; the first is the multi-hot layer."""
-    dropout: Sequence[float] = (0.3, 0.2, 0.0)
-    """The rate after each hidden layer."""
-    activation: str = "relu"
-    """The hidden layers' activation, by Keras's name."""
-    table_dtype: TableDtype = "float32"
-    """The dtype of the multi-hot layer's table."""
     num_tokens: int
     num_classes: int
     multi_label: bool = False
@@ -265,10 +236,10 @@ class DefaultNetwork:
     """Seed of the initial weights and of dropout; each layer's own seed follows from it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_activation(self.activation)
 
     def __call__(self, inputs: Any) -> Any:
-        """Returns the network's output for the inputs of `model_inputs`."""
         is_binary = self.num_classes == 2 and not self.multi_label
         head = "sigmoid" if is_binary or self.multi_label else "softmax"
         x = MultiHotDense(
@@ -317,6 +288,7 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
     """Returns a functional model's layers and their connections, from the inputs on; the layers of
     any other model in order, each connected to the one before."""
     connections: dict[str, list[str]] = defaultdict(list)
+    # Keras keeps the graph by depth; a subclassed model has none.
     for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
         connections[node.operation.name] += [
             tensor._keras_history.operation.name for tensor in node.input_tensors

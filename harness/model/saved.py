@@ -64,11 +64,8 @@ def save_model(model: keras.Model, path: Path) -> None:
 
 
 def load_model(path: str | Path) -> keras.Model:
-    """Loads the Keras model in a .keras file, with this package's layers.
-
-    Raises:
-        InputError: if it is no such file, is damaged, or holds fewer weights than its network.
-    """
+    """Loads the Keras model in a .keras file, with this package's layers. Raises InputError if it
+    is no such file, is damaged, or holds fewer weights than its network."""
     archive = Archive(path, what="a .keras file", remedy=_REMEDY, max_bytes=_MAX_BYTES)
     with archive, archive.damage():
         config = json_object(archive.read(_CONFIG))
@@ -86,11 +83,7 @@ def load_model(path: str | Path) -> keras.Model:
 
 
 def _checked_weights(content: bytes) -> int:
-    """Returns the bytes of all weights in an HDF5 file.
-
-    Raises any exception if it is no such file, or does not store a whole weight: Keras would
-    allocate the weight before it looks at its shape.
-    """
+    """Returns the bytes of all weights in an HDF5 file; raises any exception if it is none."""
     total = 0
 
     def check(name: str, found: h5py.Group | h5py.Dataset) -> None:
@@ -98,6 +91,7 @@ def _checked_weights(content: bytes) -> int:
         if isinstance(found, h5py.Dataset):
             if found.dtype.kind not in _KINDS:
                 raise ValueError(f"its weight {name:.100} holds no numbers")
+            # Keras would allocate the weight before it looks at what is stored.
             if found.nbytes > found.id.get_storage_size():
                 raise ValueError(f"its weight {name:.100} has fewer bytes than its shape takes")
             total += found.nbytes

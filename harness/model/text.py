@@ -20,7 +20,6 @@ class TextEncoder(tf.Module):
     """Encodes texts as `vocabulary.encode` does."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Raises InputError if the vocabulary takes no texts."""
         super().__init__()
         if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
             raise InputError("the model's vocabulary takes no texts; export it without")
@@ -79,12 +78,12 @@ class TextEncoder(tf.Module):
             counts = tf.math.unsorted_segment_sum(tf.ones_like(each), places, tf.size(pairs))
             each, own = each / tf.gather(counts, places), tf.ones_like(own)
         num_rows = ids.nrows()
+        # An id that the row repeats is one element of its vector, with the sum of its weights.
         squares = tf.math.unsorted_segment_sum(own**2, pairs // vocabulary.num_tokens, num_rows)
         lengths = tf.gather(tf.sqrt(squares), rows)
         return tf.cast(tf.math.divide_no_nan(each, lengths), tf.float32)
 
     def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Returns the words of each text, [B, ragged]."""
         tokenizer = self._vocabulary.tokenizer
         texts = texts if tokenizer == "whitespace" else _lower(texts)
         spaced = tf.strings.regex_replace(texts, self._separator, " ")

@@ -10,14 +10,8 @@ from harness.model.layers import MultiHotDense
 def work_of_step(
     model: keras.Model, *, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
-    """Returns the bytes that a model's step moves without caches, and its operations.
-
-    Args:
-        model: a built model.
-        rows: rows of a batch on one device.
-        ids: ids in these rows.
-        implementation: implementation of the multi-hot products whose layers name none. `dense`
-            multiplies with the whole matrix.
+    """Returns the bytes that a model's step moves without caches, and its operations, for a
+    device's rows of a batch and the ids in them.
 
     A multi-hot layer reads a row of its units for each id in the forward pass and adds one in the
     backward pass, in float32. Adam reads gradient, weight and two moments, and writes three of them
@@ -29,6 +23,7 @@ def work_of_step(
     for layer in model._flatten_layers():
         if isinstance(layer, MultiHotDense):
             tables.add(id(layer.kernel))
+            # `dense` multiplies with all rows of the table, the others add up those of the ids.
             is_dense = (layer.implementation or implementation) == "dense"
             flops += layer.units * (6 * rows * layer.num_tokens if is_dense else 2 * ids)
             bytes_moved += 2 * ids * layer.units * 4

@@ -58,8 +58,8 @@ def settled_all_reduce(
     else:
         return asked
     raise InputError(
-        f"--all-reduce {asked} does not apply to the devices of this run, {where}: {why}; set "
-        "--all-reduce auto"
+        f"--all-reduce={asked} does not apply to the devices of this run, {where}: {why}; set "
+        "--all-reduce=auto"
     )
 
 

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, ZipInfo
 
-import keras
 import numpy as np
-import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.memory import free_bytes
 from harness.data.archive import Archive
-from harness.program.packing import as_dtype, portable_dtype, variables_by_name
-from harness.program.saving import saved_in, step_of
-from harness.program.state import ITERATION, MODEL_PREFIX, State
+from harness.program.checkpoint_schedule import saved_in, step_of
+from harness.program.state import State
 from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
 NUM_KEPT = 2
 """Checkpoints to keep: the last one, and one more in case the last is damaged."""
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
-# The end of the member name of a table's slot that holds the step of each row's last update.
-_LAST = "/last_step.npy"
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
 # The dtype and shape of each array, by name.
@@ -218,35 +213,6 @@ class Checkpoints:
         with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
             for old in [*own[:first], *own[place:]]:
                 os.unlink(old.name, dir_fd=folder)
-
-
-def load_weights(path: Path, model: keras.Model) -> bool:
-    """Gives a model the weights of a checkpoint.
-
-    Returns:
-        Whether rows of a table lag behind, as those of `exact_adam` do in the middle of an epoch.
-
-    Raises:
-        InputError: when the checkpoint is damaged, or lacks a variable of the model.
-    """
-    arrays: dict[str, np.ndarray | None] = {}
-    with Archive(path, what="a checkpoint", remedy="Name another.") as archive:
-        for name, variable in variables_by_name(model).items():
-            member = f"{MODEL_PREFIX}{name}"
-            array = archive.read_array(member) if f"{member}.npy" in archive.names else None
-            wanted = portable_dtype(variable.dtype), tuple(variable.shape)
-            kind = None if array is None else (array.dtype.name, array.shape)
-            if kind != wanted:
-                raise InputError(
-                    f"checkpoint {path} does not fit the model: of {name} it holds {_shown(kind)}, "
-                    f"and {_shown(wanted)} is wanted. Name another."
-                )
-            arrays[name] = array
-        steps = [archive.read_array(name[:-4]) for name in archive.names if name.endswith(_LAST)]
-        lags = any(((s > 0) & (s < archive.read_array(ITERATION))).any() for s in steps)
-    for name, variable in variables_by_name(model).items():
-        variable.assign(as_dtype(arrays[name], tf.as_dtype(variable.dtype)))
-    return lags
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:

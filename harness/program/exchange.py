@@ -191,8 +191,8 @@ def packed(
         if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
             raise InputError(
                 f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
-                f"with --table-optimizer {table.table.kind} devices exchange at most "
-                f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer dense"
+                f"with --table-optimizer={table.table.kind} devices exchange at most "
+                f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
             )
         layout.tables.append(_PackedTable(table, shapes))
         flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]

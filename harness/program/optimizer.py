@@ -14,7 +14,7 @@ from harness.base.errors import InputError
 from harness.model.budget import num_bytes
 
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
-Recipe = partial[keras.optimizers.Optimizer]
+OptimizerFactory = partial[keras.optimizers.Optimizer]
 """A function that makes an optimizer later. If the optimizer were made before the devices are
 chosen, its variables would start TensorFlow with all memory of every GPU."""
 
@@ -63,15 +63,15 @@ def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
 
 
 def optimizer_of(
-    optimizer: str | Recipe | keras.optimizers.Optimizer,
-) -> Recipe | keras.optimizers.Optimizer:
-    """Returns the optimizer or recipe as it is, or the recipe for Keras's optimizer of that name.
+    optimizer: str | OptimizerFactory | keras.optimizers.Optimizer,
+) -> OptimizerFactory | keras.optimizers.Optimizer:
+    """Returns the optimizer or factory as it is, or the factory of Keras's optimizer of that name.
 
     Raises:
         InputError: when Keras has no such optimizer, or a trainer cannot use it.
     """
     if isinstance(optimizer, str):
-        return recipe_of(optimizer)
+        return optimizer_factory(optimizer)
     if isinstance(optimizer, partial):
         return optimizer
     if not isinstance(optimizer, keras.optimizers.Optimizer):
@@ -133,7 +133,7 @@ def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
     return sum(map(num_bytes, kept)) // num_bytes(weight)
 
 
-def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
+def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[str, Any]:
     """Returns the entries of config.json that describe an optimizer."""
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
@@ -146,26 +146,26 @@ def config_of(optimizer: Recipe | keras.optimizers.Optimizer) -> dict[str, Any]:
     return {"optimizer": type(optimizer).__name__, **settings}
 
 
-def recipe_of(
-    name: str,
+def optimizer_factory(
+    optimizer: str,
     *,
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     weight_decay: float | None = None,
-    schedule: Schedule = "constant",
+    learning_rate_schedule: Schedule = "constant",
     warmup: int = 0,
     num_steps: int = 0,
-) -> Recipe:
-    """Returns the recipe for Keras's optimizer of a name, with Keras's defaults for all settings
+) -> OptimizerFactory:
+    """Returns the factory of Keras's optimizer of a name, with Keras's defaults for all settings
     that are left out.
 
     Args:
-        name: the optimizer's name, in any case.
+        optimizer: the optimizer's name, in any case.
         learning_rate: the highest learning rate; None is the optimizer's default.
         clip_norm: the limit of the gradients' global norm.
         weight_decay: the share of itself that a weight loses in a step, divided by the learning
             rate; None is the optimizer's default.
-        schedule: how the learning rate falls after the warm-up.
+        learning_rate_schedule: how the learning rate falls after the warm-up.
         warmup: the steps over which the learning rate rises linearly from 0.
         num_steps: the steps of the training, warm-up included; the end of the schedule.
 
@@ -173,16 +173,16 @@ def recipe_of(
         InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
     """
     known = _optimizers()
-    kind = known.get(name.lower())
+    kind = known.get(optimizer.lower())
     if kind is None:
         raise InputError(
-            f"--optimizer is '{name}', which Keras does not have; "
+            f"--optimizer is '{optimizer}', which Keras does not have; "
             f"choose one of {', '.join(sorted(known))}"
         )
     settings: dict[str, Any] = {}
     if learning_rate is not None:
         settings["learning_rate"] = learning_rate
-    if schedule != "constant" or warmup:
+    if learning_rate_schedule != "constant" or warmup:
         if warmup >= num_steps:
             raise InputError(
                 f"--warmup is {warmup}, but the training has {num_steps} steps; "
@@ -190,7 +190,9 @@ def recipe_of(
             )
         default = inspect.signature(kind).parameters["learning_rate"].default
         peak = default if learning_rate is None else learning_rate
-        settings["learning_rate"] = Scheduled(schedule, peak, warmup=warmup, num_steps=num_steps)
+        settings["learning_rate"] = Scheduled(
+            learning_rate_schedule, peak, warmup=warmup, num_steps=num_steps
+        )
     if clip_norm is not None:
         settings["global_clipnorm"] = clip_norm
     if weight_decay is not None:

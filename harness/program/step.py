@@ -29,7 +29,7 @@ class Caller:
         unique: frozenset[str] = frozenset(),
         num_workers: int = 1,
     ) -> None:
-        """`Programs` describes the arguments; the devices of `num_workers` share a batch."""
+        """`ModelPrograms` describes the arguments; the devices of `num_workers` share a batch."""
         self.model = model
         self._num_workers = num_workers
         self.implementation = implementation

@@ -171,16 +171,16 @@ def plans_of(
         if kind in _OF_ALL_ROWS and layer.table_dtype == "bfloat16":
             raise InputError(
                 f"the table of the layer {layer.name!r} is bfloat16, to which a dense optimizer's "
-                "small updates are lost; set --table-optimizer sgd, adagrad or lazy_adam, which "
-                "round by chance, or --table-dtype float32"
+                "small updates are lost; set --table-optimizer=sgd, adagrad or lazy_adam, which "
+                "round by chance, or --table-dtype=float32"
             )
         reason = _why_not(layer, kind, asked, implementation)
         if reason is None and kind not in _OF_ALL_ROWS:
             reason = asked.other_uses.get(name)
         if reason:
             raise InputError(
-                f"--table-optimizer {kind} cannot be had for the layer {layer.name!r}: {reason}; "
-                "set --table-optimizer dense, or auto"
+                f"--table-optimizer={kind} cannot be had for the layer {layer.name!r}: {reason}; "
+                "set --table-optimizer=dense, or auto"
             )
         if kind not in _OF_ALL_ROWS:
             is_native = (layer.implementation or implementation) == "native"

@@ -15,7 +15,7 @@ from harness.data.examples import Examples
 from harness.feed.feed import Feed
 from harness.feed.plan import Plan
 from harness.model.saved import load_model, save_model
-from harness.program.programs import Watch
+from harness.program.model_programs import Watch
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import validation_losses
 from harness.run.observers.run_files import BEST_FILE_NAME
@@ -131,9 +131,6 @@ class KerasCallbacks(Observer):
         setup: holds the model that callbacks see; see `as_compiled`.
         validation_freq: every how many epochs to evaluate, or after which, counted from 1.
         **params: the `params` of callbacks: `epochs`, `steps` of each, and those of the run.
-
-        Raises:
-            InputError: when a callback cannot restore all that training keeps.
         """
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else keras.callbacks.History()
@@ -149,6 +146,7 @@ class KerasCallbacks(Observer):
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
         state = setup.programs.states[0]
+        # What lies beside the model and its optimizer, where BackupAndRestore does not look.
         beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
         if beside and any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
             raise InputError(
@@ -165,6 +163,7 @@ class KerasCallbacks(Observer):
         """Calls `on_train_begin`; returns the epoch to begin with, if a callback restored one."""
         self._model.stop_training = False
         self._call("on_train_begin")
+        # BackupAndRestore sets it, where Keras's own `fit` looks for it.
         epoch: int | None = self._model._initial_epoch
         return epoch
 
@@ -173,38 +172,28 @@ class KerasCallbacks(Observer):
             case RunStart():
                 self._run = record
             case BatchesAwaited():
-                self._dispatch(record.step)
-            case BatchesReady():
-                self._batches(record.step)
-            case Window():
-                self._window(record)
+                self._begin_epoch(record.step)
+            case BatchesReady() if self._by_batch:
+                self._call("on_train_batch_begin", record.step % self._run.steps_per_epoch)
+            case Window() if self._by_batch:
+                batch = (record.step - 1) % self._run.steps_per_epoch
+                self._call("on_train_batch_end", batch, record.so_far)
             case Epoch():
-                self._epoch_ended(record)
+                self._end_epoch(record)
 
-    def _dispatch(self, step: int) -> None:
-        """Calls `on_epoch_begin`, if an epoch begins."""
+    def _begin_epoch(self, step: int) -> None:
         if self._epoch is None and step < self._run.total_steps:
             # Callbacks count the epochs of this fit, to the same end.
             before = self._run.epochs - self._list.params["epochs"]
             self._epoch = step // self._run.steps_per_epoch - before
             self._call("on_epoch_begin", self._epoch)
 
-    def _batches(self, step: int) -> None:
-        """Calls `on_train_batch_begin`, if a callback wants it."""
-        if self._by_batch:
-            self._call("on_train_batch_begin", step % self._run.steps_per_epoch)
-
-    def _window(self, window: Window) -> None:
-        """Calls `on_train_batch_end`, if a callback wants it."""
-        if self._by_batch:
-            batch = (window.step - 1) % self._run.steps_per_epoch
-            self._call("on_train_batch_end", batch, window.so_far)
-
     def validate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation | None, Sequence[Compilation]]:
         """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
-        if self._epoch is None:  # no epoch was trained
+        # A run that is resumed after its last step evaluates without an epoch.
+        if self._epoch is None:
             return self._programs.evaluate(feed, plan, **how)
         freq, number = self._validation_freq, self._epoch + 1
         due = number in freq if isinstance(freq, list) else number % freq == 0
@@ -213,7 +202,7 @@ class KerasCallbacks(Observer):
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation, Sequence[Compilation]]:
-        """Calls `Programs.evaluate`, with `on_test_begin` and the hooks that follow."""
+        """Calls `ModelPrograms.evaluate`, with `on_test_begin` and the hooks that follow."""
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
         evaluation, compilations = self._programs.evaluate(feed, plan, watch=watch, **how)
@@ -221,7 +210,7 @@ class KerasCallbacks(Observer):
         return evaluation, compilations
 
     def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
-        """Calls `Programs.predict`, with `on_predict_begin` and the hooks that follow."""
+        """Calls `ModelPrograms.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
         outputs = self._programs.predict(
             feed, plan, watch=self._watch("predict", "stop_predicting")
@@ -229,8 +218,7 @@ class KerasCallbacks(Observer):
         self._call("on_predict_end")
         return outputs
 
-    def _epoch_ended(self, epoch: Epoch) -> None:
-        """Calls `on_epoch_end`, with what Keras calls the logs."""
+    def _end_epoch(self, epoch: Epoch) -> None:
         if epoch.loss is None or self._epoch is None:
             return
         logs = {"loss": epoch.loss, **epoch.metrics}
@@ -246,6 +234,7 @@ class KerasCallbacks(Observer):
     def _watch(self, stage: str, stop: str) -> Watch | None:
         if not with_batch_hooks(self._changing, stage):
             return None
+        # Keras resets the flag at the start of every pass.
         setattr(self._model, stop, False)
 
         def watch(batch: int, logs: Mapping[str, Any] | None) -> bool:
@@ -255,6 +244,7 @@ class KerasCallbacks(Observer):
         return watch
 
     def _call(self, hook: str, *arguments: Any) -> None:
+        # Values travel between programs and model only for callbacks that do something here.
         may_change = _overriding(self._changing, hook)
         if may_change:
             self._programs.states[0].write_to_model()
@@ -271,7 +261,6 @@ class BestModel(keras.callbacks.Callback):
     """
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Looks up the best epoch so far."""
         self._folder = Path(self.params["run_dir"])
         self._writes = bool(self.params["run_dir"])  # of several workers only the chief
         self._best = math.inf
@@ -281,7 +270,6 @@ class BestModel(keras.callbacks.Callback):
             self._best = min(before, default=math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Saves the model if this epoch is the best."""
         if self._writes and logs.get("val_loss", math.inf) < self._best:
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
@@ -295,13 +283,9 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
     """
 
     def __init__(self, *, patience: int) -> None:
-        """Args:
-        patience: the number of epochs.
-        """
         super().__init__(patience=patience, restore_best_weights=True)
 
     def on_train_begin(self, logs: Any = None) -> None:
-        """Goes through the epochs so far."""
         super().on_train_begin(logs)
         if not self.params["run_dir"]:  # of several workers only the chief says when to stop
             return

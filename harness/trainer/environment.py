@@ -61,9 +61,9 @@ def unusable_gpus(
         listed: the GPUs that TensorFlow lists.
         cards: the GPUs that answer NVML.
         build: `tf.sysconfig.get_build_info()`.
-        environment: the environment variables of the process. If they hide all GPUs on purpose,
-            there is no warning.
+        environment: the environment variables of the process.
     """
+    # All GPUs are hidden on purpose.
     if hides_all(environment):
         return ()
     visible = visible_cards(cards, environment)
@@ -73,6 +73,7 @@ def unusable_gpus(
             why = f"{VISIBLE} is '{environment[VISIBLE]}', which names no GPU of this machine"
         return (f"{why}. {_ON_CPU}",)
     present = [(card.name, card.compute_capability) for card in visible] or listed
+    # NVML lists GPUs that TensorFlow does not, which is what the warning is about.
     too_new = [gpu for gpu in present if is_too_new(gpu, build)]
     num_usable = sum(not is_too_new(gpu, build) for gpu in listed)
     if num_usable >= len(present):
@@ -119,6 +120,7 @@ def hide_too_new_gpus() -> None:
     too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
     if not too_new:
         return
+    # TensorFlow takes its devices once, when it first computes.
     try:
         tf.config.set_visible_devices([gpu for gpu in gpus if gpu not in too_new], "GPU")
     except RuntimeError as error:
@@ -155,7 +157,6 @@ def gpu_warnings() -> tuple[str, ...]:
 
 
 def warn_of_gpus(console: Console) -> None:
-    """Prints `gpu_warnings`; call it before TensorFlow starts."""
     for text in gpu_warnings():
         console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
 

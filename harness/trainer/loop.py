@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,10 +10,10 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import NO_LOOKS, Looks
-from harness.program.programs import Programs
-from harness.program.saving import Every, Saving
+from harness.program.model_programs import ModelPrograms
 from harness.run.history import Counters, History, Progress
 from harness.run.records import (
     Compilation,
@@ -44,14 +44,14 @@ class Rows:
 class Training:
     """The programs that the loop drives, with the rows of one training and its checkpoints."""
 
-    programs: Programs
+    programs: ModelPrograms
     rows: Rows
     """The rows to train on."""
     validation: Rows | None = None
     """The rows to evaluate on at the end of every epoch."""
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
-    """A function called in place of `Programs.evaluate`, so that callbacks know of the evaluation;
-    it may skip it."""
+    """A function called in place of `ModelPrograms.evaluate`, so that callbacks know of the
+    evaluation; it may skip it."""
     measures: Measures | None = None
     """Measures on the validation rows, as of the last evaluation."""
     cadence: Cadence
@@ -88,18 +88,14 @@ class Training:
 
     def warnings(self) -> Sequence[str]:
         """Returns a warning, once, of weights that the loss turned out not to depend on."""
-        unused = self.programs.take_unused()
-        if not unused:
-            return ()
-        names = ", ".join(unused)
-        return (f"the loss does not depend on {names}: training leaves them as they are",)
+        names = ", ".join(self.programs.take_unused())
+        told = f"the loss does not depend on {names}: training leaves them as they are"
+        return (told,) if names else ()
 
     def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
-        """Runs a dispatch and waits for it: a window's one host sync."""
         return self.programs.train(dispatch, batches)
 
     def ended(self, window: Window) -> None:
-        """Adapts the length of the next dispatch to how long this one took."""
         self.cadence.after(window)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
@@ -112,7 +108,6 @@ class Training:
         return told
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
-        """Evaluates on the validation rows, if there are any."""
         if self.validation is None:
             return None, ()
         rows = self.validation
@@ -135,7 +130,6 @@ class Training:
     def inspect(
         self, dispatch: Dispatch, batches: BatchesByRows
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
-        """Looks at the gradients of a batch, if that is due."""
         return self.programs.inspect(dispatch, batches, self.looks)
 
     def save(
@@ -147,12 +141,7 @@ class Training:
         best: bool = False,
     ) -> bool:
         """Begins to save a checkpoint, unless a weight is not finite; returns whether all are.
-
-        Args:
-            step: optimizer steps done.
-            counters: the totals to record in the checkpoint.
-            regular, best: see `Checkpoints.save`.
-        """
+        `Checkpoints.save` describes `regular` and `best`."""
         if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
@@ -170,12 +159,11 @@ def train(
     num_steps: int | None = None,
     is_done: Callable[[], bool] = lambda: False,
     should_stop: Callable[[], bool] = lambda: False,
-    saving: Saving | None = None,
+    saving: CheckpointSchedule | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
     """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
-    checkpoints. It never saves a state whose loss is not finite, so that the last checkpoint stays
-    a good one.
+    checkpoints.
 
     A window lasts from the previous host sync to its own. It includes the time of observers, but no
     compilation, no evaluation, and no time for which a checkpoint holds up the loop.
@@ -186,34 +174,29 @@ def train(
         history: gets every record.
         steps_per_epoch: the number of steps after which an epoch ends.
         num_steps: the number of steps, rounded up to whole dispatches; None for all dispatches.
-        is_done: called after every dispatch and every epoch; True ends the epoch, which is
-            evaluated as always, and the run.
+        is_done: called after every dispatch and every epoch; True ends the epoch, and the run.
         should_stop: called after every dispatch; True stops the run, which saves a checkpoint.
-        saving: decides after which dispatches to save a checkpoint; one is saved after the last,
-            too. None: only at the end of every epoch.
+        saving: decides after which dispatches to save. None: at the end of every epoch alone.
         clock: returns seconds; an argument so that tests need no sleep.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
-    when = saving or Saving(Every(), start_step=start_step)
+    # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
+    when = saving or CheckpointSchedule(Every(), start_step=start_step)
     remaining = iter(dispatches)
     window_start = clock()
     when.begin(window_start)
     while not progress.interrupted and not history.must_stop:
-        history.waiting()
-        wait_start = clock()
-        ready = next(remaining, None)
-        data_wait = clock() - wait_start
+        ready, data_wait = _awaited(remaining, history, clock)
         if ready is None:
             break
-        history.ready()
         dispatch, batches = ready
         window_start += history.compiled(training.prepare(dispatch, batches))
         history.warn(training.warnings())
-
         sums = training.train(dispatch, batches)  # the window's one host sync
         window_end = clock()
-        seconds = window_end - window_start
-        window = _window(dispatch, sums, seconds, data_wait=data_wait, ended_at=window_end)
+        window = _window(
+            dispatch, sums, window_end - window_start, data_wait=data_wait, ended_at=window_end
+        )
         history.window(window)
         training.ended(window)
         window_start = window_end
@@ -235,6 +218,7 @@ def train(
             at_once=progress.interrupted,
             is_best=is_best,
         )
+        # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
         if (due or best) and progress.divergence is None:
             _save(training, history, regular=due, best=best)
             if due:
@@ -244,14 +228,36 @@ def train(
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
+    _end(training, history, start_step, steps_per_epoch, saves=saving is not None)
+    return history.end()
+
+
+def _awaited(
+    remaining: Iterator[tuple[Dispatch, BatchesByRows]],
+    history: History,
+    clock: Callable[[], float],
+) -> tuple[tuple[Dispatch, BatchesByRows] | None, float]:
+    """Returns the next dispatch with its batches, None after the last, and the seconds' wait."""
+    history.waiting()
+    start = clock()
+    ready = next(remaining, None)
+    seconds = clock() - start
+    if ready is not None:
+        history.ready()
+    return ready, seconds
+
+
+def _end(
+    training: Training, history: History, start_step: int, steps_per_epoch: int, *, saves: bool
+) -> None:
+    progress = history.progress
     is_saved = progress.last_window is None or history.saved_step == progress.step
-    if saving is not None and not is_saved and progress.divergence is None:
+    if saves and not is_saved and progress.divergence is None:
         _save(training, history)
     if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
         # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
-    return history.end()
 
 
 def _window(
@@ -276,7 +282,6 @@ def _window(
 def _save(
     training: Training, history: History, *, regular: bool = True, best: bool = False
 ) -> None:
-    """Begins to save the state; most of a checkpoint is written while training goes on."""
     counters = history.saving()
     done = training.save(history.progress.step, counters, regular=regular, best=best)
     history.saved(done, regular=regular)
@@ -286,10 +291,6 @@ class Steps:
     """Trains by the step, for benchmarks and profiles."""
 
     def __init__(self, training: Training, start: RunStart) -> None:
-        """Args:
-        training: has dispatches for any number of epochs, no validation and no checkpoints.
-        start: the record of what is trained.
-        """
         self.start = start
         self._training = training
         self._dispatches = training.dispatches(epochs=_ENDLESS)

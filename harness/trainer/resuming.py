@@ -4,15 +4,15 @@ checks whether it may be resumed."""
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness.base.decoding import differences, flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import read_json
-from harness.program.saving import saved_in
+from harness.program.checkpoint_schedule import saved_in
 from harness.run.observers.run_files import (
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
@@ -24,10 +24,7 @@ from harness.run.observers.run_files import (
 )
 from harness.run.records import DatasetInfo, RunStart
 from harness.run.run_folder import Claim, claim_run_folder, event_folder_of
-from harness.trainer.settings import WITH_MODEL
-
-Resume = bool | Literal["auto"]
-"""Whether to go on with a run; `auto` does if there is one, and starts one otherwise."""
+from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,39 +54,36 @@ class Opened:
 
 
 def open_run(
-    named: str | Path | None,
+    options: RunOptions,
     config: Mapping[str, Any],
     claims: ExitStack,
     *,
-    resume: Resume,
-    overwrite: bool,
-    tensorboard: str,
     own_folder: Path | None,
     has_trained: bool,
 ) -> Opened:
     """Locks the folders of a run, and leaves them as they are.
 
     Args:
-        named: the run's folder, `auto` for a new one, or None for none.
+        options: name the folders, and say what to do with a run in them.
         config: what is asked for now, as config.json holds it.
         claims: holds the locks.
-        resume, overwrite: what to do with a run in the folder.
-        tensorboard: where the event files go, as `Recorded.tensorboard` says.
         own_folder: the folder of the trainer's last fit, in which it may go on.
         has_trained: whether the trainer has trained before.
 
     Raises:
         InputError: when a folder is in use, or holds what the run must neither replace nor resume.
     """
-    claim, recorded = None, None
-    if named is not None:
+    claim, recorded, overwrite = None, None, options.overwrite
+    if (named := options.run_dir) is not None:
         is_own = own_folder is not None and Path(named).absolute() == own_folder
-        claim = claim_run_folder(named, claims, resume=resume or is_own, overwrite=overwrite)
-        goes_on, overwrite = settled(claim.path, resume, overwrite=overwrite)
+        resume = options.resume or is_own
+        claim = claim_run_folder(named, claims, resume=resume, overwrite=overwrite)
+        # Decided under the lock: another process may have begun a run since.
+        goes_on, overwrite = settled(claim.path, options.resume, overwrite=overwrite)
         if goes_on:
             recorded = check_resumable(claim.path, config)
     event_folder = event_folder_of(
-        tensorboard,
+        options.tensorboard,
         None if claim is None else claim.path,
         claims,
         may_hold_events=recorded is not None or overwrite or has_trained,
@@ -122,15 +116,9 @@ def is_begun(folder: Path) -> bool:
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks that resuming would repeat the run: what decides its losses must be as it was. Whether
-    the data are the same is checked once they are loaded.
-
-    Args:
-        folder: the run's folder.
-        config: what is asked for now, as config.json holds it.
-
-    Returns:
-        The content of the run's config.json.
+    """Checks that resuming would repeat the run: what decides its losses must be as `config`, as
+    config.json holds it. Returns the content of the run's config.json. Whether the data are the
+    same is checked once they are loaded.
 
     Raises:
         InputError: naming each setting that differs and both its values.
@@ -152,10 +140,9 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _DECIDES_NOTHING = {
-    *("output", "telemetry", "epochs", "early_stopping", "on_nan", "word_index", "data_cache"),
-    *("max_data_bytes", "recipe", RESOLVED),
-    *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic"),
-    *("all_reduce", "module"),  # the latter of an object that Keras serialized
+    *("output", "epochs", "early_stopping", "word_index", "data_cache", "max_data_bytes", "recipe"),
+    *DECIDE_NO_LOSS,
+    *(RESOLVED, "module"),  # the latter of an object that Keras serialized
 }
 """The settings, and groups of settings, that do not decide a run's losses."""
 _PATHS = {"data", "test_data"}
@@ -166,7 +153,9 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings that decide a run's losses, by the names of their flags."""
     groups = {name: value for name, value in config.items() if name not in _DECIDES_NOTHING}
     flat = flattened(groups)
+    # By their own names, whatever group they are in: groups may change from version to version.
     deciding = {n: v for n, v in flat.items() if n not in _DECIDES_NOTHING | _PATHS}
+    # A constant rate trains the same steps, however many follow.
     if flat.get("learning_rate_schedule", "constant") != "constant":
         deciding["epochs"] = config.get("epochs")  # the rate falls over the steps of all epochs
     execution = config.get("execution")
@@ -200,24 +189,18 @@ def asked_settings(folder: Path) -> dict[str, Any]:
             "go on with it by Trainer.fit(..., resume=True)"
         )
     flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
-    for name in ("precision", *WITH_MODEL, "precision_watch", "all_reduce"):
+    resolved["replicas"] = {"why": resolved.get("replicas_why")}
+    automatic = [f.name for f in (*fields(Settings), *fields(RunOptions)) if f.default == "auto"]
+    for name in automatic:
         choice = resolved.get(name)
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):
             flat[name] = "auto"
-    if "replicas" in flat and not str(resolved.get("replicas_why")).startswith("asked for"):
-        flat["replicas"] = "auto"
     return {n: v for n, v in flat.items() if n not in ("run_dir", "overwrite", "resume")}
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns what may change the last bits of the losses, and is not as it was in the run resumed.
-
-    Args:
-        recorded: the content of that run's config.json.
-        now: the values of `implementation`, `replicas`, `deterministic`, `devices` and
-            `tensorflow`.
-    """
+    """Returns what of `now` was otherwise in the run resumed: the losses' last bits may differ."""
     resolved, execution = recorded[RESOLVED], recorded["execution"]
     versions = resolved.get("versions")
     found = {**execution, "devices": resolved.get("devices")}
@@ -230,7 +213,6 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, di
 
 
 def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
-    """Returns what a resumed run prints about `changes`."""
     shown = ", ".join(f"{name} {one['is']} (was {one['was']})" for name, one in changed.items())
     return (
         f"note: the run goes on with {shown}: from here on its losses may differ in their last bits"
@@ -238,11 +220,17 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def complete_note(folder: Path, num_steps: int) -> str:
-    """Returns what a complete run prints if it is resumed."""
+def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> str:
+    """Returns what a complete run prints if it is resumed; `config` is as config.json holds it."""
+    more = "Set --epochs to more to train on."
+    if config.get("optimizer", {}).get("learning_rate_schedule", "constant") != "constant":
+        more = (
+            "Its learning rate has fallen over all of its epochs: to train for more, start a run "
+            "with more --epochs in another --run-dir."
+        )
     return (
         f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
-        "nothing is left to do. Set --epochs to more to train on."
+        f"nothing is left to do. {more}"
     )
 
 
@@ -253,26 +241,20 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
     Raises:
         InputError: when it was run with other settings than `config`, as config.json holds it.
     """
-    if not (folder / CONFIG_FILE_NAME).exists() or not (folder / SUMMARY_FILE_NAME).exists():
+    files = (CONFIG_FILE_NAME, SUMMARY_FILE_NAME, MODEL_FILE_NAME)
+    if not all((folder / name).exists() for name in files):
         return None
     recorded = check_resumable(folder, config)
-    per_epoch = recorded[RESOLVED].get("steps_per_epoch")
-    done = read_json(folder / SUMMARY_FILE_NAME, remedy="").get("steps")
-    wanted = config["epochs"] * per_epoch if isinstance(per_epoch, int) else None
-    as_before = recorded.get("epochs") == config["epochs"]
-    if not isinstance(done, int) or not (done == wanted or as_before):
-        return None
-    return done if is_complete(folder, num_steps=done) else None
-
-
-def is_complete(folder: Path, *, num_steps: int) -> bool:
-    """Returns whether a run of `num_steps` steps ended, and left its model and its summary."""
     try:
         summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
     except InputError:
-        return False  # none, or none of a run: it is written anew
+        return None  # it is damaged: the run writes it anew
     ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
-    return ended and summary.get("steps") == num_steps and (folder / MODEL_FILE_NAME).exists()
+    done, per_epoch = summary.get("steps"), recorded[RESOLVED].get("steps_per_epoch")
+    all_done = isinstance(per_epoch, int) and done == config["epochs"] * per_epoch
+    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
+    as_before = recorded.get("epochs") == config["epochs"]
+    return done if ended and isinstance(done, int) and (all_done or as_before) else None
 
 
 def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
@@ -302,7 +284,4 @@ def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] 
             f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
             "with it"
         )
-    # A callback may have stopped the run before its last epoch; it goes on if more are asked for.
-    as_before = recorded.get("epochs") == start.epochs
-    done = start.start_step == start.total_steps or as_before
-    return done and is_complete(folder, num_steps=start.start_step)
+    return completed_steps(folder, start.config) == start.start_step

@@ -5,26 +5,23 @@ import hashlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
-from rich.console import Console
 
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
-from harness.base.timeline import Timeline
 from harness.data.examples import Examples
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
-from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
 from harness.model.saved import save_model
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
-from harness.program.saving import Every, Saving
 from harness.run import machine
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
@@ -62,18 +59,18 @@ from harness.task.measures import (
     class_labels,
 )
 from harness.trainer.advice import advice
+from harness.trainer.asked import Asked
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
 from harness.trainer.resuming import (
     Opened,
-    Resume,
     changed_note,
     changes,
     check_same_data,
     complete_note,
     has_ended,
 )
-from harness.trainer.settings import RunOptions, Settings, step_range
+from harness.trainer.settings import step_range
 from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
 from kernels.files import replacing
@@ -85,36 +82,6 @@ _IN_PART = (
     "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
     "what comes after it"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The checked arguments of `Trainer.fit`; see there."""
-
-    train: Examples
-    validation: Examples | None
-    test: Examples | None
-    """The rows to test on, which may be those of `validation`."""
-    epochs: int
-    initial_epoch: int
-    validation_freq: int | list[int]
-    shuffle: bool
-    callbacks: Sequence[keras.callbacks.Callback]
-    run_dir: str | Path | None
-    resume: Resume
-    overwrite: bool
-    options: RunOptions
-    config: Mapping[str, Any]
-    vocabulary: Vocabulary | None
-    console: Console | None
-    """The console to print to; None prints nothing."""
-    summary: bool
-    timeline: Timeline
-
-    @property
-    def own_validation(self) -> Examples | None:
-        """Validation rows that are not also the test rows."""
-        return None if self.validation is self.test else self.validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,9 +116,7 @@ class Run:
         """Builds what the run needs of the rows; writes nothing.
 
         Args:
-            asked: the arguments of the user.
-            opened: the run's folder.
-            setup: everything that trains.
+            asked, opened, setup: the settings, the folder, and everything that trains.
             last: the outcome of the trainer's previous fit.
             steps_done: optimizer steps done by then; a run that is resumed reads its own from the
                 checkpoint.
@@ -167,7 +132,7 @@ class Run:
         if batched := with_batch_hooks(asked.callbacks):
             self._print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
         self._by_step = bool(batched)
-        self._steps_per_epoch = -(-asked.train.num_rows // setup.settings.batch_size)
+        self._steps_per_epoch = setup.settings.steps_per_epoch(asked.train.num_rows)
         self._epochs_done = steps_done // self._steps_per_epoch
         self._rows = setup.rows_to_train(
             asked.train,
@@ -190,7 +155,7 @@ class Run:
         )
         self._background = Background()
         self._checkpoints: Checkpoints | None = None
-        if opened.claim is not None:
+        if opened.claim is not None:  # None on workers other than the chief
             self._checkpoints = Checkpoints(
                 opened.claim.path / CHECKPOINT_FOLDER_NAME,
                 setup.programs.states,
@@ -213,6 +178,7 @@ class Run:
             OSError: when a file cannot be written, naming it.
             LostFolderError: when the run's folder was moved or removed meanwhile.
         """
+        # 1. Where the run starts, and whether anything is left to do.
         start = self._restore()
         callbacks = KerasCallbacks(
             self._asked.callbacks,
@@ -226,11 +192,12 @@ class Run:
         opened = self._opened
         if self._cluster.from_chief(lambda: has_ended(start, opened.folder, opened.recorded)):
             return self._left_as_it_is(start, callbacks)
+        # 2. What may still refuse the run comes before the folder is cleared.
         profiler = self._profiler(start)
         training = self._training(start, callbacks)
         compiled = self._make_room(start, training)
         start, training = self._begin(start, training, callbacks)
-        # Signals stop only the training; what follows is short and comes to its end.
+        # 3. Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(start, training, callbacks, interrupt, closing, compiled)
@@ -252,6 +219,7 @@ class Run:
         """Restores the checkpoint of a run that is resumed, and gives all workers the chief's
         state; returns the record of the start."""
         asked, opened, last = self._asked, self._opened, self._last
+        # A fit in the folder of the one before goes on counting where that one ended.
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
             self._before = last.progress.counters
@@ -260,15 +228,14 @@ class Run:
         start_step = self._cluster.from_chief(
             self._restore_checkpoint if is_resumed else lambda: step
         )
+        # Each worker built its own initial values; only the chief has read a checkpoint.
         self._setup.programs.take_from_chief()
         return run_start(
             self._setup,
             self._rows,
             self._info,
+            replace(asked, epochs=epochs, config={**asked.config, "epochs": epochs}),
             folder=opened.folder,
-            options=asked.options,
-            config={**asked.config, "epochs": epochs},
-            epochs=epochs,
             start_step=start_step,
             resumed=self._resumed,
         )
@@ -284,6 +251,7 @@ class Run:
         assert folder is not None
         assert recorded is not None
         assert self._checkpoints is not None
+        # Before the state: a checkpoint of other data may not even fit the model.
         check_same_data(folder, recorded, self._info)
         restored = self._checkpoints.restore()
         self._skipped = list(restored.skipped)
@@ -292,6 +260,7 @@ class Run:
         check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
         kept_bytes(folder / METRICS_FILE_NAME, step)
+        # The list of resumes in config.json grows by this one.
         changed = changes(recorded, identity(self._setup))
         earlier = recorded[RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
@@ -305,7 +274,7 @@ class Run:
         folder = self._opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self._opened.event_folder, clear=False)
-            self._print(complete_note(folder, start.start_step))
+            self._print(complete_note(folder, start.start_step, self._asked.config))
             # A callback may have changed these weights since the last checkpoint.
             self._setup.model.load_weights(folder / MODEL_FILE_NAME)
             self._setup.programs.read_model()
@@ -336,7 +305,7 @@ class Run:
     def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
         """Clears the folder for the run; returns the compilations done before."""
         asked, opened = self._asked, self._opened
-        if asked.summary and asked.console is not None:
+        if asked.options.summary and asked.console is not None:
             self._setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[Compilation] = ()
         if self._cluster.from_chief(lambda: opened.overwrite):
@@ -422,12 +391,12 @@ class Run:
         )
         return progress
 
-    def _saving(self, start: RunStart) -> Saving | None:
+    def _saving(self, start: RunStart) -> CheckpointSchedule | None:
         """Returns the object that says when to save checkpoints; None if no worker saves any."""
         checkpoints, asked = self._checkpoints, self._asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
-        return Saving(
+        return CheckpointSchedule(
             Every.of(asked.options.checkpoint_every),
             start_step=start.start_step,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
@@ -442,6 +411,7 @@ class Run:
     ) -> bool:
         """Writes model.keras; returns whether a signal has ended the run."""
         claim, programs = self._opened.claim, self._setup.programs
+        # Keras finalizes the weights first, so that on_train_end sees the averages.
         programs.finish()
         callbacks.finish()
         programs.take_from_chief()  # whose callbacks may have gone back to the best epoch
@@ -461,6 +431,7 @@ class Run:
         asked, setup = self._asked, self._setup
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
+        # `_measures` holds the probabilities of the pass that came last over its rows.
         quality = None
         measured = validation if asked.test is None else test
         if self._measures is not None and measured is not None:
@@ -475,6 +446,7 @@ class Run:
             workers=self._cluster.num_workers,
             alone_step_seconds=setup.programs.alone_step_seconds,
         )
+        # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
             names = names_of(named, setup.task.num_classes)
@@ -494,7 +466,6 @@ class Run:
     def _evaluate(
         self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[Evaluation | None, Evaluation | None]:
-        """Returns the evaluations of the saved model on the validation and the test rows."""
         asked, programs, step = self._asked, self._setup.programs, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
@@ -608,21 +579,15 @@ def run_start(
     setup: Setup,
     rows: Rows,
     info: DatasetInfo,
+    asked: Asked,
     *,
-    options: RunOptions,
-    config: Mapping[str, Any],
-    epochs: int,
     folder: Path | None = None,
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
     """Returns the record with which a run begins."""
-    order = (
-        *("replicas", "precision", "implementation", "table_optimizer", "input"),
-        "steps_per_dispatch",
-    )
-    choices = {name: setup.choices[name] for name in order} | setup.choices
-    watch, precision = options.precision_watch, choices["precision"].name
+    choices = dict(setup.choices)
+    watch, precision = asked.options.precision_watch, choices["precision"].name
     usual = 0 if precision == "float32" else 1
     choices["precision_watch"] = Choice(
         name=str(usual if watch == "auto" else watch),
@@ -630,7 +595,7 @@ def run_start(
     )
     return RunStart(
         run_dir="" if folder is None else str(folder),
-        config=config,
+        config=asked.config,
         dataset=info,
         devices=setup.devices.descriptions,
         task=Choice(name=setup.task.kind, why=setup.task.why),
@@ -641,7 +606,7 @@ def run_start(
         num_parameters=setup.model.count_params(),
         layers=layer_infos(setup.model),
         steps_per_epoch=rows.plan.steps_per_epoch,
-        epochs=epochs,
+        epochs=asked.epochs,
         start_step=start_step,
         resumed=resumed,
         versions=machine.versions(),
@@ -656,12 +621,8 @@ def dataset_info(
     *,
     num_classes: int,
 ) -> DatasetInfo:
-    """Returns the description of a run's rows.
-
-    Args:
-        train, validation, test: rows; `validation` only if they are not those of `test`.
-        num_classes: the task's number of classes.
-    """
+    """Describes a run's rows; `validation` only if they are not those of `test`."""
+    # One fingerprint for all rows, in a fixed order of the parts.
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
     return DatasetInfo(
         name=printable(train.name, most=_MAX_NAME, one_line=True),
@@ -685,27 +646,4 @@ def identity(setup: Setup) -> dict[str, Any]:
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
         "tensorflow": machine.versions()["tensorflow"],
-    }
-
-
-_TOGETHER = ("on_nan", "histograms", "precision_watch")
-"""The options that decide when workers compute together."""
-
-
-def facts_of(settings: Settings, asked: Asked, others: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the facts that must be the same in all workers, by their names in messages."""
-    named = {
-        **asdict(settings),
-        **{name: getattr(asked.options, name) for name in _TOGETHER},
-        "epochs": asked.epochs,
-        "initial epoch": asked.initial_epoch,
-        "validation_freq": asked.validation_freq,
-        "shuffle": asked.shuffle,
-        "callbacks": [type(callback).__name__ for callback in asked.callbacks],
-        **others,
-    }
-    parts = [asked.train, *filter(None, (asked.validation, asked.test))]
-    return {
-        **{name.replace("_", " "): str(value) for name, value in named.items()},
-        "the data's fingerprints": " ".join(part.fingerprint for part in parts),
     }

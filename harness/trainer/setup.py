@@ -29,17 +29,18 @@ from harness.model.network import (
     weighted_inputs,
 )
 from harness.program.devices import Devices, be_deterministic, set_up_devices
-from harness.program.optimizer import Recipe, kept_bytes
+from harness.program.model_programs import ModelPrograms
+from harness.program.optimizer import OptimizerFactory, kept_bytes
 from harness.program.packing import is_seed, variables_by_name
-from harness.program.programs import Programs
 from harness.program.state import MODEL_PREFIX
 from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
 from harness.task.measures import Measures, are_classes
 from harness.task.task import SettledTask, Task, task_of_outputs
+from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
 from harness.trainer.loop import Rows
-from harness.trainer.settings import WITH_MODEL, Known, Settings, settings_before, settle
+from harness.trainer.settings import Settings
 from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
@@ -58,7 +59,7 @@ class Setup:
     devices: Devices
     model: keras.Model
     task: SettledTask
-    programs: Programs
+    programs: ModelPrograms
     choices: dict[str, Choice]
     """The choice for every setting that may be `auto`, by name."""
     unique: frozenset[str]
@@ -81,17 +82,14 @@ class Setup:
         repeating: bool = False,
         shuffle: bool = True,
     ) -> Rows:
-        """Returns rows ready to train on, and a plan of their order.
+        """Returns rows with labels, ready to train on, and a plan of their order.
 
         Args:
-            examples: rows with labels.
+            examples: the rows.
             epochs: the number of epochs to plan.
             by_step: whether a call is one step.
             repeating: whether the first epoch follows again after the last.
             shuffle: whether every epoch has an order of its own.
-
-        Raises:
-            InputError: when the batch size does not fit the rows.
         """
         check_batch(
             batch_size=self.settings.batch_size,
@@ -118,6 +116,7 @@ class Setup:
         """Returns rows in their own order, with or without labels; for `by_step` see
         `rows_to_train`."""
         examples = self.checked(examples)
+        # No more rows than there are, rounded up so that every replica has a share.
         batch_size = min(self.settings.batch_size, examples.num_rows)
         replicas = self.devices.num_shares
         batch_size = -(-batch_size // replicas) * replicas
@@ -146,7 +145,6 @@ class Setup:
         )
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
-        """Returns the cadence of the dispatches of rows to train."""
         fixed = by_step or self.settings.steps_per_dispatch != "auto"
         return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
 
@@ -165,6 +163,7 @@ class Setup:
             )
         for name, limit in limits.items():
             ragged = isinstance(examples.inputs[name], RaggedSets)
+            # A part of a vocabulary is fine; of dense features all are needed.
             if limit > self.limits[name] if ragged else limit != self.limits[name]:
                 what = "ids below" if ragged else "features:"
                 where = f"the input {name!r} of " if name else ""
@@ -175,6 +174,7 @@ class Setup:
             if ragged:
                 wanted = name in self.weighted
                 require_weights(examples, name, wanted=wanted, by=f"the model {self.model.name!r}")
+        # The programs were compiled on the promise that no row of these inputs repeats an id.
         repeating = {
             n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
         }
@@ -191,6 +191,7 @@ class Setup:
         was set up, and the state if it was trained."""
         chosen = {name: choice.value for name, choice in self.choices.items()}
         named = variables_by_name(self.model)
+        # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
         state = self.programs.states[0].save() if "input" in self.choices else {}
         return {
@@ -225,14 +226,15 @@ class Setup:
                 return feed
         kind = self.choices["input"].name if "input" in self.choices else "stream"
         feed = build_feed(kind, examples, devices=self.devices.names)
-        self.feeds = [*self.feeds[-1:], (examples, feed)]  # those to train and to validate on
+        # Two are kept, those to train and to validate on: a second fit finds its rows in place.
+        self.feeds = [*self.feeds[-1:], (examples, feed)]
         return feed
 
 
 def set_up(
     given: ModelFunction | keras.Model,
     task: Task,
-    optimizer: Recipe | keras.optimizers.Optimizer,
+    optimizer: OptimizerFactory | keras.optimizers.Optimizer,
     settings: Settings,
     *parts: Examples,
     training: bool,
@@ -263,6 +265,7 @@ def set_up(
         warn_of_gpus(console)
     devices = _devices(settings, train, training=training, before=before, cluster=cluster)
     timeline.mark("devices")
+    # Not before the devices: its variables would start TensorFlow on all of every GPU.
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
     known = Known(
         settings=settings,
@@ -270,14 +273,9 @@ def set_up(
         train=train,
         resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
         before=None if before is None else settings_before(before, devices.device_type),
-        chosen={
-            "replicas": Choice(name=str(devices.num_replicas), why=devices.why),
-            "all_reduce": Choice(
-                name=devices.all_reduce,
-                why=devices.device_type if settings.all_reduce == "auto" else "asked for",
-            ),
-        },
+        chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
+    # Before the model: a function builds its layers in the precision.
     known.chosen["precision"] = _settled("precision", known, cluster)
     budget = _budget(known, made_optimizer, training=training)
     model = build_model(
@@ -305,6 +303,10 @@ def set_up(
     known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known, cluster)
+    asked_for = settings.all_reduce != "auto"
+    known.chosen["all_reduce"] = Choice(
+        name=devices.all_reduce, why="asked for" if asked_for else devices.device_type
+    )
     timeline.mark("settling what is auto")
     setup = _built(known, made_optimizer, parts, training=training, before=before or {})
     timeline.mark("programs")
@@ -340,7 +342,6 @@ def _devices(
 
 
 def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bool) -> Budget:
-    """Returns the memory budget of the model and what goes with it."""
     settings, devices = known.settings, known.devices
     # Tables that are updated by rows have no gradient, and no copy while programs compile.
     by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
@@ -362,6 +363,7 @@ def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devi
             f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
             "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
         )
+    # Without labels, as for predictions, the outputs tell what is known of the task.
     labelled = train.labels is not None
     settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
     if settled.is_known:
@@ -378,7 +380,6 @@ def _built(
     training: bool,
     before: Mapping[str, Any],
 ) -> Setup:
-    """Builds the setup, once everything is chosen."""
     model, asked, train = known.model, known.tables, known.train
     assert model is not None
     assert asked is not None
@@ -386,6 +387,7 @@ def _built(
     tables = {}
     if training:
         tables = plans_of(asked, known.chosen["table_optimizer"].name, implementation)
+    # A copy of a trainer keeps the promises that its programs were built on.
     unique = before.get("unique")
     if unique is None:
         unique = frozenset(
@@ -393,7 +395,7 @@ def _built(
             for name in train.ragged
             if all(part.ragged[name].is_unique for part in parts if name in part.ragged)
         )
-    programs = Programs(
+    programs = ModelPrograms(
         model,
         asked.task,
         known.devices,
@@ -423,6 +425,7 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
     checks that the choice is possible there."""
     if cluster.is_alone:
         return settle(name, known)
+    # What `auto` measures differs between machines, and all must run the same programs.
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
     if not cluster.is_chief:
         settle(name, replace(known, settings=known.settings.with_chosen(name, choice.name)))
@@ -463,7 +466,7 @@ def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
     given, known = _limits(train), dict[str, int]()
     for layer in multi_hot_layers(model):
         names = input_names(layer)
-        if not names and len(train.ragged) == 1:
+        if not names and len(train.ragged) == 1:  # a subclassed model does not tell
             names = set(train.ragged)
         for name in names & train.ragged.keys():
             if given[name] > layer.num_tokens:

@@ -1,7 +1,7 @@
 """The trainer that users hold: a model, a task and settings, with fit, evaluate, predict, save."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,11 +11,9 @@ import keras
 import numpy as np
 from rich.console import Console
 
-from harness.base.checks import require, require_count
 from harness.base.errors import DivergenceError, InputError
 from harness.base.interrupt import Terminated
 from harness.base.terminal import lasting
-from harness.base.timeline import Timeline
 from harness.data.containers import as_examples
 from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
@@ -23,18 +21,20 @@ from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.model.saved import save_model
 from harness.program.devices import Devices
-from harness.program.optimizer import Recipe, attributes_of, config_of, optimizer_of
+from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
 from harness.program.packing import checksum_of
 from harness.run.observers.divergence import divergence_message
 from harness.task.measures import Quality
 from harness.task.task import Kind, Task
-from harness.trainer.callbacks import as_compiled, checked, outside_fit
+from harness.trainer.asked import Asked
+from harness.trainer.callbacks import as_compiled, outside_fit
+from harness.trainer.for_python import for_python
 from harness.trainer.loop import Steps, Training
-from harness.trainer.resuming import Opened, Resume, open_run
-from harness.trainer.run import Asked, Outcome, Run, dataset_info, facts_of, run_start
-from harness.trainer.settings import RunOptions, Settings, for_python
+from harness.trainer.resuming import Opened, open_run
+from harness.trainer.run import Outcome, Run, dataset_info, run_start
+from harness.trainer.settings import RunOptions, Settings
 from harness.trainer.setup import Setup, set_up
-from harness.workers.cluster import Cluster, cluster_of
+from harness.workers.cluster import cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
 
@@ -52,7 +52,7 @@ class Trainer:
         model: ModelFunction | keras.Model,
         *,
         task: Kind | Literal["auto"] | Task = "auto",
-        optimizer: str | Recipe | keras.optimizers.Optimizer = "adam",
+        optimizer: str | OptimizerFactory | keras.optimizers.Optimizer = "adam",
         **settings: Any,
     ) -> None:
         """Args:
@@ -167,15 +167,8 @@ class Trainer:
         validation_freq: int | list[int] = 1,
         shuffle: bool = True,
         callbacks: Callbacks = (),
-        run_dir: str | Path | None = None,
-        resume: Resume = False,
-        overwrite: bool = False,
         verbose: bool = True,
-        console: Console | None = None,
-        summary: bool = False,
-        config: Mapping[str, Any] | None = None,
         vocabulary: Vocabulary | None = None,
-        timeline: Timeline | None = None,
         **options: Any,
     ) -> keras.callbacks.History:
         """Trains for some epochs. Called again, it goes on from there.
@@ -200,18 +193,9 @@ class Trainer:
                 to evaluate, counted from 1.
             shuffle: whether every epoch has an order of its own; if not, all have the rows' order.
             callbacks: Keras callbacks; one that wants every batch makes dispatches of one step.
-            run_dir: folder for records, checkpoints, TensorBoard and the model; `auto` is a new one
-                in runs/. None: nothing is written.
-            resume: go on from the newest intact checkpoint there; `auto` does so if there is one,
-                and starts a run otherwise.
-            overwrite: replace the run there.
             verbose: whether to print what is trained, and the progress.
-            console: where to print; None is standard output.
-            summary: whether to print the model's layers before training.
-            config: the settings to record instead of those given here; the command line gives them.
             vocabulary: the vocabulary of the rows, kept in `run_dir` for predictions.
-            timeline: the stages that have passed already; gets those of this fit.
-            **options: fields of `harness.RunOptions`: tensorboard, profile_steps, telemetry_hz, ...
+            **options: fields of `harness.RunOptions`: run_dir, resume, tensorboard, ...
 
         Returns:
             Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, a number per epoch.
@@ -225,75 +209,55 @@ class Trainer:
             Terminated: a SystemExit with code 143, after everything else, when SIGTERM or SIGUSR1
                 ended the training.
         """
-        require_count("epochs", epochs)
-        require_count("initial_epoch", initial_epoch, least=0)
-        if not isinstance(validation_freq, list):
-            require_count("validation_freq", validation_freq)
-        require(
-            initial_epoch < epochs,
-            f"initial_epoch is {initial_epoch} and epochs is {epochs}, so that none is left to "
-            "train; set epochs to where the last one ends",
-        )
-        if (resume or overwrite) and run_dir is None:
-            raise InputError("resume and overwrite are about a run_dir; give it")
-        timeline, cluster = timeline or Timeline(), cluster_of(os.environ)
-        callbacks, wanted = checked(callbacks, run_dir=run_dir), RunOptions(**options)
-        if not cluster.is_chief:
-            verbose, run_dir, overwrite = False, None, False
-            wanted = replace(wanted, profile_steps=None, telemetry_hz=0)
         rows = as_examples(train, name="train rows")
         names = rows.class_names or self.class_names
         held_out = None if validation is None else as_examples(validation, class_names=names)
         tested = held_out if test is validation else test
-        asked = Asked(
-            train=rows,
-            validation=held_out,
-            test=None if tested is None else as_examples(tested, class_names=names),
-            epochs=epochs,
-            initial_epoch=initial_epoch,
-            validation_freq=validation_freq,
-            shuffle=shuffle,
-            callbacks=callbacks,
-            run_dir=run_dir,
-            resume=resume,
-            overwrite=overwrite,
-            options=wanted,
-            config=config
-            or {
-                **self._config(wanted, epochs),
-                "validation_freq": validation_freq,
-                "shuffle": shuffle,
-            },
-            vocabulary=vocabulary,
-            console=lasting(console or Console()) if verbose else None,
-            summary=summary,
-            timeline=timeline,
+        return self.run(
+            Asked(
+                train=rows,
+                validation=held_out,
+                test=None if tested is None else as_examples(tested, class_names=names),
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                validation_freq=validation_freq,
+                shuffle=shuffle,
+                callbacks=callbacks,
+                vocabulary=vocabulary,
+                console=Console() if verbose else None,
+                options=RunOptions(**options),
+            )
         )
-        return self._fit(asked, cluster)
 
-    def _fit(self, asked: Asked, cluster: Cluster) -> keras.callbacks.History:
-        """Does what `fit` does, with checked arguments."""
-        steps_per_epoch = -(-asked.train.num_rows // self.settings.batch_size)
+    def run(self, asked: Asked) -> keras.callbacks.History:
+        """Does what `fit` does, for the command line too, which has more to ask for."""
+        cluster = cluster_of(os.environ)
+        asked = replace(
+            asked,
+            config=asked.config or self._config(asked),
+            console=None if asked.console is None else lasting(asked.console),
+        )
+        if not cluster.is_chief:
+            asked = asked.of_worker()
+        steps_per_epoch = self.settings.steps_per_epoch(asked.train.num_rows)
         with ExitStack() as claims, cluster.watched():
             # The folders are locked first; a run that is refused leaves them as they were.
             opened = Opened()
 
-            def execution() -> dict[str, Any] | None:
+            def open_folders() -> dict[str, Any] | None:
                 nonlocal opened
                 opened = open_run(
-                    asked.run_dir,
+                    asked.options,
                     asked.config,
                     claims,
-                    resume=asked.resume,
-                    overwrite=asked.overwrite,
-                    tensorboard=asked.options.tensorboard,
                     own_folder=self._folder,
                     has_trained=self.step > 0,
                 )
                 return opened.execution
 
-            before = cluster.from_chief(execution)
+            before = cluster.from_chief(open_folders)
             setup_before = self._setup
+            # A fit that is refused leaves the trainer as it was.
             claims.push(lambda kind, *_: self._forget(setup_before) if kind is not None else None)
             parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
             setup = self._set_up(
@@ -305,7 +269,8 @@ class Trainer:
             )
             claims.enter_context(as_compiled(setup))
             facts = {"steps before": self.step, **config_of(self._optimizer)}
-            cluster.require_same(facts_of(self.settings, asked, facts))
+            # Workers that differ would hang in a collective instead of saying so.
+            cluster.require_same(asked.facts(self.settings) | facts)
             steps_done = 0 if before is not None else self._steps_done(steps_per_epoch)
             run = Run(asked, opened, setup, last=self.last, steps_done=steps_done)
             self.last = run.run()
@@ -324,7 +289,6 @@ class Trainer:
         return self.last.history
 
     def _steps_done(self, steps_per_epoch: int) -> int:
-        """Returns the step that the next fit starts from."""
         epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
         before = None if self.last is None else self.last.progress
         goes_on = before is not None and before.interrupted
@@ -385,6 +349,7 @@ class Trainer:
         examples = as_examples(rows, class_names=self.class_names)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
+        # One pass gives the loss, the metrics and the probabilities that are measured.
         measures = setup.measures(examples)
         with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
             evaluation, _ = hooks.evaluate(
@@ -443,14 +408,12 @@ class Trainer:
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
         training = Training(programs=setup.programs, rows=rows, cadence=setup.cadence(rows))
         info = dataset_info(examples, num_classes=setup.task.num_classes)
-        options = RunOptions()
-        config = self._config(options, epochs)
-        start = run_start(setup, rows, info, options=options, config=config, epochs=epochs)
+        asked = Asked(train=examples, epochs=epochs)
+        start = run_start(setup, rows, info, replace(asked, config=self._config(asked)))
         return Steps(training, start)
 
     def _forget(self, setup: Setup | None) -> None:
-        """Goes back to the setup before a fit that was refused."""
-        if self.step == 0:
+        if self.step == 0:  # otherwise the setup has the state that was trained
             self._setup = setup
 
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
@@ -465,6 +428,7 @@ class Trainer:
             lacks_choices = training and "input" not in made.choices
             if not (lacks_task or lacks_choices or made.programs.states[0].is_outdated):
                 return made
+            # Built anew around the trained model.
             made.programs.states[0].write_to_model()
             given = made.model
         how["cluster"] = cluster_of(os.environ)
@@ -475,22 +439,21 @@ class Trainer:
         self._setup = set_up(
             given, task, self._optimizer, self.settings, *parts, training=training, **how
         )
+        # The state of a copy waits for the first fit: predictions need the weights alone.
         if kept and training:
             self._setup.take_up(kept)
             self._kept = {}
         return self._setup
 
-    def _config(self, options: RunOptions, epochs: int) -> dict[str, Any]:
-        """Returns what config.json holds of a fit from Python."""
-        output = asdict(options)
-        telemetry = {"telemetry_hz": output.pop("telemetry_hz")}
-        on_nan = output.pop("on_nan")
+    def _config(self, asked: Asked) -> dict[str, Any]:
+        """Returns what config.json holds of a fit from Python, in the groups of `harness train`."""
+        options = vars(asked.options).items()
         return {
             "execution": asdict(self.settings),
             "optimizer": config_of(self._optimizer),
             "task": self._task.config(),
-            "output": output,
-            "telemetry": telemetry,
-            "epochs": epochs,
-            "on_nan": on_nan,
+            "output": {n: str(v) if isinstance(v, Path) else v for n, v in options},
+            "epochs": asked.epochs,
+            "validation_freq": asked.validation_freq,
+            "shuffle": asked.shuffle,
         }

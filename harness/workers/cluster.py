@@ -45,9 +45,6 @@ class Cluster:
     """One worker's view of its cluster. A lone process is a cluster of one, without exchanges."""
 
     def __init__(self, member: Membership) -> None:
-        """Args:
-        member: the cluster, and which of its workers this process is.
-        """
         self.member = member
         self._has_met = False
         self._has_started = False
@@ -56,7 +53,6 @@ class Cluster:
 
     @property
     def num_workers(self) -> int:
-        """Number of the cluster's processes."""
         return self.member.num_workers
 
     @property
@@ -66,12 +62,10 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the worker that prints and writes."""
         return self.member.is_chief
 
     @property
     def is_alone(self) -> bool:
-        """Whether there are no other workers."""
         return self.num_workers == 1
 
     def from_chief(self, make: Callable[[], T]) -> T:
@@ -93,6 +87,8 @@ class Cluster:
                 made = {"value": make()}
             except InputError as error:
                 made = {"refusal": str(error)}
+        # The first value travels with the meeting, before TensorFlow's runtime starts: it may say
+        # which devices to start it with.
         if self._has_started:
             made = json.loads(self.texts(json.dumps(made))[0])
         else:
@@ -105,10 +101,8 @@ class Cluster:
         return value
 
     def start(self, *, num_gpus: int) -> None:
-        """Starts TensorFlow's runtime of collectives, unless it has been started.
-
-        Args:
-            num_gpus: number of GPUs that this process uses.
+        """Starts TensorFlow's runtime of collectives, unless it has been started, for the number of
+        GPUs that this process uses.
 
         Raises:
             InputError: if TensorFlow has computed something in this process before.
@@ -163,14 +157,8 @@ class Cluster:
         atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Checks that all workers have the same facts.
-
-        Args:
-            facts: values that JSON can hold, by their names in messages.
-
-        Raises:
-            InputError: in all workers, if one differs from the chief; it names the first.
-        """
+        """Raises an InputError in all workers if one has other facts than the chief. They are
+        values that JSON can hold, by their names in messages."""
         if self.is_alone:
             return
         found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
@@ -178,15 +166,11 @@ class Cluster:
             raise InputError(refusal)
 
     def any(self, wish: bool) -> bool:
-        """Returns whether any worker has the wish."""
         return bool(self.most([wish])[0]) if not self.is_alone else wish
 
     def wait_for_all(self) -> None:
-        """Waits for all workers, so that none fails because another ends right afterwards.
-
-        Raises:
-            LostWorkerError: if a worker ended before it came here.
-        """
+        """Waits for all workers, so that none fails because another ends right afterwards. Raises
+        a LostWorkerError if one ended before it came here."""
         if self.is_alone:
             return
         self.any(False)
@@ -197,7 +181,6 @@ class Cluster:
         time.sleep(_LINGER_SECONDS)
 
     def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
-        """Returns the chief's wishes."""
         if self.is_alone:
             return list(wishes)
         return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
@@ -230,7 +213,7 @@ class Cluster:
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
     def texts(self, text: str) -> list[str]:
-        """Returns the texts of all workers."""
+        # A collective needs one shape: texts are padded to the longest.
         data = text.encode()
         sizes = self.gather(np.array([len(data)]))[:, 0]
         padded = np.zeros(sizes.max(), np.uint8)
@@ -249,6 +232,7 @@ class Cluster:
         kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
         self.require_same({"model or optimizer": kinds})
         for name, array in arrays.items():
+            # A sum to which only the chief adds anything is its broadcast.
             bits = _bits(array.tobytes())
             if not self.is_chief:
                 bits = np.zeros_like(bits)
@@ -262,11 +246,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Turns TensorFlow's errors inside into an error that names the lost worker.
-
-        Raises:
-            LostWorkerError: if another worker ended or cannot be reached.
-        """
+        """Turns TensorFlow's errors inside into a LostWorkerError, which names the worker."""
         if self.is_alone:
             yield
             return
@@ -280,6 +260,7 @@ class Cluster:
             raise
 
     def _lost(self, error: Exception) -> LostWorkerError:
+        # Who does not answer any more is the cause; the others only noticed.
         others = [host for i, host in enumerate(self.member.hosts) if i != self.index]
         lost = unreachable(others)
         named = [f"worker {i} ({h})" for i, h in enumerate(self.member.hosts) if h in lost]
@@ -326,11 +307,7 @@ def _joined(member: Membership) -> Cluster:
 
 
 def cluster_of(environment: Mapping[str, str]) -> Cluster:
-    """Returns the cluster that the environment names, always the same one in a process.
-
-    Raises:
-        InputError: if the environment describes no valid cluster.
-    """
+    """Returns the cluster that the environment names, always the same one in a process."""
     member = membership(environment)
     return ALONE if member.num_workers == 1 else _joined(member)
 

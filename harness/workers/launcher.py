@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TextIO
 
 from harness.base.child import end_with_parent
@@ -25,13 +25,8 @@ class Job:
     """All workers of one start."""
 
     def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
-        """Starts the workers, on ports that are free now.
-
-        Args:
-            workers: how many workers, the chief first.
-            command: the command of each worker.
-            out, errors: streams for the workers' lines, each behind `[INDEX] `.
-        """
+        """Starts the workers on ports that are free now. Their lines go to the streams `out` and
+        `errors`, each behind `[INDEX] `."""
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._processes: list[subprocess.Popen[str]] = []
@@ -61,7 +56,6 @@ class Job:
                 self._readers.append(reader)
 
     def pass_on(self, number: int) -> None:
-        """Sends a signal to all workers."""
         for process in self._processes:
             process.send_signal(number)
 
@@ -110,7 +104,7 @@ class Job:
                 self._print(f"[{index}]", line.rstrip("\r\n"), target)
 
     def _print(self, prefix: str, line: str, target: TextIO) -> None:
-        with self._printing:
+        with self._printing:  # two threads for each worker write whole lines
             # All workers find the same error at the same time.
             if line.startswith("error: ") and line in self._said:
                 return
@@ -120,36 +114,15 @@ class Job:
             target.flush()
 
 
-def run_job(
-    workers: int,
-    command: Callable[[int], Sequence[str]],
-    *,
-    restarts: int,
-    out: TextIO,
-    errors: TextIO,
-) -> int:
-    """Starts the workers, and again after a failure.
-
-    Args:
-        workers: how many workers.
-        command: returns the workers' command, from the number of earlier starts.
-        restarts: how often to start again, except after a wrong input (exit code 2) or a request to
-            stop.
-        out, errors: as in `Job`.
-
-    Returns:
-        The exit code.
-    """
-    for start in range(restarts + 1):
-        job = Job(workers, command(start), out, errors)
-        with _passing_on(job) as told:
-            code, failed = job.wait()
-        if code == 0 or code == 2 or code in ENDED_AS_TOLD or told or failed is None:
-            return code
+def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:
+    """Starts the workers as `Job` does, and waits for them; returns the exit code."""
+    job = Job(workers, command, out, errors)
+    with _passing_on(job) as told:
+        code, failed = job.wait()
+    # Wrong input (2) has its own message, and who was told to stop has not failed.
+    if failed is not None and not told and code not in (2, *ENDED_AS_TOLD):
         how = f"signal {code - 128}" if code > 128 else f"exit code {code}"
-        left = restarts - start
-        again = f"; starting again ({left} of {restarts} left)" if left else ""
-        errors.write(f"worker {failed} ended with {how}, and so the job{again}\n")
+        errors.write(f"worker {failed} ended with {how}, and so the job\n")
         errors.flush()
     return code
 

@@ -41,6 +41,7 @@ def meet(
         LostWorkerError: in all workers that are there, if one is missing.
     """
     with ExitStack() as open_:
+        # All workers try their port now, while a port in use can still be told plainly.
         own = _listening(member)
         if member.is_chief:
             return _as_chief(member, open_.enter_context(closing(own)), hello, told, wait_seconds)
@@ -93,6 +94,7 @@ def _as_chief(
             facts = _received(connection)
             if facts is None or facts.get("cluster") != list(member.hosts):
                 continue  # a port scanner, or a worker of another job
+            # A worker that was started anew meanwhile comes again: its last connection counts.
             index = int(facts["index"])
             found[index] = connection
             refusal = refusal or _difference(member, index, facts["hello"], hello)
@@ -193,7 +195,6 @@ def _send(connection: socket.socket, message: Mapping[str, Any]) -> None:
 
 
 def _received(connection: socket.socket) -> dict[str, Any] | None:
-    """Returns one message; None if the other side closes or sends anything else."""
     data = b""
     try:
         while not data.endswith(b"\n") and len(data) < _MAX_BYTES:

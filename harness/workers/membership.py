@@ -10,8 +10,6 @@ from harness.base.errors import InputError
 _SLURM_TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 """Variables with the number of tasks. srun sets both for its step; a batch script has only the
 latter, for the job."""
-
-
 _ANY = 1_000_000
 
 
@@ -26,7 +24,6 @@ class Membership:
 
     @property
     def num_workers(self) -> int:
-        """Number of the cluster's processes."""
         return len(self.hosts)
 
     @property
@@ -38,15 +35,11 @@ class Membership:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this is the worker that prints and writes."""
         return self.index == 0
 
 
 def membership(environment: Mapping[str, str]) -> Membership:
     """Returns this process's membership from `TF_CONFIG`, else from SLURM, else as a worker alone.
-
-    Args:
-        environment: the process's environment.
 
     Raises:
         InputError: if the variables describe no cluster of workers, or no place in it.
@@ -60,11 +53,7 @@ def membership(environment: Mapping[str, str]) -> Membership:
 
 
 def require_alone(environment: Mapping[str, str]) -> None:
-    """Refuses to run as one of several workers, as each would do all the work.
-
-    Raises:
-        InputError: if `membership` finds other workers.
-    """
+    """Refuses to run as one of several workers, as each would do all the work."""
     workers = membership(environment).num_workers
     require(
         workers == 1,

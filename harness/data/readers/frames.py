@@ -17,7 +17,7 @@ _SAMPLE_ROWS = 200
 def source_of(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
 ) -> Source | None:
-    """Returns a reader of a frame, or of a sparse matrix and its labels; None for other objects."""
+    """Returns a reader of a frame, or of a sparse matrix with its labels; None for others."""
     if hasattr(table, "tocsr"):
         return MatrixSource(table, labels)
     return FrameSource(table, options) if hasattr(table, "columns") else None

@@ -25,7 +25,7 @@ def divergence_message(divergence: Divergence, start: RunStart, progress: Progre
         "no checkpoint had been saved"
         if saved is None
         else f"the last good checkpoint is {folder}/ckpt-{saved}.npz: --resume repeats the run "
-        "from there, with --on-nan continue past this"
+        "from there, with --on-nan=continue past this"
     )
     return (
         f"{what} in {where} of {start.total_steps:,}{before}; likely cause: "

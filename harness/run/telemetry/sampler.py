@@ -25,7 +25,7 @@ Tell = Callable[[Literal["note", "warning"], str], None]
 """A function that receives a message for the run's user."""
 Read = Callable[[], Mapping[str, float]]
 """A function that returns values by tag."""
-Source = Callable[[Tell], AbstractContextManager[Read]]
+TelemetrySource = Callable[[Tell], AbstractContextManager[Read]]
 """A function that opens what is sampled. It is called on the sampler's thread."""
 
 
@@ -35,7 +35,7 @@ class Sampler:
     Readings start `1 / hz` seconds apart, or later where one takes longer.
     """
 
-    def __init__(self, source: Source, *, hz: float) -> None:
+    def __init__(self, source: TelemetrySource, *, hz: float) -> None:
         """`hz` is the number of readings per second; 0 for none."""
         self._source = source
         self._hz = hz

@@ -99,13 +99,12 @@ class MeasuredProcess:
         return windows, message
 
     def stop(self) -> None:
-        """Halts all its threads, so that it neither takes a core nor prepares batches."""
+        # All its threads: it neither takes a core nor prepares batches.
         os.kill(self.pid, signal.SIGSTOP)
         # Waits until the signal has arrived. If the process has ended, the next message says so.
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def go_on(self) -> None:
-        """Resumes it after `stop`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def __enter__(self) -> Self:
@@ -130,6 +129,7 @@ class MeasuredProcess:
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").splitlines()
+            # The kernel's out-of-memory killer leaves no last words.
             if code == -signal.SIGKILL or not lines:
                 lines = ["perhaps because memory ran out"]
             raise ProcessEndedError(f"the process ended with {how}: {lines[-1]}")
@@ -157,8 +157,8 @@ def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -
 
 
 def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) -> list[Row]:
-    """Lets two processes take turns, A B B A over and over, so that a drift of the machine favours
-    neither side, and each follows itself as often as the other."""
+    # A B B A over and over: a drift of the machine favours neither side, and each follows itself as
+    # often as the other.
     with ExitStack() as stack:
         started: dict[str, MeasuredProcess] = {}
         for side in sides if repeat % 2 == 0 else sides[::-1]:
@@ -208,6 +208,7 @@ def without_warm_up(taken: list[Any]) -> list[Any]:
 
 def figures(windows: Sequence[Window], totals: Window) -> dict[str, float]:
     """Returns the figures of a process from its windows after the warm-up and its totals."""
+    # Windows weigh alike in the percentiles, however many steps they have.
     seconds, num_steps, examples = (
         np.array([window[name] for window in windows])
         for name in ("seconds", "num_steps", "examples")

@@ -28,6 +28,7 @@ def find_baseline(against: str, *, scratch: Path) -> Side:
     code = path.absolute()
     if not path.is_dir():
         try:
+            # An exported tree: the user's own checkout stays as it is.
             name = f"{against}^{{commit}}"
             commit = _git("rev-parse", "--verify", "--end-of-options", name)
             _git("archive", "--format=zip", f"--output={scratch / 'code.zip'}", commit)

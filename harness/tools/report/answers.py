@@ -57,14 +57,15 @@ class Answers:
     def calibration(self) -> Calibration:
         """Returns the calibration of the probability of class 1, of the predicted class, or of all
         labels."""
+        # Of two classes one says all; of labels each is an answer of its own.
         counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
         answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)
         return calibration(self.probabilities[answers], self.truth[answers])
 
     def mistakes(self, most: int) -> list[tuple[int, str, str, float]]:
         """The rows that are wrong and whose truth has the lowest probability: the row, its classes,
-        those that were predicted, and the probability: of several labels the geometric mean, whose
-        logarithm is the cross-entropy."""
+        those that were predicted, and the probability."""
+        # Of several labels the geometric mean, whose logarithm is the cross-entropy.
         each = np.where(self.truth, self.probabilities, 1 - self.probabilities)
         probability = np.exp(np.log(np.maximum(each, 1e-30)).mean(axis=1))
         if self.kind != "multi_label":

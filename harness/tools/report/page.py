@@ -105,8 +105,8 @@ def _evenly(num_rows: int, most: int) -> npt.NDArray[np.int64]:
 
 
 def _in_order(data: Dataset, source: DataConfig) -> RaggedSets:
-    """The test rows, with their ids in the texts' order where the source has it: unique rows are
-    sorted by id, and weighted ones have lost their order for good."""
+    # Unique rows are sorted by id, so texts are read again, in their own order; weighted rows have
+    # lost theirs for good.
     is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
     if not data.test.is_unique or data.test.weights is not None or not is_small:
         return data.test
@@ -121,12 +121,11 @@ def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:
 
 
 def _render(**content: Any) -> str:
-    """The whole page; every text in it is escaped."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
+        autoescape=True,  # names and texts are the users'
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )

@@ -87,13 +87,11 @@ def reliability(figure: Any, found: Calibration) -> None:
 
 
 def _thinned(*columns: Floats) -> list[Floats]:
-    """Points evenly among all, with the first and the last."""
     kept = np.unique(np.linspace(0, len(columns[0]) - 1, _MAX_POINTS).astype(int))
     return [column[kept] for column in columns]
 
 
 def _label(name: str) -> str:
-    """A class's name as matplotlib shows it and no other way: dollars begin no formula, and a
-    leading underscore hides nothing."""
+    # In matplotlib dollars begin a formula, and a leading underscore hides an entry of the legend.
     shown = printable(name, most=30, one_line=True).replace("$", r"\$")
     return f" {shown}" if shown.startswith("_") else shown

@@ -120,10 +120,10 @@ class Search:
     """Called with each trial once its process has ended and the study has its result."""
 
     def run(self) -> None:
-        """Runs the trials.
+        """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
+        saved a checkpoint.
 
         Raises:
-            KeyboardInterrupt: after Ctrl-C. The running trials have then saved a checkpoint.
             InputError: when the task does not measure the objective.
             OSError: when the study cannot be written, naming its file.
         """
@@ -165,8 +165,6 @@ class Search:
         return list(self.study.get_trials(deepcopy=False))
 
     def _ask(self, interrupted: list[Any]) -> Any:
-        """Takes an interrupted trial, or else a new one. A new trial is proposed in memory and
-        written as a whole, so that a search that is killed meanwhile proposes it again."""
         import optuna
 
         if interrupted:
@@ -177,6 +175,8 @@ class Search:
             # Optuna warns that `constant_liar`, for trials at the same time, may change one day.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
+        # Proposed in memory and written as a whole, so that a search that is killed meanwhile
+        # proposes the trial again.
         memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
         memory.add_trials(trials)
         params = memory.ask(fixed_distributions=dict(self.searched)).params
@@ -187,7 +187,6 @@ class Search:
         return optuna.trial.Trial(self.study, self._trials()[-1]._trial_id)
 
     def _begin(self, asked: Any, job: int) -> Trial:
-        """Starts a trial, or continues it, on its job's GPU and share of the cores."""
         folder = self.folder / TRIALS_FOLDER_NAME / f"{asked.number + 1:04}"
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "trial.toml"
@@ -195,6 +194,7 @@ class Search:
             beside.write_text(self.settings_of(asked.params), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
         path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
+        # The trial runs this code, whatever is installed, on its job's GPU and share of the cores.
         own = {"PYTHONPATH": path}
         if self.gpus:
             own[VISIBLE] = self.gpus[job % len(self.gpus)]
@@ -243,6 +243,7 @@ class Search:
         if math.isfinite(value) and epoch > known:
             trial.asked.report(value, step=epoch)
         best, patience = best_epoch(self.study, trial.values) or 0, self.config.early_stopping
+        # Judged again where the interrupted search had got to, in case it died in between.
         if math.isfinite(value) and epoch >= known and trial.asked.should_prune():
             self._end(trial, "pruned")
         elif patience is not None and epoch - best >= patience:

@@ -9,8 +9,9 @@ import pytest
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.settings import ModelConfig, OptimizerConfig, TrainConfig
+from harness.cli.settings import OptimizerConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
+from harness.model.options import ModelConfig
 from harness.trainer.settings import Settings
 
 
@@ -62,7 +63,7 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
     [
         ('batch-size = "big"', "execution.batch_size is 'big'; it must be a whole number"),
         ("hidden-units = [50, 0.5]", "model.hidden_units[1] is 0.5; it must be a whole number"),
-        ("batchsize = 5", "unknown setting 'batchsize'; `--help` lists them all"),
+        ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",
             "'num_words' is set twice; leave one of them out",

@@ -88,7 +88,7 @@ def test_wrong_sources_leave_nothing(tmp_path: Path) -> None:
         assert (done.code, done.err.count("\n")) == (2, 1), done.err
         assert message in done.err
     wrong = call("train", "--data", "synthetic", "--ngrams", "2")
-    assert (wrong.code, "do not apply to --data synthetic" in wrong.err) == (2, True)
+    assert (wrong.code, "--ngrams is for texts" in wrong.err) == (2, True)
     assert sorted(os.listdir(tmp_path)) == ["empty", "odd.txt", "reviews.csv"]
 
 

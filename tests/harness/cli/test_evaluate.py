@@ -13,13 +13,13 @@ from tests.harness.cli.runs import CORPUS, call, summary
     ("model", "data", "batch_size"),
     [
         ("", (), 77),
-        ("checkpoints/ckpt-32.npz", ("--data", "synthetic", *CORPUS), 5000),
+        ("model.keras", ("--data", "synthetic", *CORPUS), 5000),
     ],
 )
 def test_it_agrees_with_training(
     model: str, data: tuple[str, ...], batch_size: int, trained_folder: Path
 ) -> None:
-    """The data may be the run's or named data, and the model the run's or its last checkpoint."""
+    """The data may be the run's or named data."""
     flags = ("--json", "--batch-size", batch_size)
     result = call("evaluate", "--model", trained_folder / model, *data, *flags)
     assert (result.code, result.err) == (0, "")
@@ -41,11 +41,9 @@ def test_it_agrees_with_training(
 
 def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path: Path) -> None:
     shutil.copy(trained_folder / "model.keras", tmp_path)
-    shutil.copy(trained_folder / "checkpoints/ckpt-32.npz", tmp_path)
-    for name, message in (("model.keras", "give --data"), ("ckpt-32.npz", "name a .keras file")):
-        result = call("evaluate", "--model", tmp_path / name)
-        assert (result.code, result.out) == (2, "")
-        assert message in result.err
+    result = call("evaluate", "--model", tmp_path / "model.keras")
+    assert (result.code, result.out) == (2, "")
+    assert "give --data" in result.err
 
 
 def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:

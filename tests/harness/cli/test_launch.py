@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.launch import without_resume
 from tests.harness.cli.runs import SMALL, call, command_line, environment
 
 
@@ -16,8 +15,6 @@ from tests.harness.cli.runs import SMALL, call, command_line, environment
         ((), "launch starts train alone; give its options behind --"),
         (("--", "evaluate", "model.keras"), "launch starts train alone"),
         (("--workers", "0", "--", "train"), "--workers is 0"),
-        (("--restarts", "-1", "--", "train"), "--restarts is -1"),
-        (("--restarts", "1", "--", "train"), "--restarts needs the --run-dir of train"),
         (("--", "train", "--epochs", "0"), "--epochs is 0"),
         (("--", "train", "--no-such-flag"), "--no-such-flag"),
     ],
@@ -26,13 +23,6 @@ def test_wrong_use_starts_nothing(arguments: tuple[str, ...], message: str) -> N
     result = call("launch", *arguments)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
-
-
-def test_a_restart_changes_nothing_but_what_becomes_of_the_run() -> None:
-    words = ("train", "--input", "auto", "--resume", "auto", "--overwrite", "--run-dir", "r")
-    assert without_resume(words) == ["train", "--input", "auto", "--run-dir", "r"]
-    words = ("train", "--resume", "--replicas", "auto", "--resume=auto")
-    assert without_resume(words) == ["train", "--replicas", "auto"]
 
 
 def test_two_workers_replace_a_run(tmp_path: Path) -> None:

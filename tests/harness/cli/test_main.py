@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli.help import names, shortened
 from harness.cli.main import main
+from harness.cli.settings import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (
     *("", "train", "evaluate", "predict", "data", "data info", "data convert", "bench", "tune"),
-    *("compare", "smoke"),
+    *("compare", "smoke", "train --help-all"),
 )
 # Every help in one process: its start costs more than all of them.
 HELP = """
@@ -45,6 +47,16 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
         lines = [line for line in text.splitlines() if "│" in line]
         assert lines
         assert all(len(line) <= 80 for line in lines)
+    short, full = (texts[COMMANDS.index(words)] for words in ("train", "train --help-all"))
+    listed = re.findall(r"^│ --([a-z-]+)", short, re.MULTILINE)
+    assert 20 <= len(listed) <= 25
+    assert {"data", "epochs", "run-dir"} <= set(listed)
+    assert "--help-all" in short
+    assert all(f"--{name.replace('_', '-')}" in full for name in names(TrainConfig))
+
+
+def test_the_short_help_has_the_values_of_a_settings_file_as_defaults() -> None:
+    assert shortened(TrainConfig(epochs=7))().epochs == 7
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

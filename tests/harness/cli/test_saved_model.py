@@ -1,4 +1,4 @@
-"""A checkpoint as a model: what its run's config.json says is checked before anything is built."""
+"""Saved models: what refuses to load one."""
 
 import json
 

@@ -4,7 +4,8 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.bench import GateConfig
-from harness.cli.settings import ModelConfig, TrainConfig
+from harness.cli.settings import TrainConfig
+from harness.model.options import ModelConfig
 
 
 def test_the_defaults_are_the_tutorials() -> None:

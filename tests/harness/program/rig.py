@@ -14,9 +14,9 @@ from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Call, Dispatch, Plan, training_plan
 from harness.model.network import DefaultNetwork, ModelFunction, build_model
 from harness.program.devices import Devices, set_up_devices
-from harness.program.optimizer import recipe_of
+from harness.program.model_programs import ModelPrograms
+from harness.program.optimizer import optimizer_factory
 from harness.program.program import Program
-from harness.program.programs import Programs
 from harness.program.state import State
 from harness.program.step import Caller
 from harness.program.tables import TablePlan, layers_of
@@ -36,7 +36,7 @@ class Rig:
     devices: Devices
     model: keras.Model
     task: SettledTask
-    programs: Programs
+    programs: ModelPrograms
     implementation: str
     feed: Feed
     plan: Plan
@@ -144,13 +144,13 @@ def build_rig(
     built = build_model(model, examples, dtype=precision, device=devices.names[0], seed=seed)
     plan = rule and TablePlan(rule, is_native=implementation == "native")
     if isinstance(optimizer, str):
-        optimizer = recipe_of(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()
+        optimizer = optimizer_factory(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()
     return Rig(
         examples=examples,
         devices=devices,
         model=built,
         task=settled,
-        programs=Programs(
+        programs=ModelPrograms(
             built,
             settled,
             devices,

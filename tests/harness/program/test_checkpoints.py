@@ -11,7 +11,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
-from harness.program.checkpoints import Checkpoints, load_weights
+from harness.program.checkpoints import Checkpoints
 from harness.program.state import State
 from harness.run.background import Background, Task
 from tests.harness.program.rig import Rig, assert_same, build_rig
@@ -224,19 +224,3 @@ def test_a_checkpoint_of_other_settings_is_refused(
         checkpoints(other, tmp_path).restore()
     assert f": {misfit} is wanted;" in str(refused.value)
     assert_same(other.values(), before)
-
-
-def test_a_model_takes_the_weights_of_a_checkpoint(tmp_path: Path, sets: RaggedSets) -> None:
-    rig = build_rig(sets, dropout=0.3)
-    rig.randomize(np.random.default_rng())
-    save(rig, tmp_path, 3)
-    other = build_rig(sets, dropout=0.3, seed=1)
-    load_weights(tmp_path / "ckpt-3.npz", other.model)
-    for weights, expected in zip(other.model.trainable_variables, rig.weights(), strict=True):
-        np.testing.assert_array_equal(weights.numpy(), expected)
-    misfit = r"of dense_1/kernel it holds .*\[6, 4\], and float32 \[6, 5\] is wanted"
-    with pytest.raises(InputError, match=f"does not fit the model: {misfit}"):
-        load_weights(tmp_path / "ckpt-3.npz", build_rig(sets, hidden_units=(6, 5)).model)
-    (tmp_path / "ckpt-3.npz").write_bytes(b"none")
-    with pytest.raises(InputError, match=r"ckpt-3\.npz is damaged.*Name another"):
-        load_weights(tmp_path / "ckpt-3.npz", other.model)

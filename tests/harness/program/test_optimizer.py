@@ -12,7 +12,7 @@ import tensorflow as tf
 import harness
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
-from harness.program.optimizer import copy_of, kept_bytes, recipe_of
+from harness.program.optimizer import copy_of, kept_bytes, optimizer_factory
 from tests.harness.program.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
 
@@ -31,16 +31,16 @@ def test_offers_all_of_keras_but_the_wrappers() -> None:
 @pytest.mark.parametrize("name", ["adamm", "optimizer", "LossScaleOptimizer"])
 def test_refuses_others_by_name(name: str) -> None:
     with pytest.raises(InputError, match=f"--optimizer is '{name}'.*choose one of adadelta, .*sgd"):
-        recipe_of(name)()
+        optimizer_factory(name)()
 
 
 def test_settings_reach_the_optimizer_and_defaults_are_keras() -> None:
-    given = recipe_of("SGD", learning_rate=0.25, clip_norm=2.0)()
+    given = optimizer_factory("SGD", learning_rate=0.25, clip_norm=2.0)()
     assert float(given.learning_rate) == 0.25
     assert given.global_clipnorm == 2.0
-    assert recipe_of("adamw", weight_decay=0.0)().weight_decay == 0.0
-    assert recipe_of("sgd", weight_decay=0.5)().weight_decay == 0.5
-    default = recipe_of("adamw")()
+    assert optimizer_factory("adamw", weight_decay=0.0)().weight_decay == 0.0
+    assert optimizer_factory("sgd", weight_decay=0.5)().weight_decay == 0.5
+    default = optimizer_factory("adamw")()
     own = keras.optimizers.AdamW(name=default.name)
     assert default.get_config() == own.get_config()
 
@@ -96,7 +96,7 @@ def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
         loss = tf.reduce_mean(rig.task.judge(share.labels, outputs).losses)
     copies = [keras.Variable(v.numpy()) for v in variables]
     gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-    recipe_of(name)().apply(gradients, copies)
+    optimizer_factory(name)().apply(gradients, copies)
     return [copy.numpy() for copy in copies]
 
 
@@ -112,7 +112,8 @@ def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
 def test_the_learning_rate_rises_and_then_follows_its_schedule(
     schedule: Any, rates: dict[int, float]
 ) -> None:
-    built = recipe_of("sgd", learning_rate=2.0, schedule=schedule, warmup=5, num_steps=15)()
+    steps: Any = {"warmup": 5, "num_steps": 15}
+    built = optimizer_factory("sgd", learning_rate=2.0, learning_rate_schedule=schedule, **steps)()
     for optimizer in (built, copy_of(built)):
         rate = optimizer._learning_rate
         np.testing.assert_allclose([rate(s) for s in range(5)], 2 * np.arange(1, 6) / 6, rtol=1e-6)
@@ -159,17 +160,17 @@ def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:
 
 def test_a_warm_up_that_leaves_no_step() -> None:
     with pytest.raises(InputError, match=r"--warmup is 10, but .* 10 steps; set --warmup to 9 or"):
-        recipe_of("adam", warmup=10, num_steps=10)()
+        optimizer_factory("adam", warmup=10, num_steps=10)()
 
 
 def test_a_trainer_with_a_named_optimizer_does_not_start_tensorflow() -> None:
     """TensorFlow would take all memory of every GPU: the devices are set up at the first fit."""
     program = """
 import harness
-from harness.program.optimizer import recipe_of
+from harness.program.optimizer import optimizer_factory
 from tensorflow.python.eager import context
-recipe = recipe_of("adam", learning_rate=0.1, schedule="linear", warmup=2, num_steps=9)
-for optimizer in ("adam", recipe):
+factory = optimizer_factory("adam", learning_rate_schedule="linear", warmup=2, num_steps=9)
+for optimizer in ("adam", factory):
     harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
 print(context.context()._initialized)
 """

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
 from harness.program.devices import Devices
-from harness.program.optimizer import recipe_of
+from harness.program.optimizer import optimizer_factory
 from harness.program.packing import variables_by_name
 from harness.program.state import State
 from tests.harness.program.rig import assert_same, build_rig
@@ -24,7 +24,7 @@ def sets() -> RaggedSets:
 
 
 def state_of(model: keras.Model, *, place: int = 0, optimizer: str = "adam") -> State:
-    built = recipe_of(optimizer)()
+    built = optimizer_factory(optimizer)()
     return State(model, built, device="/CPU:0", place=place, share=place, scaled=False)
 
 

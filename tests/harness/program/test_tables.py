@@ -17,7 +17,6 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense
-from harness.program.checkpoints import load_weights
 from harness.program.table_choice import (
     TablesAsked,
     choose_table_optimizer,
@@ -172,7 +171,7 @@ def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -
 
 
 @pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
-def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) -> None:
+def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
     """The run is saved in the middle of its second epoch, while rows lag behind; and again when no
     row does, since all have been read."""
     rows = drawn()
@@ -188,8 +187,6 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str, tmp_path: Path) 
     state = whole._training.programs.states[0]
     whole.run(num_steps=14)
     saved = state.save()
-    np.savez(tmp_path / "ckpt-14.npz", **saved)
-    assert load_weights(tmp_path / "ckpt-14.npz", state._model) == (kind == "exact_adam")
     whole.run(num_steps=12)
     parts._training.programs.states[0].restore(saved)
     parts = Steps(replace(parts._training, start_step=14), parts.start)

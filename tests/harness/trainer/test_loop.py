@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from harness.program.saving import Every, Saving
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.run.history import Counters, History
 from harness.run.records import Observer, Record, Window
 from harness.trainer.loop import train
@@ -78,12 +78,14 @@ def test_saves_within_epochs_and_once_after_the_last_step() -> None:
     done = run(
         planned(epochs=2, steps=5, per_dispatch=2),
         steps_per_epoch=5,
-        saving=Saving(Every(steps=4)),
+        saving=CheckpointSchedule(Every(steps=4)),
     )
     saves = [entry for entry in done.log if entry.startswith("save")]
     assert saves == ["save 4", "save 9", "save 10"]
     epoch_end = run(
-        planned(epochs=2, steps=5, per_dispatch=2), steps_per_epoch=5, saving=Saving(Every())
+        planned(epochs=2, steps=5, per_dispatch=2),
+        steps_per_epoch=5,
+        saving=CheckpointSchedule(Every()),
     )
     assert [e for e in epoch_end.log if e.startswith("save")] == ["save 5", "save 10"]
     # Saving takes 10,000 s here, which no window contains.
@@ -91,7 +93,7 @@ def test_saves_within_epochs_and_once_after_the_last_step() -> None:
     by_time = run(
         planned(epochs=2, steps=5, per_dispatch=2),
         steps_per_epoch=5,
-        saving=Saving(Every(seconds=120.0)),  # compiling takes 100 s
+        saving=CheckpointSchedule(Every(seconds=120.0)),  # compiling takes 100 s
     )
     assert next(entry for entry in by_time.log if entry.startswith("save")) == "save 4"
 
@@ -103,8 +105,8 @@ def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
         "programs": {"validation_loss": losses.__getitem__},
     }
 
-    def saving() -> Saving:
-        return Saving(Every(seconds=1e9), keep_best=True)
+    def saving() -> CheckpointSchedule:
+        return CheckpointSchedule(Every(seconds=1e9), keep_best=True)
 
     dispatches = planned(epochs=4, steps=5, per_dispatch=2)
     done = run(dispatches, saving=saving(), **settings)

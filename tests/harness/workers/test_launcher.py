@@ -18,16 +18,10 @@ def program(text: str) -> list[str]:
     return [sys.executable, "-c", WHO + text]
 
 
-def run(text: str, *, workers: int = 2, restarts: int = 0) -> tuple[int, list[str], list[str]]:
+def run(text: str, *, workers: int = 2) -> tuple[int, list[str], list[str]]:
     """Runs a job; returns the exit code, and the lines printed to both streams."""
     out, errors = io.StringIO(), io.StringIO()
-    code = run_job(
-        workers,
-        lambda start: [*program(text), str(start)],
-        restarts=restarts,
-        out=out,
-        errors=errors,
-    )
+    code = run_job(workers, program(text), out=out, errors=errors)
     return code, sorted(out.getvalue().splitlines()), errors.getvalue().splitlines()
 
 
@@ -49,16 +43,10 @@ def test_one_that_fails_ends_all_and_what_all_say_is_said_once() -> None:
     assert time.monotonic() - start < 90  # of the 99 that the other would sleep
 
 
-def test_after_a_failure_all_start_again_but_not_after_wrong_input() -> None:
-    again = "print(sys.argv[1]); os.kill(os.getpid(), 9) if i and sys.argv[1] < '2' else 0"
-    code, out, errors = run(again, restarts=5)
-    assert code == 0
-    assert {"[0] 0", "[0] 2", "[1] 2"} <= set(out)
-    assert errors == [
-        f"worker 1 ended with signal 9, and so the job; starting again ({left} of 5 left)"
-        for left in (5, 4)
-    ]
-    code, out, errors = run("print('x'); sys.exit(2)", restarts=5, workers=1)
+def test_a_signal_that_ends_a_worker_is_named_and_wrong_input_is_not() -> None:
+    code, _, errors = run("os.kill(os.getpid(), 9) if i else time.sleep(99)")
+    assert (code, errors) == (137, ["worker 1 ended with signal 9, and so the job"])
+    code, out, errors = run("print('x'); sys.exit(2)", workers=1)
     assert (code, out, errors) == (2, ["[0] x"], [])
 
 
@@ -71,7 +59,7 @@ def test_a_signal_reaches_the_workers() -> None:
     # One that comes before the job listens must not end this process.
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        code, _, errors = run(text, restarts=3)
+        code, _, errors = run(text)
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (code, errors) == (143, [])

@@ -143,6 +143,7 @@ class TestResume:
         ("without", "gap"),
         [
             (3, "step 60 is followed by step 81"),
+            (5, "step 80 is followed by step 101"),
             (8, "step 140 is followed by step 161"),
         ],
     )

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from harness.run.telemetry.sampler import Read, Sample, Sampler, Source, Tell
+from harness.run.telemetry.sampler import Read, Sample, Sampler, TelemetrySource, Tell
 from tests.harness.run.observers.samples import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
 
 
-def source_of(read: Read, *, on_close: Callable[[], None] = lambda: None) -> Source:
+def source_of(read: Read, *, on_close: Callable[[], None] = lambda: None) -> TelemetrySource:
     @contextlib.contextmanager
     def source(tell: Tell) -> Iterator[Read]:
         tell("note", "opened")

@@ -14,12 +14,8 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import DefaultNetwork, build_model
 from harness.program.devices import Devices, set_up_devices
 from harness.run.records import Choice
-from harness.trainer.settings import (
-    Known,
-    Settings,
-    settings_before,
-    settle,
-)
+from harness.trainer.choices import Known, settings_before, settle
+from harness.trainer.settings import Settings
 from tests.harness.random_sets import random_sets
 
 GPU = Devices(
@@ -106,7 +102,7 @@ def test_native_of_a_run_begun_on_a_cpu_is_chosen_anew_on_a_gpu(rows: Examples) 
     choice = settle("implementation", anew)
     assert choice.name in ("dense", "gather")
     assert choice.why != AS_BEFORE
-    with pytest.raises(InputError, match=r"the CUDA kernels need a GPU.*set --implementation auto"):
+    with pytest.raises(InputError, match=r"the CUDA kernels need a GPU.*set --implementation=auto"):
         settle("implementation", known(rows, GPU, implementation="native"))
 
 
@@ -115,7 +111,7 @@ def test_an_implementation_that_a_layer_names_must_run_there(rows: Examples) -> 
     asking = replace(
         known(rows, GPU), model=build_model(layer, rows, dtype="float32", device="/CPU:0", seed=0)
     )
-    with pytest.raises(InputError, match="--implementation native cannot be had on /GPU:0"):
+    with pytest.raises(InputError, match="--implementation=native cannot be had on /GPU:0"):
         settle("implementation", asking)
 
 

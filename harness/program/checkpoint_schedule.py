@@ -44,7 +44,7 @@ class Every:
         return cls(seconds=seconds)
 
 
-class Saving:
+class CheckpointSchedule:
     """Says after which dispatches a checkpoint is due."""
 
     def __init__(

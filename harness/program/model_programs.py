@@ -36,7 +36,7 @@ Watch = Callable[[int, Mapping[str, Any] | None], bool]
 results so far; then it returns whether that batch is to be the last."""
 
 
-class Programs:
+class ModelPrograms:
     """Trains and evaluates one model on the given devices."""
 
     def __init__(

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.base.errors import InputError
-from harness.program.saving import Every, Saving
+from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.trainer.settings import RunOptions
 
 
@@ -19,7 +19,9 @@ def test_what_may_be_asked_for() -> None:
         RunOptions(keep=0)
 
 
-def saved(saving: Saving, *, steps: int, every_seconds: float = 0.0, epoch: int = 10) -> list[int]:
+def saved(
+    saving: CheckpointSchedule, *, steps: int, every_seconds: float = 0.0, epoch: int = 10
+) -> list[int]:
     """Returns the steps after which a checkpoint is saved, with dispatches of 3 steps."""
     saving.begin(now := 100.0)
     found = []
@@ -33,12 +35,12 @@ def saved(saving: Saving, *, steps: int, every_seconds: float = 0.0, epoch: int 
 
 
 def test_by_epochs_steps_and_time() -> None:
-    assert saved(Saving(Every()), steps=60) == [30, 60]
+    assert saved(CheckpointSchedule(Every()), steps=60) == [30, 60]
     # After the dispatch in which the 10th, 20th ... step is done; counted from the first step.
-    assert saved(Saving(Every(steps=10)), steps=42) == [12, 21, 30, 42]
-    assert saved(Saving(Every(steps=10), start_step=9), steps=9) == []
-    assert saved(Saving(Every(steps=2)), steps=9) == [3, 6, 9]
-    assert saved(Saving(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
+    assert saved(CheckpointSchedule(Every(steps=10)), steps=42) == [12, 21, 30, 42]
+    assert saved(CheckpointSchedule(Every(steps=10), start_step=9), steps=9) == []
+    assert saved(CheckpointSchedule(Every(steps=2)), steps=9) == [3, 6, 9]
+    assert saved(CheckpointSchedule(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
 
 
 def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None:
@@ -48,16 +50,18 @@ def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None
         (Every(), [6, 12]),
     ):
         answers = iter([True, True, False, False])
-        saving = Saving(every, is_busy=answers.__next__)
+        saving = CheckpointSchedule(every, is_busy=answers.__next__)
         assert saved(saving, steps=12, every_seconds=1.0, epoch=6) == expected
 
 
 def test_the_best_state_is_saved_where_it_is_kept_and_the_chief_says_so() -> None:
     for keep_best in (False, True):
-        saving = Saving(Every(seconds=1e9), keep_best=keep_best)
+        saving = CheckpointSchedule(Every(seconds=1e9), keep_best=keep_best)
         saving.begin(0.0)
         found = saving.decide(3, now=1.0, at_epoch_end=True, is_best=True)
         assert found == (False, keep_best)
         assert saving.decide(3, now=1.0, at_epoch_end=False, at_once=True) == (True, False)
-    saving = Saving(Every(), keep_best=True, decided=lambda own: [not one for one in own])
+    saving = CheckpointSchedule(
+        Every(), keep_best=True, decided=lambda own: [not one for one in own]
+    )
     assert saving.decide(3, now=1.0, at_epoch_end=True, is_best=True) == (False, False)

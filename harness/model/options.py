@@ -1,0 +1,54 @@
+"""The options of the network of `harness train`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from harness.base.checks import require, require_count
+
+TableDtype = Literal["float32", "bfloat16"]
+_MOST_LAYERS = 1_000
+"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
+takes minutes."""
+
+_USUAL_DROPOUT = (0.3, 0.2, 0.0)
+"""The tutorial's dropout rates."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
+
+    hidden_units: tuple[int, ...] = (50, 50, 50)
+    """Units of each hidden layer; the first is the multi-hot layer."""
+
+    dropout: tuple[float, ...] = _USUAL_DROPOUT
+    """Dropout rate after each hidden layer; one number holds for all. The default fits any number
+    of layers: only the first two have rates above 0."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    table_dtype: TableDtype = "float32"
+    """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
+    --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down
+    by chance, so that small ones count on average."""
+
+    def __post_init__(self) -> None:
+        require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
+        require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
+        for units in self.hidden_units:
+            require_count("--hidden-units", units)
+        layers = len(self.hidden_units)
+        rates = self.dropout
+        if rates == _USUAL_DROPOUT:
+            rates = (*rates, *[0.0] * layers)[:layers]
+        elif len(rates) == 1:
+            rates *= layers
+        require(
+            len(rates) == layers,
+            f"--dropout has {len(rates)} rates for {layers} hidden layers "
+            f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
+        )
+        for rate in rates:
+            require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
+        object.__setattr__(self, "dropout", rates)

@@ -1,0 +1,210 @@
+"""What each setting that is `auto` comes to, and why."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import keras
+
+from harness.base.errors import InputError
+from harness.base.memory import free_bytes
+from harness.data.examples import Examples
+from harness.data.ragged import RaggedSets
+from harness.feed.cadence import AIM_SECONDS, steps_per_call
+from harness.feed.capacity import capacities_for_any_order
+from harness.model.network import multi_hot_layers
+from harness.model.precision import choose_precision
+from harness.model.work import work_of_step
+from harness.program.devices import Devices
+from harness.program.table_choice import TablesAsked, choose_table_optimizer
+from harness.run.records import Choice
+from harness.trainer.settings import Settings
+from kernels.multi_hot import Implementation, choose_implementation, why_unavailable
+
+_RESIDENT_SHARE = 0.25
+"""The largest share of a device's memory for the rows: the rest is for the model, its optimizer and
+what XLA plans."""
+_STREAM_SHARE = 0.5
+"""The largest share of the host's free memory into which a stream copies the rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The facts that a choice may depend on."""
+
+    settings: Settings
+    devices: Devices
+    train: Examples
+    resident_bytes: int
+    """Memory that all rows take on one device."""
+    model: keras.Model | None = None
+    """None while the precision is chosen, since a function makes its layers in it."""
+    tables: TablesAsked | None = None
+    """None while the precision is chosen."""
+    left_bytes: int = 0
+    """Memory of a device that the model and all that goes with it leave."""
+    before: Settings | None = None
+    """Settings of the run that is resumed; only those to be chosen anew are `auto`."""
+    chosen: dict[str, Choice]
+    """The choices made so far, by setting."""
+
+
+def settle(name: str, known: Known) -> Choice:
+    """Returns the choice for a setting: as asked for, else as in the run that is resumed, else new.
+    Raises InputError when what was asked for cannot be had."""
+    asked = getattr(known.settings, name)
+    if asked != "auto":
+        choice = Choice(name=str(asked), why="asked for")
+    elif known.before is not None and getattr(known.before, name) != "auto":  # else chosen anew
+        choice = Choice(name=str(getattr(known.before, name)), why="as in the run resumed")
+    else:
+        choice = _CHOOSERS[name](known)
+    return _CHECKS[name](choice, known) if name in _CHECKS else choice
+
+
+def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
+    """Returns the settings of a run that is resumed, recorded with the `device_type` that they were
+    settled for ("" if unknown). On another kind of device, those that only change its speed are
+    `auto`, so that they are chosen anew."""
+    before = Settings.of(recorded)
+    if recorded.get("device_type", "") in ("", device_type):
+        return before
+    return replace(before, implementation="auto", steps_per_dispatch="auto")
+
+
+def _precision(known: Known) -> Choice:
+    # A policy that the user set for all of Keras stands over the rule.
+    if (own := keras.config.dtype_policy().name) != "float32":
+        return Choice(name=own, why="as keras.config.set_dtype_policy says")
+    return choose_precision(
+        known.devices.device_type,
+        known.devices.compute_capability,
+        rows=known.settings.batch_size // known.devices.num_shares,
+    )
+
+
+def _implementation(known: Known) -> Choice:
+    layers = _multi_hot_layers(known)
+    if not layers or not known.train.ragged:
+        return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
+    # Measured for the largest layer and the shapes of one device's batch.
+    widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
+    longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
+    rows = known.settings.batch_size // known.devices.num_shares
+    choice = choose_implementation(
+        num_rows=rows,
+        num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
+        num_tokens=widest.num_tokens,
+        units=widest.units,
+        dtype=widest.compute_dtype,
+        unique=longest.is_unique,
+        weighted=longest.weights is not None,
+        device=known.devices.names[0].removeprefix("/"),
+        deterministic=known.settings.deterministic,
+    )
+    return Choice(name=choice.name, why=choice.why)
+
+
+def _available(choice: Choice, known: Known) -> Choice:
+    """Returns the choice if it can run here; chooses anew if `auto` took it on another machine.
+
+    Raises:
+        InputError: when an implementation that was asked for cannot run here.
+    """
+    # Layers that name an implementation need it, whatever the trainer chose for the others.
+    names = {choice.name}
+    names |= {layer.implementation for layer in _multi_hot_layers(known, all_of_them=True)} - {None}
+    for name in sorted(names):
+        reason = why_unavailable(name, known.devices.device_type)
+        if reason is None:
+            continue
+        if known.settings.implementation == "auto" and name == choice.name:
+            return _implementation(known)
+        raise InputError(
+            f"--implementation={name} cannot be had on {', '.join(known.devices.names)}: {reason}; "
+            "set --implementation=auto"
+        )
+    return choice
+
+
+def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
+    """Returns the MultiHotDense layers that leave their implementation to the trainer, or all."""
+    assert known.model is not None
+    layers = multi_hot_layers(known.model)
+    return [layer for layer in layers if all_of_them or layer.implementation is None]
+
+
+def _table_optimizer(known: Known) -> Choice:
+    implementation = cast(Implementation, known.chosen["implementation"].name)
+    return choose_table_optimizer(known.tables, implementation)
+
+
+def _input(known: Known) -> Choice:
+    share = known.resident_bytes / known.devices.memory_bytes
+    shown = f"the data set takes {known.resident_bytes / 1e6:,.1f} MB, {share:.1%} of a device's"
+    # Resident first: a dispatch then sends row ids alone, whatever the rows hold.
+    if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
+        return Choice(name="resident", why=f"{shown} memory")
+    limit = "more than the model leaves"
+    if share > _RESIDENT_SHARE:
+        limit = f"more than {_RESIDENT_SHARE:.0%}"
+    if known.resident_bytes > _STREAM_SHARE * (free := free_bytes()):
+        limit += f", and more than {_STREAM_SHARE:.0%} of the {free / 1e6:,.1f} MB free on the host"
+        return Choice(name="mapped", why=f"{shown} memory, {limit}")
+    return Choice(name="stream", why=f"{shown} memory, {limit}")
+
+
+def _steps_per_dispatch(known: Known) -> Choice:
+    rows = known.settings.batch_size // known.devices.num_shares
+    ids = rows * known.train.nnz / known.train.num_rows
+    sets = known.train.ragged.values()
+    whole = max(1, known.train.num_rows // known.settings.batch_size)
+    assert known.model is not None
+    implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
+    bytes_moved, flops = work_of_step(
+        known.model, rows=rows, ids=ids, implementation=implementation
+    )
+    # On a GPU, the ids of all steps of a call are sorted before its loop.
+    sorts = implementation == "native" and device_type == "GPU"
+    steps = steps_per_call(
+        bytes_moved=bytes_moved,
+        flops=flops,
+        prepared_bytes=rows * sum(_prepared_bytes(s, sorts) for s in sets) / known.train.num_rows,
+        device_type=device_type,
+        steps_per_epoch=whole,
+    )
+    steps += steps == whole  # an epoch's last, smaller batch goes with all others
+    why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
+    return Choice(name=str(steps), why=why)
+
+
+def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
+    """Returns the bytes of the ids, their rows, their weights if any, and, if `sorts`, of what
+    sorting them takes."""
+    return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
+
+
+def _within_epoch(choice: Choice, known: Known) -> Choice:
+    """Limits the choice to an epoch, with which a dispatch ends."""
+    steps = known.settings.steps_per_epoch(known.train.num_rows)
+    if int(choice.name) < steps:
+        return choice
+    asked = f"; {choice.name} asked for" if choice.why == "asked for" else ""
+    return Choice(name=str(steps), why=f"a whole epoch{asked}")
+
+
+_CHOOSERS: dict[str, Callable[[Known], Choice]] = {
+    "precision": _precision,
+    "implementation": _implementation,
+    "table_optimizer": _table_optimizer,
+    "input": _input,
+    "steps_per_dispatch": _steps_per_dispatch,
+}
+"""The functions that choose, by setting, in the order in which these are settled. All but the
+precision know the model. The replicas are settled before, with the devices."""
+_CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
+    "implementation": _available,
+    "steps_per_dispatch": _within_epoch,
+}
+"""The checks of a choice, by setting; they apply also to what was asked for."""
+WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")

@@ -7,13 +7,16 @@ nothing of the project. `./scripts/gpu-programs` makes the environment.
 """
 
 import argparse
+import contextlib
 import ctypes
 import itertools
 import json
 import os
 import re
 import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +100,35 @@ def options_for(num_devices: int) -> Any:
     return options
 
 
+@contextlib.contextmanager
+def complaints_held_back() -> Iterator[None]:
+    """Holds back the compiler's messages on every attempt in vain; shows them if all fails."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(terminal, held.read())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+
+
 def compiled_for(card: str, file: Path, num_devices: int) -> Any:
     """Compiles a program for a card; returns the executable, which cannot be run here."""
-    topology = topologies.get_topology_desc(
-        platform="cuda",
-        topology_name="",
-        target_config=target_config(card),
-        topology=f"1x{num_devices}x1",
-    )
+    with complaints_held_back():
+        topology = topologies.get_topology_desc(
+            platform="cuda",
+            topology_name="",
+            target_config=target_config(card),
+            topology=f"1x{num_devices}x1",
+        )
     devices = _jax.DeviceList(tuple(topology.devices))
-    with mlir.make_ir_context():
+    with mlir.make_ir_context(), complaints_held_back():
         module = ir.Module.parse(module_of(file))
         return topology.devices[0].client.compile(module, devices, options_for(num_devices))
 

@@ -13,12 +13,6 @@ from harness.run import machine
 from harness.trainer.settings import PRECISIONS
 
 
-def accuracy(data: str, precision: str, seed: int) -> float:
-    """Returns `test_accuracy` after two epochs at batch 500."""
-    summary = summary_of_run(data, "--precision", precision, "--seed", str(seed))
-    return float(summary["test_accuracy"])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="synthetic", help="as for `harness train`")
@@ -28,7 +22,8 @@ def main() -> None:
 
     figures = {}
     for precision in PRECISIONS:
-        found = [accuracy(arguments.data, precision, seed) for seed in range(arguments.seeds)]
+        flags = [("--precision", precision, "--seed", str(n)) for n in range(arguments.seeds)]
+        found = [summary_of_run(arguments.data, *own)["test_accuracy"] for own in flags]
         figures[precision] = {"mean": statistics.fmean(found), "by_seed": found}
         print(f"{precision:16} mean {statistics.fmean(found):.4f}  by seed {found}")
     if arguments.out:

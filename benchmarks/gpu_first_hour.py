@@ -53,6 +53,7 @@ class Machine:
             self.data += [] if rows is None else ["--synthetic-rows", str(rows)]
             self.much_data += ["--synthetic-rows", str(rows or _MANY_ROWS)]
         self.is_rehearsal = is_rehearsal
+        self.devices = "--devices", "cpu" if is_rehearsal else "gpu"
         self.is_short = rows is not None
         small, large = (500, 4096) if rows is None else (max(1, rows // 16), max(2, rows // 4))
         self.batch_sizes = str(small), str(large)
@@ -113,11 +114,6 @@ def cuda_kernels(machine: Machine) -> str:
     return report
 
 
-def smoke(machine: Machine) -> str:
-    """Trains, saves and loads every implementation and precision."""
-    return machine.run(*_HARNESS, "smoke", "--devices", "cpu" if machine.is_rehearsal else "gpu")
-
-
 def one_against_the_cpu(machine: Machine) -> str:
     flags = [*_COMPARABLE, "--replicas", "1"]
     expected = machine.losses(*flags, "--precision", "float32", on_cpu=True)
@@ -158,7 +154,7 @@ def threads(machine: Machine) -> str:
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
     ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
-    ("Every precision", smoke, 1),
+    ("Every precision", lambda machine: machine.run(*_HARNESS, "smoke", *machine.devices), 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),

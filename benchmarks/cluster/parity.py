@@ -61,7 +61,6 @@ def differences(
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the comparison."""
     steps = int(arguments[0]) if arguments else 200
     counts = list(map(int, arguments[1:])) or [2, 3]
     worst = 0.0

@@ -157,7 +157,6 @@ def losses(folder: Path, case: str) -> np.ndarray:
 
 
 def main() -> int:
-    """Trains the cases."""
     folder, steps, *cases = Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
     from harness.workers.membership import membership
 

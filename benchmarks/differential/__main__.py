@@ -25,7 +25,6 @@ os.environ.setdefault(
 
 
 def main() -> int:
-    """Runs what the command line asks for; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--case", type=int, help="one seed, described and compared")
     parser.add_argument(

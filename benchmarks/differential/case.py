@@ -48,7 +48,6 @@ class Case:
 
     @property
     def batch_size(self) -> int:
-        """The rows of a batch."""
         return int(self.settings["batch_size"])
 
     def model(self) -> keras.Model:

@@ -132,7 +132,6 @@ class Labelled:
 
     @property
     def num_rows(self) -> int:
-        """The number of rows."""
         return self.examples.num_rows
 
     def batch(self, rows: np.ndarray) -> tuple[Any, ...]:

@@ -4,12 +4,12 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
-from typing import get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
-    """Returns a message for a command or a flag that is misspelled, or a number with a comma; None
-    if it is none of these.
+    """Returns a message for a command or a flag that is unknown, or a number with a comma; None if
+    it is none of these.
 
     Args:
         flags: the words of the command line.
@@ -22,26 +22,32 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         is_group = any(name.startswith(f"{word} ") for name in commands)
         close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
-    if number := re.search(r"parsing (--[\w-]+):.*?\['(-?\d*),(\d+)'\]", told, re.DOTALL):
-        flag, whole, part = number.groups()
-        without = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
-        point = f"write the number with a point, as in {whole}.{part}"
-        return f"{flag} is {whole},{part}; {point}{without}"
-    if unknown := re.search(r"Unrecognized options: (--[\w-]+)", told):
-        word = unknown[1]
-        known = [f"--{name.replace('_', '-')}" for name in _names(commands[command])]
-        initials = {"--" + "".join(part[0] for part in n[2:].split("-")): n for n in known}
-        close = [initials[word]] if word in initials else []
+    comma = next((match for word in flags if (match := re.fullmatch(r"(-?\d*),(\d+)", word))), None)
+    if comma and (at := re.search(r"parsing --([\w-]+):", told)):
+        whole, part = comma.groups()
+        also = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
+        if _is_sequence(dict(_fields(commands[command])).get(at[1].replace("-", "_"))):
+            also = f", or spaces between numbers: {whole} {part}{also}"
+        return f"--{at[1]} is {comma[0]}; write the number with a point, as in {whole}.{part}{also}"
+    if unknown := re.search(r"Unrecognized options: (-[\w-]+)", told):
+        word = unknown[1].lstrip("-")
+        known = [name.replace("_", "-") for name, _ in _fields(commands[command])]
+        initials = {"".join(part[0] for part in name.split("-")): name for name in known}
+        close = [initials[word]] if word in initials and unknown[1].startswith("--") else []
         close += difflib.get_close_matches(word, known, n=1)
-        if close:
-            return f"{command} has no flag {word}; did you mean {close[0]}?"
+        meant = f"did you mean --{close[0]}?" if close else f"{command} --help lists all"
+        return f"{command} has no flag {unknown[1]}; {meant}"
     return None
 
 
-def _names(kind: type) -> Iterator[str]:
-    """Yields the names of a command's settings, also of those in groups."""
+def _fields(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yields the names and types of a command's settings, also of those in groups."""
     for name, hint in get_type_hints(kind).items():
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from _names(hint)
+            yield from _fields(hint)
         else:
-            yield name
+            yield name, hint
+
+
+def _is_sequence(hint: Any) -> bool:
+    return tuple in (get_origin(hint), *map(get_origin, get_args(hint)))

@@ -119,6 +119,11 @@ def test_ctrl_c_outside_of_training(
         (["train", "--lr", "0.1"], "train has no flag --lr; did you mean --learning-rate?"),
         (["train", "--epoch", "3"], "train has no flag --epoch; did you mean --epochs?"),
         (["train", "--learning-rate", "0,01"], "--learning-rate is 0,01; write the number with a"),
+        (
+            ["train", "--dropout", "0,3"],
+            "--dropout is 0,3; write the number with a point, as in 0.3,",
+        ),
+        (["train", "-v"], "train has no flag -v; train --help lists all"),
     ],
 )
 def test_what_was_meant(

@@ -64,7 +64,7 @@ def export_model(
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
     if path.exists() or path.is_symlink():
-        raise InputError(f"{path} exists already; name another folder, or remove it first")
+        raise InputError(f"{path} exists already; name another path, or remove it first")
     if format == "keras" and path.suffix != ".keras":
         raise InputError(f"{path} does not end in .keras, by which Keras knows its files; name one")
     if format == "onnx":

@@ -83,15 +83,7 @@ def choose_implementation(
         implementations that add in a fixed order, if any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
-    builds: dict[Implementation, str] = {}
-    missing = ""
-    for name in reversed(IMPLEMENTATIONS):  # the most specialized first
-        found = product(name)
-        if found.fits(num_rows, num_tokens):
-            try:
-                builds[name] = found.prepare(device_type)
-            except UnavailableError as error:
-                missing += f"; without {name}: {error}"
+    builds, missing = _prepared(device_type, num_rows, num_tokens)
     numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
     on_float32s = device_type == "CPU" and tf.as_dtype(dtype) == tf.float32
     nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
@@ -133,6 +125,23 @@ def choose_implementation(
     choice = Choice(name, f"{why}: {times}", seconds)
     _write(file_name, choice)
     return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
+
+
+def _prepared(
+    device_type: str, num_rows: int, num_tokens: int
+) -> tuple[dict[Implementation, str], str]:
+    """Return what `prepare` returns of each implementation that fits, the most specialized first,
+    and why others are unavailable."""
+    builds: dict[Implementation, str] = {}
+    missing = ""
+    for name in reversed(IMPLEMENTATIONS):
+        found = product(name)
+        if found.fits(num_rows, num_tokens):
+            try:
+                builds[name] = found.prepare(device_type)
+            except UnavailableError as error:
+                missing += f"; without {name}: {error}"
+    return builds, missing
 
 
 def _measure(

@@ -27,7 +27,7 @@ from typing import Any
 
 from benchmarks.runs import summary_of_run
 from harness.base.files import write_json
-from harness.run.observers import host
+from harness.run import machine
 from kernels.cache import CACHE_VARIABLE
 
 _TUTORIAL = Path(__file__).parent / "peers" / "tutorial.py"
@@ -105,7 +105,7 @@ def main() -> None:
             f"({min(ratios):.3f} to {max(ratios):.3f})"
         )
     if arguments.out:
-        content = {"host": host.host(), "versions": host.versions(), "figures": rows}
+        content = {"host": machine.host(), "versions": machine.versions(), "figures": rows}
         write_json(arguments.out, {**content, "rounds": rounds})
 
 

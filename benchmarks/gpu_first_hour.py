@@ -113,10 +113,6 @@ def cuda_kernels(machine: Machine) -> str:
     return report
 
 
-def doctor(machine: Machine) -> str:
-    return machine.run(*_HARNESS, "doctor")
-
-
 def smoke(machine: Machine) -> str:
     """Trains, saves and loads every implementation and precision."""
     return machine.run(*_HARNESS, "smoke", "--devices", "cpu" if machine.is_rehearsal else "gpu")
@@ -156,14 +152,6 @@ def saved_model(machine: Machine) -> str:
         return "\n".join(machine.run(*_HARNESS, *command) for command in commands)
 
 
-def tuning(machine: Machine) -> str:
-    """Runs two trials at once, each on its own GPU."""
-    with tempfile.TemporaryDirectory() as folder:
-        sizes = ("--trials", "2", "--jobs", "2", "--epochs", "1")
-        sizes += ("--batch-size", machine.batch_sizes[0])
-        return machine.run(*_HARNESS, "tune", *machine.data, *sizes, "--tune-dir", folder)
-
-
 def two_against_one(machine: Machine) -> str:
     flags = [*_COMPARABLE, "--precision", "float32"]
     one, two = (machine.losses(*flags, "--replicas", count) for count in ("1", "2"))
@@ -186,13 +174,12 @@ def threads(machine: Machine) -> str:
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
-    ("Doctor", doctor, 1),
+    ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
     ("Every precision", smoke, 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Saved model", saved_model, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),
-    ("Tuning", tuning, 2),
     ("Threads", threads, 2),
 )
 """The parts, each with its title and the number of GPUs that it needs."""

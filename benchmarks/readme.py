@@ -143,57 +143,25 @@ def plot(results: Path, path: Path) -> None:
 
 
 def gpu_programs(record: dict[str, Any]) -> str:
-    """Returns the launches of programs on GPUs, from `./scripts/gpu-programs`, as Markdown."""
-    rows = record["programs"]
-    by_rows = [row for row in rows if row.get("table", "dense") != "dense"]
-    every, rows = rows, [row for row in rows if row not in by_rows]
+    """Returns the launches of programs on one GPU with resident input, as a Markdown table."""
+    rows = [
+        row
+        for row in record["programs"]
+        if (row["table"], row["gpus"], row["input"]) == ("dense", 1, "resident")
+    ]
     cards = list(dict.fromkeys(row["card"] for row in rows))
-    one_gpu = [row for row in rows if row["gpus"] == 1]
-    resident = [row for row in one_gpu if row["input"] == "resident"]
     lines = [
         f"| launches a step, 500 / 4,096 rows | {' | '.join(cards)} |",
         f"| --- |{' --- |' * len(cards)}",
     ]
-    for kind, implementation, precision in dict.fromkeys(
-        (row["kind"], row["implementation"], row["precision"]) for row in resident
-    ):
-        counts = {
-            (row["card"], row["rows"]): row["launches_per_step"]
-            for row in resident
-            if (row["kind"], row["implementation"], row["precision"])
-            == (kind, implementation, precision)
-        }
-        cells = [f"{counts[card, 500]} / {counts[card, 4096]}" for card in cards]
-        lines.append(f"| {kind}, {implementation}, {precision} | {' | '.join(cells)} |")
-    known = sum(row["trip_count_known"] for row in every)
-    several = [row for row in rows if row["gpus"] > 1]
-    stream = [row["launches_per_step"] for row in one_gpu if row["input"] == "stream"]
-    largest = max(row["temporary_bytes"] for row in rows)
-    of_rows = {
-        implementation: [
-            row for row in by_rows if row["implementation"] == implementation and row["gpus"] == 1
-        ]
-        for implementation in ("native", "gather")
-    }
-    versions = record["versions"]
-    lines += [
-        "",
-        f"The input is resident; with `stream`, {min(stream)} to {max(stream)}. XLA knows the "
-        f"number of steps of {known} of {len(every)} programs; "
-        f"{sum(row['host_transfers'] for row in every)} transfers to the host are inside a loop. "
-        f"Programs for two GPUs launch {_span(several, 'launches_per_step')} a step, of which "
-        f"{_span(several, 'collectives_per_step')} is an all-reduce. Temporary memory is at most "
-        f"{largest / 1e6:,.0f} MB. With a table of 2^18 ids that is updated by the touched rows, "
-        f"`native` launches {_span(of_rows['native'], 'launches_per_step')} a step, `gather` "
-        f"{_span(of_rows['gather'], 'launches_per_step')}. TensorFlow {versions['tensorflow']}, "
-        f"XLA of JAX {versions['jax']} (`./scripts/gpu-programs`).",
-    ]
+    counts: dict[str, dict[tuple[str, int], int]] = {}
+    for row in rows:
+        name = f"{row['kind']}, {row['implementation']}, {row['precision']}"
+        counts.setdefault(name, {})[row["card"], row["rows"]] = row["launches_per_step"]
+    for name, own in counts.items():
+        cells = [f"{own[card, 500]} / {own[card, 4096]}" for card in cards]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _span(rows: list[dict[str, Any]], name: str) -> str:
-    least, most = min(row[name] for row in rows), max(row[name] for row in rows)
-    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def between_marks(text: str, name: str, content: str) -> str:

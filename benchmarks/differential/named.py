@@ -1,7 +1,6 @@
 """Named cases: each deviation ever found, with the smallest model that shows it."""
 
 import contextlib
-import json
 import tempfile
 import threading
 from collections.abc import Callable
@@ -263,43 +262,6 @@ CASES: dict[str, Callable[[], Case]] = {
 """The cases that a comparison with `keras.Model.fit` shows, by name."""
 
 
-def _saved_figures() -> list[str]:
-    """W4: the figures of a fit are those of the model that it leaves."""
-    case = case_of(plain)
-    stopping = C.EarlyStopping("val_loss", patience=1, restore_best_weights=True)
-    assert case.validation is not None
-    rows = case.validation.examples
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = harness.Trainer(
-            case.given(),
-            task=case.task.task(),
-            optimizer=keras.optimizers.Adam(0.3),
-            **case.settings,
-        )
-        trainer.fit(
-            case.train.examples, validation=rows, epochs=8, callbacks=[stopping],
-            run_dir=Path(folder) / "run", verbose=False,
-        )  # fmt: skip
-        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    found = trainer.evaluate(rows)
-    wrong = []
-    for name, value in found.items():
-        if summary.get(f"test_{name}") is not None:
-            wrong.append(f"summary.json calls validation rows test: test_{name}")
-        recorded = summary.get(f"validation_{name}", summary.get(f"test_{name}"))
-        if recorded is not None and abs(recorded - value) > 1e-4:
-            wrong.append(f"{name} is {recorded} in summary.json, {value} of the model")
-    assert trainer.last is not None
-    if trainer.last.quality is not None:
-        last, own = trainer.last.quality.figures(), trainer.measure(rows).figures()
-        wrong += [
-            f"last.quality has {name} {last[name]}, the model {own[name]}"
-            for name in own
-            if abs(last[name] - own[name]) > 1e-4
-        ]
-    return wrong
-
-
 class _BrokenError(Exception):
     """Ends a run."""
 
@@ -363,7 +325,6 @@ def _threads() -> list[str]:
 
 
 CHECKS: dict[str, Callable[[], list[str]]] = {
-    "W4 the figures of what is saved": _saved_figures,
     "W6 BackupAndRestore": _backup,
     "W7 two trainers in threads": _threads,
 }

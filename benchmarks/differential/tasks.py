@@ -5,6 +5,7 @@ Letters: B rows, K classes.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -54,23 +55,22 @@ LOSSES: dict[str, dict[str, Made]] = {
         "LogCosh": lambda: L.LogCosh(),
     },
 }
+
+
+def _on_logits(make: Made) -> keras.losses.Loss:
+    loss = make()
+    return type(loss).from_config({**loss.get_config(), "from_logits": True})
+
+
+_TAKES_LOGITS = {
+    "binary": ("BinaryCrossentropy", "smoothed", "focal"),
+    "sparse": ("SparseCategoricalCrossentropy",),
+    "categorical": ("CategoricalCrossentropy", "focal"),
+    "multi_label": ("BinaryCrossentropy", "focal"),
+}
 ON_LOGITS: dict[str, dict[str, Made]] = {
-    "binary": {
-        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(from_logits=True),
-        "smoothed": lambda: L.BinaryCrossentropy(from_logits=True, label_smoothing=0.2),
-        "focal": lambda: L.BinaryFocalCrossentropy(from_logits=True),
-    },
-    "sparse": {
-        "SparseCategoricalCrossentropy": lambda: L.SparseCategoricalCrossentropy(from_logits=True),
-    },
-    "categorical": {
-        "CategoricalCrossentropy": lambda: L.CategoricalCrossentropy(from_logits=True),
-        "focal": lambda: L.CategoricalFocalCrossentropy(from_logits=True),
-    },
-    "multi_label": {
-        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(from_logits=True),
-        "focal": lambda: L.BinaryFocalCrossentropy(from_logits=True),
-    },
+    form: {name: partial(_on_logits, LOSSES[form][name]) for name in names}
+    for form, names in _TAKES_LOGITS.items()
 }
 NAMES = {
     "binary": ["binary_crossentropy", "mse", "binary_focal_crossentropy"],

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class Format:
     """Whether the files have checksums, so that no damage to their bytes may change the answer."""
 
 
-def _write_npz(folder: Path, *, kind: int = ZIP_STORED) -> None:
+def _write_npz(folder: Path) -> None:
     def part(rows: list[list[int]]) -> np.ndarray:
         array = np.empty(len(rows), object)
         array[:] = rows
@@ -57,7 +57,7 @@ def _write_npz(folder: Path, *, kind: int = ZIP_STORED) -> None:
             with io.BytesIO() as stream:
                 np.save(stream, array)
                 # `np.savez` would record the time of day.
-                archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue(), kind)
+                archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue())
 
 
 def _write_store(folder: Path) -> None:
@@ -75,16 +75,9 @@ def _write_store(folder: Path) -> None:
     words.save(folder / "rows" / "vocabulary.json")
 
 
-def _write_word_index(folder: Path) -> None:
-    _write_npz(folder)
-    ranks = {f"word{rank}": rank for rank in range(1, 40)}
-    (folder / "words.json").write_text(json.dumps(ranks))
-
-
-def _data(folder: Path, *, name: str, word_index: str | None = None) -> str:
+def _data(folder: Path, *, name: str) -> str:
     imdb = ImdbOptions(held_out_rows=2) if name.endswith(".npz") else ImdbOptions()
-    index = None if word_index is None else str(folder / word_index)
-    config = DataConfig(data=str(folder / name), imdb=imdb, word_index=index, data_cache="off")
+    config = DataConfig(data=str(folder / name), imdb=imdb, data_cache="off")
     with contextlib.redirect_stderr(io.StringIO()):  # there are notes
         found = load_configured(config)
     return f"{found.vocabulary} " + "".join(part.fingerprint for part in found.parts)
@@ -127,7 +120,6 @@ def _toml(folder: Path) -> str:
 
 _TEXTS = {
     "texts.csv": 'text,label\n"a good, ""nice"" film",yes\nbad film,no\n' * 4,
-    "texts.tsv": "text\tlabel\na good film\tyes\nbad film\tno\n" * 4,
     "texts.jsonl": '{"text": "a good film", "labels": ["yes"]}\n{"text": "b", "labels": ["no"]}\n'
     * 4,
     "rows.svm": "1 3:1 7:0.5 # a row\n0 2:1 3:1\n" * 4,
@@ -249,14 +241,12 @@ def _config(folder: Path) -> str:
 
 
 _STORE = ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
-_read_npz = functools.partial(_data, name="reviews.npz")
 _read_store = functools.partial(_data, name="rows")
 FORMATS: dict[str, Format] = {
-    "npz": Format(targets=("reviews.npz",), write=_write_npz, read=_read_npz, is_checked=True),
-    "npz-compressed": Format(
+    "npz": Format(
         targets=("reviews.npz",),
-        write=functools.partial(_write_npz, kind=ZIP_DEFLATED),
-        read=_read_npz,
+        write=_write_npz,
+        read=functools.partial(_data, name="reviews.npz"),
         is_checked=True,
     ),
     "store": Format(
@@ -266,28 +256,15 @@ FORMATS: dict[str, Format] = {
         is_checked=True,
     ),
     "vocabulary": Format(targets=("rows/vocabulary.json",), write=_write_store, read=_read_store),
-    "word-index": Format(
-        targets=("words.json",),
-        write=_write_word_index,
-        read=functools.partial(_data, name="reviews.npz", word_index="words.json"),
-    ),
     "metrics": Format(targets=("metrics.jsonl",), write=_write_metrics, read=_metrics),
     "toml": Format(targets=("settings.toml",), write=_write_toml, read=_toml),
     **{
         name: Format(
             targets=(name,),
-            write=functools.partial(_write_texts, name=name),
+            write=functools.partial(_write_texts if name in _TEXTS else _write_archive, name=name),
             read=functools.partial(_data, name=name),
         )
-        for name in _TEXTS
-    },
-    **{
-        name: Format(
-            targets=(name,),
-            write=functools.partial(_write_archive, name=name),
-            read=functools.partial(_data, name=name),
-        )
-        for name in ("texts.tar", "texts.zip")
+        for name in (*_TEXTS, "texts.tar", "texts.zip")
     },
     "checkpoint": Format(
         targets=("ckpt-8.npz",), write=_write_checkpoint, read=_checkpoint, is_checked=True

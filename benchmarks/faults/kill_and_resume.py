@@ -13,7 +13,6 @@ metrics.jsonl and in TensorBoard. The exit code is 1 if it does not.
 import argparse
 import contextlib
 import itertools
-import multiprocessing
 import os
 import random
 import signal
@@ -22,7 +21,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -35,16 +33,6 @@ _MODEL = ("--hidden-units", "4", "--dropout", "0.2", "--batch-size", "50", "--nu
 _COMPUTE = ("--implementation", "gather", "--precision", "float32", "--replicas", "1")
 _RUN = ("--steps-per-dispatch", "10", "--telemetry-hz", "0", "--validation-split", "0.1")
 _SAVING = ("--checkpoint-every", "25", "--keep", "1", "--resume", "auto")
-_HANGS_AFTER_SECONDS = 300
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ended:
-    """The end of a process."""
-
-    code: int
-    err: str
-    seconds: float
 
 
 class Runs:
@@ -58,41 +46,22 @@ class Runs:
         self._table = _write_texts(place / "texts.csv")
         self._epochs = epochs
 
-    def run(self, folder: Path, *, kill_after_seconds: float | None = None) -> Ended:
-        """Starts or resumes the run in `folder`/run in a process of its own.
+    def run(self, folder: Path, *, kill_after_seconds: float | None = None) -> tuple[int, str]:
+        """Starts or resumes the run in `folder`/run; returns its exit code, and what it says on
+        standard error apart from notes on the texts.
 
         Raises:
             HangError: when the run did not end within minutes.
         """
         arguments = ["train", "--data", str(self._table), "--run-dir", str(folder / "run")]
         arguments += [*_MODEL, *_COMPUTE, *_RUN, *_SAVING, "--epochs", str(self._epochs)]
-        err = folder / "err"
-        start = time.monotonic()
-        process = multiprocessing.get_context("fork").Process(
-            target=_command, args=(arguments, folder / "cache", err)
+        code, err = trial.command(
+            arguments,
+            folder / "err",
+            lambda: os.environ.update(XDG_CACHE_HOME=str(folder / "cache")),
+            kill_after_seconds=kill_after_seconds,
         )
-        process.start()
-        process.join(kill_after_seconds or _HANGS_AFTER_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            if kill_after_seconds is None:
-                raise trial.HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
-        assert process.exitcode is not None
-        seconds = time.monotonic() - start
-        lines = err.read_text().splitlines() if err.exists() else []
-        said = "\n".join(line for line in lines if not line.startswith("note: "))  # of the texts
-        return Ended(code=process.exitcode, err=said, seconds=seconds)
-
-
-def _command(arguments: list[str], cache: Path, err: Path) -> None:
-    """Does in a separate process what `harness` does after the imports."""
-    from harness.cli.main import main
-
-    os.environ["XDG_CACHE_HOME"] = str(cache)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
-    os._exit(main(arguments))
+        return code, "\n".join(line for line in err.splitlines() if not line.startswith("note: "))
 
 
 def _write_texts(path: Path) -> Path:
@@ -126,12 +95,12 @@ def killed_runs(
         folder, had = place / str(number), 0
         folder.mkdir()
         while left:
-            ended = runs.run(folder, kill_after_seconds=next(times))
-            if ended.code == 0 and not ended.err:
+            code, err = runs.run(folder, kill_after_seconds=next(times))
+            if (code, err) == (0, ""):
                 break
             found = []
-            if ended.code != -signal.SIGKILL or ended.err:
-                found.append(f"exit code {ended.code}: {ended.err}")
+            if code != -signal.SIGKILL or err:
+                found.append(f"exit code {code}: {err}")
             if (folder / "run").exists():
                 found += checks.half_written(folder / "run")
             if had and not _intact(folder):
@@ -139,8 +108,8 @@ def killed_runs(
             had = max(had, _intact(folder))
             left -= 1
             yield "kill", found
-        ended = runs.run(folder)
-        found = [] if (ended.code, ended.err) == (0, "") else [f"code {ended.code}: {ended.err}"]
+        code, err = runs.run(folder)
+        found = [] if (code, err) == (0, "") else [f"exit code {code}: {err}"]
         yield "end", [*found, *checks.differences(checks.left_in(folder / "run"), expected)]
         if not left:
             return
@@ -159,12 +128,14 @@ def main() -> None:
         place = Path(temporary)
         runs = Runs(place, epochs=arguments.epochs)
         (place / "undisturbed").mkdir()
+        start = time.monotonic()
         ended = runs.run(place / "undisturbed")
-        assert (ended.code, ended.err) == (0, ""), ended
+        seconds = time.monotonic() - start
+        assert ended == (0, ""), ended
         expected = checks.left_in(place / "undisturbed" / "run")
-        print(f"--seed {arguments.seed}: a run takes {ended.seconds:.1f} s", flush=True)
+        print(f"--seed {arguments.seed}: a run takes {seconds:.1f} s", flush=True)
         source = random.Random(arguments.seed)
-        times = (source.uniform(0.01, ended.seconds) for _ in itertools.count())
+        times = (source.uniform(0.01, seconds) for _ in itertools.count())
         for kind, complaints in killed_runs(runs, place, times, expected, kills=arguments.kills):
             done[kind] += 1
             failed += bool(complaints)

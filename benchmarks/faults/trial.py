@@ -1,12 +1,13 @@
 """A short run that has faults, is continued, and is compared with an undisturbed one."""
 
+import functools
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,31 +92,52 @@ def train(folder: Path, *flags: str, fault: Fault = NO_FAULT) -> Ended:
     """
     arguments = ["train", *FLAGS, "--run-dir", str(folder / "run"), *flags]
     with tempfile.TemporaryDirectory() as beside:
-        log, err = Path(beside, "log"), Path(beside, "err")
-        process = multiprocessing.get_context("fork").Process(
-            target=_command, args=(arguments, folder, log, err, fault)
-        )
-        process.start()
-        process.join(_HANGS_AFTER_SECONDS)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
+        log = Path(beside, "log")
+        arm = functools.partial(injector.arm, folder, log, fault)
+        code, err = command(arguments, Path(beside, "err"), arm)
+        return Ended(code=code, err=err, made=injector.calls(log) if log.exists() else ())
+
+
+def command(
+    arguments: Sequence[str],
+    err: Path,
+    prepare: Callable[[], object],
+    *,
+    kill_after_seconds: float | None = None,
+) -> tuple[int, str]:
+    """Does in a forked process what `harness` does after the imports.
+
+    Args:
+        arguments: those of the command line.
+        err: the file to write standard error to.
+        prepare: called in the process before the command.
+        kill_after_seconds: when to kill the process; None waits for its end.
+
+    Returns:
+        The exit code, as in `subprocess`, and standard error.
+
+    Raises:
+        HangError: when the process did not end within minutes.
+    """
+
+    def run() -> None:
+        from harness.cli.main import main
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
+        prepare()
+        sys.exit(main(arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join(kill_after_seconds or _HANGS_AFTER_SECONDS)
+    if process.is_alive():
+        process.kill()
+        process.join()
+        if kill_after_seconds is None:
             raise HangError(f"no end within {_HANGS_AFTER_SECONDS} s")
-        return Ended(
-            code=process.exitcode,
-            err=err.read_text() if err.exists() else "",
-            made=injector.calls(log) if log.exists() else (),
-        )
-
-
-def _command(arguments: list[str], folder: Path, log: Path, err: Path, fault: Fault) -> None:
-    """Does in a separate process what `harness` does after the imports."""
-    from harness.cli.main import main
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), sys.stderr.fileno())
-    injector.arm(folder, log, fault)
-    sys.exit(main(arguments))
+    assert process.exitcode is not None
+    return process.exitcode, err.read_text() if err.exists() else ""
 
 
 def complaints_after(folder: Path, expected: Mapping[str, Any], *flags: str) -> list[str]:

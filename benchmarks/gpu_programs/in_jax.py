@@ -1,10 +1,9 @@
-"""Compiles lowered programs for GPUs that the machine lacks, and counts their launches; or runs the
-programs on its GPU.
+"""Compiles lowered programs for GPUs that the machine lacks, and counts their launches.
 
-    python benchmarks/gpu_programs/in_jax.py DIR [--card NAME ...] [--run] [--json FILE]
+    python benchmarks/gpu_programs/in_jax.py DIR [--card NAME ...] [--json FILE] [--against FILE]
 
-It runs in an environment with JAX and its CUDA plugin, and imports nothing of the project, so that
-it can be taken to a machine without TensorFlow. `./scripts/gpu-programs` makes the environment.
+It runs in an environment with JAX and its CUDA plugin, which has no TensorFlow, and so imports
+nothing of the project. `./scripts/gpu-programs` makes the environment.
 """
 
 import argparse
@@ -14,11 +13,9 @@ import itertools
 import json
 import os
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,7 +55,6 @@ CARDS: dict[str, tuple[Any, ...]] = {
         *(7672320000000, 132644864, 191514411008, 1.965),
     ),
 }
-_NUM_RUNS = 20
 
 
 def target_config(card: str) -> str:
@@ -163,78 +159,22 @@ def counts(executable: Any) -> dict[str, Any]:
     }
 
 
-def run(program: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Runs a program on the data that it was lowered for; returns the time of a step, and the sums
-    next to the CPU's."""
-    devices = jax.local_devices()[: program["gpus"]]
-    with mlir.make_ir_context():
-        module = ir.Module.parse(module_of(folder / program["file"]))
-        executable = devices[0].client.compile_and_load(
-            module, _jax.DeviceList(tuple(devices)), options_for(len(devices))
-        )
-    arrays = [[np.load(folder / n)["array"] for n in names] for names in program["arguments"]]
-    seconds = []
-    for _ in range(_NUM_RUNS + 1):
-        # New arguments each time: the program reuses its variables' memory for their new values.
-        arguments = jax.block_until_ready(
-            [sharded(parts, devices) for parts in zip(*arrays, strict=True)]
-        )
-        start = time.perf_counter()
-        results = executable.execute_sharded(arguments).disassemble_into_single_device_arrays()
-        sums = np.sum([np.asarray(own) for own in results[0]], axis=0)  # waits for the devices
-        seconds.append((time.perf_counter() - start) / program["num_steps"])
-    expected = np.array(program["expected"])
-    error = float(np.abs(sums - expected)[0] / expected[0])
-    return {
-        "device": devices[0].device_kind,
-        "step_ms": 1e3 * statistics.median(seconds[1:]),
-        "step_ms_range": [1e3 * min(seconds[1:]), 1e3 * max(seconds[1:])],
-        "relative_error_of_loss": error,
-        "agrees": error <= program["tolerance"],
-    }
-
-
-def sharded(parts: tuple[np.ndarray, ...], devices: list[Any]) -> jax.Array:
-    """Joins an array for each device to one sharded array."""
-    if len(devices) == 1:
-        return jax.device_put(parts[0], devices[0])
-    own = [jax.device_put(part[None], device) for part, device in zip(parts, devices, strict=True)]
-    mesh = jax.sharding.Mesh(np.array(devices), ("device",))
-    by_device = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("device"))
-    shape = (len(devices), *parts[0].shape)
-    return jax.make_array_from_single_device_arrays(shape, by_device, own)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="what lower.py wrote")
     parser.add_argument("--card", nargs="+", choices=CARDS, default=list(CARDS))
-    parser.add_argument("--run", action="store_true", help="run them on this machine's device")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     parser.add_argument("--kernels", type=Path, help="the source of the CUDA kernels' handlers")
     parser.add_argument("--against", type=Path, help="an earlier record: fails where it was better")
     arguments = parser.parse_args()
     content = json.loads((arguments.folder / "programs.json").read_text())
     rows: list[dict[str, Any]] = []
-    if arguments.kernels and not arguments.run:
+    if arguments.kernels:
         register_kernels(arguments.kernels)
     for program in content["programs"]:
-        described = {k: v for k, v in program.items() if k not in ("arguments", "expected", "file")}
-        if program["implementation"] == "native" and (arguments.run or not arguments.kernels):
+        described = {name: value for name, value in program.items() if name != "file"}
+        if program["implementation"] == "native" and not arguments.kernels:
             print(f"{program['name']:<48} needs the project's kernels: left out")
-            continue
-        if arguments.run:
-            if program["gpus"] > len(jax.local_devices()):
-                print(f"{program['name']:<48} needs {program['gpus']} devices: left out")
-                continue
-            figures = run(program, arguments.folder)
-            rows.append({**described, **figures})
-            print(
-                f"{program['name']:<48} {figures['device']}: {figures['step_ms']:8.3f} ms a step, "
-                f"loss off by {figures['relative_error_of_loss']:.1e}"
-                f"{'' if figures['agrees'] else ': DIFFERS FROM THE CPU'}",
-                flush=True,
-            )
             continue
         for card in arguments.card:
             file = arguments.folder / program["file"]
@@ -249,10 +189,10 @@ def main() -> int:
             )
     if arguments.json:
         versions = {"tensorflow": content["tensorflow"], "jax": jax.__version__}
-        record = {"versions": versions, "run": arguments.run, "programs": rows}
+        record = {"versions": versions, "programs": rows}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    worse = verdict.faults(rows, arguments.run)
+    worse = verdict.faults(rows)
     if arguments.against:
         worse += verdict.regressions(rows, json.loads(arguments.against.read_text())["programs"])
     for line in worse:

@@ -1,9 +1,9 @@
 """The protocol of all peers: the same data, sizes and thread count, and the request for an epoch.
 
 A peer loads, trains one epoch to warm up, in which it compiles everything, and prints "ready".
-Then, for each line on standard input, it trains one more epoch, and prints the epoch's seconds, the
-processor's seconds of all its threads and its mean loss as JSON. So several peers can take turns
-while all of them stay loaded: a machine that drifts favours none of them.
+Then, for each line on standard input, it trains one more epoch, and prints the epoch's seconds and
+its mean loss as JSON. So several peers can take turns while all of them stay loaded: a machine that
+drifts favours none of them.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,19 +54,14 @@ class Task:
         row_splits = np.concatenate([[0], np.cumsum(lengths)])
         source = np.repeat(self.row_splits[:-1][rows] - row_splits[:-1], lengths)
         source += np.arange(len(source))
-        return Task(
-            values=self.values[source],
-            row_splits=row_splits,
-            labels=self.labels[rows],
-            batch_size=self.batch_size,
-            threads=self.threads,
-            options=self.options,
+        return replace(
+            self, values=self.values[source], row_splits=row_splits, labels=self.labels[rows]
         )
 
 
-def parse() -> tuple[Path, int, int, tuple[str, ...]]:
-    """Returns the folder of the training rows (values.npy, row_splits.npy, labels.npy), the batch
-    size, threads and options. Limits the threads of NumPy's libraries before others load them."""
+def load() -> Task:
+    """Loads the task that the command line names: the rows are values.npy, row_splits.npy and
+    labels.npy in a folder. Limits the threads of NumPy's libraries before others load them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
@@ -74,19 +69,12 @@ def parse() -> tuple[Path, int, int, tuple[str, ...]]:
     parser.add_argument("--option", action="append", default=[])
     arguments = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    return arguments.data, arguments.batch_size, arguments.threads, tuple(arguments.option)
-
-
-def load() -> Task:
-    """Loads the task that the command line names."""
-    folder, batch_size, threads, options = parse()
+    parts = ("values", "row_splits", "labels")
     return Task(
-        values=np.load(folder / "values.npy"),
-        row_splits=np.load(folder / "row_splits.npy"),
-        labels=np.load(folder / "labels.npy"),
-        batch_size=batch_size,
-        threads=threads,
-        options=options,
+        **{part: np.load(arguments.data / f"{part}.npy") for part in parts},
+        batch_size=arguments.batch_size,
+        threads=arguments.threads,
+        options=tuple(arguments.option),
     )
 
 
@@ -109,9 +97,7 @@ def serve(train_epoch: Callable[[], Epoch]) -> None:
     train_epoch()
     print("ready", flush=True)
     for _ in sys.stdin:
-        start, cpu_start = time.perf_counter(), time.process_time()
+        start = time.perf_counter()
         epoch = train_epoch()
-        cpu_seconds = time.process_time() - cpu_start
         seconds = epoch.seconds or time.perf_counter() - start
-        result = {"seconds": seconds, "cpu_seconds": cpu_seconds, "loss": float(epoch.loss)}
-        print(json.dumps(result), flush=True)
+        print(json.dumps({"seconds": seconds, "loss": float(epoch.loss)}), flush=True)

@@ -1,7 +1,6 @@
 """PyTorch: EmbeddingBag in sum mode, fused Adam.
 
-Options: `compiled`: torch.compile. `sparse=adam` or `sparse=adagrad`: a table with sparse gradients
-for SparseAdam or Adagrad, and no dropout; `num_tokens=` of that table.
+Options: `compiled`: torch.compile.
 """
 
 import numpy as np
@@ -14,16 +13,16 @@ from benchmarks.peers import protocol
 class Network(nn.Module):
     """The tutorial's network; the first layer sums table rows instead of multiplying."""
 
-    def __init__(self, num_tokens: int, dropout: tuple[float, ...], *, sparse: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         first, *rest = protocol.HIDDEN_UNITS
-        self.bag = nn.EmbeddingBag(num_tokens, first, mode="sum", sparse=sparse)
+        self.bag = nn.EmbeddingBag(protocol.NUM_TOKENS, first, mode="sum")
         nn.init.xavier_uniform_(self.bag.weight)
         self.bias = nn.Parameter(torch.zeros(first))
-        layers: list[nn.Module] = [nn.ReLU()]
-        layers += [nn.Dropout(dropout[0])] if dropout[0] else []
+        rate, *rates = protocol.DROPOUT
+        layers: list[nn.Module] = [nn.ReLU(), nn.Dropout(rate)]
         width = first
-        for units, rate in zip(rest, dropout[1:], strict=True):
+        for units, rate in zip(rest, rates, strict=True):
             layers += [nn.Linear(width, units), nn.ReLU()]
             layers += [nn.Dropout(rate)] if rate else []
             width = units
@@ -37,20 +36,9 @@ def main() -> None:
     task = protocol.load()
     torch.set_num_threads(task.threads)
     torch.manual_seed(0)
-    sparse = task.named.get("sparse")
-    network = Network(
-        int(task.named.get("num_tokens", protocol.NUM_TOKENS)),
-        (0.0, 0.0, 0.0) if sparse else protocol.DROPOUT,
-        sparse=sparse is not None,
-    )
+    network = Network()
     step = torch.compile(network, dynamic=True) if "compiled" in task.options else network
-    rate = protocol.LEARNING_RATE
-    table = network.bag.weight
-    others = [p for p in network.parameters() if sparse is None or p is not table]
-    optimizers = [torch.optim.Adam(others, lr=rate, fused=True)]
-    if sparse is not None:
-        kind = torch.optim.SparseAdam if sparse == "adam" else torch.optim.Adagrad
-        optimizers.append(kind([table], lr=rate))
+    optimizer = torch.optim.Adam(network.parameters(), lr=protocol.LEARNING_RATE, fused=True)
     loss_of = nn.BCEWithLogitsLoss()
     rng = np.random.default_rng(0)
 
@@ -65,11 +53,9 @@ def main() -> None:
             first, last = epoch.row_splits[start], epoch.row_splits[stop]
             logits = step(values[first:last], splits[start:stop] - splits[start])
             loss = loss_of(logits, labels[start:stop])
-            for optimizer in optimizers:
-                optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            for optimizer in optimizers:
-                optimizer.step()
+            optimizer.step()
             total += loss.item() * (stop - start)
         return protocol.Epoch(total / task.num_rows)
 

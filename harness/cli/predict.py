@@ -19,7 +19,6 @@ from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.cli.text_lines import Oddities, blocks_of_texts
-from harness.data.options import WordIds
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -264,7 +263,5 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
             "run folder that the model is from, or a word index with --word-index FILE"
         )
     names = words.class_names if words is not None else ()
-    found = Vocabulary.from_word_index(
-        path, WordIds(num_words=None), num_tokens=saved.num_tokens, class_names=names
-    )
+    found = Vocabulary.from_word_index(path, num_tokens=saved.num_tokens, class_names=names)
     return found if words is None else replace(found, thresholds=words.thresholds)

@@ -33,9 +33,6 @@ class Archive:
         remedy: ends every message.
         max_bytes: limit of the members' unpacked size together, or the file's size if that is
             larger.
-
-        Raises:
-            InputError: there is no such file, or it breaks a rule.
         """
         self.path, self._what, self._remedy = path, what, remedy
         with contextlib.ExitStack() as closing:
@@ -67,24 +64,17 @@ class Archive:
 
     @property
     def names(self) -> list[str]:
-        """The members' names, in the archive's order."""
         return self._zip.namelist()
 
     @property
     def members(self) -> list[ZipInfo]:
-        """The members' entries in the directory, in the archive's order."""
         return self._zip.infolist()
 
     def size(self, name: str) -> int:
-        """Returns the unpacked size of a member in bytes."""
         return self._zip.getinfo(name).file_size
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a member, after a check of its checksum.
-
-        Raises:
-            InputError: it is missing or damaged.
-        """
+        """Returns the content of a member, after a check of its checksum."""
         content = io.BytesIO()
         # ZipFile.read would unpack it in one piece, which may be larger than the directory says.
         with self.damage(), self._zip.open(name) as stream:
@@ -92,11 +82,7 @@ class Archive:
         return content.getvalue()
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
-        """Returns the array in the member `name`.npy.
-
-        Raises:
-            InputError: the member is missing, damaged, or holds objects.
-        """
+        """Returns the array in the member `name`.npy."""
         with self.damage(), self._zip.open(f"{name}.npy") as stream:
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # this also compares the checksum
@@ -104,21 +90,13 @@ class Archive:
         return array
 
     def read_kind(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        """Returns the dtype and shape of the array in the member `name`.npy; reads only its header.
-
-        Raises:
-            InputError: as `read_array`, for what the header shows.
-        """
+        """Returns the dtype and shape of the array in `name`.npy; reads only its header."""
         with self.damage(), self._zip.open(f"{name}.npy") as stream:
             shape, _, dtype, _ = array_header(stream.read(MAX_HEADER_BYTES))
             return dtype, shape
 
     def check(self) -> None:
-        """Reads every member and keeps none.
-
-        Raises:
-            InputError: one is damaged.
-        """
+        """Reads every member and keeps none."""
         with self.damage():
             if (name := self._zip.testzip()) is not None:
                 raise ValueError(f"its member {name:.100} has another checksum")

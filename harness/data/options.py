@@ -13,42 +13,18 @@ MAX_HASH_BITS = 30
 MAX_TF_IDF_BITS = 20
 
 
+# The ids of Keras's data sets: 0 is padding, and the word of rank r has the id r + INDEX_FROM.
+START_ID, UNKNOWN_ID, INDEX_FROM = 1, 2, 3
+
+
 @dataclass(frozen=True, kw_only=True)
-class WordIds:
-    """How Keras turns words' ranks into ids, as in keras.datasets.imdb.load_data."""
+class ImdbOptions:
+    """How to read a file in the format of Keras's imdb.npz, as keras.datasets.imdb.load_data does
+    by default, except for `num_words`."""
 
     num_words: int | None = 10_000
-    """Replace ids from this one on by `oov_char`; the tutorial has 10,000. None keeps every id but
-    the highest, as Keras does."""
-
-    skip_top: int = 0
-    """Replace ids below this one by `oov_char`, the start id included."""
-
-    start_char: int | None = 1
-    """The id that starts each row. None adds none."""
-
-    oov_char: int | None = 2
-    """The id that replaces words left out. None drops them."""
-
-    index_from: int = 3
-    """Added to each word's rank to give its id."""
-
-    def __post_init__(self) -> None:
-        for name, value, least in (
-            ("--num-words", self.num_words, 1),
-            ("--skip-top", self.skip_top, 0),
-            ("--start-char", self.start_char, 0),
-            ("--oov-char", self.oov_char, 0),
-            ("--index-from", self.index_from, 0),
-        ):
-            if value is not None:
-                require_count(name, value, least=least, most=INT32_MAX)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImdbOptions(WordIds):
-    """How to read a file in the format of Keras's imdb.npz. The defaults are those of
-    keras.datasets.imdb.load_data, except for `num_words`."""
+    """Replace ids from this one on by the id of unknown words, 2; the tutorial has 10,000. None
+    keeps every id but the highest, as Keras does."""
 
     split: Literal["tutorial", "standard"] = "tutorial"
     """`tutorial` merges both parts of the file and holds out the first rows; `standard` keeps the
@@ -57,19 +33,11 @@ class ImdbOptions(WordIds):
     held_out_rows: int = 10_000
     """Rows that the tutorial's split holds out."""
 
-    maxlen: int | None = None
-    """Keep only rows shorter than this, the start id included. None keeps all."""
-
-    shuffle_seed: int = 113
-    """Seed for shuffling each part of the file."""
-
     def __post_init__(self) -> None:
-        super().__post_init__()
         require_known(self)
         require_count("--held-out-rows", self.held_out_rows, most=INT32_MAX)
-        if self.maxlen is not None:
-            require_count("--maxlen", self.maxlen, most=INT32_MAX)
-        require_count("--shuffle-seed", self.shuffle_seed, least=0, most=INT32_MAX)
+        if self.num_words is not None:
+            require_count("--num-words", self.num_words, most=INT32_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)

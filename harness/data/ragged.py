@@ -213,10 +213,13 @@ class RaggedSets:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 as hex of rows, labels, weights, num_tokens and num_classes, not of the name."""
-        arrays = self.row_splits, self.labels, self.values
+        facts = [self.num_rows, self.num_tokens, self.num_classes]
         several = [] if self.label_sets is None else [self.label_sets.fingerprint]
-        counts = self.num_tokens, self.num_classes, *several
-        return fingerprint_of(*arrays, *counts, weights=self.weights)
+        digest = hashlib.sha256(" ".join(map(str, [*facts, *several])).encode())
+        for array in (self.row_splits, self.labels, self.values, self.weights):
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
 
     def row(self, index: int) -> Int32Array:
         """Returns the ids of one row as a view, int32 [row length]."""
@@ -376,18 +379,12 @@ def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int6
     return found
 
 
-def fingerprint_of(
-    row_splits: Int64Array,
-    labels: npt.NDArray[Any],
-    values: Int32Array,
-    *counts: Any,
-    weights: Float32Array | None = None,
-) -> str:
-    """Returns the SHA-256 of the arrays and counts, as hex."""
-    digest = hashlib.sha256(" ".join(map(str, (row_splits.size - 1, *counts))).encode())
-    for array in (row_splits, labels, values, *(() if weights is None else (weights,))):
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
+def starting_with(
+    token: int, values: Int32Array, row_splits: Int64Array
+) -> tuple[Int32Array, Int64Array]:
+    """Returns the values and splits of rows with one more id at the start of each."""
+    started = np.insert(values, row_splits[:-1], np.int32(token))
+    return started, row_splits + np.arange(len(row_splits))
 
 
 def mapping_of(array: npt.NDArray[Any]) -> mmap.mmap | None:

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,7 @@ from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
 from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
-from harness.data.options import (
-    BuildOptions,
-    DataConfig,
-    ImdbOptions,
-    SyntheticOptions,
-    WordIds,
-)
+from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import is_source
 from harness.data.readers.records import Kind, Problems
@@ -56,12 +51,10 @@ class Dataset:
 
     @property
     def num_tokens(self) -> int:
-        """V, the number of possible ids of all parts."""
         return self.train.num_tokens
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of all parts."""
         return self.train.num_classes
 
     @property
@@ -161,9 +154,6 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
     Args:
         config: the settings.
         tells: whether to print notes about the data to standard error.
-
-    Raises:
-        InputError: as `load`.
     """
     path = _checked_path(config)
     if path is not None and _is_built(path):
@@ -185,11 +175,7 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
 
 def kind_of(config: DataConfig) -> Kind | None:
     """Returns the form of the rows that are built from texts, tables or archives; None for other
-    data.
-
-    Raises:
-        InputError: as `load`.
-    """
+    data."""
     path = _checked_path(config)
     if path is None or not _is_built(path):
         return None
@@ -239,11 +225,7 @@ def _dataset(
 
 
 def is_built(config: DataConfig) -> bool:
-    """Whether the data is built from texts, a table or an archive by the options for these.
-
-    Raises:
-        InputError: as `load`.
-    """
+    """Whether the data is built from texts, a table or an archive by the options for these."""
     path = _checked_path(config)
     return path is not None and _is_built(path)
 
@@ -285,20 +267,25 @@ def _checked_path(config: DataConfig) -> Path | None:
     return path
 
 
-def _read(config: DataConfig, path: Path | None) -> cache.Rows:
+def _read(config: DataConfig, path: Path | None) -> tuple[RaggedSets, int]:
     """Returns all rows, and how many of the first are test rows; 0 if the data does not say."""
     if path is None:
         return synthetic_corpus(config.synthetic), 0
     if path.is_dir():
-        return store.load(path), store.held_out_rows(path)
+        return _stored(path)
+    options = config.imdb, config.unique
+    entry = cache.entry_of([path], options) if config.data_cache == "on" else None
+    if entry is not None and (found := entry.load(_stored)) is not None:
+        return found
+    sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
+    sets = sets.unique() if config.unique else sets
+    if entry is not None:
+        entry.add(partial(store.write, sets, held_out_rows=num_test_rows))
+    return sets, num_test_rows
 
-    def read() -> cache.Rows:
-        sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
-        return (sets.unique() if config.unique else sets), num_test_rows
 
-    if config.data_cache == "off":
-        return read()
-    return cache.mapped_or_read(path, (config.imdb, config.unique), read)
+def _stored(folder: Path) -> tuple[RaggedSets, int]:
+    return store.load(folder), store.held_out_rows(folder)
 
 
 def _vocabulary(
@@ -313,6 +300,7 @@ def _vocabulary(
         places = [path / vocabulary.FILE_NAME]
     else:
         places = [path.parent / vocabulary.WORD_INDEX_NAME, cached_file(vocabulary.WORD_INDEX_NAME)]
+    # A file that the user names must be there: reading it says so if it is not.
     place = next((p for p in places if p.is_file() or config.word_index is not None), None)
     if place is None:
         looked = " nor at ".join(map(str, dict.fromkeys(places)))
@@ -320,10 +308,6 @@ def _vocabulary(
     if place.name == vocabulary.FILE_NAME:
         words = Vocabulary.load(place)
     else:
-        # The ids of a folder have their own limit, not the default of another format.
-        conventions = WordIds(num_words=None) if path.is_dir() else config.imdb
         names = _IMDB_CLASSES if path.name == "imdb.npz" else ()
-        words = Vocabulary.from_word_index(
-            place, conventions, num_tokens=num_tokens, class_names=names
-        )
+        words = Vocabulary.from_word_index(place, num_tokens=num_tokens, class_names=names)
     return words, f"words from {place}"

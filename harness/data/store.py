@@ -18,6 +18,7 @@ If ids have weights, also:
 No pickle is written or read. A folder is written under a temporary name and renamed when complete.
 """
 
+import contextlib
 import hashlib
 import json
 import mmap
@@ -34,23 +35,17 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
 from harness.data.archive import MAX_HEADER_BYTES, array_header
-from harness.data.ragged import RaggedSets, fingerprint_of
+from harness.data.ragged import RaggedSets
 from kernels.files import replacing
 
+Arrays = Mapping[str, npt.NDArray[Any]]
+
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
-_PARTS: dict[str, type[np.number[Any]]] = {
-    "values": np.int32,
-    "row_splits": np.int64,
-    "labels": np.int32,
-}
-_LABEL_PARTS: dict[str, type[np.number[Any]]] = {
-    "label_values": np.int32,
-    "label_splits": np.int64,
-}
-_WEIGHTS = "weights"
+_REQUIRED = ("values", "row_splits", "labels")
+_OPTIONAL = (("label_values", "label_splits"), ("weights",))
+"""Arrays that a folder has together or not at all."""
+_INT64 = ("row_splits", "label_splits")
 _DESCRIBED = ("name", "num_tokens", "num_classes")
-_COUNTS = ("num_tokens", "num_classes", "held_out_rows")
-_TYPES: dict[str, type] = {"name": str, "is_unique": bool, **dict.fromkeys(_COUNTS, int)}
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 
@@ -82,27 +77,29 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with replacing(folder) as written:
-            written.mkdir()
-            _write(sets, written, held_out_rows)
+            write(sets, written, held_out_rows=held_out_rows)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} cannot be made: {error}. Choose another folder.") from error
 
 
-def _write(sets: RaggedSets, folder: Path, held_out_rows: int) -> None:
-    for part in _PARTS:
-        with NpyFile(folder / f"{part}.npy", _PARTS[part]) as file:
-            file.append(getattr(sets, part))
-    others: dict[str, npt.NDArray[Any]] = {}
+def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
+    """Makes the folder itself, without the checks of `save`."""
+    folder.mkdir()
+    arrays = {part: getattr(sets, part) for part in _REQUIRED}
     if sets.label_sets is not None:
-        others["label_values"] = sets.label_sets.values
-        others["label_splits"] = sets.label_sets.row_splits
+        arrays["label_values"] = sets.label_sets.values
+        arrays["label_splits"] = sets.label_sets.row_splits
     if sets.weights is not None:
-        others[_WEIGHTS] = sets.weights
-    for part, array in others.items():
-        with NpyFile(folder / f"{part}.npy", array.dtype) as file:
+        arrays["weights"] = sets.weights
+    write_arrays(arrays, folder)
+    _write_meta(folder, sets, held_out_rows)
+
+
+def write_arrays(arrays: Arrays, folder: Path) -> None:
+    """Writes some of a folder's arrays."""
+    for part, array in arrays.items():
+        with NpyFile(folder / f"{part}.npy", _dtype_of(part)) as file:
             file.append(array)
-    described = {key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")}
-    _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
@@ -112,29 +109,19 @@ def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> N
         folder: the folder with the arrays.
         described: values for the keys name, num_tokens, num_classes and is_unique.
         held_out_rows: see `save`.
-
-    Raises:
-        InputError: if the arrays are no ragged sets.
     """
-    sets = _sets(_map_parts(folder), described)
-    _write_meta(folder, described, held_out_rows, sets.row_splits, sets.fingerprint)
+    _write_meta(folder, _sets(_map_arrays(folder), described), held_out_rows)
 
 
-def _write_meta(
-    folder: Path,
-    described: Mapping[str, Any],
-    held_out_rows: int,
-    row_splits: npt.NDArray[np.int64],
-    fingerprint: str,
-) -> None:
+def _write_meta(folder: Path, sets: RaggedSets, held_out_rows: int) -> None:
     meta = {
         **_FORMAT,
-        **described,
-        "rows": len(row_splits) - 1,
-        "nnz": int(row_splits[-1]),
+        **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
+        "rows": sets.num_rows,
+        "nnz": sets.nnz,
         "held_out_rows": held_out_rows,
     }
-    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, fingerprint)})
+    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
 
 
 class NpyFile:
@@ -173,59 +160,42 @@ class NpyFile:
 
 
 def load(folder: str | os.PathLike[str]) -> RaggedSets:
-    """Maps a folder that `save` wrote; the arrays stay on disk until they are used.
-
-    Raises:
-        InputError: if a part is missing, truncated, changed or of another version.
-    """
+    """Maps a folder that `save` wrote; the arrays stay on disk until they are used."""
     folder = Path(folder)
-    meta = _read_meta(folder)
-    parts = _map_parts(folder)
-    counts: list[Any] = [meta["num_tokens"], meta["num_classes"]]
-    if "label_values" in parts:
-        values, splits = parts["label_values"], parts["label_splits"]
-        no_labels = np.zeros(max(splits.size - 1, 0), np.int32)
-        counts.append(fingerprint_of(splits, no_labels, values, meta["num_classes"], 2))
-    arrays = parts["row_splits"], parts["labels"], parts["values"]
-    fingerprint = fingerprint_of(*arrays, *counts, weights=parts.get(_WEIGHTS))
-    if meta.get("checksum") != _checksum(meta, fingerprint):
-        raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
-    return _sets(parts, meta).derived(is_unique=meta["is_unique"])
-
-
-def _map_parts(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    several = any((folder / f"{part}.npy").exists() for part in _LABEL_PARTS)
-    weighted = (folder / f"{_WEIGHTS}.npy").exists()
-    kinds = (
-        _PARTS | (_LABEL_PARTS if several else {}) | ({_WEIGHTS: np.float32} if weighted else {})
-    )
-    return {part: _map_part(folder, part, dtype) for part, dtype in kinds.items()}
-
-
-def _sets(parts: Mapping[str, npt.NDArray[Any]], described: Mapping[str, Any]) -> RaggedSets:
-    label_sets = None
-    if "label_values" in parts:
-        label_sets = RaggedSets(
-            values=parts["label_values"],
-            row_splits=parts["label_splits"],
-            num_tokens=described["num_classes"],
-            name=f"the labels of {described['name']}",
-        )
-    arrays: dict[str, Any] = {part: parts[part] for part in _PARTS}
-    named = {key: described[key] for key in _DESCRIBED}
-    weights = parts.get(_WEIGHTS)
-    return RaggedSets(**arrays, **named, label_sets=label_sets, weights=weights)
+    meta, arrays = _read_meta(folder), _map_arrays(folder)
+    # A change may leave what cannot be ragged sets, and one of meta.json any type of value.
+    with contextlib.suppress(InputError, KeyError, TypeError):
+        sets = _sets(arrays, meta)
+        if meta["checksum"] == _checksum(meta, sets):
+            return sets
+    raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
-    """Returns how many of a folder's first rows are test rows; 0 if `save` was not given any."""
+    """Returns how many of the first rows of a folder that `load` reads are test rows; 0 if `save`
+    was not given any."""
     return int(_read_meta(Path(folder))["held_out_rows"])
 
 
-def _checksum(meta: Mapping[str, Any], fingerprint: str) -> str:
+def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
+    label_sets = None
+    if "label_values" in arrays:
+        label_sets = RaggedSets(
+            values=arrays["label_values"],
+            row_splits=arrays["label_splits"],
+            num_tokens=described["num_classes"],
+            name=f"the labels of {described['name']}",
+        )
+    parts: dict[str, Any] = {part: arrays[part] for part in _REQUIRED}
+    parts |= {key: described[key] for key in _DESCRIBED}
+    sets = RaggedSets(**parts, label_sets=label_sets, weights=arrays.get("weights"))
+    return sets.derived(is_unique=described["is_unique"])
+
+
+def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
     """Returns the SHA-256 of the rows' fingerprint and the rest of meta.json."""
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
-    return hashlib.sha256((rest + fingerprint).encode()).hexdigest()
+    return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
 
 
 def _read_meta(folder: Path) -> dict[str, Any]:
@@ -235,17 +205,23 @@ def _read_meta(folder: Path) -> dict[str, Any]:
         _FORMAT.items() <= meta.items(),
         f"{path} is not of the format {_FORMAT}. Save the set again.",
     )
-    for key, kind in _TYPES.items():
-        require(
-            type(meta.get(key)) is kind,
-            f"{path}: {key} is {meta.get(key)!r:.100}, not of the type {kind.__name__}. Save the "
-            "set again.",
-        )
     return meta
 
 
-def _map_part(folder: Path, part: str, expected: type[np.number[Any]]) -> npt.NDArray[Any]:
-    path, remedy = folder / f"{part}.npy", "Save the set again."
+def _map_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
+    parts = list(_REQUIRED)
+    for group in _OPTIONAL:
+        if any((folder / f"{part}.npy").exists() for part in group):
+            parts += group
+    return {part: _map_array(folder / f"{part}.npy", _dtype_of(part)) for part in parts}
+
+
+def _dtype_of(part: str) -> type[np.number[Any]]:
+    return np.int64 if part in _INT64 else np.float32 if part == "weights" else np.int32
+
+
+def _map_array(path: Path, expected: type[np.number[Any]]) -> npt.NDArray[Any]:
+    remedy = "Save the set again."
     with (
         opened(path, remedy=remedy) as file,
         damage(path, what="an array of this format", remedy=remedy),

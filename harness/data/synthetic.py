@@ -12,12 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.memory import free_bytes, require_memory
-from harness.data.options import SyntheticOptions
+from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, SyntheticOptions
 from harness.data.ragged import RaggedSets
-
-START_ID = 1
-UNKNOWN_ID = 2
-FIRST_WORD_ID = 4  # Rank 1 plus Keras's offset of 3.
 
 # Keras's IMDB with 10,000 words: lengths including the start token, share of unknown words.
 _LENGTH_MEAN = 234.7
@@ -96,7 +92,7 @@ def _draw_words(
 
 def _word_tables(rng: np.random.RandomState, num_tokens: int) -> npt.NDArray[np.int32]:
     """Returns a table of 2^20 ids for each side, int32 [2^21], with likely ids repeated."""
-    ids = np.concatenate([[UNKNOWN_ID], np.arange(FIRST_WORD_ID, num_tokens)]).astype(np.int32)
+    ids = np.concatenate([[UNKNOWN_ID], np.arange(INDEX_FROM + 1, num_tokens)]).astype(np.int32)
     ranks = np.arange(1, ids.shape[0])
     frequencies = (ranks + _ZIPF_SHIFT) ** -_ZIPF_EXPONENT
     leans = rng.random_sample(ranks.shape[0]) < _LEANING_SHARE

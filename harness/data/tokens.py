@@ -9,12 +9,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import require, require_count
+from harness.base.checks import require, require_count, require_known
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pyarrow
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
-TOKENIZERS: tuple[Tokenizer, ...] = get_args(Tokenizer)
 
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 """Characters that Keras's Tokenizer turns into spaces."""
@@ -46,11 +45,7 @@ class Tokenization:
     """Length in words of the longest runs that are tokens too, joined by spaces."""
 
     def __post_init__(self) -> None:
-        known = ", ".join(TOKENIZERS)
-        require(
-            self.tokenizer in TOKENIZERS,
-            f"the tokenizer is {self.tokenizer!r:.100}. Choose one of {known}.",
-        )
+        require_known(self)
         require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
         require(
             self.ngrams == 1 or self.tokenizer != "list",
@@ -58,11 +53,7 @@ class Tokenization:
         )
 
     def tokens(self, text: str) -> list[str]:
-        """Returns the words of a text in their order, then its runs of two words, and so on.
-
-        Raises:
-            InputError: if the tokenizer is `list` and the text is no JSON list of strings.
-        """
+        """Returns the words of a text in their order, then its runs of two words, and so on."""
         words = [word for word in self.words(text) if word]
         found = list(words)
         for length in range(2, self.ngrams + 1):
@@ -102,7 +93,6 @@ class Numbered:
     """Row boundaries in `values`, [B + 1]."""
 
     def strings(self) -> list[str]:
-        """Returns the distinct tokens as strings."""
         return [token.decode(errors="surrogatepass") for token in self.tokens.to_pylist()]
 
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import require_count
+from harness.base.checks import require_count, require_known
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
-from harness.data.options import MAX_HASH_BITS, Weighting, WordIds
-from harness.data.ragged import Int32Array, RaggedSets
+from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
+from harness.data.ragged import Int32Array, Int64Array, RaggedSets, starting_with
 from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered
 from harness.data.weighting import count, l2_normalized, tf_idf
 
@@ -67,6 +67,7 @@ class Vocabulary:
     """Inverse document frequencies of the ids, [V], for `tf_idf` only."""
 
     def __post_init__(self) -> None:
+        require_known(self)
         _ = self.tokenization  # its own checks
         if self.hash_bits is not None:
             require_count("hash_bits", self.hash_bits, most=MAX_HASH_BITS)
@@ -84,12 +85,6 @@ class Vocabulary:
                 )
         if len(set(self.ids.values())) != len(self.ids):
             raise InputError("the vocabulary has one id for several words. Give each its own.")
-        known = get_args(Weighting), ("none", "l2")
-        if self.weighting not in known[0] or self.normalize not in known[1]:
-            raise InputError(
-                f"the vocabulary's weights are {self.weighting!r:.40}, {self.normalize!r:.40}; "
-                f"they are one of {', '.join(known[0])}, and of {', '.join(known[1])}."
-            )
         if (self.weighting == "tf_idf") != (self.idf is not None) or (
             self.idf is not None and np.asarray(self.idf, np.float64).shape != (self.num_tokens,)
         ):
@@ -110,23 +105,14 @@ class Vocabulary:
 
     @classmethod
     def from_word_index(
-        cls,
-        path: Path,
-        conventions: WordIds,
-        *,
-        num_tokens: int,
-        class_names: Sequence[str] = (),
+        cls, path: Path, *, num_tokens: int, class_names: Sequence[str] = ()
     ) -> Self:
         """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1.
 
         Args:
             path: the file.
-            conventions: how the data set's ids were made from ranks.
-            num_tokens: V of the data set.
+            num_tokens: V of the data set, of which rarer words have no id.
             class_names: names of the classes in the order of their labels.
-
-        Raises:
-            InputError: no such file, or another content.
         """
         ranks = read_json(path, remedy="Give a word index in Keras's format.")
         for word, rank in ranks.items():
@@ -136,27 +122,18 @@ class Vocabulary:
                 )
         if not ranks:
             raise InputError(f"{path} has no words. Give a word index in Keras's format.")
-        if len(set(ranks.values())) != len(ranks):
-            raise InputError(f"{path}: some ranks stand for several words. Give each word its own.")
-        least, limit = conventions.skip_top, min(num_tokens, conventions.num_words or num_tokens)
-        start, unknown = conventions.start_char, conventions.oov_char
-        first = conventions.index_from
+        ids = {word: rank + INDEX_FROM for word, rank in ranks.items()}
         return cls(
-            ids={w: rank + first for w, rank in ranks.items() if least <= rank + first < limit},
+            ids={word: token for word, token in ids.items() if token < num_tokens},
             num_tokens=num_tokens,
-            # Keras replaces a start id outside the limits as well.
-            start_id=start if start is None or least <= start < limit else unknown,
-            unknown_id=unknown,
+            start_id=START_ID,
+            unknown_id=UNKNOWN_ID,
             class_names=class_names,
         )
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Reads a vocabulary that `save` wrote.
-
-        Raises:
-            InputError: no such file, or another content.
-        """
+        """Reads a vocabulary that `save` wrote."""
         content = read_json(path, remedy="Give a vocabulary that this harness wrote.")
         try:
             return cls(**content)
@@ -187,11 +164,7 @@ class Vocabulary:
         return " ".join(self._words.get(token, _NO_WORD) for token in np.asarray(ids).tolist())
 
     def encode(self, text: str) -> Int32Array:
-        """Returns the ids of a text, int32 [n]: the start id, then one id for each token.
-
-        Raises:
-            InputError: if the tokenizer is `list` and the text is no JSON list of strings.
-        """
+        """Returns the ids of a text, int32 [n]: the start id, then one id for each token."""
         return self.encode_all([text])[0]
 
     def ids_of(self, tokens: pyarrow.LargeBinaryArray) -> Int32Array:
@@ -203,6 +176,17 @@ class Vocabulary:
         if len(tokens) > _MANY * len(known):
             return self._ids_by_arrow(tokens, other)
         return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+
+    def rows_of(
+        self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
+    ) -> tuple[Int32Array, Int64Array]:
+        """Returns the ids and splits of rows whose `values` are places in `tokens`, without the
+        tokens that are left out."""
+        ids = self.ids_of(tokens)[values]
+        known = ids >= 0
+        if known.all():
+            return ids, row_splits
+        return ids[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
 
     def _ids_by_arrow(self, tokens: pyarrow.LargeBinaryArray, other: int) -> Int32Array:
         """Looks up many tokens several times as fast; each call makes Arrow build a table anew."""
@@ -257,15 +241,10 @@ class Vocabulary:
     def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
         """Returns `encode` of each text, faster than one by one."""
         found = numbered(texts, self.tokenization)
-        values, splits = self.ids_of(found.tokens)[found.values], found.row_splits
-        if (values < 0).any():
-            splits = np.concatenate([[0], np.cumsum(values >= 0)])[splits]
-            values = values[values >= 0]
+        values, splits = self.rows_of(found.tokens, found.values, found.row_splits)
         if self.start_id is not None:
-            values = np.insert(values, splits[:-1], np.int32(self.start_id))
-            splits = splits + np.arange(len(splits))
-        bounds = splits.tolist()
-        return [values[start:stop] for start, stop in itertools.pairwise(bounds)]
+            values, splits = starting_with(self.start_id, values, splits)
+        return [values[start:stop] for start, stop in itertools.pairwise(splits.tolist())]
 
     def words_of(self, text: str) -> dict[int, str]:
         """Returns a text's known tokens by their ids; of several with one hash, the first."""

@@ -107,8 +107,7 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
 
 def l2_normalized(sets: RaggedSets) -> RaggedSets:
     """Returns the rows with each id once, each row's weights scaled to an L2 norm of 1. A row whose
-    weights are all 0 stays as it is. Without weights, all ids of a row get the same weight.
-    """
+    weights are all 0 stays as it is. Without weights, all ids of a row get the same weight."""
     sets = sets.with_weights().unique()
     weights = _weights(sets)
     rows = np.repeat(np.arange(sets.num_rows), sets.lengths)

@@ -71,13 +71,8 @@ class Share(NamedTuple):
         )
 
 
-class Ragged(NamedTuple):
-    """Ragged sets as arrays or tensors."""
-
-    values: Any
-    row_splits: Any
-
-
+Sets = dict[str, Any]
+"""Ragged sets as arrays or tensors: `values`, `row_splits`, and `weights` if ids have weights."""
 Reader = Callable[[tf.Tensor], Share]
 """Function from a step of the call, int32 scalar, to the device's share of the step's batch."""
 Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]
@@ -94,7 +89,6 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, examples: Examples) -> "Columns":
-        """Returns the columns of examples."""
         ragged, dense = examples.ragged, examples.dense
         labels = examples.labels
         if isinstance(labels, RaggedSets):
@@ -137,70 +131,57 @@ class Columns(NamedTuple):
 
     def arrays(self) -> "Arrays":
         """Returns the columns in the types in which they are transferred."""
-        return Arrays(
-            {
-                name: Ragged(
-                    sets.values.astype(wire_type(sets.num_tokens), copy=False), sets.row_splits
-                )
-                for name, sets in self.ragged.items()
-            },
-            self.dense,
-            {n: sets.weights for n, sets in self.ragged.items() if sets.weights is not None},
-        )
+        ragged = {}
+        for name, sets in self.ragged.items():
+            values = sets.values.astype(wire_type(sets.num_tokens), copy=False)
+            ragged[name] = _sets(values, sets.row_splits, sets.weights)
+        return Arrays(ragged, self.dense)
 
 
 class Arrays(NamedTuple):
     """Columns as arrays or tensors."""
 
-    ragged: dict[str, Ragged]
+    ragged: dict[str, Sets]
     dense: dict[str, Any]
-    id_weights: dict[str, Any]
-    """Weights float32 [nnz] of the ragged columns whose ids have weights."""
 
 
 class StreamBatches(NamedTuple):
     """S batches of fixed shape, so that one compiled program serves every dispatch. A shorter
     dispatch is filled up with batches of empty rows, which nobody reads."""
 
-    ragged: dict[str, Ragged]
-    """`values` uint16 or uint32 [S, C], a share's ids row by row, then padding; and `row_splits`
-    uint32 [S, b + 1], the start of each row in `values`."""
+    ragged: dict[str, Sets]
+    """`values` uint16 or uint32 [S, C], a share's ids row by row, then padding; `row_splits` uint32
+    [S, b + 1], the start of each row in `values`; perhaps `weights` float32 [S, C]."""
     dense: dict[str, tf.Tensor]
     """Dense columns [S, b, ...]."""
-    id_weights: dict[str, tf.Tensor]
-    """Weights float32 [S, C] of the ragged columns whose ids have weights."""
 
     @property
     def num_rows(self) -> int:
         """b."""
         if LABELS in self.dense:
             return int(self.dense[LABELS].shape[1])
-        return int(self.ragged[LABELS].row_splits.shape[1]) - 1
+        return int(self.ragged[LABELS]["row_splits"].shape[1]) - 1
 
     @property
     def sizes(self) -> Sizes:
         """Shapes and types that a program depends on, beside the capacity."""
         sets = self.ragged.values()
-        fixed = [self.dense, [own.row_splits for own in sets]]
-        types = [
-            tensor.dtype for tensor in (*(own.values for own in sets), *self.id_weights.values())
-        ]
-        return (*_sizes(fixed), *(((), dtype) for dtype in types))
+        fixed = [self.dense, [own["row_splits"] for own in sets]]
+        others = [own[part] for own in sets for part in own if part != "row_splits"]
+        return (*_sizes(fixed), *(((), tensor.dtype) for tensor in others))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
         """Returns empty batches of another capacity, to compile a program with."""
+
+        def empty(part: str, array: tf.Tensor, length: int) -> tf.Tensor:
+            shape = array.shape if part == "row_splits" else [array.shape[0], length]
+            return tf.zeros(shape, array.dtype)
+
         ragged = {
-            name: Ragged(
-                tf.zeros([sets.values.shape[0], own], sets.values.dtype),
-                tf.zeros_like(sets.row_splits),
-            )
+            name: {part: empty(part, array, own) for part, array in sets.items()}
             for (name, sets), own in zip(self.ragged.items(), capacity, strict=True)
         }
-        id_weights = {
-            name: tf.zeros(ragged[name].values.shape, weights.dtype)
-            for name, weights in self.id_weights.items()
-        }
-        return self._replace(ragged=ragged, id_weights=id_weights)
+        return self._replace(ragged=ragged)
 
     def reader(
         self,
@@ -215,13 +196,11 @@ class StreamBatches(NamedTuple):
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Lot] = {}
-        for (name, (values, row_splits)), own in zip(cut.ragged.items(), capacity, strict=True):
-            arrays = {"values": values, "row_splits": tf.cast(row_splits, tf.int32)}
+        for (name, sets), own in zip(cut.ragged.items(), capacity, strict=True):
+            arrays = {**sets, "row_splits": tf.cast(sets["row_splits"], tf.int32)}
             if takes_rowids(implementation):
                 rowids = rowids_of_splits(arrays["row_splits"], own)
                 arrays["rowids"] = _narrow(rowids, self.num_rows)
-            if name in cut.id_weights:
-                arrays["weights"] = cut.id_weights[name]
             ragged[name] = arrays
             if for_gpu and "rowids" not in arrays and _fits_a_lot(num_steps, capacity):
                 lots[name] = Lot(arrays["values"], arrays["row_splits"], arrays.get("weights"))
@@ -231,12 +210,11 @@ class StreamBatches(NamedTuple):
 class ResidentBatches(NamedTuple):
     """S batches as ids of rows that all lie on the device."""
 
-    ragged: dict[str, Ragged]
-    """Ragged columns: `values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1]."""
+    ragged: dict[str, Sets]
+    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1], perhaps `weights` float32
+    [nnz]."""
     dense: dict[str, tf.Tensor]
     """Dense columns [rows, ...]."""
-    id_weights: dict[str, tf.Tensor]
-    """Weights float32 [nnz] of the ragged columns whose ids have weights."""
     rows: tf.Tensor
     """Row ids of the batches, uint32 [S, b]."""
 
@@ -254,12 +232,11 @@ class ResidentBatches(NamedTuple):
         """Returns batches of empty rows, which fit any capacity, to compile a program with."""
         del capacity
         with tf.device(self.rows.device):
-            return self._replace(
-                ragged={
-                    name: sets._replace(row_splits=tf.zeros_like(sets.row_splits))
-                    for name, sets in self.ragged.items()
-                }
-            )
+            ragged = {
+                name: {**sets, "row_splits": tf.zeros_like(sets["row_splits"])}
+                for name, sets in self.ragged.items()
+            }
+            return self._replace(ragged=ragged)
 
     def reader(
         self,
@@ -285,17 +262,15 @@ class ResidentBatches(NamedTuple):
         lots: dict[str, Lot] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
             values, row_splits, rowids, weights = take_batches(
-                *sets, rows, capacity=own, weights=self.id_weights.get(name)
+                sets["values"], sets["row_splits"], rows, capacity=own, weights=sets.get("weights")
             )
             # Ids beyond the buffer would be dropped unnoticed.
             fits = tf.where(row_splits[:, -1:] <= own, fits, float("nan"))
-            arrays = {"values": values, "row_splits": row_splits}
-            if weights is not None:
-                arrays["weights"] = weights
+            arrays = _sets(values, row_splits, weights)
             if natively:
                 lots[name] = Lot(values, row_splits, weights)
             else:
-                arrays = arrays | {"rowids": _narrow(rowids, self.num_rows)}
+                arrays["rowids"] = _narrow(rowids, self.num_rows)
             ragged[name] = arrays
         return _reader(ragged, dense, fits, lots)
 
@@ -304,18 +279,21 @@ class ResidentBatches(NamedTuple):
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
-            values, row_splits, weights = take_rows(
-                *sets, rows, capacity=own, weights=self.id_weights.get(name)
+            taken = take_rows(
+                sets["values"], sets["row_splits"], rows, capacity=own, weights=sets.get("weights")
             )
-            inputs[name] = {"values": values, "row_splits": row_splits}
-            if weights is not None:
-                inputs[name]["weights"] = weights
+            inputs[name] = _sets(*taken)
         return _share(inputs, {}, tf.ones(rows.shape), {})
 
 
 AnyBatches = StreamBatches | ResidentBatches
 BatchesByRows = Mapping[int, Sequence[AnyBatches]]
 """The batches of a dispatch, for each device, by the rows of a whole batch."""
+
+
+def _sets(values: Any, row_splits: Any, weights: Any | None) -> Sets:
+    sets = {"values": values, "row_splits": row_splits}
+    return sets if weights is None else {**sets, "weights": weights}
 
 
 def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
@@ -400,15 +378,13 @@ def share_of(columns: Columns, padding: int, implementation: str) -> Share:
     def padded(array: Any) -> Any:
         return tf.constant(np.pad(array, (0, padding))[None])
 
-    ragged = columns.ragged
-    batches = StreamBatches(
-        ragged={
-            name: Ragged(padded(sets.values.astype(np.int32)), tf.constant(sets.row_splits[None]))
-            for name, sets in ragged.items()
-        },
-        dense={name: tf.constant(array[None]) for name, array in columns.dense.items()},
-        id_weights={n: padded(s.weights) for n, s in ragged.items() if s.weights is not None},
-    )
-    capacity = tuple(sets.nnz + padding for sets in ragged.values())
+    ragged = {}
+    for name, sets in columns.ragged.items():
+        weights = None if sets.weights is None else padded(sets.weights)
+        values = padded(sets.values.astype(np.int32))
+        ragged[name] = _sets(values, tf.constant(sets.row_splits[None]), weights)
+    dense = {name: tf.constant(array[None]) for name, array in columns.dense.items()}
+    batches = StreamBatches(ragged, dense)
+    capacity = tuple(sets.nnz + padding for sets in columns.ragged.values())
     read = batches.reader(tf.constant(0), 1, capacity=capacity, implementation=implementation)
     return read(tf.constant(0)).within(batches.num_rows, 1, 0)

@@ -30,14 +30,12 @@ _MAX_ROWS_LOOKED_AT = 2**21
 # The stream and the loop walk the same epochs, and near an epoch's end the stream is one ahead.
 @functools.lru_cache(maxsize=2)
 def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Returns a permutation of the rows, int64 [num_rows], that depends only on the arguments.
+    """Returns a permutation of the rows, read-only int64 [num_rows], that depends only on the
+    arguments.
 
     Philox is counter-based: keyed by (seed, epoch) its streams are independent. The rows are sorted
     by its raw output, which NumPy keeps stable across versions, unlike `Generator.permutation`
     (NEP 19). Two of its 64-bit keys are equal in one of 3 * 10**7 epochs of 10**6 rows.
-
-    Returns:
-        A read-only array.
     """
     keys = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).random_raw(num_rows)
     order = np.argsort(keys)
@@ -47,14 +45,12 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)
 def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Returns a permutation of the rows, int64 [num_rows], that suits reading from a disk.
+    """Returns a permutation of the rows, read-only int64 [num_rows], that suits reading from a
+    disk.
 
     It permutes blocks of 1,024 adjacent rows, and then rows only within windows of 64 blocks. So a
     batch reads from 64 places, and any two rows meet in some epochs. A permutation of all rows
     would read each from a place of its own.
-
-    Returns:
-        A read-only array.
     """
     blocks = epoch_order(-(-num_rows // BLOCK_ROWS), seed=seed, epoch=epoch)
     random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
@@ -133,7 +129,6 @@ class Plan:
 
     @property
     def num_rows(self) -> int:
-        """Number of rows of the data set."""
         return int(self.lengths.shape[1])
 
     @property
@@ -315,12 +310,8 @@ def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
-    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps, R].
-
-    Args:
-        plan: the plan of the rows.
-        shares: row ids of each replica, int64 [steps, its rows].
-    """
+    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps, R];
+    `shares` are the row ids of each replica, int64 [steps, its rows]."""
     found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
     steps = max(1, _ROWS_AT_ONCE // plan.batch_size)
     for replica, rows in enumerate(shares):
@@ -331,13 +322,7 @@ def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
 
 
 def epochs_from(plan: Plan, *, start_step: int, epochs: int) -> Iterator[tuple[int, int]]:
-    """Yields each of a run's epochs from a step on, and the step within it to begin at.
-
-    Args:
-        plan: the run's plan.
-        start_step: optimizer steps to leave out, over all epochs.
-        epochs: number of epochs, counted from the run's first.
-    """
+    """Yields each of a run's `epochs` epochs from a step on, and the step within it to begin at."""
     first_epoch, first_step = divmod(start_step, plan.steps_per_epoch)
     for epoch in range(first_epoch, epochs):
         yield epoch, first_step if epoch == first_epoch else 0

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from harness.feed.batch import Arrays, Columns, Ragged, StreamBatches
+from harness.feed.batch import Arrays, Columns, Sets, StreamBatches
 from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
 
 _ByRows = dict[int, StreamBatches]
@@ -178,21 +178,10 @@ def _gather(
     """
 
     def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
-        capacity = dict(zip(columns.ragged, tf.unstack(capacities), strict=True))
-        of_weights = {
-            name: columns.ragged[name]._replace(values=weights)
-            for name, weights in columns.id_weights.items()
-        }
+        own = zip(columns.ragged.items(), tf.unstack(capacities), strict=True)
         return StreamBatches(
-            ragged={
-                name: _gather_ragged(sets, rows, S, capacity[name])
-                for name, sets in columns.ragged.items()
-            },
+            ragged={name: _gather_ragged(sets, rows, S, length) for (name, sets), length in own},
             dense={n: _filled(tf.gather(array, rows), S) for n, array in columns.dense.items()},
-            id_weights={
-                name: _gather_ragged(sets, rows, S, capacity[name]).values
-                for name, sets in of_weights.items()
-            },
         )
 
     return tuple(
@@ -207,15 +196,19 @@ def _filled(array: tf.Tensor, S: int) -> tf.Tensor:
     return tf.pad(array, missing)
 
 
-def _gather_ragged(sets: Ragged, rows: tf.Tensor, S: int, capacity: tf.Tensor) -> Ragged:
-    """Returns the values [S, C] and row splits uint32 [S, b + 1] of rows [n, b]."""
-    b = rows.shape[1]
-    ragged = tf.RaggedTensor.from_row_splits(*sets, validate=False)
-    gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
-    by_step = tf.RaggedTensor.from_row_splits(
-        gathered.values, gathered.row_splits[::b], validate=False
-    )
-    values = by_step.to_tensor(shape=tf.stack([tf.constant(S, tf.int64), capacity]))
-    starts = by_step.row_splits[:-1, None]
-    ends = tf.reshape(gathered.row_splits[1:], [-1, b]) - starts
-    return Ragged(values, _filled(tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]]), S))
+def _gather_ragged(sets: Sets, rows: tf.Tensor, S: int, capacity: tf.Tensor) -> Sets:
+    """Returns the sets of rows [n, b] as `StreamBatches` has them."""
+    b, found = rows.shape[1], Sets()
+    for part, array in sets.items():
+        if part == "row_splits":
+            continue
+        ragged = tf.RaggedTensor.from_row_splits(array, sets["row_splits"], validate=False)
+        gathered = tf.gather(ragged, tf.reshape(rows, [-1]))
+        by_step = tf.RaggedTensor.from_row_splits(
+            gathered.values, gathered.row_splits[::b], validate=False
+        )
+        found[part] = by_step.to_tensor(shape=tf.stack([tf.constant(S, tf.int64), capacity]))
+    # Values and weights have the same rows.
+    ends = tf.reshape(gathered.row_splits[1:], [-1, b]) - by_step.row_splits[:-1, None]
+    row_splits = tf.pad(tf.cast(ends, tf.uint32), [[0, 0], [1, 0]])
+    return {**found, "row_splits": _filled(row_splits, S)}

@@ -148,6 +148,7 @@ class History:
         )
         self.progress.last_window = window
         self.progress.step = window.step
+        # Told before it is judged: the window that shows a divergence is on record, too.
         self._tell(window)
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
@@ -159,7 +160,7 @@ class History:
     ) -> bool:
         """Ends an epoch with its evaluation, and judges the validation loss; returns whether it is
         the lowest so far."""
-        self.compiled(compilations)
+        self.compiled(compilations)  # those of the evaluation
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
         epoch = Epoch(

@@ -88,7 +88,6 @@ class RunStart:
 
     @property
     def total_steps(self) -> int:
-        """Optimizer steps from the first epoch to the last."""
         return self.steps_per_epoch * self.epochs
 
 
@@ -159,22 +158,18 @@ class Window:
 
     @property
     def steps_per_second(self) -> float:
-        """Optimizer steps per second of the window's time."""
         return self.num_steps / self.seconds
 
     @property
     def examples_per_second(self) -> float:
-        """Rows per second of the window's time."""
         return self.examples / self.seconds
 
     @property
     def tokens_per_second(self) -> float:
-        """Ids per second of the window's time."""
         return self.tokens / self.seconds
 
     @property
     def step_time_ms(self) -> float:
-        """Mean time of a step in the window, in milliseconds."""
         return 1e3 * self.seconds / self.num_steps
 
     @property
@@ -359,27 +354,21 @@ class Message:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchesAwaited:
+class _Moment:
+    step: int
+    """Optimizer steps done."""
+
+
+class BatchesAwaited(_Moment):
     """The loop is about to ask for the next dispatch's batches; the device idles meanwhile."""
 
-    step: int
-    """Optimizer steps done."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class BatchesReady:
+class BatchesReady(_Moment):
     """The batches have arrived; nothing has been compiled or run for them yet."""
 
-    step: int
-    """Optimizer steps done."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointDue:
+class CheckpointDue(_Moment):
     """A checkpoint is about to be written: no record up to its step may be lost."""
-
-    step: int
-    """Optimizer steps done."""
 
 
 Record = (

@@ -11,31 +11,14 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import InputError, LostFolderError
-from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.run_files import (
-    BEST_FILE_NAME,
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
     EVENT_FILES,
-    MODEL_FILE_NAME,
-    REPORT_FILE_NAME,
-    SUMMARY_FILE_NAME,
     TENSORBOARD_FOLDER_NAME,
+    WRITTEN,
 )
 from kernels.files import opened_folder, remove, remove_partial_files
-
-WRITTEN = (
-    CONFIG_FILE_NAME,
-    SUMMARY_FILE_NAME,
-    METRICS_FILE_NAME,
-    MODEL_FILE_NAME,
-    BEST_FILE_NAME,
-    REPORT_FILE_NAME,
-    CHECKPOINT_FOLDER_NAME,
-    TENSORBOARD_FOLDER_NAME,
-)
-"""Names of everything that a run writes, and so of everything that --overwrite removes."""
-
 
 _LOCK_FILE_NAME = ".harness-lock"
 _LOCK_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -103,9 +86,6 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
         folder: an absolute path.
         claims: closed when the run is over.
         what: the name of the folder in messages.
-
-    Raises:
-        InputError: when it cannot be written to, or another run has claimed it.
     """
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -172,10 +152,6 @@ def event_folder_of(
         claims: closed when the run is over.
         may_hold_events: whether the run replaces event files in a folder that was named, or adds
             to them.
-
-    Raises:
-        InputError: when a folder that was named cannot be written to, holds event files, or is in
-            use by another run.
     """
     if setting == "off":
         return None

@@ -66,7 +66,6 @@ class Judge:
         """The names of the classes, [K]."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
-        """Returns the ids of each text."""
         return self._vocabulary.encode_all(texts)
 
     def known(self, text: str, ids: Ids) -> tuple[int, int]:
@@ -91,7 +90,6 @@ class Judge:
         return found
 
     def probabilities(self, rows: Sequence[Ids]) -> Floats:
-        """Returns the probabilities of all classes, [B, K]."""
         logits = self.logits(rows)
         if logits.shape[1] == 1:
             logits = np.concatenate([-logits, logits], axis=1)
@@ -103,12 +101,6 @@ class Judge:
 
         A word's weight is how much the class's log-odds fall when all of its occurrences are left
         out; for two classes, and for labels that exclude nothing, that is the change of the logit.
-
-        Args:
-            text: the text.
-            ids: the text's ids.
-            number: the number of the class.
-            most: the most words to return.
         """
         candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
         candidates = candidates[:_MOST_EXPLAINED]

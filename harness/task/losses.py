@@ -26,11 +26,7 @@ AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 
 def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
     """Returns the loss that a user asked for; for None, cross-entropy, or for a regression the
-    squared error.
-
-    Raises:
-        InputError: when Keras has no loss of that name, or the object is no loss.
-    """
+    squared error."""
     if loss is None:
         if kind == "regression":
             return keras.losses.MeanSquaredError()
@@ -73,11 +69,7 @@ class Given(NamedTuple):
 def read(outputs: tf.Tensor, head: str) -> Given:
     """Returns outputs as logits and as probabilities, which `head` makes of logits. Keras stores
     the input of its sigmoid or softmax as an attribute of the result; that of TensorFlow's own
-    operations is known while a step is traced.
-
-    Raises:
-        InputError: when the outputs are neither logits nor probabilities.
-    """
+    operations is known while a step is traced."""
     if getattr(outputs, "_keras_mask", None) is not None:
         raise InputError(
             "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave "
@@ -136,11 +128,7 @@ def metrics_of(
     metrics: Sequence[str | keras.metrics.Metric] | None, kind: str
 ) -> tuple[str | keras.metrics.Metric, ...]:
     """Returns the metrics that a user asked for, which all have different names; `accuracy` stays a
-    name. None asks for the accuracy, or for a regression the mean absolute error.
-
-    Raises:
-        InputError: when Keras has no metric of that name, or a name is taken.
-    """
+    name. None asks for the accuracy, or for a regression the mean absolute error."""
     if metrics is None:
         metrics = ["mae"] if kind == "regression" else [ACCURACY]
     found: dict[str, str | keras.metrics.Metric] = {}

@@ -55,17 +55,14 @@ class Quality:
 
     @property
     def precision(self) -> Shares:
-        """The share of the rows predicted to be of a class that are of it, [K]."""
         return _share(self.right, self.predicted)
 
     @property
     def recall(self) -> Shares:
-        """The share of the rows of a class that are predicted to be of it, [K]."""
         return _share(self.right, self.support)
 
     @property
     def f1(self) -> Shares:
-        """The harmonic mean of precision and recall, [K]."""
         return _share(2 * self.right, self.predicted + self.support)
 
     def macro(self, by_class: Shares) -> float:
@@ -100,11 +97,7 @@ class Quality:
         return int(self.right.sum()) <= most
 
     def hint(self, class_names: Sequence[str]) -> str | None:
-        """Returns a message for the user if the predictions are trivial, else None.
-
-        Args:
-            class_names: the names of the classes, [K].
-        """
+        """Returns a message for the user if the predictions are trivial, else None."""
         if not self.is_trivial:
             return None
         what, reached = "accuracy", self.accuracy
@@ -156,7 +149,6 @@ class Measures:
         self.reset()
 
     def reset(self) -> None:
-        """Begins again, with the first row."""
         num_classes = self._num_classes
         self.num_rows = 0
         """The number of rows added so far."""
@@ -165,11 +157,7 @@ class Measures:
         self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
 
     def add(self, probabilities: npt.NDArray[np.float32]) -> None:
-        """Adds the next rows.
-
-        Args:
-            probabilities: the rows' probabilities, float [b, K]; binary: those of class 1, [b, 1].
-        """
+        """Adds the next rows' probabilities, float [b, K]; binary: those of class 1, [b, 1]."""
         num_classes = self._num_classes
         begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
         labels = _labels(self._labels, begin, self.num_rows, self._kind, num_classes)
@@ -185,6 +173,7 @@ class Measures:
             self._predicted += np.bincount(taken, minlength=num_classes)
             self._support += np.bincount(labels, minlength=num_classes)
             if self._confusion is not None:
+                # Each pair of a class and a prediction as one number.
                 pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
                 self._confusion += pairs.reshape(num_classes, num_classes)
         if self._ranked is not None:
@@ -234,13 +223,8 @@ def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: 
 def best_thresholds(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]
 ) -> list[float]:
-    """Returns the threshold of each class with the highest F1, [K]: halfway between two
-    probabilities, and 0.5 for a class that no row has.
-
-    Args:
-        probabilities: the probabilities of held-out rows, [B, K].
-        labels: whether each row is of each class, [B, K].
-    """
+    """Returns the threshold of each class with the highest F1 on held-out rows, [K]: halfway
+    between two probabilities, and 0.5 for a class that no row has."""
     found = []
     for scores, among in zip(probabilities.T.astype(np.float64), labels.T, strict=True):
         order = np.argsort(-scores, kind="stable")
@@ -284,15 +268,7 @@ def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> np
 def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
     """Returns the ROC-AUC of a class: of all pairs of a row in the class and a row outside, the
     share in which the first has the higher score. Equal scores count half (the Mann-Whitney U
-    statistic over the number of pairs).
-
-    Args:
-        scores: the rows' scores, [B], finite.
-        among: whether each row is in the class, [B].
-
-    Returns:
-        A number from 0 to 1; NaN if all rows or none are in the class.
-    """
+    statistic over the number of pairs). NaN if all rows or none are in the class."""
     inside, outside = np.sort(scores[among]), np.sort(scores[~among])
     if not inside.size or not outside.size:
         return float("nan")
@@ -309,5 +285,4 @@ def _accuracy(kind: str, right: Counts, predicted: Counts, support: Counts, rows
 
 
 def _share(part: Any, of: Any) -> Shares:
-    """Returns `part / of`, or 0 for 0 / 0."""
     return np.asarray(part / np.maximum(of, 1), np.float64)

@@ -68,11 +68,7 @@ class Task:
         return {"task": self.kind, "loss": loss, "class_weight": str(weights)}
 
     def settled(self, examples: Examples) -> "SettledTask":
-        """Returns the task for rows with labels like those of `examples`.
-
-        Raises:
-            InputError: when the labels do not fit the task, or Keras has no such loss or metric.
-        """
+        """Returns the task for rows with labels like those of `examples`."""
         kind, why = _look(examples)
         if self.kind != "auto":
             kind, why = self.kind, "asked for"
@@ -171,18 +167,15 @@ class SettledTask:
 
     @property
     def described(self) -> str:
-        """A description of the task for messages."""
         what = "targets" if self.kind == "regression" else "classes"
         return f"{self.kind} with {self.num_classes} {what} ({self.why})"
 
     @property
     def with_accuracy(self) -> bool:
-        """Whether `accuracy` is among the metrics."""
         return ACCURACY in self.metrics
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        """The names of all metrics, in order."""
         return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
 
     @property
@@ -352,11 +345,6 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
 
 
 def _is_of_batch(task: SettledTask) -> bool:
-    """Whether the loss is one number for a batch.
-
-    Raises:
-        InputError: when the loss is neither that nor one number for each row.
-    """
     rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
     is_wide = task.kind in ("multi_label", "regression")
     with _computing(f"loss {task.loss.name!r}", task):
@@ -383,7 +371,6 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
 def _class_weight(
     asked: Literal["balanced"] | Mapping[int, float] | None, task: "SettledTask", examples: Examples
 ) -> np.ndarray | None:
-    """Returns the weight of each class, float32 [K]; None if no weights are asked for."""
     if asked is None:
         return None
     if task.kind in ("multi_label", "regression"):

@@ -19,10 +19,11 @@ from harness.run.observers.run_files import (
     MODEL_FILE_NAME,
     RESOLVED,
     SUMMARY_FILE_NAME,
+    WRITTEN,
     read_config,
 )
 from harness.run.records import DatasetInfo, RunStart
-from harness.run.run_folder import WRITTEN, Claim, claim_run_folder, event_folder_of
+from harness.run.run_folder import Claim, claim_run_folder, event_folder_of
 from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Settings
 
 

@@ -259,7 +259,7 @@ class Run:
         self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
-        kept_bytes(folder / METRICS_FILE_NAME, step, every_epoch=self._asked.validation_freq == 1)
+        kept_bytes(folder / METRICS_FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
         changed = changes(recorded, identity(self._setup))
         earlier = recorded[RESOLVED].get("resumed")

@@ -65,7 +65,7 @@ def test_counts_are_those_of_the_loop() -> None:
     ],
 )
 def test_faults(program: str, fault: str) -> None:
-    found = verdict.faults([row(**verdict.counts(program))], False)
+    found = verdict.faults([row(**verdict.counts(program))])
     assert any(fault in line for line in found), found
 
 

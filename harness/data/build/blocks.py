@@ -69,11 +69,7 @@ class NumberedBlock:
 
     @classmethod
     def load(cls, path: Path) -> "NumberedBlock":
-        """Maps a block that `save` wrote into memory.
-
-        Raises:
-            InputError: if the file is damaged.
-        """
+        """Maps a block that `save` wrote into memory."""
         remedy = "Remove the folder that it lies in, and build again."
         with damage(path, what="a block of rows", remedy=remedy):
             batch = pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).get_batch(0)

@@ -62,8 +62,7 @@ def build(
     """Builds a data set; the same source, options and seed give the same one.
 
     Args:
-        source: the source to read.
-        options: how to build the data set.
+        source, options: the rows, and how to build the data set.
         folder: the folder to make, for `store.load` and with the vocabulary.
         blocks_folder: an existing folder for the blocks. Blocks that are there already are not
             built again, and none are removed at the end.
@@ -76,12 +75,15 @@ def build(
         OSError: if writing fails, such as on a full disk.
     """
     problems = Problems(strict=options.strict)
+    # First pass: the texts become numbers, block by block.
     blocks = BlockFiles(blocks_folder)
     _number(source, options, blocks, problems, progress)
     rows = settled(
         blocks, problems, where=str(source.path), test_split=options.test_split, seed=seed
     )
+    # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
     vocabulary = numbered_vocabulary(rows, options, blocks)
+    # Third pass: the numbers become ids.
     folder.mkdir()
     num_ids, num_unknown = write(rows, vocabulary, blocks, folder, unique=unique)
     described = {

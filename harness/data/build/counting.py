@@ -47,12 +47,7 @@ def most_frequent(
     equally often, the one that appears first.
 
     If there are too many tokens to count at once, they are counted in several passes over the
-    blocks, each for the tokens with checksums of a range.
-
-    Args:
-        blocks: function that gives the blocks, the same in each call.
-        most: limit of the tokens to return.
-        min_count: least count of a token to return.
+    blocks, each for the tokens with checksums of a range: each call of `blocks` gives the same.
     """
     found, start = _NONE, 0
     while start < _CHECKSUMS:

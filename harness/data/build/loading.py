@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,20 +44,21 @@ def load_or_build(
     use_cache: bool,
     max_data_bytes: int,
 ) -> Loaded:
-    """Returns the data set of a source, from the cache if it was built before.
-
-    Raises:
-        InputError: as `build`.
-    """
+    """Returns the data set of a source, from the cache if it was built before."""
     source = open_source(path, options, max_data_bytes=max_data_bytes)
-    paths = [path, *([Path(options.test_data)] if options.test_data else [])]
-    return cache.mapped_or_built(
-        paths,
-        (options, unique, seed),
-        lambda folder: _build(source, options, folder, unique=unique, seed=seed),
-        _load,
-        use_cache=use_cache,
-    )
+    entry = cache.entry_of(_paths(path, options), (options, unique, seed)) if use_cache else None
+    if entry is None:
+        return _built(source, options, unique=unique, seed=seed)
+    if (found := entry.load(_load)) is not None:
+        return found
+
+    def made(folder: Path) -> None:
+        nonlocal found
+        _build(source, options, folder, unique=unique, seed=seed)
+        found = _load(folder)  # here, while its files have a name
+
+    entry.add(made)
+    return found or _built(source, options, unique=unique, seed=seed)
 
 
 def build_folder(
@@ -73,10 +75,9 @@ def build_folder(
     OUTPUT.building, from which a restart of the same build goes on.
 
     Args:
-        path: path of the source.
-        options: how to build the data set.
+        path: the source.
         output: the new folder.
-        unique, seed: as of `build`.
+        options, unique, seed: as of `build`.
         max_data_bytes: limit of an archive's unpacked size.
         started: is called with the source and the number of blocks that were there already; returns
             the callback for the progress.
@@ -88,8 +89,7 @@ def build_folder(
     if output.exists() or output.is_symlink():
         raise InputError(f"{output} exists already. Choose another folder, or remove it first.")
     source = open_source(path, options, max_data_bytes=max_data_bytes)
-    paths = [path, *([Path(options.test_data)] if options.test_data else [])]
-    key = cache.key_of(paths, (options, unique, seed))
+    key = cache.key_of(_paths(path, options), (options, unique, seed))
     work = output.parent / f"{output.name}.building"
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -138,23 +138,22 @@ def _claimed(work: Path, output: Path) -> Iterator[None]:
 def build_of_table(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None, unique: bool, seed: int
 ) -> Loaded | None:
-    """Returns the data set of a frame or a matrix; None for any other object.
-
-    Raises:
-        InputError: as `build`.
-    """
+    """Returns the data set of a frame or a matrix; None for any other object."""
     if options.test_data is not None:
         raise InputError("test_data names a file, which a frame has none of. Load both as files.")
     source = source_of(table, options, labels=labels)
-    if source is None:
-        return None
-    return cache.mapped_or_built(
-        [],
-        (),
-        lambda folder: _build(source, options, folder, unique=unique, seed=seed),
-        _load,
-        use_cache=False,
-    )
+    return None if source is None else _built(source, options, unique=unique, seed=seed)
+
+
+def _paths(path: Path, options: BuildOptions) -> list[Path]:
+    return [path, *([Path(options.test_data)] if options.test_data else [])]
+
+
+def _built(source: Source, options: BuildOptions, *, unique: bool, seed: int) -> Loaded:
+    """Builds a data set in a folder that is removed again; the files stay mapped."""
+    with tempfile.TemporaryDirectory() as folder:
+        _build(source, options, Path(folder, "data"), unique=unique, seed=seed)
+        return _load(Path(folder, "data"))
 
 
 def _build(source: Source, options: BuildOptions, folder: Path, *, unique: bool, seed: int) -> None:

@@ -10,7 +10,7 @@ from harness.data.build.blocks import BlockFiles, NumberedBlock
 from harness.data.build.counting import BlockCounts, most_frequent
 from harness.data.build.rows import Rows
 from harness.data.build.writing import with_ids
-from harness.data.options import BuildOptions
+from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
 from harness.data.tokens import Tokenizer
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
@@ -20,23 +20,8 @@ _NUM_TOKENS = 10_000
 
 
 def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
-    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted.
-
-    Args:
-        rows: the rows of all blocks.
-        options: how to build the data set.
-        blocks: the blocks of all rows.
-
-    Raises:
-        InputError: if ids exceed `options.num_tokens`.
-    """
+    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _numbered(rows, options, blocks)
-    return _with_weighting(vocabulary, rows, options, blocks)
-
-
-def _with_weighting(
-    vocabulary: Vocabulary, rows: Rows, options: BuildOptions, blocks: BlockFiles
-) -> Vocabulary:
     start_id = vocabulary.start_id
     if (options.weighting, options.normalize) != ("binary", "none"):
         start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
@@ -87,15 +72,14 @@ def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabula
         assert block.tokens is not None
         return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
-    # As in Keras's imdb.npz: 0 is padding, 1 starts a row, 2 is unknown, 3 is unused, words follow.
-    first = 4
+    first = INDEX_FROM + 1  # as in Keras's imdb.npz
     most = (options.num_tokens or _NUM_TOKENS) - first
     tokens = most_frequent(lambda: blocks.map(counted), most=most, min_count=options.min_count)
     return Vocabulary(
         ids={token: number for number, token in enumerate(tokens, first)},
         num_tokens=first + len(tokens),
-        start_id=1 if rows.kind == "texts" else None,
-        unknown_id=2 if options.unknown == "id" else None,
+        start_id=START_ID if rows.kind == "texts" else None,
+        unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
         class_names=names,
         tokenizer=tokenizer,
         ngrams=options.ngrams,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from harness.base.errors import InputError
 from harness.data.build.blocks import NumberedBlock
-from harness.data.ragged import rarest, stratified
+from harness.data.ragged import RaggedSets, rarest, stratified
 from harness.data.readers.records import Kind, Problems
 from harness.data.tokens import Places
 
@@ -45,12 +45,13 @@ class Rows:
         """Returns the store's arrays of these rows' labels."""
         if not self.is_multi_label:  # each row has one
             return {"labels": self.labels[rows].astype(np.int32)}
-        lengths = np.diff(self.label_splits)[rows]
-        splits = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.repeat(self.label_splits[rows] - splits[:-1], lengths)
-        labels = self.labels[source + np.arange(splits[-1])].astype(np.int32)
+        sets = RaggedSets(
+            values=self.labels.astype(np.int32),
+            row_splits=self.label_splits,
+            num_tokens=len(self.class_names),
+        ).take(rows)
         no_labels = np.zeros(rows.shape[0], np.int32)
-        return {"labels": no_labels, "label_values": labels, "label_splits": splits}
+        return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
 
     def rows_of_classes(self) -> dict[str, int]:
         """Returns the number of train and test rows together of each class."""
@@ -108,18 +109,8 @@ def settled(
     test_split: float,
     seed: int,
 ) -> Rows:
-    """Draws test rows where there are none, and numbers the classes.
-
-    Args:
-        blocks: the blocks of all rows.
-        problems: counts the problems that show in all rows together.
-        where: the rows' source, for messages.
-        test_split: share of the rows to draw.
-        seed: seed of the draw.
-
-    Raises:
-        InputError: there is nothing to train on, or nothing to tell apart.
-    """
+    """Draws test rows where there are none, and numbers the classes. Counts the problems that show
+    in all rows together; `where` is the rows' source, for messages."""
     facts = _facts_of(blocks)
     test, labels, splits = facts.is_test, facts.labels, facts.label_splits
     num_rows = test.size
@@ -129,7 +120,7 @@ def settled(
             "each. Give more rows."
         )
     is_drawn = not test.any()
-    if is_drawn:
+    if is_drawn:  # the source does not say which rows are for testing
         classes = rarest(labels, splits) if facts.is_multi_label else labels
         num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
         test = stratified(classes, num_drawn, seed=seed)
@@ -144,6 +135,7 @@ def settled(
     if len(names) < 2:
         listed = f"the class {names[0]:.100}" if names else "no classes"
         raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
+    # Numbers by first appearance become places among the sorted names, -1 for unknown classes.
     places = np.full(len(facts.class_numbers), -1)
     places[[facts.class_numbers[name] for name in names]] = np.arange(len(names))
     labels = places[labels]

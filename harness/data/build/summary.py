@@ -35,7 +35,6 @@ class Built:
     """Place of the first problem of each kind."""
 
     def save(self, path: Path) -> None:
-        """Writes the summary as JSON."""
         write_json(path, {**asdict(self), "notes": self.notes()})
 
     def notes(self) -> list[str]:
@@ -53,11 +52,7 @@ class Built:
 
 
 def notes_in(path: Path) -> list[str]:
-    """Reads the notes in a file that `Built.save` wrote.
-
-    Raises:
-        InputError: if it is no such file.
-    """
+    """Reads the notes in a file that `Built.save` wrote."""
     content = read_json(path, remedy="Build the data set again.")
     notes = content.get("notes")
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):

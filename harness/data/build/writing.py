@@ -10,7 +10,7 @@ import numpy.typing as npt
 from harness.data import store
 from harness.data.build.blocks import BlockFiles, NumberedBlock
 from harness.data.build.rows import Rows
-from harness.data.ragged import RaggedSets
+from harness.data.ragged import RaggedSets, starting_with
 from harness.data.vocabulary import Vocabulary
 
 _PIECE_BYTES = 1 << 24
@@ -19,18 +19,9 @@ _PIECE_BYTES = 1 << 24
 def write(
     rows: Rows, vocabulary: Vocabulary, blocks: BlockFiles, folder: Path, *, unique: bool
 ) -> tuple[int, int]:
-    """Writes the arrays of a store, test rows first.
-
-    Args:
-        rows: the rows of all blocks.
-        vocabulary: the ids of their tokens.
-        blocks: the blocks of all rows.
-        folder: the folder to write into.
-        unique: whether to keep each id of a row once; ids with weights always are.
-
-    Returns:
-        The number of tokens, and how many of them are not in the vocabulary.
-    """
+    """Writes the arrays of a store, test rows first; returns the number of tokens, and how many of
+    them are not in the vocabulary. With `unique`, each id of a row is kept once; ids with weights
+    always are."""
     has_weights = rows.has_weights or vocabulary.is_weighted
 
     def made(block: NumberedBlock, places: slice) -> tuple[list[RaggedSets | None], int, int]:
@@ -46,7 +37,8 @@ def write(
         num_unknown = int((sets.values == vocabulary.unknown_id).sum())
         counts = num_words, num_unknown + num_words - sets.nnz
         if vocabulary.start_id is not None:
-            sets = _with_start(sets, vocabulary.start_id)
+            values, splits = starting_with(vocabulary.start_id, sets.values, sets.row_splits)
+            sets = sets.derived(values=values, row_splits=splits)
         if rows.has_weights:
             sets = sets.with_weights()
         sets = vocabulary.weighted(sets)
@@ -81,9 +73,7 @@ def write(
                 file.append(np.frombuffer(piece, dtypes[name]))
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
     splits = np.concatenate([[0], np.cumsum(np.concatenate([*test_lengths, *train_lengths]))])
-    for name, array in {"row_splits": splits, **labels}.items():
-        with store.NpyFile(folder / f"{name}.npy", array.dtype) as file:
-            file.append(array)
+    store.write_arrays({"row_splits": splits, **labels}, folder)
     return num_tokens, num_unknown
 
 
@@ -95,22 +85,13 @@ def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | Non
 
 def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
     """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
-    values, row_splits, weights = block.values, block.row_splits, block.weights
+    values, row_splits = block.values, block.row_splits
     if block.tokens is not None:
-        values = vocabulary.ids_of(block.tokens)[values]
-        known = values >= 0
-        if not known.all():  # the vocabulary leaves out unknown words
-            values, row_splits = values[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
-            weights = None if weights is None else weights[known]
+        values, row_splits = vocabulary.rows_of(block.tokens, values, row_splits)
     return RaggedSets(
         values=values,
         row_splits=row_splits,
         num_tokens=vocabulary.num_tokens,
         name="a block",
-        weights=weights,
+        weights=block.weights,
     )
-
-
-def _with_start(sets: RaggedSets, start_id: int) -> RaggedSets:
-    values = np.insert(sets.values, sets.row_splits[:-1], np.int32(start_id))
-    return sets.derived(values=values, row_splits=sets.row_splits + np.arange(sets.num_rows + 1))

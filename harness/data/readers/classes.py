@@ -17,7 +17,14 @@ from typing import NamedTuple
 from harness.base.errors import InputError
 from harness.data.readers.lines import decoded
 from harness.data.readers.members import Member, folder_members, tar_members, zip_members
-from harness.data.readers.records import MAX_TEXT_BYTES, Block, Part, Problems, RowFormat
+from harness.data.readers.records import (
+    MAX_TEXT_BYTES,
+    Block,
+    Part,
+    Problems,
+    RowFormat,
+    Source,
+)
 from harness.data.readers.rows import Row, collected
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
@@ -28,12 +35,11 @@ _PARTS: dict[str, Part] = {"train": "train", "test": "test"}
 _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
 
 
-class ClassSource:
+class ClassSource(Source):
     """Texts in a folder for each class, in the archive's order, or sorted. Either is usually class
     by class, so training has to shuffle them."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        """Raises InputError if there are no folders of classes."""
         self.path = path
         self.name = path.name
         self._members: Callable[[], Iterator[Member]] = lambda: folder_members(path)
@@ -63,6 +69,7 @@ class ClassSource:
     def _rows(self, problems: Problems) -> Iterator[tuple[Part, Row]]:
         for name, size, content in self._members():
             folders = _folders(name)
+            # Problems come before the content is read, which may be much.
             if any(folder.startswith((".", "__MACOSX")) for folder in folders):
                 problem = "hidden file"
             elif (place := self._layout.place(folders)) is None:

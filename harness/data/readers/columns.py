@@ -47,14 +47,11 @@ def choose(
     """Chooses the columns to read among `names`.
 
     Args:
-        path: for messages.
+        path: the table, for messages.
         names: names of all columns; their numbers from 1 if there is no header.
         sample: some rows of cells.
-        options: the user's options.
+        options: name columns that the user chose.
         has_header: whether the table names its columns.
-
-    Raises:
-        InputError: if the user names a missing column, or it is not plain which columns to read.
     """
     listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
     listed += f"{', '.join(names):.{_MAX_LISTED}}."

@@ -37,10 +37,6 @@ def open_source(
         path: a file whose name ends like a table's or an archive's, or a folder of texts.
         options: names a table's columns and the test data; None for the defaults.
         max_data_bytes: limit of an archive's unpacked size.
-
-    Raises:
-        InputError: if the path is missing or of no known format, or it is not plain which columns
-            to read.
     """
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]

@@ -17,17 +17,13 @@ _SAMPLE_ROWS = 200
 def source_of(
     table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
 ) -> Source | None:
-    """Returns a reader of a frame, or of a sparse matrix with its labels; None for other objects.
-
-    Raises:
-        InputError: if it is not plain which columns to read, or the labels do not fit the rows.
-    """
+    """Returns a reader of a frame, or of a sparse matrix with its labels; None for others."""
     if hasattr(table, "tocsr"):
         return MatrixSource(table, labels)
     return FrameSource(table, options) if hasattr(table, "columns") else None
 
 
-class FrameSource:
+class FrameSource(Source):
     """A frame of pandas or polars."""
 
     path, name = Path("frame"), "frame"
@@ -37,28 +33,24 @@ class FrameSource:
         by_name = {str(column): column for column in frame.columns}
         if len(by_name) < len(frame.columns):
             raise InputError("the frame has two columns of one name. Give each its own.")
-        head = [frame[column][:_SAMPLE_ROWS].to_list() for column in frame.columns]
-        cells = [list(map(str, row)) for row in zip(*head, strict=True)]
+        head = {n: frame[column][:_SAMPLE_ROWS].to_list() for n, column in by_name.items()}
+        cells = [list(map(str, row)) for row in zip(*head.values(), strict=True)]
         columns = choose("the frame", list(by_name), cells, options)
-        self._contents = frame[by_name[columns.content]]
-        self._labels = frame[by_name[columns.label]]
-        contents = self._contents[:_SAMPLE_ROWS].to_list()
-        labels = self._labels[:_SAMPLE_ROWS].to_list()
+        contents, labels = (head[name] for name in columns)
         self._form = format_of("the frame", "row", contents, labels, options.label_separator)
         self.note = columns.note
+        self._contents, self._labels = (frame[by_name[name]] for name in columns)
 
     def num_bytes(self) -> int | None:
-        """Returns None, as the size is unknown."""
         return None
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all rows."""
         rows = zip(self._contents.to_list(), self._labels.to_list(), strict=True)
         numbered = ((number, *row) for number, row in enumerate(rows, 1))
         return collected(numbered, self._form, problems)
 
 
-class MatrixSource:
+class MatrixSource(Source):
     """A sparse matrix: columns are ids, values are their weights, unless all are 1."""
 
     path, name, note = Path("matrix"), "matrix", "ids from the matrix's columns"
@@ -77,9 +69,7 @@ class MatrixSource:
             )
 
     def num_bytes(self) -> int | None:
-        """Returns None, as the size is unknown."""
         return None
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all rows in one block."""
         yield Block(kind="sets", contents=self._sets, is_multi_label=False, labels=self._labels)

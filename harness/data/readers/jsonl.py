@@ -10,21 +10,20 @@ from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose
 from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Block, Problems
+from harness.data.readers.records import Block, Problems, Source
 from harness.data.readers.rows import collected, format_of
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a JSON object a line."
 
 
-class JsonlSource:
+class JsonlSource(Source):
     """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels.
 
     Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types.
     """
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
-        """Raises InputError unless it is plain which keys to read."""
         self.path, self.name = path, path.stem
         sample = [row for _, row in itertools.islice(self._objects(Problems()), _SAMPLE_ROWS)]
         if not sample:
@@ -36,12 +35,7 @@ class JsonlSource:
         self._form = format_of(path, "line", contents, labels, options.label_separator)
         self.note = columns.note
 
-    def num_bytes(self) -> int | None:
-        """Returns the size of the file."""
-        return self.path.stat().st_size
-
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all lines that hold a JSON object."""
         content, label = self._columns
         rows = ((n, row.get(content), row.get(label)) for n, row in self._objects(problems))
         return collected(rows, self._form, problems)

@@ -14,12 +14,7 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 def lines_of(path: Path, problems: Problems, *, remedy: str) -> Iterator[tuple[int, int, str]]:
     """Yields the number of each line of a UTF-8 file, its end in bytes, and its text with the line
-    break. Replaces and counts invalid UTF-8.
-
-    Raises:
-        InputError: if the file cannot be read, or a line is longer than MAX_TEXT_BYTES; `remedy`
-            ends the message.
-    """
+    break. Replaces and counts invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
         end = 0
         for number in itertools.count(1):

@@ -55,12 +55,7 @@ def _content(path: str) -> bytes:
 
 
 def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
-    """Yields the files of a zip in the archive's order.
-
-    Raises:
-        InputError: if the archive is damaged, a member lies outside of it or is a link, or it
-            unpacks to more than `max_bytes`.
-    """
+    """Yields the files of a zip in the archive's order."""
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for name in archive.names:
             if not name.endswith("/"):
@@ -68,11 +63,7 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
 
 
 def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
-    """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order.
-
-    Raises:
-        InputError: as `zip_members`.
-    """
+    """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order."""
     with (
         opened(path, remedy=_REMEDY) as file,
         damage(path, what="a tar file", remedy=_REMEDY),

@@ -7,7 +7,7 @@ from harness.base.errors import InputError
 from harness.data.readers.records import Block, Problems, Source
 
 
-class PairSource:
+class PairSource(Source):
     """All rows of one source as train rows, and all rows of another as test rows."""
 
     def __init__(self, train: Source, test: Source) -> None:
@@ -16,16 +16,10 @@ class PairSource:
         self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
 
     def num_bytes(self) -> int | None:
-        """Returns the size of both sources; None if one is unknown."""
         train, test = self._train.num_bytes(), self._test.num_bytes()
         return None if train is None or test is None else train + test
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields train rows, then test rows.
-
-        Raises:
-            InputError: if the first source has test rows of its own.
-        """
         for block in self._train.blocks(problems):
             if block.part == "test":
                 raise InputError(

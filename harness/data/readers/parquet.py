@@ -9,8 +9,8 @@ from typing import Any
 from harness.base.reading import damage, opened
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose
-from harness.data.readers.records import Block, Problems, RowFormat
-from harness.data.readers.rows import Row, collected
+from harness.data.readers.records import Block, Problems, RowFormat, Source
+from harness.data.readers.rows import collected
 
 _REMEDY = "Give a Parquet file."
 _SAMPLE_ROWS = 200
@@ -18,12 +18,11 @@ _BATCH_ROWS = 256
 """Number of rows to unpack at a time, which may be long texts."""
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
     labels. Reads only these columns, in batches."""
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
-        """Raises InputError unless it is plain which columns to read."""
         from pyarrow import types
 
         self.path, self.name = path, path.stem
@@ -57,12 +56,9 @@ class ParquetSource:
         return self._num_bytes
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all rows."""
-        return collected(self._rows(), self._form, problems)
-
-    def _rows(self) -> Iterator[Row]:
-        for number, cells in enumerate(self._cells(self._columns), 1):
-            yield number, *cells
+        cells = self._cells(self._columns)
+        rows = ((number, content, label) for number, (content, label) in enumerate(cells, 1))
+        return collected(rows, self._form, problems)
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         with _file(self.path) as file:

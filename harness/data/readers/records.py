@@ -32,7 +32,6 @@ class RowFormat:
     """Separator of a row's labels if it has a list of them in one text; None if not."""
 
     def where(self, number: int | str) -> str:
-        """Returns a row's place, for messages."""
         return f"{self.path}, {self.unit} {number}"
 
 
@@ -63,11 +62,7 @@ class Problems:
     """Place of the first problem of each kind."""
 
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
-        """Counts a problem.
-
-        Raises:
-            InputError: if `strict`.
-        """
+        """Counts a problem."""
         if self.strict:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
         self.counts[kind] += count
@@ -77,24 +72,15 @@ class Problems:
 class Source(Protocol):
     """Rows that can be read repeatedly, always the same in the same order."""
 
-    @property
-    def path(self) -> Path:
-        """Path of the file or folder."""
-
-    @property
-    def name(self) -> str:
-        """The source's name in results."""
-
-    @property
-    def note(self) -> str:
-        """The reader's own findings, such as which columns it takes; or ""."""
+    path: Path
+    name: str
+    """The source's name in results."""
+    note: str
+    """The reader's own findings, such as which columns it takes; or ""."""
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all rows in the source's order, which may be class by class. Counts problems.
-
-        Raises:
-            InputError: the source cannot be read.
-        """
+        """Yields all rows in the source's order, which may be class by class. Counts problems."""
 
     def num_bytes(self) -> int | None:
         """Returns about how many bytes of text `blocks` yields, for progress; None if unknown."""
+        return self.path.stat().st_size

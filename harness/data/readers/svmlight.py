@@ -12,7 +12,7 @@ from harness.base.checks import INT32_MAX
 from harness.base.reading import opened
 from harness.data.ragged import RaggedSets
 from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Block, Problems, RowFormat
+from harness.data.readers.records import Block, Problems, RowFormat, Source
 from harness.data.readers.rows import BLOCK_BYTES
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
@@ -29,7 +29,7 @@ class _Row(NamedTuple):
     values: list[float]
 
 
-class SvmlightSource:
+class SvmlightSource(Source):
     """Rows of ids with values as weights, and one or several labels, joined by commas."""
 
     def __init__(self, path: Path, *, one_based: bool) -> None:
@@ -45,12 +45,7 @@ class SvmlightSource:
         self._form = RowFormat(path=path, unit="line", kind="sets", is_multi_label=is_multi_label)
         self.note = f"ids from {self._first_id}"
 
-    def num_bytes(self) -> int | None:
-        """Returns the size of the file."""
-        return self.path.stat().st_size
-
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        """Yields all rows."""
         rows: list[_Row] = []
         num_pairs = 0
         for row in self._rows(problems):
@@ -115,7 +110,6 @@ class SvmlightSource:
 
 
 def has_id_zero(path: Path) -> bool:
-    """Whether a line of the file has the id 0."""
     with opened(path, remedy=_REMEDY) as file:
         end = b""
         while piece := file.read(_PIECE_BYTES):

@@ -11,14 +11,14 @@ from harness.base.reading import damage
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import choose, has_header
 from harness.data.readers.lines import lines_of, too_long
-from harness.data.readers.records import MAX_TEXT_BYTES, Block, Problems, RowFormat
+from harness.data.readers.records import MAX_TEXT_BYTES, Block, Problems, RowFormat, Source
 from harness.data.readers.rows import BLOCK_BYTES, Row, block_of, checked
 
 _SAMPLE_ROWS = 200
 _REMEDY = "Give a table in UTF-8 with a row a line."
 
 
-class CsvSource:
+class CsvSource(Source):
     """A CSV or TSV file.
 
     Quotes mean nothing in a TSV file: published corpora have texts that begin with one. In a CSV
@@ -29,7 +29,6 @@ class CsvSource:
     """
 
     def __init__(self, path: Path, options: BuildOptions) -> None:
-        """Raises InputError unless it is plain which columns to read."""
         self.path, self.name = path, path.stem
         self._is_tsv = path.suffix.lower() in (".tsv", ".tab")
         self._delimiter = "\t"
@@ -46,8 +45,9 @@ class CsvSource:
             names = [cell.strip() for cell in sample.pop(0)]
         else:
             names = [str(number + 1) for number in range(self._width)]
-        self._columns = choose(path, names, sample, options, has_header=self._has_header)
-        self._content, self._label = (names.index(name) for name in self._columns)
+        columns = choose(path, names, sample, options, has_header=self._has_header)
+        self.note = columns.note + ("" if self._has_header else ", the file has no header")
+        self._content, self._label = (names.index(name) for name in columns)
         self._form = RowFormat(
             path=path,
             unit="line",
@@ -55,16 +55,6 @@ class CsvSource:
             is_multi_label=bool(options.label_separator),
             separator=options.label_separator,
         )
-
-    @property
-    def note(self) -> str:
-        """Part of a sentence that names the columns, and says if the file has no header."""
-        header = "" if self._has_header else ", the file has no header"
-        return self._columns.note + header
-
-    def num_bytes(self) -> int | None:
-        """Returns the size of the file."""
-        return self.path.stat().st_size
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields all rows that have as many cells as the first, in blocks of as many rows as end

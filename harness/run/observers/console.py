@@ -1,4 +1,4 @@
-"""Prints a run: a progress bar in a terminal, an updating line in a notebook, else lines."""
+"""Prints a run: a progress bar in a terminal, else lines."""
 
 import shlex
 import time
@@ -44,10 +44,10 @@ class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
     In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
-    the remaining time. A window redraws it, at most ten times a second. In a notebook one line
-    shows the same. Elsewhere a window prints a line without control codes, if the last such line is
-    `SECONDS_BETWEEN_LINES` old. Every epoch gets a line with its training and validation loss and
-    metrics; compilations, warnings and notes get one each.
+    the remaining time. A window redraws it, at most ten times a second. Elsewhere a window prints a
+    line without control codes, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
+    gets a line with its training and validation loss and metrics; compilations, warnings and notes
+    get one each.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class ConsoleObserver(Observer):
         tensorboard_dir: where event files go, if anywhere.
         clock: seconds, rising.
         """
-        self._in_notebook = console.is_jupyter
-        if self._in_notebook:
+        if console.is_jupyter:
             # As a stream: rich would display a block of its own for every line.
             console = Console(file=console.file, force_jupyter=False, force_terminal=False)
         self._console = console
@@ -73,21 +72,23 @@ class ConsoleObserver(Observer):
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._shown_at = 0.0
-        self._line_width = 0
-        """The width of the notebook's updating line; 0 while there is none."""
 
     def tell(self, record: Record) -> None:
         match record:
             case RunStart():
                 self._start(record)
             case Compilation():
-                self._compilation(record)
+                self._print(
+                    f"compiled {record.program} for {record.capacity:,} ids per batch and replica "
+                    f"in {record.seconds:.2f} s"
+                )
             case Window():
                 self._window(record)
             case Epoch():
                 self._epoch(record)
             case Message():
-                self._message(record)
+                style = "yellow" if record.kind == "warning" else None
+                self._print(f"{record.kind}: {record.text}", style)
             case Summary():
                 self._end(record)
 
@@ -115,14 +116,11 @@ class ConsoleObserver(Observer):
             )
             self._progress.start()
 
-    def _compilation(self, compilation: Compilation) -> None:
-        self._print(compilation_line(compilation))
-
     def _window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
-        in_place = self._progress is not None or self._in_notebook
-        every_seconds = SECONDS_BETWEEN_REDRAWS if in_place else SECONDS_BETWEEN_LINES
+        has_bar = self._progress is not None
+        every_seconds = SECONDS_BETWEEN_REDRAWS if has_bar else SECONDS_BETWEEN_LINES
         if due := now - self._shown_at >= every_seconds:
             self._shown_at = now
         values = _values({"loss": window.loss, **window.metrics})
@@ -137,8 +135,7 @@ class ConsoleObserver(Observer):
                 refresh=due,
             )
         elif due:
-            show = self._update_line if self._in_notebook else self._print
-            show(f"{self._place(window.epoch, window.step)}  {values}")
+            self._print(f"{self._place(window.epoch, window.step)}  {values}")
 
     def _epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
@@ -148,10 +145,6 @@ class ConsoleObserver(Observer):
             parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()
-
-    def _message(self, message: Message) -> None:
-        style = "yellow" if message.kind == "warning" else None
-        self._print(f"{message.kind}: {message.text}", style)
 
     def _end(self, summary: Summary) -> None:
         """Removes the bar and prints the results."""
@@ -184,20 +177,11 @@ class ConsoleObserver(Observer):
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
-        if self._line_width:
-            self._update_line("")
         if isinstance(text, str):
             text = printable(text)
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
         # since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
-
-    def _update_line(self, text: str) -> None:
-        """Writes over the notebook's updating line; an empty text removes it."""
-        removed = "" if text else "\r"
-        self._console.file.write(f"\r{text.ljust(self._line_width)}{removed}")
-        self._console.file.flush()
-        self._line_width = len(text)
 
 
 def starting_rows(run: RunStart) -> Rows:
@@ -270,14 +254,6 @@ def closing_rows(summary: Summary, run: RunStart) -> Rows:
         precision = summary.choices["precision"]
         rows.append(("underflow", f"{share:.2%} of the gradients are zero only in {precision}"))
     return rows
-
-
-def compilation_line(compilation: Compilation) -> str:
-    """Returns the line about a compiled program."""
-    return (
-        f"compiled {compilation.program} for {compilation.capacity:,} ids per batch and replica "
-        f"in {compilation.seconds:.2f} s"
-    )
 
 
 def _values(values: Mapping[str, float], prefix: str = "") -> str:

@@ -33,7 +33,8 @@ class JsonlObserver(Observer):
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
-        self._path: Path  # from `RunStart` on, as the three below
+        # Set by `RunStart`.
+        self._path: Path
         self._file: int
         self._size_bytes: int
         self._start_step: int
@@ -49,18 +50,15 @@ class JsonlObserver(Observer):
             case Inspection():
                 self._inspection(record)
             case CheckpointDue():
-                self._checkpoint()
+                # No run could resume from a checkpoint whose records are lost.
+                with self._named():
+                    os.fsync(self._file)
 
     def _start(self, run: RunStart) -> None:
-        """Opens the file: empty, or in a resumed run with the lines up to `start_step`.
-
-        Raises:
-            InputError: when a resumed run's file is damaged; see `kept_bytes`.
-        """
+        """Opens the file: empty, or in a resumed run with the lines up to `start_step`."""
         self._path = Path(run.run_dir) / FILE_NAME
         self._start_step = run.start_step
-        every_epoch = run.config.get("validation_freq", 1) == 1
-        self._size_bytes = kept_bytes(self._path, run.start_step, every_epoch=every_epoch)
+        self._size_bytes = kept_bytes(self._path, run.start_step)
         self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
         self._closing.callback(os.close, self._file)
         self._cut()
@@ -84,13 +82,8 @@ class JsonlObserver(Observer):
             content["loss_scale"] = window.loss_scale
         if window.telemetry:
             content["telemetry"] = {
-                tag: {
-                    "mean": spread.mean,
-                    "min": spread.min,
-                    "max": spread.max,
-                    "samples": spread.num_samples,
-                }
-                for tag, spread in window.telemetry.items()
+                tag: {"mean": s.mean, "min": s.min, "max": s.max, "samples": s.num_samples}
+                for tag, s in window.telemetry.items()
             }
         self._append(content)
 
@@ -121,103 +114,77 @@ class JsonlObserver(Observer):
             content["underflow_fraction"] = inspection.underflow_fraction
         self._append(content)
 
-    def _checkpoint(self) -> None:
-        """Syncs the file to disk: no run could resume from a checkpoint whose records are lost."""
-        try:
-            os.fsync(self._file)
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
-
     def close(self) -> None:
         self._closing.close()
 
     def _append(self, content: dict[str, Any]) -> None:
-        line = (json_text(content) + "\n").encode()
-        try:
-            rest = line
-            while rest:
-                # A nearly full disk takes a part; writing the rest gives the reason.
-                rest = rest[os.write(self._file, rest) :]
-        except OSError as error:
-            self._cut()
-            error.filename = str(self._path)
-            raise
+        rest = line = (json_text(content) + "\n").encode()
+        with self._named():
+            try:
+                while rest:
+                    # A nearly full disk takes a part; writing the rest gives the reason.
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError:
+                self._cut()
+                raise
         self._size_bytes += len(line)
 
     def _cut(self) -> None:
         """Truncates the file after its last whole line."""
-        try:
+        with self._named():
             os.ftruncate(self._file, self._size_bytes)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """Adds the path to errors, which calls with a file descriptor do not know."""
+        try:
+            yield
         except OSError as error:
             error.filename = str(self._path)
             raise
 
 
-def kept_bytes(path: Path, start_step: int, *, every_epoch: bool = True) -> int:
+def kept_bytes(path: Path, start_step: int) -> int:
     """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps; 0
     without a file.
 
     The file may begin at a later step than the first: a run resumed without a file starts one.
-    Missing evaluations are an error only with `every_epoch`, when each epoch ends with one.
-
-    Raises:
-        InputError: when a line is no record of a run, or a window up to `start_step` or an epoch's
-            evaluation is missing. Lost inspections and the loss of all evaluations are not noticed.
     """
     # `Path.exists` would raise if a link leads to a name that is too long.
     if start_step == 0 or not os.path.exists(path):
         return 0
     size_bytes = 0
-    first: int | None = None
-    done = 0  # steps at the end of the window before
-    evaluations: dict[int, int] = {}  # steps done, by epoch
-    gaps: list[str] = []
+    done: int | None = None  # steps at the end of the window before
     for size, record in _lines(path):
         step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
-        if first is None:
-            first = done = step - num_steps
+        if done is None:
+            done = step - num_steps
         if step > start_step:
             continue  # the run repeats these
         size_bytes += size
         if num_steps > 0:
-            if step - num_steps != done:
-                gaps.append(f"step {done} is followed by step {step - num_steps + 1}")
+            _check_follows(path, done, step - num_steps)
             done = step
-        elif "validation_loss" in record:
-            evaluations[int(record["epoch"])] = step
-    if done != start_step:
-        gaps.append(f"step {done} is followed by step {start_step + 1}")
-    for epoch, step in list(evaluations.items())[:1] if every_epoch else ():
-        per_epoch = step // (epoch + 1)
-        expected = range(per_epoch, start_step + 1, per_epoch)
-        evaluated = {first or 0, *evaluations.values()}
-        missing = (end for end in expected if end >= (first or 0) and end not in evaluated)
-        gaps += [f"there is no evaluation after step {end}" for end in itertools.islice(missing, 1)]
-    if gaps:
-        raise InputError(
-            f"{path} has lost records: {gaps[0]}; restore the file, or remove it to resume without "
-            "the earlier records"
-        )
+    _check_follows(path, done or 0, start_step)
     return size_bytes
 
 
-def validation_losses(path: Path, *, up_to_step: int) -> list[float]:
-    """Returns the validation losses up to a step in a metrics.jsonl, which may be missing.
+def _check_follows(path: Path, done: int, start: int) -> None:
+    if start != done:
+        raise InputError(
+            f"{path} has lost records: step {done} is followed by step {start + 1}; restore the "
+            "file, or remove it to resume without the earlier records"
+        )
 
-    Raises:
-        InputError: when a line is no record of a run.
-    """
+
+def validation_losses(path: Path, *, up_to_step: int) -> list[float]:
+    """Returns the validation losses up to a step in a metrics.jsonl, which may be missing."""
     known = (r for r in records(path) if r["step"] <= up_to_step)
     return [float(r["validation_loss"]) for r in known if "validation_loss" in r]
 
 
 def records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yields the windows, evaluations and inspections in a metrics.jsonl, which may be missing.
-
-    Raises:
-        InputError: when a line is no record of a run.
-    """
+    """Yields the windows, evaluations and inspections in a metrics.jsonl, which may be missing."""
     return (record for _, record in _lines(path))
 
 

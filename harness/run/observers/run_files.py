@@ -10,6 +10,7 @@ from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.run.history import Progress
 from harness.run.machine import peak_rss_bytes
+from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.records import Choice, Evaluation, Observer, Record, RunStart, Summary
 
 CONFIG_FILE_NAME = "config.json"
@@ -20,6 +21,11 @@ BEST_FILE_NAME = "best.keras"
 """The model of the epoch with the lowest validation loss."""
 CHECKPOINT_FOLDER_NAME = "checkpoints"
 TENSORBOARD_FOLDER_NAME = "tensorboard"
+WRITTEN = (
+    *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
+    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, TENSORBOARD_FOLDER_NAME),
+)
+"""Names of everything that a run writes, and so of everything that --overwrite removes."""
 EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
 RESOLVED = "resolved"
@@ -48,6 +54,7 @@ class SummaryObserver(Observer):
         """Writes summary.json: the fields of `Summary`, and each metric and choice, by name."""
         run, content = self._run, dataclasses.asdict(summary)
         del content["most_steps"]  # one of the choices says it
+        # With validation rows alone no key begins with test_.
         choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
         shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
         for rows, is_shown in shown.items():
@@ -163,11 +170,7 @@ def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Returns the content of a run's config.json.
-
-    Raises:
-        InputError: when the run folder has no config.json, or it was not written by a run.
-    """
+    """Returns the content of a run's config.json."""
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
     resolved = content.get(RESOLVED)

@@ -58,7 +58,6 @@ def run_pages(run: RunStart) -> list[Summary]:
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:
-    """Returns JSON for the Text page."""
     return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
 
 

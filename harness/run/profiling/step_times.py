@@ -111,7 +111,6 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
 
 
 def _programs(space: Any) -> Iterator[tuple[int, Any]]:
-    """Yields the number and the content of each compiled program."""
     for plane in space.planes:
         if plane.name == "/host:metadata":
             for number, program in plane.event_metadata.items():

@@ -4,15 +4,19 @@ import contextlib
 import functools
 import math
 import statistics
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Self
 
+import psutil
+
 from harness.run.records import MachineUse, Message, Spread
 from harness.run.telemetry.gpu_metrics import opened_gpus
-from harness.run.telemetry.host_metrics import host_reader
 from harness.run.telemetry.sampler import Read, Sample, Sampler, Tell
 
 _POWER = "/power_watts"
+_MIN_CPU_SECONDS = 0.1
+"""The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
 
 
 class TelemetryRecorder:
@@ -42,13 +46,10 @@ class TelemetryRecorder:
         self._sampler.stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """Returns the samples of a window, by TensorBoard tag. Windows come in order.
-
-        Args:
-            start, end: the bounds of the window, in seconds by `time.perf_counter`.
-        """
+        """Returns the samples of a window, by TensorBoard tag. Windows come in order; their bounds
+        are seconds by `time.perf_counter`."""
         samples = self._take(until=end)
-        found = spreads(sample for sample in samples if start < sample.seconds)
+        found = _spreads(sample for sample in samples if start < sample.seconds)
         # Most windows are shorter than the time between two samples: power is what it was last.
         means = {tag: spread.mean for tag, spread in found.items() if tag.endswith(_POWER)}
         power = self._watts | means
@@ -59,7 +60,6 @@ class TelemetryRecorder:
         return found
 
     def messages(self) -> Iterable[Message]:
-        """Returns the messages since the last call."""
         return self._sampler.messages()
 
     def finish(self) -> MachineUse:
@@ -89,15 +89,30 @@ def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
         yield lambda: {**read_gpus(), **read_host()}
 
 
-def spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
-    """Returns the spread of each tag over samples."""
+def host_reader() -> Read:
+    """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
+    reading, from 0 to 100, and `host/rss_bytes`, the memory of this process."""
+    process = psutil.Process()
+    psutil.cpu_percent()  # the next call reports the time since this one
+    asked_at = time.monotonic()
+
+    def read() -> dict[str, float]:
+        nonlocal asked_at
+        values = {"host/rss_bytes": float(process.memory_info().rss)}
+        if time.monotonic() - asked_at >= _MIN_CPU_SECONDS:
+            values["host/cpu_percent"] = psutil.cpu_percent()
+            asked_at = time.monotonic()
+        return values
+
+    return read
+
+
+def _spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
     values: dict[str, list[float]] = {}
     for sample in samples:
         for tag, value in sample.values.items():
             values.setdefault(tag, []).append(value)
     return {
-        tag: Spread(
-            mean=statistics.fmean(found), min=min(found), max=max(found), num_samples=len(found)
-        )
-        for tag, found in values.items()
+        tag: Spread(mean=statistics.fmean(v), min=min(v), max=max(v), num_samples=len(v))
+        for tag, v in values.items()
     }

@@ -5,8 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from harness.run.records import Message
 
@@ -14,14 +13,12 @@ STOP_SECONDS = 3.0
 """How long the end of a run waits for a reading that is under way."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """The values of one reading."""
+class Sample(NamedTuple):
+    """The values of one reading, by TensorBoard tag."""
 
     seconds: float
     """The time of its completion, by `time.perf_counter`, which is also the loop's clock."""
     values: Mapping[str, float]
-    """The values by TensorBoard tag."""
 
 
 Tell = Callable[[Literal["note", "warning"], str], None]
@@ -49,7 +46,6 @@ class Sampler:
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
 
     def start(self) -> None:
-        """Starts sampling; returns at once."""
         if self._hz > 0:
             self._thread.start()
 

@@ -63,7 +63,7 @@ def assert_same(a: Dataset, b: Dataset) -> None:
 
 
 @pytest.mark.parametrize("unique", [True, False])
-@pytest.mark.parametrize("options", [OPTIONS, ImdbOptions(split="standard", oov_char=None)])
+@pytest.mark.parametrize("options", [OPTIONS, ImdbOptions(split="standard", num_words=9)])
 def test_the_second_time_the_same_is_mapped(
     source: Path,
     folder: Path,

@@ -161,16 +161,7 @@ def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> Non
 
 def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:
     path = write_npz()
-    options = ImdbOptions(
-        split="standard",
-        num_words=9,
-        skip_top=1,
-        maxlen=5,
-        start_char=0,
-        oov_char=8,
-        index_from=4,
-        shuffle_seed=3,
-    )
+    options = ImdbOptions(split="standard", num_words=9)
     config = DataConfig(data=str(path), imdb=options, unique=False)
     configured, direct = load_configured(config), load(str(path), imdb=options, unique=False)
     np.testing.assert_array_equal(configured.train.values, direct.train.values)

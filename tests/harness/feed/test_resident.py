@@ -62,8 +62,8 @@ def test_the_rows_lie_there_once(examples: Examples) -> None:
         pairs = zip(tf.nest.flatten(first[:2]), tf.nest.flatten(other[:2]), strict=True)
         assert all(a is b for a, b in pairs)
     for name, sets in columns.ragged.items():
-        np.testing.assert_array_equal(first.ragged[name].values, sets.values)
-        np.testing.assert_array_equal(first.ragged[name].row_splits, sets.row_splits)
+        np.testing.assert_array_equal(first.ragged[name]["values"], sets.values)
+        np.testing.assert_array_equal(first.ragged[name]["row_splits"], sets.row_splits)
     for name, array in columns.dense.items():
         np.testing.assert_array_equal(first.dense[name], array)
 

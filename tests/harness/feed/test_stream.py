@@ -62,32 +62,29 @@ def fields_of(
     capacities = [call.capacity for call in dispatch.calls if call.rows == rows]
     (capacity,) = capacities or [(0,) * len(columns.ragged)]
     ragged = {
-        name: (np.zeros((S, own), np.int64), np.zeros((S, b + 1), np.int64))
+        name: {"values": np.zeros((S, own), np.int64), "row_splits": np.zeros((S, b + 1), np.int64)}
         for name, own in zip(columns.ragged, capacity, strict=True)
     }
+    for name, sets in columns.ragged.items():
+        if sets.weights is not None:
+            ragged[name]["weights"] = np.zeros(ragged[name]["values"].shape, np.float32)
     dense = {
         name: np.zeros((S, b, *array.shape[1:]), array.dtype)
         for name, array in columns.dense.items()
-    }
-    id_weights = {
-        name: np.zeros(ragged[name][0].shape, np.float32)
-        for name, sets in columns.ragged.items()
-        if sets.weights is not None
     }
     first = dispatch.step % plan.steps_per_epoch
     steps = range(first, first + dispatch.num_steps)
     for place, step in enumerate(s for s in steps if (s == plan.whole_steps) == is_last):
         held = expected_share(columns, plan, replica=replica, epoch=dispatch.epoch, step=step)
         for name, own in held.ragged.items():
-            values, row_splits = ragged[name]
             ids = [token_id for row in own for token_id in row]
-            values[place, : len(ids)] = ids
-            row_splits[place] = np.cumsum([0, *map(len, own)])
+            ragged[name]["values"][place, : len(ids)] = ids
+            ragged[name]["row_splits"][place] = np.cumsum([0, *map(len, own)])
         for name, weights in held.id_weights.items():
-            id_weights[name][place, : len(weights)] = weights
+            ragged[name]["weights"][place, : len(weights)] = weights
         for name, array in held.dense.items():
             dense[name][place] = array
-    return {"ragged": ragged, "dense": dense, "id_weights": id_weights}
+    return {"ragged": ragged, "dense": dense}
 
 
 def check(
@@ -109,7 +106,7 @@ def check(
             for own, arrays in zip(of_devices, fields[rows], strict=True):
                 tf.nest.map_structure(
                     lambda tensor, array: np.testing.assert_array_equal(tensor.numpy(), array),
-                    [{n: tuple(r) for n, r in own.ragged.items()}, *own[1:]],
+                    list(own),
                     list(arrays.values()),
                 )
     return stream

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from harness.feed.batch import Ragged, StreamBatches
+from harness.feed.batch import StreamBatches
 from harness.trainer.settings import PRECISIONS
 from tests.harness.program.numpy_network import forward_backward
 from tests.harness.program.rig import Rig, assert_same, build_rig
@@ -85,9 +85,10 @@ def test_what_a_buffer_holds_behind_its_ids_does_not_matter(exact: Exact) -> Non
     before = rig.values()
     sums = rig.run(call, batches)
     after = rig.values()
-    values, row_splits = (array.numpy() for array in batch.ragged[""])
+    sets = batch.ragged[""]
+    values, row_splits = sets["values"].numpy(), sets["row_splits"].numpy()
     values[0, row_splits[0, -1] :] = 49
-    soiled = batch._replace(ragged={"": Ragged(values, row_splits)})
+    soiled = batch._replace(ragged={"": {"values": values, "row_splits": row_splits}})
     rig.set_values(before)
     np.testing.assert_array_equal(rig.run(call, {call.rows: (soiled,)}), sums)
     assert_same(rig.values(), after)

@@ -256,7 +256,7 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
     (call,) = dispatch.calls
     weights = rig.weights()
     poisoned = [w.copy() for w in weights]
-    poisoned[0][batches[8][device].ragged[""].values.numpy()[0, 1]] = np.inf
+    poisoned[0][batches[8][device].ragged[""]["values"].numpy()[0, 1]] = np.inf
     rig.set_weights(poisoned)
     sums = run(rig.training, call, batches)
     assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [True, False]

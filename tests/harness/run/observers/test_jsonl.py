@@ -143,8 +143,8 @@ class TestResume:
         ("without", "gap"),
         [
             (3, "step 60 is followed by step 81"),
-            (4, "there is no evaluation after step 80"),
-            (9, "there is no evaluation after step 160"),
+            (5, "step 80 is followed by step 101"),
+            (8, "step 140 is followed by step 161"),
         ],
     )
     def test_a_line_that_is_lost_is_missed(self, tmp_path: Path, without: int, gap: str) -> None:

@@ -62,8 +62,15 @@ def as_examples(
         return Examples.of(rows)
     if labels is None and not isinstance(rows, Mapping):
         rows, labels, weights = _parts(rows, weights)
-    several = rows if isinstance(rows, Mapping) else {"": rows}
-    inputs = {n: _input(part, n or name, num_tokens) for n, part in several.items()}
+    if isinstance(rows, Mapping):
+        inputs = {n: _input(part, n, num_tokens) for n, part in rows.items()}
+    elif isinstance(rows, np.ndarray) and rows.ndim > 1:
+        raise InputError(
+            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
+            "its columns are ids, or list(rows) if its numbers are"
+        )
+    else:
+        inputs = {"": _sets(rows, name, num_tokens)}
     if labels is not None:
         labels, class_names = _labels(labels, class_names, name)
     return Examples(
@@ -146,7 +153,7 @@ def _arrow(rows: Any) -> Any:
 
 
 def _input(rows: Any, name: str, num_tokens: int | None) -> Any:
-    """Returns an input of a model: ragged sets, or numbers [B, features] as they are."""
+    """Returns a named input of a model: ragged sets, or numbers [B, features] as they are."""
     is_matrix = isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim == 2
     return rows if is_matrix else _sets(rows, name, num_tokens)
 

@@ -118,6 +118,7 @@ def test_several_inputs_and_weights_in_batches() -> None:
         (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
         ([["a"], ["b"]], "ids has dtype <U1"),
         (5, "rows are given as int; give lists"),
+        (np.eye(3, dtype=int), r"ndarray \[3, 3\]; give scipy\.sparse\.csr_array"),
         (iter([]), "has no rows; give at least one"),
     ],
 )

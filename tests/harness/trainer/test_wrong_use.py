@@ -98,7 +98,7 @@ def broken(inputs: Any) -> Any:
         (lambda: fit(unpooled, rows()), r"outputs of shape \[\d+, 1\] for \d+ rows; give one for"),
         (lambda: fit(of_texts(), rows()), "cannot be called with the inputs of rows, .*'text'"),
         (lambda: fit(hashing, rows()), "cannot be compiled: .*No registered.*on numbers"),
-        (lambda: fit(model(), 3), "given as int; give lists of ids"),
+        (lambda: fit(model(), np.zeros([3, 4])), "ndarray .* give scipy.sparse.csr_array"),
         (lambda: fit(model(), rows(), validation_data=rows()), "validation_data; .*validation of"),
         (lambda: fit(model(), rows(), batch_size=3), "fit has no .*batch_size; .*harness.Trainer"),
         (lambda: fit(model(), x=1, y=1), r"fit has no setting x; give rows as Examples\(inputs="),

@@ -44,9 +44,10 @@ stamp_text() {
 }
 
 install_environment() {
-  local name python
-  local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps)
-  echo "installing $project_root${*:+ with the packages for: $*} into .venv (once) ..."
+  local name python size=
+  local pip=("$venv/bin/python" -m pip install --disable-pip-version-check --no-deps --progress-bar off)
+  is_current base || size=", 2.4 GB, some minutes"
+  echo "installing $project_root${*:+ with the packages for: $*} into .venv (once$size) ..."
   if command -v nvidia-smi >/dev/null && [[ " $* " != *" cuda "* ]]; then
     echo "nvidia-smi is installed but does not answer: CUDA will be installed once it does"
   fi
@@ -60,10 +61,36 @@ install_environment() {
   fi
   for name in base "$@"; do
     is_current "$name" && continue
-    "${pip[@]}" --require-hashes --requirement "$project_root/requirements/$name.txt"
-    [[ $name != base ]] || "${pip[@]}" --no-build-isolation --editable "$project_root"
+    "${pip[@]}" --require-hashes --requirement "$project_root/requirements/$name.txt" |
+      show_progress "$name" "$(grep -c '^[^ #].*==' "$project_root/requirements/$name.txt")"
+    [[ $name != base ]] || "${pip[@]}" --quiet --no-build-isolation --editable "$project_root"
     stamp_text "$name" >"$stamps/$name"
   done
+  echo "installed after $SECONDS s; .venv takes $(du -sh "$venv" | cut -f1)"
+}
+
+# Shows what pip does, from its output: `base: 12 of 44: tensorflow==2.21.0 (620.7 MB)`. A terminal
+# shows every package in one line, a log those of some size.
+show_progress() {
+  local line words package="" number=0
+  while IFS= read -r line; do
+    case $line in
+      Collecting*)
+        number=$((number + 1))
+        read -r _ package _ <<<"$line"
+        line="$1: $number of $2: $package"
+        [[ -t 1 ]] || continue
+        ;;
+      *Downloading*MB\) | *"Using cached"*MB\)) line="$1: $number of $2: $package (${line##*\(}" ;;
+      Installing*)
+        read -ra words <<<"$line" # Installing collected packages: NAME, NAME
+        line="$1: unpacking $((${#words[@]} - 3)) packages"
+        ;;
+      *) continue ;;
+    esac
+    if [[ -t 1 ]]; then printf '\r\033[K%s' "$line"; else echo "$line"; fi
+  done
+  [[ ! -t 1 ]] || printf '\r\033[K'
 }
 
 find_python() {

@@ -27,23 +27,27 @@ def page() -> str:
     """The page's text."""
     parts = [_INTRODUCTION]
     for kind, (name, _) in sorted(_COMMANDS.items(), key=lambda item: item[1][0]):
-        parts.append(f"## {name}\n\n{_text(kind.__doc__ or '')}\n")
-        rows = [_row(*found) for found in _options(kind)]
+        parts.append(f"## {name}\n\n{text_of(kind.__doc__ or '')}\n")
+        rows = [_row(*found) for found in _options(kind, None)]
         parts.append("\n".join(["| option | default | |", "| --- | --- | --- |", *rows]) + "\n")
     return "\n".join(parts)
 
 
-def _options(kind: type) -> Iterator[tuple[Field[Any], Any, str]]:
-    """Each option of settings, nested ones included: its field, type and text."""
-    hints, texts = get_type_hints(kind, include_extras=True), _texts(kind)
+def _options(kind: type, usual: Any) -> Iterator[tuple[Field[Any], Any, Any, str]]:
+    """Each option of settings, nested ones included: its field, default, type and text. `usual` has
+    the defaults of a nested group, which may differ from those of its class."""
+    hints, texts = get_type_hints(kind, include_extras=True), texts_of(kind)
     for field in fields(kind):
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if usual is not None:
+            default = getattr(usual, field.name)
         if is_dataclass(hints[field.name]):
-            yield from _options(hints[field.name])
+            yield from _options(hints[field.name], default)
         else:
-            yield field, hints[field.name], texts.get(field.name, "")
+            yield field, default, hints[field.name], texts.get(field.name, "")
 
 
-def _texts(kind: type) -> dict[str, str]:
+def texts_of(kind: type) -> dict[str, str]:
     """What stands below the fields of a class and of those that it inherits from."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
@@ -59,14 +63,12 @@ def _texts(kind: type) -> dict[str, str]:
     return found
 
 
-def _row(field: Field[Any], hint: Any, text: str) -> str:
-    default = field.default if field.default is not MISSING else None
-    if field.default_factory is not MISSING:
-        default = field.default_factory()
+def _row(field: Field[Any], default: Any, hint: Any, text: str) -> str:
     flag = f"--{field.name.replace('_', '-')}"
     if hint is bool:
-        flag, shown = (f"--no-{field.name.replace('_', '-')}", "") if default else (flag, "")
-    elif field.default is MISSING and field.default_factory is MISSING:
+        off = f"--no-{flag[2:]}"
+        flag, shown = (f"{flag}`, `{off}", flag) if default else (flag, "")
+    elif default is MISSING:
         shown = "required"
     elif isinstance(default, tuple):
         shown = " ".join(map(str, default))
@@ -76,7 +78,7 @@ def _row(field: Field[Any], hint: Any, text: str) -> str:
         flag = field.name.upper().replace("_", "-")
     choices = ", ".join(f"`{choice}`" for choice in _choices(hint))
     words = f"{text} One of {choices}." if choices else text
-    return f"| `{flag}` | {shown and f'`{shown}`'} | {_text(words)} |"
+    return f"| `{flag}` | {shown and f'`{shown}`'} | {text_of(words)} |"
 
 
 def _choices(hint: Any) -> list[str]:
@@ -86,7 +88,7 @@ def _choices(hint: Any) -> list[str]:
     return []
 
 
-def _text(words: str) -> str:
+def text_of(words: str) -> str:
     return re.sub(r"\s+", " ", words).strip().replace("|", "\\|")
 
 

@@ -53,7 +53,7 @@ def _as_in_runs(route: Route) -> None:
 
 def _take_scalars(page: Page, board: str) -> None:
     page.goto(f"{board}#custom_scalars")
-    page.get_by_text("What the machine does").wait_for()
+    page.get_by_text("throughput, examples/s").wait_for()
     page.get_by_text("Matches").first.wait_for()
     for chart in page.locator("vz-line-chart2").all():
         chart.hover()  # the axes fit the data once it is drawn

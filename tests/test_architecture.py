@@ -70,6 +70,7 @@ ROOMS = (
         name="model",
         modules=("harness.model",),
         packages=frozenset({"h5py", "keras", "numpy", "tensorflow"}),  # the first comes with Keras
+        late_packages=frozenset({"onnx"}),  # of the extra `onnx`
     ),
     Room(
         name="task",

@@ -9,10 +9,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,14 @@ from harness.cli import main as command_line
 from harness.cli import recipe
 from harness.cli.settings import TrainConfig
 from harness.data.options import SyntheticOptions
+from harness.data.ragged import RaggedSets
+from harness.data.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 NOTEBOOK = ROOT / "docs" / "own_model.ipynb"
 NOT_RUN = {
+    "python3 -m pip": "takes minutes; tests/test_packaging.py builds the wheel",
     "./scripts/test": "runs this test",
     "./scripts/check": "is the gate, which CI runs beside this test",
     "./scripts/harness tensorboard": "never ends; tests/browser/ opens it",
@@ -42,7 +46,8 @@ NOT_RUN = {
     "./scripts/harness compare": "needs two sweeps; tests/harness/cli/test_bench.py has them",
     "./scripts/benchmark": "takes minutes",
     "./scripts/bench-peers": "takes ten minutes, and installs the peers",
-    ".venv/bin/python scripts/options_page.py": "tests/scripts/test_options_page.py",
+    ".venv/bin/python scripts/options_page.py": "tests/scripts/test_pages.py",
+    ".venv/bin/python -m scripts.api_page": "tests/scripts/test_pages.py",
     "./scripts/gpu-first-hour": "takes minutes, and is for a GPU",
     "./scripts/gpu-programs": "takes minutes; CI runs it with --short",
     ".venv/bin/python -m benchmarks.": "takes minutes",
@@ -79,6 +84,8 @@ def examples_of(page: str) -> list[Example]:
         line = text[: block.start(2)].count("\n") + 1
         if block[1] != "sh":
             found.append(Example(page, line, block[1], block[2]))
+            called = re.findall(r"\./scripts/.*", block[2]) if block[1] == "yaml" else ()
+            found += [Example(page, line, "sh", command) for command in called]
             continue
         for offset, written in enumerate(block[2].splitlines()):
             if command := shlex.join(shlex.split(written, comments=True)):
@@ -92,6 +99,7 @@ def examples_of(page: str) -> list[Example]:
 
 
 EXAMPLES = [example for page in PAGES for example in examples_of(page)]
+FIRST = next(example for example in EXAMPLES if example.why_not is None)
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory, logical_devices: list[str])
 
 
 def small_files(folder: Path) -> Path:
-    """An imdb.npz and a word index, a table of texts, baskets and ids. Too small for the cache."""
+    """An imdb.npz and a word index, tables of texts, baskets and ids. Too small for the cache."""
     rng = np.random.default_rng()
     parts: dict[str, np.ndarray] = {}
     for part in ("train", "test"):
@@ -122,14 +130,17 @@ def small_files(folder: Path) -> Path:
     np.savez_compressed(folder / "imdb.npz", **parts)
     words = ["a", "wonderful", "film", "boring", *(f"word{rank}" for rank in range(5, 800))]
     write_json(folder / "imdb_word_index.json", {w: rank for rank, w in enumerate(words, 1)})
-    texts, baskets, rows = ["review,sentiment"], [], []
+    texts, lines, baskets, rows = ["review,sentiment"], [], [], []
     for row in range(1_000):
         ids = 2 * rng.integers(0, 50, 5) + row % 2
-        texts.append(f"a {' '.join(words[token] for token in ids)} film,{('bad', 'good')[row % 2]}")
+        text, label = f"a {' '.join(words[token] for token in ids)} film", ("bad", "good")[row % 2]
+        texts.append(f"{text},{label}")
+        lines.append(f"__label__{label} {text}")
         labels = ["even", "odd"][row % 2 :: 2] + ["large"] * (row > 500)
         baskets.append(json.dumps({"items": [words[token] for token in ids], "labels": labels}))
         rows.append(f"{row % 2} {' '.join(f'{token + 1}:1' for token in np.unique(ids))}")
     (folder / "reviews.csv").write_text("\n".join(texts))
+    (folder / "fasttext.txt").write_text("\n".join(lines))
     (folder / "baskets.jsonl").write_text("\n".join(baskets))
     (folder / "rows.svm").write_text("\n".join(rows))
     return folder
@@ -154,9 +165,11 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
             defaults = SyntheticOptions.__init__.__kwdefaults__
             monkeypatch.setitem(defaults, "synthetic_rows", 5_000)
         exec(compile(text, str(example), "exec"), reader.names.setdefault(example.page, {}))
+    elif example.language == "yaml":
+        assert pytest.importorskip("yaml").safe_load(text)
     elif example.language == "bash":
         run_loop(text)
-    elif example == EXAMPLES[0]:
+    elif example == FIRST:
         run_script(shlex.split(text))
     else:
         run_command(shlex.split(text))
@@ -233,6 +246,30 @@ def test_links(page: str) -> None:
     assert [t for t in targets if not ((ROOT / page).parent / t).exists()] == []
     pictures = [(ROOT / page).parent / t for t in targets if t.endswith(".png")]
     assert [path for path in pictures if path.stat().st_size > 200_000] == []
+
+
+def test_node_finds_the_ids_and_weights_of_the_vocabulary() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    ids = {"a": 1, "été": 2, "a été": 3, "don't": 4, "ας": 5}
+    plain = Vocabulary(ids=ids, num_tokens=7, start_id=0, unknown_id=6, ngrams=2)
+    weighted = replace(plain, unknown_id=None, weighting="tf_idf", normalize="l2", idf=[0.5] * 7)
+    text = "A  ÉTÉ, a don't (ΑΣ) other"
+    for words in (plain, weighted, replace(weighted, weighting="binary", idf=None)):
+        known = {field.name: getattr(words, field.name) for field in fields(words)}
+        program = f"""import {{ encode }} from "{ROOT}/docs/predict.mjs";
+        console.log(JSON.stringify(encode({json.dumps(text)}, {json.dumps(known)})));"""
+        command = [node, "--input-type=module", "-e", program]
+        found = json.loads(subprocess.check_output(command, timeout=60))
+        values = words.encode(text)
+        splits = np.array([0, len(values)])
+        row = RaggedSets(values=values, row_splits=splits, num_tokens=words.num_tokens)
+        expected = words.weighted(row).unique().with_weights()
+        order = np.argsort(found["ids"])
+        assert np.array(found["ids"])[order].tolist() == expected.values.tolist()
+        assert expected.weights is not None
+        np.testing.assert_allclose(np.array(found["weights"])[order], expected.weights, rtol=1e-5)
 
 
 def test_readme_is_short() -> None:

@@ -26,17 +26,17 @@ def shortened(settings: Any) -> type:
     all but the usual options, and would refuse the others."""
     kind = type(settings)
     short = _shortened(settings)
-    short.__doc__ = f"{kind.__doc__}\n\n`--help-all` lists all {len(list(names(kind)))} options."
+    short.__doc__ = f"{kind.__doc__}\n\n`--help-all` lists all {len(list(options(kind)))} options."
     return short
 
 
-def names(kind: type) -> Iterator[str]:
-    """Yields the names of a command's settings, also of those in groups."""
+def options(kind: type) -> Iterator[tuple[str, Any]]:
+    """Yields the names and types of a command's settings, also of those in groups."""
     for name, hint in get_type_hints(kind).items():
         if isinstance(hint, type) and is_dataclass(hint):
-            yield from names(hint)
+            yield from options(hint)
         else:
-            yield name
+            yield name, hint
 
 
 def _shortened(settings: Any) -> type:

@@ -123,8 +123,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {printable(message)}", file=sys.stderr)
         return 1 if error.errno == errno.EIO else 2  # a device that fails is no wrong input
-    except MemoryError as error:  # what commands foresee is an InputError
+    except (MemoryError, RuntimeError) as error:  # what commands foresee is an InputError
         fact = printable(str(error), most=_MAX_PATH, one_line=True)
+        if isinstance(error, RuntimeError) and fact != "can't start new thread":
+            raise
         print(
             f"error: there is no memory left{f' ({fact})' if fact else ''}; free some, raise the "
             "limit that the process has, or ask for less",

@@ -1,5 +1,6 @@
 """`harness report`: a page about a run, in one file that any browser shows."""
 
+import shlex
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +9,12 @@ import tyro
 from rich.console import Console
 
 from harness.base.checks import require_extra
-from harness.base.errors import InputError, printable
+from harness.base.decoding import changed, from_mapping
+from harness.base.errors import InputError, as_command, printable
 from harness.base.quiet import quiet_import
 from harness.cli.evaluate import HeldOutRows, load_rows
+from harness.cli.settings import TrainConfig
+from harness.trainer.resuming import asked_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,11 +36,26 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
     require_extra("report", "a report", "jinja2", "matplotlib")
     folder = Path(config.run)
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder; name the folder of a run")
+        raise InputError(f"{folder} is not a folder; name the folder of a run")
     warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.run, batch_size=config.batch_size)
     data, source = load_rows(config, saved, given)
     words = saved.vocabulary or data.vocabulary
-    path = write_report(folder, saved.trainer, data, source, words)
+    command = command_of(folder) if "data" in (saved.config or {}) else None  # none from Python
+    path = write_report(folder, saved.trainer, data, source, words, command=command)
     Console().out(printable(f"report written to {path}", one_line=True), highlight=False)
     return 0
+
+
+def command_of(folder: Path) -> str:
+    """Returns the command that repeats a run of `harness train`."""
+    settings = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
+    words = ["train"]
+    for name, value in changed(settings).items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{flag}")
+        else:
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f"--{flag}", *map(str, values)]
+    return as_command(shlex.join(words))

@@ -60,6 +60,7 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
     with quiet_import():  # the plugins import TensorFlow
         from tensorboard import default, program
+        from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
         if with_profiles:
             # The plugin writes a line for every request to the standard error that it finds when it
@@ -68,7 +69,9 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
             with contextlib.redirect_stderr(nowhere):
                 importlib.import_module("xprof.profile_plugin")
 
-        board = program.TensorBoard(default.get_plugins())
+        # The browser opens on the first page: the one with loss, accuracy and throughput.
+        plugins = sorted(default.get_plugins(), key=lambda kind: kind is not CustomScalarsPlugin)
+        board = program.TensorBoard(plugins)
         board.configure(**places(folders), host=config.host, port=config.port)
         try:
             url = board.launch()

@@ -20,6 +20,7 @@ from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.cli.recipe import DECIDES, Found, applies, find
+from harness.cli.report import command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
@@ -192,7 +193,8 @@ def _report(
     if config.output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
         from harness.tools.report.page import write_report
 
-        path = write_report(folder, trainer, data, config.data, data.vocabulary)
+        command = command_of(folder)
+        path = write_report(folder, trainer, data, config.data, data.vocabulary, command=command)
         console.out(printable(f"report written to {path}", one_line=True), highlight=False)
 
 

@@ -21,6 +21,11 @@ class HashDropout(keras.layers.Dropout):
     """
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
+        """Args:
+        rate: share of the elements to drop, from 0 to 1.
+        seed: seed of the masks; each call advances a state that begins with it.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        """
         if kwargs.pop("noise_shape", None) is not None:
             raise ValueError("HashDropout draws for every element; noise_shape must be None")
         super().__init__(rate, seed=seed, **kwargs)

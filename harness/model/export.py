@@ -12,6 +12,8 @@ import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
 from harness.base.errors import InputError
+from harness.base.files import json_text
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.layers import Surroundings, computing
 from harness.model.network import is_functional, multi_hot_layers
@@ -23,6 +25,10 @@ Format = Literal["saved_model", "onnx", "keras"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Head = Literal["sigmoid", "softmax", "linear"]
 
+_EXTRA = "assets.extra"
+"""The folder of a SavedModel for files of a user's own."""
+_OUTPUTS = "outputs"
+"""The name of what a model gives."""
 _OPSET = 18
 _MOST_ONNX_TOKENS = 2**24
 """Limit of the ids: ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
@@ -43,10 +49,11 @@ def export_model(
     Args:
         model: a built model.
         path: a new file, or for a SavedModel a new folder.
-        format: `saved_model`, with the signature `serve` from ids to the model's outputs, and with
-            a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
-            regression; `onnx`, from ids to the model's outputs; or `keras`.
-        vocabulary: the words of the model's ids.
+        format: `saved_model`, with the signature `serve` from ids to the model's `outputs`, and
+            with a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
+            regression; `onnx`, from ids to the model's `outputs`; or `keras`.
+        vocabulary: the words of the model's ids. A SavedModel holds it as
+            `assets.extra/vocabulary.json`; an ONNX file holds its classes and their thresholds.
         head: the activation that makes probabilities of logits.
 
     Raises:
@@ -58,7 +65,7 @@ def export_model(
         raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
     # Another program may be serving what is there.
     if path.exists() or path.is_symlink():
-        raise InputError(f"{path} exists already; name another folder, or remove it first")
+        raise InputError(f"{path} exists already; name another path, or remove it first")
     if format == "keras" and path.suffix != ".keras":
         raise InputError(f"{path} does not end in .keras, by which Keras knows its files; name one")
     if format == "onnx":
@@ -71,6 +78,7 @@ def export_model(
             save_model(model, beside)
         elif format == "onnx":
             _write_onnx(model, beside)
+            _describe_onnx(beside, vocabulary)
         else:
             _write_saved_model(model, beside, vocabulary, head)
 
@@ -112,18 +120,25 @@ def _write_saved_model(
     signature = get_input_signature(model)
     # `gather` is TensorFlow's own operations: the program that loads it needs no kernels of ours.
     with computing(Surroundings(implementation="gather", export=True)):
-        archive.track_and_add_endpoint("serve", model, signature)
+        archive.track(model)
+
+        def serve(*inputs: Any) -> dict[str, tf.Tensor]:
+            return {_OUTPUTS: model(*inputs, training=False)}
+
+        archive.add_endpoint("serve", serve, signature)
         if vocabulary is not None and _takes_texts(signature, vocabulary):
-            encoder = TextEncoder(vocabulary)
+            encoder, words = TextEncoder(vocabulary), vocabulary
             archive.track(encoder)
-            names = vocabulary.class_names
 
             def serve_text(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-                return _judged(model(encoder(texts), training=False), names, head)
+                return _judged(model(encoder(texts), training=False), words, head)
 
             texts = tf.TensorSpec([None], tf.string, name="texts")
             archive.add_endpoint("serve_text", serve_text, [texts])
         archive.write_out(path, verbose=False)
+    if vocabulary is not None:
+        (path / _EXTRA).mkdir()
+        vocabulary.save(path / _EXTRA / VOCABULARY_FILE_NAME)
 
 
 def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
@@ -135,11 +150,12 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
     return not others and isinstance(inputs, dict) and inputs.keys() == names
 
 
-def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
+def _judged(outputs: Any, vocabulary: Vocabulary, head: Head) -> dict[str, tf.Tensor]:
     """Returns the `outputs` of a regression; else each text's `probabilities` of all `classes` [B,
-    K] and, if a text has one class, the likeliest as `label` [B]."""
+    K] and the likeliest as `label` [B], or if a text may have several, their `thresholds` [B, K].
+    All have a row for each text, as TensorFlow Serving wants."""
     if head == "linear":
-        return {"outputs": tf.cast(outputs, tf.float32)}
+        return {_OUTPUTS: tf.cast(outputs, tf.float32)}
     logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
     # From logits, where Keras kept them: probabilities near 0 and 1 have lost their digits.
     found = keras.activations.get(head)(logits)
@@ -147,10 +163,13 @@ def _judged(outputs: Any, class_names: Any, head: Head) -> dict[str, tf.Tensor]:
     if is_binary:
         found = tf.concat([keras.activations.sigmoid(-logits), found], axis=1)
     num_rows, num_classes = tf.shape(found)[0], found.shape[1]
-    known = tf.constant(names_of(class_names, num_classes), tf.string)
+    known = tf.constant(names_of(vocabulary.class_names, num_classes), tf.string)
     judged = {"classes": tf.tile(known[None, :], [num_rows, 1]), "probabilities": found}
     if head == "softmax" or is_binary:
         judged["label"] = tf.gather(known, tf.argmax(found, axis=1))
+    else:
+        thresholds = tf.constant(vocabulary.thresholds or [0.5] * num_classes, tf.float32)
+        judged["thresholds"] = tf.tile(thresholds[None, :], [num_rows, 1])
     return judged
 
 
@@ -195,3 +214,24 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
             )
     finally:
         log.setLevel(level)
+
+
+def _describe_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
+    """Gives the output and the sizes in an ONNX file names, and adds `classes` and `thresholds` to
+    its metadata, as JSON lists."""
+    import onnx
+
+    model = onnx.load(path)
+    graph, (output,) = model.graph, model.graph.output
+    for node in graph.node:
+        for names in (node.input, node.output):
+            names[:] = [_OUTPUTS if name == output.name else name for name in names]
+    output.name = _OUTPUTS
+    sizes = {"values": "ids", "weights": "ids", "row_splits": "rows + 1", _OUTPUTS: "rows"}
+    for one in (*graph.input, output):
+        first = one.type.tensor_type.shape.dim[0]
+        first.dim_param = next((s for name, s in sizes.items() if one.name.endswith(name)), "rows")
+    if vocabulary is not None:
+        facts = {"classes": vocabulary.class_names, "thresholds": vocabulary.thresholds}
+        onnx.helper.set_model_props(model, {n: json_text(v) for n, v in facts.items() if v})
+    onnx.save(model, path)

@@ -1,4 +1,4 @@
-"""TensorBoard as a person sees it: our series, the four charts, a run's settings, a profile."""
+"""TensorBoard as a person sees it: the charts it opens on, curves, a run's settings, a profile."""
 
 import json
 import re
@@ -53,6 +53,14 @@ def test_scalar_charts(page: "Page", board: str, run_folder: Path) -> None:
         page.wait_for_timeout(100)
     assert RUN in shown
     assert any(re.search(rf"\b{record['step']}\b", shown) for record in expected), shown
+
+
+def test_it_opens_on_loss_accuracy_and_throughput(page: "Page", board: str) -> None:
+    page.goto(board)
+    for title in ("loss", "accuracy", "throughput, examples/s", "data wait, share of the time"):
+        page.get_by_text(title, exact=True).wait_for()
+    some = re.compile(r"Matches \([1-9]\)")  # no chart is empty: there is no GPU, and none of it
+    sync_api.expect(page.get_by_text("Matches")).to_have_text([some] * 4)
 
 
 def opened(page: "Page", board: str) -> "FrameLocator":

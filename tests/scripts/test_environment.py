@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -73,9 +74,11 @@ def installed(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = shutil.copytree(template, tmp_path_factory.mktemp("first call") / "the project")
     first = call(root / "scripts" / "harness", "a b", "", cwd=root.parent)
     assert first.returncode == 0, first.stderr
-    (line,) = first.stderr.splitlines()
-    assert line.startswith(INSTALLING)
-    assert line.endswith("(once) ...")
+    begin, *_, progress, end = first.stderr.splitlines()
+    assert begin.startswith(INSTALLING)
+    assert begin.endswith("(once, 2.4 GB, some minutes) ...")
+    assert progress == "base: unpacking 1 packages"
+    assert re.fullmatch(r"installed after \d+ s; .venv takes \S+", end)
     assert json.loads(first.stdout) == {"arguments": ["a b", ""], "folder": str(root.parent)}
     assert call(root / ".venv" / "bin" / "python", "-c", "import needed").returncode == 0
     return root
@@ -113,7 +116,7 @@ def test_cuda_is_added_once_nvidia_smi_answers(installed: Path, tmp_path: Path) 
     assert "nvidia-smi is installed but does not answer" in call_with("exit 9")
     assert call_with("exit 9") == ""  # as long as it does not, nothing is installed again
     assert call(python, "-c", "import fast").returncode == 1
-    assert len(call_with("exit 0").splitlines()) == 1
+    assert "cuda: unpacking 1 packages" in call_with("exit 0")
     assert call(python, "-c", "import fast").returncode == 0
     assert call_with("exit 9") == ""  # CUDA stays
 

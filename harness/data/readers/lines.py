@@ -10,13 +10,22 @@ from harness.data.readers.records import MAX_TEXT_BYTES, Problems
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_BEGINNING_BYTES = 10
+"""Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text,
+a NUL is a bad character of a row, which is counted."""
 
 
 def lines_of(path: Path, problems: Problems, *, remedy: str) -> Iterator[tuple[int, int, str]]:
     """Yields the number of each line of a UTF-8 file, its end in bytes, and its text with the line
     break. Replaces and counts invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
-        end = 0
+        end, beginning = 0, file.peek(_BEGINNING_BYTES)[:_BEGINNING_BYTES]
+        if beginning.startswith(_UTF16_MARKS):
+            raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
+        if b"\0" in beginning:
+            raise InputError(
+                f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}"
+            )
         for number in itertools.count(1):
             line = file.readline(MAX_TEXT_BYTES + 1)
             if not line:
@@ -25,8 +34,6 @@ def lines_of(path: Path, problems: Problems, *, remedy: str) -> Iterator[tuple[i
                 raise too_long(path, f"line {number}", remedy)
             end += len(line)
             if number == 1:
-                if line.startswith(_UTF16_MARKS):
-                    raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
                 line = line.removeprefix(_UTF8_MARK)
             yield number, end, decoded(line, problems, path, "line", number)
 

@@ -141,7 +141,8 @@ class ConsoleObserver(Observer):
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
         parts = [self._place(epoch.epoch, epoch.step), _values(values)]
         if (found := epoch.evaluation) is not None:
-            parts.append(_values({"loss": found.loss, **found.metrics}, prefix="validation "))
+            what = "validation " if self._run.dataset.validation_rows else "test "
+            parts.append(_values({"loss": found.loss, **found.metrics}, prefix=what))
             parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()

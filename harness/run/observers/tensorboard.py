@@ -27,8 +27,8 @@ class TensorBoardObserver(Observer):
     """Writes an event file into a folder, in place of those that are there. A resumed run keeps
     the events up to its first step, and adds a file for those after it.
 
-    Pages: Scalars; Custom Scalars with four charts; Text with `run/settings` and `run/environment`;
-    Graphs with the network's layers; HParams with a row for the run; Histograms.
+    Pages: Scalars; Custom Scalars with the charts to begin with; Text with `run/settings` and
+    `run/environment`; Graphs with the network's layers; HParams with a row for the run; Histograms.
 
     The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
 

@@ -1,5 +1,6 @@
 """TensorBoard's pages besides the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,15 +22,6 @@ from harness.base.files import json_text
 from harness.run.observers.run_files import RESOLVED, resolved_config
 from harness.run.records import Distribution, LayerInfo, RunStart
 
-CHARTS = {
-    "throughput, examples/s": (r"throughput/examples_per_second$",),
-    "data wait, share of the time": (r"throughput/data_wait_fraction$",),
-    "GPU utilization, %": (r"gpu/\d+/utilization_percent$",),
-    "loss": (r"train/loss$", r"validation/loss$"),
-}
-"""The charts of the Custom Scalars page: the title of each, and patterns that match its tags from
-their start."""
-
 FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
 """The settings that are columns by default: the HParams page shows five, and those marked as
 differing between runs come first."""
@@ -41,20 +33,40 @@ def run_pages(run: RunStart) -> list[Summary]:
     """Returns the pages of a run that starts now, except the graph."""
     config = resolved_config(run)
     environment = config.pop(RESOLVED)
-    charts = [
-        layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=patterns))
-        for title, patterns in CHARTS.items()
-    ]
-    category = layout_pb2.Category(title="What the machine does", chart=charts)
     settings, folder = _settings(run), Path(run.run_dir)
     name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
     return [
-        custom_scalar.pb(layout_pb2.Layout(category=[category])),
+        custom_scalar.pb(_layout(run)),
         _text("run/settings", config),
         _text("run/environment", environment),
         _columns(run, settings),
         summary_v2.hparams_pb(settings, trial_id=name),
     ]
+
+
+def _layout(run: RunStart) -> layout_pb2.Layout:
+    """Returns the charts of the Custom Scalars page: the title of each, and a pattern that matches
+    its tags from their start."""
+    charts = {
+        name: f"(train|validation|test)/{re.escape(name)}$" for name in ("loss", *run.metrics)
+    }
+    charts["throughput, examples/s"] = r"throughput/examples_per_second$"
+    charts["data wait, share of the time"] = r"throughput/data_wait_fraction$"
+    if any("GPU" in device for device in run.devices):
+        charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
+    return layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title="Training",
+                chart=[
+                    layout_pb2.Chart(
+                        title=title, multiline=layout_pb2.MultilineChartContent(tag=[pattern])
+                    )
+                    for title, pattern in charts.items()
+                ],
+            )
+        ]
+    )
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:

@@ -1,5 +1,6 @@
 """What a run's folder says of it: its settings, its summary and its learning curves."""
 
+import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,33 @@ _SHOWN = (
 )
 """Keys of summary.json in the table."""
 _REMEDY = "Restore or remove the file."
+
+
+def held_out(folder: Path) -> str:
+    """Returns which rows were evaluated after each epoch: `validation`, or without any `test`."""
+    path = folder / run_files.CONFIG_FILE_NAME
+    known = run_files.read_config(folder)[run_files.RESOLVED] if path.is_file() else {}
+    return "validation" if known.get("dataset", {}).get("validation_rows") else "test"
+
+
+def origin(folder: Path) -> dict[str, str]:
+    """When a model was trained, by which versions and on which machine, as far as the folder has
+    the files of a run.
+
+    Raises:
+        InputError: when config.json is damaged.
+    """
+    path = folder / run_files.CONFIG_FILE_NAME
+    if not path.is_file():
+        return {}
+    known, seconds = run_files.read_config(folder)[run_files.RESOLVED], path.stat().st_mtime
+    versions, host = known.get("versions", {}), known.get("host", {})
+    with damage(path, what="the settings of a run", remedy=_REMEDY):
+        return {
+            "begun": time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+            "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
+        }
 
 
 def facts(folder: Path) -> dict[str, Any]:

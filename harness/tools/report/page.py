@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,14 @@ from harness.run.observers.run_files import REPORT_FILE_NAME
 from harness.task.measures import MAX_RANKED
 from harness.tools.report import history, plots
 from harness.tools.report.answers import Answers
-from harness.tools.report.words import heaviest_words, word_weights
+from harness.tools.report.words import speaking_words, word_weights
 from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
-"""Classes whose curves and words are shown: those with the most rows."""
+"""Classes whose curves and words are shown: the worst."""
 _MAX_CONFUSED = 20
-"""Classes in the confusion matrix."""
+"""Classes of a confusion matrix, and pairs of classes in a list if there are more."""
 _MAX_WORD_ROWS = 5_000
 """Rows that words are weighed on."""
 _MAX_TEXT = 800
@@ -42,10 +43,13 @@ def write_report(
     data: Dataset,
     source: DataConfig,
     vocabulary: Vocabulary | None,
+    *,
+    command: str | None = None,
 ) -> Path:
     """Writes report.html into a run's folder, whole or not at all, and returns its path.
 
-    The test rows are judged, or as many as there may be probabilities, evenly among them.
+    The test rows are judged, or as many as there may be probabilities, evenly among them. `command`
+    is the one that repeats the run.
 
     Raises:
         InputError: when the rows do not fit the model, or the run's files are damaged.
@@ -60,14 +64,18 @@ def write_report(
     given = vocabulary.class_names if vocabulary is not None else ()
     names = names_of([printable(n, most=60, one_line=True) for n in given], len(quality.support))
     answers = Answers.of(quality, rows, names)
-    order = np.argsort(-quality.support, kind="stable").tolist()
-    shown = order[:_MAX_CLASSES]
-    word_rows = rows.take(_evenly(rows.num_rows, _MAX_WORD_ROWS))
-    weights = word_weights(trainer.model, word_rows, quality.kind, shown)
+    worst = np.lexsort([quality.f1, quality.support == 0]).tolist()  # those without rows last
+    shown = worst[:_MAX_CLASSES]
+    word_numbers = _evenly(rows.num_rows, _MAX_WORD_ROWS)
+    word_rows, truth = rows.take(word_numbers), answers.truth[np.ix_(word_numbers, shown)]
+    weights = word_weights(trainer.model, word_rows, quality.kind, shown, truth)
     texts = _in_order(data, source) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
+    columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
     facts = {
-        "data set": data.name,
+        **({"repeat it": command} if command else {}),
+        **history.origin(folder),
+        "data": source.data if data.name in source.data else data.name,
         "training rows": data.train.num_rows,
         "test rows": f"{rows.num_rows:,} of {test.num_rows:,}",
         "task": quality.kind,
@@ -80,12 +88,13 @@ def write_report(
         title=folder.absolute().name,
         facts=[(name, _shown(value)) for name, value in facts.items()],
         series=history.series(folder),
+        held_out=history.held_out(folder),
         answers=answers,
         shown=shown,
-        confusion=None if quality.confusion is None else quality.confusion.tolist(),
-        confused=sorted(order[:_MAX_CONFUSED]),
-        classes=list(zip(names, *(part.tolist() for part in parts), strict=True)),
-        words=heaviest_words(weights, word_rows, vocabulary, most=15),
+        confusion=quality.confusion,
+        confused=_confused(quality.confusion, names),
+        classes=list(zip(*columns, strict=True)),
+        words=speaking_words(weights, word_rows, truth, vocabulary, most=10),
         num_word_rows=word_rows.num_rows,
         mistakes=[
             (int(numbers[row]), *others, _text(texts.row(int(numbers[row])), vocabulary))
@@ -97,6 +106,19 @@ def write_report(
     with replacing(path) as beside:
         beside.write_text(content, encoding="utf-8")
     return path
+
+
+def _confused(
+    confusion: npt.NDArray[np.int64] | None, names: Sequence[str]
+) -> list[tuple[str, str, int]] | None:
+    """Returns the pairs of class and predicted class that most rows are wrong by, with their rows;
+    None if a matrix of all classes is small enough to show."""
+    if confusion is None or len(names) <= _MAX_CONFUSED:
+        return None
+    wrong = confusion * ~np.eye(len(names), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MAX_CONFUSED]
+    pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+    return [(names[i], names[j], int(wrong[i, j])) for i, j in pairs if wrong[i, j]]
 
 
 def _evenly(num_rows: int, most: int) -> npt.NDArray[np.int64]:
@@ -138,5 +160,5 @@ def _shown(value: Any) -> str:
         return f"{value:.4g}" if abs(value) < 100 else f"{value:,.0f}"
     if isinstance(value, int):
         return f"{value:,}"
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
     return printable(text, most=_MAX_TEXT, one_line=True)

@@ -39,14 +39,14 @@ def _svg(draw: Callable[..., None]) -> Callable[..., str]:
 
 
 @_svg
-def learning_curves(figure: Any, series: Mapping[str, Floats]) -> None:
+def learning_curves(figure: Any, series: Mapping[str, Floats], held_out: str) -> None:
     names = [n for n in ("loss", "accuracy") if n in series or f"validation_{n}" in series]
     for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
         axes.set(xlabel="step", title=name)
         if name in series:
             axes.plot(*_thinned(*series[name]), label="training")
         if (key := f"validation_{name}") in series:
-            axes.plot(*_thinned(*series[key]), marker="o", label="validation")
+            axes.plot(*_thinned(*series[key]), marker="o", label=held_out)
         axes.legend()
 
 

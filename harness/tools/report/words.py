@@ -1,11 +1,12 @@
-"""The words that weigh most for each class.
+"""The words that speak for a class: what the model takes from them in the class's rows, and not in
+others.
 
-Letters: V num_tokens.
+Letters: B rows, V num_tokens.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,53 +18,93 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import head_of
 from harness.model.layers import Surroundings, computing
 from harness.model.network import multi_hot_layers, takes_weights
+from harness.tools.report.curves import Bools
 
 _ROWS_AT_ONCE = 1_000
+_LEAST_LIFT = 1.5
+"""How many times as common a word must be in a class's rows as in others. So words of all classes,
+such as "the", are left out, in any language."""
 
 
-def heaviest_words(
-    weights: npt.NDArray[np.float64], rows: RaggedSets, vocabulary: Vocabulary | None, *, most: int
-) -> list[list[tuple[str, float, int]]]:
-    """Returns for each class the words that speak for it, the heaviest first, with their weights
-    (of `word_weights`, [classes, V]) and the number of rows that have them. Ids without a word,
-    such as the start's, are left out; without words, as for hashed ones, ids are shown instead."""
-    counts = np.bincount(rows.unique().values, minlength=weights.shape[1])
+class Word(NamedTuple):
+    """A word that speaks for a class."""
+
+    text: str
+    weight: float
+    inside: int
+    """Rows of the class that have it."""
+    outside: int
+    """Other rows that have it."""
+
+
+def speaking_words(
+    weights: npt.NDArray[np.float64],
+    rows: RaggedSets,
+    truth: Bools,
+    vocabulary: Vocabulary | None,
+    *,
+    most: int,
+) -> list[list[Word]]:
+    """Returns the words that speak for each class, the heaviest first: their weight times the
+    logarithm of how many times as common they are in the class's rows as in others. Ids without a
+    word, such as the start's, are left out; without words, as for hashed ones, ids are shown.
+
+    Args:
+        weights: those of `word_weights`, [classes, V].
+        rows: the rows that they were taken from.
+        truth: whether each row is of each class, [B, classes].
+        vocabulary: the words of the ids.
+        most: words to return for a class.
+    """
     name: Callable[[int], str | None] = "id {}".format
     if vocabulary is not None and vocabulary.ids:
         reserved = {vocabulary.start_id, vocabulary.unknown_id}
         words = {token: word for word, token in vocabulary.ids.items() if token not in reserved}
         name = words.get
     found = []
-    for own in weights:
-        order = np.argsort(-own, kind="stable")[: np.count_nonzero(own > 0)].tolist()
-        named = ((text, float(own[t]), int(counts[t])) for t in order if (text := name(t)))
+    for own, among in zip(weights, truth.T, strict=True):
+        inside, outside = (
+            np.bincount(rows.take(np.flatnonzero(part)).unique().values, minlength=len(own))
+            for part in (among, ~among)
+        )
+        lift = inside * (~among).sum() / np.maximum(1, outside * among.sum())
+        speaks = np.where(lift >= _LEAST_LIFT, own * np.log(np.maximum(1, lift)), 0)
+        order = np.argsort(-speaks, kind="stable")[: np.count_nonzero(speaks > 0)].tolist()
+        named = (
+            Word(text, float(speaks[t]), int(inside[t]), int(outside[t]))
+            for t in order
+            if (text := name(t))
+        )
         found.append(list(itertools.islice(named, most)))
     return found
 
 
 def word_weights(
-    model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int]
+    model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int], truth: Bools
 ) -> npt.NDArray[np.float64]:
-    """Gradient times input: mean over rows of d logit / d x * x, where x is the multi-hot vector,
-    or that of the ids' weights.
+    """Gradient times input, d logit / d x * x, where x is the multi-hot vector, or that of the ids'
+    weights: its mean over a class's rows less its mean over the others, [classes, V].
 
     The table's gradient holds it: x[b, t] * (d logit_b / d x[b, t]), summed over rows, is the
     product of the table's row t with its gradient. So no vector of V numbers is made for a row.
 
     Args:
         model: of one input of ids.
-        rows: to take the mean over.
+        rows: to take the means over.
         kind: of the task. Binary: the only output is the logit of class 1, and its negative that
             of 0. Under a softmax only differences count: the mean of a row's logits is subtracted.
         classes: whose logits; the first axis of the result.
+        truth: whether each row is of each of these classes, [B, classes].
     """
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
     head = head_of(model, kind)
     rows = rows.with_weights() if takes_weights(model) else rows
+    inside = truth / np.maximum(1, truth.sum(axis=0))
+    shares = (inside - ~truth / np.maximum(1, (~truth).sum(axis=0))).astype(np.float32)
 
     @tf.function(autograph=False, reduce_retracing=True)
-    def weigh(inputs: dict[str, tf.Tensor], number: tf.Tensor) -> list[tf.Tensor]:
+    def weigh(inputs: dict[str, tf.Tensor], number: tf.Tensor, share: tf.Tensor) -> list[tf.Tensor]:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for table in tables:
                 tape.watch(table)
@@ -72,7 +113,7 @@ def word_weights(
             logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
             if head == "softmax":
                 logits -= tf.reduce_mean(logits, axis=1, keepdims=True)
-            total = tf.reduce_sum(tf.gather(logits, number, axis=1))
+            total = tf.reduce_sum(share * tf.gather(logits, number, axis=1))
         gradients = tape.gradient(total, tables, unconnected_gradients="zero")
         return [
             tf.reduce_sum(tf.convert_to_tensor(gradient) * table, axis=1)
@@ -81,12 +122,14 @@ def word_weights(
 
     found = np.zeros([len(classes), max(layer.num_tokens for layer in layers)])
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
-        part = rows.take(np.arange(start, min(start + _ROWS_AT_ONCE, rows.num_rows)))
+        stop = min(start + _ROWS_AT_ONCE, rows.num_rows)
+        part = rows.take(np.arange(start, stop))
         inputs: dict[str, Any] = {"values": part.values, "row_splits": part.row_splits.astype("i4")}
         if part.weights is not None:
             inputs["weights"] = part.weights
         for place, number in enumerate(classes):
             sign, output = (2 * number - 1, 0) if kind == "binary" else (1, number)
-            for weights in weigh(inputs, tf.constant(output)):
-                found[place, : weights.shape[0]] += sign * weights.numpy()
-    return found / rows.num_rows
+            share = tf.constant(sign * shares[start:stop, place])
+            for weights in weigh(inputs, tf.constant(output), share):
+                found[place, : weights.shape[0]] += weights.numpy()
+    return found

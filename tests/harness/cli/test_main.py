@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.help import names, shortened
+from harness.cli.help import options, shortened
 from harness.cli.main import main
 from harness.cli.settings import TrainConfig
 
@@ -52,7 +52,7 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
     assert 20 <= len(listed) <= 25
     assert {"data", "epochs", "run-dir"} <= set(listed)
     assert "--help-all" in short
-    assert all(f"--{name.replace('_', '-')}" in full for name in names(TrainConfig))
+    assert all(f"--{name.replace('_', '-')}" in full for name, _ in options(TrainConfig))
 
 
 def test_the_short_help_has_the_values_of_a_settings_file_as_defaults() -> None:
@@ -131,6 +131,11 @@ def test_ctrl_c_outside_of_training(
         (["train", "--lr", "0.1"], "train has no flag --lr; did you mean --learning-rate?"),
         (["train", "--epoch", "3"], "train has no flag --epoch; did you mean --epochs?"),
         (["train", "--learning-rate", "0,01"], "--learning-rate is 0,01; write the number with a"),
+        (
+            ["train", "--dropout", "0,3"],
+            "--dropout is 0,3; write the number with a point, as in 0.3,",
+        ),
+        (["train", "-v"], "train has no flag -v; train --help lists all"),
     ],
 )
 def test_what_was_meant(

@@ -25,7 +25,7 @@ def test_a_run_gets_its_report(trained_folder: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_no_run_has_no_report(tmp_path: Path) -> None:
-    for name, message in (("missing", "is no folder"), ("", "no model at")):
+    for name, message in (("missing", "is not a folder"), ("", "no model at")):
         result = call("report", tmp_path / name)
         assert (result.code, result.out) == (2, "")
         assert message in result.err

@@ -142,7 +142,7 @@ def test_killed_after_the_last_step_it_is_completed(
     completed = call(*arguments, "--resume")
     seconds = time.perf_counter() - start
     assert (completed.code, completed.err) == (0, "")
-    assert "epoch 2/2  step 32/32  validation loss" in completed.out
+    assert "epoch 2/2  step 32/32  test loss" in completed.out
     assert {path.name for path in folder.iterdir()} == {
         *("config.json", "summary.json", "metrics.jsonl", "model.keras", "checkpoints")
     }

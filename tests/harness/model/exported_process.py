@@ -2,6 +2,7 @@
 without this package, an ONNX file, a .keras file. Writes what each says of the rows that it is
 given."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def main(folder: Path) -> None:
     import tensorflow as tf
 
     served = tf.saved_model.load(str(folder / "served"))
-    said["saved_model"] = served.serve({n: tf.constant(part) for n, part in inputs.items()})
+    given_ids = {n: tf.constant(part) for n, part in inputs.items()}
+    said["saved_model"] = served.signatures["serve"](**given_ids)["outputs"]
     texts = tf.constant((folder / "texts.txt").read_text(encoding="utf-8").splitlines())
     judged = served.signatures["serve_text"](texts=texts)
     said |= {f"text_{name}": tensor.numpy().astype(str) for name, tensor in judged.items()}
@@ -26,7 +28,8 @@ def main(folder: Path) -> None:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / "model.onnx")
-    (said["onnx"],) = session.run(None, inputs)
+    (said["onnx"],) = session.run(["outputs"], inputs)
+    said["onnx_classes"] = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
 
     del sys.modules["keras"], sys.modules["harness"]
     from harness import load_model

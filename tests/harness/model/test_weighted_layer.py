@@ -83,7 +83,7 @@ def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
             session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
         found = [
             again(arrays),
-            served.serve({name: tf.constant(array) for name, array in arrays.items()}),
+            served.serve({n: tf.constant(array) for n, array in arrays.items()})["outputs"],
             session.run(None, arrays)[0],
         ]
         for outputs in found:

@@ -148,6 +148,11 @@ def test_no_such_table(write: Writer, content: str | bytes, name: str, message: 
         open_source(write(content, name))
 
 
+def test_a_picture_is_no_table(write: Writer) -> None:
+    with pytest.raises(InputError, match="begins like a picture or a spreadsheet"):
+        open_source(write(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"))
+
+
 PIECES = st.sampled_from(['"', '""', ",", "\n", "\r\n", "\r", "a", " ", "é", "\ufeff", "\0", "\t"])
 CELL = st.text(st.sampled_from('",\n ab')).map(lambda text: '"' + text.replace('"', '""') + '"')
 CSV_ROW = st.tuples(CELL, CELL).map(",".join)

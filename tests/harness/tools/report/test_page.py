@@ -17,6 +17,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.tools.report.page import write_report
 from tests.harness.random_sets import random_sets
 
+NUMBER = re.compile(r'<td class="number">([^<]*)</td>')
 EVIL = "<script>alert(1)</script>"
 SECTIONS = ("run", "curves", "ranking", "calibration", "confusion", "throughput", "words")
 
@@ -73,7 +74,12 @@ def test_all_sections_and_every_text_escaped(kind: str, num_classes: int, tmp_pa
     assert len(page) < 1_000_000
     quality = own.measure(rows)
     assert f"{quality.accuracy:.4g}" in page
-    assert ("for the 20 classes with the most test rows" in page) == (kind == "multi_class")
+    assert ("most often mistaken" in page) == (kind == "multi_class")
+    listed = page.partition("the lowest F1 first")[2].partition("</table>")[0]
+    classes = [row for row in map(NUMBER.findall, listed.split("<tr>")) if row]
+    assert len(classes) == num_classes
+    # Those without test rows come last.
+    assert classes == sorted(classes, key=lambda row: (row[3] == "0", float(row[2])))
 
 
 def test_mistakes_are_wrong_rows_from_the_worst_on(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
-"""Words' weights against the gradient by the multi-hot matrix itself."""
+"""Words' weights against the gradient by the multi-hot matrix itself, and the choice of words."""
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from harness.data.vocabulary import Vocabulary
 from harness.model.layers import MultiHotDense
-from harness.tools.report.words import heaviest_words, word_weights
+from harness.tools.report.words import speaking_words, word_weights
 from tests.harness.random_sets import random_sets
 
 
@@ -25,7 +26,8 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
     model = keras.Model(inputs, last(first(inputs)))
     classes = range(max(2, num_outputs))
     kind = "binary" if num_outputs == 1 else "multi_class"
-    found = word_weights(model, rows, kind, classes)
+    truth = rows.labels[:, None] == np.array(classes)
+    found = word_weights(model, rows, kind, classes, truth)
     matrix = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
     sets = rows.with_weights()
     places = np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values
@@ -39,23 +41,25 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
                 own = logits[:, 0] if number else -logits[:, 0]
             else:
                 own = logits[:, number] - tf.reduce_mean(logits, axis=1)
-        expected = (tape.gradient(own, x).numpy() * matrix).mean(axis=0)
+        each, own_rows = tape.gradient(own, x).numpy() * matrix, truth[:, number]
+        expected = each[own_rows].mean(axis=0) - each[~own_rows].mean(axis=0)
         np.testing.assert_allclose(found[number], expected, atol=1e-6)
     if weighted:  # rows without weights are given those of 1, as to fit and evaluate
         bare = rows.derived(weights=None)
         plain, ones = (
-            word_weights(model, one, kind, classes) for one in (bare, bare.with_weights())
+            word_weights(model, one, kind, classes, truth) for one in (bare, bare.with_weights())
         )
         np.testing.assert_array_equal(plain, ones)
 
 
-def test_words_in_order_and_without_what_is_no_word() -> None:
-    rows = random_sets(np.random.default_rng(), rows=50)
-    weights = np.zeros([1, rows.num_tokens])
-    weights[0, :5] = [9.0, 1.0, 3.0, -2.0, 2.0]
-    words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3}, start_id=0, num_tokens=rows.num_tokens)
-    (found,) = heaviest_words(weights, rows, words, most=5)
-    num_good, num_hash = (sum(t in rows.row(i) for i in range(50)) for t in (2, 1))
-    assert found == [("good", 3.0, num_good), ("#", 1.0, num_hash)]
-    (found,) = heaviest_words(weights, rows, None, most=2)
-    assert [text for text, *_ in found] == ["id 0", "id 2"]
+def test_words_speak_for_the_class_that_has_them() -> None:
+    texts = [[0, 4, 1], [0, 4, 1], [0, 4, 3], [0, 4, 2]]  # the start, "the", and a word
+    rows = harness.RaggedSets(
+        values=np.concatenate(texts), row_splits=np.arange(0, 13, 3), num_tokens=6
+    )
+    truth = np.array([[True], [True], [False], [False]])
+    weights = np.array([[9.0, 1.0, -1.0, 3.0, 8.0, 2.0]])
+    words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3, "the": 4}, start_id=0, num_tokens=6)
+    ((word,),) = speaking_words(weights, rows, truth, words, most=5)
+    assert word == ("#", pytest.approx(np.log(4)), 2, 0)
+    assert speaking_words(weights, rows, truth, None, most=2)[0][0].text == "id 1"

@@ -36,7 +36,7 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         initials = {"".join(part[0] for part in name.split("-")): name for name in known}
         close = [initials[word]] if word in initials and unknown[1].startswith("--") else []
         close += difflib.get_close_matches(word, known, n=1)
-        meant = f"did you mean --{close[0]}?" if close else f"{command} --help lists all"
+        meant = f"did you mean --{close[0]}?" if close else f"{command} --help-all lists all"
         return f"{command} has no flag {unknown[1]}; {meant}"
     return None
 

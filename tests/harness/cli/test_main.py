@@ -135,7 +135,7 @@ def test_ctrl_c_outside_of_training(
             ["train", "--dropout", "0,3"],
             "--dropout is 0,3; write the number with a point, as in 0.3,",
         ),
-        (["train", "-v"], "train has no flag -v; train --help lists all"),
+        (["train", "-v"], "train has no flag -v; train --help-all lists all"),
     ],
 )
 def test_what_was_meant(

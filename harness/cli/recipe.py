@@ -47,9 +47,8 @@ _MOST_IDS = 1_000_000
 _EPOCHS, _PATIENCE, _LEAST_GAIN = 12, 2, 0.005
 """A candidate ends after so many epochs, or where two have not lowered its loss by this share."""
 _MOST_EPOCHS = 30
-_HANDICAP, _ADVANTAGE = 0.02, 0.03
-"""The share by which pairs of words must lower the loss, since they take several times as long, and
-a smaller difference is chance; and by which it may be higher if only part of the rows was seen,
+_ADVANTAGE = 0.03
+"""The share by which the loss of pairs of words may be higher if only part of the rows was seen,
 since of more rows pairs learn more than words."""
 _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
@@ -150,6 +149,8 @@ class _Search:
         self._free = free
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
         self._kind = kind_of(config.data)
+        self._implementation = config.execution.implementation
+        """The implementation that candidates compute with."""
         self._loaded: dict[Any, Dataset] = {}
 
     def views(self) -> Sequence[dict[str, Any]]:
@@ -212,23 +213,24 @@ class _Search:
         """Trains the candidates, and returns the best."""
         for view in self.views():
             self._compare(view)
-        return min(self.trials, key=_handicapped)
+        return min(self.trials, key=_compared)
 
     def final(self, best: _Trial) -> dict[str, Any]:
         """Returns the settings that the network is trained with."""
         if self._config.early_stopping is not None:
             return {**best.view, "epochs": _MOST_EPOCHS}
-        data = self.settled(best.view)[1]
+        config, data = self.settled(best.view)
         # A rate that falls to 0 takes twice the steps of a constant one to its lowest loss, which
         # is lower. A candidate that saw few of the rows took few steps in each of its epochs.
         falls = "learning_rate_schedule" in self._free
         share = min(1, _MOST_IDS / max(data.train.nnz, 1))
         epochs = round((2 if falls else 1) * best.epochs * share)
-        return {
-            **best.view,
-            "epochs": min(max(2, epochs), _MOST_EPOCHS),
-            "learning_rate_schedule": "linear",
-        }
+        changes = {**best.view, "learning_rate_schedule": "linear"}
+        rate = config.optimizer.learning_rate
+        if best.epochs == 1 and "learning_rate" in self._free and rate is not None:
+            # The lowest loss may have been within the epoch: as far, in smaller steps.
+            epochs, changes["learning_rate"] = 2 * epochs, rate / 2
+        return {**changes, "epochs": min(max(2, epochs), _MOST_EPOCHS)}
 
     def _compare(self, view: Mapping[str, Any]) -> None:
         """Trains the candidates that see the same words. They differ in the weights of these alone,
@@ -254,7 +256,11 @@ class _Search:
         return trainer_of(
             replace(config, optimizer=replace(config.optimizer, warmup=0)),  # steps are few
             replace(data, train=train, validation=held_out),
-            replace(config.execution, batch_size=min(config.execution.batch_size, train.num_rows)),
+            replace(
+                config.execution,
+                batch_size=min(config.execution.batch_size, train.num_rows),
+                implementation=self._implementation,
+            ),
             epochs=self._most_epochs,
             balanced=config.class_weight == "balanced",
         )
@@ -271,7 +277,7 @@ class _Search:
             epochs=1,
             is_partial=data.train.nnz > _MOST_IDS,
         )
-        best = min(map(_handicapped, self.trials), default=math.inf)
+        best = min(map(_compared, self.trials), default=math.inf)
         stopping = _stopping(
             self._most_epochs, to_beat=best / _factor(trial), restores=data.is_multi_label
         )
@@ -292,6 +298,8 @@ class _Search:
         assert trainer.last.progress is not None
         if trainer.last.progress.interrupted:
             raise KeyboardInterrupt
+        if trainer.last.start.choices["implementation"].name == "native":
+            self._implementation = "native"  # for larger vocabularies as well, without measuring
         losses = history.history["val_loss"]
         thresholds, quality = None, trainer.last.quality
         if data.is_multi_label and quality is not None and quality.probabilities is not None:
@@ -341,17 +349,16 @@ def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks
     return Stopping()
 
 
-def _handicapped(trial: _Trial) -> float:
+def _compared(trial: _Trial) -> float:
     """Returns the loss to compare."""
     return trial.loss * _factor(trial)
 
 
 def _factor(trial: _Trial) -> float:
-    """Returns what a candidate's loss is multiplied by, since pairs of words have a handicap, or an
+    """Returns what a candidate's loss is multiplied by, since pairs of words may have an
     advantage."""
-    if trial.view.get("ngrams") != 2:
-        return 1
-    return 1 - _ADVANTAGE if trial.is_partial else 1 + _HANDICAP
+    has_advantage = trial.is_partial and trial.view.get("ngrams") == 2
+    return 1 - _ADVANTAGE if has_advantage else 1
 
 
 _Parts: TypeAlias = "tuple[RaggedSets, RaggedSets]"

@@ -184,6 +184,14 @@ class Measures:
         """The accuracy for all rows added so far, as `Quality` has it."""
         return _accuracy(self._kind, self._right, self._predicted, self._support, self.num_rows)
 
+    def best_thresholds(self) -> list[float] | None:
+        """Returns the best thresholds for multi-label rows, all those added so far; None above
+        `MAX_RANKED` probabilities."""
+        if self._ranked is None:
+            return None
+        probabilities, labels = map(np.concatenate, zip(*self._ranked, strict=True))
+        return best_thresholds(probabilities, labels)
+
     def quality(self) -> Quality:
         """Returns the quality of the predictions for all rows added so far."""
         ranked = self._ranked

@@ -51,13 +51,7 @@ from harness.run.records import (
 )
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
-from harness.task.measures import (
-    Measures,
-    Quality,
-    are_classes,
-    best_thresholds,
-    class_labels,
-)
+from harness.task.measures import Measures, Quality
 from harness.trainer.advice import advice
 from harness.trainer.asked import Asked
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
@@ -482,41 +476,32 @@ class Run:
             # After a signal the machine may be gone soon.
             if self._validation is not None and validation is None and not terminated:
                 validation = evaluated(self._validation, training.measures)
-            if self._chooses_thresholds and not terminated:
-                validation = self._choose_thresholds(evaluated)
+            own, ready = asked.own_validation, self._validation
+            if own is not None and ready is not None and not terminated:
+                validation = self._choose_thresholds(own, ready, evaluated) or validation
             if self._test is not None and not terminated:
                 test = evaluated(self._test, self._measures)
         return validation, validation if asked.test is asked.validation else test
 
-    @property
-    def _chooses_thresholds(self) -> bool:
-        """Whether a row may have several classes, each with a threshold that nobody gave, and there
-        are other rows to choose it on than to test it on."""
-        task, rows = self._setup.task, self._asked.own_validation
-        is_open = task.kind == "multi_label" and task.thresholds is None
-        return is_open and self._test is not None and rows is not None and are_classes(rows)
-
-    def _choose_thresholds(self, evaluated: Callable[[Rows, Measures], Evaluation]) -> Evaluation:
-        """Chooses the threshold of each class on the validation rows, keeps it with the names of
-        the classes, and returns the evaluation of these rows with it."""
-        setup, rows, feed = self._setup, self._asked.own_validation, self._validation
-        assert rows is not None
-        assert feed is not None
-        measures = setup.measures(rows)
-        assert measures is not None
-        validation = evaluated(feed, measures)
-        probabilities, num_classes = measures.quality().probabilities, setup.task.num_classes
-        if probabilities is None:  # they are too many to keep
-            return validation
-        labels = class_labels(rows, kind="multi_label", num_classes=num_classes)
-        setup.thresholds = best_thresholds(probabilities, labels)
-        assert self._measured is not None
+    def _choose_thresholds(
+        self, rows: Examples, ready: Rows, evaluated: Callable[[Rows, Measures], Evaluation]
+    ) -> Evaluation | None:
+        """Chooses the threshold of each class on validation rows, and keeps it with the names of
+        the classes; returns the evaluation of these rows with it. None if nothing is to choose:
+        a row has one class, the thresholds were given, or there are no other rows to test on."""
+        setup, task, measures = self._setup, self._setup.task, self._setup.measures(rows)
+        is_open = task.kind == "multi_label" and task.thresholds is None and self._test is not None
+        if not is_open or measures is None or self._measured is None:
+            return None
+        evaluated(ready, measures)
+        if (thresholds := measures.best_thresholds()) is None:  # too many to keep
+            return None
+        setup.thresholds = thresholds
         self._measures = setup.measures(self._measured)
-        claim, vocabulary = self._opened.claim, self._asked.vocabulary
-        if claim is not None and vocabulary and len(vocabulary.class_names) == num_classes:
-            known = replace(vocabulary, thresholds=setup.thresholds)
-            known.save(claim.path / VOCABULARY_FILE_NAME)
-        return evaluated(feed, setup.measures(rows) or measures)
+        claim, words = self._opened.claim, self._asked.vocabulary
+        if claim is not None and words and len(words.class_names) == len(thresholds):
+            replace(words, thresholds=thresholds).save(claim.path / VOCABULARY_FILE_NAME)
+        return evaluated(ready, setup.measures(rows) or measures)
 
     # Whom the run tells.
 

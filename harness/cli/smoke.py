@@ -26,7 +26,7 @@ from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
 if TYPE_CHECKING:
     from harness.data.sources import Dataset
 
-_CORPUS = SyntheticOptions(synthetic_rows=1_280, synthetic_tokens=1_000)
+_CORPUS = SyntheticOptions(synthetic_rows=640, synthetic_tokens=1_000)
 _EPOCHS = 3
 _LOSS_TOLERANCE: dict[Precision, float] = {
     "float32": 1e-4,

@@ -7,6 +7,7 @@ them, in a loop that is a graph.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -33,7 +34,8 @@ class Begun(NamedTuple):
     shape."""
 
 
-class CutStep(NamedTuple):
+@dataclass(frozen=True)
+class CutStep:
     """A `Step` that sums over all devices once, and can be cut there."""
 
     begin: Callable[[State, Share, AllReduce], Begun]

@@ -71,15 +71,15 @@ class AllReduce:
         self._names = names
         self._cluster = cluster
         self._kind = kind
+        # The number of devices of all workers.
         self.size = len(names) * cluster.num_workers
-        """The number of devices of all workers."""
         self._group = _GROUPS.setdefault(names, _FIRST_GROUP_KEY + len(_GROUPS))
         self._first_keys: dict[Hashable, int] = {}
+        # The group of the sums that were traced by `kernels.all_reduce`.
         self._connection: int | None = None
-        """The group of the sums that were traced by `kernels.all_reduce`."""
+        # Each device's last sum. Its next sum waits for it, so that all devices sum in the same
+        # order.
         self._last: dict[int, tf.Tensor] = {}
-        """Each device's last sum. Its next sum waits for it, so that all devices sum in the same
-        order."""
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Returns instance keys for the tensors of a program, in order. All workers must ask for

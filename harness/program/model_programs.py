@@ -76,8 +76,8 @@ class ModelPrograms:
             )
             for place, device in enumerate(devices.names)
         )
+        # Whether XLA compiles only a part of a training step.
         self.compiles_in_part = in_part
-        """Whether XLA compiles only a part of a training step."""
         # Two compilations at once would compete for a GPU's memory and disturb XLA's measurements
         # there; and several devices or workers must begin their all-reduces in the same order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
@@ -86,8 +86,8 @@ class ModelPrograms:
         self._model = model
         self._task = task
         self._cluster = devices.cluster
+        # Seconds of a step without its all-reduce; None before training, and for one worker.
         self.alone_step_seconds: float | None = None
-        """Seconds of a step without its all-reduce; None before training, and for one worker."""
         call = Caller(
             model,
             implementation=implementation,

@@ -27,13 +27,13 @@ class Seeds:
     """The name, among the changes of a call, of the next value of the variable that holds them."""
 
     def __init__(self, seeds: Mapping[str, keras.Variable]) -> None:
+        # A list of one variable for all seeds; empty if the model has no seeds.
         self.stored = [packed(seeds)] if seeds else []
-        """A list of one variable for all seeds; empty if the model has no seeds."""
+        # The change of the variable by one draw from each seed, int64 [2 * seeds].
         self._draws = np.tile(_DRAW, len(seeds))
-        """The change of the variable by one draw from each seed, int64 [2 * seeds]."""
+        # The variable's values before the loop that is being traced and in each of its steps; None
+        # outside of a loop.
         self._loop: tuple[tf.Tensor, tf.Tensor] | None = None
-        """The variable's values before the loop that is being traced and in each of its steps;
-        None outside of a loop."""
         self._step: tf.Tensor | None = None
         self._is_behind = False
 

@@ -120,8 +120,8 @@ class State:
         with tf.device(device):
             self.optimizer = copy_of(optimizer)
             by_rows = [Table(n, plan, _held(weights.pop(n), own=own)) for n, plan in tables.items()]
+            # The tables that are updated by rows, which are not in `trainable`.
             self.tables = Tables(by_rows, self.optimizer)
-            """The tables that are updated by rows, which are not in `trainable`."""
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
@@ -147,8 +147,8 @@ class State:
                 }
             self.optimizer.build(self._seen)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
+            # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
-            """The variables of each metric's sums."""
         self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
         if for_gpu:
             self._require_int64()

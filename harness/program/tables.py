@@ -38,8 +38,8 @@ class Table:
             for slot, (shape, dtype, value) in plan.rule.slots(*variable.shape).items()
         }
         self._rule = plan.rule
+        # The implementation that finds and updates the rows.
         self.implementation: registry.Implementation = "native" if plan.is_native else "gather"
-        """The implementation that finds and updates the rows."""
 
     @property
     def kind(self) -> str:

@@ -14,7 +14,6 @@
 #include "../native/parts.h"
 #include "driver.h"
 #include "passes.h"
-#include "row_passes.h"
 
 namespace multi_hot {
 namespace {

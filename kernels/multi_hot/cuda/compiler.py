@@ -37,8 +37,8 @@ class Compiler:
         self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
         known = (ctypes.c_int * count.value)()
         self._call("nvrtcGetSupportedArchs", known)
+        # Compute capabilities that the library compiles for, ascending.
         self.capabilities = sorted(divmod(number, 10) for number in known)
-        """Compute capabilities that the library compiles for, ascending."""
 
     def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
         """Return the kernels for a compute capability as machine code, or, if asked or if NVRTC

@@ -1,4 +1,5 @@
-// The kernels by name, one for each type of table and number of columns that a lane adds.
+// The kernels by name: their blocks' threads, perhaps with the blocks that a multiprocessor is to hold, and
+// what they do with their arguments `a`.
 #include "forward.h"
 #include "sort.h"
 #include "sums.h"
@@ -8,74 +9,43 @@
 
 namespace multi_hot {
 
-#define FORWARD(name, T, columns)                                                                  \
-  extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 6)                               \
-      multi_hot_forward_##name##_##columns(const ForwardArguments a) {                             \
-    forward<T, columns, false>(of_step(a), nullptr);                                               \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(32 * kForwardWarps, 4)                               \
-      multi_hot_forward_once_##name##_##columns(const ForwardArguments a) {                        \
-    __shared__ int slots[kForwardWarps * kSlots];                                                  \
-    forward<T, columns, true>(of_step(a), slots);                                                  \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
-      multi_hot_sum_tiles_##name##_##columns(const SumArguments a) {                               \
-    sum_tiles<T, columns>(of_step(a));                                                             \
-  }                                                                                                \
-  extern "C" __global__ void __launch_bounds__(32 * kSumWarps, 6)                                   \
-      multi_hot_sum_runs_##name##_##columns(const SumArguments a) {                                \
-    sum_runs<T, columns>(of_step(a));                                                              \
+#define KERNEL(name, bounds, Arguments, ...)                                          \
+  extern "C" __global__ void __launch_bounds__ bounds multi_hot_##name(const Arguments a) { \
+    __VA_ARGS__;                                                                      \
   }
 
-#define ALL_OF(name, T)                                                                            \
-  FORWARD(name, T, 1)                                                                              \
-  FORWARD(name, T, 2)                                                                              \
-  FORWARD(name, T, 4)
+// For each type of table, and each number of columns that a lane adds.
+#define PASSES(name, T, columns)                                                              \
+  KERNEL(forward_##name##_##columns, (32 * kForwardWarps, 6), ForwardArguments,               \
+         forward<T, columns, false>(of_step(a), nullptr))                                     \
+  KERNEL(forward_once_##name##_##columns, (32 * kForwardWarps, 4), ForwardArguments,          \
+         __shared__ int slots[kForwardWarps * kSlots];                                        \
+         forward<T, columns, true>(of_step(a), slots))                                        \
+  KERNEL(sum_tiles_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                     \
+         sum_tiles<T, columns>(of_step(a)))                                                   \
+  KERNEL(sum_runs_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                      \
+         sum_runs<T, columns>(of_step(a)))
+
+#define ALL_OF(name, T) \
+  PASSES(name, T, 1)    \
+  PASSES(name, T, 2)    \
+  PASSES(name, T, 4)
 
 ALL_OF(f32, float)
 ALL_OF(bf16, Bfloat16)
 ALL_OF(f16, Float16)
 
-extern "C" __global__ void __launch_bounds__(kPrepareThreads) multi_hot_prepare(const PrepareArguments a) {
-  prepare(of_block(a));
-}
-extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count(const SortArguments a) {
-  count(of_block(a));
-}
-extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_scatter(const SortArguments a) {
-  scatter(of_block(a));
-}
-extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_count_ids(const TouchArguments a) {
-  count_ids(a);
-}
-extern "C" __global__ void __launch_bounds__(kSortThreads) multi_hot_place_ids(const TouchArguments a) {
-  place_ids(a);
-}
-extern "C" __global__ void __launch_bounds__(kSquareThreads)
-    multi_hot_square_rows(const SquareArguments a) {
-  square_rows(a);
-}
-extern "C" __global__ void __launch_bounds__(kSquareThreads)
-    multi_hot_sum_squares(const SquareArguments a) {
-  sum_squares(a);
-}
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
-    multi_hot_update_rows_f32(const UpdateArguments a) {
-  update_rows<float>(a);
-}
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
-    multi_hot_update_rows_bf16(const UpdateArguments a) {
-  update_rows<Bfloat16>(a);
-}
-extern "C" __global__ void __launch_bounds__(32 * kUpdateWarps, 4)
-    multi_hot_catch_up(const CatchUpArguments a) {
-  catch_up(a);
-}
-extern "C" __global__ void __launch_bounds__(kSplitThreads) multi_hot_take_splits(const TakeArguments a) {
-  take_splits(a);
-}
-extern "C" __global__ void __launch_bounds__(kTakeThreads) multi_hot_take_values(const TakeArguments a) {
-  take_values(a);
-}
+KERNEL(prepare, (kPrepareThreads), PrepareArguments, prepare(of_block(a)))
+KERNEL(count, (kSortThreads), SortArguments, count(of_block(a)))
+KERNEL(scatter, (kSortThreads), SortArguments, scatter(of_block(a)))
+KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(a))
+KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(a))
+KERNEL(square_rows, (kSquareThreads), SquareArguments, square_rows(a))
+KERNEL(sum_squares, (kSquareThreads), SquareArguments, sum_squares(a))
+KERNEL(update_rows_f32, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<float>(a))
+KERNEL(update_rows_bf16, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<Bfloat16>(a))
+KERNEL(catch_up, (32 * kUpdateWarps, 4), CatchUpArguments, catch_up(a))
+KERNEL(take_splits, (kSplitThreads), TakeArguments, take_splits(a))
+KERNEL(take_values, (kTakeThreads), TakeArguments, take_values(a))
 
 }  // namespace multi_hot

@@ -34,7 +34,7 @@ def sum_words(num_values: int, units: int) -> int:
 
 
 def row_words(num_values: int, units: int) -> int:
-    """Return `RowWorkspace(N, H).size` of row_passes.h."""
+    """Return `RowWorkspace(N, H).size` of passes.h."""
     return sum_words(num_values, units) + _SQUARE_BLOCKS
 
 

@@ -51,7 +51,7 @@ def partition(num_values: int, num_tokens: int, num_cores: int) -> Partition:
 
 
 class _Index(NamedTuple):
-    """TouchedIndex in touched.h; on a GPU, Touched in row_passes.h."""
+    """TouchedIndex in touched.h; on a GPU, Touched in passes.h."""
 
     places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
     rows: Tensor  # [N] int32

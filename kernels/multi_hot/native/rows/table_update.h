@@ -80,11 +80,11 @@ void for_each_slot(const int32_t* ids, int64_t num, Pool& pool, Prefetch prefetc
 // optimizers.
 __attribute__((noinline)) inline const float* gradient_of(const TouchedIndex& index, int64_t slot,
                                                           const float* dy, int64_t units) {
-  static thread_local std::vector<float> buffer;
   const int64_t from = index.spans[2 * slot], count = index.spans[2 * slot + 1] - from;
   const int64_t num_ahead = index.spans[2 * *index.num - 1] - from;
   const int32_t* rows = index.rows + from;
   if (index.weights == nullptr && count == 1) return dy + *rows * units;  // as most ids have it
+  static thread_local std::vector<float> buffer;
   buffer.resize(std::max<size_t>(buffer.size(), units));
   if (index.weights != nullptr) {
     sum_rows(dy, units, rows, count, num_ahead, buffer.data(), Weighted{index.weights + from});

@@ -51,10 +51,10 @@ class GridConfig:
     """How batches reach the device."""
 
     replicas: tuple[Literal["auto"] | int, ...] = ("auto",)
-    """Devices that a batch is spread over."""
+    """Devices that a batch is spread over; on a CPU, shares of it."""
 
     steps_per_dispatch: tuple[Literal["auto"] | int, ...] = ("auto",)
-    """Optimizer steps in one call of the compiled function."""
+    """Optimizer steps from one host sync to the next."""
 
     table_optimizer: TableOptimizer = "auto"
     """What updates the table of the multi-hot layer in every cell, as of `harness train`."""

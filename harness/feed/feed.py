@@ -1,6 +1,6 @@
 """Feeds the compiled programs: yields each dispatch with the batches of all devices, by their size.
 
-Both kinds of feed have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which yields every
+Both classes of feeds (`mapped` is a `Stream` that reads from files) have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which yields every
 dispatch of a plan in order:
 
 - `epochs`: passes over the rows, counted from the first.

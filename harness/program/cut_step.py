@@ -14,11 +14,11 @@ import tensorflow as tf
 
 from harness.feed.batch import AnyBatches, Share
 from harness.feed.plan import Call
-from harness.program.all_reduce import AllReduce as Sums
-from harness.program.normalization import AllReduce
+from harness.program.all_reduce import AllReduce
+from harness.program.normalization import SumOverDevices
 from harness.program.state import State
 
-Step = Callable[[State, Share, AllReduce], Any]
+Step = Callable[[State, Share, SumOverDevices], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 
 
@@ -38,7 +38,7 @@ class Begun(NamedTuple):
 class CutStep:
     """A `Step` that sums over all devices once, and can be cut there."""
 
-    begin: Callable[[State, Share, AllReduce], Begun]
+    begin: Callable[[State, Share, SumOverDevices], Begun]
     """Runs the step up to the sum."""
     finish: Callable[[State, Sequence[Any], Any, Any], Any]
     """Returns the step's result from the state, the sums, and what `begin` carried: `carried` and
@@ -46,7 +46,7 @@ class CutStep:
     sums_early: bool
     """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
-    def __call__(self, state: State, share: Share, all_reduce: AllReduce) -> Any:
+    def __call__(self, state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         to_sum, carried, facts = self.begin(state, share, all_reduce)
         return self.finish(state, all_reduce(to_sum), carried, facts)
 
@@ -58,7 +58,7 @@ class CutLoops:
         self,
         step: CutStep,
         states: Sequence[State],
-        sums: Sums,
+        sums: AllReduce,
         *,
         implementation: str,
         row_sums: int | None,
@@ -168,7 +168,7 @@ class CutLoops:
         self._parts[key] = begin, finish
         return begin, finish
 
-    def _early(self, device: int, call: Call) -> AllReduce:
+    def _early(self, device: int, call: Call) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
         begin them in the same order."""
         keys = self._sums.keys((call.capacity, call.rows, "early"))

@@ -25,7 +25,7 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional
 from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, Layout, packed, unpacked
-from harness.program.normalization import AllReduce
+from harness.program.normalization import SumOverDevices
 from harness.program.program import Program
 from harness.program.state import State
 from harness.program.step import Caller, forward_backward
@@ -52,7 +52,7 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
     update would get, those of the touched rows for tables that are updated by rows; and `_counts`.
     It compares them with those of `reference`, a model that computes the same in float32."""
 
-    def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
+    def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         passes = functools.partial(forward_backward, call, task, state, share, all_reduce)
         found = [passes(scale=scale).gradients.without(scale)]

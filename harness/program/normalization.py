@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from harness.feed.batch import Share
 
-AllReduce = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
+SumOverDevices = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 """A function that sums each tensor over all devices."""
 
 
@@ -19,7 +19,7 @@ def needs_all_rows(model: keras.Model) -> bool:
 
 
 @contextlib.contextmanager
-def over_all_rows(model: keras.Model, share: Share, all_reduce: AllReduce) -> Iterator[None]:
+def over_all_rows(model: keras.Model, share: Share, all_reduce: SumOverDevices) -> Iterator[None]:
     """Makes the model's BatchNormalization layers normalize over all devices' rows in the block.
 
     Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack."""
@@ -41,7 +41,7 @@ def _layers(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 def _moments(
     layer: keras.layers.BatchNormalization,
     share: Share,
-    all_reduce: AllReduce,
+    all_reduce: SumOverDevices,
     inputs: tf.Tensor,
     mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -64,7 +64,7 @@ def _moments(
     return tf.reshape(means, [-1]), tf.reshape(variances, [-1])
 
 
-def _reduced(all_reduce: AllReduce, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
+def _reduced(all_reduce: SumOverDevices, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
     """Returns the tensors' sums over all devices; sums the gradients that flow back as well."""
 
     @tf.custom_gradient

@@ -20,8 +20,7 @@ import tensorflow as tf
 from harness.feed.batch import AnyBatches, BatchesByRows, Sizes
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
-from harness.program.all_reduce import AllReduce as Sums
-from harness.program.all_reduce import Kind
+from harness.program.all_reduce import AllReduce, Kind
 from harness.program.compile_errors import named_culprit
 from harness.program.cut_step import CutLoops, CutStep, Step
 from harness.program.state import State
@@ -111,7 +110,7 @@ class Program:
         self._device_names = tuple(state.device for state in states)
         self._implementation = implementation
         self._cluster = cluster
-        self._sums = Sums(self._device_names, cluster, all_reduce)
+        self._sums = AllReduce(self._device_names, cluster, all_reduce)
         self._row_sums = row_sums
         self._row_outputs = row_outputs
         self._cut = (
@@ -246,7 +245,7 @@ class Program:
 def _on_each(
     names: Sequence[str],
     loops: Sequence[Callable[..., Any]],
-    all_reduce: Sums,
+    all_reduce: AllReduce,
     batches: Sequence[AnyBatches],
     firsts: Sequence[tf.Tensor],
 ) -> list[Any]:

@@ -99,8 +99,7 @@ class State:
         device: the state's device, such as `/GPU:0`. The first device shares the model's own
             variables, except those that are held together; another has copies.
         place: the device's place among those of this process.
-        share: the number, among all workers' shares, of the share of a batch that the device
-            trains.
+        share: which share of each batch the device trains, counted over all workers.
         scaled: whether the loss is scaled (float16).
         metrics: the metrics that keep sums of their own.
         tables: the plans of the tables that are updated by rows, by their names.

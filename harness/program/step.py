@@ -11,7 +11,7 @@ from harness.feed.batch import Share
 from harness.model.layers import Surroundings, computing, identity
 from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, Layout, packed, product_calls, unpacked
-from harness.program.normalization import AllReduce, needs_all_rows, over_all_rows
+from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
 from harness.program.state import Called, State
 from harness.task.task import Judgement, SettledTask
@@ -44,7 +44,7 @@ class Caller:
         self,
         state: State,
         share: Share,
-        all_reduce: AllReduce,
+        all_reduce: SumOverDevices,
         *,
         training: bool,
         model: keras.Model | None = None,
@@ -124,7 +124,7 @@ def forward_backward(
     task: SettledTask,
     state: State,
     share: Share,
-    all_reduce: AllReduce,
+    all_reduce: SumOverDevices,
     *,
     scale: tf.Tensor | None = None,
     model: keras.Model | None = None,
@@ -161,10 +161,10 @@ def forward_backward(
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
-    """Returns the step that changes the state by one batch, and returns its row sums. Tracing it
+    """Returns a step, which changes the state by one batch and gives its row sums. Tracing it
     puts the names of weights that the loss does not depend on into `unused`."""
 
-    def begin(state: State, share: Share, all_reduce: AllReduce) -> Begun:
+    def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         gradients, judged, called = forward_backward(
             call, task, state, share, all_reduce, scale=scale, catch_up=True, sparse=True
@@ -200,7 +200,7 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
     """Returns a step that changes nothing but the sums of metrics, and that returns a batch's row
     sums and probabilities."""
 
-    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
         called = call(state, share, all_reduce, training=False)
         # Keras too uses no class weights in an evaluation.
         judged = task.judge(share.labels, called.outputs, with_class_weight=False)
@@ -214,7 +214,7 @@ def prediction_step(call: Caller) -> Step:
     """Returns a step that changes nothing, and that returns no row sums and a batch's outputs,
     float32 [rows, outputs]."""
 
-    def step(state: State, share: Share, all_reduce: AllReduce) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
         return tf.zeros([0, outputs.shape[0]]), outputs
 

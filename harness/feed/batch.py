@@ -40,8 +40,8 @@ class Share(NamedTuple):
     labels: Any
     """Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input."""
     weights: tf.Tensor
-    """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than a buffer on the
-    device."""
+    """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than a
+    buffer on the device."""
     among: dict[str, Batches]
     """All batches of the call and the number of this one, of each ragged input whose ids a GPU
     sorted before the loop."""

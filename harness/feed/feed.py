@@ -1,7 +1,7 @@
 """Feeds the compiled programs: yields each dispatch with the batches of all devices, by their size.
 
-Both classes of feeds (`mapped` is a `Stream` that reads from files) have `dispatches(plan, epochs=1, start_step=0, calls=None)`, which yields every
-dispatch of a plan in order:
+Both classes of feeds (`mapped` is a `Stream` that reads from files) have `dispatches(plan,
+epochs=1, start_step=0, calls=None)`, which yields every dispatch of a plan in order:
 
 - `epochs`: passes over the rows, counted from the first.
 - `start_step`: optimizer steps to leave out, because they were done before.

@@ -201,7 +201,8 @@ _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "steps_per_dispatch": _steps_per_dispatch,
 }
 """The functions that choose, by setting, in the order in which these are settled. All but the
-precision know the model. The replicas are settled before, with the devices, and the all-reduce after."""
+precision know the model. The replicas are settled before, with the devices, the
+all-reduce after."""
 _CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
     "implementation": _available,
     "steps_per_dispatch": _within_epoch,

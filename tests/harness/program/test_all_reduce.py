@@ -36,7 +36,7 @@ def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled
     ],
 )
 def test_what_does_not_apply(asked: Any, kind: str, devices: int, workers: int, why: str) -> None:
-    with pytest.raises(InputError, match=f"--all-reduce {asked} does not apply .*{why}"):
+    with pytest.raises(InputError, match=f"--all-reduce={asked} does not apply .*{why}"):
         settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
 
 

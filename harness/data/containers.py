@@ -5,18 +5,17 @@ and others have: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleIn
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from harness.base.errors import InputError, in_python
 from harness.data.examples import Examples
-from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.columns import choose
+from harness.data.readers.columns import label_column
 
 _MOST_NAMED = 10
-_SAMPLE_ROWS = 200
 
 
 @in_python()
@@ -39,15 +38,14 @@ def as_examples(
             - a tf.RaggedTensor;
             - a column of lists of pandas, polars, Arrow or Hugging Face's datasets;
             - a frame or table of these with such a column, and one of labels if `labels` is None;
-            - a tf.data.Dataset, a PyTorch data set or an iterator of rows, or of ragged or sparse
-              batches; each with its label, and perhaps its weight, if `labels` is None. It is read
-              once;
+            - a tf.data.Dataset, a PyTorch data set or an iterator of rows, or of ragged or SciPy's
+              sparse batches; each with its label, and perhaps its weight, if `labels` is None. It
+              is read once;
             - `RaggedSets` or `Examples`;
             - a tuple of rows and labels, or of rows, labels and weights, as Keras takes them.
-        labels: one for each row: class numbers, booleans, or names, which are strings or any
-            integers of which some are negative, such as -1 and 1; 0 and 1 for each class [B, K],
-            dense or sparse; class numbers of each row, as lists or ragged; or floats. Shape [B] or
-            [B, 1].
+        labels: one for each row: class numbers, booleans, or names, which are strings or -1
+            and 1; 0 and 1 for each class [B, K], dense or sparse; class numbers of each row, as
+            lists or ragged; or floats. Shape [B] or [B, 1].
         weights: weights of the rows' losses, [B].
         num_tokens: V; None is one more than the highest id.
         class_names: the names of the classes; none to find them among the labels.
@@ -56,39 +54,58 @@ def as_examples(
     Raises:
         InputError: if the rows are texts or no container of ids, or labels do not fit them.
     """
-    if isinstance(rows, tuple) and labels is None and len(rows) in (2, 3):
-        rows, labels, weights = (*rows, None)[:3]
-    if isinstance(rows, Examples | RaggedSets) and labels is None and weights is None:
-        return Examples.of(rows)
-    if labels is None and not isinstance(rows, Mapping):
-        rows, labels, weights = _parts(rows, weights)
-    if isinstance(rows, Mapping):
-        inputs = {n: _input(part, n, num_tokens) for n, part in rows.items()}
-    elif isinstance(rows, np.ndarray) and rows.ndim > 1:
-        raise InputError(
-            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
-            "its columns are ids, or list(rows) if its numbers are"
-        )
-    else:
-        inputs = {"": _sets(rows, name, num_tokens)}
+    rows, labels, weights = _parts(rows, labels, weights)
     if labels is not None:
         labels, class_names = _labels(labels, class_names, name)
+    own = None if weights is None else np.asarray(weights)
+    if isinstance(rows, Examples | RaggedSets):
+        examples = Examples.of(rows)
+        own = examples.weights if own is None else own
+        if labels is None:
+            return examples if own is examples.weights else replace(examples, weights=own)
+        return replace(examples, labels=labels, weights=own, class_names=tuple(class_names))
     return Examples(
-        inputs=inputs,
+        inputs=_inputs(rows, num_tokens, name),
         labels=labels,
-        weights=None if weights is None else np.asarray(weights),
-        class_names=tuple(class_names),
+        weights=own,
+        class_names=() if labels is None else tuple(class_names),
         name=name,
     )
 
 
-def _parts(rows: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Returns the rows, labels and weights of a frame, a data set or an iterator; other rows
-    unchanged, without labels."""
+@in_python()
+def without_labels(rows: Any) -> Examples:
+    """Returns rows to predict for, of which labels are not looked at; see `as_examples`."""
+    rows = _parts(rows, None, None)[0]
+    if isinstance(rows, Examples | RaggedSets):
+        return Examples.of(rows)
+    return Examples(inputs=_inputs(rows, None, "rows"), name="rows")
+
+
+def _inputs(rows: Any, num_tokens: int | None, name: str) -> dict[str, Any]:
+    """Returns the inputs of a model by name, or a single one without."""
+    if isinstance(rows, Mapping):
+        return {n: _input(part, n, num_tokens) for n, part in rows.items()}
+    if isinstance(rows, np.ndarray) and rows.ndim > 1:
+        raise InputError(
+            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
+            "its columns are ids, or list(rows) if its numbers are"
+        )
+    return {"": _sets(rows, name, num_tokens)}
+
+
+def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
+    """Returns the rows, labels and weights of a tuple, a frame, a data set or an iterator; others
+    unchanged."""
+    if labels is not None or isinstance(rows, Mapping | Examples | RaggedSets):
+        return rows, labels, weights
+    if isinstance(rows, tuple) and len(rows) in (2, 3):
+        return (*rows, weights)[:3]
     table = _arrow(rows)
     if table is not None and hasattr(table, "column_names"):
         return *_columns(table), weights
-    is_plain = isinstance(rows, list | np.ndarray) or _is_batch(rows) or table is not None
+    is_list = isinstance(rows, list | np.ndarray) and not _is_pair(rows[0] if len(rows) else None)
+    is_plain = is_list or _is_batch(rows) or table is not None
     if is_plain or not (hasattr(rows, "__iter__") or hasattr(rows, "__getitem__")):
         return rows, None, weights
     # A PyTorch data set has no __iter__, and an end at its length only.
@@ -100,6 +117,11 @@ def _parts(rows: Any, weights: Any) -> tuple[Any, Any, Any]:
         return _joined(read, _is_batch(read[0])), None, weights
     parts = [_joined([*part], _is_batch(read[0][0])) for part in zip(*read, strict=True)]
     return tuple((*parts, weights)[:3])
+
+
+def _is_pair(row: Any) -> bool:
+    """Whether an element is a row and its label, not the ids of a row."""
+    return isinstance(row, tuple) and len(row) > 0 and hasattr(row[0], "__len__")
 
 
 def _joined(parts: list[Any], is_batched: bool) -> Any:
@@ -125,13 +147,19 @@ def _is_batch(rows: Any) -> bool:
 
 def _columns(table: Any) -> tuple[Any, Any]:
     """Returns the column of ids of an Arrow table, and that of labels, if there is one."""
-    lists = [n for n in table.column_names if _is_list(table.schema.field(n).type)]
-    if len(table.column_names) == 1 and lists:
-        return table.column(0), None
-    sample = table.slice(0, _SAMPLE_ROWS).to_pylist()
-    cells = [[*map(str, row.values())] for row in sample]
-    content, label = choose("the table", table.column_names, cells, BuildOptions())
-    return table.column(content), table.column(label)
+    names = table.column_names
+    lists = [n for n in names if _is_list(table.schema.field(n).type)]
+    label = label_column(names)
+    contents = [name for name in lists if name != label]
+    if len(contents) != 1:
+        raise InputError(
+            f"the table has {len(contents)} columns of lists besides its labels, and its columns "
+            f"are {', '.join(names)}; give rows and labels as (table[...], table[...]). "
+            "harness.load(table) numbers the words of texts."
+        )
+    if label is None and len(names) == 2:
+        label = next(name for name in names if name not in contents)
+    return table.column(contents[0]), None if label is None else table.column(label)
 
 
 def _is_list(kind: Any) -> bool:
@@ -190,25 +218,51 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
     if hasattr(labels, "tocsr") or hasattr(labels, "row_splits"):
         return _sets(labels, f"{name}' labels", None), class_names
     if (column := _arrow(labels)) is not None:
-        if _is_list(column.type):
+        if hasattr(column, "column_names"):
+            labels = np.column_stack([one.to_numpy() for one in column.columns])
+        elif _is_list(column.type):
             return _sets(column, f"{name}' labels", None), class_names
-        labels = column.to_numpy(zero_copy_only=False)
-    if isinstance(labels, list) and any(isinstance(label, list | set) for label in labels):
-        return _sets(labels, f"{name}' labels", None), class_names
+        else:
+            column = column.dictionary_decode() if hasattr(column, "dictionary") else column
+            labels = column.to_numpy(zero_copy_only=False)
+    is_matrix = isinstance(labels, np.ndarray) and labels.dtype != object
+    if (
+        isinstance(labels, list | tuple | np.ndarray)
+        and not is_matrix
+        and any(map(_is_several, labels))
+    ):
+        rows = [*map(list, labels)]
+        lengths, numbers = {*map(len, rows)}, {number for row in rows for number in row}
+        if len(lengths) > 1 or lengths == {1} or not numbers <= {0, 1}:
+            return RaggedSets.from_lists(rows, name=f"{name}' labels"), class_names
+        labels = np.array(rows)  # 0 and 1 for each class
     array = np.asarray(labels)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype == bool:
         array = array.astype(np.int32)
-    is_named = array.dtype.kind in "UO" or (array.dtype.kind == "i" and (array < 0).any())
-    if array.ndim != 1 or not (is_named or class_names):
+    is_text = array.dtype.kind in "USO"
+    if array.ndim != 1 or not (is_text or class_names or {*np.unique(array)} in ({-1}, {-1, 1})):
         return array, class_names
-    names = np.array(class_names) if class_names else np.unique(array)
-    places = np.searchsorted(names, array).clip(max=len(names) - 1)
-    if (unknown := names[places] != array).any():
+    given = [one.decode() if isinstance(one, bytes) else one for one in array.tolist()]
+    strange = [row for row, one in enumerate(given) if is_text and not isinstance(one, str)]
+    if strange:
+        raise InputError(
+            f"{name}: row {strange[0]} has the label {given[strange[0]]!r} among names; give each "
+            "row a string, or all rows numbers"
+        )
+    names = tuple(class_names) or (tuple(sorted({*given})) if is_text else (-1, 1))
+    places = {one: place for place, one in enumerate(names)}
+    unknown = next((row for row, one in enumerate(given) if one not in places), None)
+    if unknown is not None:
         listed = ", ".join(map(str, names[:_MOST_NAMED]))
         raise InputError(
-            f"{name}: row {unknown.argmax()} has the label {array[unknown].tolist()[0]!r}, and the "
-            f"classes are {listed}; give labels of these, or train with all"
+            f"{name}: row {unknown} has the label {given[unknown]!r}, and the classes are "
+            f"{listed}; give labels of these, or train with all"
         )
-    return places.astype(np.int32), tuple(names.tolist())
+    return np.array([places[one] for one in given], np.int32), names
+
+
+def _is_several(label: Any) -> bool:
+    """Whether a row's label is a container of several, not a number or a name."""
+    return isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from harness.base.errors import DivergenceError, InputError
 from harness.base.interrupt import Terminated
 from harness.base.terminal import lasting
-from harness.data.containers import as_examples
+from harness.data.containers import as_examples, without_labels
 from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import Format, export_model, head_of
@@ -209,15 +209,15 @@ class Trainer:
             Terminated: a SystemExit with code 143, after everything else, when SIGTERM or SIGUSR1
                 ended the training.
         """
-        rows = as_examples(train, name="train rows")
+        rows = self._examples(train, name="train rows")
         names = rows.class_names or self.class_names
-        held_out = None if validation is None else as_examples(validation, class_names=names)
+        held_out = None if validation is None else self._examples(validation, names=names)
         tested = held_out if test is validation else test
         return self.run(
             Asked(
                 train=rows,
                 validation=held_out,
-                test=None if tested is None else as_examples(tested, class_names=names),
+                test=None if tested is None else self._examples(tested, names=names),
                 epochs=epochs,
                 initial_epoch=initial_epoch,
                 validation_freq=validation_freq,
@@ -306,7 +306,7 @@ class Trainer:
         Args:
             train: rows like those to train on, for which a new trainer builds its model.
         """
-        setup = self._set_up(Examples.of(train), training=True)
+        setup = self._set_up(self._examples(train), training=True)
         saved = setup.programs.states[0].save()
         before = {name: vars(self)[name] for name in ("step", "last", "_steps_per_epoch")}
 
@@ -332,7 +332,7 @@ class Trainer:
         Raises:
             InputError: when a label is no class but a number.
         """
-        examples = as_examples(rows, class_names=self.class_names)
+        examples = self._examples(rows)
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
@@ -346,7 +346,7 @@ class Trainer:
     ) -> tuple[dict[str, float], Quality | None]:
         """Returns what `evaluate` and `measure` return, in one pass; no quality if a label is no
         class."""
-        examples = as_examples(rows, class_names=self.class_names)
+        examples = self._examples(rows)
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
         # One pass gives the loss, the metrics and the probabilities that are measured.
@@ -362,7 +362,7 @@ class Trainer:
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
         """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`. It does
         not look at labels."""
-        examples = as_examples(rows, class_names=self.class_names)
+        examples = without_labels(rows)
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
             return hooks.predict(ready.feed, ready.plan)
@@ -402,7 +402,7 @@ class Trainer:
             console: where to warn of GPUs that cannot be used; None for no warnings.
         """
         require_alone(os.environ)
-        examples = as_examples(train)
+        examples = self._examples(train)
         setup = self._set_up(examples, training=True, console=console)
         setup.task.check_labels(examples)
         rows = setup.rows_to_train(examples, epochs=epochs, repeating=True)
@@ -415,6 +415,27 @@ class Trainer:
     def _forget(self, setup: Setup | None) -> None:
         if self.step == 0:  # otherwise the setup has the state that was trained
             self._setup = setup
+
+    def _examples(
+        self, rows: AnyRows, *, names: Sequence[Any] | None = None, name: str = "rows"
+    ) -> Examples:
+        """Returns rows whose labels are numbered as those that the model was trained on, or by
+        `names`."""
+        known = tuple(self.class_names if names is None else names)
+        examples = as_examples(rows, class_names=known, name=name)
+        found = examples.class_names
+        if found and found != known and (known or names is not None or self.step > 0):
+            raise InputError(
+                f"{examples.name} has the classes {', '.join(map(str, found))}, and the model was "
+                f"trained on {', '.join(map(str, known)) or 'class numbers'}; give labels of "
+                "these, as harness.as_examples(..., class_names=trainer.class_names) does"
+            )
+        if found and self._task.kind == "regression":
+            raise InputError(
+                f"the labels of {examples.name} are names of classes, and the task is a "
+                "regression; give floats"
+            )
+        return examples
 
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
         """Returns the setup. Makes it for the first rows, and anew for the first rows with labels

@@ -78,6 +78,11 @@ def choose(
     return Columns(content=content, label=label)
 
 
+def label_column(names: Sequence[str]) -> str | None:
+    """Returns the column whose name says that it holds labels; None if there is none."""
+    return _by_name(names, _LABEL_NAMES, None)
+
+
 _REMEDY = "Set --text-column and --label-column, to a name or, without a header, to a number."
 
 

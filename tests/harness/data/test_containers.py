@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import harness
 from harness import InputError, RaggedSets, as_examples
+from harness.data.containers import without_labels
 
 _ROWS = [[3, 1, 4], [], [1, 5], [9]]
 _LABELS = [1, 0, 0, 1]
@@ -88,6 +89,8 @@ def test_frames(package: str) -> None:
     "labels",
     [
         pytest.param(lambda: [[0], [2], [], [1, 2]], id="lists"),
+        pytest.param(lambda: np.array([[0], [2], [], [1, 2]], object), id="object array"),
+        pytest.param(lambda: [np.array([0]), (2,), (), {1, 2}], id="arrays and tuples"),
         pytest.param(lambda: _sparse([[0], [2], [], [1, 2]]), id="sparse"),
         pytest.param(lambda: pa.array([[0], [2], [], [1, 2]]), id="Arrow"),
         pytest.param(lambda: tf.ragged.constant([[0], [2], [], [1, 2]]), id="RaggedTensor"),
@@ -97,6 +100,33 @@ def test_labels_of_several_classes(labels: Callable[[], Any]) -> None:
     found = as_examples(_ROWS, labels()).labels
     assert isinstance(found, RaggedSets)
     assert [row.tolist() for row in found] == [[0], [2], [], [1, 2]]
+
+
+@pytest.mark.parametrize(
+    "labels", [[[1, 0], [0, 1], [1, 1], [0, 0]], pa.table({"a": [1, 0, 1, 0], "b": [0, 1, 1, 0]})]
+)
+def test_a_matrix_of_classes(labels: Any) -> None:
+    """Nested lists of zeros and ones are a matrix, as for NumPy, not class numbers."""
+    found = as_examples(_ROWS, labels).labels
+    np.testing.assert_array_equal(found, [[1, 0], [0, 1], [1, 1], [0, 0]])  # type: ignore[arg-type]
+
+
+def test_a_table_of_several_columns() -> None:
+    """The column of lists is that of ids, whatever the names; rows to predict for need no label."""
+    table = pa.table({"text": ["a", "b"], "history": [[1], [2, 3]], "target": ["no", "yes"]})
+    examples = as_examples(table)
+    assert [row.tolist() for row in examples.ragged[""]] == [[1], [2, 3]]
+    assert examples.class_names == ("no", "yes")
+    assert without_labels(table.drop(["target"])).labels is None
+    with pytest.raises(InputError, match=r"2 columns of lists .* table\[\.\.\.\]"):
+        as_examples(table.append_column("other", [[[1], [2]]]))
+
+
+def test_weights_beside_rows_that_are_examples_already() -> None:
+    sets = RaggedSets.from_lists(_ROWS, labels=_LABELS)
+    examples = as_examples(sets, weights=[1, 2, 3, 4])
+    assert examples.labels is sets.labels
+    np.testing.assert_array_equal(examples.weights, [1, 2, 3, 4])  # type: ignore[arg-type]
 
 
 def test_several_inputs_and_weights_in_batches() -> None:
@@ -114,7 +144,8 @@ def test_several_inputs_and_weights_in_batches() -> None:
     ("rows", "message"),
     [
         (["a text"], r"rows are given as list of str; .* harness\.load numbers the words"),
-        (pa.table({"text": ["a", "b"], "label": [0, 1]}), "a column of string; give lists"),
+        (pa.table({"text": ["a", "b"], "label": [0, 1]}), "0 columns of lists .* harness.load"),
+        (([[1], [2]], ["a", None]), "row 1 has the label None among names"),
         (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
         ([["a"], ["b"]], "ids has dtype <U1"),
         (5, "rows are given as int; give lists"),
@@ -149,4 +180,10 @@ def test_the_names_of_classes_stay_with_the_trainer() -> None:
     assert found == trainer.evaluate(RaggedSets.from_lists(_ROWS[:1], labels=[1], num_tokens=10))
     with pytest.raises(InputError, match=r"row 1 has the label 'maybe', .* are no, yes"):
         trainer.evaluate((_ROWS[:2], ["no", "maybe"]))
-    assert trainer.predict(_ROWS).shape == (4, 1)
+    assert trainer.predict((_ROWS, ["?"] * 4)).shape == (4, 1)
+    with pytest.raises(InputError, match=r"the classes maybe, no, and the model .* on no, yes"):
+        trainer.fit(as_examples(_ROWS[:2], ["no", "maybe"]), verbose=False)
+    trainer.fit((_ROWS[:2], ["yes", "yes"]), verbose=False)
+    assert trainer.class_names == ("no", "yes")
+    with pytest.raises(InputError, match="row 0 has the label -3"):
+        harness.Trainer(model, task="regression").fit((_ROWS, [-3, 1, 2, 0]))

@@ -91,6 +91,8 @@ class Outcome:
     """The quality of the predictions for the test rows or, without any, the validation rows; None
     without either, or if the labels are no classes."""
     profiler: ProfilerObserver | None = None
+    thresholds: Sequence[float] | None = None
+    """Where a row may have several classes, the threshold of each that the fit chose, [K]."""
     terminated: bool = False
     """Whether SIGTERM or SIGUSR1 interrupted the fit."""
 
@@ -144,6 +146,8 @@ class Run:
         self._measured = validation if test is None else test
         if self._measured is not None:
             self._measures = setup.measures(self._measured)
+        self._thresholds: Sequence[float] | None = None
+        """The thresholds that the run chose, once it has."""
         self._info = dataset_info(
             asked.train, asked.own_validation, test, num_classes=setup.task.num_classes
         )
@@ -204,6 +208,7 @@ class Run:
             summary=summary,
             quality=quality,
             profiler=profiler,
+            thresholds=self._thresholds,
             terminated=terminated,
         )
 
@@ -496,12 +501,12 @@ class Run:
         evaluated(ready, measures)
         if (thresholds := measures.best_thresholds()) is None:  # too many to keep
             return None
-        setup.thresholds = thresholds
-        self._measures = setup.measures(self._measured)
+        self._thresholds = thresholds
+        self._measures = setup.measures(self._measured, thresholds)
         claim, words = self._opened.claim, self._asked.vocabulary
-        if claim is not None and words and len(words.class_names) == len(thresholds):
-            replace(words, thresholds=thresholds).save(claim.path / VOCABULARY_FILE_NAME)
-        return evaluated(ready, setup.measures(rows) or measures)
+        if claim is not None and words is not None:
+            words.with_thresholds(thresholds).save(claim.path / VOCABULARY_FILE_NAME)
+        return evaluated(ready, setup.measures(rows, thresholds) or measures)
 
     # Whom the run tells.
 

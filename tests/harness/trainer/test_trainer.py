@@ -420,15 +420,10 @@ def test_thresholds_that_a_fit_chose_are_those_of_copies_and_exports(tmp_path: P
         num_tokens=TOKENS,
         class_names=("a", "b", "c"),
     )
+    held_out: Any = {"validation": validation, "test": test}
+    kept: Any = {"vocabulary": words, "run_dir": tmp_path / "run"}
     own = trainer(tagging, precision="float32")
-    own.fit(
-        train,
-        validation=validation,
-        test=test,
-        vocabulary=words,
-        run_dir=tmp_path / "run",
-        verbose=False,
-    )
+    own.fit(train, **held_out, **kept, verbose=False)
     chosen = Vocabulary.load(tmp_path / "run" / "vocabulary.json").thresholds
     assert chosen is not None
     found, quality = own.evaluate(test), own.measure(test)
@@ -437,6 +432,9 @@ def test_thresholds_that_a_fit_chose_are_those_of_copies_and_exports(tmp_path: P
     copies.append(copy.deepcopy(copies[0]))
     copies[0].evaluate(test)
     copies[0].snapshot(train)  # builds what evaluations lack
+    resumed = trainer(tagging, precision="float32")
+    resumed.fit(train, **held_out, **kept, resume=True, verbose=False)
+    copies.append(resumed)
     for other in copies:
         assert other.evaluate(test) == found
         assert other.measure(test).f1.tolist() == quality.f1.tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -143,6 +143,12 @@ class Vocabulary:
     def save(self, path: Path) -> None:
         """Writes the vocabulary as JSON, from which `load` builds it again."""
         write_json(path, {field.name: getattr(self, field.name) for field in fields(self)})
+
+    def with_thresholds(self, thresholds: Sequence[float]) -> Vocabulary:
+        """Returns the vocabulary with these thresholds, if it names the classes they belong to."""
+        if len(thresholds) != len(self.class_names):
+            return self
+        return replace(self, thresholds=thresholds)
 
     @property
     def takes_texts(self) -> bool:

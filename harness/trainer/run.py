@@ -16,6 +16,7 @@ from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
 from harness.data.examples import Examples
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
 from harness.model.saved import save_model
@@ -91,6 +92,8 @@ class Outcome:
     """The quality of the predictions for the test rows or, without any, the validation rows; None
     without either, or if the labels are no classes."""
     profiler: ProfilerObserver | None = None
+    thresholds: Sequence[float] | None = None
+    """Where a row may have several classes, the threshold of each that the fit chose, [K]."""
     terminated: bool = False
     """Whether SIGTERM or SIGUSR1 interrupted the fit."""
 
@@ -144,6 +147,8 @@ class Run:
         self._measured = validation if test is None else test
         if self._measured is not None:
             self._measures = setup.measures(self._measured)
+        self._thresholds: Sequence[float] | None = None
+        """The thresholds that the run chose, once it has."""
         self._info = dataset_info(
             asked.train, asked.own_validation, test, num_classes=setup.task.num_classes
         )
@@ -204,6 +209,7 @@ class Run:
             summary=summary,
             quality=quality,
             profiler=profiler,
+            thresholds=self._thresholds,
             terminated=terminated,
         )
 
@@ -272,7 +278,10 @@ class Run:
             # A callback may have changed these weights since the last checkpoint.
             self._setup.model.load_weights(folder / MODEL_FILE_NAME)
             self._setup.programs.read_model()
-        return Outcome(start=start, history=callbacks.history)
+            words = folder / VOCABULARY_FILE_NAME
+            if self._chooses_thresholds and words.is_file():
+                self._thresholds = Vocabulary.load(words).thresholds
+        return Outcome(start=start, history=callbacks.history, thresholds=self._thresholds)
 
     # Training.
 
@@ -476,32 +485,41 @@ class Run:
             # After a signal the machine may be gone soon.
             if self._validation is not None and validation is None and not terminated:
                 validation = evaluated(self._validation, training.measures)
-            own, ready = asked.own_validation, self._validation
-            if own is not None and ready is not None and not terminated:
-                validation = self._choose_thresholds(own, ready, evaluated) or validation
+            if self._chooses_thresholds and not terminated:
+                validation = self._choose_thresholds(evaluated) or validation
             if self._test is not None and not terminated:
                 test = evaluated(self._test, self._measures)
         return validation, validation if asked.test is asked.validation else test
 
+    @property
+    def _chooses_thresholds(self) -> bool:
+        """Whether a row may have several classes, no thresholds were given, and there are
+        validation rows to choose them on and others to test on."""
+        task, asked = self._setup.task, self._asked
+        is_open = task.kind == "multi_label" and task.thresholds is None
+        return is_open and asked.own_validation is not None and asked.test is not None
+
     def _choose_thresholds(
-        self, rows: Examples, ready: Rows, evaluated: Callable[[Rows, Measures], Evaluation]
+        self, evaluated: Callable[[Rows, Measures], Evaluation]
     ) -> Evaluation | None:
-        """Chooses the threshold of each class on validation rows, and keeps it with the names of
-        the classes; returns the evaluation of these rows with it. None if nothing is to choose:
-        a row has one class, the thresholds were given, or there are no other rows to test on."""
-        setup, task, measures = self._setup, self._setup.task, self._setup.measures(rows)
-        is_open = task.kind == "multi_label" and task.thresholds is None and self._test is not None
-        if not is_open or measures is None or self._measured is None:
+        """Chooses the threshold of each class on the validation rows, and keeps it with the names
+        of the classes; returns the evaluation of these rows with it. None if labels are no classes
+        or there are too many to keep."""
+        setup, rows, ready = self._setup, self._asked.validation, self._validation
+        assert rows is not None
+        assert ready is not None
+        assert self._measured is not None
+        if (measures := setup.measures(rows)) is None:
             return None
         evaluated(ready, measures)
-        if (thresholds := measures.best_thresholds()) is None:  # too many to keep
+        if (thresholds := measures.best_thresholds()) is None:
             return None
-        setup.thresholds = thresholds
-        self._measures = setup.measures(self._measured)
+        self._thresholds = thresholds
+        self._measures = setup.measures(self._measured, thresholds)
         claim, words = self._opened.claim, self._asked.vocabulary
-        if claim is not None and words and len(words.class_names) == len(thresholds):
-            replace(words, thresholds=thresholds).save(claim.path / VOCABULARY_FILE_NAME)
-        return evaluated(ready, setup.measures(rows) or measures)
+        if claim is not None and words is not None:
+            words.with_thresholds(thresholds).save(claim.path / VOCABULARY_FILE_NAME)
+        return evaluated(ready, setup.measures(rows, thresholds) or measures)
 
     # Whom the run tells.
 

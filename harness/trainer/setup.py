@@ -68,8 +68,6 @@ class Setup:
     """Names of the ragged inputs whose ids have weights."""
     limits: dict[str, int]
     """The limit of the ids of each input, or the number of its features, by name."""
-    thresholds: Sequence[float] | None = None
-    """Where a row may have several classes, the threshold of each that the last fit chose, [K]."""
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
     """The rows that are ready to use, at most two sets, each with its feed."""
 
@@ -132,8 +130,11 @@ class Setup:
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
-    def measures(self, examples: Examples) -> Measures | None:
-        """Returns measures for predictions of rows with labels; None if a label is no class."""
+    def measures(
+        self, examples: Examples, thresholds: Sequence[float] | None = None
+    ) -> Measures | None:
+        """Returns measures for predictions of rows with labels; None if a label is no class. A
+        fit's thresholds of several classes, [K], count if the task has none."""
         if self.task.kind == "regression" or not are_classes(examples):
             return None
         task = self.task
@@ -141,7 +142,7 @@ class Setup:
             examples,
             kind=task.kind,
             num_classes=task.num_classes,
-            thresholds=task.thresholds or self.thresholds,
+            thresholds=task.thresholds or thresholds,
         )
 
     def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:

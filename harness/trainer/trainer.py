@@ -41,6 +41,8 @@ from kernels.files import replacing
 AnyRows = Any
 """Rows in any container that `harness.as_examples` takes."""
 Callbacks = Sequence[keras.callbacks.Callback]
+_OF_FITS = ("step", "last", "_steps_per_epoch", "_vocabulary", "_thresholds", "class_names")
+"""The attributes of a trainer that each fit sets, besides its folder."""
 
 
 class Trainer:
@@ -82,6 +84,8 @@ class Trainer:
         self._folder: Path | None = None
         self._vocabulary: Vocabulary | None = None
         """The vocabulary of the rows of the last fit."""
+        self._thresholds: Sequence[float] | None = None
+        """Where a row may have several classes, the threshold of each that the last fit chose."""
         self._is_exposed = False
         """Whether the caller got the model after the trainer last took up its values."""
         self._kept: dict[str, Any] = {}
@@ -125,7 +129,7 @@ class Trainer:
                 f"Keras cannot copy the weights of the model {model.name!r}; give the class "
                 f"{type(model).__name__} a method build that builds its layers"
             )
-        vars(self).update(kept)
+        vars(self).update({"class_names": (), "_thresholds": None} | kept)  # older ones lack them
 
     @property
     def model(self) -> keras.Model:
@@ -276,6 +280,7 @@ class Trainer:
             self.last = run.run()
             cluster.wait_for_all()  # until the chief has written everything
         self._vocabulary = asked.vocabulary or self._vocabulary
+        self._thresholds = self.last.thresholds
         self.class_names = asked.train.class_names or self.class_names
         progress = self.last.progress
         self.step = progress.step if progress else self.last.start.start_step
@@ -308,7 +313,7 @@ class Trainer:
         """
         setup = self._set_up(self._examples(train), training=True)
         saved = setup.programs.states[0].save()
-        before = {name: vars(self)[name] for name in ("step", "last", "_steps_per_epoch")}
+        before = {name: vars(self)[name] for name in _OF_FITS}
 
         def restore() -> None:
             for state in setup.programs.states:
@@ -350,7 +355,7 @@ class Trainer:
         setup = self._set_up(examples)
         setup.task.check_labels(examples)
         # One pass gives the loss, the metrics and the probabilities that are measured.
-        measures = setup.measures(examples)
+        measures = setup.measures(examples, self._thresholds)
         with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
             evaluation, _ = hooks.evaluate(
                 ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
@@ -387,10 +392,10 @@ class Trainer:
         """
         task = self._kept.get("task") if self._setup is None else self._setup.task
         kind = task.kind if task is not None and task.is_known else self._task.kind
-        model = self.model
-        export_model(
-            model, path, format=format, vocabulary=self._vocabulary, head=head_of(model, kind)
-        )
+        model, words = self.model, self._vocabulary
+        if words is not None and self._thresholds is not None:
+            words = words.with_thresholds(self._thresholds)
+        export_model(model, path, format=format, vocabulary=words, head=head_of(model, kind))
 
     @for_python()
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:

@@ -13,10 +13,13 @@ from typing import Any
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
+import tensorflow as tf
 
 import harness
 from harness.base.errors import InputError
+from harness.data.vocabulary import Vocabulary
 from harness.task.measures import measured
 
 TOKENS, TAGS = 200, 30
@@ -124,6 +127,9 @@ def test_a_copy_goes_on_as_the_original() -> None:
     own = trainer(optimizer=optimizer, task=task)
     own.fit(train, epochs=2, verbose=False)
     copies = [pickle.loads(pickle.dumps(own)), copy.deepcopy(own)]
+    for name in ("class_names", "_thresholds"):  # which an older pickle lacks
+        del vars(copies[0])[name]
+    copies[0] = pickle.loads(pickle.dumps(copies[0]))
     outputs, found = own.predict(test), own.evaluate(test)
     for other in copies:
         np.testing.assert_array_equal(other.predict(test), outputs)
@@ -389,3 +395,84 @@ def test_a_snapshot_takes_the_trainer_back() -> None:
     assert own.last is not None
     assert own.last.progress is not None
     assert own.last.progress.compilations == []
+
+
+def tagged(rows: int) -> harness.Examples:
+    """Draws rows with any of three labels, all of them rare."""
+    rng = np.random.default_rng()
+    sets = ragged(rng, rows, TOKENS, "tagged")
+    return harness.Examples(
+        inputs={"": sets},
+        labels=(rng.random([rows, 3]) < 0.2).astype(np.uint8),
+        class_names=("a", "b", "c"),
+        name="tagged",
+    )
+
+
+def tagging(inputs: Any) -> Any:
+    return keras.layers.Dense(3)(harness.MultiHotDense(8, TOKENS)(inputs))
+
+
+def test_thresholds_that_a_fit_chose_are_those_of_copies_and_exports(tmp_path: Path) -> None:
+    train, validation, test = tagged(200), tagged(50), tagged(50)
+    words = Vocabulary(
+        ids={f"w{number}": number for number in range(TOKENS)},
+        num_tokens=TOKENS,
+        class_names=("a", "b", "c"),
+    )
+    held_out: Any = {"validation": validation, "test": test}
+    kept: Any = {"vocabulary": words, "run_dir": tmp_path / "run"}
+    own = trainer(tagging, precision="float32")
+    own.fit(train, **held_out, **kept, verbose=False)
+    chosen = Vocabulary.load(tmp_path / "run" / "vocabulary.json").thresholds
+    assert chosen is not None
+    found, quality = own.evaluate(test), own.measure(test)
+    np.testing.assert_array_equal(quality.thresholds, np.float32(chosen))
+    copies = [copy.deepcopy(own), pickle.loads(pickle.dumps(own))]
+    copies.append(copy.deepcopy(copies[0]))
+    copies[0].evaluate(test)
+    copies[0].snapshot(train)  # builds what evaluations lack
+    resumed = trainer(tagging, precision="float32")
+    resumed.fit(train, **held_out, **kept, resume=True, verbose=False)
+    copies.append(resumed)
+    for other in copies:
+        assert other.evaluate(test) == found
+        assert other.measure(test).f1.tolist() == quality.f1.tolist()
+
+    served, file = tmp_path / "served", tmp_path / "model.onnx"
+    own.export(served)
+    assert Vocabulary.load(served / "assets.extra" / "vocabulary.json").thresholds == chosen
+    answers = tf.saved_model.load(served).signatures["serve_text"](tf.constant(["w1 w2"]))
+    np.testing.assert_array_equal(answers["thresholds"], np.float32([chosen]))
+    copies[1].export(file, format="onnx")
+    about = onnxruntime.InferenceSession(file).get_modelmeta().custom_metadata_map
+    assert json.loads(about["thresholds"]) == chosen
+
+
+def test_thresholds_that_a_fit_chose_end_with_it(tmp_path: Path) -> None:
+    train, validation, test = tagged(200), tagged(50), tagged(50)
+    words = Vocabulary(ids={}, num_tokens=TOKENS, class_names=("a", "b", "c"))
+    own = trainer(tagging)
+    restore = own.snapshot(train)
+
+    def choose() -> None:
+        held_out: Any = {"validation": validation, "test": test}
+        own.fit(train, **held_out, vocabulary=words, verbose=False)
+        assert own.measure(test).thresholds.tolist() != [0.5] * 3
+
+    def is_undone() -> bool:
+        return own.measure(test).thresholds.tolist() == 0.5
+
+    choose()
+    own.fit(train, validation=validation, verbose=False)
+    assert is_undone()
+    served = tmp_path / "served"
+    own.export(served)
+    assert Vocabulary.load(served / "assets.extra" / "vocabulary.json").thresholds is None
+    choose()
+    assert own.class_names == ("a", "b", "c")
+    restore()
+    assert is_undone()
+    assert own.class_names == ()
+    own.export(tmp_path / "as before")
+    assert not (tmp_path / "as before" / "assets.extra").exists()

@@ -135,6 +135,9 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     output = config.output
     test = Examples.of(data.test) if config.test == "on" else None
     validation = test if data.validation is None else Examples.of(data.validation)
+    if test is not None and data.validation is not None and data.vocabulary is not None:
+        # The run chooses its thresholds by the validation rows, in place of a recipe's.
+        data = replace(data, vocabulary=replace(data.vocabulary, thresholds=None))
     trainer = trainer_of(
         config,
         data,

@@ -189,3 +189,17 @@ def test_validation_rows_choose_thresholds_where_flags_decide_the_rest(tmp_path:
     assert found["test_f1_macro"] == found["test_accuracy"] == found["validation_accuracy"] == 1.0
     again = json.loads(call("evaluate", "--model", folder, "--json").out)
     assert again["test_f1_macro"] == again["test_accuracy"] == 1.0
+
+
+def test_without_test_rows_figures_are_by_the_thresholds_that_are_saved(tmp_path: Path) -> None:
+    """One epoch leaves the probability of the rare label below 0.5 in all rows."""
+    rows = [("sun today", "sun"), ("sun and rain", "sun,rain")] + [("sun", "sun")] * 8
+    write(tmp_path / "labels.csv", rows * 40)
+    folder = tmp_path / "run"
+    flags = ("--validation-split", "0.3", "--test", "off", "--epochs", "1", "--run-dir", folder)
+    data = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--ngrams", "1")
+    fixed = ("--learning-rate", "0.005", "--learning-rate-schedule", "constant")
+    assert call("train", *data, *flags, *fixed).code == 0
+    low = min(json.loads((folder / "vocabulary.json").read_text())["thresholds"])
+    assert low < 0.5
+    assert summary(folder)["validation_f1_macro"] > 0.9

@@ -39,7 +39,9 @@ DECIDES = (
 )
 """The settings that a recipe decides."""
 _WITHOUT: Mapping[str | None, Sequence[str]] = {
-    **{"texts": (), "tokens": ("ngrams",), "sets": ("ngrams", "unknown")},
+    "texts": (),
+    "tokens": ("ngrams",),
+    "sets": ("ngrams", "unknown"),
     None: _OF_TEXTS,
 }
 """Those that do not apply to rows of each kind; None stands for data that has its ids already."""

@@ -1,6 +1,7 @@
 """What a command line that cannot be read may have meant."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
@@ -44,7 +45,7 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
 def _with_comma(flags: Sequence[str], flag: str) -> re.Match[str] | None:
     """Returns the match of the first number with a comma among the values of a flag."""
     is_value = False
-    for word in (part for word in flags for part in word.split("=", 1)):
+    for word in itertools.chain.from_iterable(each.split("=", 1) for each in flags):
         if word.startswith("--"):
             is_value = word[2:].replace("_", "-") == flag
         elif is_value and (match := re.fullmatch(r"(-?\d*),(\d+)", word)):

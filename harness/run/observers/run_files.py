@@ -31,8 +31,12 @@ EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
 RESOLVED = "resolved"
 _GONE = {
-    **{"skip_top": 0, "start_char": 1, "oov_char": 2, "index_from": 3},
-    **{"maxlen": None, "shuffle_seed": 113},
+    "skip_top": 0,
+    "start_char": 1,
+    "oov_char": 2,
+    "index_from": 3,
+    "maxlen": None,
+    "shuffle_seed": 113,
 }
 """Options of imdb.npz that earlier versions recorded, with the values that it is now always read
 by."""

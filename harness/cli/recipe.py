@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
+from harness.base.checks import check_batch, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import quiet_import
@@ -30,12 +31,20 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.trainer.trainer import Trainer
 
+_OF_TEXTS = ("ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
-    *("ngrams", "num_tokens", "unknown", "weighting", "normalize"),
+    *_OF_TEXTS,
     *("hidden_units", "dropout", "batch_size", "epochs"),
     *("learning_rate", "learning_rate_schedule"),
 )
 """The settings that a recipe decides."""
+_WITHOUT: Mapping[str | None, Sequence[str]] = {
+    "texts": (),
+    "tokens": ("ngrams",),
+    "sets": ("ngrams", "unknown"),
+    None: _OF_TEXTS,
+}
+"""Those that do not apply to rows of each kind; None stands for data that has its ids already."""
 _LEAST_ROWS = 200
 """Train rows below which too few could be held out to tell candidates apart."""
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000
@@ -69,6 +78,8 @@ class Found:
     """The settings, with those of the recipe."""
     data: Dataset
     """The data, loaded by the settings."""
+    decided: Sequence[str]
+    """The names of the settings that a recipe decides for such data."""
     why: str
     """What was tried, for users."""
 
@@ -91,14 +102,20 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
 
     Returns:
         The recipe; None if every setting that it decides was given.
+
+    Raises:
+        InputError: when the settings do not fit the data.
     """
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
     usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
+    if "dropout" not in free and len(set(now["dropout"])) > 1:
+        free.discard("hidden_units")  # each rate is for a layer of its own
     if not free:
         return None
     begin, thresholds = time.perf_counter(), None
     search = _Search(config, free)
+    search.check()
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
@@ -113,7 +130,8 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         reason += "; no thresholds, which are kept with the names of the classes: there are none"
     elif thresholds is not None and data.vocabulary is not None:
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
-    return Found(config=config, data=data, why=reason)
+    decided = [name for name in DECIDES if name not in _WITHOUT[search.kind]]
+    return Found(config=config, data=data, decided=decided, why=reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +166,14 @@ class _Search:
         self._config = config
         self._free = free
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
-        self._kind = kind_of(config.data)
+        self.kind = kind_of(config.data)
         self._implementation = config.execution.implementation
         """The implementation that candidates compute with."""
         self._loaded: dict[Any, Dataset] = {}
 
     def views(self) -> Sequence[dict[str, Any]]:
         """Returns the settings of what the first candidates see."""
-        if self._kind not in ("texts", "tokens"):
+        if self.kind not in ("texts", "tokens"):
             return [{}]
         weights = {"weighting": "tf_idf", "normalize": "l2"}
         vocabulary = {"unknown": "drop", "num_tokens": _MOST_TOKENS}
@@ -163,7 +181,7 @@ class _Search:
             vocabulary = {}
             weights |= {} if bits <= MAX_TF_IDF_BITS else {"weighting": "binary"}
         words = {**weights, **vocabulary}
-        if self._kind == "tokens" or "ngrams" not in self._free:
+        if self.kind == "tokens" or "ngrams" not in self._free:
             return [words]
         return [{**words, "ngrams": 1}, {**words, "ngrams": 2}]
 
@@ -201,6 +219,17 @@ class _Search:
         flat |= changes
         config: TrainConfig = from_mapping(TrainConfig, flat, where="the recipe")
         return config
+
+    def check(self) -> None:
+        """Raises an InputError if the network could not be trained with the settings, so that no
+        candidates are trained in vain."""
+        config, data = self.settled(self.views()[0])
+        check_batch(batch_size=config.execution.batch_size, rows=data.train.num_rows, replicas=1)
+        require(
+            config.class_weight == "none" or not data.is_multi_label,
+            f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
+            f"rows of {data.name} may have several; leave it out",
+        )
 
     def why_none(self) -> str | None:
         """Returns why no candidates can be told apart; None if they can."""
@@ -272,7 +301,7 @@ class _Search:
         config, data = self.settled(view)
         trial = _Trial(
             view=view,
-            seen=_seen(config.data.build) if self._kind in ("texts", "tokens") else "the ids",
+            seen=_seen(config.data.build, self.kind),
             loss=math.inf,
             epochs=1,
             is_partial=data.train.nnz > _MOST_IDS,
@@ -317,8 +346,12 @@ class _Search:
         )
 
 
-def _seen(build: BuildOptions) -> str:
+def _seen(build: BuildOptions, kind: str | None) -> str:
+    if kind not in ("texts", "tokens"):
+        return "the ids"
     weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
+    if kind == "tokens":
+        return f"{weighting} of items"
     words = {1: "words", 2: "words and pairs"}.get(build.ngrams, f"runs of {build.ngrams} words")
     return f"{weighting} of {words}"
 

@@ -19,6 +19,7 @@ from harness.run.observers.run_files import (
     MODEL_FILE_NAME,
     RESOLVED,
     read_config,
+    recorded_settings,
 )
 from harness.task.task import Task
 from harness.trainer.trainer import Trainer
@@ -58,11 +59,12 @@ class SavedModel:
         Raises:
             InputError: when the model lies in no run folder that names its data.
         """
-        if self.config is None or "data" not in self.config:
+        recorded = (self.config or {}).get("data")
+        if not isinstance(recorded, Mapping):
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
-        data: DataConfig = from_mapping(
-            DataConfig, self.config["data"], where="the run's config.json"
-        )
+        where = "the run's config.json"
+        settings = recorded_settings(recorded, where=where)
+        data: DataConfig = from_mapping(DataConfig, settings, where=where)
         return data
 
 

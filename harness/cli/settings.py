@@ -175,9 +175,8 @@ def trainer_of(
         multi_label=data.is_multi_label,
         seed=execution.seed,
     )
-    known = None if data.vocabulary is None else data.vocabulary.thresholds
     task = Task(
         class_weight="balanced" if balanced else None,
-        thresholds=known if data.validation is None else None,  # which the run chooses by them
+        thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
     )
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

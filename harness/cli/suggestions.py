@@ -1,6 +1,7 @@
 """What a command line that cannot be read may have meant."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
@@ -23,8 +24,8 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         is_group = any(name.startswith(f"{word} ") for name in commands)
         close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
-    comma = next((match for word in flags if (match := re.fullmatch(r"(-?\d*),(\d+)", word))), None)
-    if comma and (at := re.search(r"parsing --([\w-]+):", told)):
+    at = re.search(r"parsing --([\w-]+):", told)
+    if at and (comma := _with_comma(flags, at[1])):
         whole, part = comma.groups()
         also = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
         if _is_sequence(dict(options(commands[command])).get(at[1].replace("-", "_"))):
@@ -38,6 +39,17 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         close += difflib.get_close_matches(word, known, n=1)
         meant = f"did you mean --{close[0]}?" if close else f"{command} --help-all lists all"
         return f"{command} has no flag {unknown[1]}; {meant}"
+    return None
+
+
+def _with_comma(flags: Sequence[str], flag: str) -> re.Match[str] | None:
+    """Returns the match of the first number with a comma among the values of a flag."""
+    is_value = False
+    for word in itertools.chain.from_iterable(each.split("=", 1) for each in flags):
+        if word.startswith("--"):
+            is_value = word[2:].replace("_", "-") == flag
+        elif is_value and (match := re.fullmatch(r"(-?\d*),(\d+)", word)):
+            return match
     return None
 
 

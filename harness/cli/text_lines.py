@@ -45,8 +45,9 @@ def blocks_of_texts(
         InputError: when a file is missing or is no regular file, or a line is longer than 100 MB.
     """
     if texts:
-        # Python has lone surrogates for bytes of an argument that are not UTF-8.
-        readable = [t.encode(errors="surrogatepass").decode(errors="replace") for t in texts]
+        # Python has lone surrogates for the bytes of an argument that it could not decode: those
+        # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
+        readable = [t.encode(errors="surrogateescape").decode(errors="replace") for t in texts]
         yield _counted(readable, oddities)
         return
     for name in files:

@@ -19,7 +19,7 @@ from harness.base.errors import DivergenceError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
-from harness.cli.recipe import DECIDES, Found, applies, find
+from harness.cli.recipe import Found, applies, find
 from harness.cli.report import command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
@@ -120,7 +120,7 @@ def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
 def _described(found: Found) -> str:
     flat = flattened(asdict(found.config))
     flags = []
-    for name in DECIDES:
+    for name in found.decided:
         value = flat[name]
         shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
         if shown is not None:
@@ -135,6 +135,9 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     output = config.output
     test = Examples.of(data.test) if config.test == "on" else None
     validation = test if data.validation is None else Examples.of(data.validation)
+    if test is not None and data.validation is not None and data.vocabulary is not None:
+        # The run chooses its thresholds by the validation rows, in place of a recipe's.
+        data = replace(data, vocabulary=replace(data.vocabulary, thresholds=None))
     trainer = trainer_of(
         config,
         data,

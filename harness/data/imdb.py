@@ -94,7 +94,7 @@ def load_imdb(
         require(
             num_test_rows < num_rows,
             f"{path} has {num_rows} rows, too few to hold out {num_test_rows}. "
-            f"Set --held-out-rows to {num_rows - 1} or less, or use --split standard.",
+            f"Set --held-out-rows to {num_rows - 1} or less, or use --split=standard.",
         )
     merged = RaggedSets.concatenate(rows, name=path.stem)
     return _with_conventions(merged, options, path), num_test_rows

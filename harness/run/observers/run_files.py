@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
@@ -29,6 +30,16 @@ WRITTEN = (
 EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads."""
 RESOLVED = "resolved"
+_GONE = {
+    "skip_top": 0,
+    "start_char": 1,
+    "oov_char": 2,
+    "index_from": 3,
+    "maxlen": None,
+    "shuffle_seed": 113,
+}
+"""Options of imdb.npz that earlier versions recorded, with the values that it is now always read
+by."""
 
 
 class SummaryObserver(Observer):
@@ -180,3 +191,23 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             "set. Restore it, or name another folder."
         )
     return content
+
+
+def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any]:
+    """Returns the settings in groups of a config.json, by the names of their flags, without those
+    of earlier versions that change nothing. Raises an InputError if one would."""
+    flat = flattened(groups, where=where)
+    for name, value in _GONE.items():
+        if (was := flat.pop(name, value)) != value:
+            raise InputError(
+                f"{where}: the run was made by an earlier version with --{name.replace('_', '-')} "
+                f"{was}, an option that is gone: imdb.npz is always read with {value}, which gives "
+                "other rows; use the version that made the run, or train anew"
+            )
+    if flat.get("all_reduce") == "hierarchical":
+        raise InputError(
+            f"{where}: the run was made by an earlier version with --all-reduce hierarchical, "
+            'which is gone; write "auto" in its place there, which changes the losses in their '
+            "last bits at most"
+        )
+    return flat

@@ -63,10 +63,7 @@ def speaking_words(
         name = words.get
     found = []
     for own, among in zip(weights, truth.T, strict=True):
-        inside, outside = (
-            np.bincount(rows.take(np.flatnonzero(part)).unique().values, minlength=len(own))
-            for part in (among, ~among)
-        )
+        inside, outside = (_rows_by_id(rows, part, len(own)) for part in (among, ~among))
         lift = inside * (~among).sum() / np.maximum(1, outside * among.sum())
         speaks = np.where(lift >= _LEAST_LIFT, own * np.log(np.maximum(1, lift)), 0)
         order = np.argsort(-speaks, kind="stable")[: np.count_nonzero(speaks > 0)].tolist()
@@ -77,6 +74,13 @@ def speaking_words(
         )
         found.append(list(itertools.islice(named, most)))
     return found
+
+
+def _rows_by_id(rows: RaggedSets, part: Bools, num_tokens: int) -> npt.NDArray[np.int64]:
+    """Returns how many rows of a part, a mask [B], have each id, [V]."""
+    if not part.any():  # no set of rows is empty
+        return np.zeros(num_tokens, np.int64)
+    return np.bincount(rows.take(np.flatnonzero(part)).unique().values, minlength=num_tokens)
 
 
 def word_weights(

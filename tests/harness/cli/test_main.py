@@ -135,6 +135,8 @@ def test_ctrl_c_outside_of_training(
             ["train", "--dropout", "0,3"],
             "--dropout is 0,3; write the number with a point, as in 0.3,",
         ),
+        (["train", "--learning_rate=0,01"], "--learning-rate is 0,01; write the number with a"),
+        (["train", "--dropout", "0.1", "0,3"], "--dropout is 0,3; write the number with a point"),
         (["train", "-v"], "train has no flag -v; train --help-all lists all"),
     ],
 )
@@ -143,3 +145,8 @@ def test_what_was_meant(
 ) -> None:
     assert main(arguments) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_a_comma_behind_another_flag_is_not_blamed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--tensorboard", "1,5", "--batch-size", "x"]) == 2
+    assert "is 1,5" not in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.cli.text_lines import Oddities, blocks_of_texts
 from harness.data.vocabulary import Vocabulary
 from tests.harness.cli.runs import Result, call, write_npz
 
@@ -126,3 +127,9 @@ def test_no_word_index(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (result.code, result.out) == (2, "")
     assert "--word-index" in result.err
     assert str(tmp_path) in result.err
+
+
+def test_bytes_that_python_could_not_decode_in_an_argument() -> None:
+    """With LC_ALL=C and PYTHONUTF8=0 Python decodes none beyond ASCII, though they are UTF-8."""
+    text = b"\xc3\xa9 a\xffb".decode("ascii", errors="surrogateescape")
+    assert next(blocks_of_texts([text], [], Oddities())) == ["\u00e9 a\ufffdb"]

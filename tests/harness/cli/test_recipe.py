@@ -189,3 +189,45 @@ def test_validation_rows_choose_thresholds_where_flags_decide_the_rest(tmp_path:
     assert found["test_f1_macro"] == found["test_accuracy"] == found["validation_accuracy"] == 1.0
     again = json.loads(call("evaluate", "--model", folder, "--json").out)
     assert again["test_f1_macro"] == again["test_accuracy"] == 1.0
+
+
+def test_without_test_rows_figures_are_by_the_thresholds_that_are_saved(tmp_path: Path) -> None:
+    """One epoch leaves the probability of the rare label below 0.5 in all rows."""
+    rows = [("sun today", "sun"), ("sun and rain", "sun,rain")] + [("sun", "sun")] * 8
+    write(tmp_path / "labels.csv", rows * 40)
+    folder = tmp_path / "run"
+    flags = ("--validation-split", "0.3", "--test", "off", "--epochs", "1", "--run-dir", folder)
+    data = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--ngrams", "1")
+    fixed = ("--learning-rate", "0.005", "--learning-rate-schedule", "constant")
+    assert call("train", *data, *flags, *fixed).code == 0
+    low = min(json.loads((folder / "vocabulary.json").read_text())["thresholds"])
+    assert low < 0.5
+    assert summary(folder)["validation_f1_macro"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--batch-size", "100000"), "--batch-size is 100000 but the data set has 320 rows"),
+        (("--label-separator", ",", "--class-weight", "balanced"), "--class-weight is balanced"),
+    ],
+)
+def test_what_cannot_be_trained_is_told_before_the_search(
+    flags: tuple[str, ...], told: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "labels.csv", [("sun and rain", "sun,rain"), ("sun", "sun")] * 200)
+    result = call("train", "--data", tmp_path / "labels.csv", *flags)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+
+
+def test_items_of_baskets_and_a_rate_for_each_layer(tmp_path: Path) -> None:
+    rows = [{"basket": ["tea", "milk"], "label": "a"}, {"basket": ["ale"], "label": "b"}] * 125
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ("--data", tmp_path / "rows.jsonl", "--epochs", "2")
+    rates = ("--dropout", "0.3", "0.2", "0.1", "--run-dir", tmp_path / "run")
+    result = call("train", *data, *rates)
+    assert result.code == 0, result.err
+    assert "tf-idf of items" in result.out
+    assert "--ngrams" not in result.out
+    assert read_config(tmp_path / "run")["model"]["dropout"] == [0.3, 0.2, 0.1]

@@ -166,7 +166,7 @@ def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
 
 
 def test_too_few_rows_to_hold_out(write_npz: WriteNpz) -> None:
-    with pytest.raises(InputError, match=r"7 rows, too few to hold out 10000.*--split standard"):
+    with pytest.raises(InputError, match=r"7 rows, too few to hold out 10000.*--split=standard"):
         load_imdb(write_npz(), ImdbOptions())
 
 

@@ -63,3 +63,11 @@ def test_words_speak_for_the_class_that_has_them() -> None:
     ((word,),) = speaking_words(weights, rows, truth, words, most=5)
     assert word == ("#", pytest.approx(np.log(4)), 2, 0)
     assert speaking_words(weights, rows, truth, None, most=2)[0][0].text == "id 1"
+
+
+@pytest.mark.parametrize("is_of_class", [False, True])
+def test_no_word_speaks_for_a_class_of_no_row_or_of_all(is_of_class: bool) -> None:
+    """A rare class may have no test row, and a label all of them."""
+    rows = harness.RaggedSets(values=np.arange(4), row_splits=np.array([0, 2, 4]), num_tokens=4)
+    truth = np.full([2, 1], is_of_class)
+    assert speaking_words(np.ones([1, 4]), rows, truth, None, most=5) == [[]]

@@ -44,7 +44,8 @@ _WITHOUT: Mapping[str | None, Sequence[str]] = {
     "sets": ("ngrams", "unknown"),
     None: _OF_TEXTS,
 }
-"""Those that do not apply to rows of each kind; None stands for data that has its ids already."""
+"""The settings of `_OF_TEXTS` that do not apply, by the kind of the rows; None stands for data that
+has its ids already."""
 _LEAST_ROWS = 200
 """Train rows below which too few could be held out to tell candidates apart."""
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000

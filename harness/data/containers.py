@@ -59,6 +59,8 @@ def as_examples(
         labels, class_names = _labels(labels, class_names, name)
     own = None if weights is None else np.asarray(weights)
     if isinstance(rows, Examples | RaggedSets):
+        if num_tokens is not None:
+            raise InputError(f"{name} have their own num_tokens; leave out {num_tokens}")
         examples = Examples.of(rows)
         own = examples.weights if own is None else own
         if labels is None:
@@ -99,8 +101,8 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     unchanged."""
     if labels is not None or isinstance(rows, Mapping | Examples | RaggedSets):
         return rows, labels, weights
-    if isinstance(rows, tuple) and len(rows) in (2, 3):
-        return (*rows, weights)[:3]
+    if isinstance(rows, tuple):
+        return _of_tuple(rows, weights)
     table = _arrow(rows)
     if table is not None and hasattr(table, "column_names"):
         return *_columns(table), weights
@@ -116,7 +118,18 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not isinstance(read[0], tuple):
         return _joined(read, _is_batch(read[0])), None, weights
     parts = [_joined([*part], _is_batch(read[0][0])) for part in zip(*read, strict=True)]
-    return tuple((*parts, weights)[:3])
+    return _of_tuple(parts, weights)
+
+
+def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
+    """Returns rows, labels and weights that are given together, with the weights given beside."""
+    if len(parts) not in (2, 3) or (len(parts) == 3 and weights is not None):
+        beside = "" if weights is None else ", and weights beside it"
+        raise InputError(
+            f"rows are a tuple of {len(parts)} parts{beside}; give (rows, labels) or "
+            "(rows, labels, weights), or rows as a list"
+        )
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else weights
 
 
 def _is_pair(row: Any) -> bool:

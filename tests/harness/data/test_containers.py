@@ -124,6 +124,10 @@ def test_a_table_of_several_columns() -> None:
 
 def test_weights_beside_rows_that_are_examples_already() -> None:
     sets = RaggedSets.from_lists(_ROWS, labels=_LABELS)
+    with pytest.raises(InputError, match="a tuple of 3 parts, and weights beside it"):
+        as_examples((_ROWS, _LABELS, [1, 2, 3, 4]), weights=[1, 2, 3, 4])
+    with pytest.raises(InputError, match="rows have their own num_tokens; leave out 99"):
+        as_examples(sets, num_tokens=99)
     examples = as_examples(sets, weights=[1, 2, 3, 4])
     assert examples.labels is sets.labels
     np.testing.assert_array_equal(examples.weights, [1, 2, 3, 4])  # type: ignore[arg-type]
@@ -151,6 +155,8 @@ def test_several_inputs_and_weights_in_batches() -> None:
         (5, "rows are given as int; give lists"),
         (np.eye(3, dtype=int), r"ndarray \[3, 3\]; give scipy\.sparse\.csr_array"),
         (iter([]), "has no rows; give at least one"),
+        ((_ROWS, _LABELS, _LABELS, _LABELS), "a tuple of 4 parts; give"),
+        (iter([([1], 0, 1.0, 2)]), "a tuple of 4 parts; give"),
     ],
 )
 def test_rows_that_are_no_ids(rows: Any, message: str) -> None:

@@ -79,7 +79,7 @@ def profile(config: ProfileConfig) -> int:
             closing.callback(observer.close)
             observer.tell(start)
         steps.run(
-            until=lambda: profiler.capture is not None or interrupt.requested, observers=observers
+            until=lambda: profiler.path is not None or interrupt.requested, observers=observers
         )
         profiler.finish()
     is_complete = print_profile(profiler, console, on_gpu=trainer.devices.device_type == "GPU")

@@ -13,10 +13,9 @@ from harness.run.profiling.step_times import HOST, INPUT, OTHER, PARTS, divide, 
 
 _NUM_OPERATIONS = 10
 _CUPTI = (
-    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
-    "or is missing. Usually only administrators may profile: run as root, start the container with "
-    "--cap-add=SYS_ADMIN, or load the kernel module with `options nvidia "
-    "NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot). "
+    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
+    "missing. Usually only administrators may profile: run as root (in a container with --cap-add "
+    "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
     "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
 _NO_NAMES = (
@@ -37,17 +36,16 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
     Returns:
         Whether there is a profile, with the GPU's events and the names of its operations.
     """
-    capture = profiler.capture
     console.print()
-    if capture is None:
+    if profiler.path is None:
         _print(console, "the run ended before a step to profile: there is no profile")
         return False
-    num_steps = capture.last_step - capture.first_step
-    times = divide(read(capture.path))
+    num_steps = profiler.last_step - profiler.first_step
+    times = divide(read(profiler.path))
     _print(
         console,
-        f"profiled       {num_steps:,} steps, {capture.first_step:,} to {capture.last_step:,}, in "
-        f"{capture.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
+        f"profiled       {num_steps:,} steps, {profiler.first_step:,} to {profiler.last_step:,}, "
+        f"in {profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
     table = _table("where a step's time goes", "part", "ms a step", "share", "contents")
     for part, ms in {**times.parts, "in all": times.ms}.items():
@@ -67,8 +65,8 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
         problem = _NO_NAMES
     if problem is not None:
         _print(console, f"warning: {problem}", style="yellow")
-    _print(console, f"profile        {capture.path}")
-    folder = shlex.quote(str(capture.path.parents[3]))
+    _print(console, f"profile        {profiler.path}")
+    folder = shlex.quote(str(profiler.path.parents[3]))
     _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
     return problem is None
 

@@ -27,8 +27,6 @@ class CompareConfig:
 
 
 def compare(config: CompareConfig, console: Console | None = None) -> int:
-    """Runs the command; returns its exit code: 1 if --fail-if-slower finds a cell, 3 if
-    --fail-if-inconclusive does, else 0."""
     from harness.tools.bench.compare import compare as compare_rows
     from harness.tools.bench.compare import differences, report
     from harness.tools.bench.results import read_results

@@ -54,8 +54,9 @@ _WRONG_PATH = (
     *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
     *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EROFS),
 )
-# The commands by the class of their settings. Their modules import TensorFlow only when they are
-# called, so that --help need not wait for it.
+# The commands by the class of their settings. A command takes its settings and returns the exit
+# code; wrong input is an InputError. Their modules import TensorFlow only when they are called, so
+# that --help need not wait for it.
 _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     TrainConfig: ("train", train),
     EvaluateConfig: ("evaluate", evaluate),

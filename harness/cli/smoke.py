@@ -146,7 +146,7 @@ def _try(
             failures.append(f"the step was compiled {summary.compilations} times")
         if not losses[-1] < losses[0]:
             failures.append("the loss did not fall")
-        events = EventAccumulator(f"{folder}/tensorboard").Reload()
+        events = EventAccumulator(folder).Reload()
         if "train/loss" not in events.Tags()["tensors"]:
             failures.append("TensorBoard cannot read the event file")
         # In float32, where the training may have computed in 16 bits.

@@ -42,19 +42,14 @@ def train(
     given: Set[str] = frozenset(),
     timeline: Timeline | None = None,
 ) -> int:
-    """Runs the command; returns its exit code.
+    """Runs the command. An InputError comes before anything is written, a DivergenceError after
+    all else.
 
     Args:
         config: the settings.
         console: the console to print to; None is standard output.
         given: the names of settings that no recipe may change, although they have their default.
         timeline: the stages passed so far, for --timing.
-
-    Raises:
-        InputError: when the settings do not fit the data, the devices or the run folder, or when
-            another run uses the folder. Nothing has been written or removed then.
-        DivergenceError: when the loss was not finite at the end, after all else has been written.
-        OSError: when the disk is full, naming the file.
     """
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")

@@ -26,6 +26,8 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
+_BAR_WIDTH = 30
+"""Characters of the bar in a notebook."""
 FIGURES = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -43,8 +45,8 @@ NOTEWORTHY_UNDERFLOW = 0.01
 class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
-    In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
-    the remaining time. A window redraws it, at most ten times a second. Elsewhere a window prints a
+    In a terminal or a notebook a bar over all steps of the run shows the epoch, loss and metrics,
+    and examples/s. A window redraws it, at most ten times a second. Elsewhere a window prints a
     line without control codes, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
     gets a line with its training and validation loss and metrics; compilations, warnings and notes
     get one each.
@@ -62,10 +64,14 @@ class ConsoleObserver(Observer):
         tensorboard_dir: where event files go, if anywhere.
         clock: seconds, rising.
         """
-        if console.is_jupyter:
-            # As a stream: rich would display a block of its own for every line.
+        self._in_notebook = console.is_jupyter
+        if self._in_notebook:
+            # As a stream: rich would display a block of its own for every line, and needs
+            # ipywidgets for a bar.
             console = Console(file=console.file, force_jupyter=False, force_terminal=False)
         self._console = console
+        self._drawn = ""
+        """The line at the end of a notebook's output, which the next one replaces."""
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
         self._run: RunStart  # from `RunStart` on
@@ -119,7 +125,7 @@ class ConsoleObserver(Observer):
     def _window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
-        has_bar = self._progress is not None
+        has_bar = self._in_notebook or self._progress is not None
         every_seconds = SECONDS_BETWEEN_REDRAWS if has_bar else SECONDS_BETWEEN_LINES
         if due := now - self._shown_at >= every_seconds:
             self._shown_at = now
@@ -135,7 +141,11 @@ class ConsoleObserver(Observer):
                 refresh=due,
             )
         elif due:
-            self._print(f"{self._place(window.epoch, window.step)}  {values}")
+            line = f"{self._place(window.epoch, window.step)}  {values}"
+            if self._in_notebook:
+                self._draw(f"{_bar(window.step / self._run.total_steps)} {line}")
+            else:
+                self._print(line)
 
     def _epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
@@ -163,13 +173,22 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Restores the terminal."""
+        """Removes the bar, and restores the terminal."""
+        self._draw("")
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def _place(self, epoch: int, step: int) -> str:
         return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
+
+    def _draw(self, line: str) -> None:
+        """Replaces the last line that was drawn: notebooks go back at a carriage return."""
+        if line or self._drawn:
+            blank = " " * len(self._drawn)
+            self._console.file.write(f"\r{blank}\r{line}")
+            self._console.file.flush()
+            self._drawn = line
 
     def _print_rows(self, rows: Rows) -> None:
         width = max(len(name) for name, _ in rows) + 2
@@ -178,11 +197,16 @@ class ConsoleObserver(Observer):
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
+        self._draw("")
         if isinstance(text, str):
             text = printable(text)
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
         # since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
+
+
+def _bar(share: float) -> str:
+    return "━" * round(_BAR_WIDTH * share) + "┈" * (_BAR_WIDTH - round(_BAR_WIDTH * share))
 
 
 def starting_rows(run: RunStart) -> Rows:

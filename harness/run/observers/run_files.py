@@ -21,14 +21,16 @@ REPORT_FILE_NAME = "report.html"
 BEST_FILE_NAME = "best.keras"
 """The model of the epoch with the lowest validation loss."""
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-TENSORBOARD_FOLDER_NAME = "tensorboard"
+OLD_EVENT_FOLDER_NAME = "tensorboard"
+"""The folder in the run folder where earlier versions put event files."""
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
-    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, TENSORBOARD_FOLDER_NAME),
+    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins"),
 )
-"""Names of everything that a run writes, and so of everything that --overwrite removes."""
+"""Names of everything that a run writes besides event files, and so of everything that --overwrite
+removes; profiles lie in the last."""
 EVENT_FILES = "events.out.tfevents.*"
-"""Names of the files that TensorBoard reads."""
+"""Names of the files that TensorBoard reads. It calls a run by the folder that they lie in."""
 RESOLVED = "resolved"
 _GONE = {
     "skip_top": 0,

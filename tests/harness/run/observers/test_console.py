@@ -132,13 +132,19 @@ def test_the_bar_shows_where_the_run_is() -> None:
     assert screen.stream.getvalue().rpartition("\x1b[?25")[2][0] == "h", "the cursor is back"
 
 
-def test_a_notebook_gets_plain_lines() -> None:
-    stream = io.StringIO()
-    observer = ConsoleObserver(Console(file=stream, force_jupyter=True), tensorboard_dir=None)
+def test_a_notebook_gets_a_bar_that_is_redrawn_in_place() -> None:
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, force_jupyter=True)
+    observer = ConsoleObserver(console, tensorboard_dir=None, clock=clock)
     observer.tell(run_start(Path("r")))
+    for step in (40, 80):
+        clock.now += 1
+        observer.tell(window(step))
     observer.tell(epoch(80))
     assert "\x1b" not in stream.getvalue()
-    assert stream.getvalue().splitlines()[-1].startswith("epoch 1/2  step 80/160  loss 0.4400")
+    redrawn, _, line = stream.getvalue().rstrip("\n").split("\n")[-1].split("\r")[-3:]
+    assert re.match(r"━+┈+ epoch 1/2  step 80/160  loss 0.42", redrawn)
+    assert line.startswith("epoch 1/2  step 80/160  loss 0.4400")
 
 
 SHOWING = """

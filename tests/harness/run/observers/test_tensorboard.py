@@ -38,7 +38,7 @@ ALWAYS = {"train/loss", "train/accuracy"} | THROUGHPUT
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """Returns every tag's (step, value)s, as TensorBoard sees them."""
-    reader = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    reader = EventAccumulator(str(run_dir), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [
             (e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in reader.Tensors(tag)
@@ -49,7 +49,7 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_tags_steps_and_values(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     for step in (20, 40, 60, 80):
         observer.tell(window(step))
@@ -76,7 +76,7 @@ def test_tags_steps_and_values(tmp_path: Path) -> None:
 
 def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
     for found in ({"loss": 0.29, "accuracy": 0.885}, {"loss": 0.25, "accuracy": 0.9}):
-        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer = TensorBoardObserver(tmp_path)
         observer.tell(run_start(tmp_path))
         observer.tell(epoch(160))
         loss, metrics = found["loss"], {"accuracy": found["accuracy"]}
@@ -89,7 +89,7 @@ def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
 
 def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> None:
     seconds = np.random.default_rng().uniform(0.1, 1.0, RECENT_WINDOWS + 10)
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     for number, taken in enumerate(seconds):
         observer.tell(window(20 * (number + 1), seconds=float(taken)))
@@ -105,7 +105,7 @@ def test_step_time_percentiles_are_over_the_recent_windows(tmp_path: Path) -> No
 
 
 def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     observer.tell(window(20, loss_scale=32768.0, skipped_steps=2))
     observer.tell(window(40, loss_scale=16384.0))
@@ -117,7 +117,7 @@ def test_loss_scale_and_the_count_of_skipped_steps(tmp_path: Path) -> None:
 
 
 def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     telemetry = {
         "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
@@ -131,14 +131,14 @@ def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None
 
 def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
     before = time.time()
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     for step in (20, 40):
         observer.tell(window(step))
         assert curves(tmp_path)["train/loss"][-1][0] == step
     observer.tell(epoch(40))
     assert [step for step, _ in curves(tmp_path)["validation/loss"]] == [40]
-    reader = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    reader = EventAccumulator(str(tmp_path)).Reload()
     times = [e.wall_time for e in reader.Tensors("train/loss")]
     ordered = [before, *times, time.time()]
     assert ordered == sorted(ordered)
@@ -146,16 +146,16 @@ def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
 
 def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:
     for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
-        observer = TensorBoardObserver(tmp_path / "tensorboard")
+        observer = TensorBoardObserver(tmp_path)
         observer.tell(run_start(tmp_path, start_step=start_step))
         for step in steps:
             observer.tell(window(step, loss=start_step + step / 10))
         observer.tell(epoch(steps[-1]))
         observer.close()
         if start_step == 0:
-            (first,) = (tmp_path / "tensorboard").iterdir()
+            (first,) = (tmp_path).iterdir()
             os.truncate(first, first.stat().st_size - 5)  # as if killed in the midst of a write
-    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert len(list((tmp_path).iterdir())) == 2
     read = curves(tmp_path)
     assert read["train/loss"] == [(20, 2.0), (40, 4.0), (60, 46.0), (80, 48.0)]
     assert [step for step, _ in read["validation/loss"]] == [80]
@@ -166,7 +166,7 @@ def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
         (0, [window(20, loss_scale=8.0, skipped_steps=2), window(40, seconds=9.0)]),
         (20, [window(40, seconds=0.32, loss_scale=4.0, skipped_steps=1)]),
     ):
-        observers = [JsonlObserver(), TensorBoardObserver(tmp_path / "tensorboard")]
+        observers = [JsonlObserver(), TensorBoardObserver(tmp_path)]
         for observer in observers:
             observer.tell(run_start(tmp_path, start_step=start_step))
             for one in windows:
@@ -180,7 +180,7 @@ def test_counters_and_percentiles_go_on_over_a_resume(tmp_path: Path) -> None:
 
 
 def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path / "tensorboard")
+    observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
     observer.tell(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
     spread = Distribution(
@@ -193,7 +193,7 @@ def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     assert read["precision/underflow_fraction"] == [(160, 0.125)]
     app = TensorBoardApp(tmp_path)
     tags = {"weights/first/kernel", "gradients/first/kernel"}
-    assert set(app.get("histograms/tags")["tensorboard"]) == tags
+    assert set(app.get("histograms/tags")["."]) == tags
     for tag in tags:
-        ((_, step, bins),) = app.get("histograms/histograms", run="tensorboard", tag=tag)
+        ((_, step, bins),) = app.get("histograms/histograms", run=".", tag=tag)
         assert (step, bins) == (160, [[-1.0, 0.5, 3.0], [0.5, 2.0, 7.0]])

@@ -31,8 +31,6 @@ from kernels.multi_hot.native.build import NativeUnavailableError, require_compi
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
-DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
-_CAP_SYS_ADMIN = 21
 _LEAST_FREE_BYTES = 10**9
 """Free bytes below which the disk is called full. A run of the tutorial's size writes 20 MB; a
 profile or a wide network some hundred MB."""
@@ -96,7 +94,6 @@ def gpus(devices: Devices) -> Iterator[Finding]:
         return
     yield _cuda_libraries()
     yield _seen(devices, cards)
-    yield counters(DRIVER_PARAMETERS)
 
 
 def _card(index: int, card: Card) -> Finding:
@@ -142,19 +139,6 @@ def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
     elif hides_all(os.environ):
         why = f"{VISIBLE} is {os.environ.get(VISIBLE)!r}, which hides all; unset it"
     return Finding(subject, "limited", f"{found}: {why}", "gpu")
-
-
-def counters(parameters: Path) -> Finding:
-    """Checks whether a profile may read the GPU's counters (CUPTI); `parameters` is the file under
-    /proc of the driver's kernel module."""
-    restricted = parameters.is_file() and "RmProfilingAdminOnly: 1" in parameters.read_text()
-    status = Path("/proc/self/status").read_text().split()
-    capabilities = int(status[status.index("CapEff:") + 1], 16)
-    if not restricted or capabilities >> _CAP_SYS_ADMIN & 1:
-        return Finding("CUPTI", "ok", "this process may profile GPUs", "profile")
-    text = "only administrators may profile GPUs: run as root (in a container with --cap-add "
-    text += "SYS_ADMIN), or load the module with NVreg_RestrictProfilingToAdminUsers=0"
-    return Finding("CUPTI", "limited", text, "profile")
 
 
 def _precision(precision: Precision, devices: Devices) -> Finding:

@@ -3,10 +3,10 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.base.errors import as_command, printable
@@ -27,7 +27,8 @@ Rows = list[tuple[str, str]]
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
 _BAR_WIDTH = 30
-"""Characters of the bar in a notebook."""
+"""The most characters of the bar."""
+_NOTEBOOK_WIDTH = 120
 FIGURES = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -46,8 +47,8 @@ class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
     In a terminal or a notebook a bar over all steps of the run shows the epoch, loss and metrics,
-    and examples/s. A window redraws it, at most ten times a second. Elsewhere a window prints a
-    line without control codes, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
+    examples/s and the remaining time. A window redraws it, at most ten times a second. Elsewhere a
+    window prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
     gets a line with its training and validation loss and metrics; compilations, warnings and notes
     get one each.
     """
@@ -64,20 +65,19 @@ class ConsoleObserver(Observer):
         tensorboard_dir: where event files go, if anywhere.
         clock: seconds, rising.
         """
-        self._in_notebook = console.is_jupyter
-        if self._in_notebook:
-            # As a stream: rich would display a block of its own for every line, and needs
-            # ipywidgets for a bar.
-            console = Console(file=console.file, force_jupyter=False, force_terminal=False)
+        self._has_bar = console.is_jupyter or console.is_interactive
+        if console.is_jupyter:
+            # As a stream: rich would display a block of its own for every line.
+            console = Console(
+                file=console.file, force_jupyter=False, force_terminal=False, width=_NOTEBOOK_WIDTH
+            )
         self._console = console
-        self._drawn = ""
-        """The line at the end of a notebook's output, which the next one replaces."""
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
         self._run: RunStart  # from `RunStart` on
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._shown_at = 0.0
+        self._drawn = ""
+        """The bar at the end of the output, which the next one replaces."""
+        self._began_at = self._shown_at = 0.0
 
     def tell(self, record: Record) -> None:
         match record:
@@ -101,51 +101,27 @@ class ConsoleObserver(Observer):
     def _start(self, run: RunStart) -> None:
         self._run = run
         self._print_rows(starting_rows(run))
-        self._shown_at = self._clock()
-        if self._console.is_interactive:
-            self._progress = Progress(
-                "{task.description}",
-                BarColumn(bar_width=None),
-                "{task.completed:,}/{task.total:,}",
-                "{task.fields[values]}",
-                TimeRemainingColumn(),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                expand=True,
-                get_time=self._clock,
-            )
-            epoch = min(run.start_step // run.steps_per_epoch + 1, run.epochs)
-            description, total = f"epoch {epoch}/{run.epochs}", run.total_steps
-            self._task = self._progress.add_task(
-                description, total=total, completed=run.start_step, values=""
-            )
-            self._progress.start()
+        self._began_at = self._shown_at = self._clock()
+        if self._has_bar:
+            epoch = min(run.start_step // run.steps_per_epoch, run.epochs - 1)
+            self._draw(run.start_step, self._place(epoch, run.start_step))
 
     def _window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
-        has_bar = self._in_notebook or self._progress is not None
-        every_seconds = SECONDS_BETWEEN_REDRAWS if has_bar else SECONDS_BETWEEN_LINES
-        if due := now - self._shown_at >= every_seconds:
-            self._shown_at = now
-        values = _values({"loss": window.loss, **window.metrics})
-        values += f"  {window.examples_per_second:,.0f} examples/s"
-        if self._progress is not None:
-            # Every window is needed to estimate the remaining time; drawing costs more.
-            self._progress.update(
-                self._task,
-                completed=window.step,
-                description=f"epoch {window.epoch + 1}/{self._run.epochs}",
-                values=values,
-                refresh=due,
-            )
-        elif due:
-            line = f"{self._place(window.epoch, window.step)}  {values}"
-            if self._in_notebook:
-                self._draw(f"{_bar(window.step / self._run.total_steps)} {line}")
-            else:
-                self._print(line)
+        every_seconds = SECONDS_BETWEEN_REDRAWS if self._has_bar else SECONDS_BETWEEN_LINES
+        if now - self._shown_at < every_seconds:
+            return
+        self._shown_at = now
+        line = f"{self._place(window.epoch, window.step)}  "
+        line += _values({"loss": window.loss, **window.metrics})
+        line += f"  {window.examples_per_second:,.0f} examples/s"
+        if not self._has_bar:
+            self._print(line)
+            return
+        rate = (window.step - self._run.start_step) / (now - self._began_at)
+        left = timedelta(seconds=round((self._run.total_steps - window.step) / rate))
+        self._draw(window.step, f"{line}  {left} left")
 
     def _epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
@@ -173,20 +149,23 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Removes the bar, and restores the terminal."""
-        self._draw("")
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """Removes the bar."""
+        self._replace("")
 
     def _place(self, epoch: int, step: int) -> str:
         return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
 
-    def _draw(self, line: str) -> None:
-        """Replaces the last line that was drawn: notebooks go back at a carriage return."""
+    def _draw(self, step: int, text: str) -> None:
+        most = self._console.width - 1  # a longer line would wrap
+        width = max(0, min(_BAR_WIDTH, most - len(text) - 1))
+        done = round(width * step / self._run.total_steps)
+        full, empty = "#-" if self._console.options.ascii_only else "━┈"
+        self._replace(f"{full * done}{empty * (width - done)} {text}"[:most])
+
+    def _replace(self, line: str) -> None:
+        """Puts a line in the place of the bar: terminals and notebooks go back at a return."""
         if line or self._drawn:
-            blank = " " * len(self._drawn)
-            self._console.file.write(f"\r{blank}\r{line}")
+            self._console.file.write(f"\r{' ' * len(self._drawn)}\r{line}")
             self._console.file.flush()
             self._drawn = line
 
@@ -197,16 +176,12 @@ class ConsoleObserver(Observer):
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
-        self._draw("")
+        self._replace("")
         if isinstance(text, str):
             text = printable(text)
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
         # since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
-
-
-def _bar(share: float) -> str:
-    return "━" * round(_BAR_WIDTH * share) + "┈" * (_BAR_WIDTH - round(_BAR_WIDTH * share))
 
 
 def starting_rows(run: RunStart) -> Rows:

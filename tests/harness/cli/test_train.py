@@ -45,8 +45,7 @@ TAGS = {
     *("train/loss", "train/accuracy", "validation/loss", "validation/accuracy"),
     *("test/loss", "test/accuracy"),
     *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
-    *("throughput/step_time_ms_p50", "throughput/step_time_ms_p95"),
-    "throughput/data_wait_fraction",
+    *("throughput/step_time_ms", "throughput/data_wait_fraction"),
 }
 
 

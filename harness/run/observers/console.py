@@ -220,16 +220,14 @@ def _folder_row(run: RunStart) -> Rows:
 
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """Returns the rows of the results; a dash stands for a missing one."""
-    tested: dict[str, float | None] = {}
-    what = "test" if run.dataset.test_rows else "validation"
-    if run.dataset.test_rows or run.dataset.validation_rows:
-        known = getattr(summary, f"{what}_figures")
-        figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
-        tested = {**getattr(summary, f"{what}_metrics"), **figures}
-        tested["loss"] = getattr(summary, f"{what}_loss")
+    what, found = "validation", summary.validation if run.dataset.validation_rows else {}
+    if run.dataset.test_rows:
+        what, found = "test", summary.test
+    names = dict.fromkeys((*run.metrics, *_SHOWN_FIGURES, "loss"))
+    tested = {FIGURES.get(n, _words(n)): found[n] for n in names if n in found}
     programs = _count(summary.compilations, "training program")
     rows = [
-        *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
+        *((f"{what} {name}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
         ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
         ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),

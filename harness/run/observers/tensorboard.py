@@ -33,9 +33,11 @@ class TensorBoardObserver(Observer):
         folder: the folder of the event files, which belongs to the run alone.
         """
         self._folder = folder
-        self._file: EventFile  # from `RunStart` on
         self._closing = contextlib.ExitStack()
-        self._start_step = 0
+        # Set by `RunStart`.
+        self._file: EventFile
+        self._start_step: int
+        self._metrics: tuple[str, ...]
         self._evaluated: dict[str, float] = {}
         """The values of the last evaluation, by tag."""
 
@@ -53,7 +55,7 @@ class TensorBoardObserver(Observer):
                 self._end(record)
 
     def _start(self, run: RunStart) -> None:
-        self._start_step = run.start_step
+        self._start_step, self._metrics = run.start_step, run.metrics
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
         else:
@@ -104,9 +106,9 @@ class TensorBoardObserver(Observer):
         HParams page as ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
-            values = {"loss": getattr(summary, f"{rows}_loss")}
-            values |= getattr(summary, f"{rows}_metrics")
-            found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
+            values = getattr(summary, rows)
+            known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._metrics)}
+            found = {tag: value for tag, value in known.items() if value is not None}
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)

@@ -107,13 +107,9 @@ def test_the_end_is_a_table() -> None:
 def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
     plain.observer.tell(run_start(Path("r")))
     plain.lines()
-    lacking = ("test_loss", "examples_per_second", "mean_examples_per_second")
-    none: dict[str, Any] = dict.fromkeys(lacking)
-    plain.observer.tell(
-        summary(
-            **none, test_metrics={"accuracy": None}, test_figures={}, interrupted=True, steps=60
-        )
-    )
+    none: dict[str, Any] = dict.fromkeys(("examples_per_second", "mean_examples_per_second"))
+    test = {"accuracy": None, "loss": None}
+    plain.observer.tell(summary(**none, test=test, interrupted=True, steps=60))
     first, *lines = plain.lines()
     assert first == "interrupted after step 60 of 160"
     rows = dict(line.split(maxsplit=1) for line in lines[2:])

@@ -27,8 +27,7 @@ from harness.base.interrupt import (
 from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
-from harness.cli.bench import BenchConfig, bench
-from harness.cli.compare import CompareConfig, compare
+from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
 from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
 from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor

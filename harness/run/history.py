@@ -1,11 +1,11 @@
 """Passes a run's records on to its observers, sums them up, and detects divergence."""
 
 import math
+import statistics
 from array import array
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-import numpy as np
+from operator import truediv
 
 from harness.run.records import (
     BatchesAwaited,
@@ -296,18 +296,18 @@ class RunningStatistics:
 
     def result(self) -> WindowStatistics:
         """Returns the statistics so far."""
-        of = {name: np.array(column) for name, column in self._columns.items()}
-        if not of["seconds"].size:
+        of = self._columns
+        if not of["seconds"]:
             return WindowStatistics()
         rates: dict[str, float] = {}
         for unit, name in _UNITS.items():
-            rates[f"{unit}_per_second"] = float(np.median(of[name] / of["seconds"]))
-            rates[f"mean_{unit}_per_second"] = float(of[name].sum()) / self.seconds
+            rates[f"{unit}_per_second"] = statistics.median(map(truediv, of[name], of["seconds"]))
+            rates[f"mean_{unit}_per_second"] = sum(of[name]) / self.seconds
         return WindowStatistics(
             **rates,
-            data_wait_fraction=float(of["data_wait_seconds"].sum()) / self.seconds,
+            data_wait_fraction=sum(of["data_wait_seconds"]) / self.seconds,
             train_seconds=self.seconds,
             examples=self.examples,
-            skipped_steps=int(of["skipped_steps"].sum()),
-            most_steps=int(of["num_steps"].max()),
+            skipped_steps=int(sum(of["skipped_steps"])),
+            most_steps=int(max(of["num_steps"])),
         )

@@ -1,17 +1,12 @@
 """What `fit` returns: Keras's history, which can plot itself."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
 from harness.base.checks import require_extra
 from harness.base.errors import in_python
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class History(keras.callbacks.History):
@@ -27,20 +22,19 @@ class History(keras.callbacks.History):
         if "val_loss" in logs:
             self._validated.append(epoch)
 
-    def plot(self) -> Figure:
-        """Returns a figure with the curves of the loss and each metric, over the epochs. A notebook
-        shows it; `figure.savefig("curves.png")` writes it to a file.
+    def plot(self) -> Any:
+        """Returns a matplotlib figure with the curves of the loss and each metric, over the epochs.
+        A notebook shows it; `figure.savefig("curves.png")` writes it to a file.
 
         Raises:
             InputError: when matplotlib, of the extra `report`, is not installed.
         """
         with in_python():
             require_extra("report", "a plot", "matplotlib")
-        import matplotlib.pyplot  # noqa: F401 - makes notebooks show figures
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
 
         names = [name for name in self.history if not name.startswith("val_")]
-        figure = Figure(figsize=(4.5 * max(1, len(names)), 3.5), layout="constrained")
+        figure = pyplot.figure(figsize=(4.5 * max(1, len(names)), 3.5), layout="constrained")
         for place, name in enumerate(names, 1):
             axes = figure.add_subplot(1, len(names), place, xlabel="epoch", title=name)
             axes.plot(_counted(self.epoch), self.history[name], marker=".", label="training")
@@ -48,6 +42,7 @@ class History(keras.callbacks.History):
                 validated = _counted(self._validated)
                 axes.plot(validated, self.history[held_out], marker="o", label="validation")
             axes.legend()
+        pyplot.close(figure)  # or a notebook would show it twice
         return figure
 
 

@@ -84,6 +84,7 @@ class ConsoleObserver(Observer):
             case RunStart():
                 self._start(record)
             case Compilation():
+                self._began_at += record.seconds
                 self._print(
                     f"compiled {record.program} for {record.capacity:,} ids per batch and replica "
                     f"in {record.seconds:.2f} s"

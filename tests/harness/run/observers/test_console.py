@@ -188,5 +188,5 @@ def test_a_terminal_gets_a_bar() -> None:
         os.close(ours)
     assert process.returncode == 0, output
     assert b"0/160" in output
-    assert "\r━".encode() in output
+    assert "┈ epoch 1/2  step 0/160".encode() in output
     assert b"run folder" in output

@@ -85,6 +85,8 @@ class Found:
     """The names of the settings that a recipe decides for such data."""
     why: str
     """What was tried, for users."""
+    advice: str | None = None
+    """What the end of the run should say."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -130,7 +132,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         free.discard("hidden_units")  # each rate is for a layer of its own
     if not free:
         return None
-    begin, thresholds = time.perf_counter(), None
+    begin, thresholds, advice = time.perf_counter(), None, None
     search = _Search(config, free)
     search.check()
     if (reason := search.why_none()) is not None:
@@ -139,6 +141,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         started()
         best = search.best()
         changes, thresholds = search.final(best), best.thresholds
+        advice = search.advice(best)
         tried = "; ".join(map(str, search.trials))
         reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
     config, data = search.settled(changes)
@@ -148,7 +151,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
     elif thresholds is not None and data.vocabulary is not None:
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
     decided = [name for name in DECIDES if name not in _WITHOUT[search.kind]]
-    return Found(config=config, data=data, decided=decided, why=reason)
+    return Found(config=config, data=data, decided=decided, why=reason, advice=advice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,11 @@ class _Trial:
     """Whether it saw some of the rows only."""
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the probability above which each is given, [K]."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it had no hidden layer, though it might have."""
+        return "hidden_units" in self.view
 
     def __str__(self) -> str:
         return f"{self.seen} {self.loss:.4f} after {self.epochs} epochs"
@@ -262,6 +270,16 @@ class _Search:
             if {"hidden_units", "dropout"} <= self._free:
                 self._compare({**view, **_LINEAR})
         return min(self.trials, key=_compared)
+
+    def advice(self, best: _Trial) -> str | None:
+        """Says so if no hidden layer did better than a linear model."""
+        others = [trial.loss for trial in self.trials if not trial.is_linear]
+        if not best.is_linear or not others:
+            return None
+        return (
+            f"no network was better than a linear model on held-out rows (loss {min(others):.4f} "
+            f"and {best.loss:.4f}), so more units will not help; more rows or better labels may"
+        )
 
     def final(self, best: _Trial) -> dict[str, Any]:
         """Returns the settings that the network is trained with."""

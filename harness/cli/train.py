@@ -97,7 +97,10 @@ def train(
         if goes_on:
             data = _with_thresholds(data, Path(output.run_dir or ""))
         timeline.mark("data")
-        return _train(config, data, console, timeline)
+        code = _train(config, data, console, timeline)
+        if code == 0 and found is not None and found.advice is not None:
+            console.print(f"note: {found.advice}", soft_wrap=True, highlight=False)
+        return code
 
 
 def _goes_on(output: OutputConfig) -> bool:

@@ -205,13 +205,15 @@ def _first_values(
     if not recipe:
         return {}
     values = dict(recipe)
-    values |= {"width": recipe["hidden_units"][0], "depth": len(recipe["hidden_units"])}
+    units = [units for units in recipe["hidden_units"] if units > 0]
+    values |= {"width": max(units, default=None), "depth": len(units)}
     values |= {"dropout": recipe["dropout"][0], "weight_decay": config.space.weight_decays[0]}
-    return {
-        name: values[name]
-        for name, of in searched.items()
-        if values.get(name) is not None and values[name] in getattr(of, "choices", (values[name],))
-    }
+
+    def may_be(value: Any, of: Any) -> bool:
+        return value in of.choices if hasattr(of, "choices") else of.low <= value <= of.high
+
+    given = {name: values[name] for name in searched if values.get(name) is not None}
+    return {name: value for name, value in given.items() if may_be(value, searched[name])}
 
 
 def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:

@@ -182,17 +182,16 @@ class Search:
         trials = self._trials()
         seed = (self.seed + (len(trials) + 1) * _SEEDS_APART) % 2**32
         with warnings.catch_warnings():
-            # Optuna warns that `constant_liar`, for trials at the same time, may change one day,
-            # and of a first trial's setting outside its range, in place of which it proposes one.
-            warnings.simplefilter("ignore")
+            # Optuna warns that `constant_liar`, for trials at the same time, may change one day.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.num_jobs > 1)
-            # Proposed in memory and written as a whole, so that a search that is killed meanwhile
-            # proposes the trial again.
-            memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
-            memory.add_trials(trials)
-            if self.first and not trials:
-                memory.enqueue_trial(dict(self.first))
-            params = memory.ask(fixed_distributions=dict(self.searched)).params
+        # Proposed in memory and written as a whole, so that a search that is killed meanwhile
+        # proposes the trial again.
+        memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
+        memory.add_trials(trials)
+        if not trials:
+            memory.enqueue_trial(dict(self.first))
+        params = memory.ask(fixed_distributions=dict(self.searched)).params
         asked = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
         )

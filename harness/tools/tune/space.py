@@ -28,8 +28,8 @@ class Space:
     widths: tuple[int, ...] = (16, 256)
     """Range of the units of each hidden layer, on a logarithmic scale."""
 
-    depths: tuple[int, ...] = (1, 3)
-    """Range of the number of hidden layers."""
+    depths: tuple[int, ...] = (0, 3)
+    """Range of the number of hidden layers; 0 is a linear model."""
 
     dropouts: tuple[float, ...] = (0.0, 0.7)
     """Range of the dropout rate, the same after each hidden layer."""
@@ -69,7 +69,7 @@ class Space:
             )
             for value in values:
                 if name in ("widths", "depths"):
-                    require_count(flag, value)
+                    require_count(flag, value, least=1 if name == "widths" else 0)
                     continue
                 ok = math.isfinite(value) and 0 <= value < (1 if name == "dropouts" else math.inf)
                 limits = "in [0, 1)" if name == "dropouts" else "0 or above"
@@ -194,8 +194,8 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rate": values["learning_rate"],
         # None is the optimizer's default, which is not 0 for AdamW.
         "weight_decay": decay if decay > 0 or space.optimizer.lower() != "adam" else None,
-        "hidden_units": [values["width"]] * depth,
-        "dropout": [values["dropout"]] * depth,
+        "hidden_units": [values["width"]] * depth or [0],
+        "dropout": [values["dropout"]] * depth or [0.0],
         "activation": space.activation,
         "table_dtype": space.table_dtype,
         "recipe": "tutorial",  # the search decides

@@ -26,6 +26,8 @@ _BUFFER_BYTES = 1 << 16
 """Size of read buffers: lines of a kilobyte are read 1.6 times as fast as with Python's 8 kB."""
 _MAX_TOML_BYTES = 1_000_000
 """Limit of a TOML file's size, which Python's parser reads in about a second."""
+_MAX_DOTS = 5_000
+"""Limit of the dots in a TOML file: Python's parser takes time by the square of a key's dots."""
 _MAX_BITS = 64
 """Limit of whole numbers: longer ones may not fit a float, and very long ones cannot be printed."""
 _MAX_DEPTH = 50
@@ -59,10 +61,16 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    # Files of the kernel call themselves regular, and may never end.
+    if stat.S_ISREG(status.st_mode) and status.st_dev not in map(_device_of, ("/proc", "/sys")):
         return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
+
+
+def _device_of(folder: str) -> int | None:
+    return os.stat(folder).st_dev if os.path.exists(folder) else None
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
@@ -80,7 +88,10 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     """Returns the tables in a TOML file."""
     remedy = "Correct it, or name another."
     with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
-        return _table(file.read(_MAX_TOML_BYTES + 1), tomllib.loads, _MAX_TOML_BYTES)
+        content = file.read(_MAX_TOML_BYTES + 1)
+        if content.count(b".") > _MAX_DOTS:
+            raise ValueError(f"it holds more than {_MAX_DOTS:,} dots")
+        return _table(content, tomllib.loads, _MAX_TOML_BYTES)
 
 
 def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class DataBuildConfig:
     """Seed for drawing test rows, if the source has none of its own."""
 
     max_data_bytes: int = MAX_UNPACKED_BYTES
-    """The most bytes that an archive may unpack to. A small file may be made to fill any disk;
-    raise the limit for a large one that you trust."""
+    """The most bytes that an archive or a Parquet file may unpack to. A small file may be made to
+    fill any disk; raise the limit for a large one that you trust."""
 
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
@@ -58,7 +58,7 @@ class DataBuildConfig:
 
 
 def build(config: DataBuildConfig) -> int:
-    """Runs the command. A build that was killed continues where it was when it is run again."""
+    """Runs the command; returns its exit code."""
     from harness.data.build.loading import build_folder
 
     console = Console()
@@ -68,11 +68,8 @@ def build(config: DataBuildConfig) -> int:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as shown:
         task = shown.add_task("reading", total=None, read="")
 
-        def started(source: Source, num_blocks: int) -> Callable[[int], None]:
+        def started(source: Source) -> Callable[[int], None]:
             shown.update(task, total=source.num_bytes())
-            if num_blocks:
-                text = f"going on with a build that was interrupted after {num_blocks:,} blocks"
-                console.out(text, highlight=False)
             return advance
 
         def advance(num_bytes: int) -> None:

@@ -26,59 +26,52 @@ MAX_BYTES = 4_000_000_000
 """Limit of the size of all entries together; the least recently used ones are removed first."""
 
 
-class Entry:
-    """A data set's place in the cache. Faults of the cache cost only time: they are printed to
-    standard error, and never raised."""
+def through(
+    sources: Sequence[Path],
+    options: object,
+    write: Callable[[Path], object],
+    load: Callable[[Path], T],
+) -> T | None:
+    """Returns what `load` makes of the cached folder of some sources. If there is none, or it was
+    damaged, `write` makes it first.
 
-    def __init__(self, folder: Path, sources: Sequence[Path], options: object) -> None:
-        """Raises OSError if a source cannot be read."""
-        self._folder, self._sources, self._options = folder, sources, options
-        self._key = key_of(sources, options)
-        self._path = folder / self._key
-
-    def load(self, load: Callable[[Path], T]) -> T | None:
-        """Returns what `load` makes of the entry; None if there is none, or it was damaged and is
-        now removed."""
-        if not self._path.exists():
-            return None
-        with suppress(InputError):
-            found = load(self._path)
-            with suppress(OSError):  # a read-only cache removes no entries: it needs no times
-                os.utime(self._path)
-            return found
-        _note(f"the cached data set {self._path} was damaged; {self._sources[0]} was read again")
-        shutil.rmtree(self._path, ignore_errors=True)
-        return None
-
-    def add(self, write: Callable[[Path], object]) -> None:
-        """Makes the entry by `write`, which gets the path of a folder to make. Its errors are
-        raised, but for an OSError, such as that of a full disk."""
-        try:
-            with replacing(self._path) as beside:
-                write(beside)
-                if key_of(self._sources, self._options) != self._key:
-                    raise OSError("it changed while it was read")
-                _make_room(self._folder, sum(file.stat().st_size for file in _files(beside)))
-        except OSError as error:
-            if not self._path.exists():  # otherwise another process made it first
-                _note_not_cached(self._sources[0], error)
-
-
-def entry_of(sources: Sequence[Path], options: object) -> Entry | None:
-    """Returns the place of a data set; None if its sources are too small for the cache, or there is
-    no cache.
+    Faults of the cache cost only time: they are printed to standard error, and never raised.
 
     Args:
         sources: files and folders.
         options: everything else that decides what is made of them; its repr must identify it.
+        write: gets the path of a folder to make.
+        load: gets the path of such a folder.
+
+    Returns:
+        None if the sources are too small to be cached, or the folder cannot be made.
     """
     if sum(file.stat().st_size for source in sources for file in _files(source)) < MIN_SOURCE_BYTES:
         return None
+    found = None
     try:
-        return Entry(opened("data").path, sources, options)
+        folder = opened("data").path
+        key = key_of(sources, options)
+        path = folder / key
+        if path.exists():
+            with suppress(InputError):
+                found = load(path)
+                with suppress(OSError):  # a read-only cache removes no entries: it needs no times
+                    os.utime(path)
+                return found
+            _note(f"the cached data set {path} was damaged; {sources[0]} was read again")
+            shutil.rmtree(path, ignore_errors=True)
+        with replacing(path) as beside:
+            write(beside)
+            found = load(beside)  # here, while its files have a name
+            if key_of(sources, options) != key:
+                raise OSError("it changed while it was read")
+            _make_room(folder, sum(file.stat().st_size for file in _files(beside)))
     except OSError as error:
-        _note_not_cached(sources[0], error)
-        return None
+        if found is None or not path.exists():  # otherwise another process made it first
+            remedy = f"name a folder of your own in {CACHE_VARIABLE}, or set --data-cache=off"
+            _note(f"{sources[0]} is not cached: {error}; {remedy}")
+    return found
 
 
 def _files(source: Path) -> list[Path]:
@@ -88,11 +81,6 @@ def _files(source: Path) -> list[Path]:
         if source.is_dir()
         else [source]
     )
-
-
-def _note_not_cached(source: Path, reason: Exception) -> None:
-    remedy = f"name a folder of your own in {CACHE_VARIABLE}, or set --data-cache=off"
-    _note(f"{source} is not cached: {reason}; {remedy}")
 
 
 def _note(text: str) -> None:

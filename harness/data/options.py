@@ -155,9 +155,9 @@ class SourceConfig:
     map them into memory."""
 
     max_data_bytes: int = MAX_UNPACKED_BYTES
-    """Limit of the unpacked size of an .npz file or an archive, and of the memory for reading the
-    rows of an .npz. A small file may be made to fill any memory; raise the limit for a large one
-    that you trust."""
+    """Limit of the unpacked size of an .npz or Parquet file or an archive, and of the memory for
+    reading the rows of an .npz. A small file may be made to fill any memory; raise the limit for a
+    large one that you trust."""
 
     def __post_init__(self) -> None:
         require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)

@@ -5,8 +5,10 @@ Letters: B rows, V num_tokens, N nnz (ids in all rows together).
 
 import hashlib
 import html
+import io
 import itertools
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -198,16 +200,16 @@ class RaggedSets:
         return np.diff(self.row_splits)
 
     def check_files(self) -> None:
-        """Raises InputError if a file that the rows are mapped from was cut short since it was
-        opened. Reading such rows would end the process."""
+        """Raises InputError if a file that the rows are mapped from was changed since it was
+        opened. Reading rows of one that was cut short would end the process."""
         if self.label_sets is not None:
             self.label_sets.check_files()
         for array in (self.values, self.row_splits, self.labels, self.weights):
             mapped = None if array is None else mapping_of(array)
-            if mapped is not None and mapped.size() < len(mapped):
+            if isinstance(mapped, MappedFile) and mapped.is_changed:
                 raise InputError(
-                    f"{self.name}: a file that it is mapped from had {len(mapped):,} bytes when it "
-                    f"was opened, and now has {mapped.size():,}. Load the data again."
+                    f"{self.name}: {mapped.name} was changed while it was in use. Leave it as it "
+                    "is, and load the data again."
                 )
 
     @cached_property
@@ -385,6 +387,31 @@ def starting_with(
     """Returns the values and splits of rows with one more id at the start of each."""
     started = np.insert(values, row_splits[:-1], np.int32(token))
     return started, row_splits + np.arange(len(row_splits))
+
+
+class MappedFile(mmap.mmap):
+    """A file that is mapped into memory, which notices when the file is changed."""
+
+    name: str
+    _descriptor: int
+    _opened: tuple[int, int]
+
+    def __new__(cls, file: io.BufferedReader, name: str) -> Self:
+        mapped = super().__new__(cls, file.fileno(), 0, access=mmap.ACCESS_READ)
+        mapped.name, mapped._descriptor = name, os.dup(file.fileno())
+        mapped._opened = mapped._status()
+        return mapped
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def _status(self) -> tuple[int, int]:
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    @property
+    def is_changed(self) -> bool:
+        return self._status() != self._opened
 
 
 def mapping_of(array: npt.NDArray[Any]) -> mmap.mmap | None:

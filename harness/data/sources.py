@@ -4,9 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
@@ -14,13 +13,11 @@ from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.formats import is_source
-from harness.data.readers.records import Kind, Problems
+from harness.data.readers.formats import is_source, open_source
+from harness.data.readers.frames import source_of
+from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
-
-if TYPE_CHECKING:
-    from harness.data.build.loading import Loaded
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
@@ -137,15 +134,15 @@ def load(
         if labels is not None:
             raise InputError(f"labels go with a matrix; {source} has its own. Leave them out.")
         return load_configured(config)
-    from harness.data.build.loading import build_of_table
-
-    built = build_of_table(source, config.build, labels=labels, unique=unique, seed=split_seed)
-    if built is None:
+    if config.build.test_data is not None:
+        raise InputError("test_data names a file, which a frame has none of. Load both as files.")
+    table = source_of(source, config.build, labels=labels)
+    if table is None:
         raise InputError(
             f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame "
             "of pandas or polars, or a SciPy CSR matrix."
         )
-    return _of_built(config, built)
+    return _built(config, table)
 
 
 def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
@@ -157,17 +154,7 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
     """
     path = _checked_path(config)
     if path is not None and _is_built(path):
-        from harness.data.build.loading import load_or_build  # takes time to import
-
-        built = load_or_build(
-            path,
-            config.build,
-            unique=config.unique,
-            seed=config.split_seed,
-            use_cache=config.data_cache == "on",
-            max_data_bytes=config.max_data_bytes,
-        )
-        return _of_built(config, built, tells=tells)
+        return _built(config, _source(config, path), tells=tells)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
@@ -177,16 +164,17 @@ def kind_of(config: DataConfig) -> Kind | None:
     """Returns the form of the rows that are built from texts, tables or archives; None for other
     data."""
     path = _checked_path(config)
-    if path is None or not _is_built(path):
-        return None
-    from harness.data.readers.formats import open_source
-
-    source = open_source(path, config.build, max_data_bytes=config.max_data_bytes)
-    first = next(source.blocks(Problems()), None)
-    return first.kind if first else "texts"
+    return None if path is None or not _is_built(path) else _source(config, path).kind
 
 
-def _of_built(config: DataConfig, built: "Loaded", *, tells: bool = True) -> Dataset:
+def _source(config: DataConfig, path: Path) -> Source:
+    return open_source(path, config.build, max_data_bytes=config.max_data_bytes)
+
+
+def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
+    from harness.data.build.loading import load_or_build  # takes time to import
+
+    built = load_or_build(source, config, unique=config.unique)
     for note in built.notes if tells else ():
         print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
     words = built.vocabulary if built.vocabulary.takes_texts else None
@@ -273,15 +261,18 @@ def _read(config: DataConfig, path: Path | None) -> tuple[RaggedSets, int]:
         return synthetic_corpus(config.synthetic), 0
     if path.is_dir():
         return _stored(path)
+
+    def read() -> tuple[RaggedSets, int]:
+        sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
+        return sets.unique() if config.unique else sets, num_test_rows
+
+    def write(folder: Path) -> None:
+        sets, num_test_rows = read()
+        store.write(sets, folder, held_out_rows=num_test_rows)
+
     options = config.imdb, config.unique
-    entry = cache.entry_of([path], options) if config.data_cache == "on" else None
-    if entry is not None and (found := entry.load(_stored)) is not None:
-        return found
-    sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
-    sets = sets.unique() if config.unique else sets
-    if entry is not None:
-        entry.add(partial(store.write, sets, held_out_rows=num_test_rows))
-    return sets, num_test_rows
+    found = cache.through([path], options, write, _stored) if config.data_cache == "on" else None
+    return found or read()
 
 
 def _stored(folder: Path) -> tuple[RaggedSets, int]:

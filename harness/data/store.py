@@ -21,9 +21,8 @@ No pickle is written or read. A folder is written under a temporary name and ren
 import contextlib
 import hashlib
 import json
-import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,17 +34,24 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
 from harness.data.archive import MAX_HEADER_BYTES, array_header
-from harness.data.ragged import RaggedSets
-from kernels.files import replacing
+from harness.data.ragged import MappedFile, RaggedSets
+from kernels.files import remove_partial_files, replacing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _FORMAT = {"format": "harness-ragged-sets", "version": 1}
 _REQUIRED = ("values", "row_splits", "labels")
-_OPTIONAL = (("label_values", "label_splits"), ("weights",))
-"""Arrays that a folder has together or not at all."""
-_INT64 = ("row_splits", "label_splits")
+_DTYPES: dict[str, type[np.number[Any]]] = {
+    "values": np.int32,
+    "row_splits": np.int64,
+    "labels": np.int32,
+    "label_values": np.int32,
+    "label_splits": np.int64,
+    "weights": np.float32,
+}
 _DESCRIBED = ("name", "num_tokens", "num_classes")
+_LEFT_SECONDS = 24 * 3600
+"""Age from which an unfinished folder is a killed process's."""
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 
@@ -72,12 +78,25 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
         f"{folder}: held_out_rows is {held_out_rows} of {sets.num_rows} rows. Choose from 0 to "
         f"{sets.num_rows - 1}.",
     )
-    if folder.exists():
+    with new_folder(folder) as written:
+        write(sets, written, held_out_rows=held_out_rows)
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a path to make a folder at, which becomes `folder` if the block succeeds.
+
+    Raises:
+        InputError: if the folder exists already, or its parent cannot be written to.
+    """
+    if folder.exists() or folder.is_symlink():
         raise InputError(f"{folder} exists already. Choose another folder, or remove it first.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        # Nobody else would remove what a killed process left there.
+        remove_partial_files(folder.parent, older_than_seconds=_LEFT_SECONDS)
         with replacing(folder) as written:
-            write(sets, written, held_out_rows=held_out_rows)
+            yield written
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise InputError(f"{folder} cannot be made: {error}. Choose another folder.") from error
 
@@ -98,7 +117,7 @@ def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
 def write_arrays(arrays: Arrays, folder: Path) -> None:
     """Writes some of a folder's arrays."""
     for part, array in arrays.items():
-        with NpyFile(folder / f"{part}.npy", _dtype_of(part)) as file:
+        with NpyFile(folder / f"{part}.npy", _DTYPES[part]) as file:
             file.append(array)
 
 
@@ -209,15 +228,9 @@ def _read_meta(folder: Path) -> dict[str, Any]:
 
 
 def _map_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:
-    parts = list(_REQUIRED)
-    for group in _OPTIONAL:
-        if any((folder / f"{part}.npy").exists() for part in group):
-            parts += group
-    return {part: _map_array(folder / f"{part}.npy", _dtype_of(part)) for part in parts}
-
-
-def _dtype_of(part: str) -> type[np.number[Any]]:
-    return np.int64 if part in _INT64 else np.float32 if part == "weights" else np.int32
+    paths = {part: folder / f"{part}.npy" for part in _DTYPES}
+    there = [part for part in _DTYPES if part in _REQUIRED or paths[part].exists()]
+    return {part: _map_array(paths[part], _DTYPES[part]) for part in there}
 
 
 def _map_array(path: Path, expected: type[np.number[Any]]) -> npt.NDArray[Any]:
@@ -231,5 +244,4 @@ def _map_array(path: Path, expected: type[np.number[Any]]) -> npt.NDArray[Any]:
         num_bytes = os.fstat(file.fileno()).st_size - start
         if dtype != expected or count * dtype.itemsize != num_bytes:
             raise ValueError(f"it has {num_bytes} bytes for {dtype} {list(shape)}")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        return np.frombuffer(mapped, dtype, count, start)
+        return np.frombuffer(MappedFile(file, str(path)), dtype, count, start)

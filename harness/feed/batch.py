@@ -130,6 +130,11 @@ class Columns(NamedTuple):
             {name: array[rows] for name, array in self.dense.items()},
         )
 
+    def check_files(self) -> None:
+        """Raises InputError if a file that rows are mapped from was changed."""
+        for sets in self.ragged.values():
+            sets.check_files()
+
     def arrays(self) -> "Arrays":
         """Returns the columns in the types in which they are transferred."""
         ragged = {}

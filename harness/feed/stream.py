@@ -52,8 +52,13 @@ class Stream:
         del calls
         planned = _planned(plan, epochs, start_step)
         elements = self._on_devices(self._dataset(plan, epochs, start_step))
-        for (dispatch, _), element in zip(planned, elements, strict=True):
-            yield dispatch, {rows: tuple(own[rows] for own in element) for rows in element[0]}
+        try:
+            for (dispatch, _), element in zip(planned, elements, strict=True):
+                yield dispatch, {rows: tuple(own[rows] for own in element) for rows in element[0]}
+        except tf.errors.OpError:
+            if self._columns is not None:
+                self._columns.check_files()  # TensorFlow's error hides an error of reading them
+            raise
 
     def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Sequence[_ByRows]]:
         """Yields each dispatch's batches on every device."""
@@ -89,6 +94,7 @@ class Stream:
                 if columns is None:
                     yield taken, capacities
                 else:
+                    columns.check_files()
                     taken, read = _numbered_anew(taken, columns)
                     yield taken, capacities, read
 

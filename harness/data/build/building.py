@@ -1,42 +1,24 @@
 """Builds a data set from a source in three passes, none of which holds all rows in memory.
 
-1. Saves each block of texts as numbered tokens in a file; notes parts, labels and digests of rows.
+1. Numbers the tokens of each block of rows; notes the rows' parts, labels and digests.
 2. Draws test rows if the source has none; counts the tokens of the train rows.
 3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
-import contextlib
-import multiprocessing
-import os
-import signal
-import sys
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
-from harness.base.child import end_with_parent
-from harness.base.errors import InputError, LostWorkerError
+from harness.base.errors import InputError
 from harness.data import store
-from harness.data.build.blocks import BlockFiles, in_order, save_numbered
-from harness.data.build.numbering import numbered_vocabulary
-from harness.data.build.rows import settled
+from harness.data.build.counting import counted_vocabulary
+from harness.data.build.numbering import Spool, numbered_blocks
+from harness.data.build.rows import RowFacts
 from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Kind, Problems, Source
+from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
-
-_THREADS_BYTES = 100_000_000
-_PYTHON_BYTES = 8_000_000
-"""Sizes below which threads have tokenized a source before processes would pay for their start:
-with Keras's tokenizer, which leaves most of the work to Arrow; and with those in Python, of which
-one thread runs at a time."""
 
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
@@ -54,7 +36,6 @@ def build(
     options: BuildOptions,
     folder: Path,
     *,
-    blocks_folder: Path,
     unique: bool = True,
     seed: int = 0,
     progress: Progress = lambda num_bytes: None,
@@ -64,8 +45,6 @@ def build(
     Args:
         source, options: the rows, and how to build the data set.
         folder: the folder to make, for `store.load` and with the vocabulary.
-        blocks_folder: an existing folder for the blocks. Blocks that are there already are not
-            built again, and none are removed at the end.
         unique: whether to keep each id of a row once.
         seed: seed of the draw of test rows.
         progress: callback for the progress.
@@ -74,24 +53,23 @@ def build(
         InputError: if the source cannot be read, or there is nothing to train or to test on.
         OSError: if writing fails, such as on a full disk.
     """
-    problems = Problems(strict=options.strict)
-    # First pass: the texts become numbers, block by block.
-    blocks = BlockFiles(blocks_folder)
-    _number(source, options, blocks, problems, progress)
-    rows = settled(
-        blocks, problems, where=str(source.path), test_split=options.test_split, seed=seed
-    )
-    # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
-    vocabulary = numbered_vocabulary(rows, options, blocks)
-    # Third pass: the numbers become ids.
+    _check_options(source, options)
+    tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
+    problems, facts = Problems(strict=options.strict), RowFacts()
     folder.mkdir()
-    num_ids, num_unknown = write(rows, vocabulary, blocks, folder, unique=unique)
-    described = {
-        "name": source.name,
-        "num_tokens": vocabulary.num_tokens,
-        "num_classes": len(rows.class_names),
-        "is_unique": unique or vocabulary.is_weighted or rows.has_weights,
-    }
+    with Spool(folder) as spool:
+        # First pass: the texts become numbers, block by block.
+        blocks = facts.noted(source.blocks(problems))
+        for block, digests, num_bytes in numbered_blocks(source, blocks, tokenization):
+            spool.add(block)
+            facts.digests.append(digests)
+            facts.has_weights |= block.weights is not None
+            progress(num_bytes)
+        rows = facts.settled(source, problems, test_split=options.test_split, seed=seed)
+        # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
+        vocabulary = counted_vocabulary(rows, options, spool)
+        # Third pass: the numbers become ids.
+        num_ids, num_unknown = write(rows, vocabulary, spool, folder, unique=unique)
     vocabulary.save(folder / VOCABULARY_FILE_NAME)
     built = Built(
         source=str(source.path),
@@ -108,82 +86,26 @@ def build(
         first_problems=dict(problems.first),
     )
     built.save(folder / FILE_NAME)
+    described = {
+        "name": source.name,
+        "num_tokens": vocabulary.num_tokens,
+        "num_classes": len(rows.class_names),
+        "is_unique": unique or vocabulary.is_weighted or rows.has_weights,
+    }
     store.seal(folder, described, held_out_rows=built.test_rows)
     return built
 
 
-def _number(
-    source: Source,
-    options: BuildOptions,
-    blocks: BlockFiles,
-    problems: Problems,
-    progress: Progress,
-) -> None:
-    """Makes the first pass: saves numbered blocks in files."""
-    tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
-    sizes: deque[int] = deque()
-
-    def to_save() -> Iterator[tuple[Block, Path, Tokenization]]:
-        for number, block in enumerate(source.blocks(problems)):
-            _check_options(block, options, source)
-            sizes.append(_num_bytes(block))
-            yield block, blocks.path(number), tokenization
-
-    total, cores = source.num_bytes(), len(os.sched_getaffinity(0))
-    most = _THREADS_BYTES if options.tokenizer == "keras" else _PYTHON_BYTES
-    is_small = cores == 1 or (total is not None and total < most)
-    executor: AbstractContextManager[Executor]
-    executor = ThreadPoolExecutor(cores) if is_small else _processes(cores)
-    try:
-        with executor as pool:
-            for _ in in_order(pool, save_numbered, to_save(), ahead=cores):
-                blocks.count += 1
-                progress(sizes.popleft())
-    except BrokenProcessPool as error:
-        raise LostWorkerError(
-            f"a process that read {source.path} was ended from outside, as where memory is short. "
-            "Free some, and run the command again; data build goes on with what is done."
-        ) from error
-
-
-@contextlib.contextmanager
-def _processes(count: int) -> Iterator[Executor]:
-    """Yields a pool of processes that do not run the user's script."""
-    # Forked processes could inherit locks that TensorFlow's threads hold.
-    context = multiprocessing.get_context("spawn")
-    # Each new process would run the file of this module again.
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        with ProcessPoolExecutor(count, context, _start_process) as pool:
-            yield pool
-    finally:
-        sys.modules["__main__"] = script
-
-
-def _start_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal
-    end_with_parent(signal.SIGKILL)
-
-
-def _num_bytes(block: Block) -> int:
-    """Returns the size of the text in a block."""
-    if isinstance(block.contents, RaggedSets):
-        return 4 * block.contents.nnz
-    if block.kind == "texts":
-        return sum(map(len, block.contents))
-    return sum(len(token) + 1 for row in block.contents for token in row)
-
-
-def _check_options(block: Block, options: BuildOptions, source: Source) -> None:
+def _check_options(source: Source, options: BuildOptions) -> None:
     usual = BuildOptions()
     chosen = [
         f"--{name.replace('_', '-')}"
-        for name in _OPTIONS_OF_TEXTS[block.kind]
+        for name in _OPTIONS_OF_TEXTS[source.kind]
         if getattr(options, name) != getattr(usual, name)
     ]
     if chosen:
-        what = "ids" if block.kind == "sets" else "lists of strings, which are its tokens"
+        which = ", which are its tokens" if source.kind == "tokens" else ""
         raise InputError(
-            f"{source.path} holds {what}, so {', '.join(chosen)} cannot apply. Leave it out."
+            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
+            "apply. Leave it out."
         )

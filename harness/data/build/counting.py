@@ -1,6 +1,8 @@
-"""Finds the most frequent tokens of many blocks in bounded memory."""
+"""The second pass of a build: counts the tokens of the train rows, in bounded memory, and gives
+ids to the most frequent ones."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import NamedTuple
 from zlib import crc32
 
@@ -8,14 +10,96 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow
 
-_MOST_AT_ONCE = 3_000_000
-"""Limit of the distinct tokens that are counted at a time."""
+from harness.base.errors import InputError
+from harness.data.build.numbering import Spool
+from harness.data.build.rows import Rows
+from harness.data.build.writing import with_ids
+from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
+from harness.data.tokens import Numbered, Tokenizer
+from harness.data.vocabulary import Vocabulary
+from harness.data.weighting import frequencies_of, rows_with
+
+_NUM_TOKENS = 10_000
+"""Default number of ids, as in the tutorial."""
+_MOST_AT_ONCE = 10_000_000
+"""Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
+several blocks have counts several times, so that far fewer are in memory at once."""
 _MOST_WAITING = 1_000_000
 """Number of blocks' tokens above which they are added to the counts."""
-_CHECKSUMS = 1 << 32
 
 BlockCounts = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
 """Distinct tokens of a block in UTF-8, and how often each occurs."""
+
+
+def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
+    vocabulary = _unweighted(rows, options, spool)
+    start_id = vocabulary.start_id
+    if (options.weighting, options.normalize) != ("binary", "none"):
+        start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
+    idf = None
+    if options.weighting == "tf_idf":
+        counts = np.zeros(vocabulary.num_tokens, np.int64)
+
+        def in_train(block: Numbered, places: slice) -> npt.NDArray[np.int64] | None:
+            chosen = np.flatnonzero(rows.train[places])
+            return rows_with(with_ids(block, vocabulary).take(chosen)) if chosen.size else None
+
+        for found in spool.map(in_train):
+            counts += 0 if found is None else found
+        num_train = int(rows.train.sum())
+        idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
+    return replace(
+        vocabulary,
+        start_id=start_id,
+        weighting=options.weighting,
+        normalize=options.normalize,
+        idf=idf,
+    )
+
+
+def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+    names = rows.class_names
+    if rows.kind == "sets":
+        shown = 1 + max(int(block.values.max(initial=0)) for block in spool)
+        if options.num_tokens is not None and options.num_tokens < shown:
+            raise InputError(
+                f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
+                f"Set it to {shown} or more, or leave it out."
+            )
+        return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
+    tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
+    if options.hash_bits is not None:
+        return Vocabulary(
+            ids={},
+            num_tokens=1 << options.hash_bits,
+            class_names=names,
+            tokenizer=tokenizer,
+            ngrams=options.ngrams,
+            hash_bits=options.hash_bits,
+        )
+
+    def counted(block: Numbered, places: slice) -> BlockCounts:
+        in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
+        return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
+
+    first = INDEX_FROM + 1  # as in Keras's imdb.npz
+    most = (options.num_tokens or _NUM_TOKENS) - first
+    tokens = most_frequent(
+        lambda: spool.map(counted),
+        num_tokens=spool.num_tokens,
+        most=most,
+        min_count=options.min_count,
+    )
+    return Vocabulary(
+        ids={token: number for number, token in enumerate(tokens, first)},
+        num_tokens=first + len(tokens),
+        start_id=START_ID if rows.kind == "texts" else None,
+        unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
+        class_names=names,
+        tokenizer=tokenizer,
+        ngrams=options.ngrams,
+    )
 
 
 class _Counts(NamedTuple):
@@ -27,59 +111,57 @@ class _Counts(NamedTuple):
     def take(self, chosen: npt.NDArray[np.int64]) -> "_Counts":
         return _Counts(self.tokens.take(chosen), self.counts[chosen], self.firsts[chosen])
 
-    def within(self, start: int, stop: int) -> "_Counts":
-        """Returns the tokens whose checksums are in a range."""
-        if (start, stop) == (0, _CHECKSUMS):
-            return self
-        checksums = np.fromiter(map(crc32, self.tokens.to_pylist()), np.int64)
-        return self.take(np.flatnonzero((start <= checksums) & (checksums < stop)))
-
-
-_NONE = _Counts(
-    pyarrow.array([], pyarrow.large_binary()), np.zeros(0, np.int64), np.zeros(0, np.int64)
-)
-
 
 def most_frequent(
-    blocks: Callable[[], Iterable[BlockCounts]], *, most: int, min_count: int = 1
+    blocks: Callable[[], Iterable[BlockCounts]],
+    *,
+    num_tokens: int,
+    most: int,
+    min_count: int = 1,
 ) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
     equally often, the one that appears first.
 
-    If there are too many tokens to count at once, they are counted in several passes over the
-    blocks, each for the tokens with checksums of a range: each call of `blocks` gives the same.
+    Args:
+        blocks: returns the same blocks at each call.
+        num_tokens: the number of distinct tokens of each block, added up. Many tokens are counted
+            in several passes over the blocks, each for the tokens with some checksums.
+        most: how many tokens to return.
+        min_count: leaves out tokens that are rarer.
     """
-    found, start = _NONE, 0
-    while start < _CHECKSUMS:
-        counted, stop = _counted(blocks(), start)
+    found = _merged([])
+    num_passes = 1 + num_tokens // _MOST_AT_ONCE
+    for number in range(num_passes):
+        counted = _counted(blocks(), number, num_passes)
         found = _merged([found, counted.take(np.flatnonzero(counted.counts >= min_count))])
         found = found.take(np.lexsort((found.firsts, -found.counts))[:most])
-        start = stop
     return [token.decode() for token in found.tokens.to_pylist()]
 
 
-def _counted(blocks: Iterable[BlockCounts], start: int) -> tuple[_Counts, int]:
-    """Counts tokens with checksums from `start` on, up to a limit that leaves few enough of them;
-    returns the counts and the limit."""
-    merged, stop = _NONE, _CHECKSUMS
-    waiting: list[_Counts] = []
+def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Counts:
+    """Counts the tokens of one pass."""
+    merged, waiting = _merged([]), list[_Counts]()
     passed = num_waiting = 0
     for tokens, counts in blocks:
+        is_counted = counts > 0
+        if num_passes > 1:
+            checksums = np.fromiter(map(crc32, tokens.to_pylist()), np.int64)
+            is_counted &= checksums % num_passes == number
         block = _Counts(tokens, counts, np.arange(passed, passed + len(tokens)))
         passed += len(tokens)
-        waiting.append(block.take(np.flatnonzero(counts)).within(start, stop))
+        waiting.append(block.take(np.flatnonzero(is_counted)))
         num_waiting += len(waiting[-1].tokens)
         if num_waiting > _MOST_WAITING:
             merged, waiting, num_waiting = _merged([merged, *waiting]), [], 0
-            while len(merged.tokens) > _MOST_AT_ONCE and stop - start > 1:
-                stop = (start + stop) // 2
-                merged = merged.within(start, stop)
-    return _merged([merged, *waiting]), stop
+    return _merged([merged, *waiting])
 
 
 def _merged(parts: list[_Counts]) -> _Counts:
     """Merges counts of earlier and later blocks: each token once, in the order in which they first
     appear."""
+    if not parts:
+        empty = np.zeros(0, np.int64)
+        return _Counts(pyarrow.array([], pyarrow.large_binary()), empty, empty)
     tokens, counts, firsts = zip(*parts, strict=True)
     # Arrow's group_by takes seven times as long.
     found = pyarrow.concat_arrays(tokens).dictionary_encode()

@@ -1,86 +1,129 @@
-"""The second pass of a build: gives ids to the tokens of the train rows."""
+"""The first pass of a build: rows become numbered tokens, in a file without a name.
 
-from dataclasses import replace
+Letters: B rows, N tokens of all rows together, T distinct tokens.
+"""
+
+import hashlib
+import itertools
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
-from harness.base.errors import InputError
-from harness.data.build.blocks import BlockFiles, NumberedBlock
-from harness.data.build.counting import BlockCounts, most_frequent
-from harness.data.build.rows import Rows
-from harness.data.build.writing import with_ids
-from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
-from harness.data.tokens import Tokenizer
-from harness.data.vocabulary import Vocabulary
-from harness.data.weighting import frequencies_of, rows_with
+from harness.data.ragged import RaggedSets
+from harness.data.readers.records import Block, Kind, Source
+from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 
-_NUM_TOKENS = 10_000
-"""Default number of ids, as in the tutorial."""
+_AT_ONCE = 4
+"""Number of blocks in work: one thread reads the source, so that more would only take memory."""
+
+Result = TypeVar("Result")
 
 
-def numbered_vocabulary(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
-    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
-    vocabulary = _numbered(rows, options, blocks)
-    start_id = vocabulary.start_id
-    if (options.weighting, options.normalize) != ("binary", "none"):
-        start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
-    idf = None
-    if options.weighting == "tf_idf":
-        counts = np.zeros(vocabulary.num_tokens, np.int64)
+class Spool:
+    """Numbered blocks of rows in a temporary file. It has no name, so that nobody else can change
+    it, and it vanishes with the process."""
 
-        def in_train(block: NumberedBlock, places: slice) -> npt.NDArray[np.int64] | None:
-            chosen = np.flatnonzero(rows.train[places])
-            return rows_with(with_ids(block, vocabulary).take(chosen)) if chosen.size else None
+    def __init__(self, folder: Path) -> None:
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
+        self._count = 0
+        self.num_tokens = 0
+        """Number of the blocks' distinct tokens, added up."""
 
-        for found in blocks.map(in_train):
-            counts += 0 if found is None else found
-        num_train = int(rows.train.sum())
-        idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
-    return replace(
-        vocabulary,
-        start_id=start_id,
-        weighting=options.weighting,
-        normalize=options.normalize,
-        idf=idf,
-    )
+    def add(self, block: Numbered) -> None:
+        pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+        self._count += 1
+        self.num_tokens += len(block.tokens)
+
+    def __iter__(self) -> Iterator[Numbered]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield pickle.load(self._file)
+
+    def map(self, function: Callable[[Numbered, slice], Result]) -> Iterator[Result]:
+        """Calls a function with each block and the slice of its rows among all rows, for several
+        blocks at a time; yields the results in the order of the blocks."""
+
+        def arguments() -> Iterator[tuple[Numbered, slice]]:
+            start = 0
+            for block in self:
+                yield block, slice(start, start := start + len(block.row_splits) - 1)
+
+        return _in_order(function, arguments())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
-def _numbered(rows: Rows, options: BuildOptions, blocks: BlockFiles) -> Vocabulary:
-    names = rows.class_names
-    if rows.kind == "sets":
-        shown = 1 + max(int(block.values.max(initial=0)) for block in blocks)
-        if options.num_tokens is not None and options.num_tokens < shown:
-            raise InputError(
-                f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
-                f"Set it to {shown} or more, or leave it out."
-            )
-        return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
-    tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
-    if options.hash_bits is not None:
-        return Vocabulary(
-            ids={},
-            num_tokens=1 << options.hash_bits,
-            class_names=names,
-            tokenizer=tokenizer,
-            ngrams=options.ngrams,
-            hash_bits=options.hash_bits,
+def numbered_blocks(
+    source: Source, blocks: Iterable[Block], tokenization: Tokenization
+) -> Iterator[tuple[Numbered, npt.NDArray[np.uint64], int]]:
+    """Numbers the tokens of a source's blocks with all cores; yields each block, the hashes of its
+    rows' contents, [B], and the size of its text."""
+    arguments = ((block.contents, source.kind, tokenization) for block in blocks)
+    return _in_order(_numbered, arguments)
+
+
+def _in_order(
+    function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """Calls a function for several blocks at a time, and yields the results in the order of
+    `arguments`."""
+    waiting: deque[Future[Result]] = deque()
+    # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            for given in arguments:
+                waiting.append(pool.submit(function, *given))
+                if len(waiting) == _AT_ONCE:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pending in waiting:
+                pending.cancel()
+
+
+def _numbered(
+    rows: Any, kind: Kind, tokenization: Tokenization
+) -> tuple[Numbered, npt.NDArray[np.uint64], int]:
+    """Numbers the tokens of a block; each string in a row of strings is a token."""
+    if kind == "sets":
+        block = Numbered(
+            tokens=pyarrow.array([], pyarrow.large_binary()),
+            values=rows.values,
+            row_splits=rows.row_splits,
+            weights=rows.weights,
         )
+        contents = _bytes_of(rows)
+    elif kind == "texts":
+        block = numbered(rows, tokenization)
+        contents = (text.encode() for text in rows)
+    else:
+        block = numbered_rows(rows)
+        contents = ("\0".join(row).encode() for row in rows)
+    digests, num_bytes = list[int](), 0
+    for content in contents:
+        # A 64-bit hash; 0 for an empty row.
+        digest = hashlib.sha256(content).digest()[:8] if content else b""
+        digests.append(int.from_bytes(digest, "little"))
+        num_bytes += len(content)
+    return block, np.array(digests, np.uint64), num_bytes
 
-    def counted(block: NumberedBlock, places: slice) -> BlockCounts:
-        in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
-        assert block.tokens is not None
-        return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
-    first = INDEX_FROM + 1  # as in Keras's imdb.npz
-    most = (options.num_tokens or _NUM_TOKENS) - first
-    tokens = most_frequent(lambda: blocks.map(counted), most=most, min_count=options.min_count)
-    return Vocabulary(
-        ids={token: number for number, token in enumerate(tokens, first)},
-        num_tokens=first + len(tokens),
-        start_id=START_ID if rows.kind == "texts" else None,
-        unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
-        class_names=names,
-        tokenizer=tokenizer,
-        ngrams=options.ngrams,
-    )
+def _bytes_of(sets: RaggedSets) -> Iterator[bytes]:
+    """Yields the content of each row: its ids and their weights."""
+    # No weights mean ones: a block with weights may hold a row equal to one without.
+    weights = np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights
+    for start, stop in itertools.pairwise(sets.row_splits.tolist()):
+        yield sets.values[start:stop].tobytes() + weights[start:stop].tobytes()

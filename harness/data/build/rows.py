@@ -3,18 +3,17 @@
 Letters: B rows, K classes, L labels of all rows together.
 """
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError
-from harness.data.build.blocks import NumberedBlock
 from harness.data.ragged import RaggedSets, rarest, stratified
-from harness.data.readers.records import Kind, Problems
-from harness.data.tokens import Places
+from harness.data.readers.records import Block, Kind, Problems, Source
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -27,6 +26,7 @@ class Rows:
     """The use of each row, and its labels."""
 
     where: str
+    """Their source, for messages."""
     kind: Kind
     train: Bools
     test: Bools
@@ -60,115 +60,100 @@ class Rows:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
 
-class _Facts(NamedTuple):
-    """Facts about all rows before test rows are drawn and classes are numbered."""
+class _Places(dict[str, int]):
+    """Numbers names in the order in which they first appear."""
 
-    kind: Kind
-    is_multi_label: bool
-    has_weights: bool
-    class_numbers: dict[str, int]
-    """Numbers of the classes' names, in the order in which they first appear."""
-    is_test: Bools
-    digests: npt.NDArray[np.uint64]
-    labels: Ints
-    label_splits: Ints
+    def __missing__(self, name: str) -> int:
+        place = self[name] = len(self)
+        return place
 
 
-def _facts_of(blocks: Iterable[NumberedBlock]) -> _Facts:
-    kind: Kind = "texts"
-    is_multi_label = has_weights = False
-    class_numbers = Places()
-    is_test, digests = [np.zeros(0, np.bool_)], [np.zeros(0, np.uint64)]
-    labels, lengths = [np.zeros(0, np.int64)], [np.zeros(1, np.int64)]
-    for block in blocks:
-        kind = block.kind
-        is_multi_label |= block.is_multi_label
-        has_weights |= block.weights is not None
-        numbers = [class_numbers[name] for name in block.labels.strings()]
-        is_test.append(np.full(block.digests.size, block.part == "test"))
-        digests.append(block.digests)
-        labels.append(np.array(numbers, np.int64)[block.labels.values])
-        lengths.append(np.diff(block.labels.row_splits))
-    return _Facts(
-        kind,
-        is_multi_label,
-        has_weights,
-        class_numbers,
-        np.concatenate(is_test),
-        np.concatenate(digests),
-        np.concatenate(labels),
-        np.cumsum(np.concatenate(lengths)),
-    )
+class RowFacts:
+    """Facts about all rows, noted while they are read."""
 
+    def __init__(self) -> None:
+        self.has_weights = False
+        self.digests: list[npt.NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+        """Hashes of the rows' contents; 0 for an empty row."""
+        self._names = _Places()
+        """Numbers of the classes' names, in the order in which they first appear."""
+        # Arrays take a quarter of the memory of lists.
+        self._labels, self._ends = array("q"), array("q", [0])
+        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
 
-def settled(
-    blocks: Iterable[NumberedBlock],
-    problems: Problems,
-    *,
-    where: str,
-    test_split: float,
-    seed: int,
-) -> Rows:
-    """Draws test rows where there are none, and numbers the classes. Counts the problems that show
-    in all rows together; `where` is the rows' source, for messages."""
-    facts = _facts_of(blocks)
-    test, labels, splits = facts.is_test, facts.labels, facts.label_splits
-    num_rows = test.size
-    if num_rows < 2:
-        raise InputError(
-            f"{where} has {num_rows} rows that can be used, and training and testing take one "
-            "each. Give more rows."
+    def noted(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yields blocks after noting the parts and labels of their rows."""
+        for block in blocks:
+            self._is_test.append(np.full(len(block.labels), block.part == "test"))
+            for names in block.labels:
+                self._labels.extend(map(self._names.__getitem__, names))
+                self._ends.append(len(self._labels))
+            yield block
+
+    def settled(self, source: Source, problems: Problems, *, test_split: float, seed: int) -> Rows:
+        """Draws test rows where there are none, and numbers the classes. Counts the problems that
+        show in all rows together."""
+        where = str(source.path)
+        test = np.concatenate(self._is_test)
+        labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
+        num_rows = test.size
+        if num_rows < 2:
+            problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
+            raise InputError(
+                f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
+                "take one each. Give more rows."
+            )
+        is_drawn = not test.any()
+        if is_drawn:  # the source does not say which rows are for testing
+            classes = rarest(labels, splits) if source.is_multi_label else labels
+            num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
+            test = stratified(classes, num_drawn, seed=seed)
+        elif test.all():
+            raise InputError(f"{where} has test rows alone. Give rows to train on.")
+        train = ~test
+        names, labels = self._classes(where, labels, labels[np.repeat(train, np.diff(splits))])
+        unknown = labels < 0
+        if unknown.any():
+            listed = [name for name in self._names if name not in set(names)][:_MAX_LISTED]
+            problems.add(
+                "test label that no train row has",
+                f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
+                count=int(unknown.sum()),
+            )
+            if source.is_multi_label:
+                splits = np.concatenate([[0], np.cumsum(~unknown)])[splits]
+                labels = labels[~unknown]
+            else:
+                test = test & ~unknown
+                if not test.any():
+                    raise InputError(f"{where}: no test row has a class of the train rows.")
+                labels = np.maximum(labels, 0)  # only of rows that are left out
+        if num_repeated := _num_repeated(np.concatenate(self.digests), train, test):
+            problems.add("test row that is a train row as well", where, count=num_repeated)
+        return Rows(
+            where=where,
+            kind=source.kind,
+            train=train,
+            test=test,
+            is_drawn=is_drawn,
+            is_multi_label=source.is_multi_label,
+            has_weights=self.has_weights,
+            class_names=names,
+            labels=labels,
+            label_splits=splits,
         )
-    is_drawn = not test.any()
-    if is_drawn:  # the source does not say which rows are for testing
-        classes = rarest(labels, splits) if facts.is_multi_label else labels
-        num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
-        test = stratified(classes, num_drawn, seed=seed)
-    elif test.all():
-        raise InputError(f"{where} has test rows alone. Give rows to train on.")
-    train = ~test
-    # Classes are those of the train rows; a model cannot learn another.
-    known = np.zeros(len(facts.class_numbers), np.bool_)
-    of_row = np.repeat(np.arange(num_rows), np.diff(splits))
-    known[labels[train[of_row]]] = True
-    names = _sorted([name for name, has in zip(facts.class_numbers, known, strict=True) if has])
-    if len(names) < 2:
-        listed = f"the class {names[0]:.100}" if names else "no classes"
-        raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
-    # Numbers by first appearance become places among the sorted names, -1 for unknown classes.
-    places = np.full(len(facts.class_numbers), -1)
-    places[[facts.class_numbers[name] for name in names]] = np.arange(len(names))
-    labels = places[labels]
-    if (labels < 0).any():
-        unknown = [name for name, has in zip(facts.class_numbers, known, strict=True) if not has]
-        listed = ", ".join(f"{name:.40}" for name in unknown[:_MAX_LISTED])
-        count = int((labels < 0).sum())
-        problems.add(
-            "test label that no train row has", f"{where}, as in the class {listed}", count=count
-        )
-        if not facts.is_multi_label:
-            test = test & (labels >= 0)
-            if not test.any():
-                raise InputError(f"{where}: no test row has a class of the train rows.")
-            labels = np.maximum(labels, 0)  # only of rows that are left out
-        else:
-            splits = np.concatenate([[0], np.cumsum(labels >= 0)])[splits]
-            labels = labels[labels >= 0]
-    num_repeated = _num_repeated(facts.digests, train, test)
-    if num_repeated:
-        problems.add("test row that is a train row as well", where, count=num_repeated)
-    return Rows(
-        where=where,
-        kind=facts.kind,
-        train=train,
-        test=test,
-        is_drawn=is_drawn,
-        is_multi_label=facts.is_multi_label,
-        has_weights=facts.has_weights,
-        class_names=names,
-        labels=labels,
-        label_splits=splits,
-    )
+
+    def _classes(self, where: str, labels: Ints, train_labels: Ints) -> tuple[list[str], Ints]:
+        """Returns the sorted names of the train rows' classes, as a model cannot learn others; and
+        all labels as places among them, -1 for other classes."""
+        known = set(np.unique(train_labels).tolist())
+        names = _sorted([name for name, number in self._names.items() if number in known])
+        if len(names) < 2:
+            listed = f"the class {names[0]:.100}" if names else "no classes"
+            raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
+        places = np.full(len(self._names), -1)
+        places[[self._names[name] for name in names]] = np.arange(len(names))
+        return names, places[labels]
 
 
 def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:

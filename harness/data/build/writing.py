@@ -8,23 +8,24 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.data import store
-from harness.data.build.blocks import BlockFiles, NumberedBlock
+from harness.data.build.numbering import Spool
 from harness.data.build.rows import Rows
 from harness.data.ragged import RaggedSets, starting_with
+from harness.data.tokens import Numbered
 from harness.data.vocabulary import Vocabulary
 
 _PIECE_BYTES = 1 << 24
 
 
 def write(
-    rows: Rows, vocabulary: Vocabulary, blocks: BlockFiles, folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, spool: Spool, folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes the arrays of a store, test rows first; returns the number of tokens, and how many of
     them are not in the vocabulary. With `unique`, each id of a row is kept once; ids with weights
     always are."""
     has_weights = rows.has_weights or vocabulary.is_weighted
 
-    def made(block: NumberedBlock, places: slice) -> tuple[list[RaggedSets | None], int, int]:
+    def made(block: Numbered, places: slice) -> tuple[list[RaggedSets | None], int, int]:
         """Returns a block's test rows and train rows, its number of tokens, and of unknown ones."""
         test, train = rows.test[places], rows.train[places]
         used = test | train
@@ -56,7 +57,7 @@ def write(
         }
         # Train rows wait in files without a name until all test rows are written.
         waiting = {name: closing.enter_context(TemporaryFile(dir=folder)) for name in files}
-        for (test, train), num_found, num_not_known in blocks.map(made):
+        for (test, train), num_found, num_not_known in spool.map(made):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
             if test is not None:
                 test_lengths.append(test.lengths)
@@ -64,8 +65,8 @@ def write(
                     file.append(getattr(test, name))
             if train is not None:
                 train_lengths.append(train.lengths)
-                for name, spool in waiting.items():
-                    spool.write(np.ascontiguousarray(getattr(train, name)).data)
+                for name, spooled in waiting.items():
+                    spooled.write(np.ascontiguousarray(getattr(train, name)).data)
         for name, file in files.items():
             waiting[name].seek(0)
             while piece := waiting[name].read(_PIECE_BYTES):
@@ -82,10 +83,10 @@ def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | Non
     return sets.take(np.flatnonzero(chosen)) if chosen.any() else None
 
 
-def with_ids(block: NumberedBlock, vocabulary: Vocabulary) -> RaggedSets:
+def with_ids(block: Numbered, vocabulary: Vocabulary) -> RaggedSets:
     """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
     values, row_splits = block.values, block.row_splits
-    if block.tokens is not None:
+    if len(block.tokens):
         values, row_splits = vocabulary.rows_of(block.tokens, values, row_splits)
     return RaggedSets(
         values=values,

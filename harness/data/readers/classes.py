@@ -10,22 +10,15 @@ These folders may lie in others. Names such as `news-train` and `news_test` are 
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from harness.base.errors import InputError
+from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.lines import decoded
 from harness.data.readers.members import Member, folder_members, tar_members, zip_members
-from harness.data.readers.records import (
-    MAX_TEXT_BYTES,
-    Block,
-    Part,
-    Problems,
-    RowFormat,
-    Source,
-)
-from harness.data.readers.rows import Row, collected
+from harness.data.readers.records import Part, Problems, Source
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000
@@ -39,58 +32,49 @@ class ClassSource(Source):
     """Texts in a folder for each class, in the archive's order, or sorted. Either is usually class
     by class, so training has to shuffle them."""
 
+    unit = "file"
+
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        self.path = path
-        self.name = path.name
-        self._members: Callable[[], Iterator[Member]] = lambda: folder_members(path)
-        if not path.is_dir():
-            ending = max(filter(path.name.lower().endswith, ARCHIVES), key=len)
-            self.name = path.name[: -len(ending)]
-            members = zip_members if ending == ".zip" else tar_members
-            self._members = lambda: members(path, max_bytes)
+        endings = filter(path.name.lower().endswith, ARCHIVES)
+        self._ending = "" if path.is_dir() else max(endings, key=len)
+        super().__init__(path, path.name[: len(path.name) - len(self._ending)])
+        self._folder, self._max_bytes = path, max_bytes
         sample = (name for name, _, _ in itertools.islice(self._members(), _SAMPLE_FILES))
         self._layout = _layout(path, map(_folders, sample))
         self.note = "classes and parts" if self._layout.has_parts else "classes"
         self.note += " from the names of folders"
-        self._form = RowFormat(path=path, unit="file", kind="texts", is_multi_label=False)
 
     def num_bytes(self) -> int | None:
         """Returns the size of all files; None if that takes unpacking an archive."""
-        name = self.path.name.lower()
-        if self.path.is_dir() or name.endswith(".zip"):
+        if self._ending in ("", ".zip"):
             return sum(size for _, size, _ in self._members())
-        return self.path.stat().st_size if name.endswith(".tar") else None
+        return super().num_bytes() if self._ending == ".tar" else None
 
-    def blocks(self, problems: Problems) -> Iterator[Block]:
+    def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
         """Yields a row for each file that lies in a class's folder."""
-        for part, rows in itertools.groupby(self._rows(problems), lambda found: found[0]):
-            yield from collected((row for _, row in rows), self._form, problems, part)
-
-    def _rows(self, problems: Problems) -> Iterator[tuple[Part, Row]]:
         for name, size, content in self._members():
             folders = _folders(name)
             # Problems come before the content is read, which may be much.
             if any(folder.startswith((".", "__MACOSX")) for folder in folders):
-                problem = "hidden file"
+                problems.add("hidden file", self.where(name))
             elif (place := self._layout.place(folders)) is None:
-                problem = "file outside of a class's folder"
-            elif place.label == _UNLABELLED:
-                problem = "unlabelled text in unsup"
+                problems.add("file outside of a class's folder", self.where(name))
+            elif place[1] == _UNLABELLED:
+                problems.add("unlabelled text in unsup", self.where(name))
             elif size > MAX_TEXT_BYTES:
                 raise InputError(
                     f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
                     f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each text."
                 )
             else:
-                text = decoded(content(), problems, self.path, "file", name)
-                yield place.part, (name, text, place.label)
-                continue
-            problems.add(problem, self._form.where(name))
+                text = decoded(content(), problems, self.where(name))
+                yield name, text, place[1], place[0]
 
-
-class _Place(NamedTuple):
-    part: Part
-    label: str
+    def _members(self) -> Iterator[Member]:
+        if not self._ending:
+            return folder_members(self._folder)
+        members = zip_members if self._ending == ".zip" else tar_members
+        return members(self._folder, self._max_bytes)
 
 
 class _Layout(NamedTuple):
@@ -98,12 +82,12 @@ class _Layout(NamedTuple):
     """Depth of a file: the number of folders around it."""
     has_parts: bool
 
-    def place(self, folders: list[str]) -> _Place | None:
+    def place(self, folders: list[str]) -> tuple[Part, str] | None:
         """Returns a file's part and class; `folders` ends with the file's own name."""
         if len(folders) != self.num_folders + 1:
             return None
         part = _part(folders[-3]) if self.has_parts else ""
-        return None if part is None else _Place(part, folders[-2])
+        return None if part is None else (part, folders[-2])
 
 
 def _layout(path: Path, files: Iterable[list[str]]) -> _Layout:

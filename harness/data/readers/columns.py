@@ -1,11 +1,15 @@
 """Finds the columns of a table that hold the texts and the labels, by name or by content."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
+from harness.data.readers import cells
+from harness.data.readers.records import Source
+
+SAMPLE_ROWS = 200
+"""Rows from which a reader finds out what a table holds."""
 
 # The first of these names that a table has is taken.
 _CONTENT_NAMES = (
@@ -23,59 +27,63 @@ _MAX_NAME = 40
 _MAX_NAME_WORDS = 4
 
 
-class Columns(NamedTuple):
-    """Names of the columns to read."""
+class TableSource(Source):
+    """A table, with a column of texts, tokens or ids and one of labels."""
 
-    content: str
-    """The column of texts, tokens or ids."""
-    label: str
+    content_column = label_column = ""
 
-    @property
-    def note(self) -> str:
-        """Part of a sentence that names the columns."""
-        return f"text from column {self.content}, labels from column {self.label}"
+    def choose(
+        self,
+        names: Sequence[str],
+        sample: Sequence[Sequence[Any]],
+        options: BuildOptions,
+        *,
+        has_header: bool = True,
+    ) -> None:
+        """Chooses the columns to read, and finds the form of the rows.
 
-
-def choose(
-    path: Path | str,
-    names: Sequence[str],
-    sample: Sequence[Sequence[str]],
-    options: BuildOptions,
-    *,
-    has_header: bool = True,
-) -> Columns:
-    """Chooses the columns to read among `names`.
-
-    Args:
-        path: the table, for messages.
-        names: names of all columns; their numbers from 1 if there is no header.
-        sample: some rows of cells.
-        options: name columns that the user chose.
-        has_header: whether the table names its columns.
-    """
-    listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
-    listed += f"{', '.join(names):.{_MAX_LISTED}}."
-    for name in _named(options):
-        if name not in names:
-            raise InputError(f"{path} has no column {name}. {listed} {_REMEDY}")
-    label = options.label_column
-    if label == "":
-        raise InputError(f"{path} has no labels, which training needs. Name their column.")
-    content = options.text_column or _by_name(names, _CONTENT_NAMES, label)
-    if label is None:
-        label = _by_name(names, _LABEL_NAMES, content)
-    if len(names) == 2:
-        if content is None and label is None:
-            content = _longer(names, sample)
-        first, second = names
-        if content is None and label:
-            content = second if label == first else first
-        elif label is None and content:
-            label = second if content == first else first
-    if content is None or label is None or content == label:
-        what = "the text" if content is None else "the label"
-        raise InputError(f"{path}: it is not plain which column is {what}. {listed} {_REMEDY}")
-    return Columns(content=content, label=label)
+        Args:
+            names: names of all columns; their numbers from 1 if there is no header.
+            sample: some rows of cells.
+            options: name columns that the user chose.
+            has_header: whether the table names its columns.
+        """
+        listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
+        listed += f"{', '.join(names):.{_MAX_LISTED}}."
+        for name in _named(options):
+            if name not in names:
+                raise InputError(f"{self.path} has no column {name}. {listed} {_REMEDY}")
+        label = options.label_column
+        if label == "":
+            raise InputError(f"{self.path} has no labels, which training needs. Name their column.")
+        content = options.text_column or _by_name(names, _CONTENT_NAMES, label)
+        if label is None:
+            label = _by_name(names, _LABEL_NAMES, content)
+        if len(names) == 2:
+            if content is None and label is None:
+                content = _longer(names, sample)
+            first, second = names
+            if content is None and label:
+                content = second if label == first else first
+            elif label is None and content:
+                label = second if content == first else first
+        if content is None or label is None or content == label:
+            what = "the text" if content is None else "the label"
+            raise InputError(
+                f"{self.path}: it is not plain which column is {what}. {listed} {_REMEDY}"
+            )
+        for name in (content, label):
+            if names.count(name) > 1:
+                raise InputError(f"{self.path} has two columns {name}. Give each its own name.")
+        self.content_column, self.label_column = content, label
+        self.note = f"text from column {content}, labels from column {label}"
+        contents, labels = (
+            [row[place] for row in sample if place < len(row)]
+            for place in (names.index(content), names.index(label))
+        )
+        self.kind = cells.kind_of(contents)
+        self.separator = options.label_separator
+        self.is_multi_label = bool(self.separator) or any(map(cells.is_list, labels))
 
 
 def label_column(names: Sequence[str]) -> str | None:
@@ -123,9 +131,11 @@ def _by_name(names: Sequence[str], known: Sequence[str], taken: str | None) -> s
     return next((lower[name] for name in known if name in lower), None)
 
 
-def _longer(names: Sequence[str], sample: Sequence[Sequence[str]]) -> str | None:
+def _longer(names: Sequence[str], sample: Sequence[Sequence[Any]]) -> str | None:
     """Returns the one of two columns with cells at least twice as long as the other's, if any."""
-    first, second = (sum(len(row[index]) for row in sample if len(row) == 2) for index in (0, 1))
+    first, second = (
+        sum(len(str(row[index] or "")) for row in sample if len(row) == 2) for index in (0, 1)
+    )
     if first >= 2 * second:
         return names[0]
     return names[1] if second >= 2 * first else None

@@ -1,6 +1,7 @@
 """The one entry to readers: chooses a reader by a path's kind and name."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from harness.base.errors import InputError
@@ -8,20 +9,12 @@ from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data.options import BuildOptions
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.jsonl import JsonlSource
-from harness.data.readers.pair import PairSource
 from harness.data.readers.parquet import ParquetSource
-from harness.data.readers.records import Source
+from harness.data.readers.records import IN_WORDS, Block, Problems, Source
 from harness.data.readers.svmlight import SvmlightSource, has_id_zero
 from harness.data.readers.table import CsvSource
 
-_TABLES: dict[str, Callable[[Path, BuildOptions], Source]] = {
-    ".csv": CsvSource,
-    ".tsv": CsvSource,
-    ".tab": CsvSource,
-    ".jsonl": JsonlSource,
-    ".ndjson": JsonlSource,
-    ".parquet": ParquetSource,
-}
+_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
 _SVMLIGHT = (".svmlight", ".libsvm", ".svm")
 
 
@@ -36,7 +29,7 @@ def open_source(
     Args:
         path: a file whose name ends like a table's or an archive's, or a folder of texts.
         options: names a table's columns and the test data; None for the defaults.
-        max_data_bytes: limit of an archive's unpacked size.
+        max_data_bytes: limit of the unpacked size of an archive or a Parquet file.
     """
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
@@ -54,18 +47,49 @@ def is_source(path: Path) -> bool:
 
 def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
-    if table := _TABLES.get(ending):
-        return table(path, options)
-    if path.is_dir() or ending in _SVMLIGHT or path.name.lower().endswith(ARCHIVES):
-        of_columns = (options.text_column, options.label_column, options.label_separator)
-        if any(option is not None for option in of_columns):
-            raise InputError(f"{path} has no columns. Leave out the options that name them.")
-        if ending in _SVMLIGHT:
-            return SvmlightSource(path, one_based=one_based)
-        return ClassSource(path, max_bytes=max_data_bytes)
     if not path.exists():
         raise InputError(f"No file or folder {path}. Name one that is there.")
-    known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))
-    raise InputError(
-        f"{path} is of no known format. Name a folder, or a file that ends in {known}."
-    )
+    if not is_source(path):
+        known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))
+        raise InputError(
+            f"{path} is of no known format. Name a folder, or a file that ends in {known}."
+        )
+    if ending == ".parquet":
+        return ParquetSource(path, options, max_bytes=max_data_bytes)
+    if ending in _TABLES:
+        return JsonlSource(path, options) if "json" in ending else CsvSource(path, options)
+    of_columns = (options.text_column, options.label_column, options.label_separator)
+    if any(option is not None for option in of_columns):
+        raise InputError(f"{path} has no columns. Leave out the options that name them.")
+    if ending in _SVMLIGHT:
+        return SvmlightSource(path, one_based=one_based)
+    return ClassSource(path, max_bytes=max_data_bytes)
+
+
+class PairSource(Source):
+    """All rows of one source as train rows, and all rows of another as test rows."""
+
+    def __init__(self, train: Source, test: Source) -> None:
+        super().__init__(train.path, train.name)
+        if train.kind != test.kind:
+            raise InputError(
+                f"{train.path} holds {IN_WORDS[train.kind]}, and {test.path} "
+                f"{IN_WORDS[test.kind]}. Give train and test rows of one form."
+            )
+        self._train, self._test, self.kind = train, test, train.kind
+        self.is_multi_label = train.is_multi_label or test.is_multi_label
+        self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
+
+    def num_bytes(self) -> int | None:
+        train, test = self._train.num_bytes(), self._test.num_bytes()
+        return None if train is None or test is None else train + test
+
+    def blocks(self, problems: Problems) -> Iterator[Block]:
+        for block in self._train.blocks(problems):
+            if block.part == "test":
+                raise InputError(
+                    f"{self.path} has test rows of its own. Leave out the other test data."
+                )
+            yield replace(block, part="train")
+        for block in self._test.blocks(problems):
+            yield replace(block, part="test")

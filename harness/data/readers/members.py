@@ -68,24 +68,31 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
         opened(path, remedy=_REMEDY) as file,
         damage(path, what="a tar file", remedy=_REMEDY),
     ):
+        max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
         unpacker = _UNPACKERS.get(file.peek(2)[:2])
-        size = os.fstat(file.fileno()).st_size
-        stream = _Bounded(unpacker(file) if unpacker else file, max(max_bytes, size), path)
+        stream = unpacker(file) if unpacker else file
+        num_bytes = 0
+
+        def count(size: int) -> None:
+            nonlocal num_bytes
+            num_bytes += size
+            if num_bytes > max_bytes:
+                raise InputError(
+                    f"{path} unpacks to more than the {max_bytes:,} bytes that are allowed. "
+                    f"{_REMEDY}"
+                )
+
         with tarfile.open(
-            fileobj=stream,  # type: ignore[call-overload]
-            mode="r|",
-            tarinfo=_TarMember,
-            encoding="utf-8",
-            errors="replace",
+            fileobj=stream, mode="r|", tarinfo=_TarMember, encoding="utf-8", errors="replace"
         ) as archive:
             for member in archive:
                 archive.members.clear()  # tarfile would keep all of them
-                if member.isdir():
-                    continue
-                _check(member)
-                yield member.name, member.size, partial(_extracted, archive, member, path)
-        while stream.read(_PIECE_BYTES):  # up to the checksum at the end
-            pass
+                count(tarfile.BLOCKSIZE + member.size)  # before tarfile passes over them
+                if not member.isdir():
+                    _check(member)
+                    yield member.name, member.size, partial(_extracted, archive, member, path)
+        while piece := stream.read(_PIECE_BYTES):  # up to the checksum at the end
+            count(len(piece))
 
 
 class _TarMember(tarfile.TarInfo):
@@ -122,21 +129,3 @@ def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) ->
     with damage(path, what="a tar file", remedy=_REMEDY):
         file = archive.extractfile(member)
         return file.read() if file else b""
-
-
-class _Bounded:
-    """A stream that raises InputError beyond `max_bytes`."""
-
-    def __init__(self, stream: IO[bytes], max_bytes: int, path: Path) -> None:
-        self._stream, self._max_bytes, self._path = stream, max_bytes, path
-        self._num_bytes = 0
-
-    def read(self, size: int) -> bytes:
-        piece = self._stream.read(size)
-        self._num_bytes += len(piece)
-        if self._num_bytes > self._max_bytes:
-            raise InputError(
-                f"{self._path} unpacks to more than the {self._max_bytes:,} bytes that are "
-                f"allowed. {_REMEDY}"
-            )
-        return piece

@@ -6,76 +6,87 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.base.errors import InputError
 from harness.base.reading import damage, opened
 from harness.data.options import BuildOptions
-from harness.data.readers.columns import choose
-from harness.data.readers.records import Block, Problems, RowFormat, Source
-from harness.data.readers.rows import collected
+from harness.data.readers.columns import SAMPLE_ROWS, TableSource
+from harness.data.readers.records import Part, Problems
 
-_REMEDY = "Give a Parquet file."
-_SAMPLE_ROWS = 200
+_REMEDY = "Give a Parquet file; to allow more bytes, raise --max-data-bytes."
 _BATCH_ROWS = 256
 """Number of rows to unpack at a time, which may be long texts."""
 
 
-class ParquetSource(Source):
+class ParquetSource(TableSource):
     """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
     labels. Reads only these columns, in batches."""
 
-    def __init__(self, path: Path, options: BuildOptions) -> None:
+    def __init__(self, path: Path, options: BuildOptions, *, max_bytes: int) -> None:
         from pyarrow import types
 
-        self.path, self.name = path, path.stem
-        with _file(path) as file:
-            schema = file.schema_arrow
+        super().__init__(path, path.stem)
+        self._max_bytes = max(max_bytes, path.stat().st_size)
+        with self._file() as file:
+            self._schema = schema = file.schema_arrow
             groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-        sample: list[list[str]] = []
-        if len(schema.names) == 2:
-            cells = itertools.islice(self._cells(schema.names), _SAMPLE_ROWS)
-            sample = [list(map(str, row)) for row in cells]
-        self._columns = columns = choose(path, schema.names, sample, options)
-        self.note = columns.note
-        parts = [group.column(index) for group in groups for index in range(group.num_columns)]
-        self._num_bytes = sum(
-            part.total_uncompressed_size
-            for part in parts
-            if part.path_in_schema.partition(".")[0] == columns.content
-        )
-        item = _item_type(schema.field(columns.content).type)
-        is_list = _item_type(schema.field(columns.label).type) is not None
-        self._form = RowFormat(
-            path=path,
-            unit="row",
-            kind="texts" if item is None else "sets" if types.is_integer(item) else "tokens",
-            is_multi_label=is_list or bool(options.label_separator),
-            separator=options.label_separator,
-        )
+        self._parts = [
+            part for group in groups for part in map(group.column, range(group.num_columns))
+        ]
+        sample: list[Any] = []
+        if len(schema.names) == len({*schema.names}) == 2:
+            sample = [*itertools.islice(self._cells(schema.names), SAMPLE_ROWS)]
+        self.choose(schema.names, sample, options)
+        item = _item_type(schema.field(self.content_column).type)
+        self.kind = "texts" if item is None else "sets" if types.is_integer(item) else "tokens"
+        if _item_type(schema.field(self.label_column).type) is not None:
+            self.is_multi_label = True
 
     def num_bytes(self) -> int | None:
         """Returns the unpacked size of the content column."""
-        return self._num_bytes
+        return sum(part.total_uncompressed_size for part in self._parts_of([self.content_column]))
 
-    def blocks(self, problems: Problems) -> Iterator[Block]:
-        cells = self._cells(self._columns)
-        rows = ((number, content, label) for number, (content, label) in enumerate(cells, 1))
-        return collected(rows, self._form, problems)
+    def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
+        cells = self._cells([self.content_column, self.label_column])
+        for number, (content, label) in enumerate(cells, 1):
+            yield number, content, label, ""
+
+    def _parts_of(self, names: Sequence[str]) -> list[Any]:
+        """Returns the metadata of some columns, one for each row group."""
+        return [part for part in self._parts if part.path_in_schema.partition(".")[0] in names]
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        with _file(self.path) as file:
+        parts = self._parts_of(names)
+        # A run of one id in a thousand rows takes few bytes.
+        self._count(sum(max(p.total_uncompressed_size, 4 * p.num_values) for p in parts))
+        types = [self._schema.field(name).type for name in names]
+        num_bytes = 0
+        with self._file(read_dictionary=[part.path_in_schema for part in parts]) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-                yield from zip(*(batch.column(n).to_pylist() for n in names), strict=True)
+                columns = [batch.column(name) for name in names]
+                num_bytes += sum(map(_unpacked_bytes, columns))
+                self._count(num_bytes)
+                cells = (
+                    one.cast(kind).to_pylist() for one, kind in zip(columns, types, strict=True)
+                )
+                yield from zip(*cells, strict=True)
 
+    def _count(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise InputError(
+                f"{self.path} unpacks to more than the {self._max_bytes:,} bytes that are allowed. "
+                f"{_REMEDY}"
+            )
 
-@contextlib.contextmanager
-def _file(path: Path) -> Iterator[Any]:
-    from pyarrow.parquet import ParquetFile  # imported only if there is a file to read
+    @contextlib.contextmanager
+    def _file(self, **options: Any) -> Iterator[Any]:
+        from pyarrow.parquet import ParquetFile  # imported only if there is a file to read
 
-    with (
-        opened(path, remedy=_REMEDY) as file,
-        damage(path, what="a Parquet file", remedy=_REMEDY),
-    ):
-        # Reads pieces of each column, not whole row groups.
-        yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
+        with (
+            opened(self.path, remedy=_REMEDY) as file,
+            damage(self.path, what="a Parquet file", remedy=_REMEDY),
+        ):
+            # Reads pieces of each column, not whole row groups.
+            yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, **options)
 
 
 def _item_type(type_: Any) -> Any | None:
@@ -84,3 +95,15 @@ def _item_type(type_: Any) -> Any | None:
 
     is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
     return type_.value_type if is_list else None
+
+
+def _unpacked_bytes(column: Any) -> int:
+    """Returns the size of a column whose strings are still places in a dictionary."""
+    from pyarrow import compute
+
+    if _item_type(column.type) is not None:
+        return 8 * len(column) + _unpacked_bytes(column.flatten())
+    if not hasattr(column, "dictionary"):
+        return int(column.nbytes)
+    lengths = compute.binary_length(column.dictionary)
+    return int(compute.sum(lengths.take(column.indices)).as_py() or 0)

@@ -1,51 +1,39 @@
-"""The results of every reader: blocks of rows, and a count of the problems in them."""
+"""What every reader yields: blocks of checked rows, and a count of the problems in them."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
+
+import numpy as np
 
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
+from harness.data.readers import cells
 
 Kind = Literal["texts", "tokens", "sets"]
 """Form of a source's rows."""
+IN_WORDS: dict[Kind, str] = {"texts": "texts", "tokens": "lists of strings", "sets": "ids"}
 Part = Literal["train", "test", ""]
 """Use of rows; "" if the source does not say."""
 
-MAX_TEXT_BYTES = 8_000_000
-"""Limit of one row's size; a longer row means a wrong file far more often than a long text."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RowFormat:
-    """The form of a source's rows."""
-
-    path: Path | str
-    """Path of the source, for messages."""
-    unit: str
-    """Noun for a row in messages, such as "line"."""
-    kind: Kind
-    is_multi_label: bool
-    separator: str | None = None
-    """Separator of a row's labels if it has a list of them in one text; None if not."""
-
-    def where(self, number: int | str) -> str:
-        return f"{self.path}, {self.unit} {number}"
+BLOCK_BYTES = 8_000_000
+"""Size from which a block is complete."""
+_TOKEN_BYTES = 8
+"""Bytes that a token or an id adds to a block's size."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
     """Consecutive rows of a source."""
 
-    kind: Kind
     contents: list[str] | list[Sequence[str]] | RaggedSets
     """Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of
     a block are 1, it has none, even if another block of the source has some."""
-    is_multi_label: bool
-    labels: list[Any]
-    """Each row's class by name, or its list of names if `is_multi_label`."""
+    labels: list[list[str]]
+    """The names of each row's classes: one, unless the source is multi-label."""
     part: Part = ""
     """Part of all rows of the block."""
 
@@ -69,18 +57,87 @@ class Problems:
         self.first.setdefault(kind, where)
 
 
-class Source(Protocol):
-    """Rows that can be read repeatedly, always the same in the same order."""
+class Source:
+    """Rows that can be read repeatedly, always the same in the same order.
 
-    path: Path
-    name: str
-    """The source's name in results."""
-    note: str
-    """The reader's own findings, such as which columns it takes; or ""."""
+    A reader says in its constructor what the rows are, and yields them one by one in `rows`.
+    """
+
+    unit = "row"
+    """Noun for a row in messages, such as "line"."""
+    kind: Kind = "texts"
+    is_multi_label = False
+    """Whether a row may have several classes, or none."""
+    separator: str | None = None
+    """Separator of a row's labels if it has a list of them in one text; None if not."""
+    note = ""
+    """The reader's own findings, such as which columns it takes."""
+
+    def __init__(self, path: Path | str, name: str) -> None:
+        self.path, self.name = path, name
+
+    def rows(self, problems: Problems) -> Iterator[tuple[int | str, Any, Any, Part]]:
+        """Yields each row's number or name for messages, content, label or labels, and part.
+        Counts what is no row."""
+        raise NotImplementedError
+
+    def num_bytes(self) -> int | None:
+        """Returns about how many bytes of text `rows` yields, for progress; None if unknown."""
+        return Path(self.path).stat().st_size
+
+    def where(self, number: int | str) -> str:
+        return f"{self.path}, {self.unit} {number}"
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
         """Yields all rows in the source's order, which may be class by class. Counts problems."""
+        row_bytes = len if self.kind == "texts" else lambda row: _TOKEN_BYTES * len(row)
+        for part, rows in itertools.groupby(self._checked(problems), lambda row: row[2]):
+            contents: list[Any] = []
+            labels: list[list[str]] = []
+            num_bytes = 0
+            for content, names, _ in rows:
+                if num_bytes >= BLOCK_BYTES:
+                    yield self._block(contents, labels, part)
+                    contents, labels, num_bytes = [], [], 0
+                contents.append(content)
+                labels.append(names)
+                num_bytes += row_bytes(content)
+            yield self._block(contents, labels, part)
 
-    def num_bytes(self) -> int | None:
-        """Returns about how many bytes of text `blocks` yields, for progress; None if unknown."""
-        return self.path.stat().st_size
+    def _checked(self, problems: Problems) -> Iterator[tuple[Any, list[str], Part]]:
+        """Yields the contents, class names and parts of rows.
+
+        Rows in another format are counted and left out. Empty texts are counted and kept: without
+        them, a test set would have another accuracy.
+        """
+        check = {"texts": cells.text, "tokens": cells.tokens, "sets": cells.ids}[self.kind]
+        empty = "empty text" if self.kind == "texts" else "empty row"
+        for number, content, label, part in self.rows(problems):
+            try:
+                content = check(content)
+                names = cells.names(label, self.separator, several=self.is_multi_label)
+            except cells.FlawError as flaw:
+                problems.add(str(flaw), self.where(number))
+                continue
+            if len(content) == 0:
+                problems.add(empty, self.where(number))
+            yield content, names, part
+
+    def _block(self, contents: list[Any], labels: list[list[str]], part: Part) -> Block:
+        if self.kind != "sets":
+            return Block(contents=contents, labels=labels, part=part)
+        weights = None
+        if isinstance(contents[0], np.ndarray):  # pairs of id and weight
+            flat = np.concatenate(contents)
+            ids, weights = flat[:, 0].astype(np.int32), flat[:, 1]
+            weights = None if (weights == 1).all() else weights
+        else:
+            ids = np.fromiter(itertools.chain.from_iterable(contents), np.int32)
+        sets = RaggedSets(
+            values=ids,
+            row_splits=np.cumsum([0, *map(len, contents)]),
+            num_tokens=int(ids.max(initial=0)) + 1,
+            name=str(self.path),
+            weights=weights,
+        )
+        return Block(contents=sets, labels=labels, part=part)

@@ -1,112 +1,75 @@
 """Files of svmlight and libsvm, with lines of the form `label id:value id:value ... # comment`."""
 
 import itertools
-import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from harness.base.checks import INT32_MAX
 from harness.base.reading import opened
-from harness.data.ragged import RaggedSets
 from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Block, Problems, RowFormat, Source
-from harness.data.readers.rows import BLOCK_BYTES
+from harness.data.readers.records import Part, Problems, Source
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000
 _PIECE_BYTES = 1 << 20
-_PAIR_BYTES = 8
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _ZEROS = (b" 0:", b"\t0:")
-
-
-class _Row(NamedTuple):
-    labels: list[str]
-    ids: list[int]
-    values: list[float]
+_NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+_PAIRS = re.compile(rf"(?:\+?[0-9]+:{_NUMBER}(?:\s+|$))*", re.ASCII)
 
 
 class SvmlightSource(Source):
     """Rows of ids with values as weights, and one or several labels, joined by commas."""
+
+    unit = "line"
+    kind = "sets"
 
     def __init__(self, path: Path, *, one_based: bool) -> None:
         """Args:
         path: the file.
         one_based: whether ids start at 1; they are shifted to start at 0.
         """
-        self.path, self.name = path, path.stem
+        super().__init__(path, path.stem)
         self._first_id = int(one_based)
-        sample = itertools.islice(lines_of(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
-        heads = [line.partition(" ")[0] for _, _, line in sample if line.partition("#")[0].strip()]
-        is_multi_label = any("," in head or not head or ":" in head for head in heads)
-        self._form = RowFormat(path=path, unit="line", kind="sets", is_multi_label=is_multi_label)
         self.note = f"ids from {self._first_id}"
+        sample = itertools.islice(lines_of(path, Problems(), remedy=_REMEDY), _SAMPLE_LINES)
+        heads = [line.partition(" ")[0] for line in sample if line.partition("#")[0].strip()]
+        self.is_multi_label = any("," in head or not head or ":" in head for head in heads)
 
-    def blocks(self, problems: Problems) -> Iterator[Block]:
-        rows: list[_Row] = []
-        num_pairs = 0
-        for row in self._rows(problems):
-            rows.append(row)
-            num_pairs += len(row.ids)
-            if num_pairs * _PAIR_BYTES >= BLOCK_BYTES:
-                yield self._block(rows)
-                rows, num_pairs = [], 0
-        if rows:
-            yield self._block(rows)
-
-    def _block(self, rows: list[_Row]) -> Block:
-        ids = np.array([one for row in rows for one in row.ids], np.int32)
-        values = [value for row in rows for value in row.values]
-        sets = RaggedSets(
-            values=ids,
-            row_splits=np.cumsum([0, *(len(row.ids) for row in rows)]),
-            num_tokens=int(ids.max(initial=0)) + 1,
-            name=str(self.path),
-            weights=np.array(values, np.float32) if any(one != 1 for one in values) else None,
-        )
-        labels = [row.labels if self._form.is_multi_label else row.labels[0] for row in rows]
-        is_multi_label = self._form.is_multi_label
-        return Block(kind="sets", contents=sets, is_multi_label=is_multi_label, labels=labels)
-
-    def _rows(self, problems: Problems) -> Iterator[_Row]:
-        for number, _, line in lines_of(self.path, problems, remedy=_REMEDY):
-            head, *pairs = line.partition("#")[0].split() or [""]
+    def rows(
+        self, problems: Problems
+    ) -> Iterator[tuple[int, np.ndarray | None, list[str] | str, Part]]:
+        for number, line in enumerate(lines_of(self.path, problems, remedy=_REMEDY), 1):
+            line = line.partition("#")[0].strip()
+            head, _, pairs = line.replace("\t", " ").partition(" ")
             if ":" in head:
-                head, pairs = "", [head, *pairs]
-            if not head and not pairs:
+                head, pairs = "", line
+            if not line:
                 continue
-            where = self._form.where(number)
-            if pairs and pairs[0].startswith("qid:"):
-                problems.add("qid, which is not used", where)
-                del pairs[0]
-            names = [_name(part) for part in head.split(",") if part]
-            if not self._form.is_multi_label and len(names) != 1:
-                problems.add("several labels" if names else "empty label", where)
-                continue
-            try:
-                ids, values = self._pairs(pairs)
-            except (ValueError, OverflowError):
-                problems.add("not a list of id:value", where)
-                continue
-            if not ids:
-                problems.add("empty row", where)
-            yield _Row(names, ids, values)
+            pairs = pairs.strip()
+            if pairs.startswith("qid:"):
+                problems.add("qid, which is not used", self.where(number))
+                pairs = pairs.partition(" ")[2].strip()
+            labels = [_name(part) for part in head.split(",") if part]
+            if not self.is_multi_label and len(labels) != 1:
+                problems.add("several labels" if labels else "empty label", self.where(number))
+            elif (row := self._pairs(pairs)) is None:
+                problems.add("not a list of id:value", self.where(number))
+            else:
+                yield number, row, labels if self.is_multi_label else labels[0], ""
 
-    def _pairs(self, pairs: list[str]) -> tuple[list[int], list[float]]:
-        """Returns the ids and values of a line; raises ValueError if it has anything else."""
-        flat = ":".join(pairs).split(":") if pairs else []
-        ids = [int(text) - self._first_id for text in flat[0::2]]
-        values = list(map(float, flat[1::2]))
-        if len(flat) != 2 * len(pairs) or "\0" in "".join(flat):
-            raise ValueError
-        if ids and (min(ids) < 0 or max(ids) >= INT32_MAX):
-            raise ValueError
-        if not all(map(math.isfinite, values)) or max(map(abs, values), default=0) > _MAX_FLOAT32:
-            raise ValueError
-        return ids, values
+    def _pairs(self, pairs: str) -> np.ndarray | None:
+        """Returns the ids and values of a line, [n, 2]; None if it has anything else."""
+        if _PAIRS.fullmatch(pairs) is None:
+            return None
+        found = np.fromstring(pairs.replace(":", " "), sep=" ").reshape(-1, 2)
+        found[:, 0] -= self._first_id
+        ids, values = found[:, 0], np.abs(found[:, 1])
+        is_right = ids.min(initial=0) >= 0 and ids.max(initial=0) < INT32_MAX
+        return found if is_right and values.max(initial=0) <= _MAX_FLOAT32 else None
 
 
 def has_id_zero(path: Path) -> bool:

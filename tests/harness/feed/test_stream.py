@@ -1,7 +1,9 @@
 """The stream against a NumPy reconstruction from the rows and the plan."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.base.errors import InputError
+from harness.data import store
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import BatchesByRows, Columns
@@ -215,3 +219,17 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
     for _, batches in check(Examples.of(sets), plan):
         types = [tensor.dtype for tensor in tf.nest.flatten(batches)]
         assert types == [tf.uint32, dtype, tf.uint32] * len(batches)
+
+
+def test_a_mapped_file_that_changes_is_said(tmp_path: Path) -> None:
+    store.save(random_sets(np.random.default_rng(0), rows=400), tmp_path / "rows")
+    columns = Columns.of(Examples.of(store.load(tmp_path / "rows")))
+    plan = training_plan(
+        columns.lengths, batch_size=10, replicas=1, steps_per_call=1, seed=0, epochs=1
+    )
+    stream = Stream(columns, devices=ONE_DEVICE, mapped=True)
+    dispatches = stream.dispatches(plan)
+    next(dispatches)
+    os.utime(tmp_path / "rows" / "values.npy")
+    with pytest.raises(InputError, match=r"values\.npy was changed while it was in use"):
+        list(dispatches)

@@ -1,6 +1,7 @@
 """The most frequent tokens, counted at once or by parts."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -35,9 +36,11 @@ def test_parts_of_the_tokens_give_what_all_give(
             if count:
                 expected[token] += count  # in the order in which they appear
     kept = [token for token, count in expected.most_common() if count >= min_count][:most]
-    assert most_frequent(counted, most=most, min_count=min_count) == kept
+    how: dict[str, Any] = {"most": most, "min_count": min_count}
+    num_tokens = sum(map(len, blocks))
+    assert most_frequent(counted, num_tokens=num_tokens, **how) == kept
     # More than `at_once` tokens are counted in several passes; checksums may be equal by chance.
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(counting, "_MOST_WAITING", 0)
         patched.setattr(counting, "_MOST_AT_ONCE", at_once)
-        assert most_frequent(counted, most=most, min_count=min_count) == kept
+        assert most_frequent(counted, num_tokens=num_tokens, **how) == kept

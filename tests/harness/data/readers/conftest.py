@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness.data.ragged import RaggedSets
-from harness.data.readers import rows, svmlight, table
+from harness.data.readers import records
 from harness.data.readers.records import Problems, Source
 
 
@@ -26,8 +26,8 @@ class Read:
         self.sets: list[RaggedSets] = []
         """The blocks of ids."""
         with pytest.MonkeyPatch.context() as patched:
-            for module in (rows, svmlight, table) if block_bytes else ():
-                patched.setattr(module, "BLOCK_BYTES", block_bytes)
+            if block_bytes:
+                patched.setattr(records, "BLOCK_BYTES", block_bytes)
             blocks = list(source.blocks(self.problems))
         for block in blocks:
             contents: Any = block.contents
@@ -35,7 +35,8 @@ class Read:
                 self.sets.append(contents)
                 contents = [contents.row(index).tolist() for index in range(contents.num_rows)]
             self.contents += contents
-            self.labels += block.labels
+            several = source.is_multi_label
+            self.labels += block.labels if several else [name for (name,) in block.labels]
             self.parts += [block.part] * len(contents)
             self.num_rows.append(len(contents))
 

@@ -1,4 +1,4 @@
-"""Rows to train on from one source, rows to test on from another."""
+"""The one entry to readers, and two sources as one: train rows and test rows."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -99,11 +99,11 @@ def _item_type(type_: Any) -> Any | None:
 
 def _unpacked_bytes(column: Any) -> int:
     """Returns the size of a column whose strings are still places in a dictionary."""
-    from pyarrow import compute
+    from pyarrow import compute, types
 
     if _item_type(column.type) is not None:
         return 8 * len(column) + _unpacked_bytes(column.flatten())
-    if not hasattr(column, "dictionary"):
+    if not types.is_dictionary(column.type) or types.is_primitive(column.type.value_type):
         return int(column.nbytes)
     lengths = compute.binary_length(column.dictionary)
     return int(compute.sum(lengths.take(column.indices)).as_py() or 0)

@@ -28,6 +28,7 @@ def read(path: Path) -> object:
         ("a.json", b'{"a": [' + b"[]," * 1_000_000 + b"1]}", "more than 1,000,000 tables"),
         ("a.toml", b"a = 1\na = 2", "overwrite"),
         ("a.toml", b"a" + b".a" * 60 + b" = 1", "nested deeper than 50 levels"),
+        ("a.toml", b"a" + b".a" * 5_001 + b" = 1", "more than 5,000 dots"),
         ("a.toml", b"#" * 1_000_001, "longer than 1 MB"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -50,12 +51,13 @@ def test_nesting_that_is_usual(tmp_path: Path) -> None:
         os.mkfifo,
         os.mkdir,
         lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.symlink("/proc/self/status", path),  # which calls itself regular
         lambda path: os.symlink(os.path.basename(path), path),
         lambda path: os.symlink("nowhere", path),
         lambda path: os.symlink("n" * 300, path),
         lambda path: None,
     ],
-    ids=["pipe", "folder", "zeros", "loop", "dangling", "long name", "nothing"],
+    ids=["pipe", "folder", "zeros", "kernel", "loop", "dangling", "long name", "nothing"],
 )
 def test_what_is_no_file_is_neither_read_nor_waited_for(
     tmp_path: Path, make: Callable[[str], None]

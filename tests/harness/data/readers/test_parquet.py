@@ -61,9 +61,26 @@ def test_rows_that_lack_something(write: Callable[..., Path], read: Reader) -> N
     assert rows.problems.first["NUL character"] == f"{path}, row 3"
 
 
+def test_a_bomb(write: Callable[..., Path], read: Reader) -> None:
+    """Dictionaries and runs take a few bytes for many rows."""
+    for columns in (
+        {"text": ["long " * 1000] * 2000, "label": ["a", "b"] * 1000},
+        {"items": [["long " * 1000] * 1000] * 4, "label": ["a", "b"] * 2},
+        {"ids": [[1] * 100_000] * 30, "label": ["a", "b"] * 15},
+    ):
+        path = write(**columns)
+        assert path.stat().st_size < 200_000
+        with pytest.raises(InputError, match=r"unpacks to .* allowed.*raise --max-data-bytes"):
+            read(open_source(path, max_data_bytes=1_000_000))
+
+
 def test_columns_that_are_not_plain(write: Callable[..., Path], read: Reader) -> None:
     two = write(kind=["x", "y"], words=["a long enough text", "another such text"])
     assert read(open_source(two)).labels == ["x", "y"]
+    twice = pa.table([["some words"], ["x"], ["y"]], names=["text", "label", "label"])
+    pq.write_table(twice, two)
+    with pytest.raises(InputError, match=r"has two columns label\. Give each its own name"):
+        open_source(two)
     with pytest.raises(InputError, match=r"which column is the text\. Its columns are a, b, c\."):
         open_source(write(a=[1], b=[2], c=[3]))
 

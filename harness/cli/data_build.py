@@ -59,7 +59,7 @@ class DataBuildConfig:
 
 def build(config: DataBuildConfig) -> int:
     """Runs the command; returns its exit code."""
-    from harness.data.build.loading import build_folder
+    from harness.data.build.building import build_folder
 
     console = Console()
     begin = time.perf_counter()

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
 from harness.data import cache, store, vocabulary
+from harness.data.build import summary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
@@ -172,14 +174,31 @@ def _source(config: DataConfig, path: Path) -> Source:
 
 
 def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
-    from harness.data.build.loading import load_or_build  # takes time to import
+    """Returns the data set of a source, from the cache if it was built before."""
+    from harness.data.build.building import build  # takes time to import
 
-    built = load_or_build(source, config, unique=config.unique)
-    for note in built.notes if tells else ():
+    def write(folder: Path) -> None:
+        build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
+
+    def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
+        words = Vocabulary.load(folder / vocabulary.FILE_NAME)
+        return *_stored(folder), words, summary.notes_in(folder / summary.FILE_NAME)
+
+    found = None
+    if config.data_cache == "on" and isinstance(source.path, Path):
+        test_data = config.build.test_data
+        paths = [source.path, *([Path(test_data)] if test_data else [])]
+        options = config.build, config.unique, config.split_seed
+        found = cache.through(paths, options, write, read)
+    if found is None:
+        with tempfile.TemporaryDirectory() as folder:  # its files stay mapped
+            write(Path(folder, "data"))
+            found = read(Path(folder, "data"))
+    sets, num_test_rows, words, notes = found
+    for note in notes if tells else ():
         print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
-    words = built.vocabulary if built.vocabulary.takes_texts else None
-    what = "words of the train rows" if words else "no words: the data holds ids"
-    return _dataset(config, built.sets, built.num_test_rows, built.vocabulary, what)
+    what = "words of the train rows" if words.takes_texts else "no words: the data holds ids"
+    return _dataset(config, sets, num_test_rows, words, what)
 
 
 def _dataset(

@@ -16,6 +16,7 @@ from harness.data.build.rows import RowFacts
 from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
+from harness.data.readers.formats import open_source
 from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
 from harness.data.tokens import Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -94,6 +95,34 @@ def build(
     }
     store.seal(folder, described, held_out_rows=built.test_rows)
     return built
+
+
+def build_folder(
+    path: Path,
+    options: BuildOptions,
+    output: Path,
+    *,
+    unique: bool,
+    seed: int,
+    max_data_bytes: int,
+    started: Callable[[Source], Progress],
+) -> Built:
+    """Builds a data set in a new folder.
+
+    Args:
+        path: the source.
+        output: the new folder.
+        options, unique, seed: as of `build`.
+        max_data_bytes: limit of the unpacked size of an archive or a Parquet file.
+        started: is called with the source; returns the callback for the progress.
+
+    Raises:
+        InputError: as `build`; or if the folder exists.
+        OSError: as `build`.
+    """
+    source = open_source(path, options, max_data_bytes=max_data_bytes)
+    with store.new_folder(output) as folder:
+        return build(source, options, folder, unique=unique, seed=seed, progress=started(source))
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:

@@ -55,19 +55,18 @@ class ParquetSource(TableSource):
         return [part for part in self._parts if part.path_in_schema.partition(".")[0] in names]
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
         parts = self._parts_of(names)
-        # A run of one id in a thousand rows takes few bytes.
-        self._count(sum(max(p.total_uncompressed_size, 4 * p.num_values) for p in parts))
-        types = [self._schema.field(name).type for name in names]
+        self._count(sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts))
+        types = {name: self._schema.field(name).type for name in names}
+        # Arrow does not read lists of texts as places in a dictionary.
+        flat = [name for name in names if _item_type(types[name]) is None]
         num_bytes = 0
-        with self._file(read_dictionary=[part.path_in_schema for part in parts]) as file:
+        with self._file(read_dictionary=flat) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-                columns = [batch.column(name) for name in names]
-                num_bytes += sum(map(_unpacked_bytes, columns))
+                num_bytes += sum(_unpacked_bytes(batch.column(name)) for name in names)
                 self._count(num_bytes)
-                cells = (
-                    one.cast(kind).to_pylist() for one, kind in zip(columns, types, strict=True)
-                )
+                cells = (batch.column(name).cast(types[name]).to_pylist() for name in names)
                 yield from zip(*cells, strict=True)
 
     def _count(self, num_bytes: int) -> None:
@@ -101,8 +100,6 @@ def _unpacked_bytes(column: Any) -> int:
     """Returns the size of a column whose strings are still places in a dictionary."""
     from pyarrow import compute, types
 
-    if _item_type(column.type) is not None:
-        return 8 * len(column) + _unpacked_bytes(column.flatten())
     if not types.is_dictionary(column.type) or types.is_primitive(column.type.value_type):
         return int(column.nbytes)
     lengths = compute.binary_length(column.dictionary)

@@ -45,6 +45,7 @@ class CsvSource(TableSource):
         if self._has_header:
             names = [cell.strip() for cell in sample.pop(0)]
         self.choose(names, sample, options, has_header=self._has_header)
+        self.note += "" if self._has_header else ", the file has no header"
         self._places = names.index(self.content_column), names.index(self.label_column)
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, str, str, Part]]:

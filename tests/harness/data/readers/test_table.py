@@ -111,7 +111,7 @@ def test_strict_makes_the_first_problem_an_error(write: Writer, read: Reader) ->
 
 def test_blocks_are_about_as_large_as_asked_for(write: Writer, read: Reader) -> None:
     source = open_source(write("text,label\n" + "ten letters,1\n" * 100))
-    rows = read(source, block_bytes=142)
+    rows = read(source, block_bytes=110)
     assert rows.num_rows == [10] * 10
     assert rows.contents == read(source).contents
 

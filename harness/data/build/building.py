@@ -18,7 +18,7 @@ from harness.data.build.writing import write
 from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
-from harness.data.tokens import Tokenization
+from harness.data.tokens import Numbered, Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
@@ -58,13 +58,12 @@ def build(
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     problems, facts = Problems(strict=options.strict), RowFacts()
     folder.mkdir()
-    with Spool(folder) as spool:
+    with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
         blocks = facts.noted(source.blocks(problems))
         for block, digests, num_bytes in numbered_blocks(source, blocks, tokenization):
             spool.add(block)
-            facts.digests.append(digests)
-            facts.has_weights |= block.weights is not None
+            facts.add(block, digests)
             progress(num_bytes)
         rows = facts.settled(source, problems, test_split=options.test_split, seed=seed)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.

@@ -31,7 +31,7 @@ BlockCounts = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
 """Distinct tokens of a block in UTF-8, and how often each occurs."""
 
 
-def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
     """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
     start_id = vocabulary.start_id
@@ -58,7 +58,7 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Vocab
     )
 
 
-def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
     names = rows.class_names
     if rows.kind == "sets":
         shown = 1 + max(int(block.values.max(initial=0)) for block in spool)
@@ -87,7 +87,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
     most = (options.num_tokens or _NUM_TOKENS) - first
     tokens = most_frequent(
         lambda: spool.map(counted),
-        num_tokens=spool.num_tokens,
+        num_tokens=rows.num_tokens,
         most=most,
         min_count=options.min_count,
     )

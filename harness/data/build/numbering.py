@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,33 +25,31 @@ _AT_ONCE = 4
 """Number of blocks in work: one thread reads the source, so that more would only take memory."""
 
 Result = TypeVar("Result")
+Sets = TypeVar("Sets", Numbered, RaggedSets)
 
 
-class Spool:
-    """Numbered blocks of rows in a temporary file. It has no name, so that nobody else can change
-    it, and it vanishes with the process."""
+class Spool(Generic[Sets]):
+    """Blocks of rows in a temporary file. It has no name, so that nobody else can change it, and it
+    vanishes with the process."""
 
     def __init__(self, folder: Path) -> None:
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
         self._count = 0
-        self.num_tokens = 0
-        """Number of the blocks' distinct tokens, added up."""
 
-    def add(self, block: Numbered) -> None:
+    def add(self, block: Sets) -> None:
         pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
         self._count += 1
-        self.num_tokens += len(block.tokens)
 
-    def __iter__(self) -> Iterator[Numbered]:
+    def __iter__(self) -> Iterator[Sets]:
         self._file.seek(0)
         for _ in range(self._count):
             yield pickle.load(self._file)
 
-    def map(self, function: Callable[[Numbered, slice], Result]) -> Iterator[Result]:
+    def map(self, function: Callable[[Sets, slice], Result]) -> Iterator[Result]:
         """Calls a function with each block and the slice of its rows among all rows, for several
         blocks at a time; yields the results in the order of the blocks."""
 
-        def arguments() -> Iterator[tuple[Numbered, slice]]:
+        def arguments() -> Iterator[tuple[Sets, slice]]:
             start = 0
             for block in self:
                 yield block, slice(start, start := start + len(block.row_splits) - 1)

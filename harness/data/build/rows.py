@@ -14,6 +14,7 @@ import numpy.typing as npt
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets, rarest, stratified
 from harness.data.readers.records import Block, Kind, Problems, Source
+from harness.data.tokens import Numbered
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -35,6 +36,8 @@ class Rows:
     """Whether the test rows were drawn from the others."""
     is_multi_label: bool
     has_weights: bool
+    num_tokens: int
+    """Number of distinct tokens of each block, added up."""
     class_names: Sequence[str]
     """Names of the classes, [K], sorted."""
     labels: Ints
@@ -72,9 +75,9 @@ class RowFacts:
     """Facts about all rows, noted while they are read."""
 
     def __init__(self) -> None:
-        self.has_weights = False
-        self.digests: list[npt.NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
-        """Hashes of the rows' contents; 0 for an empty row."""
+        self._has_weights = False
+        self._num_tokens = 0
+        self._digests: list[npt.NDArray[np.uint64]] = []
         self._names = _Places()
         """Numbers of the classes' names, in the order in which they first appear."""
         # Arrays take a quarter of the memory of lists.
@@ -89,6 +92,13 @@ class RowFacts:
                 self._labels.extend(map(self._names.__getitem__, names))
                 self._ends.append(len(self._labels))
             yield block
+
+    def add(self, block: Numbered, digests: npt.NDArray[np.uint64]) -> None:
+        """Notes the numbered rows of a block, and the hashes of their contents, [B]; 0 for an empty
+        row."""
+        self._has_weights |= block.weights is not None
+        self._num_tokens += len(block.tokens)
+        self._digests.append(digests)
 
     def settled(self, source: Source, problems: Problems, *, test_split: float, seed: int) -> Rows:
         """Draws test rows where there are none, and numbers the classes. Counts the problems that
@@ -128,7 +138,7 @@ class RowFacts:
                 if not test.any():
                     raise InputError(f"{where}: no test row has a class of the train rows.")
                 labels = np.maximum(labels, 0)  # only of rows that are left out
-        if num_repeated := _num_repeated(np.concatenate(self.digests), train, test):
+        if num_repeated := _num_repeated(np.concatenate(self._digests), train, test):
             problems.add("test row that is a train row as well", where, count=num_repeated)
         return Rows(
             where=where,
@@ -137,7 +147,8 @@ class RowFacts:
             test=test,
             is_drawn=is_drawn,
             is_multi_label=source.is_multi_label,
-            has_weights=self.has_weights,
+            has_weights=self._has_weights,
+            num_tokens=self._num_tokens,
             class_names=names,
             labels=labels,
             label_splits=splits,

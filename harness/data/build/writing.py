@@ -2,7 +2,6 @@
 
 from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,9 @@ from harness.data.ragged import RaggedSets, starting_with
 from harness.data.tokens import Numbered
 from harness.data.vocabulary import Vocabulary
 
-_PIECE_BYTES = 1 << 24
-
 
 def write(
-    rows: Rows, vocabulary: Vocabulary, spool: Spool, folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, spool: Spool[Numbered], folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes the arrays of a store, test rows first; returns the number of tokens, and how many of
     them are not in the vocabulary. With `unique`, each id of a row is kept once; ids with weights
@@ -49,30 +46,30 @@ def write(
     if has_weights:
         dtypes["weights"] = np.float32
     num_tokens = num_unknown = 0
-    test_lengths, train_lengths = [], []
+    lengths = []
     with ExitStack() as closing:
         files = {
             name: closing.enter_context(store.NpyFile(folder / f"{name}.npy", dtype))
             for name, dtype in dtypes.items()
         }
-        # Train rows wait in files without a name until all test rows are written.
-        waiting = {name: closing.enter_context(TemporaryFile(dir=folder)) for name in files}
+
+        def append(sets: RaggedSets) -> None:
+            lengths.append(sets.lengths)
+            for name, file in files.items():
+                file.append(getattr(sets, name))
+
+        # Train rows wait until all test rows are written.
+        waiting = closing.enter_context(Spool[RaggedSets](folder))
         for (test, train), num_found, num_not_known in spool.map(made):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
             if test is not None:
-                test_lengths.append(test.lengths)
-                for name, file in files.items():
-                    file.append(getattr(test, name))
+                append(test)
             if train is not None:
-                train_lengths.append(train.lengths)
-                for name, spooled in waiting.items():
-                    spooled.write(np.ascontiguousarray(getattr(train, name)).data)
-        for name, file in files.items():
-            waiting[name].seek(0)
-            while piece := waiting[name].read(_PIECE_BYTES):
-                file.append(np.frombuffer(piece, dtypes[name]))
+                waiting.add(train)
+        for train in waiting:
+            append(train)
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
-    splits = np.concatenate([[0], np.cumsum(np.concatenate([*test_lengths, *train_lengths]))])
+    splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
     store.write_arrays({"row_splits": splits, **labels}, folder)
     return num_tokens, num_unknown
 

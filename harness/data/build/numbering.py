@@ -5,6 +5,7 @@ Letters: B rows, N tokens of all rows together, T distinct tokens.
 
 import hashlib
 import itertools
+import os
 import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,8 +22,8 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 
-_AT_ONCE = 4
-"""Number of blocks in work: one thread reads the source, so that more would only take memory."""
+_MOST_THREADS = 4
+"""Limit of the blocks in work: one thread reads the source, so that more would take memory only."""
 
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)
@@ -79,11 +80,12 @@ def _in_order(
     `arguments`."""
     waiting: deque[Future[Result]] = deque()
     # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
         try:
             for given in arguments:
                 waiting.append(pool.submit(function, *given))
-                if len(waiting) == _AT_ONCE:
+                if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

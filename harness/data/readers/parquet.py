@@ -13,6 +13,8 @@ from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Part, Problems
 
 _REMEDY = "Give a Parquet file; to allow more bytes, raise --max-data-bytes."
+_TEXT_BYTES = 16
+"""Compressed size of a text below which texts are taken for repeated ones."""
 _BATCH_ROWS = 256
 """Number of rows to unpack at a time, which may be long texts."""
 
@@ -59,10 +61,18 @@ class ParquetSource(TableSource):
         parts = self._parts_of(names)
         self._count(sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts))
         types = {name: self._schema.field(name).type for name in names}
-        # Arrow does not read lists of texts as places in a dictionary.
-        flat = [name for name in names if _item_type(types[name]) is None]
+        # Texts that take so little must be repeated. They are counted as places in a dictionary,
+        # before they are unpacked; Arrow cannot read lists of texts in this way.
+        repeated = [
+            name
+            for name in names
+            if _item_type(types[name]) is None
+            and any(
+                p.total_compressed_size < _TEXT_BYTES * p.num_values for p in self._parts_of([name])
+            )
+        ]
         num_bytes = 0
-        with self._file(read_dictionary=flat) as file:
+        with self._file(read_dictionary=repeated) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
                 num_bytes += sum(_unpacked_bytes(batch.column(name)) for name in names)
                 self._count(num_bytes)

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 
 _MAX_MESSAGE = 2000
-_UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\ud7ff\ue000-\U0010ffff]")
+# Neither control characters nor those that turn or break a line of a terminal, as U+202E.
+_UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
 _UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def kind_of(contents: Iterable[Any]) -> Any:
+def kind_of(contents: Iterable[Any]) -> Literal["texts", "tokens", "sets"]:
     """Returns the `Kind` of rows, by the first of their contents that is not missing or empty."""
     for content in contents:
         row = None if isinstance(content, str) else _as_list(content)

@@ -1,15 +1,10 @@
 """CSV and TSV: which columns are read, and what is wrong with single rows or with the file."""
 
-import csv
-import io
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
@@ -151,71 +146,3 @@ def test_no_such_table(write: Writer, content: str | bytes, name: str, message: 
 def test_a_picture_is_no_table(write: Writer) -> None:
     with pytest.raises(InputError, match="begins like a picture or a spreadsheet"):
         open_source(write(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"))
-
-
-PIECES = st.sampled_from(['"', '""', ",", "\n", "\r\n", "\r", "a", " ", "é", "\ufeff", "\0", "\t"])
-CELL = st.text(st.sampled_from('",\n ab')).map(lambda text: '"' + text.replace('"', '""') + '"')
-CSV_ROW = st.tuples(CELL, CELL).map(",".join)
-CONTENT = st.one_of(
-    st.lists(PIECES, max_size=60).map("".join),
-    st.lists(CSV_ROW, max_size=8).map("\n".join),
-    st.lists(st.one_of(CSV_ROW, PIECES), max_size=12).map("\n".join),
-)
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(content=CONTENT, block_bytes=st.integers(1, 80), is_tsv=st.booleans())
-@example(content='a,"b\n",c"\nd,e\n', block_bytes=9, is_tsv=False)
-@example(content='\ufeff"a\nb",c\n', block_bytes=7, is_tsv=False)
-@example(content='a,"b\nc,d\n', block_bytes=4, is_tsv=False)
-def test_blocks_hold_the_rows_of_the_whole_table(
-    tmp_path: Path, read: Reader, content: str, block_bytes: int, is_tsv: bool
-) -> None:
-    """This holds wherever the file is cut into blocks."""
-    mark = "\t" if is_tsv else ","
-    path = tmp_path / ("rows.tsv" if is_tsv else "rows.csv")
-    path.write_text(f"text{mark}label\n{content}", encoding="utf-8", newline="")
-    quoting = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
-    at_end = False
-
-    def lines() -> Iterator[str]:
-        nonlocal at_end
-        yield from io.StringIO(content, newline="\n")
-        at_end = True
-
-    table = csv.reader(lines(), delimiter=mark, quoting=quoting)
-    rows, problems, first = [], Counter[str](), {}
-    last_line = 0
-
-    def add(kind: str) -> None:
-        problems[kind] += 1
-        first.setdefault(kind, f"{path}, line {table.line_num + 1}")
-
-    try:
-        for cells in table:
-            if at_end and table.line_num > last_line + 1:
-                with pytest.raises(InputError, match=f"at line {last_line + 2} is never closed"):
-                    read(open_source(path), block_bytes=block_bytes)
-                return
-            last_line = table.line_num
-            if len(cells) != 2:
-                if cells:
-                    add("too few columns" if len(cells) < 2 else "too many columns")
-                continue
-            text, label = cells[0], cells[1].strip()
-            if "\0" in text or "\0" in label:
-                add("NUL character")
-            elif not label:
-                add("empty label")
-            else:
-                if not text.strip():
-                    add("empty text")
-                rows.append((text if text.strip() else "", label))
-    except csv.Error:
-        with pytest.raises(InputError, match="new-line character seen"):
-            read(open_source(path))
-        return
-    found = read(open_source(path), block_bytes=block_bytes)
-    assert list(zip(found.contents, found.labels, strict=True)) == rows
-    assert found.problems.counts == problems
-    assert found.problems.first == first

@@ -86,7 +86,8 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
             fileobj=stream, mode="r|", tarinfo=_TarMember, encoding="utf-8", errors="replace"
         ) as archive:
             for member in archive:
-                archive.members.clear()  # tarfile would keep all of them
+                # tarfile would keep all of them.
+                archive.members.clear()  # type: ignore[attr-defined]
                 count(tarfile.BLOCKSIZE + member.size)  # before tarfile passes over them
                 if not member.isdir():
                     _check(member)

@@ -100,12 +100,7 @@ def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
     if tokenization.tokenizer == "list":
         return numbered_rows(map(tokenization.words, texts))
     found = _numbered_words(texts, tokenization)
-    if tokenization.ngrams == 1:
-        return found
-    runs = _Runs(found)
-    for length in range(2, tokenization.ngrams + 1):
-        runs.grow(length)
-    return runs.merged()
+    return found if tokenization.ngrams == 1 else _with_runs(found, tokenization.ngrams)
 
 
 def _numbered_words(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
@@ -155,45 +150,36 @@ def numbered_rows(rows: Iterable[Sequence[str]]) -> Numbered:
     )
 
 
-class _Runs:
-    """Runs of words, found by pairs of numbers, so that only distinct runs become strings."""
+def _with_runs(found: Numbered, longest: int) -> Numbered:
+    """Adds the runs of up to `longest` words to rows of words: row by row, the words, then the runs
+    of two words, and so on. They are found by pairs of numbers, so that only distinct runs become
+    strings."""
+    import pyarrow
+    from pyarrow.compute import binary_join_element_wise
 
-    def __init__(self, words: Numbered) -> None:
-        self._words = words.values.astype(np.int64)
-        self._rows = np.repeat(np.arange(len(words.row_splits) - 1), np.diff(words.row_splits))
-        self._num_rows = len(words.row_splits) - 1
-        self._tokens = words.tokens
-        self._starting = self._words
-        """Number of the run of the last length that starts at each word."""
-        self._parts = [(words.values, self._rows)]
-
-    def grow(self, length: int) -> None:
-        """Adds the runs of `length` words; those of one word less must have been added before."""
-        import pyarrow
-        from pyarrow.compute import binary_join_element_wise
-
-        behind = length - 1
-        starts = np.flatnonzero(self._rows[behind:] == self._rows[: self._rows.size - behind])
-        pairs = self._starting[starts] << 32 | self._words[starts + behind]
-        found = pyarrow.array(pairs).dictionary_encode()  # in order of first appearance
-        distinct, known = found.dictionary.to_numpy(), self._tokens
-        heads, tails = known.take(distinct >> 32), known.take(distinct & 0xFFFFFFFF)
-        made = binary_join_element_wise(heads, tails, pyarrow.scalar(b" ", known.type))
-        self._tokens = pyarrow.concat_arrays([known, made])
-        runs = found.indices.to_numpy() + np.int32(len(known))
-        self._starting = np.full(self._words.size, -1)
-        self._starting[starts] = runs
-        self._parts.append((runs, self._rows[starts]))
-
-    def merged(self) -> Numbered:
-        """Returns, row by row, the words, then the runs of two words, and so on."""
-        values, rows = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        lengths = np.bincount(rows, minlength=self._num_rows)
-        return Numbered(
-            tokens=self._tokens,
-            values=values[np.argsort(rows, kind="stable")],
-            row_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        )
+    words, tokens = found.values.astype(np.int64), found.tokens
+    num_rows = len(found.row_splits) - 1
+    rows = np.repeat(np.arange(num_rows), np.diff(found.row_splits))
+    starting = words  # the number of the run of the last length that starts at each word
+    parts = [(found.values, rows)]
+    for behind in range(1, longest):
+        starts = np.flatnonzero(rows[behind:] == rows[: rows.size - behind])
+        pairs = pyarrow.array(starting[starts] << 32 | words[starts + behind]).dictionary_encode()
+        distinct = pairs.dictionary.to_numpy()  # in order of first appearance
+        heads, tails = tokens.take(distinct >> 32), tokens.take(distinct & 0xFFFFFFFF)
+        made = binary_join_element_wise(heads, tails, pyarrow.scalar(b" ", tokens.type))
+        runs = pairs.indices.to_numpy() + np.int32(len(tokens))
+        tokens = pyarrow.concat_arrays([tokens, made])
+        starting = np.full(words.size, -1)
+        starting[starts] = runs
+        parts.append((runs, rows[starts]))
+    values, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
+    lengths = np.bincount(rows, minlength=num_rows)
+    return Numbered(
+        tokens=tokens,
+        values=values[np.argsort(rows, kind="stable")],
+        row_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+    )
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """The one entry to readers: chooses a reader by a path's kind and name."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def is_source(path: Path) -> bool:
 
 def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
-    if not path.exists():
+    if not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(f"No file or folder {path}. Name one that is there.")
     if not is_source(path):
         known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))

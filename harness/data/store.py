@@ -22,9 +22,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,8 +117,7 @@ def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
 def write_arrays(arrays: Arrays, folder: Path) -> None:
     """Writes some of a folder's arrays."""
     for part, array in arrays.items():
-        with NpyFile(folder / f"{part}.npy", _DTYPES[part]) as file:
-            file.append(array)
+        write_array(folder / f"{part}.npy", _DTYPES[part], len(array), [array])
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
@@ -143,39 +142,19 @@ def _write_meta(folder: Path, sets: RaggedSets, held_out_rows: int) -> None:
     write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
 
 
-class NpyFile:
-    """An .npy file of a growing one-dimensional array.
+def write_array(
+    path: Path, dtype: npt.DTypeLike, size: int, parts: Iterable[npt.NDArray[Any]]
+) -> None:
+    """Writes arrays [M] one after another as one .npy file of `size` elements.
 
     Unlike np.save, it raises an OSError that says so when the disk is full.
     """
-
-    def __init__(self, path: Path, dtype: npt.DTypeLike) -> None:
-        self._dtype = np.dtype(dtype)
-        self.size = 0
-        """Number of elements so far."""
-        self._file = path.open("wb")
-        self._write_header()
-
-    def append(self, array: npt.NDArray[Any]) -> None:
-        """Adds the elements of an array [M] of the file's dtype."""
-        if array.dtype != self._dtype or array.ndim != 1:
-            raise ValueError(f"{array.dtype} {array.shape} is not {self._dtype} [M]")
-        self._file.write(np.ascontiguousarray(array).data)
-        self.size += array.shape[0]
-
-    def _write_header(self) -> None:
-        # NumPy leaves room in the header for the count to grow.
-        header = np.lib.format.header_data_from_array_1_0(np.empty(0, self._dtype))
-        np.lib.format.write_array_header_1_0(self._file, {**header, "shape": (self.size,)})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                self._file.seek(0)
-                self._write_header()
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})
+        for part in parts:
+            assert part.dtype == dtype
+            file.write(np.ascontiguousarray(part).data)
 
 
 def load(folder: str | os.PathLike[str]) -> RaggedSets:

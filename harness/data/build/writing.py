@@ -1,6 +1,7 @@
 """The third pass of a build: turns tokens into ids and writes the files of a store."""
 
-from contextlib import ExitStack
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,34 +43,26 @@ def write(
         sets = sets.unique() if unique or has_weights else sets
         return [_chosen(sets, test), _chosen(sets, ~test)], *counts
 
-    dtypes: dict[str, npt.DTypeLike] = {"values": np.int32}
-    if has_weights:
-        dtypes["weights"] = np.float32
     num_tokens = num_unknown = 0
-    lengths = []
-    with ExitStack() as closing:
-        files = {
-            name: closing.enter_context(store.NpyFile(folder / f"{name}.npy", dtype))
-            for name, dtype in dtypes.items()
-        }
-
-        def append(sets: RaggedSets) -> None:
-            lengths.append(sets.lengths)
-            for name, file in files.items():
-                file.append(getattr(sets, name))
-
-        # Train rows wait until all test rows are written.
-        waiting = closing.enter_context(Spool[RaggedSets](folder))
+    # Rows wait in temporary files: those to test on are the first of the store.
+    with Spool[RaggedSets](folder) as test_rows, Spool[RaggedSets](folder) as train_rows:
         for (test, train), num_found, num_not_known in spool.map(made):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
             if test is not None:
-                append(test)
+                test_rows.add(test)
             if train is not None:
-                waiting.add(train)
-        for train in waiting:
-            append(train)
+                train_rows.add(train)
+
+        def written() -> Iterator[RaggedSets]:
+            return itertools.chain(test_rows, train_rows)
+
+        lengths = np.concatenate([sets.lengths for sets in written()])
+        for name in ("values", *(["weights"] if has_weights else [])):
+            parts = (getattr(sets, name) for sets in written())
+            dtype = np.int32 if name == "values" else np.float32
+            store.write_array(folder / f"{name}.npy", dtype, int(lengths.sum()), parts)
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
-    splits = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+    splits = np.concatenate([[0], np.cumsum(lengths)])
     store.write_arrays({"row_splits": splits, **labels}, folder)
     return num_tokens, num_unknown
 

@@ -20,7 +20,7 @@ from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
 from harness.cli.recipe import Found, applies, find
-from harness.cli.report import command_of
+from harness.cli.report import as_flags, command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
@@ -114,13 +114,8 @@ def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
 
 def _described(found: Found) -> str:
     flat = flattened(asdict(found.config))
-    flags = []
-    for name in found.decided:
-        value = flat[name]
-        shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        if shown is not None:
-            flags.append(f"--{name.replace('_', '-')} {shown}")
-    return f"recipe: {' '.join(flags)}\n  {found.why}"
+    decided = {name: flat[name] for name in found.decided if flat[name] is not None}
+    return f"recipe: {' '.join(as_flags(decided))}\n  {found.why}"
 
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return launch(settings, parse=_parse)
         if run is train:
             return train(settings, given=_given(arguments), timeline=timeline)
-        if run in (evaluate, report):
+        if run in (evaluate, report, tune):
             return run(settings, given=_given(arguments))
         return run(settings)
     except ToldError as error:

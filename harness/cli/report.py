@@ -1,10 +1,9 @@
 """`harness report`: a page about a run, in one file that any browser shows."""
 
 import shlex
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from rich.console import Console
@@ -50,17 +49,12 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
 def command_of(folder: Path) -> str:
     """Returns the command that repeats a run of `harness train`."""
     settings = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
-    return as_command(shlex.join(["train", *as_flags(changed(settings))]))
-
-
-def as_flags(settings: Mapping[str, Any]) -> list[str]:
-    """Returns the words of a command line that gives these settings."""
-    words = []
-    for name, value in settings.items():
+    words = ["train"]
+    for name, value in changed(settings).items():
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{'' if value else 'no-'}{flag}")
         else:
             values = value if isinstance(value, list | tuple) else [value]
             words += [f"--{flag}", *map(str, values)]
-    return words
+    return as_command(shlex.join(words))

@@ -79,10 +79,10 @@ def gpus(devices: Devices) -> Iterator[Finding]:
             newest_cuda = f"{cuda // 1000}.{cuda % 1000 // 10}"
             text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {newest_cuda}"
             yield Finding("NVIDIA driver", "ok", text, "gpu")
-            cards = nvml.cards()
+            cards, lost = nvml.cards()
             for index, card in enumerate(cards):
                 yield _card(index, card)
-            for index in nvml.lost():
+            for index in lost:
                 text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
                 yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
     except pynvml.NVMLError as error:
@@ -128,7 +128,7 @@ def _cuda_libraries() -> Finding:
     return Finding(subject, "limited", text, "gpu")
 
 
-def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
+def _seen(devices: Devices, cards: Sequence[Card]) -> Finding:
     subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
     found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
     if devices.device_type == "GPU" and not warnings:

@@ -121,11 +121,7 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
 def load_rows(
     config: HeldOutRows, saved: SavedModel, given: Set[str]
 ) -> tuple[Dataset, DataConfig]:
-    """Returns the data that the settings name, and the settings that it was loaded with.
-
-    Raises:
-        InputError: when the model lies in no run folder, or does not fit the data.
-    """
+    """Returns the data that the settings name, and the settings that it was loaded with."""
     from harness.data.sources import load_configured
 
     saved.require_classes()

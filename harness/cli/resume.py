@@ -12,16 +12,8 @@ from harness.trainer.resuming import asked_settings, is_begun
 
 
 def resumed_config(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
-    """Returns, as defaults, the settings of the run that the command resumes, so that no flag need
-    repeat them; None if it resumes none.
-
-    Args:
-        flags: the flags of `train`.
-        given: the settings of a --config file, which override the run's own.
-
-    Raises:
-        InputError: when the run's config.json is damaged, or the file's settings are wrong.
-    """
+    """Returns, as defaults, the settings of the run that `train` with these flags resumes; None if
+    it resumes none. Those of a --config file, `given`, override the run's own."""
     look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     look.add_argument("--run-dir", "--run_dir")
     look.add_argument("--resume", nargs="?", const=True, default=False)

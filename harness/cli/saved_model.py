@@ -54,11 +54,7 @@ class SavedModel:
             )
 
     def data(self) -> DataConfig:
-        """Returns the settings of the data of the model's run.
-
-        Raises:
-            InputError: when the model lies in no run folder that names its data.
-        """
+        """Returns the settings of the data of the model's run."""
         recorded = (self.config or {}).get("data")
         if not isinstance(recorded, Mapping):
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
@@ -69,16 +65,7 @@ class SavedModel:
 
 
 def load_saved_model(named: str, **settings: Any) -> SavedModel:
-    """Loads a model.
-
-    Args:
-        named: the path of a .keras file, or of a run folder that holds one.
-        **settings: settings of the trainer.
-
-    Raises:
-        InputError: when there is no model, or this harness did not write it; or when several
-            workers run the command, since each would do all of it.
-    """
+    """Loads a .keras file, or that in a run folder, with settings of the trainer."""
     require_alone(os.environ)  # several workers would each do all of it
     path = Path(named)
     if path.is_dir():

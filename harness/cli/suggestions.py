@@ -22,11 +22,12 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         is_group = any(name.startswith(f"{word} ") for name in commands)
         close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
-    at, comma = re.search(r"parsing --([\w-]+):", told), re.search(r"'(-?\d*),(\d+)'", told)
+    joined = re.sub(r"\s*[│|]?\n[│|]?\s*", "", told)  # the parser breaks lines, also in values
+    at, comma = re.search(r"parsing --([\w-]+):", joined), re.search(r"'(-?\d*),(\d+)'", joined)
     if at and comma:
         whole, part = comma.groups()
         ways = [f"the number with a point, as in {whole}.{part}"]
-        if "for arguments: [" in told:  # the flag takes several numbers
+        if "arguments:" in joined:  # the flag takes several numbers
             ways.append(f"spaces between numbers: {whole} {part}")
         if len(part) == 3:
             ways.append(f"without a comma: {whole}{part}")

@@ -37,23 +37,14 @@ class Background:
         self._has_failed = False
 
     def do(self, task: Task) -> futures.Future[None]:
-        """Adds a task; blocks only while many are waiting.
-
-        Raises:
-            BaseException: what an earlier task raised.
-            RuntimeError: when the context has ended.
-        """
+        """Adds a task; blocks only while many are waiting. Raises what an earlier task raised."""
         while self._tasks and (self._tasks[0].done() or len(self._tasks) > _MAX_WAITING):
             self._tasks.popleft().result()
         self._tasks.append(self._pool.submit(self._run, task))
         return self._tasks[-1]
 
     def wait(self) -> None:
-        """Waits until all tasks are done.
-
-        Raises:
-            BaseException: what a task raised.
-        """
+        """Waits until all tasks are done. Raises what a task raised."""
         while self._tasks:
             self._tasks.popleft().result()
 

@@ -47,18 +47,8 @@ class Claim:
 def claim_run_folder(
     named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
 ) -> Claim:
-    """Claims the run's folder until `claims` closes.
-
-    Args:
-        named: the folder, or `auto` for a new one in runs/, named after the date and time.
-        claims: closed when the run is over.
-        resume, overwrite: what the folder may hold: a run to go on with, or one to replace; with
-            `auto`, also nothing.
-
-    Raises:
-        InputError: when it cannot be written to or another run is using it, when it holds a run and
-            neither --overwrite nor --resume was given, or when it holds none and --resume was.
-    """
+    """Claims the run's folder until `claims` closes: `named`, or for `auto` a new one in runs/,
+    named after the date and time. It may hold a run only to resume or to overwrite."""
     if named == "auto":
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()

@@ -136,12 +136,12 @@ def gpu_warnings() -> tuple[str, ...]:
     """Hides GPUs that are too new; returns the warnings of `unusable_gpus` about this machine."""
     hide_too_new_gpus()
     listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
-    cards: tuple[Card, ...] = ()
+    cards: Sequence[Card] = ()
     trouble = ""
     try:
         with nvml.opened():
-            cards = nvml.cards()
-            if not cards and nvml.lost():
+            cards, lost = nvml.cards()
+            if not cards and lost:
                 trouble = "No GPU answers NVML; the kernel's log has the reason, a line with Xid"
     except pynvml.NVMLError as error:
         if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:  # as on most CPU-only machines

@@ -60,11 +60,6 @@ class ConsoleObserver(Observer):
         tensorboard_dir: Path | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args:
-        console: where to print.
-        tensorboard_dir: where event files go, if anywhere.
-        clock: seconds, rising.
-        """
         self._has_bar = console.is_jupyter or console.is_interactive
         if console.is_jupyter:
             # As a stream: rich would display a block of its own for every line.

@@ -92,14 +92,9 @@ def summarize(
 ) -> Summary:
     """Returns the summary of a run that has ended or was interrupted.
 
-    Args:
-        start: the run as it was started.
-        progress: what happened in the loop.
-        test, validation: evaluations of the saved model on these rows; None without any.
-        figures: measures on the test rows or, without any, on the validation rows.
-        wall_seconds: time since the command began.
-        workers: number of processes that trained together.
-        alone_step_seconds: time of a step without its all-reduce; None if not measured.
+    `test` and `validation` are evaluations of the saved model, and `figures` are measures on the
+    test rows or, without any, on the validation rows. `alone_step_seconds` is the time of a step
+    without its all-reduce.
     """
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys((*start.metrics, "loss"))

@@ -27,16 +27,8 @@ _NO_NAMES = (
 
 
 def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
-    """Prints where the time of the profiled steps goes.
-
-    Args:
-        profiler: the observer of a run that has ended.
-        console: where to print.
-        on_gpu: whether the steps ran on GPUs, so that their events have to be there.
-
-    Returns:
-        Whether there is a profile, with the GPU's events and the names of its operations.
-    """
+    """Prints where the time of the profiled steps of a run goes. Returns whether there is a
+    profile, with the names of operations and, if the steps ran on GPUs, with the GPU's events."""
     console.print()
     if profiler.path is None:
         _print(console, "the run ended before a step to profile: there is no profile")

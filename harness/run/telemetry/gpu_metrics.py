@@ -60,9 +60,9 @@ def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 def _in_use(bus_ids: Sequence[str], tell: Tell) -> dict[int, Card]:
     """Returns the cards to sample, by TensorFlow's numbers."""
-    cards = nvml.cards()
+    cards, lost = nvml.cards()
     visible = nvml.visible_cards(cards, os.environ)
-    for index in nvml.lost():
+    for index in lost:
         tell("warning", f"NVML's GPU {index} does not answer and is not sampled")
     if not bus_ids:
         if visible:

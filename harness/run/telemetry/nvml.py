@@ -82,26 +82,22 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def cards() -> tuple[Card, ...]:
-    """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses.
+def cards() -> tuple[list[Card], list[int]]:
+    """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses, and
+    NVML's indices of those that do not.
 
     Raises:
         pynvml.NVMLError: when NVML does not answer.
     """
-    return tuple(_card(handle) for handle in _handles() if handle is not None)
-
-
-def lost() -> tuple[int, ...]:
-    """Returns NVML's indices of the GPUs that do not answer."""
-    return tuple(index for index, handle in enumerate(_handles()) if handle is None)
-
-
-def _handles() -> Iterator[Any]:
+    found, lost = [], []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
-            yield pynvml.nvmlDeviceGetHandleByIndex(index)
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         except pynvml.NVMLError:
-            yield None
+            lost.append(index)
+        else:
+            found.append(_card(handle))
+    return found, lost
 
 
 def _card(handle: Any) -> Card:

@@ -196,6 +196,8 @@ class Run:
         start, training = self._begin(start, training, callbacks)
         # 3. Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
+            # Several workers cannot agree to stop before their first dispatch.
+            interrupt.nothing_to_save = not self._cluster.is_alone
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(start, training, callbacks, interrupt, closing, compiled)
             terminated = self._write_model(progress, callbacks, interrupt)

@@ -48,6 +48,7 @@ _COMMAND = """\
 #!/usr/bin/env bash
 export PYTHONPATH={source}
 if [[ ${{BAD_TASK-}} == "$SLURM_PROCID" ]]; then set -- "$@" --data /no/such.npz; fi
+set -- "${{@//ARRAY_TASK/${{SLURM_ARRAY_TASK_ID-}}}}"
 exec {python} -m harness "$@"
 """
 

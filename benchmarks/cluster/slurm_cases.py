@@ -20,14 +20,16 @@ _MOST = 1e-5
 _ENDLESS = "1000000"
 
 
-def training(folder: Path, name: str, *, epochs: str = "3", resume: str = "auto") -> tuple[str, ...]:
+def training(
+    folder: Path, name: str, *, epochs: str = "3", resume: str = "auto"
+) -> tuple[str, ...]:
     """Returns the options of a small training, which override those of docs/slurm.sh."""
     return (
         *("--data", "synthetic", "--synthetic-rows", "2400", "--batch-size", "240"),
         *("--replicas", "1", "--implementation", "gather", "--table-optimizer", "dense"),
         *("--steps-per-dispatch", "4", "--tensorboard", "off", "--telemetry-hz", "0"),
         *("--checkpoint-every", "4", "--seed", "1", "--epochs", epochs, *_SMOOTH),
-        *("--run-dir", str(folder / name), "--resume", resume),
+        *("--run-dir", str(folder / name)),
     )
 
 
@@ -37,7 +39,7 @@ def losses(folder: Path) -> list[float]:
 
 
 class Cases:
-    """Every case returns a text for what it found, and raises an AssertionError if that is wrong."""
+    """Every case returns what it found, and raises an AssertionError if that is wrong."""
 
     def __init__(self, slurm: Slurm) -> None:
         self._slurm = slurm
@@ -67,7 +69,7 @@ class Cases:
     def _array(self) -> str:
         job = self._slurm.submit(
             *("array", "--array=0-1", "--nodelist=node[1-2]", "--ntasks-per-node=1"),
-            training=training(self._folder, "array-$SLURM_ARRAY_TASK_ID"),
+            training=training(self._folder, "array-ARRAY_TASK"),
         )
         for index in range(2):
             self._ended(f"{job}_{index}", "COMPLETED", "0:0")
@@ -75,9 +77,7 @@ class Cases:
 
     def _time(self) -> str:
         """The time is up twice: each time the job is queued again, and goes on."""
-        job = self._submit(
-            "time", "--time=1", "--signal=B:USR1@45", epochs=_ENDLESS, resume="auto"
-        )
+        job = self._submit("time", "--time=1", "--signal=B:USR1@45", epochs=_ENDLESS)
         return self._goes_on(job, "time", restarts=2)
 
     def _preemption(self) -> str:
@@ -114,11 +114,9 @@ class Cases:
             return text
         return f"{text}; {self._goes_on(job, name, restarts=1)}"
 
-    def _submit(
-        self, name: str, *options: str, nodes: int = 2, epochs: str = "3", resume: str = "auto"
-    ) -> str:
+    def _submit(self, name: str, *options: str, nodes: int = 2, epochs: str = "3") -> str:
         own = options or ("--ntasks-per-node=1",)
-        options_of = training(self._folder, name, epochs=epochs, resume=resume)
+        options_of = training(self._folder, name, epochs=epochs)
         return self._slurm.submit(name, *own, training=options_of, nodes=nodes)
 
     def _ended(self, job: str, state: str, code: str) -> dict[str, str]:
@@ -160,7 +158,11 @@ class Cases:
         ended = self._slurm.wait_for_end(job)
         assert ended["JobState"] == "CANCELLED", ended
         self._slurm.wait_for(lambda: not self._slurm.orphans(), 40)
-        resumes = len(json.loads((self._folder / name / "config.json").read_text())["resolved"].get("resumed", []))
+        resumes = len(
+            json.loads((self._folder / name / "config.json").read_text())["resolved"].get(
+                "resumed", []
+            )
+        )
         return f"queued again {restarts} times, resumed {resumes} times"
 
     def _parity(self, name: str) -> str:

@@ -138,10 +138,13 @@ async def _as_chief(
     found: dict[int, _Guest] = {}
     refusals = [f"{member.name(0)}: {hello['failure']}"] if "failure" in hello else []
     all_are_there = asyncio.Event()
+    connected: set[asyncio.StreamWriter] = set()
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.add(writer)
         guest = await _guest(member, reader, writer)
         if guest is None:  # a port scanner, or a worker of another job
+            connected.discard(writer)
             writer.transport.abort()
             return
         index = guest.facts["index"]
@@ -167,6 +170,9 @@ async def _as_chief(
     if refusals:
         answer = {"refusal": refusals[0], "missing": missing}
     await _tell(member, found.values(), answer)
+    for writer in connected:
+        writer.transport.abort()
+    await asyncio.sleep(0)  # they close now
     if refusals:
         raise LostWorkerError(refusals[0]) if missing else InputError(refusals[0])
     return dict(told), hosts

@@ -25,7 +25,7 @@ so its own come first."""
 _FIRST_PORT, _PORTS, _TRIED = 16_384, 16_000, 4
 """Ports that follow from the job, below those that the system gives out, and how many of them the
 chief tries."""
-_NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|(?:[A-Za-z0-9_-]{1,63}\.?){1,64}")
+_NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +155,11 @@ def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
             "node1:23456",
         )
         return (given,)
+    require(
+        environment.get("SLURM_PROCID") != "0" or environment.get("SLURM_NODEID", "0") == "0",
+        "SLURM placed task 0 on another node than the first of its step, as by "
+        f"--distribution=arbitrary; set {CHIEF} to its host and a free port, as in node1:23456",
+    )
     names = [
         _first_node(environment.get("SLURM_STEP_NODELIST", "")),
         # Where srun or mpirun was called, which in a batch script is the first node.

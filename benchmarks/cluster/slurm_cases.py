@@ -77,7 +77,7 @@ class Cases:
 
     def _time(self) -> str:
         """The time is up twice: each time the job is queued again, and goes on."""
-        job = self._submit("time", "--time=1", "--signal=B:USR1@45", epochs=_ENDLESS)
+        job = self._submit("time", "--time=2", "--signal=B:USR1@50", epochs=_ENDLESS)
         return self._goes_on(job, "time", restarts=2)
 
     def _preemption(self) -> str:

@@ -57,6 +57,7 @@ class Cluster:
 
     def __init__(self, member: Membership) -> None:
         self.member = member
+        self._has_come = False
         self._has_started = False
         # Holds this worker's port from the meeting until TensorFlow's server takes it.
         self._held: socket.socket | None = None
@@ -177,7 +178,7 @@ class Cluster:
 
     def failed(self, error: InputError) -> None:
         """Tells the others why this worker does not come to train, if they still wait for it."""
-        if not self.is_alone and self._held is None:
+        if not self.is_alone and not self._has_come:
             with contextlib.suppress(InputError, LostWorkerError):
                 self._meet(failure=str(error))
 
@@ -185,7 +186,7 @@ class Cluster:
         """Waits for all workers, unless they have met; returns the chief's message."""
         if self.is_alone or self._held is not None:
             return {}
-        wait_seconds = _wait_seconds()
+        self._has_come, wait_seconds = True, _wait_seconds()
         met = meet(self.member, hello or _hello(), told or {}, wait_seconds=wait_seconds)
         self.member, self._held = replace(self.member, hosts=met.hosts), met.held
         return met.told

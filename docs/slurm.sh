@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Two machines with four GPUs each train one model: sbatch docs/slurm.sh
-# Options of harness train behind the name of this script are passed on.
+# Options behind the name of this script are those of the training.
 #SBATCH --job-name=harness
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

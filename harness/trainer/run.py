@@ -446,8 +446,7 @@ class Run:
             validation=validation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=asked.timeline.elapsed_seconds,
-            workers=self._cluster.num_workers,
-            alone_step_seconds=setup.programs.alone_step_seconds,
+            scaling=setup.programs.scaling(progress.windows.mean_steps_per_second),
         )
         # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:
@@ -614,6 +613,7 @@ def run_start(
         resumed=resumed,
         versions=machine.versions(),
         host=machine.host(),
+        workers=setup.devices.cluster.num_workers,
     )
 
 
@@ -646,6 +646,7 @@ def identity(setup: Setup) -> dict[str, Any]:
     return {
         "implementation": setup.choices["implementation"].value,
         "replicas": setup.devices.num_replicas,
+        "workers": setup.devices.cluster.num_workers,
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
         "tensorflow": machine.versions()["tensorflow"],

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.base.decoding import flattened
@@ -87,8 +88,7 @@ def summarize(
     validation: Evaluation | None,
     figures: Mapping[str, float],
     wall_seconds: float,
-    workers: int = 1,
-    alone_step_seconds: float | None = None,
+    scaling: Mapping[str, float] = MappingProxyType({}),
 ) -> Summary:
     """Returns the summary of a run that has ended or was interrupted.
 
@@ -98,8 +98,7 @@ def summarize(
         test, validation: evaluations of the saved model on these rows; None without any.
         figures: measures on the test rows or, without any, on the validation rows.
         wall_seconds: time since the command began.
-        workers: number of processes that trained together.
-        alone_step_seconds: time of a step without its all-reduce; None if not measured.
+        scaling: `scaling_efficiency` and `exchange_share`, if there are several workers.
     """
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys((*start.metrics, "loss"))
@@ -137,12 +136,8 @@ def summarize(
             1000 * use.joules / windows.examples if windows.examples and use.joules else None
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
-        workers=workers,
-        scaling_efficiency=(
-            alone_step_seconds * windows.mean_steps_per_second
-            if alone_step_seconds and windows.mean_steps_per_second
-            else None
-        ),
+        workers=start.workers,
+        **scaling,
     )
 
 
@@ -161,6 +156,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             "devices": run.devices,
             "replicas": choices["replicas"].value,
             "replicas_why": choices["replicas"].why,
+            "workers": run.workers,
             "num_parameters": run.num_parameters,
             "steps_per_epoch": run.steps_per_epoch,
             "start_step": run.start_step,

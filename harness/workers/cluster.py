@@ -274,7 +274,9 @@ class Cluster:
         arrays = {name: _array(value) for name, value in own.items()}
         kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
         self.require_same({"model or optimizer": kinds})
-        codes = [hashlib.blake2b(_bytes(each), digest_size=8).digest() for each in arrays.values()]
+        codes = [
+            hashlib.blake2b(_bytes(each).data, digest_size=8).digest() for each in arrays.values()
+        ]
         every = self.gather(np.frombuffer(b"".join(codes), np.int64))
         differ = (every != every[0]).any(axis=0)
         del arrays

@@ -166,7 +166,7 @@ async def _as_chief(
         refusals.append(_missing(member, found, wait_seconds))
     hosts = _hosts(member, listening.getsockname()[1], found)
     server.close()
-    answer = {"told": dict(told), "hosts": hosts}
+    answer: dict[str, Any] = {"told": dict(told), "hosts": hosts}
     if refusals:
         answer = {"refusal": refusals[0], "missing": missing}
     await _tell(member, found.values(), answer)
@@ -215,8 +215,9 @@ async def _as_worker(
     facts = {"index": member.index, "port": port, "cluster": member.hosts, "hello": hello}
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds
-    for chief in itertools.cycle(member.chief):
-        answer = await _asked(member, chief, facts, deadline)
+    chiefs = itertools.cycle(member.chief)
+    while True:
+        answer = await _asked(member, next(chiefs), facts, deadline)
         if answer is not None:
             break
         if loop.time() > deadline:

@@ -137,7 +137,8 @@ def summarize(
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
         workers=start.workers,
-        **scaling,
+        scaling_efficiency=scaling.get("scaling_efficiency"),
+        exchange_share=scaling.get("exchange_share"),
     )
 
 

@@ -4,9 +4,11 @@ To test each gradient by itself takes a kernel or two for each. Besides, XLA the
 gradient beforehand, for the test and the update, instead of within the update's kernel.
 """
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -27,6 +29,34 @@ def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
         return
     for first in range(0, value.shape[0], _ROWS_AT_ONCE):
         yield value[first : first + _ROWS_AT_ONCE]
+
+
+class Piece(NamedTuple):
+    """A part of a variable: its value, and a function that replaces it in its place."""
+
+    value: tf.Tensor
+    assign: Callable[[tf.Tensor], Any]
+
+
+def pieces(variable: tf.Variable) -> Iterator[Piece]:
+    """Yields the variable's parts of some rows. No more than one is held in memory."""
+    if variable.shape.rank != 2 or variable.shape[0] <= _ROWS_AT_ONCE:
+        yield Piece(tf.convert_to_tensor(variable), variable.assign)
+        return
+    for first in range(0, variable.shape[0], _ROWS_AT_ONCE):
+        last = min(first + _ROWS_AT_ONCE, variable.shape[0])
+        # A slice of the variable itself would keep the whole table, which is then copied when it
+        # changes.
+        yield Piece(
+            tf.identity(tf.convert_to_tensor(variable)[first:last]),
+            functools.partial(_assign_rows, variable, first, last),
+        )
+
+
+def _assign_rows(variable: tf.Variable, first: int, last: int, value: tf.Tensor) -> None:
+    tf.raw_ops.ResourceStridedSliceAssign(
+        ref=variable.handle, begin=[first], end=[last], strides=[1], value=value
+    )
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:

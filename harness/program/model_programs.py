@@ -330,7 +330,7 @@ class ModelPrograms:
         """
         if not self._cluster.is_alone:
             for state in self.states:
-                state.restore(self._cluster.arrays_of_chief(state.held()))
+                state.take_from_chief(self._cluster)
 
     def finish(self) -> None:
         """Gives the model the trained weights, or their averages if the optimizer keeps such."""

@@ -8,7 +8,6 @@ import atexit
 import contextlib
 import ctypes
 import functools
-import hashlib
 import itertools
 import json
 import os
@@ -42,8 +41,6 @@ _LINGER_SECONDS = 0.3
 """Seconds that a worker stays at the end, so that the others get the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
-_PIECE_BYTES = 2**24
-"""Limit of the bytes in one collective of a broadcast."""
 
 _SIGACTION_BYTES = 256
 """More than the system's `struct sigaction` takes."""
@@ -259,41 +256,14 @@ class Cluster:
         rows = self.gather(padded)
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def arrays_of_chief(self, own: dict[str, Any]) -> Mapping[str, np.ndarray]:
-        """Returns the chief's arrays of the same names, types and shapes. Each crosses the network
-        when it is read, in pieces, and only if a worker has another: all workers must read them in
-        the same order.
-
-        Args:
-            own: this worker's arrays or tensors. Those that were read are taken out, so that no
-                second copy of everything is held.
-
-        Raises:
-            InputError: in all workers, if one has arrays of other names, types or shapes.
-        """
-        arrays = {name: _array(value) for name, value in own.items()}
-        kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
-        self.require_same({"model or optimizer": kinds})
-        codes = [
-            hashlib.blake2b(_bytes(each).data, digest_size=8).digest() for each in arrays.values()
-        ]
-        every = self.gather(np.frombuffer(b"".join(codes), np.int64))
-        differ = (every != every[0]).any(axis=0)
-        del arrays
-        return _OfChief(self._from_chief, own, {n for n, d in zip(own, differ, strict=True) if d})
-
-    def _from_chief(self, own: np.ndarray) -> np.ndarray:
+    def array_of_chief(self, own: np.ndarray) -> np.ndarray:
         """Returns the chief's array, which has the type and shape of this worker's."""
-        found = own if self.is_chief else np.empty_like(own)
-        data = _bytes(found)
-        for first in range(0, len(data), _PIECE_BYTES):
-            piece = data[first : first + _PIECE_BYTES]
-            # A sum to which only the chief adds anything is its broadcast.
-            bits = _bits(piece.tobytes() if self.is_chief else bytes(len(piece)))
-            summed = self._reduce(bits)
-            if not self.is_chief:
-                piece[:] = summed.view(np.uint8)[: len(piece)]
-        return found
+        if self.is_alone:
+            return own
+        # A sum to which only the chief adds anything is its broadcast.
+        bits = _bits(own.tobytes() if self.is_chief else bytes(own.nbytes))
+        data = self._reduce(bits).tobytes()[: own.nbytes]
+        return np.frombuffer(data, own.dtype).reshape(own.shape)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -346,35 +316,6 @@ class Cluster:
                 communication_hint="ring",
             ).numpy()
         return reduced
-
-
-class _OfChief(Mapping[str, np.ndarray]):
-    """Arrays of the chief, of which those that differ are fetched when they are read."""
-
-    def __init__(
-        self,
-        fetch: Callable[[np.ndarray], np.ndarray],
-        own: dict[str, Any],
-        differ: set[str],
-    ) -> None:
-        self._fetch, self._own, self._differ = fetch, own, differ
-        self._names = list(own)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        value = self._own[name]
-        found = _array(value)
-        if found.nbytes > _PIECE_BYTES:  # a table, which is read once
-            del self._own[name]
-        if name not in self._differ:
-            return found
-        del value
-        return self._fetch(found)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 ALONE = Cluster(Membership())
@@ -446,16 +387,6 @@ def _give_up(member: Membership) -> None:
         flush=True,
     )
     os._exit(1)
-
-
-def _array(value: Any) -> np.ndarray:
-    """Returns an array, or that of a tensor on a CPU without copying it."""
-    return value if isinstance(value, np.ndarray) else np.asarray(memoryview(value))
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    """Returns the bytes of an array as a vector, without copying them."""
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _bits(data: bytes) -> np.ndarray:

@@ -9,6 +9,7 @@ import tyro
 
 from harness.base.checks import require, require_count
 from harness.base.errors import InputError
+from harness.data.imdb import imdb_file
 from harness.workers.launcher import enter_own_network, run_job
 
 
@@ -62,10 +63,12 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     )
     # Once, before several workers would say the same.
     try:
-        parse(list(config.command))
+        settings = parse(list(config.command))
     except SystemExit as parsed:  # after --help, or a message about a flag
         return int(parsed.code or 0)
     if not config.open_ports:
+        if settings.data.data == "imdb":
+            imdb_file()  # downloads it; the workers' network reaches no other machine
         try:
             enter_own_network()
         except OSError as error:

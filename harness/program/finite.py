@@ -32,25 +32,30 @@ def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
 
 
 class Piece(NamedTuple):
-    """A part of a variable: its value, and a function that replaces it in its place."""
+    """A part of a variable."""
 
-    value: tf.Tensor
+    read: Callable[[], tf.Tensor]
+    """Returns its value, which may share the variable's memory: a variable is copied when it
+    changes while such a value lives."""
     assign: Callable[[tf.Tensor], Any]
+    """Replaces it in its place."""
 
 
 def pieces(variable: tf.Variable) -> Iterator[Piece]:
-    """Yields the variable's parts of some rows. No more than one is held in memory."""
+    """Yields the variable's parts of some rows."""
     if variable.shape.rank != 2 or variable.shape[0] <= _ROWS_AT_ONCE:
-        yield Piece(tf.convert_to_tensor(variable), variable.assign)
+        yield Piece(lambda: tf.convert_to_tensor(variable), variable.assign)
         return
     for first in range(0, variable.shape[0], _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, variable.shape[0])
-        # A slice of the variable itself would keep the whole table, which is then copied when it
-        # changes.
+        rows = first, min(first + _ROWS_AT_ONCE, variable.shape[0])
         yield Piece(
-            tf.identity(tf.convert_to_tensor(variable)[first:last]),
-            functools.partial(_assign_rows, variable, first, last),
+            functools.partial(_rows, variable, *rows),
+            functools.partial(_assign_rows, variable, *rows),
         )
+
+
+def _rows(variable: tf.Variable, first: int, last: int) -> tf.Tensor:
+    return tf.convert_to_tensor(variable)[first:last]
 
 
 def _assign_rows(variable: tf.Variable, first: int, last: int, value: tf.Tensor) -> None:

@@ -453,7 +453,7 @@ class State:
         every = cluster.gather(np.frombuffer(codes, np.int64))
         for variable, differs in zip(variables, (every != every[0]).any(axis=0), strict=True):
             for piece in pieces(variable) if differs else ():
-                value = cluster.array_of_chief(portable(piece.value).numpy())
+                value = cluster.array_of_chief(portable(piece.read()).numpy())
                 if not cluster.is_chief:
                     piece.assign(as_dtype(value, variable.dtype))
         self.seeds.move(away)

@@ -1,13 +1,18 @@
 """The examples in docs/ for schedulers: the SLURM script and the Kubernetes manifest."""
 
+import ast
 import json
 import subprocess
+from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
+from harness import Trainer
 from harness.cli import main as command_line
 from harness.cli.settings import TrainConfig
+from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -20,6 +25,16 @@ def settings(text: str) -> TrainConfig:
     parsed = command_line._parse(words[1:])
     assert isinstance(parsed, TrainConfig)
     return parsed
+
+
+def test_the_script_for_ray() -> None:
+    """Ray is no dependency: its `train` is compared with the trainer's own arguments."""
+    tree = ast.parse((DOCS / "ray_train.py").read_text())
+    calls = {ast.unparse(c.func): c for c in ast.walk(tree) if isinstance(c, ast.Call)}
+    options = {keyword.arg for keyword in calls["trainer.fit"].keywords}
+    known = {*signature(Trainer.fit).parameters, *(each.name for each in fields(RunOptions))}
+    assert options <= known
+    assert "HARNESS_CLUSTER_TOKEN" in ast.unparse(calls["ray.init"])
 
 
 def test_the_slurm_script() -> None:

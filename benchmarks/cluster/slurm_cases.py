@@ -136,7 +136,7 @@ class Cases:
         path = self._folder / name / files[when]
         self._slurm.wait_for(lambda: path.exists() and path.stat().st_size > 0)
         if when == "training":
-            self._slurm.wait_for(lambda: any((self._folder / name / "checkpoints").iterdir()))
+            self._slurm.wait_for(lambda: any((self._folder / name).glob("checkpoints/*")))
 
     def _goes_on(self, job: str, name: str, *, restarts: int) -> str:
         """Waits until a job has been queued so many times again and trains; cancels it."""

@@ -1,30 +1,49 @@
 #!/usr/bin/env bash
 # Two machines with four GPUs each train one model: sbatch docs/slurm.sh
+# Options behind the name of this script are those of the training.
 #SBATCH --job-name=harness
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=16
 #SBATCH --time=04:00:00
-#SBATCH --signal=USR1@120
+#SBATCH --signal=B:USR1@120
 #SBATCH --requeue
 #SBATCH --open-mode=append
 
-set -euo pipefail
+set -uo pipefail
+max_restarts=20
+
+# Tells the workers of this job from strangers.
+HARNESS_CLUSTER_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+export HARNESS_CLUSTER_TOKEN
 
 # One task on each machine, with all of its GPUs. The data and the run folder lie on a file system
-# that all machines share. SLURM sends SIGUSR1 two minutes before the time is up: the run saves a
-# checkpoint and ends with exit code 143. It goes on from there when the job is queued again.
-code=0
-srun --kill-on-bad-exit=1 harness train \
+# that all machines share. When a worker fails, the others end by themselves, and srun returns the
+# code of the one that failed; --wait is for one that hangs.
+srun --wait=120 harness train \
   --data "$HOME/reviews.npz" \
   --run-dir "$HOME/runs/reviews" \
   --resume auto \
   --replicas 4 \
   --batch-size 65536 \
-  --epochs 20 || code=$?
+  --epochs 20 "$@" &
+run=$!
 
-if ((code == 143)); then
-  scontrol requeue "$SLURM_JOB_ID"
+# SLURM sends SIGUSR1 to this script two minutes before the time is up. The run gets it from here,
+# saves a checkpoint and ends.
+time_is_up=
+trap 'time_is_up=1; kill -USR1 "$run"' USR1
+while kill -0 "$run" 2>/dev/null; do wait "$run"; done  # a signal ends only the wait
+wait "$run"
+code=$?
+
+# The run goes on in another job only if it was stopped for lack of time, or by preemption. A failure
+# would come again. 143 is the code of a run that was told to end, 138 of one that had not begun.
+preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
+if ((code == 143 || code == 138)) && { [[ $time_is_up ]] || preempted; }; then
+  if ((${SLURM_RESTART_COUNT:-0} < max_restarts)); then
+    scontrol requeue "$SLURM_JOB_ID"
+  fi
 fi
 exit "$code"

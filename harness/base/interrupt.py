@@ -7,6 +7,7 @@ away, or that a time limit is near. A closed terminal (SIGHUP) is no reason to s
 import contextlib
 import ctypes
 import mmap
+import os
 import signal
 import sys
 import threading
@@ -21,6 +22,9 @@ EXIT_TERMINATED = 143
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 """Signals of a thread's own errors, which the thread has to handle itself."""
+_PATIENCE_SECONDS = 2.0
+"""Seconds that the main thread has to leave C++ code, such as a compilation, that keeps Python from
+handling a signal."""
 _STACK_BYTES = 256 * 1024
 _SS_DISABLE = 2
 
@@ -84,7 +88,8 @@ class Interrupt:
     """A context in which the first SIGINT, SIGTERM or SIGUSR1 only sets `requested`.
 
     A second SIGINT or SIGTERM interrupts at once, apart from up to a second to finish a file that
-    is being written; a second SIGUSR1 changes nothing. SIGHUP, which a terminal sends when it is
+    is being written, also while C++ code runs that keeps Python from handling it, such as a
+    compilation; a second SIGUSR1 changes nothing. SIGHUP, which a terminal sends when it is
     closed, is ignored. Signals other than SIGINT that the program handles or ignores itself stay
     with it. Outside the main thread, the context does nothing.
     """
@@ -92,8 +97,11 @@ class Interrupt:
     def __init__(self) -> None:
         self.by: signal.Signals | None = None
         """The first of the signals; None before."""
+        self.nothing_to_save = False
+        """Whether the first signal ends the process, too, until `told` is called."""
         self._is_first = True
         self._is_main = threading.current_thread() is threading.main_thread()
+        self._is_left = threading.Event()
 
     @property
     def requested(self) -> bool:
@@ -110,7 +118,11 @@ class Interrupt:
 
     def told(self, number: int) -> bool:
         """Takes over the signal that another worker got, 0 for none; returns `requested`. Of two
-        signals, the one that ends the process counts."""
+        signals, the one that ends the process counts. From now on there is something to save."""
+        self.nothing_to_save = False
+        return self._take(number)
+
+    def _take(self, number: int) -> bool:
         if number and not self.is_termination:
             self.by = signal.Signals(number)
         return self.requested
@@ -124,18 +136,41 @@ class Interrupt:
             if kind is signal.SIGINT or before is signal.SIG_DFL:
                 handler = signal.SIG_IGN if kind is signal.SIGHUP else self._handle
                 self._before[kind] = signal.signal(kind, handler)
+        if self._is_main:
+            reader, self._writer = os.pipe()
+            os.set_blocking(self._writer, False)
+            self._fd_before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+            threading.Thread(target=self._watch, args=[reader], daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         for kind, before in self._before.items():
             signal.signal(kind, before)
+        self._is_left.set()
+        if self._is_main:
+            signal.set_wakeup_fd(self._fd_before)
+            os.close(self._writer)  # ends the thread
+
+    def _watch(self, reader: int) -> None:
+        """Ends the process where the main thread does not get to handle a signal."""
+        received: list[int] = []
+        while numbers := os.read(reader, 64):
+            received += [n for n in numbers if n in self._before]
+            is_order = any(n in (signal.SIGINT, signal.SIGTERM) for n in received[1:])
+            if not received or not (is_order or self.nothing_to_save):
+                continue
+            if not self._is_left.wait(_PATIENCE_SECONDS) and (is_order or self.nothing_to_save):
+                with contextlib.suppress(OSError):
+                    os.write(2, b"interrupted\n")
+                by_user = received[-1] == signal.SIGINT
+                os._exit(EXIT_INTERRUPTED if by_user else EXIT_TERMINATED)
+        os.close(reader)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         # Another worker may have got a signal before; the first one here still counts as the first.
         first, self._is_first = self._is_first, False
         if first:
-            self.told(number)
-        elif number == signal.SIGTERM:
-            raise TerminatedAtOnce
-        elif number == signal.SIGINT:
-            raise KeyboardInterrupt
+            self._take(number)
+        elif number in (signal.SIGINT, signal.SIGTERM):
+            self._is_left.set()
+            raise TerminatedAtOnce if number == signal.SIGTERM else KeyboardInterrupt

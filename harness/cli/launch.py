@@ -8,7 +8,9 @@ from typing import Any
 import tyro
 
 from harness.base.checks import require, require_count
-from harness.workers.launcher import run_job
+from harness.base.errors import InputError
+from harness.data.imdb import imdb_file
+from harness.workers.launcher import enter_own_network, run_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,11 @@ class LaunchConfig:
 
     workers: int = 2
     """How many workers."""
+
+    open_ports: bool = False
+    """Let TensorFlow's servers listen on ports of this machine, where other users and machines can
+    reach them and act as you: needed where the system allows no network of its own for the
+    workers."""
 
     def __post_init__(self) -> None:
         require_count("--workers", self.workers)
@@ -56,8 +63,20 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     )
     # Once, before several workers would say the same.
     try:
-        parse(list(config.command))
+        settings = parse(list(config.command))
     except SystemExit as parsed:  # after --help, or a message about a flag
         return int(parsed.code or 0)
+    if not config.open_ports:
+        if settings.data.data == "imdb":
+            imdb_file()  # downloads it; the workers' network reaches no other machine
+        try:
+            enter_own_network()
+        except OSError as error:
+            raise InputError(
+                "the system allows no network of its own for the workers "
+                f"({error.strerror}), and whoever reached TensorFlow's ports on this one could act "
+                "as you; use one process (--replicas instead of launch), or allow it by "
+                "--open-ports"
+            ) from error
     command = [sys.executable, "-m", "harness", *config.command]
     return run_job(config.workers, command, out=sys.stdout, errors=sys.stderr)

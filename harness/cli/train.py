@@ -23,6 +23,7 @@ from harness.cli.report import command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
+from harness.workers.cluster import failures_told
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from harness.trainer.trainer import Trainer
 
 
+@failures_told()
 def train(
     config: TrainConfig,
     console: Console | None = None,

@@ -126,6 +126,19 @@ class AllReduce:
                 for tensor in tensors
             ]
 
+    def gather(self, instance_key: int, vector: tf.Tensor, *, token: tf.Variable) -> tf.Tensor:
+        """Returns the joined vectors of all workers' devices, which have one length; traced with an
+        ordering token, like a sum."""
+        with tf.name_scope("all_gather"):
+            return tf.raw_ops.CollectiveGatherV2(
+                input=vector,
+                group_size=self.size,
+                group_key=self._group,
+                instance_key=instance_key,
+                ordering_token=[token.handle],
+                communication_hint=self._kind,
+            )
+
     def abort(self) -> None:
         """Ends the sums in which GPUs of this process wait for one that failed. Programs that were
         traced before cannot sum any more; those of a new trainer connect the GPUs anew."""

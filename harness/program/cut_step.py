@@ -18,6 +18,8 @@ from harness.program.all_reduce import AllReduce
 from harness.program.normalization import SumOverDevices
 from harness.program.state import State
 
+_ROUND_TRIP = 2**16
+"""The most numbers to send in place of a round trip between processes."""
 Step = Callable[[State, Share, SumOverDevices], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 
@@ -25,8 +27,10 @@ Step = Callable[[State, Share, SumOverDevices], Any]
 class Begun(NamedTuple):
     """The first half of a step."""
 
-    to_sum: list[tf.Tensor]
-    """The tensors to sum over all devices."""
+    to_send: list[tf.Tensor]
+    """The tensors to sum over all devices, or to gather."""
+    gathered: list[bool]
+    """Whether each of them is a vector to gather, to [devices, numbers]."""
     carried: Any
     """Other tensors that `finish` needs, in lists, tuples or mappings."""
     facts: Any
@@ -47,7 +51,13 @@ class CutStep:
     """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     def __call__(self, state: State, share: Share, all_reduce: SumOverDevices) -> Any:
-        to_sum, carried, facts = self.begin(state, share, all_reduce)
+        to_send, gathered, carried, facts = self.begin(state, share, all_reduce)
+        # The devices of a process have sums alone: each adds its vector in a row of its own.
+        rows = [[state.share, share.num_devices - 1 - state.share], [0, 0]]
+        to_sum = [
+            tf.pad(tensor[None], rows) if is_gathered else tensor
+            for tensor, is_gathered in zip(to_send, gathered, strict=True)
+        ]
         return self.finish(state, all_reduce(to_sum), carried, facts)
 
 
@@ -70,7 +80,7 @@ class CutLoops:
         self._implementation = implementation
         self._row_sums = row_sums
         self._tokens: list[tf.Variable] = []
-        self._parts: dict[Any, tuple[Callable[..., Any], Callable[..., Any]]] = {}
+        self._parts: dict[Any, tuple[Callable[..., Any], ...]] = {}
 
     def loop(
         self, call: Call, *, exchanging: bool = True
@@ -89,17 +99,25 @@ class CutLoops:
 
         def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
             def on_device(device: int, state: State) -> Any:
-                begin, finish = compiled[device]
+                begin, finish, vectors = compiled[device]
                 with tf.device(state.device):
-                    to_sum, carried = begin(batches[device], number)
-                    # Join outside of the compiled program: XLA would fuse the tensors' computation
-                    # into the copy, element by element, which takes a hundred times as long as the
-                    # step (measured on a CPU).
-                    joined = _joined(to_sum)
-                    if exchanging:
-                        keys = self._sums.keys((call.capacity, call.rows))
-                        joined = self._sums(device, keys, joined, token=self._token(device))
-                    return finish(joined, carried)
+                    to_send, carried = begin(batches[device], number)
+                    keys = self._sums.keys((call.capacity, call.rows))
+                    exchanged = []
+                    for part in vectors():
+                        # Join outside of the compiled program: XLA would fuse the tensors'
+                        # computation into the copy, element by element, which takes a hundred
+                        # times as long as the step (measured on a CPU).
+                        (vector,) = _joined([to_send[place] for place in part.places])
+                        token = self._token(device)
+                        if not exchanging:
+                            vector = tf.tile(vector, [part.num_rows])
+                        elif part.num_rows > 1:
+                            vector = self._sums.gather(next(keys), vector, token=token)
+                        else:
+                            (vector,) = self._sums(device, keys, [vector], token=token)
+                        exchanged.append(vector)
+                    return finish(exchanged, carried)
 
             return [on_device(*own) for own in enumerate(self._states)]
 
@@ -138,14 +156,16 @@ class CutLoops:
 
     def _compiled(
         self, device: int, call: Call, *, exchanging: bool
-    ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Returns a device's programs before and after the all-reduce. The first is not compiled by
-        XLA if it needs sums as well."""
+    ) -> tuple[Callable[..., Any], ...]:
+        """Returns a device's programs before and after the exchange, and a function that returns,
+        once the first is traced, the vectors to exchange. The first program is not compiled by XLA
+        if it needs sums as well."""
         key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
         if key in self._parts:
             return self._parts[key]
         state = self._states[device]
         shapes: list[tuple[tf.DType, tf.TensorShape]] = []
+        gathered: list[bool] = []
         facts: list[Any] = []  # of the first part, which is traced before the second
 
         @tf.function(jit_compile=not self._step.sums_early, autograph=False)
@@ -158,15 +178,28 @@ class CutLoops:
             early = self._early(device, call) if exchanging else list
             begun = self._step.begin(state, share, early)
             facts[:] = [begun.facts]
-            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in begun.to_sum]
-            return list(begun.to_sum), begun.carried
+            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in begun.to_send]
+            gathered[:] = begun.gathered
+            return list(begun.to_send), begun.carried
+
+        def vectors() -> list[_Vector]:
+            return _vectors(shapes, gathered, self._sums.size)
 
         @tf.function(jit_compile=True, autograph=False)
-        def finish(joined: list[tf.Tensor], carried: Any) -> Any:
-            return self._step.finish(state, _parted(joined, shapes), carried, facts[0])
+        def finish(exchanged: list[tf.Tensor], carried: Any) -> Any:
+            found: dict[int, tf.Tensor] = {}
+            for part, vector in zip(vectors(), exchanged, strict=True):
+                rows = tf.reshape(vector, [part.num_rows, -1])
+                sizes = [shapes[place][1].num_elements() for place in part.places]
+                for place, own in zip(part.places, tf.split(rows, sizes, axis=1), strict=True):
+                    shape = shapes[place][1]
+                    summed = not gathered[place]
+                    found[place] = tf.reshape(tf.reduce_sum(own, 0), shape) if summed else own
+            in_order = [found[place] for place in range(len(shapes))]
+            return self._step.finish(state, in_order, carried, facts[0])
 
-        self._parts[key] = begin, finish
-        return begin, finish
+        self._parts[key] = begin, finish, vectors
+        return self._parts[key]
 
     def _early(self, device: int, call: Call) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
@@ -182,6 +215,34 @@ class CutLoops:
             return _parted(summed, [(tensor.dtype, tensor.shape) for tensor in tensors])
 
         return in_order
+
+
+class _Vector(NamedTuple):
+    """Tensors of one dtype that travel together."""
+
+    places: list[int]
+    """Their places among all that is sent."""
+    num_rows: int
+    """The number of devices if their vectors are gathered, 1 if they are summed."""
+
+
+def _vectors(
+    shapes: Sequence[tuple[tf.DType, tf.TensorShape]], gathered: Sequence[bool], num_devices: int
+) -> list[_Vector]:
+    """Returns the vectors to exchange. A ring gathers (devices - 2) / 2 times more bytes than it
+    sums: what is to be summed is gathered with the rest while that costs less than a round trip of
+    its own."""
+    found = []
+    for kind in sorted({dtype for dtype, _ in shapes}, key=str):
+        places = [place for place, (dtype, _) in enumerate(shapes) if dtype == kind]
+        own = [place for place in places if gathered[place]]
+        rest = [place for place in places if not gathered[place]]
+        more = (num_devices - 2) * sum(shapes[place][1].num_elements() for place in rest)
+        if own and more <= _ROUND_TRIP:
+            own, rest = places, []
+        found += [_Vector(own, num_devices)] if own else []
+        found += [_Vector(rest, 1)] if rest else []
+    return found
 
 
 def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -109,7 +109,7 @@ def set_up_devices(
             process was started with; or an all-reduce that does not apply.
     """
     gpus = tf.config.get_visible_devices("GPU")  # without those that `smoke` hides
-    earlier, here = cluster.member.on_this_host
+    earlier, here = cluster.on_this_host
     why = "asked for"
     if replicas == "auto":
         rows = None if batch_size is None else batch_size // cluster.num_workers

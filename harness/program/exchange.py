@@ -151,32 +151,29 @@ class Layout(NamedTuple):
     rows: list[RowGradient]
     """The gradients of tables that are not sent, since the device is alone."""
     unused: tuple[str, ...]
+    gathered: list[bool]
+    """Whether each tensor is to be gathered from all devices, not summed over them."""
 
 
-def packed(
-    gradients: Gradients, share: Share, place: int
-) -> tuple[list[tf.Tensor | tf.IndexedSlices], Layout]:
-    """Returns a device's summands of the all-reduce, and their layout.
+def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.IndexedSlices], Layout]:
+    """Returns what a device sends to the others, and its layout.
 
-    For each table there is a float32 [devices, numbers], zero outside the device's own row, so that
-    the sum holds what each device sent. Then come the gradients; those by rows are laid out in the
-    same way, since Keras's optimizers square them before they add up repeated rows.
+    For each table there is a float32 [numbers], to be gathered to [devices, numbers]. Then come the
+    gradients; those by rows are gathered, too, since Keras's optimizers square them before they add
+    up repeated rows.
 
     Args:
         gradients: this device's part of the gradients.
         share: this device's share; `row_splits` and dy are padded to the largest share's rows.
-        place: the device's place among all devices.
 
     Raises:
         InputError: when a share has more ids than can be sent.
     """
     if share.num_devices == 1:
         sent = list(gradients.weights)
-        return sent, Layout([], [True] * len(sent), gradients.rows, gradients.unused)
-    layout, vectors = Layout([], [], [], gradients.unused), []
-
-    def in_own_place(vector: tf.Tensor) -> tf.Tensor:
-        return tf.pad(vector[None], [[place, share.num_devices - 1 - place], [0, 0]])
+        summed = [False] * len(sent)
+        return sent, Layout([], [True] * len(sent), gradients.rows, gradients.unused, summed)
+    layout, vectors = Layout([], [], [], gradients.unused, []), []
 
     tables: list[RowGradient | ProductGradient] = [*gradients.rows, *gradients.products]
     for table in tables:
@@ -196,7 +193,8 @@ def packed(
             )
         layout.tables.append(_PackedTable(table, shapes))
         flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
-        vectors.append(in_own_place(tf.concat(flat, axis=0)))
+        vectors.append(tf.concat(flat, axis=0))
+        layout.gathered.append(True)
     for gradient in gradients.weights:
         how: _Slices | bool = gradient is not None
         if isinstance(gradient, tf.IndexedSlices):
@@ -210,15 +208,18 @@ def packed(
                     "one device"
                 )
             how = _Slices(gradient)
-            vectors.append(in_own_place(how.vector()))
+            vectors.append(how.vector())
         elif gradient is not None:
             vectors.append(gradient)
+        if gradient is not None:
+            layout.gathered.append(isinstance(gradient, tf.IndexedSlices))
         layout.weights.append(how)
     return vectors, layout
 
 
 def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> Gradients:
-    """Returns the gradients of all devices, from the sums of the tensors that `packed` returned."""
+    """Returns the gradients of all devices, from the tensors that `packed` returned, gathered or
+    summed."""
     rows = [*layout.rows]
     of_tables: dict[int, list[tf.Tensor]] = {}
     for packed, vectors in zip(layout.tables, summed, strict=False):

@@ -58,8 +58,9 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
         found = [passes(scale=scale).gradients.without(scale)]
         if reference is not None:
             found.append(passes(model=reference).gradients)
-        sent, layouts = zip(*(packed(own, share, state.share) for own in found), strict=True)
-        return Begun([tensor for own in sent for tensor in own], (), layouts)
+        sent, layouts = zip(*(packed(own, share) for own in found), strict=True)
+        gathered = [flag for layout in layouts for flag in layout.gathered]
+        return Begun([tensor for own in sent for tensor in own], gathered, (), layouts)
 
     def finish(
         state: State, summed: Sequence[tf.Tensor], carried: tuple[()], layouts: Sequence[Layout]

@@ -86,8 +86,9 @@ class ModelPrograms:
         self._model = model
         self._task = task
         self._cluster = devices.cluster
-        # Seconds of a step without its all-reduce; None before training, and for one worker.
-        self.alone_step_seconds: float | None = None
+        # Seconds of a step without its all-reduce, while the other workers wait and while all
+        # compute; None before training, and for one worker.
+        self._alone_seconds: tuple[float, float] | None = None
         call = Caller(
             model,
             implementation=implementation,
@@ -164,13 +165,34 @@ class ModelPrograms:
         began = time.perf_counter()
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         ended = time.perf_counter()
-        if self.alone_step_seconds is None and compilations and not self._cluster.is_alone:
-            self.alone_step_seconds = self._training.alone_seconds(dispatch.calls[0], batches)
+        if self._alone_seconds is None and compilations and not self._cluster.is_alone:
+            self._alone_seconds = self._timed_alone(dispatch.calls[0], batches)
         if compilations:  # preparing them is part of no window's time
             others = began - start + time.perf_counter() - ended
             seconds = compilations[-1].seconds + others
             compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
+
+    def _timed_alone(self, call: Call, batches: BatchesByRows) -> tuple[float, float]:
+        timed = functools.partial(self._training.alone_seconds, call, batches)
+        alone = self._cluster.from_chief(timed)
+        self._cluster.any(False)  # all begin together
+        return alone, timed()
+
+    def scaling(self, steps_per_second: float | None) -> dict[str, float]:
+        """Returns the `scaling_efficiency` and `exchange_share` of a run, alike in all workers;
+        nothing for one worker, or without a step."""
+        if self._cluster.is_alone:
+            return {}
+
+        def found() -> dict[str, float]:
+            if self._alone_seconds is None or not steps_per_second:
+                return {}
+            alone, together = self._alone_seconds
+            share = max(0.0, 1 - together * steps_per_second)
+            return {"scaling_efficiency": alone * steps_per_second, "exchange_share": share}
+
+        return self._cluster.from_chief(found)
 
     def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
         """Runs a dispatch and waits for it: the one host sync of a window."""
@@ -307,9 +329,8 @@ class ModelPrograms:
             InputError: when a worker has another model or optimizer.
         """
         if not self._cluster.is_alone:
-            arrays = self._cluster.arrays_of_chief(self.states[0].save())
             for state in self.states:
-                state.restore(arrays)
+                state.take_from_chief(self._cluster)
 
     def finish(self) -> None:
         """Gives the model the trained weights, or their averages if the optimizer keeps such."""

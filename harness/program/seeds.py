@@ -75,6 +75,12 @@ class Seeds:
         for held in self.stored:
             held.variable.assign(held.join({name: first[name] + own for name in held.shapes}))
 
+    def move(self, shares: int) -> None:
+        """Sets the seeds to those of the share so many shares further on."""
+        for held in self.stored:
+            away = np.tile(np.array([shares * _STRIDE, 0], np.int64), len(held.shapes))
+            held.variable.assign_add(away)
+
     def together(
         self,
         changes: Mapping[str, tf.Tensor],

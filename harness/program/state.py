@@ -9,6 +9,7 @@ program cannot reach them.
 """
 
 import functools
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from harness.base.errors import InputError
 from harness.model.layers import ProductCalls, TableCall
 from harness.model.network import computes_in_16_bits
 from harness.program.exchange import Gradients
-from harness.program.finite import all_finite, blocks
+from harness.program.finite import all_finite, blocks, pieces
 from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
 from harness.program.packing import (
@@ -38,6 +39,7 @@ from harness.program.packing import (
 from harness.program.seeds import Seeds
 from harness.program.small_gradients import by_fewer_kernels
 from harness.program.tables import ProductGradient, RowGradient, Table, TablePlan, Tables
+from harness.workers.cluster import Cluster
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """The prefixes of a state's names."""
@@ -109,6 +111,7 @@ class State:
         self.for_gpu = for_gpu
         self._model = model
         self.share = share
+        self._place = place
         own = place == 0
         named = variables_by_name(model)
         if own:
@@ -434,6 +437,28 @@ class State:
         self.seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
         self.tables.was_trained()  # some of the saved rows may lag behind
 
+    def take_from_chief(self, cluster: Cluster) -> None:
+        """Takes over the values of the chief's state on the device of the same place. Only
+        variables that differ cross the network, in pieces that are changed in their places: a
+        large table takes no memory twice.
+
+        Raises:
+            InputError: in all workers, if one has variables of other names, dtypes or shapes.
+        """
+        cluster.require_same({"model or optimizer": self.kinds})
+        away = self.share - self._place
+        self.seeds.move(-away)  # to those of the chief
+        variables = [stored.variable for stored in self._stored()]
+        codes = b"".join(map(_digest, variables))
+        every = cluster.gather(np.frombuffer(codes, np.int64))
+        for variable, differs in zip(variables, (every != every[0]).any(axis=0), strict=True):
+            for piece in pieces(variable) if differs else ():
+                value = cluster.array_of_chief(portable(piece.read()).numpy())
+                if not cluster.is_chief:
+                    piece.assign(as_dtype(value, variable.dtype))
+        self.seeds.move(away)
+        self.tables.was_trained()  # some of the chief's rows may lag behind
+
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
 
@@ -466,6 +491,13 @@ class State:
                 Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
             ]
         return found
+
+
+def _digest(variable: tf.Variable) -> bytes:
+    digest = hashlib.blake2b(digest_size=8)
+    for block in blocks(variable):
+        digest.update(portable(block).numpy().tobytes())
+    return digest.digest()
 
 
 def _is_plain(model: keras.Model) -> bool:

@@ -178,8 +178,9 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
         with tf.name_scope("loss"):
             count(task, state.sums, judged, share)
             sums = row_sums(judged, share, called.added_loss)
-        sent, layout = packed(gradients, share, state.share)
-        return Begun([*sent, *means], (changes, sums), (kept, layout))
+        sent, layout = packed(gradients, share)
+        gathered = [*layout.gathered, *(False for _ in means)]
+        return Begun([*sent, *means], gathered, (changes, sums), (kept, layout))
 
     def finish(
         state: State,

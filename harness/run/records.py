@@ -85,6 +85,8 @@ class RunStart:
     """An entry for each resume so far: the `step` it followed, and what was `changed`."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
+    workers: int = 1
+    """The number of processes that train together."""
 
     @property
     def total_steps(self) -> int:
@@ -333,8 +335,11 @@ class Summary(WindowStatistics):
     workers: int = 1
     """The number of processes that trained together."""
     scaling_efficiency: float | None = None
-    """The time of a step without its all-reduce, measured on the chief at the start, as a share of
-    the mean time of a step in training. None for a single worker."""
+    """The throughput as a share of that of as many workers that train alone, each its own share of
+    a batch, measured on the chief at the start. None for a single worker."""
+    exchange_share: float | None = None
+    """The share of a step that is spent on the all-reduce and on waiting for other workers. None
+    for a single worker."""
 
 
 @dataclass(frozen=True, kw_only=True)

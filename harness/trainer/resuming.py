@@ -204,7 +204,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, di
     """Returns what of `now` was otherwise in the run resumed: the losses' last bits may differ."""
     resolved, execution = recorded[RESOLVED], recorded["execution"]
     versions = resolved.get("versions")
-    found = {**execution, "devices": resolved.get("devices")}
+    found = {**execution, **{name: resolved.get(name) for name in ("devices", "workers")}}
     found["tensorflow"] = versions.get("tensorflow") if isinstance(versions, Mapping) else None
     return {
         name: {"was": found[name], "is": value}

@@ -196,6 +196,8 @@ class Run:
         start, training = self._begin(start, training, callbacks)
         # 3. Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
+            # Several workers cannot agree to stop before their first dispatch.
+            interrupt.nothing_to_save = not self._cluster.is_alone
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(start, training, callbacks, interrupt, closing, compiled)
             terminated = self._write_model(progress, callbacks, interrupt)
@@ -444,8 +446,7 @@ class Run:
             validation=validation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=asked.timeline.elapsed_seconds,
-            workers=self._cluster.num_workers,
-            alone_step_seconds=setup.programs.alone_step_seconds,
+            scaling=setup.programs.scaling(progress.windows.mean_steps_per_second),
         )
         # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:
@@ -612,6 +613,7 @@ def run_start(
         resumed=resumed,
         versions=machine.versions(),
         host=machine.host(),
+        workers=setup.devices.cluster.num_workers,
     )
 
 
@@ -644,6 +646,7 @@ def identity(setup: Setup) -> dict[str, Any]:
     return {
         "implementation": setup.choices["implementation"].value,
         "replicas": setup.devices.num_replicas,
+        "workers": setup.devices.cluster.num_workers,
         "deterministic": setup.settings.deterministic,
         "devices": list(setup.devices.descriptions),
         "tensorflow": machine.versions()["tensorflow"],

@@ -6,15 +6,19 @@ what the chief has decided, whether a worker wants to stop.
 
 import atexit
 import contextlib
+import ctypes
 import functools
 import itertools
 import json
 import os
 import re
+import signal
+import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -37,8 +41,13 @@ _LINGER_SECONDS = 0.3
 """Seconds that a worker stays at the end, so that the others get the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
-_MAX_NUMBERS = 2**24
-"""Limit of the numbers in one collective of a broadcast."""
+
+_SIGACTION_BYTES = 256
+"""More than the system's `struct sigaction` takes."""
+_OPEN_PORTS = (
+    "note: TensorFlow's servers of these workers have no password: whoever reaches their ports, "
+    "from another machine or as another user of this one, can act as you (SECURITY.md)"
+)
 
 
 class Cluster:
@@ -46,8 +55,10 @@ class Cluster:
 
     def __init__(self, member: Membership) -> None:
         self.member = member
-        self._has_met = False
+        self._has_come = False
         self._has_started = False
+        # Holds this worker's port from the meeting until TensorFlow's server takes it.
+        self._held: socket.socket | None = None
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_key = itertools.count(1)
 
@@ -67,6 +78,12 @@ class Cluster:
     @property
     def is_alone(self) -> bool:
         return self.num_workers == 1
+
+    @property
+    def on_this_host(self) -> tuple[int, int]:
+        """Number of workers before this one on its host, and number of the host's workers."""
+        self._meet()
+        return self.member.on_this_host
 
     def from_chief(self, make: Callable[[], T]) -> T:
         """Returns the chief's value in every worker. The first call waits for all workers.
@@ -92,9 +109,8 @@ class Cluster:
         if self._has_started:
             made = json.loads(self.texts(json.dumps(made))[0])
         else:
-            assert not self._has_met
-            made = meet(self.member, _hello(), made, wait_seconds=_wait_seconds())
-            self._has_met = True
+            assert self._held is None
+            made = self._meet(made)
         if "refusal" in made:
             raise InputError(made["refusal"])
         value: T = made["value"]
@@ -110,8 +126,7 @@ class Cluster:
         """
         if self.is_alone or self._has_started:
             return
-        if not self._has_met:
-            self.from_chief(lambda: None)
+        self._meet()
         import tensorflow as tf
         from tensorflow.python.distribute.collective_all_reduce_strategy import (
             coordination_config_pb2,
@@ -125,6 +140,8 @@ class Cluster:
             num_accelerators={"GPU": num_gpus},
             rpc_layer="grpc",
         )
+        # Every worker would warn of programs that are traced anew.
+        tf.get_logger().setLevel("ERROR")
         # TensorFlow's own timeouts are an hour and more.
         context.context().configure_coordination_service(
             "standalone",
@@ -140,8 +157,11 @@ class Cluster:
         watchdog = threading.Timer(_START_SECONDS, functools.partial(_give_up, self.member))
         watchdog.daemon = True
         watchdog.start()
+        if self.is_chief and [name for _, name in socket.if_nameindex()] != ["lo"]:
+            print(_OPEN_PORTS, file=sys.stderr, flush=True)
+        assert self._held is not None
         try:
-            with threads_without_signals():
+            with threads_without_signals(), _keeping_sigterm(), self._held:
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except RuntimeError as error:
             raise InputError(
@@ -155,6 +175,21 @@ class Cluster:
             watchdog.cancel()
         self._has_started = True
         atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
+
+    def failed(self, error: InputError) -> None:
+        """Tells the others why this worker does not come to train, if they still wait for it."""
+        if not self.is_alone and not self._has_come:
+            with contextlib.suppress(InputError, LostWorkerError):
+                self._meet(failure=str(error))
+
+    def _meet(self, told: Mapping[str, Any] | None = None, **hello: str) -> dict[str, Any]:
+        """Waits for all workers, unless they have met; returns the chief's message."""
+        if self.is_alone or self._held is not None:
+            return {}
+        self._has_come, wait_seconds = True, _wait_seconds()
+        met = meet(self.member, hello or _hello(), told or {}, wait_seconds=wait_seconds)
+        self.member, self._held = replace(self.member, hosts=met.hosts), met.held
+        return met.told
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
         """Raises an InputError in all workers if one has other facts than the chief. They are
@@ -221,28 +256,14 @@ class Cluster:
         rows = self.gather(padded)
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
-    def arrays_of_chief(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Replaces arrays, one after the other, by the chief's of the same names and types.
-
-        Raises:
-            InputError: in all workers, if one has arrays of other names, types or shapes.
-        """
+    def array_of_chief(self, own: np.ndarray) -> np.ndarray:
+        """Returns the chief's array, which has the type and shape of this worker's."""
         if self.is_alone:
-            return arrays
-        kinds = {name: [array.dtype.name, list(array.shape)] for name, array in arrays.items()}
-        self.require_same({"model or optimizer": kinds})
-        for name, array in arrays.items():
-            # A sum to which only the chief adds anything is its broadcast.
-            bits = _bits(array.tobytes())
-            if not self.is_chief:
-                bits = np.zeros_like(bits)
-            parts = [
-                self._reduce(bits[first : first + _MAX_NUMBERS])
-                for first in range(0, len(bits), _MAX_NUMBERS)
-            ]
-            data = np.concatenate(parts or [bits]).tobytes()[: array.nbytes]
-            arrays[name] = np.frombuffer(data, array.dtype).reshape(array.shape)
-        return arrays
+            return own
+        # A sum to which only the chief adds anything is its broadcast.
+        bits = _bits(own.tobytes() if self.is_chief else bytes(own.nbytes))
+        data = self._reduce(bits).tobytes()[: own.nbytes]
+        return np.frombuffer(data, own.dtype).reshape(own.shape)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -310,6 +331,29 @@ def cluster_of(environment: Mapping[str, str]) -> Cluster:
     """Returns the cluster that the environment names, always the same one in a process."""
     member = membership(environment)
     return ALONE if member.num_workers == 1 else _joined(member)
+
+
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Tells the other workers of an InputError inside: they end with it, too."""
+    try:
+        yield
+    except InputError as error:
+        with contextlib.suppress(InputError):
+            cluster_of(os.environ).failed(error)
+        raise
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Takes SIGTERM back from TensorFlow, whose coordination service would swallow it. Unlike
+    Python's `signal`, this works in any thread."""
+    libc, action = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION_BYTES)
+    libc.sigaction(signal.SIGTERM, None, action)
+    try:
+        yield
+    finally:
+        libc.sigaction(signal.SIGTERM, action, None)
 
 
 def _hello() -> dict[str, Any]:

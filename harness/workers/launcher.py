@@ -1,42 +1,53 @@
 """Starts workers on this machine, merges what they print, and ends all when one fails."""
 
 import contextlib
+import ctypes
+import fcntl
 import functools
-import json
 import os
+import secrets
 import signal
+import socket
+import struct
 import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 from harness.base.child import end_with_parent
-from harness.workers.meeting import free_ports
+from harness.workers.membership import CHIEF, TOKEN
 
 _GRACE_SECONDS = 15.0
 """Seconds from SIGTERM to SIGKILL, for a checkpoint."""
 _POLL_SECONDS = 0.1
 ENDED_AS_TOLD = (130, 143)
 """Exit codes after Ctrl-C and SIGTERM."""
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
+"""Linux's numbers: of unshare(2), and of netdevice(7) for starting the loopback."""
 
 
 class Job:
     """All workers of one start."""
 
     def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
-        """Starts the workers on ports that are free now. Their lines go to the streams `out` and
-        `errors`, each behind `[INDEX] `."""
+        """Starts the workers. Their lines go to the streams `out` and `errors`, each behind
+        `[INDEX] `."""
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._processes: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
-        addresses = [f"localhost:{port}" for port in free_ports(workers)]
+        with socket.socket() as free:
+            free.bind(("", 0))
+            chief = f"localhost:{free.getsockname()[1]}"
+        together = {CHIEF: chief, TOKEN: secrets.token_hex(), "TF_CONFIG": ""}
         for index in range(workers):
-            place = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+            place = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_SIZE": str(workers)}
             process = subprocess.Popen(
                 command,
-                env=os.environ | {"TF_CONFIG": json.dumps(place)},
+                env=os.environ | together | place,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -125,6 +136,26 @@ def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO
         errors.write(f"worker {failed} ended with {how}, and so the job\n")
         errors.flush()
     return code
+
+
+def enter_own_network() -> None:
+    """Moves this process, and all that it starts, to a network with nothing but a loopback, which
+    no other process can reach.
+
+    Raises:
+        OSError: when the system does not allow it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
+    if libc.unshare(_CLONE_NEWNET):  # only root may; others need a namespace of users, too
+        if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        Path("/proc/self/setgroups").write_text("deny")
+        for name, own in ids.items():
+            Path("/proc/self", name).write_text(f"{own} {own} 1")
+    with socket.socket() as any_socket:
+        interface = struct.pack("16sh22x", b"lo", _IFF_UP)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, interface)
 
 
 @contextlib.contextmanager

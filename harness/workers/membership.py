@@ -1,16 +1,31 @@
-"""This process's cluster and its place in it, from TF_CONFIG or SLURM."""
+"""This process's cluster and its place in it, from TF_CONFIG, mpirun or SLURM."""
 
 import json
+import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
 
 from harness.base.checks import require
 from harness.base.errors import InputError
 
-_SLURM_TASKS = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
-"""Variables with the number of tasks. srun sets both for its step; a batch script has only the
-latter, for the job."""
-_ANY = 1_000_000
+CHIEF = "HARNESS_CLUSTER_CHIEF"
+"""Variable with the address `name:port` of worker 0, where SLURM does not tell it."""
+TOKEN = "HARNESS_CLUSTER_TOKEN"
+"""Variable with the secret that all workers of a job share."""
+_RANKS_AND_SIZES = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+)
+"""Variables with a process's number and the number of processes. mpirun may itself run under srun,
+so its own come first."""
+_FIRST_PORT, _PORTS, _TRIED = 16_384, 16_000, 4
+"""Ports that follow from the job, below those that the system gives out, and how many of them the
+chief tries."""
+_NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +33,15 @@ class Membership:
     """The workers of a cluster, and which of them this process is."""
 
     hosts: tuple[str, ...] = ("",)
-    """Addresses `name:port` of the workers, the chief first."""
+    """Addresses `name:port` of the workers, the chief first. Those that only the meeting can find
+    are empty until then."""
     index: int = 0
     """Number of this process's worker."""
+    chief: tuple[str, ...] = ()
+    """Addresses at which the chief may be, in the order in which to try them."""
+    job: str = ""
+    """Name of the job and step, which tells apart jobs that share a token."""
+    token: str = ""
 
     @property
     def num_workers(self) -> int:
@@ -37,18 +58,50 @@ class Membership:
     def is_chief(self) -> bool:
         return self.index == 0
 
+    def name(self, index: int) -> str:
+        """Returns how messages name a worker."""
+        return f"worker {index} ({self.hosts[index]})" if self.hosts[index] else f"worker {index}"
+
+
+def address(text: str) -> tuple[str, int] | None:
+    """Returns the host and the port of `name:port`; None if the text is something else."""
+    name, _, port = text.rpartition(":")
+    if not _NAME.fullmatch(name) or len(name) > 253 or not re.fullmatch("[0-9]{1,5}", port):
+        return None
+    return (name.strip("[]"), int(port)) if 0 < int(port) < 2**16 else None
+
 
 def membership(environment: Mapping[str, str]) -> Membership:
-    """Returns this process's membership from `TF_CONFIG`, else from SLURM, else as a worker alone.
+    """Returns this process's membership from `TF_CONFIG`, else from the variables of mpirun or
+    srun, else as a worker alone.
 
     Raises:
         InputError: if the variables describe no cluster of workers, or no place in it.
     """
+    token = environment.get(TOKEN, "")
     if config := environment.get("TF_CONFIG"):
-        return _of_tf_config(config)
-    tasks = next((environment[name] for name in _SLURM_TASKS if environment.get(name)), "1")
-    if environment.get("SLURM_PROCID") and tasks.isdecimal() and int(tasks) > 1:
-        return _of_slurm(int(tasks))
+        hosts, index = _of_tf_config(config)
+        chief = hosts[:1] if len(hosts) > 1 else ()
+        return Membership(hosts=hosts, index=index, chief=chief, token=token)
+    for rank_name, size_name in _RANKS_AND_SIZES:
+        if environment.get(rank_name) and environment.get(size_name, "1") != "1":
+            rank, size = (_number(environment, name) for name in (rank_name, size_name))
+            require(
+                rank < size,
+                f"{rank_name} is {rank} and {size_name} {size}; start the workers with one srun or "
+                "mpirun",
+            )
+            job = _job(environment, size)
+            chief = _chief(environment, seed=f"{job} {token}")
+            return Membership(hosts=("",) * size, index=rank, chief=chief, job=job, token=token)
+    tasks = environment.get("SLURM_NTASKS", "1")
+    require(
+        not environment.get("SLURM_PROCID")
+        or bool(environment.get("SLURM_STEP_NUM_TASKS"))
+        or tasks == "1",
+        f"the SLURM job is for {tasks:.20} tasks, and this process is none of them; start them "
+        "with srun, or one task alone with srun --ntasks=1",
+    )
     return Membership()
 
 
@@ -57,50 +110,102 @@ def require_alone(environment: Mapping[str, str]) -> None:
     workers = membership(environment).num_workers
     require(
         workers == 1,
-        f"TF_CONFIG or SLURM names {workers} workers, which only train together; unset TF_CONFIG, "
-        "or start one task, as with srun --ntasks=1",
+        f"TF_CONFIG, mpirun or SLURM names {workers} workers, which only train together; unset "
+        "TF_CONFIG, or start one task, as with srun --ntasks=1",
     )
 
 
-def _of_tf_config(text: str) -> Membership:
+def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
     def wrong(why: str) -> InputError:
         return InputError(f"TF_CONFIG is '{text:.200}', {why}; unset it, or see docs/clusters.md")
 
     try:
-        config = json.loads(text)
+        config: Any = json.loads(text)
         jobs = {job: list(hosts) for job, hosts in config.get("cluster", {}).items() if hosts}
         task = config.get("task", {})
-        kind, index = task.get("type", "worker"), int(task.get("index", 0))
-    except (ValueError, AttributeError, TypeError) as error:
+        kind, index = task.get("type", "worker"), task.get("index", 0)
+        index = int(index) if isinstance(index, str) else index
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise wrong("which is no cluster") from error
     if sum(map(len, jobs.values())) <= 1:
-        return Membership()
+        return ("",), 0
     if others := sorted(jobs.keys() - {"chief", "worker"}):
         raise wrong(f"whose jobs {', '.join(others)} have nothing to do here: name workers alone")
     hosts = [*jobs.get("chief", []), *jobs.get("worker", [])]
-    if not all(isinstance(host, str) and host.rpartition(":")[2].isdecimal() for host in hosts):
+    if not all(isinstance(host, str) and address(host) for host in hosts):
         raise wrong("whose workers are not all of the form name:port")
     if len(set(hosts)) < len(hosts):
         raise wrong("which names one worker twice")
-    if kind not in jobs or not 0 <= index < len(jobs[kind]):
+    if len(jobs.get("chief", [])) > 1:
+        raise wrong("which names several chiefs")
+    known = isinstance(kind, str) and kind in jobs and type(index) is int
+    if not known or not 0 <= index < len(jobs[kind]):
         raise wrong(f"whose task '{kind} {index}' is not in the cluster")
     before = len(jobs.get("chief", [])) if kind == "worker" else 0
-    return Membership(hosts=tuple(hosts), index=before + index)
+    return tuple(hosts), before + index
 
 
-def _of_slurm(num_tasks: int) -> Membership:
-    import tensorflow as tf
-
-    try:
-        # SLURM itself assigns GPUs to tasks. The resolver's own count fails on machines without
-        # GPUs; with these numbers it allows any number of tasks.
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
-            gpus_per_node=_ANY, gpus_per_task=1, auto_set_gpu=False
+def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
+    """Returns the addresses at which the first task may be: its host's names as the variables give
+    them, with ports that follow from the seed."""
+    if given := environment.get(CHIEF):
+        require(
+            address(given) is not None,
+            f"{CHIEF} is '{given:.100}'; give the host of worker 0 and a free port, as in "
+            "node1:23456",
         )
-        hosts = resolver.cluster_spec().as_dict()["worker"]
-    except (RuntimeError, OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"SLURM started {num_tasks} tasks, but its variables do not describe them ({error}); "
-            "start them with srun, or one task alone with srun --ntasks=1"
-        ) from error
-    return Membership(hosts=tuple(hosts), index=int(resolver.task_id))
+        return (given,)
+    require(
+        environment.get("SLURM_PROCID") != "0" or environment.get("SLURM_NODEID", "0") == "0",
+        "SLURM placed task 0 on another node than the first of its step, as by "
+        f"--distribution=arbitrary; set {CHIEF} to its host and a free port, as in node1:23456",
+    )
+    names = [
+        _first_node(environment.get("SLURM_STEP_NODELIST", "")),
+        # Where srun or mpirun was called, which in a batch script is the first node.
+        environment.get("SLURM_LAUNCH_NODE_IPADDR", ""),
+        _first_node(environment.get("SLURM_JOB_NODELIST", "")),
+    ]
+    first = zlib.crc32(seed.encode(errors="surrogateescape"))
+    ports = [_FIRST_PORT + (first + tried) % _PORTS for tried in range(_TRIED)]
+    known = dict.fromkeys(filter(None, names)) or ["localhost"]
+    found = tuple(joined(name, port) for port in ports for name in known)
+    require(
+        all(map(address, found)),
+        f"SLURM's variables name the host '{', '.join(known):.200}', which is none; set {CHIEF} "
+        "to the host of worker 0 and a free port, as in node1:23456",
+    )
+    return found
+
+
+def joined(host: str, port: int) -> str:
+    """Returns `host:port`, with IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def plain_ip(host: str) -> str:
+    """Returns an IP address without a zone, and IPv4 in IPv6 as IPv4."""
+    ip = ip_address(host.partition("%")[0])
+    return str(getattr(ip, "ipv4_mapped", None) or ip)
+
+
+def _job(environment: Mapping[str, str], size: int) -> str:
+    """Returns the name of the job and, if srun started its workers, of the step."""
+    by_srun = environment.get("SLURM_STEP_NUM_TASKS") == str(size)
+    step = environment.get("SLURM_STEP_ID", "") if by_srun else ""
+    return f"{environment.get('SLURM_JOB_ID', '')}.{step}"
+
+
+def _first_node(nodes: str) -> str:
+    """Returns the first name of a list as SLURM writes it, such as `rack[1-2]n[08-15],login`."""
+    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)
+    return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment[name]
+    require(
+        re.fullmatch("[0-9]{1,5}", text) is not None,
+        f"{name} is '{text:.50}', which is no number of workers; start them with srun or mpirun",
+    )
+    return int(text)

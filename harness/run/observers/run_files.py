@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.base.decoding import flattened
@@ -87,14 +88,13 @@ def summarize(
     validation: Evaluation | None,
     figures: Mapping[str, float],
     wall_seconds: float,
-    workers: int = 1,
-    alone_step_seconds: float | None = None,
+    scaling: Mapping[str, float] = MappingProxyType({}),
 ) -> Summary:
     """Returns the summary of a run that has ended or was interrupted.
 
     `test` and `validation` are evaluations of the saved model, and `figures` are measures on the
-    test rows or, without any, on the validation rows. `alone_step_seconds` is the time of a step
-    without its all-reduce.
+    test rows or, without any, on the validation rows. `scaling` has `scaling_efficiency` and
+    `exchange_share`, if there are several workers.
     """
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys((*start.metrics, "loss"))
@@ -132,12 +132,9 @@ def summarize(
             1000 * use.joules / windows.examples if windows.examples and use.joules else None
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
-        workers=workers,
-        scaling_efficiency=(
-            alone_step_seconds * windows.mean_steps_per_second
-            if alone_step_seconds and windows.mean_steps_per_second
-            else None
-        ),
+        workers=start.workers,
+        scaling_efficiency=scaling.get("scaling_efficiency"),
+        exchange_share=scaling.get("exchange_share"),
     )
 
 
@@ -156,6 +153,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             "devices": run.devices,
             "replicas": choices["replicas"].value,
             "replicas_why": choices["replicas"].why,
+            "workers": run.workers,
             "num_parameters": run.num_parameters,
             "steps_per_epoch": run.steps_per_epoch,
             "start_step": run.start_step,

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,42 @@ def test_wrong_use_starts_nothing(arguments: tuple[str, ...], message: str) -> N
     assert message in result.err
 
 
+OWN_NETWORK = """
+import socket
+from harness.workers.launcher import enter_own_network
+server = socket.create_server(("", 0))
+enter_own_network()
+print([name for _, name in socket.if_nameindex()])
+with socket.create_server(("", 0)) as own:
+    socket.create_connection(("localhost", own.getsockname()[1])).close()
+try:
+    socket.create_connection(("localhost", server.getsockname()[1]))
+except ConnectionRefusedError:
+    print("apart")
+"""
+
+
+def has_own_network() -> bool:
+    """Whether the system allows the workers a network of their own."""
+    done = subprocess.run([sys.executable, "-c", OWN_NETWORK], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@pytest.mark.skipif(not has_own_network(), reason="the system allows no network namespace")
+def test_the_workers_network_is_apart_from_the_machines() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OWN_NETWORK], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["['lo']", "apart"]
+
+
 def test_two_workers_replace_a_run(tmp_path: Path) -> None:
     """All of them compile before the chief clears the folder: a program's trial run sums over
     them."""
     train = ("train", *SMALL, "--data", "synthetic", "--epochs", "1", "--run-dir", tmp_path / "run")
     assert call(*train).code == 0
-    launch = command_line("launch", "--workers", "2", "--", *train, "--overwrite")
+    allowed = () if has_own_network() else ("--open-ports",)
+    launch = command_line("launch", "--workers", "2", *allowed, "--", *train, "--overwrite")
     done = subprocess.run(
         launch, env=environment(), capture_output=True, text=True, timeout=300, check=False
     )

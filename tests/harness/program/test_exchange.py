@@ -41,9 +41,11 @@ def of_weights(*gradients: tf.Tensor | tf.IndexedSlices) -> Gradients:
 def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     given = [by_rows(CAPACITY, num_tokens) for _ in range(2)]
     sent, layouts = zip(
-        *(packed(of_weights(given[p], tf.ones([2])), share(p, 6), p) for p in range(2)), strict=True
+        *(packed(of_weights(given[p], tf.ones([2])), share(p, 6)) for p in range(2)), strict=True
     )
-    summed = [tf.add_n(parts) for parts in zip(*sent, strict=True)]
+    assert layouts[0].gathered == [True, False]
+    rows, of_all = zip(*sent, strict=True)
+    summed = [tf.stack(rows), tf.add_n(of_all)]
     found, dense = unpacked(summed, layouts[0]).weights
     np.testing.assert_array_equal(dense, [2, 2])
     np.testing.assert_array_equal(found.indices, tf.concat([g.indices for g in given], axis=0))
@@ -59,7 +61,7 @@ def test_a_gradient_of_other_rows_than_the_ids_is_refused(batch_rows: int, place
     for count in (CAPACITY + 1, 2 * CAPACITY, 512):
         with tf.Graph().as_default(), contextlib.nullcontext() if alike else refused:
             gradient = by_rows(count, 50)
-            packed(of_weights(gradient), share(place, batch_rows), place)
+            packed(of_weights(gradient), share(place, batch_rows))
 
 
 @pytest.mark.parametrize("batch_rows", [3, 65, 129, 139])
@@ -71,8 +73,8 @@ def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeat
             ids = tf.tile(own.inputs["ids"]["values"] % 50, [repeated])
             gradient = by_rows(repeated * CAPACITY, 50)
             gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
-            (sent,), _ = packed(of_weights(gradient), own, place)
-            assert sent.shape == [2, repeated * CAPACITY * (2 + 3)]
+            (sent,), _ = packed(of_weights(gradient), own)
+            assert sent.shape == [repeated * CAPACITY * (2 + 3)]
 
 
 @pytest.mark.parametrize("place", [0, 1])
@@ -88,7 +90,7 @@ def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: 
         gradient = by_rows(ids.shape[0], 50)
         gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
         with pytest.raises(InputError, match="does not divide"):
-            packed(of_weights(gradient), own, place)
+            packed(of_weights(gradient), own)
 
 
 def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
@@ -102,7 +104,7 @@ def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size()
             places = own.inputs["ids"]["values"] - begins
             gradient = tf.IndexedSlices(gradient.values, places, gradient.dense_shape)
             if batch_rows == 139:
-                packed(of_weights(gradient), own, 1)
+                packed(of_weights(gradient), own)
             else:
                 with pytest.raises(InputError, match="does not divide"):
-                    packed(of_weights(gradient), own, 1)
+                    packed(of_weights(gradient), own)

@@ -1,7 +1,6 @@
 """The launcher of workers, with small programs in their place."""
 
 import io
-import json
 import signal
 import sys
 import time
@@ -11,7 +10,7 @@ import pytest
 from harness.workers import launcher
 from harness.workers.launcher import Job, run_job
 
-WHO = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['task']['index']; "
+WHO = "import os, sys, time; i = int(os.environ['OMPI_COMM_WORLD_RANK']); "
 
 
 def program(text: str) -> list[str]:
@@ -66,11 +65,13 @@ def test_a_signal_reaches_the_workers() -> None:
 
 
 def test_all_workers_get_one_cluster_and_their_own_place() -> None:
-    code, out, _ = run("print(os.environ['TF_CONFIG'])", workers=3)
-    configs = [json.loads(line.partition(" ")[2]) for line in out]
-    (cluster,) = {json.dumps(config["cluster"]) for config in configs}
-    assert len(set(json.loads(cluster)["worker"])) == 3
-    assert (code, [config["task"]["index"] for config in configs]) == (0, [0, 1, 2])
+    names = "HARNESS_CLUSTER_CHIEF", "HARNESS_CLUSTER_TOKEN", "OMPI_COMM_WORLD_SIZE"
+    code, out, _ = run(f"print(i, *(os.environ[name] for name in {names}))", workers=3)
+    places = [line.split() for line in out]
+    assert (code, [place[1] for place in places]) == (0, ["0", "1", "2"])
+    assert len({tuple(place[2:]) for place in places}) == 1
+    assert places[0][2].startswith("localhost:")
+    assert (len(places[0][3]), places[0][4]) == (64, "3")
 
 
 def test_a_worker_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The meeting of workers, for which threads of this process stand, with real sockets."""
 
-import contextlib
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -9,32 +9,59 @@ from typing import Any
 
 import pytest
 
+from benchmarks.cluster.strangers import Strangers
 from harness.base.errors import InputError, LostWorkerError
-from harness.workers import meeting
-from harness.workers.meeting import difference, free_ports, meet, unreachable
+from harness.workers.meeting import difference, meet, unreachable
 from harness.workers.membership import Membership
 
 HELLO = {"version of harness": "1.0"}
+TOKEN = "0123456789abcdef"
 
 
-def hosts(count: int) -> tuple[str, ...]:
-    return tuple(f"localhost:{port}" for port in free_ports(count))
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+def known(count: int) -> Membership:
+    """Returns a cluster as TF_CONFIG describes it."""
+    hosts = tuple(f"localhost:{port}" for port in free_ports(count))
+    return Membership(hosts=hosts, chief=hosts[:1], token=TOKEN)
+
+
+def unknown(count: int) -> Membership:
+    """Returns a cluster as SLURM describes it: one of two addresses is the chief's."""
+    ports = sorted(free_ports(2), reverse=True)  # the chief tries the lowest first
+    return Membership(
+        hosts=("",) * count, chief=tuple(f"localhost:{p}" for p in ports), token=TOKEN, job="7.0"
+    )
 
 
 def outcome(
-    index: int, names: tuple[str, ...], hello: Mapping[str, Any], told: Any, wait: float
+    index: int, member: Membership, hello: Mapping[str, Any], told: Any, wait: float
 ) -> Any:
+    place = Membership(**{**vars(member), "index": index})
     try:
-        return meet(Membership(hosts=names, index=index), hello, told, wait_seconds=wait)
+        met = meet(place, hello, told, wait_seconds=wait)
     except (InputError, LostWorkerError) as error:
         return f"lost: {error}" if isinstance(error, LostWorkerError) else str(error)
+    met.held.close()
+    return met.told | {"hosts": met.hosts}
 
 
-def outcomes(*hellos: Mapping[str, Any], wait: float = 20, absent: int | None = None) -> list[Any]:
-    names = hosts(len(hellos))
+def outcomes(
+    *hellos: Mapping[str, Any],
+    wait: float = 20,
+    absent: int | None = None,
+    member: Membership | None = None,
+) -> list[Any]:
+    member = member or known(len(hellos))
     with ThreadPoolExecutor(len(hellos)) as pool:
         futures = [
-            pool.submit(outcome, index, names, hello, {"value": index}, wait)
+            pool.submit(outcome, index, member, hello, {"value": index}, wait)
             for index, hello in enumerate(hellos)
             if index != absent
         ]
@@ -42,13 +69,30 @@ def outcomes(*hellos: Mapping[str, Any], wait: float = 20, absent: int | None = 
 
 
 def test_all_get_what_the_chief_tells() -> None:
-    assert outcomes(HELLO, HELLO, HELLO) == [{"value": 0}] * 3
+    member = known(3)
+    assert outcomes(*[HELLO] * 3, member=member) == [{"value": 0, "hosts": member.hosts}] * 3
+
+
+def test_the_chief_hands_out_the_addresses_that_it_finds() -> None:
+    first, *others = outcomes(*[HELLO] * 3, member=unknown(3))
+    assert others == [first, first]
+    assert len(set(first["hosts"])) == 3
+    assert {host.rpartition(":")[0] for host in first["hosts"]} <= {"127.0.0.1", "[::1]"}
 
 
 def test_a_worker_of_another_version_is_named_by_all() -> None:
     chief, *others = outcomes(HELLO, HELLO, {"version of harness": "1.1"})
     assert "worker 2 (localhost:" in chief
     assert "differs from the chief in version of harness: 1.1, not 1.0" in chief
+    assert others == [chief, chief]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_all_end_with_the_message_of_a_worker_that_failed(index: int) -> None:
+    hellos: list[Mapping[str, Any]] = [HELLO] * 3
+    hellos[index] = {"failure": "no file x; name another"}
+    chief, *others = outcomes(*hellos, member=unknown(3))
+    assert chief == f"worker {index}: no file x; name another"
     assert others == [chief, chief]
 
 
@@ -66,50 +110,50 @@ def test_a_chief_that_does_not_come_is_named() -> None:
 
 
 def test_a_port_that_is_taken() -> None:
-    names = hosts(2)
-    with socket.socket() as taken:
-        taken.bind(("", int(names[1].rpartition(":")[2])))
-        taken.listen()
-        message = outcome(1, names, HELLO, {}, 1)
-        assert message.startswith(f"worker 1 ({names[1]}) cannot use port")
-        assert "end what uses it, or choose another" in message
-        assert unreachable(names) == [names[0]]
+    member = known(2)
+    with socket.create_server(("", int(member.hosts[1].rpartition(":")[2]))):
+        message = outcome(1, member, HELLO, {}, 1)
+        assert message.startswith(f"worker 1 ({member.hosts[1]}) cannot use port")
+        assert unreachable(member.hosts) == [member.hosts[0]]
+    # Where no address is given, the chief tries another.
+    member = unknown(2)
+    with socket.create_server(("", int(member.chief[1].rpartition(":")[2]))):
+        first, second = outcomes(HELLO, HELLO, member=member)
+        assert first == second
 
 
-def test_a_stranger_at_the_chiefs_port_is_no_worker() -> None:
-    names = hosts(2)
-    with ThreadPoolExecutor(2) as pool:
-        chief = pool.submit(outcome, 0, names, HELLO, {"value": 5}, 20)
-        for message in (b"GET / HTTP/1.1\r\n\r\n", b'{"cluster": ["x:1"]}\n', b""):
-            while True:
-                try:
-                    address = ("localhost", int(names[0].rpartition(":")[2]))
-                    with socket.create_connection(address, timeout=5) as stranger:
-                        stranger.sendall(message)
-                    break
-                except ConnectionRefusedError:
-                    assert not chief.done()
-        assert outcome(1, names, HELLO, {}, 20) == {"value": 5}
-        assert chief.result() == {"value": 5}
+def test_a_cluster_without_a_secret_is_refused() -> None:
+    member = Membership(hosts=("localhost:1", "localhost:2"), chief=("localhost:1",), token="short")
+    message = outcome(0, member, HELLO, {}, 1)
+    assert message.startswith("several workers need a secret")
 
 
-def test_a_stranger_that_says_nothing_does_not_hold_up_the_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(meeting, "_HELLO_SECONDS", 1.0)
-    names = hosts(2)
-    address = ("localhost", int(names[0].rpartition(":")[2]))
-    with ThreadPoolExecutor(2) as pool:
-        chief = pool.submit(outcome, 0, names, HELLO, {"value": 5}, 30)
-        while True:
-            with contextlib.suppress(ConnectionRefusedError):
-                stranger = socket.create_connection(address, timeout=5)
-                break
-        with stranger:
-            start = time.monotonic()
-            assert outcome(1, names, HELLO, {}, 30) == {"value": 5}
-            assert time.monotonic() - start < 20  # of the 30 that the chief waits
-        assert chief.result() == {"value": 5}
+def test_strangers_cost_the_meeting_nothing() -> None:
+    """Among them are workers of another job with the same token."""
+    member = known(2)
+    other = Membership(**{**vars(member), "job": "8.0", "index": 1})
+    strangers = Strangers(member.hosts[0], messages=60, slow=20)
+    with ThreadPoolExecutor(3) as pool:
+        chief = pool.submit(outcome, 0, member, HELLO, {"value": 5}, 30)
+        rest = pool.submit(meet, other, HELLO, {}, wait_seconds=2)
+        strangers.come()
+        start = time.monotonic()
+        assert outcome(1, member, HELLO, {}, 30)["value"] == 5
+        assert time.monotonic() - start < 15  # of the 30 that the chief would wait
+        assert chief.result()["value"] == 5
+        with pytest.raises(LostWorkerError):
+            rest.result()
+    strangers.leave()
+
+
+def test_strangers_do_not_prolong_the_wait() -> None:
+    member = known(2)
+    strangers = Strangers(member.hosts[0], messages=0, slow=5)
+    threading.Thread(target=strangers.come).start()
+    start = time.monotonic()
+    assert "did not answer within 2 s" in outcome(0, member, HELLO, {}, 2)
+    assert time.monotonic() - start < 10
+    strangers.leave()
 
 
 def test_what_differs_is_said_with_both_values() -> None:

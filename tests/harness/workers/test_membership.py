@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 
 from harness.base.errors import InputError
-from harness.workers.membership import Membership, membership
+from harness.workers.membership import Membership, address, membership
 
+JOBS = ((7, 0), (7, 1), (8, 0), (70, 0))
 WORKERS = ["a:1", "b:1", "c:2"]
 
 
-def config(cluster: object, kind: str = "worker", index: object = 0) -> dict[str, str]:
+def config(cluster: object, kind: object = "worker", index: object = 0) -> dict[str, str]:
     return {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": kind, "index": index}})}
 
 
@@ -34,14 +35,24 @@ def test_alone(environment: dict[str, str]) -> None:
 
 def test_tf_config_names_workers_and_a_chief() -> None:
     assert membership(config({"worker": WORKERS}, index=2)) == Membership(
-        hosts=("a:1", "b:1", "c:2"), index=2
+        hosts=("a:1", "b:1", "c:2"), index=2, chief=("a:1",)
     )
     both = {"chief": ["z:9"], "worker": WORKERS}
     assert membership(config(both, index=1)) == Membership(
-        hosts=("z:9", "a:1", "b:1", "c:2"), index=2
+        hosts=("z:9", "a:1", "b:1", "c:2"), index=2, chief=("z:9",)
     )
     assert membership(config(both, kind="chief")).is_chief
     assert not membership(config(both, index=0)).is_chief
+
+
+SLURM = {
+    "SLURM_PROCID": "2",
+    "SLURM_STEP_NUM_TASKS": "3",
+    "SLURM_STEP_NODELIST": "node[9-10]",
+    "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.9",
+    "SLURM_JOB_ID": "7",
+    "SLURM_STEP_ID": "0",
+}
 
 
 @pytest.mark.parametrize(
@@ -49,15 +60,26 @@ def test_tf_config_names_workers_and_a_chief() -> None:
     [
         ({"TF_CONFIG": "worker"}, "TF_CONFIG is 'worker', which is no cluster; unset it"),
         ({"TF_CONFIG": "[]"}, r"TF_CONFIG is '\[\]', which is no cluster"),
+        ({"TF_CONFIG": "[" * 100_000}, "which is no cluster"),
         (config({"worker": WORKERS, "ps": ["d:1"]}), "whose jobs ps have nothing to do here"),
-        (config({"worker": ["a", "b:1"]}), "not all of the form name:port"),
-        (config({"worker": ["a:1", "a:1"]}), "names one worker twice"),
-        (config({"worker": WORKERS}, index=3), "whose task 'worker 3' is not in the cluster"),
-        (config({"worker": WORKERS}, kind="chief"), "whose task 'chief 0' is not in the cluster"),
-        (
-            {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"},
-            "SLURM started 2 tasks, but its variables do not describe them .*srun --ntasks=1",
+        *(
+            (config({"worker": [host, "b:1"]}), "not all of the form name:port")
+            for host in ("a", "a:0", "a:99999", "a:" + "1" * 5000, ":1", "a\0:1", f"{'a' * 64}:1")
         ),
+        (config({"worker": ["a:1", "a:1"]}), "names one worker twice"),
+        (config({"chief": ["y:1", "z:1"], "worker": WORKERS}), "names several chiefs"),
+        (config({"worker": WORKERS}, index=3), "whose task 'worker 3' is not in the cluster"),
+        (config({"worker": WORKERS}, index=0.7), "whose task 'worker 0.7' is not in the cluster"),
+        (config({"worker": WORKERS}, index=True), "is not in the cluster"),
+        (config({"worker": WORKERS}, kind=[]), "is not in the cluster"),
+        (config({"worker": WORKERS}, kind="chief"), "whose task 'chief 0' is not in the cluster"),
+        # A batch script, whose command is not started by srun.
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}, "is for 2 tasks.*srun --ntasks=1"),
+        (SLURM | {"SLURM_STEP_NUM_TASKS": "9" * 5000}, "SLURM_STEP_NUM_TASKS is '9999"),
+        (SLURM | {"SLURM_PROCID": "3"}, "SLURM_PROCID is 3 and SLURM_STEP_NUM_TASKS 3"),
+        (SLURM | {"SLURM_STEP_NODELIST": "a b"}, "SLURM's variables name the host 'a b"),
+        (SLURM | {"SLURM_PROCID": "0", "SLURM_NODEID": "1"}, "set HARNESS_CLUSTER_CHIEF"),
+        (SLURM | {"HARNESS_CLUSTER_CHIEF": "node1"}, "HARNESS_CLUSTER_CHIEF is 'node1'; give"),
     ],
 )
 def test_no_place_in_a_cluster(environment: dict[str, str], message: str) -> None:
@@ -65,18 +87,42 @@ def test_no_place_in_a_cluster(environment: dict[str, str], message: str) -> Non
         membership(environment)
 
 
-def test_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorFlow's resolver reads the variables of the process itself."""
-    variables = {
-        "SLURM_PROCID": "2",
-        "SLURM_STEP_NUM_TASKS": "3",
-        "SLURM_STEP_NODELIST": "node[1-2]",
-        "SLURM_STEP_TASKS_PER_NODE": "2,1",
-    }
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert membership(variables) == Membership(
-        hosts=("node1:8888", "node1:8889", "node2:8888"), index=2
-    )
-    shares = [replace(membership(variables), index=index).on_this_host for index in range(3)]
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("node[9-10]", "node9"),
+        ("gpu[08-15],login", "gpu08"),
+        ("r[1-2]n[3,5]", "r1n3"),
+        ("b,a", "b"),
+    ],
+)
+def test_slurm_names_the_chiefs_host_in_its_own_order(nodes: str, first: str) -> None:
+    member = membership(SLURM | {"SLURM_STEP_NODELIST": nodes})
+    assert (member.num_workers, member.index, member.job) == (3, 2, "7.0")
+    (host, port), (by_number, _) = map(address, member.chief[:2])  # type: ignore[misc]
+    assert (host, by_number) == (first, "10.0.0.9")
+    assert 16_384 <= port < 32_768
+
+
+def test_jobs_and_steps_on_one_node_have_ports_of_their_own() -> None:
+    steps = [SLURM | {"SLURM_JOB_ID": str(j), "SLURM_STEP_ID": str(s)} for j, s in JOBS]
+    assert len({membership(step).chief[0] for step in steps}) == len(JOBS)
+    given = membership(SLURM | {"HARNESS_CLUSTER_CHIEF": "[fe80::1]:9"})
+    assert given.chief == ("[fe80::1]:9",)
+    assert address(given.chief[0]) == ("fe80::1", 9)
+
+
+@pytest.mark.parametrize("start", ["OMPI_COMM_WORLD_{}", "PMI_{}"])
+def test_mpirun(start: str) -> None:
+    """It may run within a job of SLURM, whose own step is another."""
+    member = membership({start.format("RANK"): "1", start.format("SIZE"): "4"})
+    assert (member.num_workers, member.index) == (4, 1)
+    assert member.chief[0].startswith("localhost:")
+    within = {start.format("RANK"): "5", start.format("SIZE"): "8", **SLURM}
+    assert (membership(within).num_workers, membership(within).index) == (8, 5)
+
+
+def test_workers_of_a_host_are_counted() -> None:
+    member = Membership(hosts=("a:1", "a:2", "b:1"))
+    shares = [replace(member, index=index).on_this_host for index in range(3)]
     assert shares == [(0, 2), (1, 2), (0, 1)]

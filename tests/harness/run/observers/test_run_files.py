@@ -40,6 +40,7 @@ SUMMARY_KEYS = {
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
     *("total_examples", "total_train_seconds", "resumes", "workers", "scaling_efficiency"),
+    "exchange_share",
     *("all_reduce", "table_optimizer"),
 }
 

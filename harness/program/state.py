@@ -146,7 +146,7 @@ class State:
                     key(seen) for seen, weight in pairs if key(weight) in excluded
                 }
             self.optimizer.build(self._seen)
-            # The optimizer's property is divided where gradients are accumulated: take the variable.
+            # Not the optimizer's property, which is divided where gradients are accumulated.
             own = self.optimizer.variables
             self._iterations = next(v.value for v in own if v.name == _COMMON[0])
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
@@ -375,7 +375,7 @@ class State:
         variables. A table's tensor may hold only some of its rows."""
         held = zip([*self._weights, *self._tables()], values, strict=True)
         return {
-            n: part.numpy() for stored, value in held for n, part in stored.split(value).items()
+            n: part for stored, value in held for n, part in stored.split(value.numpy()).items()
         }
 
     def write_to_model(self) -> None:
@@ -428,16 +428,16 @@ class State:
         one. Rows of a table that lag behind are therefore saved as they are, with the step of each
         row's last update: if they were settled, a resumed run would go on from sums that were
         rounded in another order."""
-        return {name: part.numpy() for name, part in self.held().items()}
+        return self.held(copied=True)
 
-    def held(self) -> dict[str, tf.Tensor]:
-        """Returns the values that `save` copies, where large ones are no copies: read them before
-        the next step."""
-        return {
-            name: portable(tf.convert_to_tensor(part))
-            for stored in self._stored()
-            for name, part in stored.split(stored.variable).items()
-        }
+    def held(self, *, copied: bool) -> dict[str, Any]:
+        """Returns what `save` does, or tensors, where large ones are no copies: read those before
+        the next step. Each variable is copied as a whole, since the host waits for each copy."""
+        found: dict[str, Any] = {}
+        for stored in self._stored():
+            value = portable(tf.convert_to_tensor(stored.variable))
+            found |= stored.split(value.numpy() if copied else value)
+        return found
 
     @property
     def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:

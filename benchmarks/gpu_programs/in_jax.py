@@ -172,7 +172,7 @@ def main() -> int:
     if arguments.kernels:
         register_kernels(arguments.kernels)
     for program in content["programs"]:
-        described = {name: value for name, value in program.items() if name != "file"}
+        described = {n: value for n, value in program.items() if n not in ("file", "num_tokens")}
         if program["implementation"] == "native" and not arguments.kernels:
             print(f"{program['name']:<48} needs the project's kernels: left out")
             continue

@@ -30,7 +30,8 @@ def _nodes(call: str, num_tokens: int) -> int:
     """Returns the kernels and memsets that a call of the project's launches; see passes.h."""
     passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
     touch = 4 + 2 * passes_of_sort
-    return {"gradient": 3, "take_rows": 2, "touch": touch, "update_rows": 3}.get(call, 1)
+    several = {"gradient": 3, "take_rows": 2, "touch": touch, "touch_sorted": 2, "update_rows": 3}
+    return several.get(call, 1)
 
 
 def counts(program: str, num_tokens: int) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             backward = ["gradient"] if table == "dense" else _OF_ROWS
             backward = [*backward, "catch_up"] if table == "exact_adam" else backward
             passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
-            calls = [call for call in row["own_calls"] if call != "take_rows"]
+            calls = [c.removesuffix("_sorted") for c in row["own_calls"] if c != "take_rows"]
             if calls != sorted(passes):
                 found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")
             if row["not_capturable"]:

@@ -150,11 +150,11 @@ def register_kernels(source: Path) -> None:
         jax.ffi.register_ffi_target((name.value or b"").decode(), capsule, platform="CUDA")
 
 
-def counts(executable: Any) -> dict[str, Any]:
+def counts(executable: Any, num_tokens: int) -> dict[str, Any]:
     """Counts what the optimized program does in its loop, and the memory that it takes besides its
     arguments and results."""
     return {
-        **verdict.counts(executable.hlo_modules()[0].to_string()),
+        **verdict.counts(executable.hlo_modules()[0].to_string(), num_tokens),
         "temporary_bytes": executable.get_compiled_memory_stats().temp_size_in_bytes,
     }
 
@@ -172,13 +172,14 @@ def main() -> int:
     if arguments.kernels:
         register_kernels(arguments.kernels)
     for program in content["programs"]:
-        described = {name: value for name, value in program.items() if name != "file"}
+        described = {n: value for n, value in program.items() if n not in ("file", "num_tokens")}
         if program["implementation"] == "native" and not arguments.kernels:
             print(f"{program['name']:<48} needs the project's kernels: left out")
             continue
         for card in arguments.card:
             file = arguments.folder / program["file"]
-            figures = counts(compiled_for(card, file, program["gpus"]))
+            executable = compiled_for(card, file, program["gpus"])
+            figures = counts(executable, program["num_tokens"])
             rows.append({**described, "card": card, **figures})
             print(
                 f"{program['name']:<48} {card:<10} {figures['launches_per_step']:>3} launches a "

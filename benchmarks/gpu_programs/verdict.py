@@ -1,9 +1,10 @@
-"""Counts the launches in an optimized program's loop, and judges them.
+"""Counts the launches and memsets in an optimized program's loop, and judges them.
 
 It imports only Python's own modules, for an environment that has JAX and no TensorFlow.
 """
 
 import collections
+import math
 import re
 from typing import Any
 
@@ -25,8 +26,17 @@ _OF_ROWS = ["touch", "update_rows"]
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
-def counts(program: str) -> dict[str, Any]:
-    """Counts launches and more in the largest loop of XLA's text of an optimized program."""
+def _nodes(call: str, num_tokens: int) -> int:
+    """Returns the kernels and memsets that a call of the project's launches; see passes.h."""
+    passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
+    touch = 4 + 2 * passes_of_sort
+    several = {"gradient": 3, "take_rows": 2, "touch": touch, "touch_sorted": 2, "update_rows": 3}
+    return several.get(call, 1)
+
+
+def counts(program: str, num_tokens: int) -> dict[str, Any]:
+    """Counts launches and more in the largest loop of XLA's text of an optimized program, whose
+    table has `num_tokens` rows. What a library's call launches is not known, and counts as one."""
     computations: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in program.splitlines():
@@ -49,12 +59,14 @@ def counts(program: str) -> dict[str, Any]:
         if " custom-call(" in line and (found := re.search(r'custom_call_target="([^"]+)"', line))
     ]
     unknown = {t for t in targets if not t.startswith(_CAPTURABLE_TARGETS)}
+    own_calls = sorted(t.removeprefix(_OWN) for t in targets if t.startswith(_OWN))
+    inside = sum(_nodes(call, num_tokens) - 1 for call in own_calls)
     return {
-        "own_calls": sorted(t.removeprefix(_OWN) for t in targets if t.startswith(_OWN)),
+        "own_calls": own_calls,
         "not_capturable": sorted(unknown | (set(kinds) - _FREE - _CAPTURABLE)),
         "loops": len(loops),
         "trip_count_known": all("known_trip_count" in rest for _, rest in loops),
-        "launches_per_step": sum(n for kind, n in kinds.items() if kind not in _FREE),
+        "launches_per_step": inside + sum(n for kind, n in kinds.items() if kind not in _FREE),
         "collectives_per_step": kinds["all-reduce"] + kinds["all-reduce-start"],
         "host_transfers": sum(n for kind, n in kinds.items() if kind in _TO_THE_HOST),
     }
@@ -76,7 +88,7 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             backward = ["gradient"] if table == "dense" else _OF_ROWS
             backward = [*backward, "catch_up"] if table == "exact_adam" else backward
             passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
-            calls = [call for call in row["own_calls"] if call != "take_rows"]
+            calls = [c.removesuffix("_sorted") for c in row["own_calls"] if c != "take_rows"]
             if calls != sorted(passes):
                 found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")
             if row["not_capturable"]:

@@ -287,7 +287,9 @@ class MultiHotDense(keras.layers.Layer):
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
             outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
         elif (table := around.tables.get(path)) is not None:
-            by_rows = {name: options[name] for name in ("unique", "weights", "value_rowids")}
+            by_rows = {
+                name: options[name] for name in ("unique", "weights", "value_rowids", "among")
+            }
             touched = touched_rows(
                 *operands,
                 num_tokens=self.num_tokens,

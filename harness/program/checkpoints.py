@@ -111,13 +111,8 @@ class Checkpoints:
         # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
-        held, sums = self._states[0].held(), self._metric_sums()
         is_copied = 2 * _num_bytes(self._states[0].kinds) <= self._free()
-        arrays: dict[str, Any] = {
-            name: part.numpy() if is_copied else part for name, part in held.items()
-        }
-        del held  # a variable whose value somebody holds is copied when it changes
-        arrays |= sums
+        arrays = self._states[0].held(copied=is_copied) | self._metric_sums()
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())

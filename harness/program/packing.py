@@ -44,15 +44,18 @@ class Stored:
             return Stored.whole(names[0], variable)
         return Stored(variable, dict(zip(names, self.shapes.values(), strict=True)))
 
-    def split(self, value: tf.Tensor | tf.Variable) -> dict[str, tf.Tensor | tf.Variable]:
-        """Returns the parts of a tensor of the variable's shape, by name."""
+    def split(self, value: Any) -> dict[str, Any]:
+        """Returns the parts of a tensor, variable or array of the variable's shape, by name."""
         if len(self.shapes) == 1:
             return dict.fromkeys(self.shapes, value)
+        is_array = isinstance(value, np.ndarray)
+        sizes = [math.prod(shape) for shape in self.shapes.values()]
         if len(self.variable.shape) > 1:
-            return dict(zip(self.shapes, tf.unstack(value), strict=True))
-        parts = tf.split(value, [math.prod(shape) for shape in self.shapes.values()])
+            parts = value if is_array else tf.unstack(value)
+        else:
+            parts = np.split(value, np.cumsum(sizes)[:-1]) if is_array else tf.split(value, sizes)
         return {
-            name: tf.reshape(part, shape)
+            name: part.reshape(shape) if is_array else tf.reshape(part, shape)
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
         }
 

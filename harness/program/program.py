@@ -197,11 +197,12 @@ class Program:
         if self._row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
 
-        def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            state.seeds.at(step)
-            return step + 1, sums + once(step)
+        with state.in_loop(num_steps) as begin:
 
-        with state.seeds.in_loop(num_steps) if state.for_gpu else contextlib.nullcontext():
+            def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                begin(step)
+                return step + 1, sums + once(step)
+
             _, sums = _repeated(num_steps, body, tf.zeros([self._row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 

@@ -8,9 +8,10 @@ No variable that a program uses is int32: TensorFlow keeps those in host memory,
 program cannot reach them.
 """
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -148,6 +149,9 @@ class State:
                     key(seen) for seen, weight in pairs if key(weight) in excluded
                 }
             self.optimizer.build(self._seen)
+            # Not the optimizer's property, which is divided where gradients are accumulated.
+            own = self.optimizer.variables
+            self._iterations = next(v.value for v in own if v.name == _COMMON[0])
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
@@ -203,6 +207,26 @@ class State:
         """Every variable except those of the tables, which a trial run can leave as they are."""
         sums = [variable for metric in self.sums for variable in metric]
         return [*(stored.variable for stored in self._stored(tables=False)), *sums]
+
+    @contextlib.contextmanager
+    def in_loop(self, num_steps: int) -> Iterator[Callable[[tf.Tensor], None]]:
+        """Surrounds a compiled loop of training steps; yields the function that each step begins
+        with, which takes its number, int32 []. On a GPU seeds and counts follow from that number,
+        which takes fewer kernels than to change them in every step."""
+        if not self.for_gpu:
+            yield lambda step: None
+            return
+        first = tf.convert_to_tensor(self._iterations)
+        counts = self.loss_scale is None and bool(self._weights or self.tables.all)
+
+        def begin(step: tf.Tensor) -> None:
+            self.seeds.at(step)
+            if counts:
+                # From the number of the next step, which XLA then computes in the same kernel.
+                self._iterations.assign(first + tf.cast(step + 1, first.dtype) - 1)
+
+        with self.seeds.in_loop(num_steps):
+            yield begin
 
     def call(
         self,
@@ -313,8 +337,7 @@ class State:
         weights, rows, unused = gradients.weights, gradients.rows, set(gradients.unused)
         if not (self._weights or self.tables.all):
             return  # Keras too counts no step then
-        # The optimizer's property is divided where gradients are accumulated: take the variable.
-        iterations = next(v.value for v in self.optimizer.variables if v.name == _COMMON[0])
+        iterations = self._iterations
 
         def apply_dense(gradients: Sequence[tf.Tensor]) -> None:
             pairs = [
@@ -355,7 +378,7 @@ class State:
         variables. A table's tensor may hold only some of its rows."""
         held = zip([*self._weights, *self._tables()], values, strict=True)
         return {
-            n: part.numpy() for stored, value in held for n, part in stored.split(value).items()
+            n: part for stored, value in held for n, part in stored.split(value.numpy()).items()
         }
 
     def write_to_model(self) -> None:
@@ -408,16 +431,16 @@ class State:
         one. Rows of a table that lag behind are therefore saved as they are, with the step of each
         row's last update: if they were settled, a resumed run would go on from sums that were
         rounded in another order."""
-        return {name: part.numpy() for name, part in self.held().items()}
+        return self.held(copied=True)
 
-    def held(self) -> dict[str, tf.Tensor]:
-        """Returns the values that `save` copies, where large ones are no copies: read them before
-        the next step."""
-        return {
-            name: portable(tf.convert_to_tensor(part))
-            for stored in self._stored()
-            for name, part in stored.split(stored.variable).items()
-        }
+    def held(self, *, copied: bool) -> dict[str, Any]:
+        """Returns what `save` does, or tensors, where large ones are no copies: read those before
+        the next step. Each variable is copied as a whole, since the host waits for each copy."""
+        found: dict[str, Any] = {}
+        for stored in self._stored():
+            value = portable(tf.convert_to_tensor(stored.variable))
+            found |= stored.split(value.numpy() if copied else value)
+        return found
 
     @property
     def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:

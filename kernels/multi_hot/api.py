@@ -124,17 +124,19 @@ def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
 
 
-def touched_rows(values: Tensor, row_splits: Tensor, **how: Any) -> Touched:
+def touched_rows(
+    values: Tensor, row_splits: Tensor, *, among: Batches | None = None, **how: Any
+) -> Touched:
     """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
     `update`, whose cost depends on the batch, not on the table.
 
     Args:
-      values, row_splits: as in `multi_hot_dense`.
+      values, row_splits, among: as in `multi_hot_dense`.
       how: `num_tokens`, V; and `implementation`, `unique`, `weights` and `value_rowids` as in
         `multi_hot_dense`, with the same errors.
     """
     product, problem = _checked(values, row_splits, **how)
-    touched: Touched = product.touch(problem)
+    touched: Touched = product.touch(problem._replace(among=among))
     return touched
 
 

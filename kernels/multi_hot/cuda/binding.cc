@@ -108,19 +108,24 @@ void index_call(const Call& call, Queue& queue) {
   run_index(queue, sets, index, workspace_of(call.result(4), words));
 }
 
+// The index of L batches, with which operands begin at `place`; the rest go to `sets`.
+Index index_of(const Call& call, int64_t place, DeviceSets* sets) {
+  const Buffer faults = call.operand(place), keys = call.operand(place + 2);
+  sets->num_steps = static_cast<int>(faults.size());
+  sets->num_values = static_cast<int>(keys.dim(1));
+  read_rest(call, place + 4, sets);
+  return {faults.data<int32_t>(), call.operand(place + 1).data<int32_t>(), keys.data<int32_t>(),
+          call.operand(place + 3).data<int32_t>()};
+}
+
 // (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and the
 // workspace
 void gradient_call(const Call& call, Queue& queue) {
-  const Buffer dy = call.operand(0), faults = call.operand(1), keys = call.operand(3);
-  const Buffer dw = call.result(0);
+  const Buffer dy = call.operand(0), dw = call.result(0);
   DeviceSets sets = {};
-  sets.num_steps = static_cast<int>(faults.size());
-  sets.num_values = static_cast<int>(keys.dim(1));
+  const Index index = index_of(call, 1, &sets);
   sets.num_tokens = static_cast<int>(dw.dim(0));
-  read_rest(call, 5, &sets);
   const int units = static_cast<int>(dw.dim(1));
-  const Index index = {faults.data<int32_t>(), call.operand(2).data<int32_t>(), keys.data<int32_t>(),
-                       call.operand(4).data<int32_t>()};
   run_gradient(queue, type_name(dy.type()), sets, index, dy.memory(), units, dw.memory(),
                workspace_of(call.result(1), SumWorkspace(sets.num_values, units).size));
 }
@@ -161,20 +166,35 @@ Touched touched_from(const Call& call, int64_t place) {
                     call.operand(place + 3), call.operand(place + 4));
 }
 
+// The results of a call that finds the rows that sets touch.
+Touched touched_into(const Call& call, const DeviceSets& sets) {
+  const Touched touched = touched_of(call.result(0), call.result(1), call.result(2), call.result(3),
+                                     call.result(4));
+  if (touched.num_slots < std::min(sets.num_values, sets.num_tokens) ||
+      call.result(1).size() < int64_t{sets.num_values} + 1) {
+    throw std::logic_error("the index of the touched rows is too small");
+  }
+  return touched;
+}
+
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
 // weights [N], and the workspace. Without weights all of theirs are empty.
 void touch_call(const Call& call, Queue& queue) {
   DeviceSets sets =
       sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
-  const Touched touched = touched_of(call.result(0), call.result(1), call.result(2), call.result(3),
-                                     call.result(4));
+  const Touched touched = touched_into(call, sets);
   if (touched.weights != nullptr) sets.weights = call.operand(2).data<float>();
-  if (touched.num_slots < std::min(sets.num_values, sets.num_tokens) ||
-      call.result(1).size() < int64_t{sets.num_values} + 1) {
-    throw std::logic_error("the index of the touched rows is too small");
-  }
   const int64_t words = IndexWorkspace(sets.num_values, sets.num_tokens).size;
   run_touch(queue, sets, touched, workspace_of(call.result(5), words));
+}
+
+// (the index of L batches, the step [], maybe weights [L, N]) -> as touch_call
+void touch_sorted_call(const Call& call, Queue& queue) {
+  DeviceSets sets = {};
+  const Index index = index_of(call, 0, &sets);
+  sets.num_tokens = static_cast<int>(call.attribute<int64_t>("num_tokens"));
+  run_touch_sorted(queue, sets, index, touched_into(call, sets),
+                   workspace_of(call.result(5), kSegments));
 }
 
 // (dy [B, H], ids, slots, rows, num, weights)
@@ -242,6 +262,7 @@ const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
                            {"multi_hot_cuda_gradient", kHandler<gradient_call>},
                            {"multi_hot_cuda_take_rows", kHandler<take_rows_call>},
                            {"multi_hot_cuda_touch", kHandler<touch_call>},
+                           {"multi_hot_cuda_touch_sorted", kHandler<touch_sorted_call>},
                            {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
                            {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
                            {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}};

@@ -45,6 +45,18 @@ __device__ inline long long step_of(const DeviceSets& sets) {
   return step < 0 ? 0 : step < sets.num_steps ? step : sets.num_steps - 1;
 }
 
+// The arguments of a kernel that reads an index, for the batch that counts.
+template <class Arguments>
+__device__ Arguments of_sorted_step(Arguments a) {
+  const long long step = step_of(a.sets), entries = step * a.sets.num_values;
+  a.fault += step;
+  a.rows += entries;
+  a.keys += entries;
+  if (a.positions != nullptr) a.positions += entries;
+  if (a.sets.weights != nullptr) a.sets.weights += entries;
+  return a;
+}
+
 // One of several batches, by itself.
 __device__ inline DeviceSets batch_of(DeviceSets sets, long long number) {
   const int id_bytes = sets.narrow_ids ? 2 : 4;

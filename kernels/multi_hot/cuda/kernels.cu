@@ -22,9 +22,9 @@ namespace multi_hot {
          __shared__ int slots[kForwardWarps * kSlots];                                        \
          forward<T, columns, true>(of_step(a), slots))                                        \
   KERNEL(sum_tiles_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                     \
-         sum_tiles<T, columns>(of_step(a)))                                                   \
+         sum_tiles<T, columns>(of_sorted_step(a)))                                                   \
   KERNEL(sum_runs_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                      \
-         sum_runs<T, columns>(of_step(a)))
+         sum_runs<T, columns>(of_sorted_step(a)))
 
 #define ALL_OF(name, T) \
   PASSES(name, T, 1)    \
@@ -38,8 +38,8 @@ ALL_OF(f16, Float16)
 KERNEL(prepare, (kPrepareThreads), PrepareArguments, prepare(of_block(a)))
 KERNEL(count, (kSortThreads), SortArguments, count(of_block(a)))
 KERNEL(scatter, (kSortThreads), SortArguments, scatter(of_block(a)))
-KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(a))
-KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(a))
+KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(of_sorted_step(a)))
+KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(of_sorted_step(a)))
 KERNEL(square_rows, (kSquareThreads), SquareArguments, square_rows(a))
 KERNEL(sum_squares, (kSquareThreads), SquareArguments, sum_squares(a))
 KERNEL(update_rows_f32, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<float>(a))

@@ -196,18 +196,24 @@ struct RowWorkspace : SumWorkspace {
       : SumWorkspace(num_values, units), partial(take(kSquareBlocks)) {}
 };
 
-// Fills `touched`. `memory` has room for IndexWorkspace(N, V).size ints.
-inline void run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
-  const IndexWorkspace at(sets.num_values, sets.num_tokens);
-  const Index index = at.in(memory);
-  run_index(queue, sets, index, memory);
+// Fills `touched` from an index. `counts` has room for kSegments ints.
+inline void run_touch_sorted(Queue& queue, const DeviceSets& sets, const Index& index,
+                             const Touched& touched, int* counts) {
+  const SortWorkspace at(1, sets.num_values, sets.num_tokens);
   const TouchArguments arguments = {
-      sets, index.faults, index.rows, index.keys, index.positions, memory + at.counts,
+      sets, index.faults, index.rows, index.keys, index.positions, counts,
       touched.ids, touched.num, touched.slots, touched.rows, touched.weights,
       touched.num_slots, at.num_segments, at.segment};
   for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
     queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
   }
+}
+
+// Fills `touched`. `memory` has room for IndexWorkspace(N, V).size ints.
+inline void run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
+  const IndexWorkspace at(sets.num_values, sets.num_tokens);
+  run_index(queue, sets, at.in(memory), memory);
+  run_touch_sorted(queue, sets, at.in(memory), touched, memory + at.counts);
 }
 
 // Writes the gradients of the touched rows, [n, H], and anything behind them. `memory` has room for

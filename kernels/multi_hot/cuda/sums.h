@@ -8,17 +8,6 @@
 
 namespace multi_hot {
 
-// The arguments of the batch that counts.
-__device__ inline SumArguments of_step(SumArguments a) {
-  const long long step = step_of(a.sets), entries = step * a.sets.num_values;
-  a.fault += step;
-  a.rows += entries;
-  a.keys += entries;
-  if (a.positions != nullptr) a.positions += entries;
-  if (a.sets.weights != nullptr) a.sets.weights += entries;
-  return a;
-}
-
 template <int kColumns>
 __device__ void write_partial(float* sums_of_tiles, int tile, int units, int column,
                               const float (&sums)[kColumns]) {

@@ -5,7 +5,7 @@ Sizes are in units of 4 bytes. Letters: N values of each of L batches, V num_tok
 
 _ALIGN = 32
 _SORT_THREADS = 512
-_MAX_SEGMENTS = 256
+MAX_SEGMENTS = 256
 _MAX_DIGIT_BITS = 8
 _TILES = 8192
 _SQUARE_BLOCKS = 256
@@ -16,7 +16,7 @@ def sort_words(num_batches: int, num_values: int, num_tokens: int) -> int:
     num_passes = _parts(max(1, num_tokens.bit_length()), _MAX_DIGIT_BITS)
     digit_bits = _parts(max(1, num_tokens.bit_length()), num_passes)
     entries = max(1, num_values)
-    segment = _parts(_parts(entries, _MAX_SEGMENTS), _SORT_THREADS) * _SORT_THREADS
+    segment = _parts(_parts(entries, MAX_SEGMENTS), _SORT_THREADS) * _SORT_THREADS
     counts = num_batches * _parts(entries, segment) << digit_bits
     return 2 * _aligned(num_batches * num_values) + _aligned(counts)
 

@@ -15,12 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
-from kernels.multi_hot.cuda.workspace import index_words, sort_words, sum_words
+from kernels.multi_hot.cuda.workspace import index_words, sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
 from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.table import row_gradients, touch, update
-from kernels.multi_hot.registry import Lot, Problem, Product
+from kernels.multi_hot.native.table import row_gradients, sorted_lot, touch, update
+from kernels.multi_hot.registry import Problem, Product
 
 Tensor = Any
 
@@ -69,22 +69,11 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         target, words, of_lot = "backward", index_words(N, V) + sum_words(N, H), None
     else:
         target, words = "gradient", sum_words(N, H)
-        of_lot = problem.among.lot.once(("index", V), functools.partial(_index, num_tokens=V))
+        of_lot = sorted_lot(problem.among.lot, V)
     workspace = [tf.TensorSpec([words], tf.int32)]
     cuda = Kernel(target=f"multi_hot_cuda_{target}", workspace=workspace)
     dw = tf.TensorSpec([V, H], dy.dtype)
     return _product(dy, problem, dw, of_lot, host=host, cuda=cuda)
-
-
-def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
-    """Return the entries of all batches sorted by id, which spares a GPU sorting them in a loop."""
-    L, N = lot.values.shape
-    results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
-    words = tf.TensorSpec([sort_words(L, N, num_tokens)], tf.int32)
-    kernel = Kernel(
-        target="multi_hot_cuda_index", workspace=[words], attributes={"num_tokens": num_tokens}
-    )
-    return call_on_platform([lot.values, lot.row_splits], results, host=kernel, cuda=kernel)
 
 
 def _product(

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.workspace import index_words, row_words
+from kernels.multi_hot.cuda.workspace import MAX_SEGMENTS, index_words, row_words, sort_words
 from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.registry import ROW_OPTIMIZERS, Problem
+from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem
 from kernels.multi_hot.table_rules import Rule, series
 from kernels.multi_hot.touched import Touched
 
@@ -58,6 +59,23 @@ class _Index(NamedTuple):
     weights: Tensor  # [N] float32; empty where the sets have none
 
 
+def sorted_lot(lot: Lot, num_tokens: int) -> list[Tensor]:
+    """Return the entries of all batches sorted by id, which spares a GPU sorting them in a loop:
+    faults [L], and rows, keys and positions [L, N]."""
+
+    def make(lot: Lot) -> list[Tensor]:
+        L, N = lot.values.shape
+        results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
+        kernel = Kernel(
+            target="multi_hot_cuda_index",
+            workspace=[tf.TensorSpec([sort_words(L, N, num_tokens)], tf.int32)],
+            attributes={"num_tokens": num_tokens},
+        )
+        return call_on_platform([lot.values, lot.row_splits], results, host=kernel, cuda=kernel)
+
+    return lot.once(("index", num_tokens), make)
+
+
 def touch(problem: Problem) -> Touched:
     """Return the distinct ids of a batch, in the kernel's own order."""
     problem = checked(problem)
@@ -85,9 +103,21 @@ def touch(problem: Problem) -> Touched:
         ],
         attributes=num_tokens | {"unique": problem.unique},
     )
-    words = tf.TensorSpec([index_words(N, V)], tf.int32)
-    cuda = Kernel(target="multi_hot_cuda_touch", workspace=[words], attributes=num_tokens)
     operands = [problem.values, problem.row_splits, weights]
+    if problem.among is None:
+        target, words, takes = "touch", index_words(N, V), None
+    else:
+        lot, step = problem.among
+        theirs = [*sorted_lot(lot, V), step, *([] if lot.weights is None else [lot.weights])]
+        host = replace(host, takes=range(len(operands)))
+        target, words, takes = "touch_sorted", MAX_SEGMENTS, range(3, 3 + len(theirs))
+        operands += theirs
+    cuda = Kernel(
+        target=f"multi_hot_cuda_{target}",
+        takes=takes,
+        workspace=[tf.TensorSpec([words], tf.int32)],
+        attributes=num_tokens,
+    )
     ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
     return Touched(ids, num, _Index(places, rows, own))
 

@@ -66,7 +66,7 @@ _MOST_COPIED = 2**26
 _LINEAR: Mapping[str, Any] = {"hidden_units": (0,), "dropout": (0.0,)}
 """A model without a hidden layer, which learns less by heart where rows are few."""
 _WIDTH, _MOST_ELEMENTS = 128, 2**24
-"""Units of the hidden layer, and the most elements of its table. With a learning rate that makes up
+"""Units of the hidden layer, and the most elements of a model's table. With a learning rate that makes up
 for it, as `_PACE` does, a layer of 512 units is no better and takes several times as long."""
 _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
@@ -267,7 +267,9 @@ class _Search:
         """Trains the candidates, and returns the best."""
         for view in self.views():
             self._compare(view)
-            if {"hidden_units", "dropout"} <= self._free:
+            data = self.settled(view)[1]
+            is_small = data.num_tokens * data.num_classes <= _MOST_ELEMENTS
+            if is_small and {"hidden_units", "dropout"} <= self._free:
                 self._compare({**view, **_LINEAR})
         return min(self.trials, key=_compared)
 

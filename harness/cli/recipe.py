@@ -66,8 +66,8 @@ _MOST_COPIED = 2**26
 _LINEAR: Mapping[str, Any] = {"hidden_units": (0,), "dropout": (0.0,)}
 """A model without a hidden layer, which learns less by heart where rows are few."""
 _WIDTH, _MOST_ELEMENTS = 128, 2**24
-"""Units of the hidden layer, and the most elements of a model's table. With a learning rate that makes up
-for it, as `_PACE` does, a layer of 512 units is no better and takes several times as long."""
+"""Units of the hidden layer, and the most elements of a model's table. With a learning rate that
+makes up for it, as `_PACE` does, 512 units are no better and take several times as long."""
 _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
 network's outputs; and the highest learning rate."""

@@ -265,6 +265,11 @@ class _Search:
 
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
+        import tensorflow as tf
+
+        # TensorFlow warns of so many trainers in one process as of one function traced time and
+        # again.
+        tf.get_logger().setLevel("ERROR")
         for view in self.views():
             self._compare(view)
             data = self.settled(view)[1]

@@ -64,10 +64,10 @@ _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
 """Ids above which data is read again from its file, which may be larger than memory."""
 _LINEAR: Mapping[str, Any] = {"hidden_units": (0,), "dropout": (0.0,)}
-"""A model without a hidden layer, which learns less by heart where rows are few."""
+"""A model without a hidden layer."""
 _WIDTH, _MOST_ELEMENTS = 128, 2**24
-"""Units of the hidden layer, and the most elements of its table. With a learning rate that makes up
-for it, as `_PACE` does, a layer of 512 units is no better and takes several times as long."""
+"""Units of the hidden layer, and the most elements of a model's table. With a learning rate that
+makes up for it, as `_PACE` does, 512 units are no better and take several times as long."""
 _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
 network's outputs; and the highest learning rate."""
@@ -265,10 +265,18 @@ class _Search:
 
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
+        import tensorflow as tf
+
+        # TensorFlow warns of so many trainers in one process as of one function traced time and
+        # again.
+        tf.get_logger().setLevel("ERROR")
         for view in self.views():
             self._compare(view)
-            if {"hidden_units", "dropout"} <= self._free:
-                self._compare({**view, **_LINEAR})
+        best = min(self.trials, key=_compared)
+        data = self.settled(best.view)[1]
+        is_small = data.num_tokens * data.num_classes <= _MOST_ELEMENTS
+        if is_small and {"hidden_units", "dropout"} <= self._free:
+            self._compare({**best.view, **_LINEAR})
         return min(self.trials, key=_compared)
 
     def advice(self, best: _Trial) -> str | None:

@@ -185,7 +185,7 @@ def _recipe(config: TuneConfig, given: Set[str]) -> dict[str, Any]:
     for name in ("ngrams", "num_tokens"):
         if choices := getattr(config.space, f"{name}_choices"):
             flat[name] = choices[0]
-            given |= {name}
+            given = given | {name}
     for name in ("epochs", "early_stopping"):
         if name in given:
             flat[name] = getattr(config, name)

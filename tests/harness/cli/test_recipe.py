@@ -74,6 +74,7 @@ def test_it_says_and_records_what_it_chose(trained: tuple[Path, Any]) -> None:
         shown = " ".join(map(str, value)) if isinstance(value, list) else value
         assert f"--{name.replace('_', '-')} {shown}" in recipe
     assert "loss on held-out rows" in result.out
+    assert "; linear, " in result.out
 
 
 def test_a_flag_is_kept_also_with_the_tutorials_value(trained: tuple[Path, Any]) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
+    from harness.task.multinomial import Multinomial as Multinomial
+    from harness.task.ranking import NDCGAtK as NDCGAtK
+    from harness.task.ranking import RecallAtK as RecallAtK
     from harness.task.task import Task as Task
     from harness.trainer.settings import RunOptions as RunOptions
     from harness.trainer.settings import Settings as Settings
@@ -39,7 +42,10 @@ _PLACES = {
     "HashDropout": "harness.model.layers",
     "InputError": "harness.base.errors",
     "MultiHotDense": "harness.model.layers",
+    "Multinomial": "harness.task.multinomial",
+    "NDCGAtK": "harness.task.ranking",
     "RaggedSets": "harness.data.ragged",
+    "RecallAtK": "harness.task.ranking",
     "RunOptions": "harness.trainer.settings",
     "Settings": "harness.trainer.settings",
     "Task": "harness.task.task",
@@ -48,7 +54,16 @@ _PLACES = {
     "load": "harness.data.sources",
     "load_model": "harness.model.saved",
 }
-_WITH_TENSORFLOW = {"HashDropout", "MultiHotDense", "Task", "Trainer", "load_model"}
+_WITH_TENSORFLOW = {
+    "HashDropout",
+    "MultiHotDense",
+    "Multinomial",
+    "NDCGAtK",
+    "RecallAtK",
+    "Task",
+    "Trainer",
+    "load_model",
+}
 
 __all__ = list(_PLACES)
 

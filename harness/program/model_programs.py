@@ -28,6 +28,7 @@ from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.losses import ACCURACY
 from harness.task.measures import Measures
+from harness.task.ranking import Ranking
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
 
@@ -110,11 +111,19 @@ class ModelPrograms:
             "evaluation",
             evaluation_step(call, task),
             row_sums=row_sums,
-            row_outputs=task.num_outputs,
+            row_outputs=task.num_outputs if task.is_measured else None,
         )
         self._prediction = program(
             "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
         )
+
+        @functools.cache
+        def ranked(ranking: Ranking) -> Program:
+            return program(
+                "ranking", prediction_step(call, ranking), row_sums=0, row_outputs=2 * ranking.k
+            )
+
+        self._ranked = ranked
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
 
@@ -191,7 +200,7 @@ class ModelPrograms:
             scale.skipped_steps.assign(0)
         return StepSums(
             loss=float(sums[0]),
-            metrics=self._metrics(sums, dispatch.examples),
+            metrics=self._metrics(sums, dispatch.examples, training=True),
             skipped_steps=skipped,
             loss_scale=float(scales[0].scale.numpy()) if scales else None,
         )
@@ -248,10 +257,12 @@ class ModelPrograms:
                 watch(number, None)
             loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
             compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
-            sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
-            pending += sums_of_call
-            measure()  # of the call before, while the device works on this one
-            fetched = call, outputs
+            found = self._evaluation(call, batches)
+            if self._task.is_measured:
+                found, outputs = zip(*found, strict=True)
+                measure()  # of the call before, while the device works on this one
+                fetched = call, outputs
+            pending += found
             examples += call.num_steps * call.rows
             if watch is not None and watch(number, so_far()):
                 break
@@ -275,17 +286,26 @@ class ModelPrograms:
         self.states[0].write_to_model()
         return checksum_of(self._model)
 
-    def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
-        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs].
-        For calls of one step, it calls `watch` around each batch, with the batch's outputs."""
+    def predict(
+        self,
+        feed: Feed,
+        plan: Plan,
+        *,
+        ranking: Ranking | None = None,
+        watch: Watch | None = None,
+    ) -> np.ndarray:
+        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs];
+        with a ranking what `ranking.best` returns. For calls of one step, it calls `watch` around
+        each batch, with the batch's outputs."""
+        program = self._prediction if ranking is None else self._ranked(ranking)
         parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 if watch is not None:
                     watch(len(parts), None)
-                self._prediction.compile(batches, call, at_step=0)
-                _, outputs = zip(*self._prediction(call, batches), strict=True)
+                program.compile(batches, call, at_step=0)
+                _, outputs = zip(*program(call, batches), strict=True)
                 parts += list(self._gathered(call, outputs))
                 if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
                     return np.concatenate(parts)
@@ -333,11 +353,16 @@ class ModelPrograms:
                 for variable, begin in zip(variables, metric.variables, strict=True):
                     variable.assign(begin.value)
 
-    def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
-        """Returns the value of every metric by name, from all devices' `step.row_sums`, summed over
-        so many examples."""
+    def _metrics(
+        self, row_sums: np.ndarray, examples: int, *, training: bool = False
+    ) -> dict[str, float]:
+        """Returns the value of every metric by name, in training without those of evaluations, from
+        all devices' `step.row_sums`, summed over so many examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
+        left_out = self._task.evaluation_only if training else frozenset[str]()
         for place, metric in enumerate(self._task.stateful):
+            if metric.name in left_out:
+                continue
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
             sums = self._cluster.total(
                 *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
@@ -353,4 +378,4 @@ class ModelPrograms:
                 found[metric.name] = float(
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )
-        return {name: found[name] for name in self._task.metric_names}
+        return {name: found[name] for name in self._task.metric_names if name in found}

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.data.ragged import RaggedSets as RaggedSets
     from harness.data.sources import Dataset as Dataset
     from harness.data.sources import load as load
+    from harness.model.in_batch import InBatchSoftmax as InBatchSoftmax
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
@@ -40,6 +41,7 @@ _PLACES = {
     "DivergenceError": "harness.base.errors",
     "Examples": "harness.data.examples",
     "HashDropout": "harness.model.layers",
+    "InBatchSoftmax": "harness.model.in_batch",
     "InputError": "harness.base.errors",
     "MultiHotDense": "harness.model.layers",
     "Multinomial": "harness.task.multinomial",
@@ -56,6 +58,7 @@ _PLACES = {
 }
 _WITH_TENSORFLOW = {
     "HashDropout",
+    "InBatchSoftmax",
     "MultiHotDense",
     "Multinomial",
     "NDCGAtK",
@@ -91,7 +94,7 @@ class _TellKeras:
         """None."""
         saving: Any = sys.modules.get("keras.saving")
         classes: dict[str, Any] = getattr(saving, "get_custom_objects", dict)()
-        for name in ("HashDropout", "MultiHotDense"):
+        for name in ("HashDropout", "InBatchSoftmax", "MultiHotDense"):
             late = SimpleNamespace(from_config=partial(_from_config, name))
             classes.setdefault(f"harness>{name}", late)  # until the layers are imported
 

@@ -74,6 +74,7 @@ class Caller:
             among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
             tables=tables,
             products=products,
+            num_devices=share.num_devices,
         )
         inputs: Any = {**share.inputs, **ragged}
         inputs = inputs[""] if list(inputs) == [""] else inputs

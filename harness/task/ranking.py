@@ -35,7 +35,9 @@ class Ranking(NamedTuple):
         if not 1 <= self.k <= min(num_items, _MOST_ITEMS):
             raise InputError(f"k is {self.k}; give at least 1 and at most all {num_items} items")
         if num_items > _MOST_ITEMS:
-            raise InputError(f"{num_items} items are more than the {_MOST_ITEMS} that can be ranked")
+            raise InputError(
+                f"{num_items} items are more than the {_MOST_ITEMS} that can be ranked"
+            )
         check_seen(self.seen, examples, num_items)
 
 
@@ -56,8 +58,8 @@ def check_seen(seen: str | None, examples: Examples, num_items: int) -> None:
         return
     shown = ", ".join(f"{name!r} of ids below {n}" for name, n in limits.items())
     raise InputError(
-        f"{seen!r} is to name the input with the items, below {num_items}, that a row has seen, but "
-        f"the ragged inputs of {examples.name} are {shown or 'none'}; give "
+        f"seen is {seen!r}, which is to be an input with some of the {num_items} items, but the "
+        f"ragged inputs of {examples.name} are {shown or 'none'}; give "
         "harness.Task('multinomial', seen=...) one of items, or None to rank all"
     )
 
@@ -133,7 +135,7 @@ class RecallAtK(_AtK):
     Recall@R in Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018,
     section 4.2. The mean is over the rows with held-out items.
 
-    The metric of that name in keras-rs divides by all held-out items, also if these are more than K.
+    The metric of that name in keras-rs divides by all held-out items, even by more than K.
     """
 
     _kind = "recall"

@@ -32,9 +32,9 @@ class Task:
     """The task of a model: how to read its labels, its loss and its metrics."""
 
     kind: Literal["auto"] | Kind = "auto"
-    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K, each by itself;
-    `multinomial`: any of K items, which share one softmax, as in recommenders; `regression`:
-    numbers, one a row or K. `auto`: as the labels look, or multinomial by its loss."""
+    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K, each by
+    itself; `multinomial`: any of K items by one softmax, as in recommenders; `regression`: numbers,
+    one a row or K. `auto`: as the labels look, and multinomial by its loss."""
     loss: AnyLoss | None = None
     """The loss, by Keras's name or as a Keras object. It gets probabilities, or logits if its
     attribute `from_logits` is true; class numbers if its name begins with Sparse, else one number
@@ -396,12 +396,17 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
 def _is_of_batch(task: SettledTask) -> bool:
     rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
     is_wide = task.kind in (*_OF_SETS, "regression")
-    with _computing(f"loss {task.loss.name!r}", task):
+
+    def losses() -> tf.Tensor:
         targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
-        losses = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
-        if losses.shape.rank > 0 and losses.shape[0] != rows:
-            raise ValueError(f"it gives {losses.shape[0]} numbers for {rows} rows")
-    return bool(losses.shape.rank == 0)
+        return applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+
+    with _computing(f"loss {task.loss.name!r}", task):
+        # Traced only: of 20,000 classes, each array would take 1.6 GB.
+        shape = tf.function(losses, autograph=False).get_concrete_function().output_shapes
+        if shape.rank and shape[0] != rows:
+            raise ValueError(f"it gives {shape[0]} numbers for {rows} rows")
+    return bool(shape.rank == 0)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ _FAR = -1e9
 class InBatchSoftmax(keras.layers.Layer):
     """The log-probability of each row's item among the items of all rows of the batch:
     `log_softmax(users @ items.T / temperature)[i, i]`, as in Yi et al., "Sampling-Bias-Corrected
-    Neural Modeling for Large Corpus Item Recommendations", 2019, equation 3. Its negative is the
-    loss: `harness.Task("regression", loss=lambda y, log_p: -log_p)`.
+    Neural Modeling for Large Corpus Item Recommendations", 2019, section 3, without the correction.
+    Its negative is the loss: `harness.Task("regression", loss=lambda y, log_p: -log_p)`.
 
     Called with a list of tensors, it returns [B, 1]:
 

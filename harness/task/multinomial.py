@@ -10,9 +10,9 @@ import keras
 import tensorflow as tf
 
 from harness.base.errors import InputError
+from harness.model.dropout import random_bits
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import find_entries
-from kernels.multi_hot.table_rules import scrambled
 
 
 @keras.saving.register_keras_serializable(package="harness")
@@ -184,8 +184,8 @@ def _behind_casts(tensor: tf.Tensor) -> tf.Operation:
 def _drawn(num_samples: int, num_items: int, inputs: tf.Tensor) -> tf.Tensor:
     """Returns S items, int32 [S], one from each of S equal parts of all. They are a hash of the
     bits of `inputs`: a step that is repeated draws the same, and the next one others."""
-    key = tf.reduce_sum(tf.bitcast(inputs, tf.uint32))
-    bits = scrambled(tf.range(num_samples, dtype=tf.uint32) + scrambled(key))
+    key = tf.reduce_sum(tf.bitcast(inputs, tf.int32))
+    bits = random_bits(tf.constant([num_samples]), tf.stack([key, 0]))
     shares = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) / 2**24
     places = tf.cast(tf.range(num_samples), tf.float64) + tf.cast(shares, tf.float64)
     items = tf.cast(places * (num_items / num_samples), tf.int32)

@@ -92,6 +92,11 @@ class _AtK(keras.metrics.Mean):
     _kind: str
 
     def __init__(self, k: int, *, name: str | None = None, dtype: Any = None) -> None:
+        """Args:
+        k: K, the number of ranks.
+        name: the metric's name; None: as `recall_at_20`.
+        dtype: the dtype of the sums.
+        """
         super().__init__(name=name or f"{self._kind}_at_{k}", dtype=dtype)
         if k < 1:
             raise InputError(f"k is {k}; give at least 1")

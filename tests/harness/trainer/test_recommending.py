@@ -14,7 +14,8 @@ ITEMS = 60
 
 
 def drawn(rows: int = 43) -> harness.RaggedSets:
-    return random_sets(np.random.default_rng(), rows=rows, num_tokens=ITEMS, unique=True)
+    found = random_sets(np.random.default_rng(), rows=rows, num_tokens=ITEMS, unique=True)
+    return harness.RaggedSets.from_lists(found, num_tokens=ITEMS).unique()
 
 
 def dense(sets: harness.RaggedSets) -> np.ndarray:

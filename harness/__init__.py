@@ -56,17 +56,8 @@ _PLACES = {
     "load": "harness.data.sources",
     "load_model": "harness.model.saved",
 }
-_WITH_TENSORFLOW = {
-    "HashDropout",
-    "InBatchSoftmax",
-    "MultiHotDense",
-    "Multinomial",
-    "NDCGAtK",
-    "RecallAtK",
-    "Task",
-    "Trainer",
-    "load_model",
-}
+_WITH_TENSORFLOW = ("harness.model.", "harness.task.", "harness.trainer.trainer")
+"""The beginnings of the places whose import is quiet."""
 
 __all__ = list(_PLACES)
 
@@ -74,7 +65,7 @@ __all__ = list(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    with quiet_import() if name in _WITH_TENSORFLOW else nullcontext():
+    with quiet_import() if _PLACES[name].startswith(_WITH_TENSORFLOW) else nullcontext():
         value = getattr(importlib.import_module(_PLACES[name]), name)
     globals()[name] = value
     return value

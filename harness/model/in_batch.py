@@ -11,8 +11,7 @@ from keras import ops
 from harness.base.errors import InputError
 from harness.model.layers import surroundings
 
-_FAR = -1e9
-"""The score of an item that is the row's own a second time."""
+_FAR = -1e9  # added to the score of an item that is the row's own a second time
 
 
 @keras.saving.register_keras_serializable(package="harness")
@@ -50,14 +49,10 @@ class InBatchSoftmax(keras.layers.Layer):
         scores = ops.matmul(users, ops.transpose(items)) / self.temperature
         scores = ops.cast(scores, "float32")
         if numbers:
-            (own,) = (ops.reshape(part, (-1,)) for part in numbers)
-            is_same = ops.equal(own[:, None], own[None, :])
-            others = ops.logical_and(
-                is_same, ops.logical_not(ops.eye(ops.shape(own)[0], dtype="bool"))
-            )
-            scores = ops.where(others, _FAR, scores)
-        found = ops.log_softmax(scores, axis=1)
-        return ops.diagonal(found)[:, None]
+            own = ops.reshape(numbers[0], (-1,))
+            again = ops.cast(ops.equal(own[:, None], own), "float32") - ops.eye(ops.shape(own)[0])
+            scores += _FAR * again
+        return ops.diagonal(ops.log_softmax(scores, axis=1))[:, None]
 
     def compute_output_spec(self, inputs: list[Any]) -> keras.KerasTensor:
         return keras.KerasTensor((inputs[0].shape[0], 1), dtype="float32")

@@ -117,13 +117,11 @@ class ModelPrograms:
             "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
         )
 
-        @functools.cache
-        def ranked(ranking: Ranking) -> Program:
-            return program(
-                "ranking", prediction_step(call, ranking), row_sums=0, row_outputs=2 * ranking.k
+        self._ranked = functools.cache(
+            lambda of: program(
+                "ranking", prediction_step(call, of), row_sums=0, row_outputs=2 * of.k
             )
-
-        self._ranked = ranked
+        )
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
 
@@ -195,12 +193,13 @@ class ModelPrograms:
                 by_device.append(tf.add_n(own))
         (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
+        metrics = self._metrics(sums, dispatch.examples)
         skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
         for scale in scales if skipped else ():
             scale.skipped_steps.assign(0)
         return StepSums(
             loss=float(sums[0]),
-            metrics=self._metrics(sums, dispatch.examples, training=True),
+            metrics={n: v for n, v in metrics.items() if n not in self._task.evaluation_only},
             skipped_steps=skipped,
             loss_scale=float(scales[0].scale.numpy()) if scales else None,
         )
@@ -353,16 +352,11 @@ class ModelPrograms:
                 for variable, begin in zip(variables, metric.variables, strict=True):
                     variable.assign(begin.value)
 
-    def _metrics(
-        self, row_sums: np.ndarray, examples: int, *, training: bool = False
-    ) -> dict[str, float]:
-        """Returns the value of every metric by name, in training without those of evaluations, from
-        all devices' `step.row_sums`, summed over so many examples."""
+    def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
+        """Returns the value of every metric by name, from all devices' `step.row_sums`, summed over
+        so many examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
-        left_out = self._task.evaluation_only if training else frozenset[str]()
         for place, metric in enumerate(self._task.stateful):
-            if metric.name in left_out:
-                continue
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
             sums = self._cluster.total(
                 *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
@@ -378,4 +372,4 @@ class ModelPrograms:
                 found[metric.name] = float(
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )
-        return {name: found[name] for name in self._task.metric_names if name in found}
+        return {name: found[name] for name in self._task.metric_names}

@@ -4,7 +4,7 @@ Letters: B rows, V items, N length of the ids' buffer, D units before the last l
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -12,7 +12,7 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.model.dropout import random_bits
 from kernels.multi_hot.registry import Problem
-from kernels.multi_hot.segments import find_entries
+from kernels.multi_hot.segments import Entries, find_entries
 
 
 @keras.saving.register_keras_serializable(package="harness")
@@ -67,111 +67,73 @@ class Multinomial(keras.losses.Loss):
                 count, and `row_splits` int32 [B + 1]. A repeated item of a row counts once.
             logits: float32 [B, V].
         """
-        targets = _targets(sets, logits.shape[1])
+        targets = _entries(sets, logits.shape[1])
         own = tf.gather_nd(logits, tf.stack([targets.rows, targets.ids], axis=1))
-        return targets.number * tf.reduce_logsumexp(logits, axis=1) - targets.total(own)
+        sums = tf.reduce_logsumexp(logits, axis=1)
+        return _totals(targets, tf.gather(sums, targets.rows) - own)
 
     def of_samples(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
         """Returns estimates of `of_sets` by S items, float32 [B]. XLA then drops the product that
         the logits come from, since nothing else reads it."""
-        last = _last_product(logits)
+        inputs, kernel, bias = _last_product(logits)
         num_items, num_samples = logits.shape[1], self.num_samples
         if num_samples > num_items:
             raise InputError(f"num_samples is {num_samples}, and there are {num_items} items")
-        targets = _targets(sets, num_items)
-        drawn = _drawn(num_samples, num_items, last.inputs)
-        kernels, biases = last.of_items(tf.concat([targets.ids, drawn], axis=0))
-        size = tf.shape(targets.ids)[0]
-        inputs = tf.gather(last.inputs, targets.rows)
-        own = tf.reduce_sum(inputs * kernels[:size], axis=1) + biases[:size]
-        others = tf.matmul(last.inputs, kernels[size:], transpose_b=True) + biases[size:]
-        # Each item that was drawn counts `times`; what a row's own items count beyond 1 is taken
-        # off.
+        targets = _entries(sets, num_items)
+        drawn = _drawn(num_samples, num_items, inputs)
+        # Gathered at once, since each gradient of a gather is an array of the kernel's size.
+        every = tf.concat([targets.ids, drawn], axis=0)
+        kernels, biases = tf.gather(kernel, every, axis=1), tf.gather(bias, every)
+        size = targets.ids.shape[0]
+        of_rows = tf.gather(inputs, targets.rows) * tf.transpose(kernels[:, :size])
+        own = tf.reduce_sum(of_rows, axis=1) + biases[:size]
+        others = inputs @ kernels[:, size:] + biases[size:]
+        # A drawn item counts V / S times, also if it is one of the row's own: that is taken off.
         times = num_items / num_samples
         counts = tf.math.unsorted_segment_sum(tf.ones([num_samples]), drawn, num_items)
-        highest = tf.stop_gradient(
-            tf.maximum(
-                tf.reduce_max(others, axis=1),
-                tf.math.unsorted_segment_max(
-                    tf.where(targets.counts, own, others.dtype.min), targets.rows, targets.num_rows
-                ),
-            )
-        )
         factor = 1 - times * tf.gather(counts, targets.ids)
-        parts = factor * tf.exp(tf.where(targets.counts, own - tf.gather(highest, targets.rows), 0))
+        known = tf.where(targets.counts, own, others.dtype.min)
+        highest = tf.math.unsorted_segment_max(known, targets.rows, targets.num_rows)
+        highest = tf.stop_gradient(tf.maximum(highest, tf.reduce_max(others, axis=1)))
+        shifted = tf.where(targets.counts, own - tf.gather(highest, targets.rows), 0)
         total = times * tf.reduce_sum(tf.exp(others - highest[:, None]), axis=1)
-        total += targets.total(parts)
-        return targets.number * (tf.math.log(total) + highest) - targets.total(own)
+        total += _totals(targets, factor * tf.exp(shifted))
+        sums = tf.math.log(total) + highest
+        return _totals(targets, tf.gather(sums, targets.rows) - own)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_samples": self.num_samples}
 
 
-class _Targets(NamedTuple):
-    """The items of each row, in a buffer."""
-
-    ids: tf.Tensor
-    """Items, int32 [N]; 0 where none counts."""
-    rows: tf.Tensor
-    """Rows of these, int32 [N]; 0 where none counts."""
-    counts: tf.Tensor
-    """Whether the entry counts, bool [N]."""
-    num_rows: int
-    """B."""
-
-    def total(self, numbers: tf.Tensor) -> tf.Tensor:
-        """Returns the sums of the numbers, [N], of each row, [B]."""
-        counted = tf.where(self.counts, numbers, 0)
-        return tf.math.unsorted_segment_sum(counted, self.rows, self.num_rows)
-
-    @property
-    def number(self) -> tf.Tensor:
-        """The number of items of each row, float32 [B]."""
-        return self.total(tf.ones_like(self.ids, tf.float32))
-
-
-def _targets(sets: Mapping[str, tf.Tensor], num_items: int) -> _Targets:
+def _entries(sets: Mapping[str, tf.Tensor], num_items: int) -> Entries:
+    """Returns the items of each row, of which repeated ones and padding do not count; all lie in a
+    row."""
     problem = Problem(sets["values"], sets["row_splits"], num_items, tf.float32, unique=False)
     found = find_entries(problem, drop_repeated=True)
-    rows = tf.where(found.counts, found.rows, 0)
-    return _Targets(found.ids, rows, found.counts, found.num_rows)
+    return found._replace(rows=tf.where(found.counts, found.rows, 0))
 
 
-class _Product(NamedTuple):
-    """A dense layer's computation."""
-
-    inputs: tf.Tensor
-    """Float32 [B, D]."""
-    kernel: tf.Tensor
-    """[D, V], or [V, D] if `by_item`."""
-    bias: tf.Tensor | None
-    """[V]."""
-    by_item: bool
-
-    def of_items(self, items: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the kernel's part for some items, [M], as float32 [M, D], and their biases."""
-        kernels = tf.gather(self.kernel, items, axis=0 if self.by_item else 1)
-        kernels = tf.cast(kernels if self.by_item else tf.transpose(kernels), tf.float32)
-        if self.bias is None:
-            return kernels, tf.zeros_like(items, tf.float32)
-        return kernels, tf.cast(tf.gather(self.bias, items), tf.float32)
+def _totals(entries: Entries, numbers: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of the entries' numbers, [N], for each row, [B]."""
+    counted = tf.where(entries.counts, numbers, 0)
+    return tf.math.unsorted_segment_sum(counted, entries.rows, entries.num_rows)
 
 
-def _last_product(logits: tf.Tensor) -> _Product:
-    """Returns the product that logits come from, as it was traced."""
-    operation, bias = _behind_casts(logits), None
+def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the inputs [B, D], the kernel [D, V] and the bias [V] that logits were traced from,
+    in float32."""
+    operation, bias = _behind_casts(logits), tf.zeros(logits.shape[1:])
     if operation.type in ("AddV2", "BiasAdd") and operation.inputs[1].shape.rank == 1:
         bias = operation.inputs[1]
         operation = _behind_casts(operation.inputs[0])
-    if operation.type != "MatMul":
+    if operation.type != "MatMul" or operation.get_attr("transpose_b"):
         raise InputError(
             f"the model ends in a {operation.type}, but a Multinomial of num_samples needs the "
             "product of the last layer; end the model with a Dense layer without activation, or "
             "set num_samples=None"
         )
     inputs, kernel = operation.inputs
-    by_item = operation.get_attr("transpose_b")
-    return _Product(tf.cast(inputs, tf.float32), kernel, bias, by_item)
+    return tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
 
 
 def _behind_casts(tensor: tf.Tensor) -> tf.Operation:

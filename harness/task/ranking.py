@@ -16,10 +16,8 @@ from harness.data.examples import Examples
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import find_entries
 
-_MOST_ITEMS = 2**24
-"""The most items whose numbers a float32 holds."""
-_LAST = tf.float32.min
-"""The score of an item that is not to be ranked."""
+_MOST_ITEMS = 2**24  # whose numbers a float32 holds
+_LAST = tf.float32.min  # the score of an item that is not to be ranked
 
 
 class Ranking(NamedTuple):
@@ -32,11 +30,10 @@ class Ranking(NamedTuple):
 
     def check(self, examples: Examples, num_items: int) -> None:
         """Raises an InputError unless rows with these inputs can be ranked so."""
-        if not 1 <= self.k <= min(num_items, _MOST_ITEMS):
-            raise InputError(f"k is {self.k}; give at least 1 and at most all {num_items} items")
-        if num_items > _MOST_ITEMS:
+        if not 1 <= self.k <= num_items <= _MOST_ITEMS:
             raise InputError(
-                f"{num_items} items are more than the {_MOST_ITEMS} that can be ranked"
+                f"k is {self.k}; give at least 1 and at most all {num_items} items, of which "
+                f"{_MOST_ITEMS} can be ranked"
             )
         check_seen(self.seen, examples, num_items)
 
@@ -138,10 +135,7 @@ class _AtK(keras.metrics.Mean):
 class RecallAtK(_AtK):
     """The share of a row's held-out items among its K best: `hits / min(K, held-out items)`, as
     Recall@R in Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018,
-    section 4.2. The mean is over the rows with held-out items.
-
-    The metric of that name in keras-rs divides by all held-out items, even by more than K.
-    """
+    section 4.2 (keras-rs divides by all held-out items). The mean is over rows with such items."""
 
     _kind = "recall"
 

@@ -344,7 +344,7 @@ class Trainer:
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
-                f"{examples.name} has labels between 0 and 1, of a regression or of a multinomial, "
+                f"{examples.name} has labels between 0 and 1, of a multinomial or of a regression, "
                 "no classes to measure predictions by; use evaluate, with metrics such as "
                 "keras.metrics.R2Score() or harness.RecallAtK(20)"
             )
@@ -387,7 +387,7 @@ class Trainer:
         examples = without_labels(rows)
         setup = self._set_up(examples)
         ranking = Ranking(k, self._task.seen)
-        ranking.check(examples, setup.model.output_shape[-1])
+        ranking.check(examples, setup.task.num_outputs)
         with outside_fit((), setup, examples, "predict") as (hooks, ready):
             found = hooks.predict(ready.feed, ready.plan, ranking=ranking)
         return Recommended(items=found[:, k:].astype(np.int32), scores=found[:, :k])

@@ -118,9 +118,7 @@ class ModelPrograms:
         )
 
         self._ranked = functools.cache(
-            lambda of: program(
-                "ranking", prediction_step(call, of), row_sums=0, row_outputs=2 * of.k
-            )
+            lambda of: program("rank", prediction_step(call, of), row_sums=0, row_outputs=2 * of.k)
         )
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
@@ -258,9 +256,9 @@ class ModelPrograms:
             compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
             found = self._evaluation(call, batches)
             if self._task.is_measured:
-                found, outputs = zip(*found, strict=True)
                 measure()  # of the call before, while the device works on this one
-                fetched = call, outputs
+                fetched = call, [outputs for _, outputs in found]
+                found = [sums for sums, _ in found]
             pending += found
             examples += call.num_steps * call.rows
             if watch is not None and watch(number, so_far()):

@@ -77,6 +77,7 @@ class Multinomial(keras.losses.Loss):
         the logits come from, since nothing else reads it."""
         inputs, kernel, bias = _last_product(logits)
         num_items, num_samples = logits.shape[1], self.num_samples
+        assert num_samples is not None
         if num_samples > num_items:
             raise InputError(f"num_samples is {num_samples}, and there are {num_items} items")
         targets = _entries(sets, num_items)

@@ -94,14 +94,16 @@ class Task:
                 f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
             )
         in_training = metrics_of(self.metrics, kind)
-        every = metrics_of([*in_training, *self._evaluation_metrics(kind)], kind)
+        usual = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []
+        further = usual if self.evaluation_metrics is None else self.evaluation_metrics
+        every = metrics_of([*in_training, *further], kind)
         task = SettledTask(
             kind=kind,
             num_classes=num_classes,
             why=why,
             loss=loss_of(self.loss, kind),
             metrics=every,
-            evaluation_only=frozenset(m.name for m in every[len(in_training) :]),
+            evaluation_only=frozenset(map(_name, every[len(in_training) :])),
             seen=self.seen if kind == "multinomial" else None,
             class_weight=None,
             thresholds=self.thresholds if kind == "multi_label" else None,
@@ -119,11 +121,6 @@ class Task:
         for metric in task.stateful:
             _build_metric(metric, task)
         return task
-
-    def _evaluation_metrics(self, kind: Kind) -> Sequence[str | keras.metrics.Metric]:
-        if self.evaluation_metrics is not None:
-            return self.evaluation_metrics
-        return [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []
 
 
 def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
@@ -212,7 +209,7 @@ class SettledTask:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
+        return tuple(map(_name, self.metrics))
 
     @property
     def stateful(self) -> tuple[keras.metrics.Metric, ...]:
@@ -354,6 +351,10 @@ class SettledTask:
             values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
         )
         return after
+
+
+def _name(metric: str | keras.metrics.Metric) -> str:
+    return metric if isinstance(metric, str) else str(metric.name)
 
 
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:

@@ -49,15 +49,17 @@ class Multinomial(keras.losses.Loss):
     def of_labels(self, labels: Any, logits: tf.Tensor, *, sampled: bool) -> tf.Tensor:
         """Returns the losses of rows, float32 [B], of ragged sets, or of 0 and 1 for each item;
         with `sampled` and if the loss has samples, estimates."""
-        if not isinstance(labels, Mapping):
-            if sampled and self.num_samples is not None:
-                raise InputError(
-                    "the labels are 0 and 1 for each item, but a Multinomial of num_samples takes "
-                    "ragged sets; give RaggedSets, or lists of items"
-                )
-            return self.call(tf.cast(labels, tf.float32), logits)
-        of = self.of_samples if sampled and self.num_samples is not None else self.of_sets
-        return of(labels, logits)
+        sampled = sampled and self.num_samples is not None
+        is_sets = isinstance(labels, Mapping)
+        if logits.shape[1] < 2 or (sampled and not is_sets):
+            raise InputError(
+                f"the loss {self.name!r} takes a logit for each item, and with num_samples ragged "
+                f"sets of items as labels; the model gives {logits.shape[1]}, and the labels are "
+                f"{'ragged sets' if is_sets else 'numbers'}"
+            )
+        if not is_sets:
+            return self.call(labels, logits)
+        return self.of_samples(labels, logits) if sampled else self.of_sets(labels, logits)
 
     def of_sets(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
         """Returns the losses of rows, float32 [B].

@@ -103,7 +103,7 @@ class Task:
             why=why,
             loss=loss_of(self.loss, kind),
             metrics=every,
-            evaluation_only=frozenset(map(_name, every[len(in_training) :])),
+            evaluation_only=frozenset(getattr(m, "name", m) for m in every[len(in_training) :]),
             seen=self.seen if kind == "multinomial" else None,
             class_weight=None,
             thresholds=self.thresholds if kind == "multi_label" else None,
@@ -209,7 +209,7 @@ class SettledTask:
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return tuple(map(_name, self.metrics))
+        return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
 
     @property
     def stateful(self) -> tuple[keras.metrics.Metric, ...]:
@@ -299,7 +299,8 @@ class SettledTask:
         targets = self._targets(labels)
         given = read(outputs, self.head)
         if isinstance(self.loss, Multinomial):
-            losses = self.loss.of_labels(labels, given.logits, sampled=training)
+            known = labels if isinstance(labels, Mapping) else targets[False]
+            losses = self.loss.of_labels(known, given.logits, sampled=training)
         else:
             losses = applied(self.loss, targets, given)
         if losses.shape.rank == 0:  # one loss of the batch: give each row the same, as its mean
@@ -351,10 +352,6 @@ class SettledTask:
             values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
         )
         return after
-
-
-def _name(metric: str | keras.metrics.Metric) -> str:
-    return metric if isinstance(metric, str) else str(metric.name)
 
 
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:

@@ -90,6 +90,8 @@ def test_what_cannot_be_sampled_is_refused() -> None:
         of(Multinomial(num_samples=38), keras.layers.Dense(ITEMS))
     with pytest.raises(InputError, match="ragged sets"):
         Multinomial(num_samples=5).of_labels(dense, dense, sampled=True)
+    with pytest.raises(InputError, match="the model gives 1"):
+        Multinomial().of_labels(dense[:, :1], dense[:, :1], sampled=True)
     with pytest.raises(InputError, match="at least 1"):
         Multinomial(num_samples=0)
     again = keras.losses.deserialize(keras.losses.serialize(Multinomial(num_samples=5)))

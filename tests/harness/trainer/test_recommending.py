@@ -1,5 +1,6 @@
 """Recommenders, as a user trains them: sets in, sets out."""
 
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -34,7 +35,7 @@ def of_sets(inputs: Any) -> Any:
     return keras.layers.Dense(ITEMS)(hidden)
 
 
-def test_training_on_sets_is_keras_training_on_dense_targets() -> None:
+def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> None:
     """Metrics of evaluations are in no log of the training."""
     seen, bought = drawn(), drawn()
     trainer = harness.Trainer(of_sets, task="multinomial", batch_size=10)
@@ -47,7 +48,12 @@ def test_training_on_sets_is_keras_training_on_dense_targets() -> None:
         dense(seen), dense(bought), batch_size=10, epochs=3, shuffle=False, verbose=0
     ).history
     history = trainer.fit(
-        (seen, bought), validation=(seen, bought), epochs=3, shuffle=False, verbose=False
+        (seen, bought),
+        validation=(seen, bought),
+        epochs=3,
+        shuffle=False,
+        verbose=False,
+        run_dir=tmp_path / "run",
     ).history
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
     for own, other in zip(trainer.model.get_weights(), plain.get_weights(), strict=True):

@@ -54,6 +54,7 @@ class Peer:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+        self.pid = process.pid
         if self._read() != "ready":
             raise RuntimeError("a peer did not get ready")
 

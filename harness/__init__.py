@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from harness.data.ragged import RaggedSets as RaggedSets
     from harness.data.sources import Dataset as Dataset
     from harness.data.sources import load as load
+    from harness.model.in_batch import InBatchSoftmax as InBatchSoftmax
     from harness.model.layers import HashDropout as HashDropout
     from harness.model.layers import MultiHotDense as MultiHotDense
     from harness.model.saved import load_model as load_model
+    from harness.task.multinomial import Multinomial as Multinomial
+    from harness.task.ranking import NDCGAtK as NDCGAtK
+    from harness.task.ranking import RecallAtK as RecallAtK
     from harness.task.task import Task as Task
     from harness.trainer.settings import RunOptions as RunOptions
     from harness.trainer.settings import Settings as Settings
@@ -37,9 +41,13 @@ _PLACES = {
     "DivergenceError": "harness.base.errors",
     "Examples": "harness.data.examples",
     "HashDropout": "harness.model.layers",
+    "InBatchSoftmax": "harness.model.in_batch",
     "InputError": "harness.base.errors",
     "MultiHotDense": "harness.model.layers",
+    "Multinomial": "harness.task.multinomial",
+    "NDCGAtK": "harness.task.ranking",
     "RaggedSets": "harness.data.ragged",
+    "RecallAtK": "harness.task.ranking",
     "RunOptions": "harness.trainer.settings",
     "Settings": "harness.trainer.settings",
     "Task": "harness.task.task",
@@ -48,7 +56,8 @@ _PLACES = {
     "load": "harness.data.sources",
     "load_model": "harness.model.saved",
 }
-_WITH_TENSORFLOW = {"HashDropout", "MultiHotDense", "Task", "Trainer", "load_model"}
+_WITH_TENSORFLOW = ("harness.model.", "harness.task.", "harness.trainer.trainer")
+"""The beginnings of the places whose import is quiet."""
 
 __all__ = list(_PLACES)
 
@@ -56,7 +65,7 @@ __all__ = list(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
-    with quiet_import() if name in _WITH_TENSORFLOW else nullcontext():
+    with quiet_import() if _PLACES[name].startswith(_WITH_TENSORFLOW) else nullcontext():
         value = getattr(importlib.import_module(_PLACES[name]), name)
     globals()[name] = value
     return value
@@ -76,7 +85,7 @@ class _TellKeras:
         """None."""
         saving: Any = sys.modules.get("keras.saving")
         classes: dict[str, Any] = getattr(saving, "get_custom_objects", dict)()
-        for name in ("HashDropout", "MultiHotDense"):
+        for name in ("HashDropout", "InBatchSoftmax", "MultiHotDense"):
             late = SimpleNamespace(from_config=partial(_from_config, name))
             classes.setdefault(f"harness>{name}", late)  # until the layers are imported
 

@@ -143,6 +143,9 @@ def small_files(folder: Path) -> Path:
     (folder / "fasttext.txt").write_text("\n".join(lines))
     (folder / "baskets.jsonl").write_text("\n".join(baskets))
     (folder / "rows.svm").write_text("\n".join(rows))
+    (folder / "ml-100k").mkdir()
+    ratings = [f"{user}\t{item}\t4\t0" for user in range(250) for item in range(user % 7, 90, 7)]
+    (folder / "ml-100k" / "u.data").write_text("\n".join(ratings))
     return folder
 
 

@@ -92,7 +92,7 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
     found = getattr(getattr(last, "activation", None), "__name__", None)
     if found == "sigmoid":
         return "sigmoid"
-    if found == "softmax" or kind == "multi_class":
+    if found == "softmax" or kind in ("multi_class", "multinomial"):
         return "softmax"
     several = is_functional(model) and model.outputs[0].shape[-1] not in (None, 1)
     return "softmax" if several and kind in (None, "auto") else "sigmoid"

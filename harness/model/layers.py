@@ -131,16 +131,23 @@ class Surroundings:
     """Whether `implementation` overrides the layers' own: an exported model must run anywhere."""
     padded: bool = False
     """Whether `padded_dense` computes the products, for runtimes other than TensorFlow."""
+    num_devices: int = 1
+    """Number of devices that share the batch."""
 
 
 _OUTSIDE = Surroundings(implementation="gather")
 _surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
 
 
+def surroundings() -> Surroundings:
+    """Returns what the trainer knows of the call at hand."""
+    return _surroundings.get(_OUTSIDE)
+
+
 @contextlib.contextmanager
-def computing(surroundings: Surroundings) -> Iterator[None]:
-    """Makes layers that are called inside compute as `surroundings` say."""
-    token = _surroundings.set(surroundings)
+def computing(around: Surroundings) -> Iterator[None]:
+    """Makes layers that are called inside compute as `around` says."""
+    token = _surroundings.set(around)
     try:
         yield
     finally:
@@ -263,7 +270,7 @@ class MultiHotDense(keras.layers.Layer):
         _check_inputs(self, inputs)
         # A user's model calls the layer, and passes on the tensors alone: what the trainer knows of
         # these comes beside them, and is found by their identity.
-        around = _surroundings.get(_OUTSIDE)
+        around = surroundings()
         implementation = self.implementation or around.implementation
         if around.export:
             implementation = around.implementation

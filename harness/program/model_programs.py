@@ -28,6 +28,7 @@ from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.losses import ACCURACY
 from harness.task.measures import Measures
+from harness.task.ranking import Ranking
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
 
@@ -111,10 +112,14 @@ class ModelPrograms:
             "evaluation",
             evaluation_step(call, task),
             row_sums=row_sums,
-            row_outputs=task.num_outputs,
+            row_outputs=task.num_outputs if task.is_measured else None,
         )
         self._prediction = program(
             "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
+        )
+
+        self._ranked = functools.cache(
+            lambda of: program("rank", prediction_step(call, of), row_sums=0, row_outputs=2 * of.k)
         )
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
@@ -208,12 +213,13 @@ class ModelPrograms:
                 by_device.append(tf.add_n(own))
         (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
+        metrics = self._metrics(sums, dispatch.examples)
         skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
         for scale in scales if skipped else ():
             scale.skipped_steps.assign(0)
         return StepSums(
             loss=float(sums[0]),
-            metrics=self._metrics(sums, dispatch.examples),
+            metrics={n: v for n, v in metrics.items() if n not in self._task.evaluation_only},
             skipped_steps=skipped,
             loss_scale=float(scales[0].scale.numpy()) if scales else None,
         )
@@ -270,10 +276,12 @@ class ModelPrograms:
                 watch(number, None)
             loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
             compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
-            sums_of_call, outputs = zip(*self._evaluation(call, batches), strict=True)
-            pending += sums_of_call
-            measure()  # of the call before, while the device works on this one
-            fetched = call, outputs
+            found = self._evaluation(call, batches)
+            if self._task.is_measured:
+                measure()  # of the call before, while the device works on this one
+                fetched = call, [outputs for _, outputs in found]
+                found = [sums for sums, _ in found]
+            pending += found
             examples += call.num_steps * call.rows
             if watch is not None and watch(number, so_far()):
                 break
@@ -297,17 +305,26 @@ class ModelPrograms:
         self.states[0].write_to_model()
         return checksum_of(self._model)
 
-    def predict(self, feed: Feed, plan: Plan, *, watch: Watch | None = None) -> np.ndarray:
-        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs].
-        For calls of one step, it calls `watch` around each batch, with the batch's outputs."""
+    def predict(
+        self,
+        feed: Feed,
+        plan: Plan,
+        *,
+        ranking: Ranking | None = None,
+        watch: Watch | None = None,
+    ) -> np.ndarray:
+        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs];
+        with a ranking what `ranking.best` returns. For calls of one step, it calls `watch` around
+        each batch, with the batch's outputs."""
+        program = self._prediction if ranking is None else self._ranked(ranking)
         parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 if watch is not None:
                     watch(len(parts), None)
-                self._prediction.compile(batches, call, at_step=0)
-                _, outputs = zip(*self._prediction(call, batches), strict=True)
+                program.compile(batches, call, at_step=0)
+                _, outputs = zip(*program(call, batches), strict=True)
                 parts += list(self._gathered(call, outputs))
                 if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
                     return np.concatenate(parts)

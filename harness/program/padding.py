@@ -51,7 +51,7 @@ def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None
         with tf.GradientTape() as tape:
             # `training` is off, since random masks depend on the number of ids.
             called = call(state, share, list, training=False)
-            losses = task.judge(share.labels, called.outputs).losses
+            losses = task.judge(share.labels, called.outputs, training=False).losses
             added = 0.0 if called.added_loss is None else called.added_loss
             loss = tf.reduce_mean(losses) + added
         found = tf.nest.flatten(tape.gradient(loss, called.weights))

@@ -14,6 +14,7 @@ from harness.program.exchange import Gradients, Layout, packed, product_calls, u
 from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
 from harness.program.state import Called, State
+from harness.task.ranking import Ranking, best, without_seen
 from harness.task.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
 
@@ -73,6 +74,7 @@ class Caller:
             among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
             tables=tables,
             products=products,
+            num_devices=share.num_devices,
         )
         inputs: Any = {**share.inputs, **ragged}
         inputs = inputs[""] if list(inputs) == [""] else inputs
@@ -99,11 +101,18 @@ def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
 
 
 def count(
-    task: SettledTask, sums: Sequence[Sequence[tf.Variable]], judged: Judgement, share: Share
+    task: SettledTask,
+    sums: Sequence[Sequence[tf.Variable]],
+    judged: Judgement,
+    share: Share,
+    *,
+    training: bool,
 ) -> None:
     """Adds a batch to the metrics' own sums."""
     of_rows = None if share.num_rows else share.weights
     for metric, variables in zip(task.stateful, sums, strict=True):
+        if training and metric.name in task.evaluation_only:
+            continue
         values = [tf.convert_to_tensor(variable) for variable in variables]
         for variable, value in zip(
             variables, task.updated(metric, values, judged, of_rows), strict=True
@@ -176,7 +185,7 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
         kept = [name for name, value in changes.items() if value.dtype.is_floating]
         means = [changes.pop(name) * share.fraction for name in kept]
         with tf.name_scope("loss"):
-            count(task, state.sums, judged, share)
+            count(task, state.sums, judged, share, training=True)
             sums = row_sums(judged, share, called.added_loss)
         sent, layout = packed(gradients, share)
         gathered = [*layout.gathered, *(False for _ in means)]
@@ -199,24 +208,28 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
     """Returns a step that changes nothing but the sums of metrics, and that returns a batch's row
-    sums and probabilities."""
+    sums, and its probabilities if the task is measured by them."""
 
-    def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         called = call(state, share, all_reduce, training=False)
         # Keras too uses no class weights in an evaluation.
-        judged = task.judge(share.labels, called.outputs, with_class_weight=False)
-        count(task, state.sums, judged, share)
-        return row_sums(judged, share, called.added_loss), judged.probabilities
+        judged = task.judge(share.labels, called.outputs, training=False, inputs=share.inputs)
+        count(task, state.sums, judged, share, training=False)
+        sums = row_sums(judged, share, called.added_loss)
+        return (sums, judged.probabilities) if task.is_measured else sums
 
     return step
 
 
-def prediction_step(call: Caller) -> Step:
+def prediction_step(call: Caller, ranking: Ranking | None = None) -> Step:
     """Returns a step that changes nothing, and that returns no row sums and a batch's outputs,
-    float32 [rows, outputs]."""
+    float32 [rows, outputs]; or with a ranking the best of them, as `ranking.best` returns them."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
+        if ranking is not None:
+            seen = None if ranking.seen is None else share.inputs[ranking.seen]
+            outputs = best(outputs if seen is None else without_seen(outputs, seen), ranking.k)
         return tf.zeros([0, outputs.shape[0]]), outputs
 
     return step

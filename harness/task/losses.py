@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 
 from harness.base.errors import InputError
+from harness.task.multinomial import Multinomial
 
 ACCURACY = "accuracy"
 _TAKEN = frozenset(
@@ -28,6 +29,8 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
     """Returns the loss that a user asked for; for None, cross-entropy, or for a regression the
     squared error."""
     if loss is None:
+        if kind == "multinomial":
+            return Multinomial()
         if kind == "regression":
             return keras.losses.MeanSquaredError()
         if kind == "multi_class":
@@ -128,13 +131,17 @@ def metrics_of(
     metrics: Sequence[str | keras.metrics.Metric] | None, kind: str
 ) -> tuple[str | keras.metrics.Metric, ...]:
     """Returns the metrics that a user asked for, which all have different names; `accuracy` stays a
-    name. None asks for the accuracy, or for a regression the mean absolute error."""
+    name. None asks for the accuracy, for a regression the mean absolute error, and for a
+    multinomial nothing."""
     if metrics is None:
-        metrics = ["mae"] if kind == "regression" else [ACCURACY]
+        metrics = {"regression": ["mae"], "multinomial": []}.get(kind, [ACCURACY])
     found: dict[str, str | keras.metrics.Metric] = {}
     for metric in metrics:
-        if metric == ACCURACY and kind == "regression":
-            raise InputError("a regression has no accuracy; give metrics such as 'mae', 'r2_score'")
+        if metric == ACCURACY and kind in ("regression", "multinomial"):
+            raise InputError(
+                f"a {kind} has no accuracy; give metrics such as 'mae', 'r2_score', or of items "
+                "harness.RecallAtK(20)"
+            )
         if isinstance(metric, str) and metric != ACCURACY:
             try:
                 metric = _named(keras.metrics.get(metric), metric)

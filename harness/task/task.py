@@ -17,10 +17,14 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.task.losses import ACCURACY, AnyLoss, applied, is_sparse, loss_of, metrics_of, read
+from harness.task.multinomial import Multinomial
+from harness.task.ranking import NDCGAtK, RecallAtK, check_seen, without_seen
 from kernels.multi_hot import multi_hot
 
-Kind = Literal["binary", "multi_class", "multi_label", "regression"]
+Kind = Literal["binary", "multi_class", "multi_label", "multinomial", "regression"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_OF_SETS = ("multi_label", "multinomial")
+"""The kinds of which a row may have any number of classes."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,26 @@ class Task:
     """The task of a model: how to read its labels, its loss and its metrics."""
 
     kind: Literal["auto"] | Kind = "auto"
-    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K;
-    `regression`: numbers, one a row or K. `auto`: as the labels look."""
+    """`binary`: one of two classes; `multi_class`: one of K; `multi_label`: any of K, each by
+    itself; `multinomial`: any of K items by one softmax, as in recommenders; `regression`: numbers,
+    one a row or K. `auto`: as the labels look, and multinomial by its loss."""
     loss: AnyLoss | None = None
     """The loss, by Keras's name or as a Keras object. It gets probabilities, or logits if its
     attribute `from_logits` is true; class numbers if its name begins with Sparse, else one number
     for each class. A function of your own gets labels and outputs as they are, as from Keras's
-    `compile`, and so does any loss of a regression. None: cross-entropy, or the mean squared
-    error."""
+    `compile`, and so does any loss of a regression. None: cross-entropy, the mean squared error
+    of a regression, or `harness.Multinomial()`."""
     metrics: Sequence[str | keras.metrics.Metric] | None = None
     """The metrics, by Keras's names or as Keras objects; they get the same as a loss, but never
-    logits. None: `accuracy`, or `mae` for a regression."""
+    logits. None: `accuracy`; `mae` for a regression; none for a multinomial."""
+    evaluation_metrics: Sequence[str | keras.metrics.Metric] | None = None
+    """Further metrics, which are computed in evaluations only. Those of a multinomial get logits
+    without the items that a row has seen. None: for a multinomial `harness.RecallAtK(20)`,
+    `RecallAtK(50)` and `NDCGAtK(100)`, otherwise none."""
+    seen: str | None = ""
+    """Multinomial only: the name of the ragged input with the items that a row has seen, which
+    evaluation metrics and `Trainer.recommend` leave out. "" is a model's only input; None ranks all
+    items."""
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
     rows / (classes * rows of the class), from the rows of the first training."""
@@ -72,18 +85,26 @@ class Task:
         kind, why = _look(examples)
         if self.kind != "auto":
             kind, why = self.kind, "asked for"
+        elif isinstance(self.loss, Multinomial) and kind == "multi_label":
+            kind, why = "multinomial", "by the loss"
         num_classes = _num_classes(examples, kind)
         if kind == "binary" and num_classes > 2:
             raise InputError(
                 f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
                 f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
             )
+        in_training = metrics_of(self.metrics, kind)
+        usual = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []
+        further = usual if self.evaluation_metrics is None else self.evaluation_metrics
+        every = metrics_of([*in_training, *further], kind)
         task = SettledTask(
             kind=kind,
             num_classes=num_classes,
             why=why,
             loss=loss_of(self.loss, kind),
-            metrics=metrics_of(self.metrics, kind),
+            metrics=every,
+            evaluation_only=frozenset(getattr(m, "name", m) for m in every[len(in_training) :]),
+            seen=self.seen if kind == "multinomial" else None,
             class_weight=None,
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
@@ -93,6 +114,7 @@ class Task:
                 "one for each"
             )
         task.check_labels(examples)
+        check_seen(task.seen, examples, num_classes)
         task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
         if self.loss is not None:
             task = replace(task, loss_is_of_batch=_is_of_batch(task))
@@ -127,6 +149,8 @@ class Judgement(NamedTuple):
     targets: dict[bool, Any]
     """The labels for sparse metrics, under True, and for others, under False."""
     probabilities: Any
+    """The outputs that metrics get: probabilities, targets of a regression, or of a multinomial in
+    an evaluation logits."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,6 +166,10 @@ class SettledTask:
     """The metrics: `accuracy` is computed row by row; others keep sums of their own."""
     class_weight: np.ndarray | None
     """The weight of each class, float32 [K]."""
+    evaluation_only: frozenset[str] = frozenset()
+    """The names of the metrics that training leaves out."""
+    seen: str | None = None
+    """The input with the items that rankings leave out."""
     thresholds: Sequence[float] | None = None
     """The probability above which each class is given, [K]; None: 0.5."""
     is_known: bool = True
@@ -163,12 +191,17 @@ class SettledTask:
         """The activation that turns logits into probabilities; `linear` for a regression."""
         if self.kind == "regression":
             return "linear"
-        return "softmax" if self.kind == "multi_class" else "sigmoid"
+        return "softmax" if self.kind in ("multi_class", "multinomial") else "sigmoid"
 
     @property
     def described(self) -> str:
         what = "targets" if self.kind == "regression" else "classes"
         return f"{self.kind} with {self.num_classes} {what} ({self.why})"
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether `Measures` can tell the quality of the outputs."""
+        return self.kind not in ("regression", "multinomial")
 
     @property
     def with_accuracy(self) -> bool:
@@ -196,7 +229,7 @@ class SettledTask:
     def check_labels(self, examples: Examples) -> None:
         """Raises an InputError unless the labels of `examples` fit the task."""
         labels = _labels(examples)
-        known, wide = _num_classes(examples, self.kind), self.kind == "multi_label"
+        known, wide = _num_classes(examples, self.kind), self.kind in _OF_SETS
         if isinstance(labels, RaggedSets):
             shown, fits = f"sets of {known} classes", wide and known <= self.num_classes
         else:
@@ -225,7 +258,7 @@ class SettledTask:
         gradient of the softmax cross-entropy assumes that each row's labels sum to 1."""
         labels = _labels(examples)
         fused = getattr(self.loss, "fn", None) is keras.losses.categorical_crossentropy
-        if not fused or self.kind not in ("multi_label", "regression"):
+        if not fused or self.kind not in (*_OF_SETS, "regression"):
             return
         if isinstance(labels, RaggedSets):
             sums = labels.unique().lengths
@@ -236,8 +269,7 @@ class SettledTask:
             raise InputError(
                 f"row {row} of {examples.name} has labels with the sum {sums[row]}, but "
                 "TensorFlow's gradient of CategoricalCrossentropy is right only for a sum of 1; "
-                "divide labels by their sum, or give a loss of logits, as lambda y, z: "
-                "-keras.ops.sum(y * keras.ops.log_softmax(z), axis=-1)"
+                "divide labels by their sum, or set loss=harness.Multinomial()"
             )
 
     def check_devices(self, num_devices: int) -> None:
@@ -249,24 +281,34 @@ class SettledTask:
             )
 
     def judge(
-        self, labels: Any, outputs: tf.Tensor, *, with_class_weight: bool = True
+        self,
+        labels: Any,
+        outputs: tf.Tensor,
+        *,
+        training: bool = True,
+        inputs: Mapping[str, Any] | None = None,
     ) -> Judgement:
         """Computes the loss of each row, and the values that metrics need.
 
         Args:
             labels: the labels, [B], [B, K], or the `values` and `row_splits` of ragged sets.
             outputs: the model's outputs, [B, `num_outputs`].
-            with_class_weight: whether to multiply losses by the class weights.
+            training: whether to multiply losses by the class weights, and to draw samples.
+            inputs: the rows' inputs by name, to leave out what a row has seen.
         """
         targets = self._targets(labels)
         given = read(outputs, self.head)
-        losses = applied(self.loss, targets, given)
+        if isinstance(self.loss, Multinomial):
+            known = labels if isinstance(labels, Mapping) else targets[False]
+            losses = self.loss.of_labels(known, given.logits, sampled=training)
+        else:
+            losses = applied(self.loss, targets, given)
         if losses.shape.rank == 0:  # one loss of the batch: give each row the same, as its mean
             losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
         if losses.shape.rank > 1:
             losses = tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
         losses = tf.cast(losses, tf.float32)
-        if self.class_weight is not None and with_class_weight:
+        if self.class_weight is not None and training:
             numbers = tf.cast(tf.reshape(labels, [-1]), tf.float32)
             classes = tf.cast(tf.round(numbers), tf.int32)
             losses *= tf.gather(tf.constant(self.class_weight), classes)
@@ -274,7 +316,12 @@ class SettledTask:
         if given.ends_in_head and outputs.dtype.size < 4:  # rounding may make them 0.5
             scores = given.probabilities - 0.5
         hits = self._hits(targets, scores) if self.with_accuracy else None
-        return Judgement(losses, hits, targets, given.probabilities)
+        numbers = given.probabilities
+        if self.kind == "multinomial" and not training:
+            numbers = given.logits
+            if self.seen is not None and inputs is not None:
+                numbers = without_seen(numbers, inputs[self.seen])
+        return Judgement(losses, hits, targets, numbers)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
         """Returns the labels for sparse losses and metrics, under True, and for others, under
@@ -336,7 +383,7 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
     labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return labels.num_tokens
-    if kind == "regression" or (kind == "multi_label" and labels.ndim == 2):
+    if kind == "regression" or (kind in _OF_SETS and labels.ndim == 2):
         return int(labels.shape[1]) if labels.ndim == 2 else 1
     known = max(2, examples.num_classes or 0)
     if examples.num_classes is None or labels.dtype.kind == "f":
@@ -346,13 +393,18 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
 
 def _is_of_batch(task: SettledTask) -> bool:
     rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
-    is_wide = task.kind in ("multi_label", "regression")
-    with _computing(f"loss {task.loss.name!r}", task):
+    is_wide = task.kind in (*_OF_SETS, "regression")
+
+    def losses() -> tf.Tensor:
         targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
-        losses = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
-        if losses.shape.rank > 0 and losses.shape[0] != rows:
-            raise ValueError(f"it gives {losses.shape[0]} numbers for {rows} rows")
-    return bool(losses.shape.rank == 0)
+        return applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+
+    with _computing(f"loss {task.loss.name!r}", task):
+        # Traced only: of 20,000 classes, each array would take 1.6 GB.
+        shape = tf.function(losses, autograph=False).get_concrete_function().output_shapes
+        if shape.rank and shape[0] != rows:
+            raise ValueError(f"it gives {shape[0]} numbers for {rows} rows")
+    return bool(shape.rank == 0)
 
 
 @contextlib.contextmanager
@@ -373,7 +425,7 @@ def _class_weight(
 ) -> np.ndarray | None:
     if asked is None:
         return None
-    if task.kind in ("multi_label", "regression"):
+    if task.kind in (*_OF_SETS, "regression"):
         raise InputError(
             f"class_weight is for rows of one class each, not for {task.kind}; leave it out"
         )

@@ -210,11 +210,11 @@ class KerasCallbacks(Observer):
         self._call("on_test_end", {"loss": evaluation.loss, **evaluation.metrics})
         return evaluation, compilations
 
-    def predict(self, feed: Feed, plan: Plan) -> np.ndarray:
+    def predict(self, feed: Feed, plan: Plan, **how: Any) -> np.ndarray:
         """Calls `ModelPrograms.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
         outputs = self._programs.predict(
-            feed, plan, watch=self._watch("predict", "stop_predicting")
+            feed, plan, watch=self._watch("predict", "stop_predicting"), **how
         )
         self._call("on_predict_end")
         return outputs

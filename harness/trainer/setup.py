@@ -135,7 +135,7 @@ class Setup:
     ) -> Measures | None:
         """Returns measures for predictions of rows with labels; None if a label is no class. A
         fit's thresholds of several classes, [K], count if the task has none."""
-        if self.task.kind == "regression" or not are_classes(examples):
+        if not self.task.is_measured or not are_classes(examples):
             return None
         task = self.task
         return Measures(

@@ -25,6 +25,7 @@ from harness.program.optimizer import OptimizerFactory, attributes_of, config_of
 from harness.program.packing import checksum_of
 from harness.run.observers.divergence import divergence_message
 from harness.task.measures import Quality
+from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
 from harness.trainer.asked import Asked
 from harness.trainer.callbacks import as_compiled, outside_fit
@@ -343,8 +344,9 @@ class Trainer:
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
-                f"{examples.name} has labels between 0 and 1 or of a regression, no classes to "
-                "measure predictions by; use evaluate, with metrics such as keras.metrics.R2Score()"
+                f"{examples.name} has labels between 0 and 1, of a multinomial or of a regression, "
+                "no classes to measure predictions by; use evaluate, with metrics such as "
+                "keras.metrics.R2Score() or harness.RecallAtK(20)"
             )
         return quality
 
@@ -373,6 +375,22 @@ class Trainer:
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
             return hooks.predict(ready.feed, ready.plan)
+
+    @for_python()
+    def recommend(self, rows: AnyRows, *, k: int = 20) -> Recommended:
+        """Returns the K items with the highest outputs for each row, without those that it has: the
+        ids of the input that the task's `seen` names. The outputs of all items stay on the device.
+
+        Raises:
+            InputError: when there are fewer than `k` outputs, or the rows lack the input `seen`.
+        """
+        examples = without_labels(rows)
+        setup = self._set_up(examples)
+        ranking = Ranking(k, self._task.seen)
+        ranking.check(examples, setup.task.num_outputs)
+        with outside_fit((), setup, examples, "predict") as (hooks, ready):
+            found = hooks.predict(ready.feed, ready.plan, ranking=ranking)
+        return Recommended(items=found[:, k:].astype(np.int32), scores=found[:, :k])
 
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""

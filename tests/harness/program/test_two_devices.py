@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 
 from harness.base.errors import InputError
+from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.plan import Call, evaluation_plan
 from harness.model.layers import MultiHotDense
@@ -24,6 +25,7 @@ from harness.program.inspection import look_at_gradients
 from harness.program.program import Program
 from harness.program.step import Caller, training_step
 from harness.task.measures import Measures
+from harness.task.multinomial import Multinomial
 from harness.task.task import Task
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.table_rules import Rule
@@ -170,6 +172,27 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> Non
     )  # fmt: skip
     np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
     assert_same(*both.values())
+
+
+@pytest.mark.parametrize("num_samples", [None, 50])
+def test_the_likelihood_of_items_is_that_of_one_device(
+    two: Devices, num_samples: int | None
+) -> None:
+    """Labels are ragged sets, of which the last batch has a row for one device only."""
+    rng = np.random.default_rng()
+    seen, bought = (random_sets(rng, rows=41, unique=False) for _ in range(2))
+    rows = Examples(inputs={"": seen}, labels=bought)
+
+    def of_items(inputs: Any) -> Any:
+        return keras.layers.Dense(50)(MultiHotDense(6, 50, activation="gelu")(inputs))
+
+    task = Task(loss=Multinomial(num_samples=num_samples))
+    both, alone = (build_rig(rows, model=of_items, task=task, devices=d) for d in (two, None))
+    alone.set_weights(both.weights())
+    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    assert_same(*both.values())
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
 
 
 class Lookup(keras.layers.Layer):

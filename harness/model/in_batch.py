@@ -1,0 +1,61 @@
+"""Two towers that learn from each other's rows: a softmax over the items of a batch.
+
+Letters: B rows, D units.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from harness.base.errors import InputError
+from harness.model.layers import surroundings
+
+_FAR = -1e9  # added to the score of an item that is the row's own a second time
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class InBatchSoftmax(keras.layers.Layer):
+    """The log-probability of each row's item among the items of all rows of the batch:
+    `log_softmax(users @ items.T / temperature)[i, i]`, as in Yi et al., "Sampling-Bias-Corrected
+    Neural Modeling for Large Corpus Item Recommendations", 2019, section 3, without the correction.
+    Its negative is the loss: `harness.Task("regression", loss=lambda y, log_p: -log_p)`.
+
+    Called with a list of tensors, it returns [B, 1]:
+
+    - the users' vectors, [B, D];
+    - those of the items, [B, D];
+    - the items' numbers, [B] or [B, 1], optional: other rows with the same item are left out.
+    """
+
+    def __init__(self, *, temperature: float = 1.0, **kwargs: Any) -> None:
+        """Args:
+        temperature: divides the products; small ones sharpen the softmax.
+        **kwargs: arguments of `keras.layers.Layer`.
+        """
+        super().__init__(**kwargs)
+        if not temperature > 0:
+            raise InputError(f"temperature is {temperature}; give a number above 0")
+        self.temperature = temperature
+
+    def call(self, inputs: list[Any]) -> Any:
+        """Returns [B, 1]; see the class."""
+        users, items, *numbers = inputs
+        if (devices := surroundings().num_devices) > 1:
+            raise InputError(
+                f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
+                "replicas=1"
+            )
+        scores = ops.matmul(users, ops.transpose(items)) / self.temperature
+        scores = ops.cast(scores, "float32")
+        if numbers:
+            own = ops.reshape(numbers[0], (-1,))
+            again = ops.cast(ops.equal(own[:, None], own), "float32") - ops.eye(ops.shape(own)[0])
+            scores += _FAR * again
+        return ops.diagonal(ops.log_softmax(scores, axis=1))[:, None]
+
+    def compute_output_spec(self, inputs: list[Any]) -> keras.KerasTensor:
+        return keras.KerasTensor((inputs[0].shape[0], 1), dtype="float32")
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "temperature": self.temperature}

@@ -1,0 +1,157 @@
+"""The multinomial likelihood of the items of each row, given as ragged sets.
+
+Letters: B rows, V items, N length of the ids' buffer, D units before the last layer, S samples.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.model.dropout import random_bits
+from kernels.multi_hot.registry import Problem
+from kernels.multi_hot.segments import Entries, find_entries
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class Multinomial(keras.losses.Loss):
+    """The negative log-likelihood of a row's items T, drawn from the softmax of its logits z:
+    `|T| * logsumexp(z) - sum(z[i] for i in T)`, as in Liang et al., "Variational Autoencoders for
+    Collaborative Filtering", 2018, equation 2.
+
+    Of labels that are ragged sets, no [B, V] array is made but the logits. In Keras's own `fit` the
+    loss takes 0 and 1 for each item, [B, V].
+    """
+
+    from_logits = True
+
+    def __init__(self, *, num_samples: int | None = None, **kwargs: Any) -> None:
+        """Args:
+        num_samples: S, the items that a training step draws to estimate the logsumexp, in place of
+            computing all V logits; at most V. The model must end in a Dense layer without
+            activation, and labels must be ragged sets. An evaluation takes all items. The estimate
+            of `sum(exp(z))` is unbiased: a row's own items count once, and each other one that was
+            drawn V / S times (Bengio and Senécal, "Adaptive importance sampling to accelerate
+            training of a neural probabilistic language model", 2008).
+        **kwargs: arguments of `keras.losses.Loss`.
+        """
+        super().__init__(**{"name": "multinomial", **kwargs})
+        if num_samples is not None and num_samples < 1:
+            raise InputError(f"num_samples is {num_samples}; give at least 1, or None for all")
+        self.num_samples = num_samples
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Returns the losses of rows, [B], of 0 and 1 for each item, [B, V], and logits, [B, V]."""
+        return -keras.ops.sum(y_true * keras.ops.log_softmax(y_pred), axis=-1)
+
+    def of_labels(self, labels: Any, logits: tf.Tensor, *, sampled: bool) -> tf.Tensor:
+        """Returns the losses of rows, float32 [B], of ragged sets, or of 0 and 1 for each item;
+        with `sampled` and if the loss has samples, estimates."""
+        sampled = sampled and self.num_samples is not None
+        is_sets = isinstance(labels, Mapping)
+        if logits.shape[1] < 2 or (sampled and not is_sets):
+            raise InputError(
+                f"the loss {self.name!r} takes a logit for each item, and with num_samples ragged "
+                f"sets of items as labels; the model gives {logits.shape[1]}, and the labels are "
+                f"{'ragged sets' if is_sets else 'numbers'}"
+            )
+        if not is_sets:
+            return self.call(labels, logits)
+        return self.of_samples(labels, logits) if sampled else self.of_sets(labels, logits)
+
+    def of_sets(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
+        """Returns the losses of rows, float32 [B].
+
+        Args:
+            sets: the rows' items: `values` int32 [N], of which those behind `row_splits[-1]` do not
+                count, and `row_splits` int32 [B + 1]. A repeated item of a row counts once.
+            logits: float32 [B, V].
+        """
+        targets = _entries(sets, logits.shape[1])
+        own = tf.gather_nd(logits, tf.stack([targets.rows, targets.ids], axis=1))
+        sums = tf.reduce_logsumexp(logits, axis=1)
+        return _totals(targets, tf.gather(sums, targets.rows) - own)
+
+    def of_samples(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
+        """Returns estimates of `of_sets` by S items, float32 [B]. XLA then drops the product that
+        the logits come from, since nothing else reads it."""
+        inputs, kernel, bias = _last_product(logits)
+        num_items, num_samples = logits.shape[1], self.num_samples
+        assert num_samples is not None
+        if num_samples > num_items:
+            raise InputError(f"num_samples is {num_samples}, and there are {num_items} items")
+        targets = _entries(sets, num_items)
+        drawn = _drawn(num_samples, num_items, inputs)
+        # Gathered at once, since each gradient of a gather is an array of the kernel's size.
+        every = tf.concat([targets.ids, drawn], axis=0)
+        kernels, biases = tf.gather(kernel, every, axis=1), tf.gather(bias, every)
+        size = targets.ids.shape[0]
+        of_rows = tf.gather(inputs, targets.rows) * tf.transpose(kernels[:, :size])
+        own = tf.reduce_sum(of_rows, axis=1) + biases[:size]
+        others = inputs @ kernels[:, size:] + biases[size:]
+        # A drawn item counts V / S times, also if it is one of the row's own: that is taken off.
+        times = num_items / num_samples
+        counts = tf.math.unsorted_segment_sum(tf.ones([num_samples]), drawn, num_items)
+        factor = 1 - times * tf.gather(counts, targets.ids)
+        known = tf.where(targets.counts, own, others.dtype.min)
+        highest = tf.math.unsorted_segment_max(known, targets.rows, targets.num_rows)
+        highest = tf.stop_gradient(tf.maximum(highest, tf.reduce_max(others, axis=1)))
+        shifted = tf.where(targets.counts, own - tf.gather(highest, targets.rows), 0)
+        total = times * tf.reduce_sum(tf.exp(others - highest[:, None]), axis=1)
+        total += _totals(targets, factor * tf.exp(shifted))
+        sums = tf.math.log(total) + highest
+        return _totals(targets, tf.gather(sums, targets.rows) - own)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "num_samples": self.num_samples}
+
+
+def _entries(sets: Mapping[str, tf.Tensor], num_items: int) -> Entries:
+    """Returns the items of each row, of which repeated ones and padding do not count; all lie in a
+    row."""
+    problem = Problem(sets["values"], sets["row_splits"], num_items, tf.float32, unique=False)
+    found = find_entries(problem, drop_repeated=True)
+    return found._replace(rows=tf.where(found.counts, found.rows, 0))
+
+
+def _totals(entries: Entries, numbers: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of the entries' numbers, [N], for each row, [B]."""
+    counted = tf.where(entries.counts, numbers, 0)
+    return tf.math.unsorted_segment_sum(counted, entries.rows, entries.num_rows)
+
+
+def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns the inputs [B, D], the kernel [D, V] and the bias [V] that logits were traced from,
+    in float32."""
+    operation, bias = _behind_casts(logits), tf.zeros(logits.shape[1:])
+    if operation.type in ("AddV2", "BiasAdd") and operation.inputs[1].shape.rank == 1:
+        bias = operation.inputs[1]
+        operation = _behind_casts(operation.inputs[0])
+    if operation.type != "MatMul" or operation.get_attr("transpose_b"):
+        raise InputError(
+            f"the model ends in a {operation.type}, but a Multinomial of num_samples needs the "
+            "product of the last layer; end the model with a Dense layer without activation, or "
+            "set num_samples=None"
+        )
+    inputs, kernel = operation.inputs
+    return tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
+
+
+def _behind_casts(tensor: tf.Tensor) -> tf.Operation:
+    operation = tensor.op
+    while operation.type in ("Cast", "Identity"):
+        operation = operation.inputs[0].op
+    return operation
+
+
+def _drawn(num_samples: int, num_items: int, inputs: tf.Tensor) -> tf.Tensor:
+    """Returns S items, int32 [S], one from each of S equal parts of all. They are a hash of the
+    bits of `inputs`: a step that is repeated draws the same, and the next one others."""
+    key = tf.reduce_sum(tf.bitcast(inputs, tf.int32))
+    bits = random_bits(tf.constant([num_samples]), tf.stack([key, 0]))
+    shares = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) / 2**24
+    places = tf.cast(tf.range(num_samples), tf.float64) + tf.cast(shares, tf.float64)
+    items = tf.cast(places * (num_items / num_samples), tf.int32)
+    return tf.minimum(items, num_items - 1)

@@ -1,0 +1,158 @@
+"""Rankings of items: without those that a row has, the best K, and how many were held out.
+
+Letters: B rows, V items, K ranks, N length of the ids' buffer.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from kernels.multi_hot.registry import Problem
+from kernels.multi_hot.segments import find_entries
+
+_MOST_ITEMS = 2**24  # whose numbers a float32 holds
+_LAST = tf.float32.min  # the score of an item that is not to be ranked
+
+
+class Ranking(NamedTuple):
+    """A ranking that a prediction is asked for."""
+
+    k: int
+    """The number of items of each row, K."""
+    seen: str | None
+    """The input with the items to leave out; None ranks all."""
+
+    def check(self, examples: Examples, num_items: int) -> None:
+        """Raises an InputError unless rows with these inputs can be ranked so."""
+        if not 1 <= self.k <= num_items <= _MOST_ITEMS:
+            raise InputError(
+                f"k is {self.k}; give at least 1 and at most all {num_items} items, of which "
+                f"{_MOST_ITEMS} can be ranked"
+            )
+        check_seen(self.seen, examples, num_items)
+
+
+class Recommended(NamedTuple):
+    """The best items of B rows, from the best on."""
+
+    items: npt.NDArray[np.int32]
+    """[B, K]."""
+    scores: npt.NDArray[np.float32]
+    """The model's outputs for these, [B, K]; the lowest float32 behind the last item that the row
+    has not seen."""
+
+
+def check_seen(seen: str | None, examples: Examples, num_items: int) -> None:
+    """Raises an InputError unless the rows have the input of the items that they have seen."""
+    limits = {name: sets.num_tokens for name, sets in examples.ragged.items()}
+    if seen is None or limits.get(seen, num_items + 1) <= num_items:
+        return
+    shown = ", ".join(f"{name!r} of ids below {n}" for name, n in limits.items())
+    raise InputError(
+        f"seen is {seen!r}, which is to be an input with some of the {num_items} items, but the "
+        f"ragged inputs of {examples.name} are {shown or 'none'}; give "
+        "harness.Task('multinomial', seen=...) one of items, or None to rank all"
+    )
+
+
+def without_seen(scores: tf.Tensor, sets: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Returns scores, float32 [B, V], with the lowest float32 for the items that a row has.
+
+    Args:
+        scores: float32 [B, V].
+        sets: the items that the rows have: `values` int32 [N], of which those behind
+            `row_splits[-1]` do not count, and `row_splits` int32 [B + 1].
+    """
+    problem = Problem(sets["values"], sets["row_splits"], scores.shape[1], tf.float32, False)
+    found = find_entries(problem, drop_repeated=False)
+    places = tf.stack([tf.where(found.counts, found.rows, 0), found.ids], axis=1)
+    limits = tf.where(found.counts, _LAST, tf.float32.max)
+    return tf.tensor_scatter_nd_min(scores, places, limits)
+
+
+def best(scores: tf.Tensor, k: int) -> tf.Tensor:
+    """Returns the K highest scores of each row, from the highest on, and behind them the items that
+    have these, float32 [B, 2 K]. Of equal scores the item with the lower number comes first."""
+    found = tf.math.top_k(scores, k)
+    return tf.concat([found.values, tf.cast(found.indices, tf.float32)], axis=1)
+
+
+class _AtK(keras.metrics.Mean):
+    """A mean over the rows with held-out items of a figure of their K best items."""
+
+    _kind: str
+
+    def __init__(self, k: int, *, name: str | None = None, dtype: Any = None) -> None:
+        """Args:
+        k: K, the number of ranks.
+        name: the metric's name; None: as `recall_at_20`.
+        dtype: the dtype of the sums.
+        """
+        super().__init__(name=name or f"{self._kind}_at_{k}", dtype=dtype)
+        if k < 1:
+            raise InputError(f"k is {k}; give at least 1")
+        self.k = k
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """Adds rows.
+
+        Args:
+            y_true: 1 for each held-out item and 0 for others, [B, V].
+            y_pred: scores, [B, V].
+            sample_weight: [B].
+        """
+        scores = tf.cast(y_pred, tf.float32)
+        top = tf.math.top_k(scores, min(self.k, scores.shape[1]))
+        held = tf.cast(y_true, tf.float32)
+        hits = tf.gather(held, top.indices, batch_dims=1) * tf.cast(top.values > _LAST, tf.float32)
+        number = tf.reduce_sum(held, axis=1)
+        counts = tf.cast(number > 0, tf.float32)
+        if sample_weight is not None:
+            counts *= tf.cast(sample_weight, tf.float32)
+        possible = tf.clip_by_value(tf.cast(number, tf.int32), 1, hits.shape[1])
+        return super().update_state(self._values(hits, possible), sample_weight=counts)
+
+    def _values(self, hits: tf.Tensor, possible: tf.Tensor) -> tf.Tensor:
+        """Returns the rows' figures, [B].
+
+        Args:
+            hits: whether the item of each rank was held out, float32 0 or 1, [B, K].
+            possible: the most hits that a row can have, int32 [B], at least 1.
+        """
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {"name": self.name, "dtype": self.dtype, "k": self.k}
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class RecallAtK(_AtK):
+    """The share of a row's held-out items among its K best: `hits / min(K, held-out items)`, as
+    Recall@R in Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018,
+    section 4.2 (keras-rs divides by all held-out items). The mean is over rows with such items."""
+
+    _kind = "recall"
+
+    def _values(self, hits: tf.Tensor, possible: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_sum(hits, axis=1) / tf.cast(possible, tf.float32)
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class NDCGAtK(_AtK):
+    """The normalized discounted cumulative gain of a row's K best items: the sum of
+    `1 / log2(rank + 1)` over the ranks of held-out items, counted from 1, over the sum if all of
+    them came first; as NDCG@R in Liang et al., 2018, section 4.2. The mean is over the rows with
+    held-out items."""
+
+    _kind = "ndcg"
+
+    def _values(self, hits: tf.Tensor, possible: tf.Tensor) -> tf.Tensor:
+        ranks = tf.range(1, hits.shape[1] + 1, dtype=tf.float32)
+        gains = tf.math.log(2.0) / tf.math.log(ranks + 1)
+        return tf.linalg.matvec(hits, gains) / tf.gather(tf.cumsum(gains), possible - 1)

@@ -1,0 +1,547 @@
+"""Estimators for scikit-learn: `MultiHotClassifier` and `MultiHotRegressor`.
+
+A fit on texts does what `harness train` does on a file of them. Fits on vectors share compiled
+programs, so that a search over many candidates of one shape compiles once.
+
+Letters: B rows, V features or ids, K classes or targets.
+"""
+
+import itertools
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import parquet
+
+from harness.base.checks import require_extra
+from harness.base.decoding import flattened, from_mapping
+from harness.base.errors import InputError, in_python
+from harness.base.quiet import quiet_import
+from harness.cli.recipe import find, sizes_for
+from harness.cli.settings import OptimizerConfig, TrainConfig, trainer_of
+from harness.data.examples import Examples
+from harness.data.options import Tokenizer, Weighting
+from harness.data.ragged import RaggedSets, starting_with, stratified
+from harness.data.sources import Dataset, load_configured
+from harness.data.vocabulary import Vocabulary
+
+require_extra("sklearn", "harness.sklearn", "sklearn")
+with quiet_import():
+    from harness.model.layers import Surroundings, computing
+    from harness.model.network import DefaultNetwork, build_model
+    from harness.program.optimizer import Schedule, Scheduled, optimizer_factory
+    from harness.task.task import Kind, Task
+    from harness.trainer.callbacks import EarlyStopping
+    from harness.trainer.trainer import Trainer
+
+from scipy.sparse import csr_array, issparse
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_array, check_consistent_length, check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+_MOST_SHARED = 4
+"""The most trainers whose compiled programs wait for the next fit."""
+_MOST_IDS = 2**18
+"""The most ids to predict for at once: their rows of the table are copied."""
+_EPOCHS, _MOST_EPOCHS = 10, 30
+"""Epochs on vectors, and with early stopping, if none are given."""
+_SETTINGS = (
+    *("hidden_units", "dropout", "activation", "optimizer", "learning_rate"),
+    *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", "tokenizer", "ngrams"),
+    *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
+)
+"""The parameters that are settings of `harness train`."""
+_Form = Literal["texts", "tokens", "ids", "vectors"]
+_shared: OrderedDict[Any, tuple[Trainer, Callable[..., None]]] = OrderedDict()
+_lock = threading.RLock()
+"""Held by the thread that trains: threads of a search would change each other's weights."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class _MultiHotEstimator(BaseEstimator):
+    """The parameters of both estimators."""
+
+    recipe: Literal["auto", "tutorial"] = "auto"
+    """How parameters that are None are chosen. `auto`: for texts and lists of strings by the recipe
+    of `harness train`, which trains candidates on held-out rows in each fit; for others by the
+    number of rows and features. `tutorial`: the defaults of `harness train --help`."""
+
+    hidden_units: int | Sequence[int] | None = None
+    """Units of each hidden layer."""
+
+    dropout: float | Sequence[float] | None = None
+    """Dropout rate after each hidden layer, or one for all."""
+
+    activation: str = "relu"
+    """Activation of the hidden layers, by Keras's name."""
+
+    optimizer: str = "adam"
+    """Any Keras optimizer, by name."""
+
+    learning_rate: float | None = None
+    """The highest learning rate."""
+
+    learning_rate_schedule: Schedule | None = None
+    """How the learning rate falls: None for `linear` with the recipe `auto`, else `constant`."""
+
+    weight_decay: float | None = None
+    """The share of itself, times the learning rate, that a weight loses in each step."""
+
+    epochs: int | None = None
+    """Passes over the rows."""
+
+    batch_size: int | None = None
+    """Rows of a step."""
+
+    early_stopping: int | None = None
+    """Stop after so many epochs without a lower loss on held-out rows, and go back to the weights
+    of the best one; None to train all epochs, on all rows."""
+
+    validation_split: float = 0.1
+    """Share of the rows to hold out for early stopping, the same share of each class."""
+
+    tokenizer: Tokenizer = "keras"
+    """What a word of a text is; see `harness.load`."""
+
+    ngrams: int | None = None
+    """Length, in words, of the longest runs of words that have ids as well."""
+
+    num_tokens: int | None = None
+    """The most ids of words."""
+
+    min_count: int = 1
+    """Leave out words of texts that are rarer."""
+
+    hash_bits: int | None = None
+    """Bits to hash words to, as `partial_fit` on texts that come bit by bit needs."""
+
+    unknown: Literal["id", "drop"] | None = None
+    """Whether unknown words of a text share an id, or are left out."""
+
+    weighting: Weighting | None = None
+    """Weight of a word in a text: `binary`, `count` or `tf_idf`."""
+
+    normalize: Literal["none", "l2"] | None = None
+    """Whether to divide a text's weights by the root of their squares' sum."""
+
+    callbacks: Sequence[keras.callbacks.Callback] | None = None
+    """Keras's callbacks. Each fit uses copies of them in clones, as of a search."""
+
+    random_state: int | np.random.RandomState | None = 0
+    """Seed of the initial weights, the row order and dropout; None for another in each fit."""
+
+    verbose: bool = False
+    """Whether to print the progress."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = tags.input_tags.string = True
+        tags.target_tags.required = True
+        return tags
+
+    @property
+    def _takes_words(self) -> bool:
+        return self._form in ("texts", "tokens")
+
+    def _config(self, **more: Any) -> TrainConfig:
+        """Returns the settings of `harness train` that the parameters are."""
+        given = {name: getattr(self, name) for name in _SETTINGS}
+        given = {name: _plain(name, value) for name, value in given.items() if value is not None}
+        seed = self.random_state
+        if not isinstance(seed, int | np.integer):
+            seed = check_random_state(seed).randint(2**31)
+        config = {"seed": int(seed), "recipe": self.recipe, **given, **more}
+        made: TrainConfig = from_mapping(TrainConfig, config, where=type(self).__name__)
+        return made
+
+    def _fitted(
+        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_classes: int, **more: Any
+    ) -> Self:
+        """Fits rows with labels as `Examples` takes them."""
+        self.__dict__.pop("_trainer", None)
+        self._form, data = _form_of(X), None
+        if self._takes_words:
+            X = _checked_texts(X)
+            config, data = self._read(X, labels, kind, self._config(**more))
+            sets = data.train
+        else:
+            config, sets = self._config(), self._sets(X, reset=True)
+        if self.recipe == "auto" and (data is None or kind == "regression"):
+            free = {name for name in _SETTINGS if getattr(self, name) is None}
+            usual = {"epochs": _EPOCHS, "learning_rate_schedule": "linear"}
+            usual |= sizes_for(sets, config, free)
+            config = self._config(**{name: usual[name] for name in free & usual.keys()})
+        rows = Examples(
+            inputs={"": sets},
+            labels=labels,
+            weights=weights,
+            num_classes=num_classes if kind in ("binary", "multi_class") else None,
+            name="X",
+        )
+        with _lock:
+            self._train(rows, config, kind, num_classes, data)
+        return self
+
+    def _read(
+        self, X: list[Any], labels: Any, kind: Kind, config: TrainConfig
+    ) -> tuple[TrainConfig, Dataset]:
+        """Numbers the words of texts, as `harness train` does with a file of them; returns the
+        settings, with those that its recipe found, and the rows."""
+        if kind == "multi_label":
+            names: list[Any] = [[*map(str, row)] for row in labels]
+        elif kind == "regression":  # which reads no labels, but a file has some
+            names = [str(row % 2) for row in range(len(X))]
+        else:
+            names = [*map(str, labels)]
+        with tempfile.TemporaryDirectory() as folder:
+            for part, most in (("train", len(X)), ("test", 1)):  # a test row chooses nothing
+                table = pa.table({"text": X[:most], "label": names[:most]})
+                parquet.write_table(table, Path(folder, f"{part}.parquet"))
+            build = replace(config.data.build, test_data=str(Path(folder, "test.parquet")))
+            place = str(Path(folder, "train.parquet"))
+            config = replace(
+                config, data=replace(config.data, data=place, data_cache="off", build=build)
+            )
+            given = {name for name in _SETTINGS if getattr(self, name) is not None}
+            found = None
+            if self.recipe == "auto" and kind != "regression":
+                found = find(config, given, started=lambda: None, tells=False)
+            if found is not None and self.verbose:
+                print(found.why)
+            data = load_configured(config.data, tells=False) if found is None else found.data
+        if data.train.num_rows != len(X):
+            raise InputError(
+                f"{len(X) - data.train.num_rows} texts of X hold NUL characters or lone surrogates, "
+                "which are no text; leave them out"
+            )
+        assert data.vocabulary is not None
+        self.vocabulary_ = data.vocabulary
+        return config if found is None else found.config, data
+
+    def _train(
+        self,
+        rows: Examples,
+        config: TrainConfig,
+        kind: Kind,
+        num_classes: int,
+        data: Dataset | None,
+    ) -> None:
+        """Trains a network on the rows, and keeps it."""
+        train, held_out, epochs, callbacks = rows, None, config.epochs, [*(self.callbacks or ())]
+        if self.early_stopping is not None:
+            epochs = self.epochs or _MOST_EPOCHS
+            train, held_out = _split(rows, self.validation_split, seed=config.data.split_seed)
+            callbacks.append(EarlyStopping(patience=self.early_stopping))
+        sets = train.ragged[""]
+        size = self.batch_size or min(config.execution.batch_size, train.num_rows)
+        config = replace(config, execution=replace(config.execution, batch_size=size))
+        is_as_commanded = data is not None and kind != "regression" and self.recipe == "auto"
+        if is_as_commanded:
+            data = replace(data, train=sets)
+            trainer = trainer_of(config, data, config.execution, epochs=epochs)
+        else:
+            network = DefaultNetwork(
+                **vars(config.model),
+                num_tokens=sets.num_tokens,
+                num_classes=num_classes,
+                multi_label=kind in ("multi_label", "regression"),
+                seed=config.execution.seed,
+            )
+            trainer = _begun(network, kind, config, train)
+            callbacks.insert(0, _rate(config.optimizer, epochs))
+        history = trainer.fit(
+            train,
+            validation=held_out,
+            epochs=epochs,
+            callbacks=callbacks,
+            verbose=self.verbose,
+            telemetry_hz=0,
+        )
+        assert trainer.last is not None
+        progress = trainer.last.progress
+        if progress is not None and progress.interrupted:
+            raise KeyboardInterrupt
+        self.history_ = history.history
+        self.n_iter_ = len(history.epoch)
+        words = None if data is None else data.vocabulary
+        thresholds = trainer.last.thresholds or (words and words.thresholds)
+        self._thresholds = np.asarray(thresholds or 0.5, np.float32)
+        self._model = trainer.model
+        if not is_as_commanded:  # another fit will change that one
+            self._model = keras.models.clone_model(trainer.model)
+            self._model.set_weights(trainer.model.get_weights())
+
+    def _sets(self, X: Any, *, reset: bool = False) -> RaggedSets:
+        """Returns rows of the form of those that are fitted."""
+        if self._form == "vectors":
+            matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
+            return RaggedSets.from_scipy(matrix, name="X").with_weights()
+        if self._form == "ids":
+            sets = RaggedSets.from_lists(X, name="X").unique()
+            if reset:
+                self.n_features_in_ = sets.num_tokens
+            most = self.n_features_in_
+            if sets.num_tokens > most:
+                raise InputError(
+                    f"X holds the id {sets.num_tokens - 1}, and was fitted with ids below {most}; "
+                    "leave out others"
+                )
+            return sets.derived(num_tokens=most)
+        X, words = _checked_texts(X), self.vocabulary_
+        if self._form == "texts":
+            rows = words.encode_all(X)
+        else:
+            rows = _encoded_tokens(X, words)
+        sets = RaggedSets.from_lists(rows, num_tokens=words.num_tokens, name="X")
+        return words.weighted(sets).unique()
+
+    def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
+        """Returns the network's outputs, [B, outputs], by operations that nothing compiles."""
+        check_is_fitted(self)
+        sets = self._sets(X)
+        starts = np.searchsorted(sets.row_splits[1:], np.arange(0, sets.nnz, _MOST_IDS))
+        bounds = np.unique([0, *starts, sets.num_rows])
+        outputs = []
+        with computing(Surroundings(implementation="gather", export=True)):
+            for start, stop in itertools.pairwise(bounds.tolist()):
+                part = sets[start:stop]
+                inputs = {"values": part.values, "row_splits": part.row_splits.astype(np.int32)}
+                if part.weights is not None:
+                    inputs["weights"] = part.weights
+                outputs.append(self._model(inputs, training=False).numpy())
+        return np.concatenate(outputs)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_model")
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
+    """A classifier of texts, of lists of strings or ids, and of vectors, dense or sparse.
+
+    A row has one class, or several, if `y` is 0 and 1 for each class [B, K]. Parameters that are
+    None are chosen in each fit; see `recipe`. For others wrong values raise `harness.InputError`, a
+    ValueError. Fitted, it has `classes_`; `n_features_in_`, unless X is texts; `history_`, a list
+    for each figure of Keras's history; `n_iter_`, the epochs done; and for texts `vocabulary_`.
+    """
+
+    class_weight: Literal["balanced"] | dict[Any, float] | None = None
+    """Weights of classes on their rows' losses, by label; `balanced`: as rare as a class is."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    @in_python()
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Trains on rows X with the classes y.
+
+        Args:
+            X: B texts; lists of strings; sets or lists of ids, of different lengths; or vectors
+                [B, V], as an array, a frame or a SciPy sparse matrix.
+            y: the rows' classes, [B]; or 0 and 1 for each class [B, K].
+            sample_weight: weights of the rows' losses, [B].
+
+        Raises:
+            InputError: a ValueError, if X, y or the parameters are wrong.
+        """
+        y, weights = _checked(self, X, y, sample_weight)
+        if type_of_target(y) == "multilabel-indicator":
+            self.classes_ = np.arange(y.shape[1])
+            self._seen = np.flatnonzero(y.any(axis=0))
+            labels: Any = RaggedSets.from_scipy(csr_array(y[:, self._seen]), name="y")
+            num_classes, kind = len(self._seen), "multi_label"
+        else:
+            y = column_or_1d(y, warn=True)
+            check_classification_targets(y)
+            self._seen = None
+            self.classes_, labels = np.unique(y, return_inverse=True)
+            num_classes = len(self.classes_)
+            kind = "binary" if num_classes == 2 else "multi_class"
+            if self.class_weight is not None:
+                own = compute_sample_weight(self.class_weight, y)
+                weights = own if weights is None else own * weights
+        if num_classes < 2:
+            raise InputError(f"y has {num_classes} class alone; give rows of two classes or more")
+        more = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
+        return self._fitted(X, labels, weights, kind=kind, num_classes=num_classes, **more)
+
+    @in_python()
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
+        """Returns the probability of each class, [B, K], in the order of `classes_`."""
+        outputs = self._outputs(X)
+        if self._seen is not None:
+            every = np.zeros((len(outputs), len(self.classes_)), np.float32)
+            every[:, self._seen] = outputs
+            return every
+        return np.concatenate([1 - outputs, outputs], axis=1) if outputs.shape[1] == 1 else outputs
+
+    @in_python()
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Returns the likeliest class of each row, [B]; or 0 and 1 for each class [B, K]."""
+        probabilities = self.predict_proba(X)
+        if self._seen is None:
+            return self.classes_[probabilities.argmax(axis=1)]
+        found = np.zeros(probabilities.shape, np.int64)
+        found[:, self._seen] = probabilities[:, self._seen] > self._thresholds
+        return found
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
+    """A regression of numbers on texts, on lists of strings or ids, and on vectors.
+
+    Its loss is the mean squared error of targets that are scaled to deviations of 1.
+    """
+
+    @in_python()
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Trains on rows X with the numbers y, [B] or [B, K]."""
+        y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
+        self._mean, deviation = y.mean(axis=0), y.std(axis=0)
+        self._deviation = np.where(deviation > 0, deviation, 1)
+        labels = ((y - self._mean) / self._deviation).astype(np.float32)
+        num_targets = 1 if y.ndim == 1 else y.shape[1]
+        return self._fitted(X, labels, weights, kind="regression", num_classes=num_targets)
+
+    @in_python()
+    def predict(self, X: Any) -> npt.NDArray[np.float64]:
+        """Returns the number of each row, [B], or the numbers [B, K]."""
+        outputs = self._outputs(X)
+        if np.ndim(self._mean) == 0:
+            outputs = outputs[:, 0]
+        return outputs * self._deviation + self._mean
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Returns a parameter as a setting: NumPy's numbers become Python's, and one of several such a
+    list."""
+    if name in ("hidden_units", "dropout"):
+        return np.atleast_1d(value).tolist()
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None) -> tuple[Any, Any]:
+    """Returns labels as an array, and the weights of rows, checked as scikit-learn does."""
+    if y is None:
+        name = type(estimator).__name__
+        raise InputError(f"{name} requires y to be passed, but the target y is None")
+    y = y.toarray() if issparse(y) else y
+    y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y")
+    check_consistent_length(X, y, weights)
+    if weights is not None:
+        weights = np.asarray(weights, np.float32)
+        if not weights.any():
+            raise InputError("all sample weights are zero; give some rows a weight above 0")
+    return y, weights
+
+
+def _form_of(X: Any) -> _Form:
+    """Returns the form of rows. Lists of numbers of one length are vectors, as in scikit-learn."""
+    if hasattr(X, "tocsr") or getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
+        return "vectors"
+    first = next(iter(X), None)
+    if isinstance(first, str):
+        return "texts"
+    if not isinstance(first, Sequence | set | frozenset | np.ndarray):
+        return "vectors"
+    if any(isinstance(token, str) for row in X for token in itertools.islice(row, 1)):
+        return "tokens"
+    is_ragged = isinstance(first, set | frozenset) or len({*map(len, X)}) > 1
+    return "ids" if is_ragged else "vectors"
+
+
+def _checked_texts(X: Any) -> list[Any]:
+    """Returns texts or lists of strings as lists."""
+    rows = [row if isinstance(row, str) else [*row] for row in X]
+    if any(isinstance(row, str) is not isinstance(rows[0], str) for row in rows):
+        raise InputError("X has texts and lists of strings; give one of both")
+    return rows
+
+
+def _encoded_tokens(X: list[list[str]], words: Vocabulary) -> list[Any]:
+    """Returns the ids of lists of strings."""
+    splits = np.cumsum([0, *map(len, X)])
+    tokens = pa.array([token.encode() for row in X for token in row], pa.large_binary())
+    values, splits = words.rows_of(tokens, np.arange(splits[-1], dtype=np.int32), splits)
+    if words.start_id is not None:
+        values, splits = starting_with(words.start_id, values, splits)
+    return [values[start:stop] for start, stop in itertools.pairwise(splits.tolist())]
+
+
+def _split(rows: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
+    """Returns rows to train on, and those that are held out."""
+    labels = rows.labels
+    is_class = isinstance(labels, np.ndarray) and labels.dtype.kind == "i"
+    classes = labels if is_class else np.zeros(rows.num_rows, np.int64)
+    drawn = stratified(classes, max(1, round(share * rows.num_rows)), seed=seed)
+
+    def part(chosen: npt.NDArray[np.bool_]) -> Examples:
+        return replace(
+            rows,
+            inputs={"": rows.ragged[""][chosen]},
+            labels=labels[chosen],
+            weights=None if rows.weights is None else rows.weights[chosen],
+        )
+
+    return part(~drawn), part(drawn)
+
+
+def _begun(network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Examples) -> Trainer:
+    """Returns a trainer at its start: one that was used for such rows before, with its compiled
+    programs, if there is one. The seed and the learning rate are no part of these."""
+    settings, seed = replace(config.execution, seed=0), config.execution.seed
+    usual = replace(network, seed=0)
+    own = {n: getattr(config.optimizer, n) for n in ("optimizer", "weight_decay", "clip_norm")}
+    has_weights = train.weights is not None, train.ragged[""].weights is not None
+    key = (usual, kind, settings, *own.values(), has_weights)
+    if key not in _shared:
+        model = usual if kind != "regression" else _linear(usual)
+        task = Task(kind)
+        trainer = Trainer(model, task=task, optimizer=optimizer_factory(**own), **vars(settings))
+        _shared[key] = trainer, trainer.snapshot(train)
+    _shared.move_to_end(key)
+    while len(_shared) > _MOST_SHARED:
+        _shared.popitem(last=False)
+    trainer, restore = _shared[key]
+    restore(seed)
+    if seed != 0:
+        model = network if kind != "regression" else _linear(network)
+        device = trainer.devices.names[0]
+        fresh = build_model(model, train, dtype="float32", device=device, seed=seed)
+        for variable, value in zip(trainer.model.variables, fresh.variables, strict=True):
+            variable.assign(value)
+    return trainer
+
+
+def _linear(network: DefaultNetwork) -> Callable[[Any], Any]:
+    """Returns a function that builds a network that ends before its sigmoid."""
+
+    def model(inputs: Any) -> Any:
+        return keras.Model(inputs, network(inputs)).get_layer("logits").output
+
+    return model
+
+
+def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
+    """Returns a callback that sets the learning rate of each epoch."""
+    falls = Scheduled(config.learning_rate_schedule, 1.0, warmup=0, num_steps=epochs)
+    peak = config.learning_rate
+
+    def rate(epoch: int, now: float) -> float:
+        nonlocal peak
+        peak = now if peak is None else peak  # the optimizer's own
+        return peak * float(falls(epoch))
+
+    return keras.callbacks.LearningRateScheduler(rate)

@@ -15,14 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
 from harness.base.checks import require_extra
-from harness.base.decoding import flattened, from_mapping
+from harness.base.decoding import from_mapping
 from harness.base.errors import InputError, in_python
 from harness.base.quiet import quiet_import
 from harness.cli.recipe import find, sizes_for
@@ -35,19 +34,20 @@ from harness.data.vocabulary import Vocabulary
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
 with quiet_import():
+    import keras
+    from scipy.sparse import csr_array, issparse
+    from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils import check_array, check_consistent_length, check_random_state
+    from sklearn.utils.class_weight import compute_sample_weight
+    from sklearn.utils.multiclass import check_classification_targets, type_of_target
+    from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
     from harness.model.layers import Surroundings, computing
     from harness.model.network import DefaultNetwork, build_model
     from harness.program.optimizer import Schedule, Scheduled, optimizer_factory
-    from harness.task.task import Kind, Task
+    from harness.task.task import Kind
     from harness.trainer.callbacks import EarlyStopping
     from harness.trainer.trainer import Trainer
-
-from scipy.sparse import csr_array, issparse
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_array, check_consistent_length, check_random_state
-from sklearn.utils.class_weight import compute_sample_weight
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
 _MOST_SHARED = 4
 """The most trainers whose compiled programs wait for the next fit."""
@@ -149,10 +149,6 @@ class _MultiHotEstimator(BaseEstimator):
         tags.target_tags.required = True
         return tags
 
-    @property
-    def _takes_words(self) -> bool:
-        return self._form in ("texts", "tokens")
-
     def _config(self, **more: Any) -> TrainConfig:
         """Returns the settings of `harness train` that the parameters are."""
         given = {name: getattr(self, name) for name in _SETTINGS}
@@ -165,35 +161,64 @@ class _MultiHotEstimator(BaseEstimator):
         return made
 
     def _fitted(
-        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_classes: int, **more: Any
+        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_outputs: int, **more: Any
     ) -> Self:
         """Fits rows with labels as `Examples` takes them."""
         self.__dict__.pop("_trainer", None)
+        config, data, sets = self._begun(X, labels, kind, **more)
+        with _lock:
+            self._train(
+                _examples(sets, labels, weights, kind, num_outputs), config, kind, num_outputs, data
+            )
+        return self
+
+    def _partly_fitted(
+        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_outputs: int
+    ) -> Self:
+        """Trains for one epoch, and goes on from there when it is called again."""
+        trainer = vars(self).get("_trainer")
+        is_new = not hasattr(self, "_model")
+        if is_new:
+            config, _, sets = self._begun(X, labels, kind, searches=False)
+        else:
+            config, sets = self._config(), self._sets(X)
+        rows = _examples(sets, labels, weights, kind, num_outputs)
+        with _lock:
+            if trainer is None:
+                network: Any = self._model if not is_new else None
+                network = network or _function(_network(config, sets, kind, num_outputs), kind)
+                size = self.batch_size or min(config.execution.batch_size, sets.num_rows)
+                settings = vars(config.execution) | {"batch_size": size}
+                rate = optimizer_factory(**_optimizer(config), learning_rate=self.learning_rate)
+                trainer = self._trainer = Trainer(network, task=kind, optimizer=rate, **settings)
+            self._fit_trainer(trainer, rows, epochs=1, callbacks=[*(self.callbacks or ())])
+            self._model, self._thresholds = trainer.model, np.float32(0.5)
+        return self
+
+    def _begun(
+        self, X: Any, labels: Any, kind: Kind, *, searches: bool = True, **more: Any
+    ) -> tuple[TrainConfig, Dataset | None, RaggedSets]:
+        """Returns settings for rows to fit, and the rows; the data they were read from if they are
+        words whose settings the recipe found."""
         self._form, data = _form_of(X), None
-        if self._takes_words:
-            X = _checked_texts(X)
-            config, data = self._read(X, labels, kind, self._config(**more))
+        searches = searches and self.recipe == "auto" and kind != "regression"
+        if self._form in ("texts", "tokens"):
+            rows = _checked_texts(X)
+            config, data = self._read(rows, labels, kind, self._config(**more), searches=searches)
             sets = data.train
         else:
             config, sets = self._config(), self._sets(X, reset=True)
-        if self.recipe == "auto" and (data is None or kind == "regression"):
+        if data is not None and searches:
+            return config, data, sets
+        if self.recipe == "auto":
             free = {name for name in _SETTINGS if getattr(self, name) is None}
             usual = {"epochs": _EPOCHS, "learning_rate_schedule": "linear"}
             usual |= sizes_for(sets, config, free)
             config = self._config(**{name: usual[name] for name in free & usual.keys()})
-        rows = Examples(
-            inputs={"": sets},
-            labels=labels,
-            weights=weights,
-            num_classes=num_classes if kind in ("binary", "multi_class") else None,
-            name="X",
-        )
-        with _lock:
-            self._train(rows, config, kind, num_classes, data)
-        return self
+        return config, None, sets
 
     def _read(
-        self, X: list[Any], labels: Any, kind: Kind, config: TrainConfig
+        self, X: list[Any], labels: Any, kind: Kind, config: TrainConfig, *, searches: bool
     ) -> tuple[TrainConfig, Dataset]:
         """Numbers the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
@@ -214,15 +239,15 @@ class _MultiHotEstimator(BaseEstimator):
             )
             given = {name for name in _SETTINGS if getattr(self, name) is not None}
             found = None
-            if self.recipe == "auto" and kind != "regression":
+            if searches:
                 found = find(config, given, started=lambda: None, tells=False)
             if found is not None and self.verbose:
                 print(found.why)
             data = load_configured(config.data, tells=False) if found is None else found.data
         if data.train.num_rows != len(X):
             raise InputError(
-                f"{len(X) - data.train.num_rows} texts of X hold NUL characters or lone surrogates, "
-                "which are no text; leave them out"
+                f"{len(X) - data.train.num_rows} texts of X hold NUL characters or lone "
+                "surrogates, which are no text; leave them out"
             )
         assert data.vocabulary is not None
         self.vocabulary_ = data.vocabulary
@@ -233,7 +258,7 @@ class _MultiHotEstimator(BaseEstimator):
         rows: Examples,
         config: TrainConfig,
         kind: Kind,
-        num_classes: int,
+        num_outputs: int,
         data: Dataset | None,
     ) -> None:
         """Trains a network on the rows, and keeps it."""
@@ -245,41 +270,33 @@ class _MultiHotEstimator(BaseEstimator):
         sets = train.ragged[""]
         size = self.batch_size or min(config.execution.batch_size, train.num_rows)
         config = replace(config, execution=replace(config.execution, batch_size=size))
-        is_as_commanded = data is not None and kind != "regression" and self.recipe == "auto"
-        if is_as_commanded:
+        if data is not None:  # as the command does
             data = replace(data, train=sets)
             trainer = trainer_of(config, data, config.execution, epochs=epochs)
         else:
-            network = DefaultNetwork(
-                **vars(config.model),
-                num_tokens=sets.num_tokens,
-                num_classes=num_classes,
-                multi_label=kind in ("multi_label", "regression"),
-                seed=config.execution.seed,
-            )
-            trainer = _begun(network, kind, config, train)
+            trainer = _restarted(_network(config, sets, kind, num_outputs), kind, config, train)
             callbacks.insert(0, _rate(config.optimizer, epochs))
-        history = trainer.fit(
-            train,
-            validation=held_out,
-            epochs=epochs,
-            callbacks=callbacks,
-            verbose=self.verbose,
-            telemetry_hz=0,
+        history = self._fit_trainer(
+            trainer, train, validation=held_out, epochs=epochs, callbacks=callbacks
         )
-        assert trainer.last is not None
-        progress = trainer.last.progress
-        if progress is not None and progress.interrupted:
-            raise KeyboardInterrupt
         self.history_ = history.history
         self.n_iter_ = len(history.epoch)
+        assert trainer.last is not None
         words = None if data is None else data.vocabulary
         thresholds = trainer.last.thresholds or (words and words.thresholds)
         self._thresholds = np.asarray(thresholds or 0.5, np.float32)
         self._model = trainer.model
-        if not is_as_commanded:  # another fit will change that one
+        if data is None:  # another fit will change that one
             self._model = keras.models.clone_model(trainer.model)
             self._model.set_weights(trainer.model.get_weights())
+
+    def _fit_trainer(self, trainer: Trainer, rows: Examples, **how: Any) -> keras.callbacks.History:
+        history = trainer.fit(rows, verbose=self.verbose, telemetry_hz=0, **how)
+        assert trainer.last is not None
+        progress = trainer.last.progress
+        if progress is not None and progress.interrupted:
+            raise KeyboardInterrupt
+        return history
 
     def _sets(self, X: Any, *, reset: bool = False) -> RaggedSets:
         """Returns rows of the form of those that are fitted."""
@@ -297,11 +314,10 @@ class _MultiHotEstimator(BaseEstimator):
                     "leave out others"
                 )
             return sets.derived(num_tokens=most)
+        if _form_of(X) != self._form:
+            raise InputError(f"X is {_form_of(X)}, and the rows to fit were {self._form}")
         X, words = _checked_texts(X), self.vocabulary_
-        if self._form == "texts":
-            rows = words.encode_all(X)
-        else:
-            rows = _encoded_tokens(X, words)
+        rows = words.encode_all(X) if self._form == "texts" else _encoded_tokens(X, words)
         sets = RaggedSets.from_lists(rows, num_tokens=words.num_tokens, name="X")
         return words.weighted(sets).unique()
 
@@ -357,25 +373,55 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             InputError: a ValueError, if X, y or the parameters are wrong.
         """
         y, weights = _checked(self, X, y, sample_weight)
-        if type_of_target(y) == "multilabel-indicator":
-            self.classes_ = np.arange(y.shape[1])
-            self._seen = np.flatnonzero(y.any(axis=0))
-            labels: Any = RaggedSets.from_scipy(csr_array(y[:, self._seen]), name="y")
-            num_classes, kind = len(self._seen), "multi_label"
-        else:
-            y = column_or_1d(y, warn=True)
-            check_classification_targets(y)
-            self._seen = None
-            self.classes_, labels = np.unique(y, return_inverse=True)
-            num_classes = len(self.classes_)
-            kind = "binary" if num_classes == 2 else "multi_class"
-            if self.class_weight is not None:
-                own = compute_sample_weight(self.class_weight, y)
-                weights = own if weights is None else own * weights
-        if num_classes < 2:
-            raise InputError(f"y has {num_classes} class alone; give rows of two classes or more")
+        is_several = type_of_target(y) == "multilabel-indicator"
+        self.classes_ = np.arange(y.shape[1]) if is_several else _classes(y)
+        self._seen = np.flatnonzero(y.any(axis=0)) if is_several else None
         more = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
-        return self._fitted(X, labels, weights, kind=kind, num_classes=num_classes, **more)
+        return self._fitted(X, *self._labels(y, weights), **self._kind(), **more)
+
+    @in_python()
+    def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
+        """Trains for one epoch on rows X, and goes on from there in each further call. Of texts,
+        the first call's words are known, unless `hash_bits` is given.
+
+        Args:
+            X, y, sample_weight: as of `fit`, at least `batch_size` rows.
+            classes: all classes that calls may show, needed in the first unless `fit` came before.
+
+        Raises:
+            InputError: a ValueError, if X, y or the parameters are wrong.
+        """
+        y, weights = _checked(self, X, y, sample_weight)
+        if not hasattr(self, "_model"):
+            is_several = type_of_target(y) == "multilabel-indicator"
+            if classes is None and not is_several:
+                raise InputError("classes must be given in the first call of partial_fit")
+            self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(classes)
+            self._seen = self.classes_ if is_several else None
+        return self._partly_fitted(X, *self._labels(y, weights), **self._kind())
+
+    def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
+        """Returns labels as `Examples` takes them, and weights with those of classes."""
+        if self._seen is not None:
+            return RaggedSets.from_scipy(csr_array(y[:, self._seen]), name="y"), weights
+        y = column_or_1d(y)
+        unknown = np.setdiff1d(y, self.classes_)
+        if unknown.size:
+            raise InputError(f"y has the class {unknown[0]}, which classes lacks; name all there")
+        if self.class_weight is not None:
+            own = compute_sample_weight(self.class_weight, y)
+            weights = own if weights is None else own * weights
+        return np.searchsorted(self.classes_, y).astype(np.int32), weights
+
+    def _kind(self) -> dict[str, Any]:
+        number = len(self.classes_ if self._seen is None else self._seen)
+        if number < 2:
+            raise InputError(f"y has {number} class alone; give rows of two classes or more")
+        kind = "multi_label" if self._seen is not None else "multi_class"
+        return {
+            "kind": "binary" if number == 2 and kind == "multi_class" else kind,
+            "num_outputs": number,
+        }
 
     @in_python()
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
@@ -409,11 +455,25 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains on rows X with the numbers y, [B] or [B, K]."""
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
+        self._scale(y)
+        return self._fitted(X, self._scaled(y), weights, **_kind_of(y))
+
+    @in_python()
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Trains for one epoch, on at least `batch_size` rows, and goes on from there in each
+        further call. The first call's targets set the scale."""
+        y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
+        if not hasattr(self, "_model"):
+            self._scale(y)
+        return self._partly_fitted(X, self._scaled(y), weights, **_kind_of(y))
+
+    def _scale(self, y: Any) -> None:
         self._mean, deviation = y.mean(axis=0), y.std(axis=0)
         self._deviation = np.where(deviation > 0, deviation, 1)
-        labels = ((y - self._mean) / self._deviation).astype(np.float32)
-        num_targets = 1 if y.ndim == 1 else y.shape[1]
-        return self._fitted(X, labels, weights, kind="regression", num_classes=num_targets)
+
+    def _scaled(self, y: Any) -> npt.NDArray[np.float32]:
+        scaled: npt.NDArray[np.float32] = ((y - self._mean) / self._deviation).astype(np.float32)
+        return scaled
 
     @in_python()
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
@@ -498,18 +558,66 @@ def _split(rows: Examples, share: float, *, seed: int) -> tuple[Examples, Exampl
     return part(~drawn), part(drawn)
 
 
-def _begun(network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Examples) -> Trainer:
+def _examples(
+    sets: RaggedSets, labels: Any, weights: Any, kind: Kind, num_outputs: int
+) -> Examples:
+    is_class = kind in ("binary", "multi_class")
+    number = num_outputs if is_class else None
+    return Examples(inputs={"": sets}, labels=labels, weights=weights, num_classes=number, name="X")
+
+
+def _classes(y: Any) -> npt.NDArray[Any]:
+    """Returns the classes of labels [B], sorted."""
+    y = column_or_1d(y, warn=True)
+    check_classification_targets(y)
+    found: npt.NDArray[Any] = np.unique(y)
+    return found
+
+
+def _kind_of(y: Any) -> dict[str, Any]:
+    return {"kind": "regression", "num_outputs": 1 if y.ndim == 1 else y.shape[1]}
+
+
+def _network(config: TrainConfig, sets: RaggedSets, kind: Kind, num_outputs: int) -> DefaultNetwork:
+    return DefaultNetwork(
+        **vars(config.model),
+        num_tokens=sets.num_tokens,
+        num_classes=num_outputs,
+        multi_label=kind in ("multi_label", "regression"),
+        seed=config.execution.seed,
+    )
+
+
+def _function(network: DefaultNetwork, kind: Kind) -> Callable[[Any], Any]:
+    """Returns a function that builds the network, without its sigmoid for a regression."""
+
+    def numbers(inputs: Any) -> Any:
+        return keras.Model(inputs, network(inputs)).get_layer("logits").output
+
+    return numbers if kind == "regression" else network
+
+
+def _optimizer(config: TrainConfig) -> dict[str, Any]:
+    """Returns the settings of an optimizer that a program has as constants."""
+    return {name: getattr(config.optimizer, name) for name in ("optimizer", "weight_decay")}
+
+
+def _restarted(
+    network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Examples
+) -> Trainer:
     """Returns a trainer at its start: one that was used for such rows before, with its compiled
     programs, if there is one. The seed and the learning rate are no part of these."""
     settings, seed = replace(config.execution, seed=0), config.execution.seed
-    usual = replace(network, seed=0)
-    own = {n: getattr(config.optimizer, n) for n in ("optimizer", "weight_decay", "clip_norm")}
-    has_weights = train.weights is not None, train.ragged[""].weights is not None
-    key = (usual, kind, settings, *own.values(), has_weights)
+    usual, optimizer = replace(network, seed=0), _optimizer(config)
+    is_weighted = train.weights is not None, train.ragged[""].weights is not None
+    key = (usual, kind, settings, *optimizer.values(), is_weighted)
     if key not in _shared:
-        model = usual if kind != "regression" else _linear(usual)
-        task = Task(kind)
-        trainer = Trainer(model, task=task, optimizer=optimizer_factory(**own), **vars(settings))
+        trainer = Trainer(
+            _function(usual, kind),
+            task=kind,
+            optimizer=optimizer_factory(**optimizer),
+            **vars(settings),
+        )
         _shared[key] = trainer, trainer.snapshot(train)
     _shared.move_to_end(key)
     while len(_shared) > _MOST_SHARED:
@@ -517,21 +625,16 @@ def _begun(network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Exam
     trainer, restore = _shared[key]
     restore(seed)
     if seed != 0:
-        model = network if kind != "regression" else _linear(network)
-        device = trainer.devices.names[0]
-        fresh = build_model(model, train, dtype="float32", device=device, seed=seed)
+        fresh = build_model(
+            _function(network, kind),
+            train,
+            dtype="float32",
+            device=trainer.devices.names[0],
+            seed=seed,
+        )
         for variable, value in zip(trainer.model.variables, fresh.variables, strict=True):
             variable.assign(value)
     return trainer
-
-
-def _linear(network: DefaultNetwork) -> Callable[[Any], Any]:
-    """Returns a function that builds a network that ends before its sigmoid."""
-
-    def model(inputs: Any) -> Any:
-        return keras.Model(inputs, network(inputs)).get_layer("logits").output
-
-    return model
 
 
 def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:

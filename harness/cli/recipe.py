@@ -451,8 +451,8 @@ def _presence(data: Dataset) -> Dataset:
 
 
 def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
-    """Returns settings by the size of the rows to train on: a hidden layer as wide as pays, and some 200 steps an
-    epoch."""
+    """Returns settings by the number of rows to train on: a hidden layer as wide as pays, and some
+    200 steps an epoch."""
     rows = train.num_rows
     units: Sequence[int] = config.model.hidden_units
     if "hidden_units" in free:

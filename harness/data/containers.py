@@ -203,7 +203,7 @@ def _arrow(rows: Any) -> Any:
 
     if hasattr(rows, "with_format") and hasattr(rows, "column_names"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
-    if hasattr(rows, "collect_schema") and hasattr(rows, "lazy"):
+    if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars
     if hasattr(rows, "__arrow_c_stream__"):
         is_table = hasattr(rows, "columns") or hasattr(rows, "column_names")

@@ -6,6 +6,7 @@ programs, so that a search over many candidates of one shape compiles once.
 Letters: B rows, V features or ids, K classes or targets.
 """
 
+import inspect
 import itertools
 import tempfile
 import threading
@@ -185,8 +186,8 @@ class _MultiHotEstimator(BaseEstimator):
         rows = _examples(sets, labels, weights, kind, num_outputs)
         with _lock:
             if trainer is None:
-                network: Any = self._model if not is_new else None
-                network = network or _function(_network(config, sets, kind, num_outputs), kind)
+                network: Any = _function(_network(config, sets, kind, num_outputs), kind)
+                network = network if is_new else self._model
                 size = self.batch_size or min(config.execution.batch_size, sets.num_rows)
                 settings = vars(config.execution) | {"batch_size": size}
                 rate = optimizer_factory(**_optimizer(config), learning_rate=self.learning_rate)
@@ -451,9 +452,14 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     Its loss is the mean squared error of targets that are scaled to deviations of 1.
     """
 
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
     @in_python()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Trains on rows X with the numbers y, [B] or [B, K]."""
+        """Trains on rows X, as of `MultiHotClassifier.fit`, with the numbers y, [B] or [B, K]."""
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
         self._scale(y)
         return self._fitted(X, self._scaled(y), weights, **_kind_of(y))
@@ -499,6 +505,7 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
         raise InputError(f"{name} requires y to be passed, but the target y is None")
     y = y.toarray() if issparse(y) else y
     y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y")
+    y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
     check_consistent_length(X, y, weights)
     if weights is not None:
         weights = np.asarray(weights, np.float32)
@@ -568,7 +575,7 @@ def _examples(
 
 def _classes(y: Any) -> npt.NDArray[Any]:
     """Returns the classes of labels [B], sorted."""
-    y = column_or_1d(y, warn=True)
+    y = column_or_1d(y)
     check_classification_targets(y)
     found: npt.NDArray[Any] = np.unique(y)
     return found
@@ -648,3 +655,8 @@ def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
         return peak * float(falls(epoch))
 
     return keras.callbacks.LearningRateScheduler(rate)
+
+
+_PARAMETERS = inspect.getsource(_MultiHotEstimator).partition("    def ")[0]
+for _kind in (MultiHotClassifier, MultiHotRegressor):
+    _kind.__doc__ = f"{inspect.cleandoc(_kind.__doc__ or str())}\n\n{_PARAMETERS}"  # for help

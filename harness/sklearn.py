@@ -659,4 +659,4 @@ def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
 
 _PARAMETERS = inspect.getsource(_MultiHotEstimator).partition("    def ")[0]
 for _kind in (MultiHotClassifier, MultiHotRegressor):
-    _kind.__doc__ = f"{inspect.cleandoc(_kind.__doc__ or str())}\n\n{_PARAMETERS}"  # for help
+    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_PARAMETERS}"  # for help

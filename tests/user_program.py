@@ -1,4 +1,4 @@
-"""A user's program that calls the public names: `scripts/check` reads it with mypy's strict rules."""
+"""A user's program that calls the public names, for `scripts/check`: strictly typed."""
 
 from pathlib import Path
 from typing import Any

@@ -162,7 +162,7 @@ class _MultiHotEstimator(BaseEstimator):
         return made
 
     def _fitted(
-        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_outputs: int, **more: Any
+        self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int, **more: Any
     ) -> Self:
         """Fits rows with labels as `Examples` takes them."""
         self.__dict__.pop("_trainer", None)
@@ -174,7 +174,7 @@ class _MultiHotEstimator(BaseEstimator):
         return self
 
     def _partly_fitted(
-        self, X: Any, labels: Any, weights: Any, *, kind: Kind, num_outputs: int
+        self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int
     ) -> Self:
         """Trains for one epoch, and goes on from there when it is called again."""
         trainer = vars(self).get("_trainer")
@@ -285,8 +285,8 @@ class _MultiHotEstimator(BaseEstimator):
         assert trainer.last is not None
         words = None if data is None else data.vocabulary
         thresholds = trainer.last.thresholds or (words and words.thresholds)
-        self._thresholds = np.asarray(thresholds or 0.5, np.float32)
-        self._model = trainer.model
+        self._thresholds: Any = np.asarray(thresholds or 0.5, np.float32)
+        self._model: Any = trainer.model
         if data is None:  # another fit will change that one
             self._model = keras.models.clone_model(trainer.model)
             self._model.set_weights(trainer.model.get_weights())
@@ -377,8 +377,9 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         is_several = type_of_target(y) == "multilabel-indicator"
         self.classes_ = np.arange(y.shape[1]) if is_several else _classes(y)
         self._seen = np.flatnonzero(y.any(axis=0)) if is_several else None
+        (labels, weights), (kind, number) = self._labels(y, weights), self._kind()
         more = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
-        return self._fitted(X, *self._labels(y, weights), **self._kind(), **more)
+        return self._fitted(X, labels, weights, kind, number, **more)
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -399,7 +400,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
                 raise InputError("classes must be given in the first call of partial_fit")
             self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(classes)
             self._seen = self.classes_ if is_several else None
-        return self._partly_fitted(X, *self._labels(y, weights), **self._kind())
+        return self._partly_fitted(X, *self._labels(y, weights), *self._kind())
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns labels as `Examples` takes them, and weights with those of classes."""
@@ -414,15 +415,13 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             weights = own if weights is None else own * weights
         return np.searchsorted(self.classes_, y).astype(np.int32), weights
 
-    def _kind(self) -> dict[str, Any]:
+    def _kind(self) -> tuple[Kind, int]:
         number = len(self.classes_ if self._seen is None else self._seen)
         if number < 2:
             raise InputError(f"y has {number} class alone; give rows of two classes or more")
-        kind = "multi_label" if self._seen is not None else "multi_class"
-        return {
-            "kind": "binary" if number == 2 and kind == "multi_class" else kind,
-            "num_outputs": number,
-        }
+        if self._seen is not None:
+            return "multi_label", number
+        return "binary" if number == 2 else "multi_class", number
 
     @in_python()
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
@@ -462,7 +461,7 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
         """Trains on rows X, as of `MultiHotClassifier.fit`, with the numbers y, [B] or [B, K]."""
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
         self._scale(y)
-        return self._fitted(X, self._scaled(y), weights, **_kind_of(y))
+        return self._fitted(X, self._scaled(y), weights, "regression", _num_targets(y))
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
@@ -471,7 +470,7 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
         if not hasattr(self, "_model"):
             self._scale(y)
-        return self._partly_fitted(X, self._scaled(y), weights, **_kind_of(y))
+        return self._partly_fitted(X, self._scaled(y), weights, "regression", _num_targets(y))
 
     def _scale(self, y: Any) -> None:
         self._mean, deviation = y.mean(axis=0), y.std(axis=0)
@@ -549,7 +548,7 @@ def _encoded_tokens(X: list[list[str]], words: Vocabulary) -> list[Any]:
 
 def _split(rows: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
     """Returns rows to train on, and those that are held out."""
-    labels = rows.labels
+    labels: Any = rows.labels
     is_class = isinstance(labels, np.ndarray) and labels.dtype.kind == "i"
     classes = labels if is_class else np.zeros(rows.num_rows, np.int64)
     drawn = stratified(classes, max(1, round(share * rows.num_rows)), seed=seed)
@@ -581,8 +580,8 @@ def _classes(y: Any) -> npt.NDArray[Any]:
     return found
 
 
-def _kind_of(y: Any) -> dict[str, Any]:
-    return {"kind": "regression", "num_outputs": 1 if y.ndim == 1 else y.shape[1]}
+def _num_targets(y: Any) -> int:
+    return 1 if y.ndim == 1 else int(y.shape[1])
 
 
 def _network(config: TrainConfig, sets: RaggedSets, kind: Kind, num_outputs: int) -> DefaultNetwork:

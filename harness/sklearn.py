@@ -301,6 +301,9 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _sets(self, X: Any, *, reset: bool = False) -> RaggedSets:
         """Returns rows of the form of those that are fitted."""
+        form = _form_of(X)
+        if form != self._form and {form, self._form} != {"ids", "vectors"}:
+            raise InputError(f"X is {form}, and the rows to fit were {self._form}")
         if self._form == "vectors":
             matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
             return RaggedSets.from_scipy(matrix, name="X").with_weights()
@@ -315,8 +318,6 @@ class _MultiHotEstimator(BaseEstimator):
                     "leave out others"
                 )
             return sets.derived(num_tokens=most)
-        if _form_of(X) != self._form:
-            raise InputError(f"X is {_form_of(X)}, and the rows to fit were {self._form}")
         X, words = _checked_texts(X), self.vocabulary_
         rows = words.encode_all(X) if self._form == "texts" else _encoded_tokens(X, words)
         sets = RaggedSets.from_lists(rows, num_tokens=words.num_tokens, name="X")

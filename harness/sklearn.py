@@ -193,7 +193,8 @@ class _MultiHotEstimator(BaseEstimator):
                 rate = optimizer_factory(**_optimizer(config), learning_rate=self.learning_rate)
                 trainer = self._trainer = Trainer(network, task=kind, optimizer=rate, **settings)
             self._fit_trainer(trainer, rows, epochs=1, callbacks=[*(self.callbacks or ())])
-            self._model, self._thresholds = trainer.model, np.float32(0.5)
+            self._model: Any = trainer.model
+            self._thresholds: Any = np.float32(0.5)
         return self
 
     def _begun(
@@ -285,8 +286,8 @@ class _MultiHotEstimator(BaseEstimator):
         assert trainer.last is not None
         words = None if data is None else data.vocabulary
         thresholds = trainer.last.thresholds or (words and words.thresholds)
-        self._thresholds: Any = np.asarray(thresholds or 0.5, np.float32)
-        self._model: Any = trainer.model
+        self._thresholds = np.asarray(thresholds or 0.5, np.float32)
+        self._model = trainer.model
         if data is None:  # another fit will change that one
             self._model = keras.models.clone_model(trainer.model)
             self._model.set_weights(trainer.model.get_weights())

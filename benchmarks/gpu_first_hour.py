@@ -53,7 +53,6 @@ class Machine:
             self.data += [] if rows is None else ["--synthetic-rows", str(rows)]
             self.much_data += ["--synthetic-rows", str(rows or _MANY_ROWS)]
         self.is_rehearsal = is_rehearsal
-        self.devices = "--devices", "cpu" if is_rehearsal else "gpu"
         self.is_short = rows is not None
         small, large = (500, 4096) if rows is None else (max(1, rows // 16), max(2, rows // 4))
         self.batch_sizes = str(small), str(large)
@@ -154,7 +153,7 @@ def threads(machine: Machine) -> str:
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
     ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
-    ("Every precision", lambda machine: machine.run(*_HARNESS, "smoke", *machine.devices), 1),
+    ("Every precision", lambda machine: machine.run(*_HARNESS, "smoke"), 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),

@@ -78,7 +78,7 @@ class _MultiHotEstimator(BaseEstimator):
     number of rows and features. `tutorial`: the defaults of `harness train --help`."""
 
     hidden_units: int | Sequence[int] | None = None
-    """Units of each hidden layer."""
+    """Units of each hidden layer; 0: none, a linear model."""
 
     dropout: float | Sequence[float] | None = None
     """Dropout rate after each hidden layer, or one for all."""
@@ -244,7 +244,7 @@ class _MultiHotEstimator(BaseEstimator):
             if searches:
                 found = find(config, given, started=lambda: None, tells=False)
             if found is not None and self.verbose:
-                print(found.why)
+                print(found)
             data = load_configured(config.data, tells=False) if found is None else found.data
         if data.train.num_rows != len(X):
             raise InputError(

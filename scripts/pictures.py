@@ -80,10 +80,10 @@ def main() -> None:
         folder = Path(temporary) / "a"
         for command in (
             _harness("train", *_TRAIN, "--run-dir", str(folder)),
-            _harness("profile", *_PROFILED, "--profile-dir", str(folder / "tensorboard")),
+            _harness("profile", *_PROFILED, "--profile-dir", str(folder)),
         ):
             subprocess.run(command, cwd=_ROOT, check=True)
-        with _served(folder) as board:
+        with _served(folder.parent) as board:
             browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
             for take in (_take_scalars, _take_profile):
                 page = browser.new_page(viewport={"width": 1280, "height": 760})

@@ -86,6 +86,7 @@ ROOMS = (
         name="trainer",
         modules=("harness.trainer",),
         packages=frozenset({"keras", "numpy", "pynvml", "rich", "tensorflow"}),
+        late_packages=frozenset({"matplotlib"}),  # of the extra `report`
     ),
     Room(name="door", modules=("harness",)),
     Room(

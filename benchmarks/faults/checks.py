@@ -34,7 +34,7 @@ def left_in(folder: Path) -> dict[str, Any]:
         ],
         "model.keras": _members(folder / "model.keras"),
         **{path.name: _arrays(path) for path in sorted(folder.glob("checkpoints/*.npz"))},
-        **_curves(folder / "tensorboard"),
+        **_curves(folder),
     }
 
 
@@ -67,7 +67,7 @@ def half_written(folder: Path) -> list[str]:
 
 def _general_name(path: Path, folder: Path) -> str:
     name = str(path.relative_to(folder))
-    return "tensorboard/events" if name.startswith("tensorboard/events.out.tfevents.") else name
+    return "events" if name.startswith("events.out.tfevents.") else name
 
 
 def _members(path: Path) -> dict[str, str]:

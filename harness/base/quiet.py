@@ -8,6 +8,7 @@ TF_CPP_MIN_LOG_LEVEL says otherwise; failures come as Python exceptions anyway.
 import contextlib
 import os
 import re
+import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -17,13 +18,24 @@ from harness.base.errors import InputError
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
+_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000
+"""With less, importing TensorFlow fails, or its C++ code aborts the process."""
+
+
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Holds back output to standard error inside, then lets through all lines but information.
 
     Raises:
-        InputError: if the environment asks Keras for another backend.
+        InputError: if the environment asks Keras for another backend, or the process may map too
+            little memory for TensorFlow.
     """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE_BYTES:
+        raise InputError(
+            f"this process may map {limit / 1e9:.1f} GB of memory (ulimit -v), but TensorFlow "
+            f"needs {_LEAST_ADDRESS_SPACE_BYTES / 1e9:.1f} GB; raise the limit: ulimit -v unlimited"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # A model that is built before the devices are set up would take all memory of every GPU.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")

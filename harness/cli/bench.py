@@ -1,4 +1,5 @@
-"""`harness bench`: a sweep over settings, or a comparison of two versions or settings."""
+"""`harness bench`: a sweep over settings, or a comparison of two versions or settings; and `harness
+compare`: two results files of it."""
 
 import math
 import tempfile
@@ -9,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
 from rich.console import Console
 
 from harness.base.checks import (
@@ -18,7 +20,7 @@ from harness.base.checks import (
     require_count,
     require_extra,
 )
-from harness.base.decoding import changed, from_mapping
+from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.cli.settings import ExperimentConfig, TrainConfig
@@ -27,6 +29,7 @@ from harness.tools.bench.results import (
     Cell,
     Results,
     print_table,
+    read_results,
     varying,
     write_results,
 )
@@ -237,3 +240,39 @@ def _report(config: BenchConfig, results: Results, console: Console) -> int:
         print_table(results.rows, console)
     # What could not be measured has not passed.
     return 1 if any(row.note for row in results.rows) else code
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare two results files of `harness bench`, cell by cell: the ratio of throughput and its
+    confidence interval. Machines drift: if both versions are available, `harness bench --against`
+    detects smaller differences."""
+
+    baseline: tyro.conf.Positional[str]
+    """Results file (or folder) A."""
+
+    candidate: tyro.conf.Positional[str]
+    """Results file (or folder) B."""
+
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+def compare(config: CompareConfig) -> int:
+    from harness.tools.bench.compare import compare as compare_rows
+    from harness.tools.bench.compare import differences, report
+
+    require_extra("bench", "a comparison", "scipy")
+    a, b = (read_results(Path(name)) for name in (config.baseline, config.candidate))
+    rows = [[row for row in results.rows if row.side == "B"] for results in (a, b)]
+    effects, notes = compare_rows(*rows)
+    require(
+        len(effects) > 0,
+        "no cell was measured at least twice in both A and B; run the same grid for both, with "
+        "--repeats 2 or more",
+    )
+    groups = ("data", "model", "optimizer")
+    facts = [
+        {"machine": r.machine, **r.versions, **flattened({n: r.config.get(n) for n in groups})}
+        for r in (a, b)
+    ]
+    return report(effects, notes + differences(*facts), Console(), **vars(config.gate))

@@ -109,14 +109,14 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
     if weights:
         low, high = min(map(np.min, weights)), max(map(np.max, weights))
         figures["weights of ids"] = f"from {low:g} to {high:g}"
-    return facts_table(dataset.name, figures)
+    return facts_table(figures, title=dataset.name)
 
 
-def facts_table(title: str, facts: Mapping[str, str]) -> Table:
-    title = printable(title, most=_MAX_NAME, one_line=True)
-    table = Table(title=Text(title), show_header=False, title_justify="left")
+def facts_table(facts: Mapping[str, str], *, title: str = "") -> Table:
+    shown = Text(printable(title, most=_MAX_NAME, one_line=True))
+    table = Table(title=shown if title else None, show_header=False, title_justify="left")
     for name, text in facts.items():
-        table.add_row(name, Text(printable(text, one_line=True)))
+        table.add_row(name, Text(printable(text, one_line=True), overflow="fold"))
     return table
 
 

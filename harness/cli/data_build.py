@@ -58,12 +58,7 @@ class DataBuildConfig:
 
 
 def build(config: DataBuildConfig) -> int:
-    """Runs the command; returns its exit code. A build that was killed continues where it was when
-    the command is run again.
-
-    Raises:
-        InputError: when the source cannot be read, or the folder exists.
-    """
+    """Runs the command. A build that was killed continues where it was when it is run again."""
     from harness.data.build.loading import build_folder
 
     console = Console()
@@ -118,4 +113,4 @@ def _table(built: Built) -> Table:
         "ids": f"{built.num_tokens:,}",
         "tokens": f"{built.num_ids:,}, of which {share:.1%} are not in the vocabulary",
     }
-    return facts_table(built.source, facts)
+    return facts_table(facts, title=built.source)

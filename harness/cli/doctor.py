@@ -1,9 +1,8 @@
 """`harness doctor`: checks what this machine can do for a run, each line with OK or the remedy."""
 
-import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -28,8 +27,7 @@ class DoctorConfig:
     """Print one JSON object instead of a table."""
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line of the doctor's report."""
 
     subject: str
@@ -42,11 +40,8 @@ class Finding:
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:
-    """Runs the command.
-
-    Returns:
-        Its exit code: 1 when something is broken or `--need` names a part that is not ok, else 0.
-    """
+    """Runs the command; returns 1 when something is broken or a part of `--need` is not ok, else
+    0."""
     with quiet_import():
         from harness.cli.doctor_machine import examine
     console = console or Console()
@@ -57,16 +52,16 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> int:
         content = {
             "ok": not missing,
             "missing": [finding.subject for finding in missing],
-            "findings": [dataclasses.asdict(finding) for finding in findings],
+            "findings": [finding._asdict() for finding in findings],
         }
         console.out(json.dumps(content, indent=2), highlight=False)
-        return 1 if missing else 0
-    table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column()
-    table.add_column()
-    table.add_column(overflow="fold")  # a path cut short is of no use
-    for finding in findings:
-        shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
-        table.add_row(finding.subject, shown, Text(finding.text))
-    console.print(table)
+    else:
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column()
+        table.add_column()
+        table.add_column(overflow="fold")  # a path cut short is of no use
+        for finding in findings:
+            shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
+            table.add_row(finding.subject, shown, Text(finding.text))
+        console.print(table)
     return 1 if missing else 0

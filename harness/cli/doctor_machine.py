@@ -26,13 +26,11 @@ from harness.trainer.environment import (
     missing_libraries,
     missing_tools,
 )
-from harness.trainer.settings import PRECISIONS, Settings
+from harness.trainer.settings import PRECISIONS, Precision, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
-DRIVER_PARAMETERS = Path("/proc/driver/nvidia/params")
-_CAP_SYS_ADMIN = 21
 _LEAST_FREE_BYTES = 10**9
 """Free bytes below which the disk is called full. A run of the tutorial's size writes 20 MB; a
 profile or a wide network some hundred MB."""
@@ -45,7 +43,9 @@ def examine() -> Iterator[Finding]:
     hide_too_new_gpus()
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
-    yield from _computing(devices)
+    yield Finding("devices", "ok", ", ".join(devices.descriptions))
+    for precision in PRECISIONS:
+        yield _precision(precision, devices)
     yield kernels(devices.names)
     version = machine.installed_version("tensorboard")
     text = f"tensorboard {version}: {as_command('tensorboard RUN_DIR')}"
@@ -56,8 +56,18 @@ def examine() -> Iterator[Finding]:
     else:
         text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
         yield Finding("profile plugin", "limited", text, "profile")
-    yield _dataset()
-    yield _disk()
+    imdb = cached_file("imdb.npz")
+    if imdb.is_file():
+        yield Finding("data sets", "ok", f"imdb at {imdb}, and synthetic", "data")
+    else:
+        text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
+        yield Finding("data sets", "limited", text, "data")
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
+    if free_bytes < _LEAST_FREE_BYTES:
+        yield Finding("disk", "limited", f"{text}: make room, or the run ends with a full disk")
+    else:
+        yield Finding("disk", "ok", text)
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
@@ -84,7 +94,6 @@ def gpus(devices: Devices) -> Iterator[Finding]:
         return
     yield _cuda_libraries()
     yield _seen(devices, cards)
-    yield counters(DRIVER_PARAMETERS)
 
 
 def _card(index: int, card: Card) -> Finding:
@@ -132,45 +141,27 @@ def _seen(devices: Devices, cards: tuple[Card, ...]) -> Finding:
     return Finding(subject, "limited", f"{found}: {why}", "gpu")
 
 
-def counters(parameters: Path) -> Finding:
-    """Checks whether a profile may read the GPU's counters (CUPTI); `parameters` is the file under
-    /proc of the driver's kernel module."""
-    restricted = parameters.is_file() and "RmProfilingAdminOnly: 1" in parameters.read_text()
-    status = Path("/proc/self/status").read_text().split()
-    capabilities = int(status[status.index("CapEff:") + 1], 16)
-    if not restricted or capabilities >> _CAP_SYS_ADMIN & 1:
-        return Finding("CUPTI", "ok", "this process may profile GPUs", "profile")
-    text = "only administrators may profile GPUs: run as root (in a container with --cap-add "
-    text += "SYS_ADMIN), or load the module with NVreg_RestrictProfilingToAdminUsers=0"
-    return Finding("CUPTI", "limited", text, "profile")
+def _precision(precision: Precision, devices: Devices) -> Finding:
+    """Checks whether XLA compiles a product for each device, and says when `auto` chooses it."""
+    dtype = precision.removeprefix("mixed_")
 
-
-def _computing(devices: Devices) -> Iterator[Finding]:
-    """Checks whether XLA compiles for each device, in each precision."""
-    yield Finding("devices", "ok", ", ".join(devices.descriptions))
-    for precision in PRECISIONS:
-        try:
-            for device in devices.names:
-                _compiled_product(device, precision.removeprefix("mixed_"))
-            text = f"XLA compiles it for {', '.join(devices.names)}"
-            yield Finding(precision, "ok", text)
-        except tf.errors.OpError as error:
-            text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
-            yield Finding(precision, "broken" if precision == "float32" else "limited", text)
-    found = []
-    for rows in (Settings.batch_size, 4096):
-        chosen = choose_precision(devices.device_type, devices.compute_capability, rows=rows)
-        found.append(f"takes {chosen.name} for {rows:,} rows: {chosen.why}")
-    yield Finding("precision auto", "ok", "; ".join(found))
-
-
-def _compiled_product(device: str, dtype: str) -> None:
     @tf.function(jit_compile=True, autograph=False)
     def product(a: tf.Tensor) -> tf.Tensor:
         return tf.cast(a, dtype) @ tf.cast(a, dtype)
 
-    with tf.device(device):
-        product(tf.ones((16, 16)))
+    try:
+        for device in devices.names:
+            with tf.device(device):
+                product(tf.ones((16, 16)))
+    except tf.errors.OpError as error:
+        text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
+        return Finding(precision, "broken" if precision == "float32" else "limited", text)
+    text = f"XLA compiles it for {', '.join(devices.names)}"
+    for rows in (Settings.batch_size, 4096):
+        chosen = choose_precision(devices.device_type, devices.compute_capability, rows=rows)
+        if chosen.name == precision:
+            text += f"; auto takes it for {rows:,} rows: {chosen.why}"
+    return Finding(precision, "ok", text)
 
 
 def kernels(devices: Sequence[str]) -> Finding:
@@ -186,19 +177,3 @@ def kernels(devices: Sequence[str]) -> Finding:
         return Finding("native kernels", "broken", text, "native")
     where = ", ".join(devices)
     return Finding("native kernels", "ok", f"run on {where}, built by {compiler}: {path}", "native")
-
-
-def _dataset() -> Finding:
-    path = cached_file("imdb.npz")
-    if path.is_file():
-        return Finding("data sets", "ok", f"imdb at {path}, and synthetic", "data")
-    text = f"synthetic alone; no {path}: the first run with --data imdb downloads it"
-    return Finding("data sets", "limited", text, "data")
-
-
-def _disk() -> Finding:
-    free_bytes = shutil.disk_usage(Path.cwd()).free
-    text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
-    if free_bytes < _LEAST_FREE_BYTES:
-        return Finding("disk", "limited", f"{text}: make room, or the run ends with a full disk")
-    return Finding("disk", "ok", text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +14,12 @@ from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
+from harness.cli.data import facts_table
 from harness.data.options import BuildOptions, DataConfig, SourceConfig
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.sources import Dataset
-    from harness.task.measures import Quality
 
 OF_RUN = "run"
 """The name, for --data, of the data that the model was trained on."""
@@ -28,8 +28,8 @@ _OF_IDS = (
     *("weighting", "normalize"),
 )
 """The options by which texts become ids."""
-_COLUMNS = ("precision", "recall", "f1", "rows", "predicted")
-"""The numbers of each class; the last is the number of rows predicted to be of it."""
+_COLUMNS = ("name", "precision", "recall", "f1", "rows", "predicted")
+"""What `--json` has of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
 """The most classes to list in the table."""
 _MAX_CONFUSED = 12
@@ -66,15 +66,8 @@ class EvaluateConfig(HeldOutRows):
 
 
 def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command; returns its exit code.
-
-    Args:
-        config: the settings.
-        given: the names of the settings that were given, perhaps with their defaults.
-
-    Raises:
-        InputError: when there is no such model, or it does not fit the data.
-    """
+    """Runs the command; `given` has the names of the settings that were given, perhaps with their
+    defaults."""
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
@@ -86,35 +79,42 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     data, _ = load_rows(config, saved, given)
     found, quality = saved.trainer.evaluate_and_measure(data.test)
     loss = found.pop("loss")
-    names: Sequence[str] = ()
+    figures: Mapping[str, float] = {}
+    classes: list[dict[str, Any]] = []
     if quality is not None:
         words = saved.vocabulary or data.vocabulary
         names = names_of(words.class_names if words else (), len(quality.support))
+        parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
+        figures = quality.figures()
+        classes = [
+            dict(zip(_COLUMNS, row, strict=True))
+            for row in zip(names, *(part.tolist() for part in parts), strict=True)
+        ]
+    confusion = None if quality is None or quality.confusion is None else quality.confusion.tolist()
     if config.json:
-        tested = {**(quality.figures() if quality is not None else {}), **found}
-        content: dict[str, Any] = {f"test_{name}": value for name, value in tested.items()}
+        content = {f"test_{name}": value for name, value in {**figures, **found}.items()}
         content |= {"test_loss": loss, "examples": data.test.num_rows}
-        if quality is not None:
-            content["classes"] = [
-                dict(zip(("name", *_COLUMNS), row, strict=True))
-                for row in zip(names, *_columns(quality), strict=True)
-            ]
-            confusion = quality.confusion
-            content["confusion"] = None if confusion is None else confusion.tolist()
-        print(json_text(content))
+        print(
+            json_text(
+                content | {"classes": classes, "confusion": confusion} if classes else content
+            )
+        )
         return 0
-    table = Table(show_header=False)
-    table.add_row("model", _text(str(saved.path)))
-    table.add_row("data", _text(data.name))
-    for name, value in found.items():
-        table.add_row(f"test {name}", f"{value:.4f}")
-    for name, value in (quality.figures() if quality is not None else {}).items():
-        table.add_row(f"test {FIGURES[name]}", f"{value:.4f}")
-    table.add_row("test loss", f"{loss:.4f}")
-    table.add_row("rows", f"{data.test.num_rows:,}")
-    console.print(table)
-    if quality is not None:
-        _print_classes(console, quality, names)
+    shown = found | {FIGURES[name]: value for name, value in figures.items()} | {"loss": loss}
+    facts = {
+        "model": str(saved.path),
+        "data": data.name,
+        **{f"test {name}": f"{value:.4f}" for name, value in shown.items()},
+        "rows": f"{data.test.num_rows:,}",
+    }
+    console.print(facts_table(facts))
+    if classes:
+        console.print(_table_of_classes(classes))
+    if len(classes) > _MAX_LISTED:
+        console.print(f"{len(classes) - _MAX_LISTED:,} more classes; --json has them all")
+    if confusion is not None and len(classes) <= _MAX_CONFUSED:
+        console.print("rows of each class by predicted class:")
+        console.print(_table_of_confusion([one["name"] for one in classes], confusion))
     return 0
 
 
@@ -162,33 +162,25 @@ def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConf
     return replace(data, build=replace(data.build, **ours))
 
 
-def _columns(quality: Quality) -> list[list[Any]]:
-    parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
-    return [part.tolist() for part in parts]
-
-
-def _print_classes(console: Console, quality: Quality, names: Sequence[str]) -> None:
+def _table_of_classes(classes: Sequence[Mapping[str, Any]]) -> Table:
     table = Table()
     table.add_column("class")
     for column in ("precision", "recall", "F1", "rows"):
         table.add_column(column, justify="right")
-    rows = list(zip(names, *_columns(quality), strict=True))
-    for name, precision, recall, f1, support, _ in rows[:_MAX_LISTED]:
-        cells = (f"{precision:.4f}", f"{recall:.4f}", f"{f1:.4f}", f"{support:,}")
-        table.add_row(_text(name), *cells)
-    console.print(table)
-    if len(rows) > _MAX_LISTED:
-        console.print(f"{len(rows) - _MAX_LISTED:,} more classes; --json has them all")
-    if quality.confusion is None or len(names) > _MAX_CONFUSED:
-        return
-    console.print("rows of each class by predicted class:")
+    for one in classes[:_MAX_LISTED]:
+        shares = (f"{one[name]:.4f}" for name in ("precision", "recall", "f1"))
+        table.add_row(_text(one["name"]), *shares, f"{one['rows']:,}")
+    return table
+
+
+def _table_of_confusion(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
     table = Table()
     table.add_column("class")
     for name in names:
         table.add_column(_text(name), justify="right")
-    for name, counts in zip(names, quality.confusion.tolist(), strict=True):
+    for name, counts in zip(names, confusion, strict=True):
         table.add_row(_text(name), *(f"{count:,}" for count in counts))
-    console.print(table)
+    return table
 
 
 def _text(name: str) -> Text:

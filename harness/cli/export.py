@@ -24,11 +24,6 @@ class ExportConfig:
 
 
 def export(config: ExportConfig) -> int:
-    """Runs the command; returns its exit code.
-
-    Raises:
-        InputError: when there is no such model, or it cannot be exported to `out`.
-    """
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -28,8 +27,7 @@ from harness.base.interrupt import (
 from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
-from harness.cli.bench import BenchConfig, bench
-from harness.cli.compare import CompareConfig, compare
+from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
 from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
 from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
@@ -50,12 +48,9 @@ from harness.cli.tune import TuneConfig, tune
 
 _MAX_PATH = 200
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_WRONG_PATH = (
-    *(errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR),
-    *(errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ELOOP, errno.EROFS),
-)
-# The commands by the class of their settings. Their modules import TensorFlow only when they are
-# called, so that --help need not wait for it.
+# The commands by the class of their settings. A command takes its settings and returns the exit
+# code; wrong input is an InputError. Their modules import TensorFlow only when they are called, so
+# that --help need not wait for it.
 _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     TrainConfig: ("train", train),
     EvaluateConfig: ("evaluate", evaluate),
@@ -103,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return launch(settings, parse=_parse)
         if run is train:
             return train(settings, given=_given(arguments), timeline=timeline)
-        if run in (evaluate, report):
+        if run in (evaluate, report, tune):
             return run(settings, given=_given(arguments))
         return run(settings)
     except ToldError as error:
@@ -116,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"the disk is full, or a limit is reached: {where} cannot be written "
                 f"({error.strerror}); free space, or name another folder"
             )
-        elif error.errno in (*_WRONG_PATH, errno.EIO) and error.filename is not None:
+        elif error.filename is not None:
             path = printable(os.fsdecode(error.filename), most=_MAX_PATH, one_line=True)
             message = f"{path} cannot be used ({error.strerror}); check the path, or name another"
         else:
@@ -148,23 +143,15 @@ def _parse(arguments: list[str]) -> Any:
         if command:
             return replace(_parse(arguments), command=command)
     # tyro needs the file's settings as its defaults, so the flag is taken out before.
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    files.add_argument("--config", type=Path, action="append", default=[])
-    try:
-        known, flags = files.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise InputError("--config names no file; give one, as in: --config FILE.toml") from error
-    if len(known.config) > 1:
-        raise InputError(f"--config is given {len(known.config)} times; put all into one file")
+    path, flags = _config_file(arguments)
     default = None
     kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
     given: dict[str, Any] = {}
-    for path in known.config:
-        _check_texts({"config": str(path)})
+    if path is not None:
         if kind is None:
             raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
         given = read_toml(path)
-        default = from_mapping(kind, given, where=str(path))
+        default = from_mapping(kind, given, where=path)
     if kind is TrainConfig:
         default = resumed_config(flags[1:], given) or default
     brief = None
@@ -199,14 +186,28 @@ def _parse(arguments: list[str]) -> Any:
         raise
 
 
+def _config_file(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Returns the file that `--config` names, and the other arguments."""
+    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    files.add_argument("--config", action="append", default=[])
+    try:
+        known, flags = files.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise InputError("--config names no file; give one, as in: --config FILE.toml") from error
+    if len(known.config) > 1:
+        raise InputError(f"--config is given {len(known.config)} times; put all into one file")
+    if not known.config:
+        return None, flags
+    _check_texts({"config": known.config[0]})
+    return known.config[0], flags
+
+
 def _given(arguments: Sequence[str]) -> set[str]:
     """Returns the names of the settings that flags or the --config file name."""
     flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
     # What is given counts, not whether it differs: a flag with its default is a wish, too.
     names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-    files = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    files.add_argument("--config", type=Path)
-    path = files.parse_known_args(arguments)[0].config
+    path, _ = _config_file(arguments)
     return names | (flattened(read_toml(path)).keys() if path else set())
 
 

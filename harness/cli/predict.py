@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -84,17 +84,35 @@ class _Prediction:
     probability: float | None = None
     """The probability of the likeliest class; None for a blank text."""
     probabilities: dict[str, float] | None = None
-    known: int = 0
+    known_words: int = 0
     words: int = 0
-    explained: Sequence[tuple[str, float]] = ()
+    explanation: Sequence[tuple[str, float]] = ()
+
+    def answer(self, *, digits: int) -> tuple[str, str]:
+        """Returns the classes given and their probabilities, both "" for a blank text."""
+        if self.probabilities is None:
+            return "", ""
+        shown = (f"{self.probabilities[name]:.{digits}f}" for name in self.labels)
+        return ", ".join(self.labels) or _NONE, ", ".join(shown)
+
+    def explained(self) -> str:
+        return ", ".join(f"{word} {weight:+.2f}" for word, weight in self.explanation)
+
+    def as_json(self) -> str:
+        content = asdict(self)
+        if not self.explanation:
+            del content["explanation"]
+        return json_text(content)
+
+    def as_line(self) -> str:
+        known = f"{self.known_words}/{self.words}"
+        parts = [*self.answer(digits=6), known, self.text]
+        if self.explanation:
+            parts.append(self.explained())
+        return "\t".join(printable(part, one_line=True) for part in parts)
 
 
 def predict(config: PredictConfig) -> int:
-    """Runs the command; returns its exit code.
-
-    Raises:
-        InputError: when there is no text, no such model or no word index.
-    """
     console, notes = Console(), Console(stderr=True)
     oddities = Oddities()
     blocks = blocks_of_texts(config.texts, config.files, oddities)
@@ -110,16 +128,13 @@ def predict(config: PredictConfig) -> int:
     model = saved.trainer.model
     words = _vocabulary(config, saved)
     judge = Judge(model, words, head_of(model, saved.kind))
-    given = functools.partial(
-        _given, top_k=config.top_k, thresholds=_thresholds(config, words, judge)
-    )
-    found = _predictions(judge, chain([first], blocks), given, explain=config.explain)
+    found = _predictions(judge, chain([first], blocks), config, _thresholds(config, words, judge))
     if config.texts and not config.json:
-        console.print(_table(list(found), explains=config.explain > 0))
+        console.print(_table(chain.from_iterable(found), explains=config.explain > 0))
     else:  # a block at a time, so that answers come while texts still do
-        shown = _as_json if config.json else _as_line
         for block in found:
-            sys.stdout.write("".join([f"{shown(one)}\n" for one in block]))
+            lines = [one.as_json() if config.json else one.as_line() for one in block]
+            sys.stdout.write("".join(f"{line}\n" for line in lines))
             sys.stdout.flush()
     if oddities.texts == oddities.blank:
         raise InputError(
@@ -133,112 +148,64 @@ def predict(config: PredictConfig) -> int:
 
 def _thresholds(config: PredictConfig, words: Vocabulary, judge: Judge) -> Sequence[float] | None:
     """Returns the probability above which each class is given, [K]; None gives the likeliest."""
-    if config.threshold is None and judge.is_multi_label and words.thresholds is not None:
-        return words.thresholds
     if config.threshold is None and not judge.is_multi_label:
         return None
+    if config.threshold is None and words.thresholds is not None:
+        return words.thresholds
     return [0.5 if config.threshold is None else config.threshold] * len(judge.class_names)
-
-
-def _given(
-    row: Sequence[float], *, top_k: int | None, thresholds: Sequence[float] | None
-) -> list[int]:
-    """Returns the numbers of a text's classes, the likeliest first: `top_k` of them, else those
-    whose probability [K] is above their threshold, else one."""
-    order = sorted(range(len(row)), key=lambda number: -row[number])
-    if top_k is not None or thresholds is None:
-        return order[: top_k or 1]
-    return [number for number in order if row[number] > thresholds[number]]
 
 
 def _predictions(
     judge: Judge,
     blocks: Iterable[list[str]],
-    given: Callable[[Sequence[float]], list[int]],
-    *,
-    explain: int,
+    config: PredictConfig,
+    thresholds: Sequence[float] | None,
 ) -> Iterator[list[_Prediction]]:
     """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
-    index = 0
+    names, numbers = judge.class_names, itertools.count()
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
             texts = block[start : start + _ROWS_AT_ONCE]
             rows = judge.encode(texts)
-            outputs = judge.probabilities(rows)
-            taken = outputs.argmax(axis=1).tolist()
             made = []
-            for number, text in enumerate(texts):
+            for text, row, outputs in zip(
+                texts, rows, judge.probabilities(rows).tolist(), strict=True
+            ):
                 if not text.strip():
-                    made.append(_Prediction(index=index + number, text=text))
+                    made.append(_Prediction(index=next(numbers), text=text))
                     continue
-                row, best = outputs[number].tolist(), taken[number]
-                labels = tuple(judge.class_names[place] for place in given(row))
-                known, words = judge.known(text, rows[number])
-                explained: Sequence[tuple[str, float]] = ()
-                if explain:
-                    explained = judge.explain(text, rows[number], best, most=explain)
-                made.append(
-                    _Prediction(
-                        index=index + number,
-                        text=text,
-                        labels=labels,
-                        probability=row[best],
-                        probabilities=dict(zip(judge.class_names, row, strict=True)),
-                        known=known,
-                        words=words,
-                        explained=explained,
-                    )
+                order = sorted(range(len(names)), key=lambda n: -outputs[n])
+                given = order[: config.top_k or 1]
+                if config.top_k is None and thresholds is not None:
+                    given = [n for n in order if outputs[n] > thresholds[n]]
+                known, words = judge.known(text, row)
+                prediction = _Prediction(
+                    index=next(numbers),
+                    text=text,
+                    labels=tuple(names[n] for n in given),
+                    probability=outputs[order[0]],
+                    probabilities=dict(zip(names, outputs, strict=True)),
+                    known_words=known,
+                    words=words,
+                    explanation=judge.explain(text, row, order[0], most=config.explain)
+                    if config.explain
+                    else (),
                 )
-            index += len(texts)
+                made.append(prediction)
             yield made
 
 
-def _as_json(one: _Prediction) -> str:
-    content: dict[str, Any] = {
-        "index": one.index,
-        "text": one.text,
-        "labels": one.labels,
-        "probability": one.probability,
-        "probabilities": one.probabilities,
-        "known_words": one.known,
-        "words": one.words,
-    }
-    if one.explained:
-        content["explanation"] = one.explained
-    return json_text(content)
-
-
-def _as_line(one: _Prediction) -> str:
-    text = printable(one.text, one_line=True)
-    parts = [*_answer(one, digits=6), f"{one.known}/{one.words}", text]
-    if one.explained:
-        parts.append(_words(one))
-    return "\t".join([*(printable(part, one_line=True) for part in parts[:3]), *parts[3:]])
-
-
-def _answer(one: _Prediction, *, digits: int) -> tuple[str, str]:
-    """Returns the classes given and their probabilities, both "" for a blank text."""
-    if one.probabilities is None:
-        return "", ""
-    probabilities = (f"{one.probabilities[name]:.{digits}f}" for name in one.labels)
-    return ", ".join(one.labels) or _NONE, ", ".join(probabilities)
-
-
-def _words(one: _Prediction) -> str:
-    return printable(", ".join(f"{w} {weight:+.2f}" for w, weight in one.explained), one_line=True)
-
-
-def _table(blocks: Sequence[Sequence[_Prediction]], *, explains: bool) -> Table:
+def _table(predictions: Iterable[_Prediction], *, explains: bool) -> Table:
     table = Table()
     for column in ("text", "known words", "class", "its probability"):
         table.add_column(column, justify="left" if column == "text" else "right")
     if explains:
         table.add_column("words that decided")
-    for one in (one for block in blocks for one in block):
-        classes, probabilities = _answer(one, digits=3)
-        known = f"{one.known} of {one.words}"
-        cells: list[str | Text] = [_shown(one.text), known, _shown(classes), probabilities]
-        table.add_row(*cells, *([Text(_words(one))] if explains else []))
+    for one in predictions:
+        classes, probabilities = one.answer(digits=3)
+        known = f"{one.known_words} of {one.words}"
+        explained = [Text(printable(one.explained(), one_line=True))] if explains else []
+        table.add_row(_shown(one.text), known, _shown(classes), probabilities, *explained)
     return table
 
 

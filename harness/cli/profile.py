@@ -43,15 +43,7 @@ class ProfileConfig(ExperimentConfig):
 
 
 def profile(config: ProfileConfig) -> int:
-    """Runs the command.
-
-    Returns:
-        The exit code: 1 when the profile lacks the GPU or names, 130 when interrupted.
-
-    Raises:
-        InputError: when the settings do not fit the data, the devices or the folder.
-        OSError: when the disk is full, naming the folder.
-    """
+    """Runs the command; returns 1 when the profile lacks the GPU or names."""
     with quiet_import():
         from harness.data.sources import load_configured
         from harness.run.profiling.profiler import ProfilerObserver
@@ -79,7 +71,7 @@ def profile(config: ProfileConfig) -> int:
             closing.callback(observer.close)
             observer.tell(start)
         steps.run(
-            until=lambda: profiler.capture is not None or interrupt.requested, observers=observers
+            until=lambda: profiler.path is not None or interrupt.requested, observers=observers
         )
         profiler.finish()
     is_complete = print_profile(profiler, console, on_gpu=trainer.devices.device_type == "GPU")

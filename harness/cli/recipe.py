@@ -19,7 +19,7 @@ from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.data.options import MAX_TF_IDF_BITS, BuildOptions
+from harness.data.options import MAX_TF_IDF_BITS
 from harness.model.options import ModelConfig
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ since of more rows pairs learn more than words."""
 _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
 """Ids above which data is read again from its file, which may be larger than memory."""
+_LINEAR: Mapping[str, Any] = {"hidden_units": (0,), "dropout": (0.0,)}
+"""A model without a hidden layer, which learns less by heart where rows are few."""
 _WIDTH, _MOST_ELEMENTS = 128, 2**24
 """Units of the hidden layer, and the most elements of its table. With a learning rate that makes up
 for it, as `_PACE` does, a layer of 512 units is no better and takes several times as long."""
@@ -83,6 +85,22 @@ class Found:
     """The names of the settings that a recipe decides for such data."""
     why: str
     """What was tried, for users."""
+    advice: str | None = None
+    """What the end of the run should say."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that a recipe decides, by their names."""
+        flat = flattened(asdict(self.config))
+        return {name: flat[name] for name in self.decided}
+
+    def __str__(self) -> str:
+        flags = []
+        for name, value in self.settings.items():
+            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            if shown is not None:
+                flags.append(f"--{name.replace('_', '-')} {shown}")
+        return f"recipe: {' '.join(flags)}\n  {self.why}"
 
 
 def applies(config: TrainConfig) -> bool:
@@ -117,7 +135,7 @@ def find(
         free.discard("hidden_units")  # each rate is for a layer of its own
     if not free:
         return None
-    begin, thresholds = time.perf_counter(), None
+    begin, thresholds, advice = time.perf_counter(), None, None
     search = _Search(config, free, tells=tells)
     search.check()
     if (reason := search.why_none()) is not None:
@@ -126,6 +144,7 @@ def find(
         started()
         best = search.best()
         changes, thresholds = search.final(best), best.thresholds
+        advice = search.advice(best)
         tried = "; ".join(map(str, search.trials))
         reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
     config, data = search.settled(changes)
@@ -135,7 +154,7 @@ def find(
     elif thresholds is not None and data.vocabulary is not None:
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
     decided = [name for name in DECIDES if name not in _WITHOUT[search.kind]]
-    return Found(config=config, data=data, decided=decided, why=reason)
+    return Found(config=config, data=data, decided=decided, why=reason, advice=advice)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +173,11 @@ class _Trial:
     """Whether it saw some of the rows only."""
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the probability above which each is given, [K]."""
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it had no hidden layer, though it might have."""
+        return "hidden_units" in self.view
 
     def __str__(self) -> str:
         return f"{self.seen} {self.loss:.4f} after {self.epochs} epochs"
@@ -246,7 +270,19 @@ class _Search:
         """Trains the candidates, and returns the best."""
         for view in self.views():
             self._compare(view)
+            if {"hidden_units", "dropout"} <= self._free:
+                self._compare({**view, **_LINEAR})
         return min(self.trials, key=_compared)
+
+    def advice(self, best: _Trial) -> str | None:
+        """Says so if no hidden layer did better than a linear model."""
+        others = [trial.loss for trial in self.trials if not trial.is_linear]
+        if not best.is_linear or not others:
+            return None
+        return (
+            f"no network was better than a linear model on held-out rows (loss {min(others):.4f} "
+            f"and {best.loss:.4f}), so more units will not help; more rows or better labels may"
+        )
 
     def final(self, best: _Trial) -> dict[str, Any]:
         """Returns the settings that the network is trained with."""
@@ -305,7 +341,7 @@ class _Search:
         config, data = self.settled(view)
         trial = _Trial(
             view=view,
-            seen=_seen(config.data.build, self.kind),
+            seen=_seen(config, self.kind),
             loss=math.inf,
             epochs=1,
             is_partial=data.train.nnz > _MOST_IDS,
@@ -350,14 +386,15 @@ class _Search:
         )
 
 
-def _seen(build: BuildOptions, kind: str | None) -> str:
+def _seen(config: TrainConfig, kind: str | None) -> str:
+    build, model = config.data.build, "linear, " if config.model.is_linear else ""
     if kind not in ("texts", "tokens"):
-        return "the ids"
+        return f"{model}the ids"
     weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
     if kind == "tokens":
-        return f"{weighting} of items"
+        return f"{model}{weighting} of items"
     words = {1: "words", 2: "words and pairs"}.get(build.ngrams, f"runs of {build.ngrams} words")
-    return f"{weighting} of {words}"
+    return f"{model}{weighting} of {words}"
 
 
 def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks.Callback:
@@ -455,13 +492,13 @@ def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[st
     200 steps an epoch."""
     rows = train.num_rows
     units: Sequence[int] = config.model.hidden_units
-    if "hidden_units" in free:
+    if "hidden_units" in free and not config.model.is_linear:
         units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / train.num_tokens)))),)
     sizes = {
         "hidden_units": units,
-        "dropout": (0.5,),
+        "dropout": (0.0 if config.model.is_linear else 0.5,),
         "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }
     if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
-        sizes["learning_rate"] = min(_PACE / units[0], _MOST_RATE)
+        sizes["learning_rate"] = min(_PACE / max(units[0], 1), _MOST_RATE)
     return sizes

@@ -27,8 +27,7 @@ class ReportConfig(HeldOutRows):
 
 
 def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command, as `evaluate` does; returns its exit code. Raises InputError when there is
-    no such run, it does not fit the data, or the extra `report` is not installed."""
+    """Runs the command, as `evaluate` does."""
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.tools.report.page import write_report

@@ -1,10 +1,8 @@
 """What a command line that cannot be read may have meant."""
 
 import difflib
-import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args, get_origin
 
 from harness.cli.help import options
 
@@ -24,13 +22,15 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         is_group = any(name.startswith(f"{word} ") for name in commands)
         close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
         return f"there is no command {word}; did you mean {close[0]}?" if close else None
-    at = re.search(r"parsing --([\w-]+):", told)
-    if at and (comma := _with_comma(flags, at[1])):
+    at, comma = re.search(r"parsing --([\w-]+):", told), re.search(r"'(-?\d*),(\d+)'", told)
+    if at and comma:
         whole, part = comma.groups()
-        also = f", or without a comma: {whole}{part}" if len(part) == 3 else ""
-        if _is_sequence(dict(options(commands[command])).get(at[1].replace("-", "_"))):
-            also = f", or spaces between numbers: {whole} {part}{also}"
-        return f"--{at[1]} is {comma[0]}; write the number with a point, as in {whole}.{part}{also}"
+        ways = [f"the number with a point, as in {whole}.{part}"]
+        if "for arguments: [" in told:  # the flag takes several numbers
+            ways.append(f"spaces between numbers: {whole} {part}")
+        if len(part) == 3:
+            ways.append(f"without a comma: {whole}{part}")
+        return f"--{at[1]} is {whole},{part}; write {', or '.join(ways)}"
     if unknown := re.search(r"Unrecognized options: (-[\w-]+)", told):
         word = unknown[1].lstrip("-")
         known = [name.replace("_", "-") for name, _ in options(commands[command])]
@@ -40,18 +40,3 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         meant = f"did you mean --{close[0]}?" if close else f"{command} --help-all lists all"
         return f"{command} has no flag {unknown[1]}; {meant}"
     return None
-
-
-def _with_comma(flags: Sequence[str], flag: str) -> re.Match[str] | None:
-    """Returns the match of the first number with a comma among the values of a flag."""
-    is_value = False
-    for word in itertools.chain.from_iterable(each.split("=", 1) for each in flags):
-        if word.startswith("--"):
-            is_value = word[2:].replace("_", "-") == flag
-        elif is_value and (match := re.fullmatch(r"(-?\d*),(\d+)", word)):
-            return match
-    return None
-
-
-def _is_sequence(hint: Any) -> bool:
-    return tuple in (get_origin(hint), *map(get_origin, get_args(hint)))

@@ -17,6 +17,7 @@ from rich.console import Console
 from harness.base.checks import require, require_count
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
+from harness.run.observers.run_files import EVENT_FILES
 
 INSTALL_XPROF = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `profile`)"
 
@@ -42,11 +43,7 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Runs the command: serves until it is interrupted or terminated, and then returns 0.
-
-    Raises:
-        InputError: when a folder is missing or the server cannot listen.
-    """
+    """Serves until it is interrupted or terminated."""
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:
@@ -88,8 +85,11 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
 
 def places(folders: list[Path]) -> dict[str, str]:
     """Returns TensorBoard's flag for one folder, or that for several, each with a name."""
-    if len(folders) == 1:
-        return {"logdir": str(folders[0])}
+    first = folders[0]
+    # By its flag for one folder, TensorBoard would call a run "."; profiles need that flag.
+    is_run = next(first.glob(EVENT_FILES), None) and not (first / "plugins").exists()
+    if len(folders) == 1 and (not is_run or "," in str(first) or ":" in str(first)):
+        return {"logdir": str(first)}
     for folder in folders:
         if "," in str(folder) or ":" in str(folder):
             raise InputError(f"{folder} has a comma or a colon in its name; open it alone")

@@ -14,12 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.base.checks import require_extra
-from harness.base.decoding import flattened
 from harness.base.errors import DivergenceError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
-from harness.cli.recipe import Found, applies, find
+from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
@@ -42,19 +41,14 @@ def train(
     given: Set[str] = frozenset(),
     timeline: Timeline | None = None,
 ) -> int:
-    """Runs the command; returns its exit code.
+    """Runs the command. An InputError comes before anything is written, a DivergenceError after
+    all else.
 
     Args:
         config: the settings.
         console: the console to print to; None is standard output.
         given: the names of settings that no recipe may change, although they have their default.
         timeline: the stages passed so far, for --timing.
-
-    Raises:
-        InputError: when the settings do not fit the data, the devices or the run folder, or when
-            another run uses the folder. Nothing has been written or removed then.
-        DivergenceError: when the loss was not finite at the end, after all else has been written.
-        OSError: when the disk is full, naming the file.
     """
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
@@ -89,7 +83,7 @@ def train(
         elif applies(config) and not alone and worker.is_chief:
             console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
-            console.print(_described(found), soft_wrap=True, markup=False, highlight=False)
+            console.print(str(found), soft_wrap=True, markup=False, highlight=False)
             config = found.config
         # What config.json records needs no search to repeat the run.
         config = replace(config, recipe="tutorial")
@@ -98,7 +92,10 @@ def train(
         if goes_on:
             data = _with_thresholds(data, Path(output.run_dir or ""))
         timeline.mark("data")
-        return _train(config, data, console, timeline)
+        code = _train(config, data, console, timeline)
+        if code == 0 and found is not None and found.advice is not None:
+            console.print(f"note: {found.advice}", soft_wrap=True, highlight=False)
+        return code
 
 
 def _goes_on(output: OutputConfig) -> bool:
@@ -115,17 +112,6 @@ def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
         return data
     thresholds = Vocabulary.load(path).thresholds
     return replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
-
-
-def _described(found: Found) -> str:
-    flat = flattened(asdict(found.config))
-    flags = []
-    for name in found.decided:
-        value = flat[name]
-        shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        if shown is not None:
-            flags.append(f"--{name.replace('_', '-')} {shown}")
-    return f"recipe: {' '.join(flags)}\n  {found.why}"
 
 
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:

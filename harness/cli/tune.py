@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from harness.base.checks import require
@@ -29,8 +30,8 @@ class TuneData(DataConfig):
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig(SearchConfig):
     """Search for the settings that do best on a validation part of the training rows: learning
-    rate, width, depth, dropout, weight decay, and for texts n-grams and vocabulary. Needs the extra
-    `tune`."""
+    rate, width, depth, dropout, weight decay, and for texts n-grams and vocabulary. The recipe of
+    `train` is the first trial, and the rest of it holds for all. Needs the extra `tune`."""
 
     data: TuneData = field(default_factory=TuneData)
     space: Space = field(default_factory=Space)
@@ -55,8 +56,8 @@ class TuneConfig(SearchConfig):
         check_folder("--tune-dir", self.tune_dir, resume=self.resume, overwrite=self.overwrite)
 
 
-def tune(config: TuneConfig) -> int:
+def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
     """Runs the command, as `harness.cli.tune_run.run_tune` describes it."""
     from harness.cli.tune_run import run_tune
 
-    return run_tune(config)
+    return run_tune(config, given)

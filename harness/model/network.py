@@ -242,6 +242,17 @@ class DefaultNetwork(ModelConfig):
     def __call__(self, inputs: Any) -> Any:
         is_binary = self.num_classes == 2 and not self.multi_label
         head = "sigmoid" if is_binary or self.multi_label else "softmax"
+        num_outputs = 1 if is_binary else self.num_classes
+        if self.is_linear:
+            logits = MultiHotDense(
+                num_outputs,
+                self.num_tokens,
+                kernel_initializer=self._initializer(0),
+                table_dtype=self.table_dtype,
+                dtype="float32",
+                name="logits",
+            )(inputs)
+            return keras.layers.Activation(head, dtype="float32", name=head)(logits)
         x = MultiHotDense(
             self.hidden_units[0],
             self.num_tokens,
@@ -263,7 +274,7 @@ class DefaultNetwork(ModelConfig):
                 x = HashDropout(rate, seed=dropout_seed, name=f"dropout_{layer}")(x)
         # The head stays float32: 16-bit logits would round the loss.
         logits = keras.layers.Dense(
-            1 if is_binary else self.num_classes,
+            num_outputs,
             kernel_initializer=self._initializer(len(self.hidden_units)),
             dtype="float32",
             name="logits",

@@ -19,7 +19,8 @@ class ModelConfig:
     """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
 
     hidden_units: tuple[int, ...] = (50, 50, 50)
-    """Units of each hidden layer; the first is the multi-hot layer."""
+    """Units of each hidden layer; the first is the multi-hot layer. 0 alone: no hidden layer, a
+    linear model."""
 
     dropout: tuple[float, ...] = _USUAL_DROPOUT
     """Dropout rate after each hidden layer; one number holds for all. The default fits any number
@@ -37,11 +38,11 @@ class ModelConfig:
         require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
         require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
         for units in self.hidden_units:
-            require_count("--hidden-units", units)
+            require_count("--hidden-units", units, least=0 if self.is_linear else 1)
         layers = len(self.hidden_units)
         rates = self.dropout
         if rates == _USUAL_DROPOUT:
-            rates = (*rates, *[0.0] * layers)[:layers]
+            rates = (0.0,) if self.is_linear else (*rates, *[0.0] * layers)[:layers]
         elif len(rates) == 1:
             rates *= layers
         require(
@@ -49,6 +50,16 @@ class ModelConfig:
             f"--dropout has {len(rates)} rates for {layers} hidden layers "
             f"({' '.join(map(str, self.hidden_units))}); give one rate for each, or one for all",
         )
+        require(
+            not self.is_linear or not any(rates),
+            "--hidden-units 0 makes a linear model, which has no hidden layer to drop units of; "
+            "leave out --dropout",
+        )
         for rate in rates:
             require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
         object.__setattr__(self, "dropout", rates)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether there is no hidden layer."""
+        return self.hidden_units == (0,)

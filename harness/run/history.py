@@ -5,6 +5,7 @@ import statistics
 from array import array
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import truediv
 
 from harness.run.records import (
     BatchesAwaited,
@@ -26,7 +27,8 @@ from harness.run.telemetry.recorder import TelemetryRecorder
 
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
 """The units of rates, each with the field of `Window` that counts it."""
-_TOTALS = ("num_steps", "examples", "tokens", "skipped_steps", "seconds", "data_wait_seconds")
+_COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
+"""The fields of windows that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,45 +278,36 @@ class _EpochMeans:
 
 
 class RunningStatistics:
-    """Adds up windows as they come, and keeps 24 bytes of each for the medians."""
+    """Keeps 48 bytes of each window, for totals and medians."""
 
     def __init__(self) -> None:
-        self._rates = {unit: array("d") for unit in _UNITS}
-        self._totals: dict[str, float] = dict.fromkeys(_TOTALS, 0)
-        self._most_steps = 0
-
-    @property
-    def examples(self) -> int:
+        self._columns = {name: array("d") for name in _COUNTED}
+        self.examples = 0
         """Examples trained on so far."""
-        return int(self._totals["examples"])
-
-    @property
-    def seconds(self) -> float:
+        self.seconds = 0.0
         """Training time so far."""
-        return self._totals["seconds"]
 
     def add(self, window: Window) -> None:
         """Adds the next window."""
-        for unit, rates in self._rates.items():
-            rates.append(getattr(window, f"{unit}_per_second"))
-        for name in _TOTALS:
-            self._totals[name] += getattr(window, name)
-        self._most_steps = max(self._most_steps, window.num_steps)
+        for name, column in self._columns.items():
+            column.append(getattr(window, name))
+        self.examples += window.examples
+        self.seconds += window.seconds
 
     def result(self) -> WindowStatistics:
         """Returns the statistics so far."""
-        totals, seconds = self._totals, self.seconds
-        if self._most_steps == 0:
+        of = self._columns
+        if not of["seconds"]:
             return WindowStatistics()
         rates: dict[str, float] = {}
-        for unit, total in _UNITS.items():
-            rates[f"{unit}_per_second"] = statistics.median(self._rates[unit])
-            rates[f"mean_{unit}_per_second"] = totals[total] / seconds
+        for unit, name in _UNITS.items():
+            rates[f"{unit}_per_second"] = statistics.median(map(truediv, of[name], of["seconds"]))
+            rates[f"mean_{unit}_per_second"] = sum(of[name]) / self.seconds
         return WindowStatistics(
             **rates,
-            data_wait_fraction=totals["data_wait_seconds"] / seconds,
-            train_seconds=seconds,
+            data_wait_fraction=sum(of["data_wait_seconds"]) / self.seconds,
+            train_seconds=self.seconds,
             examples=self.examples,
-            skipped_steps=int(totals["skipped_steps"]),
-            most_steps=self._most_steps,
+            skipped_steps=int(sum(of["skipped_steps"])),
+            most_steps=int(max(of["num_steps"])),
         )

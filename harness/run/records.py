@@ -293,19 +293,12 @@ class Summary(WindowStatistics):
     """The results of a run. They and facts of `RunStart` make up summary.json, whose keys are
     stable."""
 
-    test_metrics: Mapping[str, float | None]
-    """Metrics of the saved model on the test rows, by name; `test_NAME` in summary.json. These and
-    the loss are None without test rows, or if the run ended before it evaluated them."""
-    test_loss: float | None
-    test_figures: Mapping[str, float]
-    """Measures such as `f1_macro`, by name; `test_NAME` in summary.json, unless a metric has that
-    name. Empty if no test row was evaluated, or the labels are no classes."""
-    validation_metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """Metrics of the saved model on the validation rows, by name; `validation_NAME` in
-    summary.json."""
-    validation_loss: float | None = None
-    validation_figures: Mapping[str, float] = field(default_factory=dict)
-    """Measures on the validation rows; empty if there are test rows, which have them instead."""
+    test: Mapping[str, float | None]
+    """The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
+    name; `test_NAME` in summary.json. The loss and the metrics are None without test rows, or if
+    the run ended before it evaluated them."""
+    validation: Mapping[str, float | None] = field(default_factory=dict)
+    """The same on the validation rows; measures only without test rows, which have them then."""
     compile_seconds: float
     wall_seconds: float
     """Time since Python began the command or the call of `fit`: neither an installation nor a

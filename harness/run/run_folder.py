@@ -15,7 +15,7 @@ from harness.run.observers.run_files import (
     CHECKPOINT_FOLDER_NAME,
     CONFIG_FILE_NAME,
     EVENT_FILES,
-    TENSORBOARD_FOLDER_NAME,
+    OLD_EVENT_FOLDER_NAME,
     WRITTEN,
 )
 from kernels.files import opened_folder, remove, remove_partial_files
@@ -147,19 +147,21 @@ def event_folder_of(
     """Returns the folder of a run's event files; None if it writes none.
 
     Args:
-        setting: `on`, `off`, or a folder, which is used as it is and claimed.
+        setting: `on` for the run's folder, `off`, or another folder, which is claimed.
         folder: the run's folder; None if nothing is written.
         claims: closed when the run is over.
-        may_hold_events: whether the run replaces event files in a folder that was named, or adds
-            to them.
+        may_hold_events: whether the run replaces event files that are there, or adds to them.
     """
-    if setting == "off":
+    if setting == "off" or (setting == "on" and folder is None):
         return None
     if setting == "on":
-        return None if folder is None else folder / TENSORBOARD_FOLDER_NAME
-    events = Path(setting).absolute()
-    if events != folder:
-        claim(events, claims, what="TensorBoard folder")
+        assert folder is not None
+        old = folder / OLD_EVENT_FOLDER_NAME
+        events = old if next(old.glob(EVENT_FILES), None) else folder
+    else:
+        events = Path(setting).absolute()
+        if events != folder:
+            claim(events, claims, what="TensorBoard folder")
     present = next(events.glob(EVENT_FILES), None)
     if present is not None and not may_hold_events:
         raise InputError(
@@ -176,6 +178,7 @@ def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bo
     for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
-    ordered = sorted(WRITTEN, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
+    written = [*WRITTEN, *(path.name for path in folder.glob(EVENT_FILES))]
+    ordered = sorted(written, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
     for name in ordered if clear else ():
         remove(folder / name)

@@ -31,6 +31,7 @@ from harness.run.records import (
     Window,
 )
 from harness.task.losses import ACCURACY
+from harness.trainer.history import History
 from harness.trainer.loop import Rows
 from harness.trainer.setup import Setup
 from kernels.files import replacing
@@ -133,7 +134,7 @@ class KerasCallbacks(Observer):
         **params: the `params` of callbacks: `epochs`, `steps` of each, and those of the run.
         """
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
-        self.history = own[-1] if own else keras.callbacks.History()
+        self.history = own[-1] if own else History()
         self._changing = [c for c in callbacks if c not in own]
         self._by_batch = bool(with_batch_hooks(callbacks))
         self._model, self._programs = setup.model, setup.programs

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
@@ -33,7 +31,6 @@ from harness.run.observers.run_files import (
     CHECKPOINT_FOLDER_NAME,
     MODEL_FILE_NAME,
     RESOLVED,
-    TENSORBOARD_FOLDER_NAME,
     SummaryObserver,
     resolved_config,
     summarize,
@@ -56,6 +53,7 @@ from harness.task.measures import Measures, Quality
 from harness.trainer.advice import advice
 from harness.trainer.asked import Asked
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
+from harness.trainer.history import History as FitHistory
 from harness.trainer.loop import Rows, Training, train
 from harness.trainer.resuming import (
     Opened,
@@ -84,7 +82,7 @@ class Outcome:
     """The outcome of a fit."""
 
     start: RunStart = field(repr=False)
-    history: keras.callbacks.History = field(repr=False)
+    history: FitHistory = field(repr=False)
     progress: Progress | None = field(repr=False, default=None)
     """None, like the summary, if the run was complete before."""
     summary: Summary | None = field(repr=False, default=None)
@@ -567,7 +565,7 @@ class Run:
                 f"{start.start_step}:{start.total_steps} ({start.epochs} epochs of "
                 f"{start.steps_per_epoch}); name some of these, or set --epochs to more"
             )
-        folder = self._opened.event_folder or Path(start.run_dir) / TENSORBOARD_FOLDER_NAME
+        folder = self._opened.event_folder or Path(start.run_dir)
         return ProfilerObserver(folder.absolute(), first=first, last=last)
 
 

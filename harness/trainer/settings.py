@@ -133,8 +133,8 @@ class RunOptions:
     """Print the network's layers and parameters before training."""
 
     tensorboard: str = "on"
-    """Folder of the event files. `on`: the run folder's tensorboard/; `off`: no event files;
-    anything else: the folder of that name. --overwrite replaces event files there, --resume
+    """Folder of the event files. `on`: the run folder; `off`: no event files; anything
+    else: the folder of that name. --overwrite replaces event files there, --resume
     continues them; otherwise the run refuses a folder that holds any."""
 
     histograms: int = 0

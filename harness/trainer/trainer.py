@@ -29,6 +29,7 @@ from harness.task.task import Kind, Task
 from harness.trainer.asked import Asked
 from harness.trainer.callbacks import as_compiled, outside_fit
 from harness.trainer.for_python import for_python
+from harness.trainer.history import History
 from harness.trainer.loop import Steps, Training
 from harness.trainer.resuming import Opened, open_run
 from harness.trainer.run import Outcome, Run, dataset_info, run_start
@@ -174,7 +175,7 @@ class Trainer:
         verbose: bool = True,
         vocabulary: Vocabulary | None = None,
         **options: Any,
-    ) -> keras.callbacks.History:
+    ) -> History:
         """Trains for some epochs. Called again, it goes on from there.
 
         In the main thread, Ctrl-C ends it after the dispatch at hand, with a checkpoint where there
@@ -202,7 +203,8 @@ class Trainer:
             **options: fields of `harness.RunOptions`: run_dir, resume, tensorboard, ...
 
         Returns:
-            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, a number per epoch.
+            Keras's history: `history["loss"]`, `["accuracy"]`, `["val_loss"]`, a number per epoch;
+            `plot()` draws them.
 
         Raises:
             InputError: when the settings do not fit the rows, the devices or the run folder.
@@ -233,7 +235,7 @@ class Trainer:
             )
         )
 
-    def run(self, asked: Asked) -> keras.callbacks.History:
+    def run(self, asked: Asked) -> History:
         """Does what `fit` does, for the command line too, which has more to ask for."""
         cluster = cluster_of(os.environ)
         asked = replace(

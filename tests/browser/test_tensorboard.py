@@ -16,7 +16,7 @@ sync_api = pytest.importorskip(
 if TYPE_CHECKING:
     from playwright.sync_api import FrameLocator, Page
 
-RUN = "run/tensorboard"
+RUN = "run"
 SEVERAL = re.compile(r"^0 of (8|[1-9]\d+)$")
 """The number of matches for the eight profiled steps; the end of a step is an event as well."""
 

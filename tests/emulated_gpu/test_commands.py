@@ -129,7 +129,7 @@ def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
 
 def test_smoke(tmp_path: Path) -> None:
     options = ("--implementations", "native", "--precisions", "float32", "--replicas", "1")
-    succeeds(device.environment(tmp_path), ("smoke", "--devices", "gpu", *options))
+    succeeds(device.environment(tmp_path), ("smoke", *options))
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from harness.base.errors import as_command, printable
@@ -26,6 +26,9 @@ Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
+_BAR_WIDTH = 30
+"""The most characters of the bar."""
+_NOTEBOOK_WIDTH = 120
 FIGURES = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -43,9 +46,9 @@ NOTEWORTHY_UNDERFLOW = 0.01
 class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
-    In a terminal a bar over all steps of the run shows the epoch, loss and metrics, examples/s and
-    the remaining time. A window redraws it, at most ten times a second. Elsewhere a window prints a
-    line without control codes, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
+    In a terminal or a notebook a bar over all steps of the run shows the epoch, loss and metrics,
+    examples/s and the remaining time. A window redraws it, at most ten times a second. Elsewhere a
+    window prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
     gets a line with its training and validation loss and metrics; compilations, warnings and notes
     get one each.
     """
@@ -62,22 +65,26 @@ class ConsoleObserver(Observer):
         tensorboard_dir: where event files go, if anywhere.
         clock: seconds, rising.
         """
+        self._has_bar = console.is_jupyter or console.is_interactive
         if console.is_jupyter:
             # As a stream: rich would display a block of its own for every line.
-            console = Console(file=console.file, force_jupyter=False, force_terminal=False)
+            console = Console(
+                file=console.file, force_jupyter=False, force_terminal=False, width=_NOTEBOOK_WIDTH
+            )
         self._console = console
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
         self._run: RunStart  # from `RunStart` on
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._shown_at = 0.0
+        self._drawn = ""
+        """The bar at the end of the output, which the next one replaces."""
+        self._began_at = self._shown_at = 0.0
 
     def tell(self, record: Record) -> None:
         match record:
             case RunStart():
                 self._start(record)
             case Compilation():
+                self._began_at += record.seconds
                 self._print(
                     f"compiled {record.program} for {record.capacity:,} ids per batch and replica "
                     f"in {record.seconds:.2f} s"
@@ -95,47 +102,27 @@ class ConsoleObserver(Observer):
     def _start(self, run: RunStart) -> None:
         self._run = run
         self._print_rows(starting_rows(run))
-        self._shown_at = self._clock()
-        if self._console.is_interactive:
-            self._progress = Progress(
-                "{task.description}",
-                BarColumn(bar_width=None),
-                "{task.completed:,}/{task.total:,}",
-                "{task.fields[values]}",
-                TimeRemainingColumn(),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                expand=True,
-                get_time=self._clock,
-            )
-            epoch = min(run.start_step // run.steps_per_epoch + 1, run.epochs)
-            description, total = f"epoch {epoch}/{run.epochs}", run.total_steps
-            self._task = self._progress.add_task(
-                description, total=total, completed=run.start_step, values=""
-            )
-            self._progress.start()
+        self._began_at = self._shown_at = self._clock()
+        if self._has_bar:
+            epoch = min(run.start_step // run.steps_per_epoch, run.epochs - 1)
+            self._draw(run.start_step, self._place(epoch, run.start_step))
 
     def _window(self, window: Window) -> None:
         """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
-        has_bar = self._progress is not None
-        every_seconds = SECONDS_BETWEEN_REDRAWS if has_bar else SECONDS_BETWEEN_LINES
-        if due := now - self._shown_at >= every_seconds:
-            self._shown_at = now
-        values = _values({"loss": window.loss, **window.metrics})
-        values += f"  {window.examples_per_second:,.0f} examples/s"
-        if self._progress is not None:
-            # Every window is needed to estimate the remaining time; drawing costs more.
-            self._progress.update(
-                self._task,
-                completed=window.step,
-                description=f"epoch {window.epoch + 1}/{self._run.epochs}",
-                values=values,
-                refresh=due,
-            )
-        elif due:
-            self._print(f"{self._place(window.epoch, window.step)}  {values}")
+        every_seconds = SECONDS_BETWEEN_REDRAWS if self._has_bar else SECONDS_BETWEEN_LINES
+        if now - self._shown_at < every_seconds:
+            return
+        self._shown_at = now
+        line = f"{self._place(window.epoch, window.step)}  "
+        line += _values({"loss": window.loss, **window.metrics})
+        line += f"  {window.examples_per_second:,.0f} examples/s"
+        if not self._has_bar:
+            self._print(line)
+            return
+        rate = (window.step - self._run.start_step) / (now - self._began_at)
+        left = timedelta(seconds=round((self._run.total_steps - window.step) / rate))
+        self._draw(window.step, f"{line}  {left} left")
 
     def _epoch(self, epoch: Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
@@ -163,13 +150,25 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Restores the terminal."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        """Removes the bar."""
+        self._replace("")
 
     def _place(self, epoch: int, step: int) -> str:
         return f"epoch {epoch + 1}/{self._run.epochs}  step {step:,}/{self._run.total_steps:,}"
+
+    def _draw(self, step: int, text: str) -> None:
+        most = self._console.width - 1  # a longer line would wrap
+        width = max(0, min(_BAR_WIDTH, most - len(text) - 1))
+        done = round(width * step / self._run.total_steps)
+        full, empty = "#-" if self._console.options.ascii_only else "━┈"
+        self._replace(f"{full * done}{empty * (width - done)} {text}"[:most])
+
+    def _replace(self, line: str) -> None:
+        """Puts a line in the place of the bar: terminals and notebooks go back at a return."""
+        if line or self._drawn:
+            self._console.file.write(f"\r{' ' * len(self._drawn)}\r{line}")
+            self._console.file.flush()
+            self._drawn = line
 
     def _print_rows(self, rows: Rows) -> None:
         width = max(len(name) for name, _ in rows) + 2
@@ -178,6 +177,7 @@ class ConsoleObserver(Observer):
             self._print(Text.assemble((name.ljust(width), "bold"), value))
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
+        self._replace("")
         if isinstance(text, str):
             text = printable(text)
         # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
@@ -221,16 +221,14 @@ def _folder_row(run: RunStart) -> Rows:
 
 def closing_rows(summary: Summary, run: RunStart) -> Rows:
     """Returns the rows of the results; a dash stands for a missing one."""
-    tested: dict[str, float | None] = {}
-    what = "test" if run.dataset.test_rows else "validation"
-    if run.dataset.test_rows or run.dataset.validation_rows:
-        known = getattr(summary, f"{what}_figures")
-        figures = {FIGURES[name]: known[name] for name in _SHOWN_FIGURES if name in known}
-        tested = {**getattr(summary, f"{what}_metrics"), **figures}
-        tested["loss"] = getattr(summary, f"{what}_loss")
+    what, found = "validation", summary.validation if run.dataset.validation_rows else {}
+    if run.dataset.test_rows:
+        what, found = "test", summary.test
+    names = dict.fromkeys((*run.metrics, *_SHOWN_FIGURES, "loss"))
+    tested = {FIGURES.get(n, _words(n)): found[n] for n in names if n in found}
     programs = _count(summary.compilations, "training program")
     rows = [
-        *((f"{what} {_words(name)}", _number(value, "{:.4f}")) for name, value in tested.items()),
+        *((f"{what} {name}", _number(value, "{:.4f}")) for name, value in tested.items()),
         ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
         ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
         ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),

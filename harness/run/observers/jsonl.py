@@ -15,6 +15,11 @@ from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
 _MAX_LINE_BYTES = 1_000_000
+_OF_WINDOW = (
+    *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds", "loss"),
+    *("steps_per_second", "examples_per_second", "skipped_steps"),
+)
+"""What a window's line has of it, beside its metrics and what only some windows have."""
 
 
 class JsonlObserver(Observer):
@@ -64,20 +69,8 @@ class JsonlObserver(Observer):
         self._cut()
 
     def _window(self, window: Window) -> None:
-        content: dict[str, Any] = {
-            "step": window.step,
-            "epoch": window.epoch,
-            "num_steps": window.num_steps,
-            "examples": window.examples,
-            "tokens": window.tokens,
-            "seconds": window.seconds,
-            "data_wait_seconds": window.data_wait_seconds,
-            "loss": window.loss,
-            **window.metrics,
-            "steps_per_second": window.steps_per_second,
-            "examples_per_second": window.examples_per_second,
-            "skipped_steps": window.skipped_steps,
-        }
+        content: dict[str, Any] = {name: getattr(window, name) for name in _OF_WINDOW}
+        content |= window.metrics
         if window.loss_scale is not None:
             content["loss_scale"] = window.loss_scale
         if window.telemetry:

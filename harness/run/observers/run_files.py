@@ -21,14 +21,16 @@ REPORT_FILE_NAME = "report.html"
 BEST_FILE_NAME = "best.keras"
 """The model of the epoch with the lowest validation loss."""
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-TENSORBOARD_FOLDER_NAME = "tensorboard"
+OLD_EVENT_FOLDER_NAME = "tensorboard"
+"""The folder in the run folder where earlier versions put event files."""
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
-    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, TENSORBOARD_FOLDER_NAME),
+    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins"),
 )
-"""Names of everything that a run writes, and so of everything that --overwrite removes."""
+"""Names of everything that a run writes besides event files, and so of everything that --overwrite
+removes; profiles lie in the last."""
 EVENT_FILES = "events.out.tfevents.*"
-"""Names of the files that TensorBoard reads."""
+"""Names of the files that TensorBoard reads. It calls a run by the folder that they lie in."""
 RESOLVED = "resolved"
 _GONE = {
     "skip_top": 0,
@@ -69,9 +71,8 @@ class SummaryObserver(Observer):
         choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
         shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
         for rows, is_shown in shown.items():
-            found = content.pop(f"{rows}_figures") | content.pop(f"{rows}_metrics")
-            found["loss"] = content.pop(f"{rows}_loss")
-            content |= {f"{rows}_{n}": value for n, value in found.items() if is_shown}
+            found = content.pop(rows)
+            content |= {f"{rows}_{name}": value for name, value in found.items() if is_shown}
         content |= {"batch_size": run.batch_size, "devices": run.devices}
         content |= {"versions": run.versions, "host": run.host}
         content["dataset"] = dataclasses.asdict(run.dataset)
@@ -101,19 +102,21 @@ def summarize(
         alone_step_seconds: time of a step without its all-reduce; None if not measured.
     """
     windows, use = progress.windows, progress.use
-    unknown = dict.fromkeys(start.metrics)
+    unknown = dict.fromkeys((*start.metrics, "loss"))
+
+    def found(evaluation: Evaluation | None, figures: Mapping[str, float]) -> dict[str, Any]:
+        # A metric of the user's keeps its name from a measure.
+        known = unknown if evaluation is None else {**evaluation.metrics, "loss": evaluation.loss}
+        return {**figures, **known}
+
     is_tested = start.dataset.test_rows > 0
     choices = {name: choice.value for name, choice in start.choices.items()}
     choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
     underflow = [i.underflow_fraction for i in progress.inspections]
     return Summary(
         **dataclasses.asdict(windows),
-        test_metrics=test.metrics if test else unknown,
-        test_loss=test.loss if test else None,
-        test_figures=figures if is_tested else {},
-        validation_metrics=validation.metrics if validation else unknown,
-        validation_loss=validation.loss if validation else None,
-        validation_figures={} if is_tested else figures,
+        test=found(test, figures if is_tested else {}),
+        validation=found(validation, {} if is_tested else figures),
         compile_seconds=sum(c.seconds for c in progress.compilations),
         wall_seconds=wall_seconds,
         peak_rss_bytes=peak_rss_bytes(),

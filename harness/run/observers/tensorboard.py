@@ -1,14 +1,9 @@
 """A run's curves, settings and network for TensorBoard."""
 
 import contextlib
-from collections import deque
 from pathlib import Path
 
-import numpy as np
-
 from harness.run.observers.event_file import EventFile, drop_events_after
-from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
-from harness.run.observers.jsonl import records
 from harness.run.observers.run_files import EVENT_FILES
 from harness.run.observers.tensorboard_pages import (
     graph,
@@ -18,9 +13,6 @@ from harness.run.observers.tensorboard_pages import (
     session_end,
 )
 from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
-
-RECENT_WINDOWS = 50
-"""The number of windows whose mean step times give `step_time_ms_p50` and `step_time_ms_p95`."""
 
 
 class TensorBoardObserver(Observer):
@@ -41,11 +33,11 @@ class TensorBoardObserver(Observer):
         folder: the folder of the event files, which belongs to the run alone.
         """
         self._folder = folder
-        self._file: EventFile  # from `RunStart` on
         self._closing = contextlib.ExitStack()
-        self._start_step = 0
-        self._recent_step_times_ms: deque[float] = deque(maxlen=RECENT_WINDOWS)
-        self._skipped_steps = 0
+        # Set by `RunStart`.
+        self._file: EventFile
+        self._start_step: int
+        self._metrics: tuple[str, ...]
         self._evaluated: dict[str, float] = {}
         """The values of the last evaluation, by tag."""
 
@@ -63,10 +55,9 @@ class TensorBoardObserver(Observer):
                 self._end(record)
 
     def _start(self, run: RunStart) -> None:
-        self._start_step = run.start_step
+        self._start_step, self._metrics = run.start_step, run.metrics
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
-            self._take_up(run)
         else:
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
@@ -74,32 +65,20 @@ class TensorBoardObserver(Observer):
         self._file.write(run.start_step, *run_pages(run))
         self._file.graph(graph(run.layers))
 
-    def _take_up(self, run: RunStart) -> None:
-        """Takes up the records before a resume, so that no curve begins anew."""
-        for record in records(Path(run.run_dir, METRICS_FILE_NAME)) if run.run_dir else ():
-            num_steps, step = record.get("num_steps", 0), record["step"]
-            if num_steps > 0 and step <= run.start_step and "seconds" in record:
-                self._recent_step_times_ms.append(1e3 * float(record["seconds"]) / num_steps)
-                self._skipped_steps += int(record.get("skipped_steps", 0))
-
     def _window(self, window: Window) -> None:
-        self._recent_step_times_ms.append(window.step_time_ms)
-        p50, p95 = np.percentile(self._recent_step_times_ms, [50, 95]).tolist()
         values = {
             "train/loss": window.loss,
             **{f"train/{name}": value for name, value in window.metrics.items()},
             "throughput/steps_per_second": window.steps_per_second,
             "throughput/examples_per_second": window.examples_per_second,
             "throughput/tokens_per_second": window.tokens_per_second,
-            "throughput/step_time_ms_p50": p50,
-            "throughput/step_time_ms_p95": p95,
+            "throughput/step_time_ms": window.step_time_ms,
             "throughput/data_wait_fraction": window.data_wait_fraction,
             **{tag: spread.mean for tag, spread in window.telemetry.items()},
         }
         if window.loss_scale is not None:
-            self._skipped_steps += window.skipped_steps
             values["precision/loss_scale"] = window.loss_scale
-            values["precision/skipped_steps"] = self._skipped_steps
+            values["precision/skipped_steps"] = window.skipped_steps
         self._file.write(window.step, scalars(values))
 
     def _epoch(self, epoch: Epoch) -> None:
@@ -127,9 +106,9 @@ class TensorBoardObserver(Observer):
         HParams page as ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
-            values = {"loss": getattr(summary, f"{rows}_loss")}
-            values |= getattr(summary, f"{rows}_metrics")
-            found = {f"{rows}/{name}": v for name, v in values.items() if v is not None}
+            values = getattr(summary, rows)
+            known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._metrics)}
+            found = {tag: value for tag, value in known.items() if value is not None}
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)

@@ -1,8 +1,8 @@
 """TensorBoard's pages besides the curves: Custom Scalars, Text, Graphs, HParams and Histograms."""
 
+import html
 import re
-import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from harness.base.files import json_text
 from harness.run.observers.run_files import RESOLVED, resolved_config
 from harness.run.records import Distribution, LayerInfo, RunStart
 
@@ -70,7 +69,24 @@ def _layout(run: RunStart) -> layout_pb2.Layout:
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:
-    return text_pb(tag, textwrap.indent(json_text(content, indent=2), "    "))  # Markdown: as it is
+    """Returns a Markdown table of the values in groups, such as `execution.precision`."""
+    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in _flat(content))
+    return text_pb(tag, f"| name | value |\n| --- | --- |\n{rows}")
+
+
+def _flat(content: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value.keys() == {"name", "why"}:
+            yield f"{group}{name}", f"{value['name']} ({value['why']})"
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{group}{name}.")
+        else:
+            yield f"{group}{name}", value
+
+
+def _cell(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text)).replace("\n", " ")
 
 
 def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:

@@ -3,7 +3,6 @@
 import errno
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import tensorflow as tf
@@ -25,19 +24,6 @@ STEP_MARKER = "train"
 INPUT_MARKER = "waiting for batches"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capture:
-    """A profile that was written."""
-
-    path: Path
-    """`<folder>/plugins/profile/<time>/<host>.xplane.pb`, where TensorBoard's plugin looks."""
-    first_step: int
-    """Optimizer steps done before the profile."""
-    last_step: int
-    """Optimizer steps done at its end."""
-    num_dispatches: int
-
-
 class ProfilerObserver(Observer):
     """Profiles the dispatches that hold the steps after `first` up to `last`.
 
@@ -54,61 +40,56 @@ class ProfilerObserver(Observer):
         folder: TensorBoard's folder; created if it is missing.
         first, last: optimizer steps done before the first step of interest, and after the last.
         """
-        self.capture: Capture | None = None
-        """The profile, once it is written."""
-        self.asked_for = (first, last)
-        self._folder = folder
+        self.path: Path | None = None
+        """The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`,
+        where TensorBoard's plugin looks."""
+        self.first_step = self.last_step = 0
+        """Optimizer steps done before the profile, and at its end."""
+        self.num_dispatches = 0
+        self._folder, self._first, self._last = folder, first, last
         self._running = False
-        self._first_step = self._step = self._num_dispatches = self._steps_per_dispatch = 0
+        self._steps_per_dispatch = 0
         self._step_marker, self._input_marker = ExitStack(), ExitStack()
 
     def tell(self, record: Record) -> None:
         match record:
             case RunStart():
                 self._steps_per_dispatch = int(record.choices["steps_per_dispatch"].value)
-            case BatchesAwaited():
-                self._step = record.step
-                if not self._running and self.capture is None:
-                    self._start_if_due()
-                elif self._running:
-                    self._mark_step()
+            case BatchesAwaited() if self.path is None:
+                self._dispatch(record.step)
             case BatchesReady():
                 self._input_marker.close()
-            case Compilation() if self._running and not self._num_dispatches:
+            case Compilation() if self._running and not self.num_dispatches:
                 # Begin again behind the compilation, which would fill the profile.
                 self.close()
-                self._start_if_due()
+                self._dispatch(record.step)
+                self._input_marker.close()
             case Window() if self._running:
-                self._close_markers()
-                self._num_dispatches += 1
-                self._step = record.step
-                if record.step >= self.asked_for[1]:
+                self._step_marker.close()
+                self.num_dispatches += 1
+                self.last_step = record.step
+                if record.step >= self._last:
                     self.finish()
             case Summary():
                 self.finish()
 
-    def _start_if_due(self) -> None:
-        """Starts the profiler if the next dispatch may hold a step of interest."""
-        if self._step + self._steps_per_dispatch > self.asked_for[0]:
+    def _dispatch(self, step: int) -> None:
+        """Marks the dispatch after `step` in the profile, which begins here if it is due."""
+        if not self._running:
+            if step + self._steps_per_dispatch <= self._first:
+                return  # the dispatch holds no step of interest
             with os_errors(self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 tf.profiler.experimental.start(str(self._folder))
-            self._running, self._first_step = True, self._step
-            self._mark_step()
-
-    def _mark_step(self) -> None:
-        step = tf.profiler.experimental.Trace(STEP_MARKER, step_num=self._step, _r=1)
-        self._step_marker.enter_context(step)
+            self._running, self.first_step = True, step
+        marker = tf.profiler.experimental.Trace(STEP_MARKER, step_num=step, _r=1)
+        self._step_marker.enter_context(marker)
         self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
-
-    def _close_markers(self) -> None:
-        self._input_marker.close()
-        self._step_marker.close()
 
     def finish(self) -> None:
         """Writes what is captured, also of a run that was interrupted."""
         self._close_markers()
-        if not self._running or not self._num_dispatches:
+        if not self._running or not self.num_dispatches:
             return
         self._running = False
         before = self._profiles()
@@ -122,15 +103,14 @@ class ProfilerObserver(Observer):
         new = self._profiles() - before
         if len(new) != 1:
             raise OSError(errno.EIO, "TensorFlow's profiler wrote no profile", str(self._folder))
-        self.capture = Capture(
-            path=new.pop(),
-            first_step=self._first_step,
-            last_step=self._step,
-            num_dispatches=self._num_dispatches,
-        )
+        self.path = new.pop()
 
     def _profiles(self) -> set[Path]:
         return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
+
+    def _close_markers(self) -> None:
+        self._input_marker.close()
+        self._step_marker.close()
 
     def close(self) -> None:
         """Stops the profiler, and drops what it holds."""

@@ -1,6 +1,7 @@
 """Prints a profile: where a step's time goes, and which operations cost most."""
 
 import shlex
+from collections.abc import Iterable
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -13,10 +14,9 @@ from harness.run.profiling.step_times import HOST, INPUT, OTHER, PARTS, divide, 
 
 _NUM_OPERATIONS = 10
 _CUPTI = (
-    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused "
-    "or is missing. Usually only administrators may profile: run as root, start the container with "
-    "--cap-add=SYS_ADMIN, or load the kernel module with `options nvidia "
-    "NVreg_RestrictProfilingToAdminUsers=0` (a line for /etc/modprobe.d/, then reboot). "
+    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
+    "missing. Usually only administrators may profile: run as root (in a container with --cap-add "
+    "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
     "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
 _NO_NAMES = (
@@ -37,52 +37,45 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
     Returns:
         Whether there is a profile, with the GPU's events and the names of its operations.
     """
-    capture = profiler.capture
     console.print()
-    if capture is None:
+    if profiler.path is None:
         _print(console, "the run ended before a step to profile: there is no profile")
         return False
-    num_steps = capture.last_step - capture.first_step
-    times = divide(read(capture.path))
+    times = divide(read(profiler.path))
+    first, last = profiler.first_step, profiler.last_step
     _print(
         console,
-        f"profiled       {num_steps:,} steps, {capture.first_step:,} to {capture.last_step:,}, in "
-        f"{capture.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
+        f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
+        f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
-    table = _table("where a step's time goes", "part", "ms a step", "share", "contents")
-    for part, ms in {**times.parts, "in all": times.ms}.items():
-        if ms > 0:
-            table.add_row(part, *_time(ms, times.ms, num_steps), PARTS.get(part, ""))
-    console.print(table)
+
+    def show(title: str, name: str, of: str, rows: Iterable[tuple[str, str, float]]) -> None:
+        table = Table(name, box=SIMPLE, title=title, title_justify="left", title_style="bold")
+        table.add_column("ms a step", justify="right")
+        table.add_column("share", justify="right")
+        table.add_column(of)
+        for named, about, ms in rows:
+            # As a Text: brackets in a name are no markup.
+            cells = f"{ms / (last - first):.3f}", f"{ms / times.ms:.1%}", about
+            table.add_row(Text(named), *cells)
+        console.print(table)
+
+    parts = {part: ms for part, ms in times.parts.items() if ms > 0} | {"in all": times.ms}
+    rows = [(part, PARTS.get(part, ""), ms) for part, ms in parts.items()]
+    show("where a step's time goes", "part", "contents", rows)
     title = f"the {_NUM_OPERATIONS} most expensive operations"
-    table = _table(title, "operation", "ms a step", "share", "part")
-    for name, part, ms in times.operations[:_NUM_OPERATIONS]:
-        # As a Text: brackets in a name are no markup.
-        table.add_row(Text(name), *_time(ms, times.ms, num_steps), part)
-    console.print(table)
+    show(title, "operation", "part", times.operations[:_NUM_OPERATIONS])
     problem = None
     if on_gpu and not times.on_gpu:
         problem = _CUPTI
-    elif not any(ms for part, ms in times.parts.items() if part not in (INPUT, OTHER, HOST)):
+    elif not parts.keys() - {INPUT, OTHER, HOST, "in all"}:
         problem = _NO_NAMES
     if problem is not None:
         _print(console, f"warning: {problem}", style="yellow")
-    _print(console, f"profile        {capture.path}")
-    folder = shlex.quote(str(capture.path.parents[3]))
+    _print(console, f"profile        {profiler.path}")
+    folder = shlex.quote(str(profiler.path.parents[3]))
     _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
     return problem is None
-
-
-def _time(ms: float, of_ms: float, num_steps: int) -> tuple[str, str]:
-    return f"{ms / num_steps:.3f}", f"{ms / of_ms:.1%}"
-
-
-def _table(title: str, *headings: str) -> Table:
-    table = Table(box=SIMPLE, title=title, title_justify="left", title_style="bold")
-    for heading in headings:
-        is_number = heading in ("ms a step", "share")
-        table.add_column(heading, justify="right" if is_number else "left")
-    return table
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:

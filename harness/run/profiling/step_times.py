@@ -2,10 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -40,8 +39,7 @@ RUN_OTHERS = ("while", "conditional", "call")
 """Opcodes of operations that run others, whose time is counted with these."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that took time, on a thread of the host or a stream of a GPU."""
 
     name: str
@@ -87,8 +85,7 @@ def read(path: Path) -> list[Event]:
                     part = parts.get((stats["program_id"].int64_value, name), OTHER)
                 start_ns = line.timestamp_ns + event.offset_ps / 1e3
                 end_ns = start_ns + event.duration_ps / 1e3
-                found = Event(name=name, start_ns=start_ns, end_ns=end_ns, part=part, on_gpu=on_gpu)
-                events.append(found)
+                events.append(Event(name, start_ns, end_ns, part, on_gpu))
     return events
 
 
@@ -96,8 +93,15 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
     """Returns the part of each operation, by its program's number and its name; None if it runs
     others."""
     parts: dict[tuple[int, str], str | None] = {}
-    for number, proto in _programs(space):
-        for computation in proto.hlo_module.computations:
+    programs = (
+        (number, hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module)
+        for plane in space.planes
+        if plane.name == "/host:metadata"
+        for number, program in plane.event_metadata.items()
+        for stat in program.stats
+    )
+    for number, module in programs:
+        for computation in module.computations:
             # What XLA adds (copies, halves of reductions) has no scopes, and takes those of the
             # operation that uses it. Users come after what they use.
             inherited: dict[int, str] = {}
@@ -108,14 +112,6 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
                 for operand in operation.operand_ids if scopes else ():
                     inherited.setdefault(operand, scopes)
     return parts
-
-
-def _programs(space: Any) -> Iterator[tuple[int, Any]]:
-    for plane in space.planes:
-        if plane.name == "/host:metadata":
-            for number, program in plane.event_metadata.items():
-                for stat in program.stats:
-                    yield number, hlo_pb2.HloProto.FromString(stat.bytes_value)
 
 
 def part_of(scopes: str) -> str:

@@ -6,15 +6,18 @@ the period, from a sixth of a second to a second. On many cards, power is a mean
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import pynvml
 
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import Card
-from harness.run.telemetry.sampler import Read, Tell
 
+Tell = Callable[[Literal["note", "warning"], str], None]
+"""A function that receives a message for the run's user."""
+Read = Callable[[], Mapping[str, float]]
+"""A function that returns values by TensorBoard tag."""
 _QUERIES: dict[str, Callable[[Any], float]] = {
     "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
     "memory_utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).memory,

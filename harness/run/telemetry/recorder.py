@@ -1,70 +1,101 @@
-"""Telemetry of a run: joins the samples of GPUs and host with the windows of training."""
+"""Telemetry of a run: a background thread samples GPUs and host, and windows take the samples."""
 
 import contextlib
 import functools
 import math
 import statistics
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Self
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, NamedTuple, Self
 
 import psutil
 
 from harness.run.records import MachineUse, Message, Spread
-from harness.run.telemetry.gpu_metrics import opened_gpus
-from harness.run.telemetry.sampler import Read, Sample, Sampler, Tell
+from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
+STOP_SECONDS = 3.0
+"""How long the end of a run waits for a reading that is under way."""
 _POWER = "/power_watts"
 _MIN_CPU_SECONDS = 0.1
 """The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
+
+Source = Callable[[Tell], AbstractContextManager[Read]]
+"""A function that opens what is sampled, on the telemetry's thread."""
+
+
+class Sample(NamedTuple):
+    """The values of one reading, by TensorBoard tag."""
+
+    seconds: float
+    """The time of its completion, by `time.perf_counter`, which is also the loop's clock."""
+    values: Mapping[str, float]
 
 
 class TelemetryRecorder:
     """Samples GPUs and host until `finish`, or until its context ends.
 
-    A sample belongs to the window during which it was completed; samples between windows (during
-    compilation, evaluation, saving) belong to none. Only the sampler's thread calls NVML.
+    Readings start `1 / hz` seconds apart, or later where one takes longer. A sample belongs to the
+    window during which it was completed; samples between windows (during compilation, evaluation,
+    saving) belong to none. Only the background thread calls NVML, so no driver delays training.
     """
 
-    def __init__(self, *, hz: float, bus_ids: Sequence[str]) -> None:
+    def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
         """Args:
         hz: samples per second; 0 for none.
         bus_ids: PCI addresses of the GPUs that the run trains on; empty on CPU.
+        source: what is sampled; None is this machine.
         """
+        self._hz = hz
         self._bus_ids = bus_ids
-        self._sampler = Sampler(functools.partial(_machine, bus_ids=bus_ids), hz=hz)
+        self._source = source or functools.partial(_machine, bus_ids=bus_ids)
+        self._samples: deque[Sample] = deque()
+        self._messages: deque[Message] = deque()
+        self._stopping = threading.Event()
+        # A daemon: a driver that never answers must not keep the process alive.
+        self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._gpus_seen: set[str] = set()
         self._watts: dict[str, float] = {}  # each GPU's last reading, by tag
         self._joules = self._metered_seconds = self._train_seconds = 0.0
 
     def __enter__(self) -> Self:
         """Starts sampling, so that NVML is open before the first program is compiled."""
-        self._sampler.start()
+        if self._hz > 0:
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._sampler.stop()
+        self._stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
         """Returns the samples of a window, by TensorBoard tag. Windows come in order; their bounds
         are seconds by `time.perf_counter`."""
-        samples = self._take(until=end)
-        found = _spreads(sample for sample in samples if start < sample.seconds)
+        values: defaultdict[str, list[float]] = defaultdict(list)
+        for sample in self._take(until=end):
+            for tag, value in sample.values.items() if start < sample.seconds else ():
+                values[tag].append(value)
         # Most windows are shorter than the time between two samples: power is what it was last.
-        means = {tag: spread.mean for tag, spread in found.items() if tag.endswith(_POWER)}
-        power = self._watts | means
+        means = {tag: statistics.fmean(v) for tag, v in values.items()}
+        power = self._watts | {tag: mean for tag, mean in means.items() if tag.endswith(_POWER)}
         self._train_seconds += end - start
         if power:
             self._joules += sum(power.values()) * (end - start)
             self._metered_seconds += end - start
-        return found
+        return {
+            tag: Spread(mean=means[tag], min=min(v), max=max(v), num_samples=len(v))
+            for tag, v in values.items()
+        }
 
-    def messages(self) -> Iterable[Message]:
-        return self._sampler.messages()
+    def messages(self) -> Iterator[Message]:
+        """Removes and yields the messages so far."""
+        while self._messages:
+            yield self._messages.popleft()
 
     def finish(self) -> MachineUse:
         """Stops sampling after the last window; returns the use of the GPUs."""
-        self._sampler.stop()
+        self._stop()
         self._take(until=math.inf)
         num_gpus = len(self._bus_ids) or len(self._gpus_seen)
         if not self._metered_seconds or len(self._watts) < num_gpus:
@@ -72,13 +103,44 @@ class TelemetryRecorder:
         joules = self._joules * self._train_seconds / self._metered_seconds
         return MachineUse(num_gpus=num_gpus, joules=joules)
 
-    def _take(self, *, until: float) -> Sequence[Sample]:
-        samples = self._sampler.take(until)
-        for sample in samples:
+    def _take(self, *, until: float) -> list[Sample]:
+        taken = []
+        while self._samples and self._samples[0].seconds <= until:
+            sample = self._samples.popleft()
             gpus = {tag: value for tag, value in sample.values.items() if tag.startswith("gpu/")}
             self._gpus_seen |= {tag.split("/")[1] for tag in gpus}
             self._watts |= {tag: value for tag, value in gpus.items() if tag.endswith(_POWER)}
-        return samples
+            taken.append(sample)
+        return taken
+
+    def _stop(self) -> None:
+        """Takes a last sample and ends; leaves the thread behind if its reading does not end."""
+        if self._stopping.is_set() or self._thread.ident is None:
+            return
+        self._stopping.set()
+        self._thread.join(STOP_SECONDS)
+        if self._thread.is_alive():
+            text = f"telemetry has had no answer for {STOP_SECONDS:g} s"
+            self._tell("warning", f"{text}; the run ends without its last samples")
+
+    def _tell(self, kind: Literal["note", "warning"], text: str) -> None:
+        self._messages.append(Message(kind=kind, text=text))
+
+    def _run(self) -> None:
+        """Samples, on the thread."""
+        try:
+            with self._source(self._tell) as read:
+                while True:
+                    began = time.perf_counter()
+                    values = read()
+                    now = time.perf_counter()
+                    self._samples.append(Sample(seconds=now, values=values))
+                    if self._stopping.is_set():
+                        break
+                    self._stopping.wait(max(0.0, began + 1 / self._hz - now))
+        except Exception as error:
+            self._tell("warning", f"telemetry failed, training continues: {error!r}")
+            raise  # the traceback goes to standard error
 
 
 @contextlib.contextmanager
@@ -105,14 +167,3 @@ def host_reader() -> Read:
         return values
 
     return read
-
-
-def _spreads(samples: Iterable[Sample]) -> dict[str, Spread]:
-    values: dict[str, list[float]] = {}
-    for sample in samples:
-        for tag, value in sample.values.items():
-            values.setdefault(tag, []).append(value)
-    return {
-        tag: Spread(mean=statistics.fmean(v), min=min(v), max=max(v), num_samples=len(v))
-        for tag, v in values.items()
-    }

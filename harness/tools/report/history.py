@@ -4,7 +4,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,55 +20,47 @@ _SHOWN = (
 _REMEDY = "Restore or remove the file."
 
 
-def held_out(folder: Path) -> str:
-    """Returns which rows were evaluated after each epoch: `validation`, or without any `test`."""
-    path = folder / run_files.CONFIG_FILE_NAME
-    known = run_files.read_config(folder)[run_files.RESOLVED] if path.is_file() else {}
-    return "validation" if known.get("dataset", {}).get("validation_rows") else "test"
+class Past(NamedTuple):
+    """A run, as far as its folder has the files of one."""
+
+    origin: dict[str, str]
+    """When the model was trained, by which versions and on which machine."""
+    facts: dict[str, Any]
+    """How it was trained, and what came of it."""
+    held_out: str
+    """The rows that were evaluated after each epoch: `validation`, or without any `test`."""
+    series: dict[str, Floats]
+    """The steps and the values of each number in metrics.jsonl, [2, records]."""
 
 
-def origin(folder: Path) -> dict[str, str]:
-    """When a model was trained, by which versions and on which machine, as far as the folder has
-    the files of a run.
-
-    Raises:
-        InputError: when config.json is damaged.
-    """
-    path = folder / run_files.CONFIG_FILE_NAME
-    if not path.is_file():
-        return {}
-    known, seconds = run_files.read_config(folder)[run_files.RESOLVED], path.stat().st_mtime
-    versions, host = known.get("versions", {}), known.get("host", {})
-    with damage(path, what="the settings of a run", remedy=_REMEDY):
-        return {
-            "begun": time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-            "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
-        }
-
-
-def facts(folder: Path) -> dict[str, Any]:
-    """How a model was trained and what came of it, as far as the folder has the files of a run.
-
-    Raises:
-        InputError: when one is damaged.
-    """
+def past(folder: Path) -> Past:
+    """Reads the files of a run. Raises InputError when one is damaged."""
     paths = folder / run_files.CONFIG_FILE_NAME, folder / run_files.SUMMARY_FILE_NAME
-    config, summary = (read_json(p, remedy=_REMEDY) if p.is_file() else {} for p in paths)
-    found: dict[str, Any] = {}
+    config = run_files.read_config(folder) if paths[0].is_file() else {}
+    summary = read_json(paths[1], remedy=_REMEDY) if paths[1].is_file() else {}
+    resolved, origin = config.get(run_files.RESOLVED, {}), {}
+    if config:
+        versions, host = resolved.get("versions", {}), resolved.get("host", {})
+        begun = time.localtime(paths[0].stat().st_mtime)
+        with damage(paths[0], what="the settings of a run", remedy=_REMEDY):
+            origin = {
+                "begun": time.strftime("%Y-%m-%d %H:%M", begun),
+                "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+                "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
+            }
+    facts: dict[str, Any] = {}
     for group in (config.get("model"), config.get("optimizer")):
-        found |= group if isinstance(group, Mapping) else {}
-    found |= {name: summary.get(name) for name in _SHOWN}
-    return {name.replace("_", " "): value for name, value in found.items() if value is not None}
+        facts |= group if isinstance(group, Mapping) else {}
+    facts |= {name: summary.get(name) for name in _SHOWN}
+    return Past(
+        origin=origin,
+        facts={name.replace("_", " "): v for name, v in facts.items() if v is not None},
+        held_out="validation" if resolved.get("dataset", {}).get("validation_rows") else "test",
+        series=_series(folder / jsonl.FILE_NAME),
+    )
 
 
-def series(folder: Path) -> dict[str, Floats]:
-    """The steps and the values of each number in metrics.jsonl, [2, records]; empty without it.
-
-    Raises:
-        InputError: when it is damaged.
-    """
-    path = folder / jsonl.FILE_NAME
+def _series(path: Path) -> dict[str, Floats]:
     found = defaultdict(list)
     for record in jsonl.records(path):
         names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}

@@ -72,9 +72,10 @@ def write_report(
     texts = _in_order(data, source) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
+    past = history.past(folder)
     facts = {
         **({"repeat it": command} if command else {}),
-        **history.origin(folder),
+        **past.origin,
         "data": source.data if data.name in source.data else data.name,
         "training rows": data.train.num_rows,
         "test rows": f"{rows.num_rows:,} of {test.num_rows:,}",
@@ -82,13 +83,13 @@ def write_report(
         "classes": len(names),
         "test accuracy": quality.accuracy,
         **{f"test {FIGURES[name]}": value for name, value in quality.figures().items()},
-        **history.facts(folder),
+        **past.facts,
     }
     content = _render(
         title=folder.absolute().name,
         facts=[(name, _shown(value)) for name, value in facts.items()],
-        series=history.series(folder),
-        held_out=history.held_out(folder),
+        series=past.series,
+        held_out=past.held_out,
         answers=answers,
         shown=shown,
         confusion=quality.confusion,

@@ -76,13 +76,6 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
         ) from error
 
 
-def best_epoch(study: Any, values: Mapping[int, float]) -> int | None:
-    """Returns the first epoch with the best finite objective; None if none is finite."""
-    sign = 1 if study.direction.name == "MINIMIZE" else -1
-    finite = [(sign * value, epoch) for epoch, value in values.items() if math.isfinite(value)]
-    return min(finite)[1] if finite else None
-
-
 @dataclass(kw_only=True)
 class Trial:
     """A trial that was begun."""
@@ -118,6 +111,10 @@ class Search:
     """Returns a trial's settings as TOML, given Optuna's proposal."""
     ended: Callable[[Trial], None]
     """Called with each trial once its process has ended and the study has its result."""
+    first: Mapping[str, Any] = field(default_factory=dict)
+    """The settings of the first trial, by the parameter's name; Optuna proposes those left out."""
+    falls: bool = False
+    """Whether the learning rate falls to 0 with a trial's last epoch, so that no other counts."""
 
     def run(self) -> None:
         """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
@@ -161,6 +158,19 @@ class Search:
                 if trial.status is not None:
                     self._has_ended(trial)
 
+    def best_epoch(self, values: Mapping[int, float]) -> int | None:
+        """Returns the first epoch with the best finite objective; None if none is finite."""
+        sign = 1 if self.study.direction.name == "MINIMIZE" else -1
+        finite = [(sign * value, epoch) for epoch, value in values.items() if math.isfinite(value)]
+        return min(finite)[1] if finite else None
+
+    def counted_epoch(self, values: Mapping[int, float]) -> int | None:
+        """Returns the epoch whose objective is the trial's; None if it diverged."""
+        if not self.falls:
+            return self.best_epoch(values)
+        is_finite = values and all(map(math.isfinite, values.values()))
+        return max(values) if is_finite else None
+
     def _trials(self) -> list[Any]:
         return list(self.study.get_trials(deepcopy=False))
 
@@ -179,6 +189,8 @@ class Search:
         # proposes the trial again.
         memory = optuna.create_study(direction=self.study.direction, sampler=sampler)
         memory.add_trials(trials)
+        if not trials:
+            memory.enqueue_trial(dict(self.first))
         params = memory.ask(fixed_distributions=dict(self.searched)).params
         asked = optuna.trial.create_trial(
             state=optuna.trial.TrialState.RUNNING, params=params, distributions=dict(self.searched)
@@ -242,16 +254,17 @@ class Search:
         known = max(self._trials()[trial.asked.number].intermediate_values, default=0)
         if math.isfinite(value) and epoch > known:
             trial.asked.report(value, step=epoch)
-        best, patience = best_epoch(self.study, trial.values) or 0, self.config.early_stopping
+        best, patience = self.best_epoch(trial.values) or 0, self.config.early_stopping
+        has_flattened = math.isfinite(value) and epoch > best
         # Judged again where the interrupted search had got to, in case it died in between.
-        if math.isfinite(value) and epoch >= known and trial.asked.should_prune():
+        if has_flattened and epoch >= known and trial.asked.should_prune():
             self._end(trial, "pruned")
         elif patience is not None and epoch - best >= patience:
             self._end(trial, "complete" if best else "diverged")
 
     def _judge_end(self, trial: Trial, code: int) -> None:
         summary, log = trial.folder / run_files.SUMMARY_FILE_NAME, trial.folder / "log.txt"
-        if code == 0 and best_epoch(self.study, trial.values):
+        if code == 0 and self.counted_epoch(trial.values):
             self._end(trial, "complete")
         elif code == 0 or (summary.exists() and read_json(summary, remedy="").get("diverged")):
             self._end(trial, "diverged")
@@ -264,9 +277,9 @@ class Search:
         from optuna.trial import TrialState
 
         trial.status, trial.note = status, note
-        best = best_epoch(self.study, trial.values)
-        if status == "complete" and best is not None:
-            self.study.tell(trial.asked, trial.values[best])
+        counted = self.counted_epoch(trial.values)
+        if status == "complete" and counted is not None:
+            self.study.tell(trial.asked, trial.values[counted])
         else:
             # A trial that diverged counts as pruned: it tells the sampler where not to look. A
             # failed trial tells nothing.

@@ -10,7 +10,10 @@ from harness.data.options import MAX_NGRAMS, BuildOptions
 
 Pruner = Literal["median", "halving", "none"]
 _NGRAMS = (1, 2)
-_NUM_TOKENS = (10_000, 30_000, 100_000)
+_NUM_TOKENS = (10_000, 30_000, 2**17)
+_LEARNING_RATES = (1e-4, 3e-2)
+_FACTOR = 8
+"""Between the recipe's learning rate and the ends of the range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,14 +21,15 @@ class Space:
     """The settings to search. Two values are the ends of a range; a single one fixes the
     setting."""
 
-    learning_rates: tuple[float, ...] = (1e-4, 3e-2)
-    """Range of the learning rate, on a logarithmic scale."""
+    learning_rates: tuple[float, ...] = ()
+    """Range of the learning rate, on a logarithmic scale. Left out: 1/8 to 8 times the recipe's, or
+    1e-4 to 3e-2 where there is none."""
 
     widths: tuple[int, ...] = (16, 256)
     """Range of the units of each hidden layer, on a logarithmic scale."""
 
-    depths: tuple[int, ...] = (1, 3)
-    """Range of the number of hidden layers."""
+    depths: tuple[int, ...] = (0, 3)
+    """Range of the number of hidden layers; 0 is a linear model."""
 
     dropouts: tuple[float, ...] = (0.0, 0.7)
     """Range of the dropout rate, the same after each hidden layer."""
@@ -37,7 +41,7 @@ class Space:
     """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
 
     num_tokens_choices: tuple[int, ...] = ()
-    """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 100000, unless
+    """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 131072, unless
     --num-tokens is given."""
 
     optimizer: str = "adamw"
@@ -52,6 +56,8 @@ class Space:
     def __post_init__(self) -> None:
         for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
             flag, values = _flag(name), getattr(self, name)
+            if name == "learning_rates" and not values:
+                continue
             shown = " ".join(map(str, values)) or "empty"
             require(
                 len(values) in (1, 2),
@@ -63,7 +69,7 @@ class Space:
             )
             for value in values:
                 if name in ("widths", "depths"):
-                    require_count(flag, value)
+                    require_count(flag, value, least=1 if name == "widths" else 0)
                     continue
                 ok = math.isfinite(value) and 0 <= value < (1 if name == "dropouts" else math.inf)
                 limits = "in [0, 1)" if name == "dropouts" else "0 or above"
@@ -91,18 +97,22 @@ class SearchConfig:
     trials: int = 30
     """Settings to try, in all; with --resume, this includes those that were tried before."""
 
-    epochs: int = 10
-    """The most passes over the training rows in a trial; the best one counts."""
+    epochs: int | None = None
+    """Passes over the training rows in a trial. Left out: the recipe's, or 10 where there is
+    none."""
 
     early_stopping: int | None = 2
-    """End a trial after so many epochs without a better one. None: never."""
+    """End a trial after so many epochs without a better one; None: never. The best epoch counts. A
+    recipe's learning rate falls to 0 with the last epoch, which counts then, unless this is
+    given."""
 
     objective: Literal["accuracy", "loss"] = "accuracy"
     """The objective on the validation rows: the highest accuracy or the lowest loss."""
 
     pruner: Pruner = "median"
-    """Trials to end early. `median`: those that after an epoch have done worse than the median of
-    the others; `halving`: all but the best quarter after 1, 4, 16 ... epochs; `none`: nothing."""
+    """Trials to end early, once an epoch was no better than those before. `median`: trials that
+    have done worse than the median of the others; `halving`: all but the best quarter after 1, 4,
+    16 ... epochs; `none`: nothing."""
 
     timeout: float | None = None
     """Start no trial after so many seconds."""
@@ -119,13 +129,16 @@ class SearchConfig:
         require(ok, f"--timeout is {self.timeout}; it must be above 0")
 
 
-def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[str, Any]:
+def parameters(
+    space: Space, build: BuildOptions, *, takes_texts: bool, learning_rate: float | None = None
+) -> dict[str, Any]:
     """Returns Optuna's distribution of each setting, by the setting's name.
 
     Args:
         space: the space to search.
         build: how texts become ids; settings given there are fixed.
         takes_texts: whether the data is built from texts, whose words become ids.
+        learning_rate: the recipe's; None if there is none.
 
     Raises:
         InputError: when choices for texts are asked for, but the data has no texts, or `build`
@@ -133,9 +146,11 @@ def parameters(space: Space, build: BuildOptions, *, takes_texts: bool) -> dict[
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    decays = space.weight_decays
+    decays, rates = space.weight_decays, space.learning_rates
+    if not rates and learning_rate is not None:
+        rates = (learning_rate / _FACTOR, learning_rate * _FACTOR)
     found: dict[str, Any] = {
-        "learning_rate": FloatDistribution(*_ends(space.learning_rates), log=True),
+        "learning_rate": FloatDistribution(*_ends(rates or _LEARNING_RATES), log=True),
         "width": IntDistribution(*_ends(space.widths), log=True),
         "depth": IntDistribution(*_ends(space.depths)),
         "dropout": FloatDistribution(*_ends(space.dropouts)),
@@ -179,8 +194,8 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rate": values["learning_rate"],
         # None is the optimizer's default, which is not 0 for AdamW.
         "weight_decay": decay if decay > 0 or space.optimizer.lower() != "adam" else None,
-        "hidden_units": [values["width"]] * depth,
-        "dropout": [values["dropout"]] * depth,
+        "hidden_units": [values["width"]] * depth or [0],
+        "dropout": [values["dropout"]] * depth or [0.0],
         "activation": space.activation,
         "table_dtype": space.table_dtype,
         "recipe": "tutorial",  # the search decides

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
@@ -46,17 +48,25 @@ def test_a_failed_import_shows_its_traceback_and_what_was_written() -> None:
     assert "No module named 'no_such_module'" in shown
 
 
-def test_another_keras_backend_is_refused() -> None:
-    script = "from harness.cli.main import main; raise SystemExit(main(['doctor']))"
+@pytest.mark.parametrize(
+    ("before", "variables", "message"),
+    [
+        ("", {"KERAS_BACKEND": "jax"}, "KERAS_BACKEND is 'jax', but this harness trains with"),
+        ("ulimit -v 400000; ", {}, "may map 0.4 GB of memory (ulimit -v), but TensorFlow needs"),
+    ],
+)
+def test_what_tensorflow_could_not_work_with_is_refused(
+    before: str, variables: dict[str, str], message: str
+) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        ["sh", "-c", f'{before}exec "$@"', "sh", sys.executable, "-m", "harness", "doctor"],
         cwd=REPOSITORY,
-        env=os.environ | {"KERAS_BACKEND": "jax"},
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: KERAS_BACKEND is 'jax', but this harness trains with TensorFlow; unset it\n"
-    )
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -12,15 +12,15 @@ from pathlib import Path
 from rich.console import Console
 
 from harness.base.terminal import lasting
-from tests.harness.cli.runs import SMALL, command_line, environment, losses, run
+from tests.harness.cli.runs import SMALL, command_line, environment, losses, names_in, run
 
 COMPLETE = {
-    *("config.json", "metrics.jsonl", "checkpoints", "tensorboard", "model.keras", "summary.json"),
+    *("config.json", "metrics.jsonl", "checkpoints", "events", "model.keras", "summary.json"),
 }
 
 
 def check_complete(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} == COMPLETE
+    assert names_in(folder) == COMPLETE
     assert [step for step, _ in losses(folder)] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
 
 

@@ -3,7 +3,6 @@
 Reads `[[script, variables], ...]` from standard input and writes a list of findings for each.
 """
 
-import dataclasses
 import json
 import os
 import sys
@@ -22,7 +21,7 @@ def main() -> None:
         beside.write_text(text)
         beside.replace(script)
         os.environ.update(variables)
-        found.append([dataclasses.asdict(finding) for finding in gpus(devices)])
+        found.append([finding._asdict() for finding in gpus(devices)])
         for name in variables:
             del os.environ[name]
     print(json.dumps(found))

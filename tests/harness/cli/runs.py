@@ -100,6 +100,12 @@ def contents(folder: Path) -> dict[str, bytes | None]:
     }
 
 
+def names_in(folder: Path) -> set[str]:
+    """Returns the names of what lies in a run folder, with `events` for its event files."""
+    names = {path.name for path in folder.iterdir()}
+    return {"events" if name.startswith("events.out.tfevents.") else name for name in names}
+
+
 def write_npz(path: Path, **changes: Any) -> Path:
     """Writes a small file in Keras's format; a part given as an array is stored unchanged."""
     parts: dict[str, Any] = {

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.doctor_machine import counters
 from tests.harness.cli.runs import REPOSITORY
 from tests.harness.run.telemetry.nvml.library import (
     ERROR_GPU_IS_LOST,
@@ -100,11 +99,3 @@ def test_a_lost_card_and_a_mismatch_are_broken(
     (mismatch,) = reports["mismatch"].values()
     assert (mismatch["state"], mismatch["part"]) == ("broken", "gpu")
     assert "reboot" in mismatch["text"]
-
-
-def test_counters_for_administrators_alone(tmp_path: Path) -> None:
-    path = tmp_path / "params"
-    path.write_text("ResmanDebugLevel: 4294967295\nRmProfilingAdminOnly: 1\n")
-    # Whether this process is one, is the machine's affair; the remedy belongs to the other case.
-    found = counters(path)
-    assert ("NVreg_RestrictProfilingToAdminUsers=0" in found.text) == (found.state == "limited")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.run.profiling.profiler import STEP_MARKER, Capture, ProfilerObserver
+from harness.run.profiling.profiler import STEP_MARKER, ProfilerObserver
 from harness.run.profiling.report import print_profile
 from harness.run.profiling.step_times import Event, StepTimes, divide, read
 from kernels.multi_hot.native.build import NativeUnavailableError
@@ -146,7 +146,7 @@ def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
     # What a GPU's profile looks like where CUPTI was refused: the host's events alone.
     console = Console(file=io.StringIO(), width=80)
     profiler = ProfilerObserver(profiled[0].parents[3], first=12, last=32)
-    profiler.capture = Capture(path=profiled[0], first_step=12, last_step=32, num_dispatches=5)
+    profiler.path, profiler.first_step, profiler.last_step = profiled[0], 12, 32
     assert not print_profile(profiler, console, on_gpu=True)
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
 

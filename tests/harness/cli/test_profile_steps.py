@@ -7,7 +7,7 @@ from tests.harness.cli.runs import SMALL, Result, call, losses
 
 
 def profiles(folder: Path) -> list[Path]:
-    return sorted(folder.glob("tensorboard/plugins/profile/*/*.xplane.pb"))
+    return sorted(folder.glob("plugins/profile/*/*.xplane.pb"))
 
 
 def test_the_run_is_the_same(trained: tuple[Path, Result], tmp_path: Path) -> None:
@@ -19,7 +19,7 @@ def test_the_run_is_the_same(trained: tuple[Path, Result], tmp_path: Path) -> No
 
     (path,) = profiles(tmp_path)
     assert "profiled       8 steps, 12 to 20, in 2 dispatches (always whole" in result.out
-    assert f"harness tensorboard {tmp_path / 'tensorboard'}" in result.out
+    assert f"harness tensorboard {tmp_path}" in result.out
     events = read(path)
     markers = [event for event in events if event.name == "train"]
     assert len(markers) == 2

@@ -39,7 +39,7 @@ PER_GPU = {
 
 def curves(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
     """Returns every scalar's (wall time, step, value)s, as TensorBoard sees them."""
-    reader = EventAccumulator(str(folder / "tensorboard"), size_guidance={"tensors": 0}).Reload()
+    reader = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [
             (event.wall_time, event.step, tensor_util.make_ndarray(event.tensor_proto).item())

@@ -52,7 +52,7 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
 
     while (runs := json.loads(get("data/runs"))) == []:
         time.sleep(0.05)  # it reads the event files in the background
-    assert runs == ["run/tensorboard"]
+    assert runs == ["run"]
     assert json.loads(get("data/plugin/profile/runs")) == ["mine/2026_01_01_00_00_00"]
 
     taken = run(command_line("tensorboard", tmp_path, "--port", found[2]))
@@ -69,7 +69,10 @@ def test_serves_until_ctrl_c(server: subprocess.Popen[str], tmp_path: Path) -> N
 
 def test_several_folders_have_a_name_each(tmp_path: Path) -> None:
     one, other, third = (tmp_path / name for name in ("a/run", "b/run", "c/sweep"))
-    assert places([one]) == {"logdir": str(one)}
+    assert places([tmp_path]) == {"logdir": str(tmp_path)}
+    one.mkdir(parents=True)
+    (one / "events.out.tfevents.1").touch()
+    assert places([one]) == {"logdir_spec": f"run:{one}"}
     assert places([one, third]) == {"logdir_spec": f"run:{one},sweep:{third}"}
     alike = "_".join(tmp_path.parts[1:])  # two of them have the same last name
     assert places([one, other]) == {

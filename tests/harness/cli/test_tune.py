@@ -1,5 +1,6 @@
 """`harness tune` from texts to the settings of a model: killed, resumed, and repeated by train."""
 
+import json
 import os
 import signal
 import subprocess
@@ -56,7 +57,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[obje
     folder = place / "search"
     with started(*flags, "--tune-dir", folder, "--trials", 30) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # a trial has ended
+        assert any("1/30" in line for line in process.stdout)  # a trial has ended
         process.send_signal(signal.SIGKILL)
     # Whatever the test rows say, the search goes on as it began.
     write_table(place / "test.csv", reverse=True)
@@ -66,10 +67,14 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[obje
 
 def test_it_finds_the_better_setting(searched: tuple[Path, tuple[object, ...], Result]) -> None:
     folder, _, result = searched
+    best = tomllib.loads((folder / "best.toml").read_text())
     assert (result.code, "3/3  learning rate 0.05" in result.out) == (0, True), result
     assert "1/3" not in result.out  # the one that had ended before
     assert "validation accuracy 1.0000" in result.out
-    best = tomllib.loads((folder / "best.toml").read_text())
+    assert "recipe" not in result.out  # it was found before
+    config = json.loads((folder / "config.json").read_text())
+    assert config["recipe"]["weighting"] == best["weighting"] == "tf_idf"
+    assert "longer         " in result.out
     assert (best["ngrams"], best["num_tokens"], best["hidden_units"]) == (2, 100, [8])
     assert 1 <= best["epochs"] <= 8
 

@@ -52,6 +52,14 @@ def test_default_is_the_tutorials() -> None:
     assert model.layers[-1].activation is keras.activations.sigmoid
 
 
+def test_a_linear_model_has_no_hidden_layer() -> None:
+    model = network(hidden_units=(0,), dropout=(0.0,), num_classes=3, dtype="mixed_bfloat16")
+    assert [w.shape for w in model.get_weights()] == [(60, 3), (3,)]
+    assert model.get_layer("logits").dtype_policy.name == "float32"
+    with pytest.raises(InputError, match="no hidden layer to drop units of"):
+        network(hidden_units=(0,), dropout=(0.5,))
+
+
 def test_layers_and_dropout_have_seeds_of_their_own() -> None:
     model = network(hidden_units=(6, 6, 6), dropout=(0.5,) * 3, num_tokens=6, seed=9)
     kernels = [w for w in model.get_weights() if w.shape == (6, 6)]

@@ -1,6 +1,8 @@
 """Whatever a user does between and around fits, nothing is lost, mixed up, or silently wrong."""
 
+import contextlib
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -68,9 +70,25 @@ def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: 
     with pytest.raises(LostFolderError, match="run was moved or removed while a run was using it"):
         own.fit(rows(), epochs=5, run_dir=tmp_path / "run", callbacks=[Mover()], verbose=False)
     assert [path.name for path in tmp_path.iterdir()] == ["moved"]
-    left = {path.name for path in (tmp_path / "moved").iterdir()}
-    assert left == {"config.json", "metrics.jsonl", "checkpoints", "tensorboard"}
+    left = {path.name.partition(".tfevents")[0] for path in (tmp_path / "moved").iterdir()}
+    assert left == {"config.json", "metrics.jsonl", "checkpoints", "events.out"}
     assert [path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()] == ["ckpt-5.npz"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_a_trainer_that_goes_on(times: int) -> None:
+    class Presser(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            for _ in range(times if epoch == 1 else 0):
+                signal.raise_signal(signal.SIGINT)
+
+    own, train = trainer(), rows()
+    expected = pytest.raises(KeyboardInterrupt) if times == 2 else contextlib.nullcontext()
+    with expected:  # the first ends the training, the second all of `fit`
+        own.fit(train, epochs=5, callbacks=[Presser()], verbose=False)
+    before = own.evaluate(train)["loss"]
+    assert len(own.fit(train, epochs=3, verbose=False).history["loss"]) >= 2
+    assert own.evaluate(train)["loss"] < before
 
 
 def test_layers_are_frozen_and_thawed_between_fits() -> None:

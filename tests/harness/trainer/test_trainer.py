@@ -90,6 +90,9 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
     assert isinstance(history, keras.callbacks.History)
     assert set(history.history) == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert all(len(values) == 3 for values in history.history.values())
+    drawn = [line.get_ydata() for axes in history.plot().axes for line in axes.lines]
+    names = ("loss", "val_loss", "accuracy", "val_accuracy")
+    assert sorted(map(list, drawn)) == sorted(history.history[name] for name in names)
     assert history.history["loss"][-1] < history.history["loss"][0]
     found = own.evaluate(test)
     assert found["loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)

@@ -144,9 +144,9 @@ def inspection(step: int, **changes: Any) -> Inspection:
 def summary(**changes: Any) -> Summary:
     """Returns the summary of the whole run."""
     total = Summary(
-        test_metrics={"accuracy": 0.885},
-        test_loss=0.29,
-        test_figures={
+        test={
+            "accuracy": 0.885,
+            "loss": 0.29,
             "f1_macro": 0.884,
             "f1_micro": 0.885,
             "precision_macro": 0.886,

@@ -107,13 +107,9 @@ def test_the_end_is_a_table() -> None:
 def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
     plain.observer.tell(run_start(Path("r")))
     plain.lines()
-    lacking = ("test_loss", "examples_per_second", "mean_examples_per_second")
-    none: dict[str, Any] = dict.fromkeys(lacking)
-    plain.observer.tell(
-        summary(
-            **none, test_metrics={"accuracy": None}, test_figures={}, interrupted=True, steps=60
-        )
-    )
+    none: dict[str, Any] = dict.fromkeys(("examples_per_second", "mean_examples_per_second"))
+    test = {"accuracy": None, "loss": None}
+    plain.observer.tell(summary(**none, test=test, interrupted=True, steps=60))
     first, *lines = plain.lines()
     assert first == "interrupted after step 60 of 160"
     rows = dict(line.split(maxsplit=1) for line in lines[2:])
@@ -127,18 +123,28 @@ def test_the_bar_shows_where_the_run_is() -> None:
     screen.observer.tell(run_start(Path("r")))
     screen.clock.now += 3
     screen.observer.tell(window(20))
-    assert re.search(r"epoch 1/2 .* 20/160 +loss 0\.4800", screen.lines()[-1])
+    shown = screen.lines()[-1]
+    assert re.match(
+        r"[━┈]+ epoch 1/2  step 20/160  loss 0\.4800 .* examples/s  0:00:21 left", shown
+    )
+    assert len(shown) < 100
     screen.observer.close()
-    assert screen.stream.getvalue().rpartition("\x1b[?25")[2][0] == "h", "the cursor is back"
+    assert screen.stream.getvalue() == f"\r{' ' * len(shown)}\r"
 
 
-def test_a_notebook_gets_plain_lines() -> None:
-    stream = io.StringIO()
-    observer = ConsoleObserver(Console(file=stream, force_jupyter=True), tensorboard_dir=None)
+def test_a_notebook_gets_a_bar_that_is_redrawn_in_place() -> None:
+    stream, clock = io.StringIO(), Clock()
+    console = Console(file=stream, force_jupyter=True)
+    observer = ConsoleObserver(console, tensorboard_dir=None, clock=clock)
     observer.tell(run_start(Path("r")))
+    for step in (40, 80):
+        clock.now += 1
+        observer.tell(window(step))
     observer.tell(epoch(80))
     assert "\x1b" not in stream.getvalue()
-    assert stream.getvalue().splitlines()[-1].startswith("epoch 1/2  step 80/160  loss 0.4400")
+    redrawn, _, line = stream.getvalue().rstrip("\n").split("\n")[-1].split("\r")[-3:]
+    assert re.match(r"[━┈]+ epoch 1/2  step 80/160  loss 0.42", redrawn)
+    assert line.startswith("epoch 1/2  step 80/160  loss 0.4400")
 
 
 SHOWING = """
@@ -182,5 +188,5 @@ def test_a_terminal_gets_a_bar() -> None:
         os.close(ours)
     assert process.returncode == 0, output
     assert b"0/160" in output
-    assert b"\x1b[?25l" in output
+    assert "┈ epoch 1/2  step 0/160".encode() in output
     assert b"run folder" in output

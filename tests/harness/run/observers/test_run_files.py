@@ -18,7 +18,7 @@ from harness.run.observers.run_files import SummaryObserver, read_config, summar
 from harness.run.records import Choice, MachineUse, RunStart, Summary, Window
 from harness.trainer.settings import Settings
 from tests.harness.cli.runs import settings_of
-from tests.harness.run.observers.samples import DATASET, choices, run_start, summary, window
+from tests.harness.run.observers.samples import DATASET, choices, epoch, run_start, summary, window
 
 # Promised in design.md; what follows `host` came on top.
 SUMMARY_KEYS = {
@@ -63,8 +63,7 @@ def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
 def test_figures_that_there_are_none_of_are_null(tmp_path: Path) -> None:
     observer = SummaryObserver()
     observer.tell(run_start(tmp_path))
-    lacking = {"test_metrics": {"accuracy": None}, "test_figures": {}, "test_loss": math.nan}
-    observer.tell(summary(**lacking, interrupted=True))
+    observer.tell(summary(test={"accuracy": None, "loss": math.nan}, interrupted=True))
     content = json.loads((tmp_path / "summary.json").read_text())
     assert content["test_accuracy"] is None
     assert content["test_loss"] == "NaN"
@@ -77,8 +76,7 @@ def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:
     for rows, kinds in ((alone, {"validation"}), (both, {"validation", "test"})):
         observer = SummaryObserver()
         observer.tell(run_start(tmp_path, dataset=dataclasses.replace(DATASET, **rows)))
-        found = {"validation_metrics": {"accuracy": 0.9}, "validation_loss": 0.25}
-        observer.tell(summary(**found))
+        observer.tell(summary(validation={"accuracy": 0.9, "loss": 0.25}))
         content = json.loads((tmp_path / "summary.json").read_text())
         assert (content["validation_accuracy"], content["validation_loss"]) == (0.9, 0.25)
         shown = {key.partition("_")[0] for key in content if key.endswith(("_loss", "_accuracy"))}
@@ -86,11 +84,17 @@ def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:
 
 
 def test_a_metric_keeps_its_name_from_a_measure(tmp_path: Path) -> None:
-    observer = SummaryObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(summary(test_metrics={"roc_auc": 0.5}))
-    content = json.loads((tmp_path / "summary.json").read_text())
-    assert (content["test_roc_auc"], content["test_f1_macro"]) == (0.5, 0.884)
+    found = epoch(160).evaluation
+    assert found is not None
+    total = summarize(
+        run_start(tmp_path),
+        progress(),
+        test=dataclasses.replace(found, metrics={"roc_auc": 0.5}),
+        validation=None,
+        figures={"roc_auc": 0.9, "f1_macro": 0.884},
+        wall_seconds=36.0,
+    )
+    assert total.test == {"roc_auc": 0.5, "f1_macro": 0.884, "loss": found.loss}
 
 
 def test_config_json_says_what_every_auto_came_to(tmp_path: Path) -> None:

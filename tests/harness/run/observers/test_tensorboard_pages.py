@@ -2,7 +2,6 @@
 
 import dataclasses
 import html
-import json
 import re
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from tests.harness.run.observers.tensorboard_app import TensorBoardApp
 
 
 def write_run(folder: Path, **changes: object) -> None:
-    observer = TensorBoardObserver(folder / "tensorboard")
+    observer = TensorBoardObserver(folder)
     observer.tell(run_start(folder, devices=("GPU:0", "GPU:11"), **changes))
     spread = Spread(mean=55.0, min=10.0, max=90.0, num_samples=3)
     telemetry = {f"gpu/{index}/utilization_percent": spread for index in (0, 11)}
@@ -47,7 +46,7 @@ def test_the_layout_opens_on_the_charts_once_for_all_runs(app: TensorBoardApp) -
     for chart in category["chart"]:
         tags: list[str] = []
         for pattern in chart["multiline"]["tag"]:
-            answer = app.get("custom_scalars/scalars", run="b/tensorboard", tag=pattern)
+            answer = app.get("custom_scalars/scalars", run="b", tag=pattern)
             assert answer["regex_valid"]
             tags += answer["tag_to_events"]
         drawn.append(tags)
@@ -60,21 +59,21 @@ def test_the_layout_opens_on_the_charts_once_for_all_runs(app: TensorBoardApp) -
     ]
 
 
-def test_settings_and_environment_are_text(app: TensorBoardApp) -> None:
-    assert set(app.get("text/tags")["b/tensorboard"]) == {"run/environment", "run/settings"}
+def test_settings_and_environment_are_tables(app: TensorBoardApp) -> None:
+    assert set(app.get("text/tags")["b"]) == {"run/environment", "run/settings"}
     shown = {}
     for tag in ("run/settings", "run/environment"):
-        (entry,) = app.get("text/text", run="b/tensorboard", tag=tag)
+        (entry,) = app.get("text/text", run="b", tag=tag)
         assert entry["step"] == 0
-        (code,) = re.findall(r"<pre><code>(.*)</code></pre>", entry["text"], re.DOTALL)
-        shown[tag] = json.loads(html.unescape(code))
+        cells = re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>", entry["text"])
+        shown[tag] = {html.unescape(name): html.unescape(value) for name, value in cells}
     settings, environment = shown["run/settings"], shown["run/environment"]
-    assert settings["execution"]["precision"] == "mixed_float16"
-    assert settings["model"]["hidden_units"] == [50, 50, 50]
-    assert settings["epochs"] == 2
-    assert environment["precision"] == {"name": "mixed_float16", "why": "asked | for"}
-    assert environment["versions"] == {"tensorflow": "2.21.0"}
-    assert environment["host"] == {"cpus": 2}
+    assert settings["execution.precision"] == "mixed_float16"
+    assert settings["model.hidden_units"] == "50, 50, 50"
+    assert settings["epochs"] == "2"
+    assert environment["precision"] == "mixed_float16 (asked | for)"
+    assert environment["versions.tensorflow"] == "2.21.0"
+    assert environment["host.cpus"] == "2"
 
 
 def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: TensorBoardApp) -> None:
@@ -96,9 +95,9 @@ def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: Tensor
 
 
 def test_the_graph_has_every_layer_with_its_inputs(app: TensorBoardApp) -> None:
-    assert app.get("graphs/info")["a/tensorboard"]["run_graph"]
+    assert app.get("graphs/info")["a"]["run_graph"]
     graph = tf.compat.v1.GraphDef()
-    text_format.Parse(app.text("graphs/graph", run="a/tensorboard"), graph)
+    text_format.Parse(app.text("graphs/graph", run="a"), graph)
     for node, layer in zip(graph.node, LAYERS, strict=True):
         assert (node.name, node.op) == (layer.name, layer.kind)
         assert tuple(node.input) == layer.inputs
@@ -109,7 +108,7 @@ def test_the_graph_has_every_layer_with_its_inputs(app: TensorBoardApp) -> None:
 
 
 def test_a_resumed_runs_row_is_the_resumed_one(tmp_path: Path) -> None:
-    folder = tmp_path / "tensorboard"
+    folder = tmp_path / "run"
     for start_step, epochs in ((0, 2), (160, 3)):
         observer = TensorBoardObserver(folder)
         start = run_start(tmp_path, start_step=start_step)

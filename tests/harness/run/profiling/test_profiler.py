@@ -19,9 +19,8 @@ COMPILATION = Compilation(program="training step", capacity=64, seconds=1.0, ste
 
 def captured(profiler: ProfilerObserver) -> tuple[int, int, int]:
     """Returns the first step, the last one, and the number of dispatches."""
-    found = profiler.capture
-    assert found is not None
-    return found.first_step, found.last_step, found.num_dispatches
+    assert profiler.path is not None
+    return profiler.first_step, profiler.last_step, profiler.num_dispatches
 
 
 def profiles(folder: Path) -> list[Path]:
@@ -70,9 +69,8 @@ def test_the_dispatches_that_hold_the_steps(
     profiler.tell(summary())
     profiler.close()
     assert captured(profiler) == expected
-    assert profiler.capture is not None
     (path,) = profiles(tmp_path)
-    assert profiler.capture.path == path
+    assert profiler.path == path
     assert path.parents[3] == tmp_path / "new"
 
 
@@ -86,7 +84,7 @@ def test_a_compilation_in_the_middle_stays_in(tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_what_was_captured(tmp_path: Path) -> None:
     profiler = ProfilerObserver(tmp_path, first=4, last=100)
     drive(profiler, tmp_path, [4, 4])
-    assert profiler.capture is None
+    assert profiler.path is None
     profiler.tell(summary())
     profiler.close()
     assert captured(profiler) == (4, 8, 1)
@@ -97,5 +95,5 @@ def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> 
         profiler = ProfilerObserver(tmp_path, first=0, last=100)
         drive(profiler, tmp_path, [4, 4])
         profiler.close()
-    assert profiler.capture is None
+    assert profiler.path is None
     assert profiles(tmp_path) == []

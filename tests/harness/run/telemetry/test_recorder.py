@@ -2,33 +2,28 @@
 
 import contextlib
 import itertools
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.run.records import MachineUse, Spread
-from harness.run.telemetry.recorder import TelemetryRecorder
-from harness.run.telemetry.sampler import Sample, Sampler
+from harness.run.telemetry.gpu_metrics import Read, Tell
+from harness.run.telemetry.recorder import Sample, Source, TelemetryRecorder
+from tests.harness.run.observers.samples import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
-
-
-class Played(Sampler):
-    """A sampler that has taken its samples already."""
-
-    def __init__(self, *samples: tuple[float, dict[str, float]]) -> None:
-        super().__init__(lambda tell: contextlib.nullcontext(dict), hz=0.0)
-        for seconds, values in samples:
-            self._samples.append(Sample(seconds=seconds, values=values))
 
 
 def played(*samples: tuple[float, dict[str, float]], num_gpus: int) -> TelemetryRecorder:
     """Returns a recorder of GPUs that gets these samples."""
     recorder = TelemetryRecorder(hz=0.0, bus_ids=[f"0000:0{n}:00.0" for n in range(num_gpus)])
-    recorder._sampler = Played(*samples)
+    recorder._samples.extend(Sample(*sample) for sample in samples)
     return recorder
 
 
@@ -107,3 +102,71 @@ def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
         assert found["host/rss_bytes"].num_samples >= 1
         assert telemetry.finish() == MachineUse(num_gpus=0, joules=None)
         assert list(telemetry.messages()) == []
+
+
+def source_of(read: Read, *, on_close: Callable[[], None] = lambda: None) -> Source:
+    @contextlib.contextmanager
+    def source(tell: Tell) -> Iterator[Read]:
+        tell("note", "opened")
+        yield read
+        on_close()
+
+    return source
+
+
+def test_the_thread_samples_in_order_and_takes_a_last_sample_when_it_is_stopped() -> None:
+    numbers = itertools.count()
+    threads = set()
+
+    def read() -> dict[str, float]:
+        threads.add(threading.current_thread())
+        return {"number": float(next(numbers))}
+
+    closed: list[bool] = []
+    source = source_of(read, on_close=lambda: closed.append(True))
+    with TelemetryRecorder(hz=0.01, bus_ids=(), source=source) as telemetry:
+        wait_until(lambda: len(telemetry._samples) == 1)
+    taken = list(telemetry._samples)
+    assert [sample.values["number"] for sample in taken] == [0, 1]  # without waiting for its turn
+    assert taken[0].seconds < taken[1].seconds < time.perf_counter()
+    assert threading.current_thread() not in threads
+    assert [message.text for message in telemetry.messages()] == ["opened"]
+    assert list(telemetry.messages()) == []
+    assert closed == [True]
+
+
+DEFECT_AND_HANGING = """
+import threading
+from tests.harness.run.telemetry.test_recorder import source_of
+from harness.run.telemetry import recorder
+recorder.STOP_SECONDS = 0.01
+def started(read):
+    return recorder.TelemetryRecorder(hz=1.0, bus_ids=(), source=source_of(read)).__enter__()
+defect = started(lambda: {"a": 1 / 0})
+defect._thread.join()
+defect.finish()
+print([message.text for message in defect.messages()])
+reached = threading.Event()
+def read():
+    reached.set()
+    threading.Event().wait()
+hanging = started(read)
+reached.wait()
+hanging.finish()
+print([message.text for message in hanging.messages()])
+"""
+
+
+def test_a_defect_is_told_and_a_call_that_hangs_is_left_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DEFECT_AND_HANGING],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,  # it keeps no process alive
+    )
+    defect, hanging = done.stdout.splitlines()
+    assert "telemetry failed, training continues: ZeroDivision" in defect
+    assert "telemetry has had no answer" in hanging
+    assert done.stderr.count("Traceback") == 1

@@ -22,7 +22,7 @@ from harness.tools.tune.search import STUDY_FILE_NAME, Search, Trial, open_study
 from harness.tools.tune.space import SearchConfig, Space, parameters
 
 
-def search_in(folder: Path, *, seed: int = 0, **changes: Any) -> Search:
+def search_in(folder: Path, *, seed: int = 0, falls: bool = False, **changes: Any) -> Search:
     config = SearchConfig(**{"pruner": "none", "early_stopping": None} | changes)
     return Search(
         study=open_study(folder, config),
@@ -34,6 +34,8 @@ def search_in(folder: Path, *, seed: int = 0, **changes: Any) -> Search:
         num_jobs=1,
         settings_of=str,
         ended=lambda trial: None,
+        first={"learning_rate": 0.004, "width": 128},
+        falls=falls,
     )
 
 
@@ -86,6 +88,30 @@ def test_a_trial_without_progress_is_ended(tmp_path: Path) -> None:
     assert search.study.best_value == -0.5
 
 
+def test_the_last_epoch_counts_where_the_rate_falls(tmp_path: Path) -> None:
+    search = search_in(tmp_path, falls=True)
+    assert judged(search, [0.5, 0.75, 0.6]).status == "complete"
+    assert judged(search, [0.5, float("nan"), 0.6]).status == "diverged"
+    assert search.study.best_value == 0.6
+
+
+def test_the_recipe_is_the_first_trial(tmp_path: Path) -> None:
+    """Optuna proposes what it leaves out."""
+    search = search_in(tmp_path)
+    for _ in range(2):
+        judged(search, [0.5])
+    first, second = params(search)
+    assert (first["learning_rate"], first["width"], len(first)) == (0.004, 128, 5)
+    assert second["learning_rate"] != 0.004
+
+
+def test_a_trial_that_learns_is_not_ended(tmp_path: Path) -> None:
+    search = search_in(tmp_path, pruner="median")
+    for value in (0.6, 0.7, 0.8, 0.9, 1.0):
+        judged(search, [value] * 4)
+    assert judged(search, [0.1, 0.2, 0.3, 0.4]).status == "complete"
+
+
 @pytest.mark.parametrize("pruner", ["median", "halving"])
 def test_a_bad_trial_is_ended(pruner: str, tmp_path: Path) -> None:
     search = search_in(tmp_path, pruner=pruner)
@@ -111,9 +137,10 @@ def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) 
     for number in range(12):
         judged(whole, [number / 20])
         judged(search_in(folders[1]), [number / 20])
-    judged(other, [0.5])
+    for _ in range(2):
+        judged(other, [0.5])
     assert params(whole) == params(search_in(folders[1]))
-    assert params(other)[0] != params(whole)[0]
+    assert params(other)[1] != params(whole)[1]
 
 
 def test_a_full_disk_names_the_study(tmp_path: Path) -> None:

@@ -17,7 +17,10 @@ def test_texts_have_choices_of_their_own() -> None:
     assert asked["width"] == IntDistribution(16, 256, log=True)
     asked = parameters(Space(), BuildOptions(), takes_texts=True)
     assert asked["ngrams"].choices == (1, 2)
-    assert asked["num_tokens"].choices == (10_000, 30_000, 100_000)
+    assert asked["num_tokens"].choices == (10_000, 30_000, 2**17)
+    of_recipe = parameters(Space(), BuildOptions(), takes_texts=False, learning_rate=0.004)
+    rate = of_recipe["learning_rate"]
+    assert (rate.low, rate.high) == (0.0005, 0.032)
     fixed = BuildOptions(ngrams=3, num_tokens=500)
     asked = parameters(Space(), fixed, takes_texts=True)
     assert (asked["ngrams"].choices, asked["num_tokens"].choices) == ((3,), (500,))
@@ -56,7 +59,7 @@ def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"learning_rates": ()}, "--learning-rates is empty; give the two ends of a range, or"),
+        ({"dropouts": ()}, "--dropouts is empty; give the two ends of a range, or"),
         ({"widths": (9, 3)}, "--widths is 9 3; the first must not be above the second"),
         ({"dropouts": (0.0, 1.0)}, r"--dropouts holds 1.0; give numbers in \[0, 1\)"),
         ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),

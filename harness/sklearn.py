@@ -93,7 +93,8 @@ class _MultiHotEstimator(BaseEstimator):
     """The highest learning rate."""
 
     learning_rate_schedule: Schedule | None = None
-    """How the learning rate falls: None for `linear` with the recipe `auto`, else `constant`."""
+    """How the learning rate falls, on vectors from epoch to epoch; None: `linear` with the recipe
+    `auto`, else `constant`."""
 
     weight_decay: float | None = None
     """The share of itself, times the learning rate, that a weight loses in each step."""
@@ -136,7 +137,7 @@ class _MultiHotEstimator(BaseEstimator):
     """Whether to divide a text's weights by the root of their squares' sum."""
 
     callbacks: Sequence[keras.callbacks.Callback] | None = None
-    """Keras's callbacks. Each fit uses copies of them in clones, as of a search."""
+    """Keras's callbacks. A clone, as of a search, has copies of them."""
 
     random_state: int | np.random.RandomState | None = 0
     """Seed of the initial weights, the row order and dropout; None for another in each fit."""
@@ -355,7 +356,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
     """
 
     class_weight: Literal["balanced"] | dict[Any, float] | None = None
-    """Weights of classes on their rows' losses, by label; `balanced`: as rare as a class is."""
+    """Weights of classes on their rows' losses; `balanced`: B / (K * rows of the class)."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -407,6 +408,8 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns labels as `Examples` takes them, and weights with those of classes."""
         if self._seen is not None:
+            if self.class_weight is not None:
+                raise InputError("class_weight is for rows of one class each; leave it out")
             return RaggedSets.from_scipy(csr_array(y[:, self._seen]), name="y"), weights
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)

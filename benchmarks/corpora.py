@@ -44,6 +44,8 @@ class Config:
     """The folder aclImdb."""
     only: tuple[str, ...] = ()
     """Names of the corpora to run; all if left out."""
+    estimator: bool = False
+    """Whether to compare our command with our estimator for scikit-learn alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +147,15 @@ def ours(corpus: Corpus) -> tuple[float, float]:
     return summary["test_f1_macro" if corpus.is_multi_label else "test_accuracy"], seconds
 
 
+def estimator(corpus: Corpus) -> tuple[float, float]:
+    """Returns the figure and seconds of our estimator, in this process."""
+    from harness.sklearn import MultiHotClassifier
+
+    start = time.perf_counter()
+    model = MultiHotClassifier().fit(*corpus.train)
+    return corpus.figure(model.predict(corpus.test[0])), time.perf_counter() - start
+
+
 def linear_svc(corpus: Corpus) -> tuple[float, float]:
     """Returns the better figure of scikit-learn, and its seconds."""
     from sklearn.feature_extraction.text import TfidfVectorizer
@@ -199,13 +210,15 @@ def _spaced(text: str) -> str:
 
 def main(config: Config) -> None:
     """Prints a row of Markdown for each corpus."""
-    print("| corpus | train rows | ours | LinearSVC | fastText |\n| --- | --- | --- | --- | --- |")
+    programs = (ours, estimator) if config.estimator else (ours, linear_svc, fasttext)
+    names = " | ".join(program.__name__ for program in programs)
+    print(f"| corpus | train rows | {names} |\n| --- | --- |{' --- |' * len(programs)}")
     for read in (tables, goemotions, polarity, imdb):
         place = getattr(config, read.__name__)
         for corpus in read(place) if place is not None else ():
             if config.only and corpus.name not in config.only:
                 continue
-            found = [program(corpus) for program in (ours, linear_svc, fasttext)]
+            found = [program(corpus) for program in programs]
             cells = [f"{figure:.4f} in {seconds:.0f} s" for figure, seconds in found]
             rows = f"{len(corpus.train[0]):,}"
             print("|", " | ".join([corpus.name, rows, *cells]), "|", flush=True)

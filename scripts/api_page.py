@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.sklearn import MultiHotClassifier, MultiHotRegressor
 from scripts.options_page import text_of, texts_of
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
@@ -31,6 +32,8 @@ def page() -> str:
     parts = [_INTRODUCTION]
     for name in sorted(harness.__all__, key=str.lower):
         parts += [f"## harness.{name}\n", *_described(name, getattr(harness, name))]
+    for kind in (MultiHotClassifier, MultiHotRegressor):
+        parts += [f"## harness.sklearn.{kind.__name__}\n", *_described(kind.__name__, kind)]
     return "\n".join(parts)
 
 

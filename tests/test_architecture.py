@@ -102,6 +102,11 @@ ROOMS = (
         packages=RUNTIME_DEPENDENCIES,
         late_packages=frozenset({"xprof"}),  # TensorBoard's plugin, kept quiet while it is loaded
     ),
+    Room(
+        name="estimators",
+        modules=("harness.sklearn",),
+        packages=frozenset({"keras", "numpy", "pyarrow", "scipy", "sklearn"}),
+    ),
 )
 
 

@@ -55,6 +55,8 @@ NOT_RUN = {
     ".venv/bin/python benchmarks/peers/tutorial.py": "takes 10 GB of memory",
 }
 """The beginnings of commands that are not run here, with the reason."""
+TOOLS = {"keras_tuner", "mlflow", "ray", "wandb"}
+"""Packages of examples that are run only where they are installed."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,8 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
     elif example.language == "toml":
         from_mapping(TrainConfig, tomllib.loads(text), where=str(example))
     elif example.language == "python":
+        for package in TOOLS & set(re.findall(r"^import (\w+)", text, re.MULTILINE)):
+            pytest.importorskip(package)
         if 'load("synthetic"' in text:
             defaults = SyntheticOptions.__init__.__kwdefaults__
             monkeypatch.setitem(defaults, "synthetic_rows", 5_000)

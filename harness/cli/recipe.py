@@ -110,7 +110,9 @@ def applies(config: TrainConfig) -> bool:
     return config.recipe == "auto" and own
 
 
-def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -> Found | None:
+def find(
+    config: TrainConfig, given: Set[str], *, started: Callable[[], None], tells: bool = True
+) -> Found | None:
     """Finds the settings that nobody gave.
 
     Args:
@@ -118,6 +120,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
         given: the names of the settings that were given. Those that differ from their default were
             given in any case.
         started: is called when the data is loaded and candidates begin to train.
+        tells: whether to print notes about the data to standard error.
 
     Returns:
         The recipe; None if every setting that it decides was given.
@@ -133,7 +136,7 @@ def find(config: TrainConfig, given: Set[str], *, started: Callable[[], None]) -
     if not free:
         return None
     begin, thresholds, advice = time.perf_counter(), None, None
-    search = _Search(config, free)
+    search = _Search(config, free, tells=tells)
     search.check()
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
@@ -183,12 +186,12 @@ class _Trial:
 class _Search:
     """Trains candidates."""
 
-    def __init__(self, config: TrainConfig, free: Set[str]) -> None:
+    def __init__(self, config: TrainConfig, free: Set[str], *, tells: bool) -> None:
         with quiet_import():
             from harness.data.sources import kind_of
 
         self.trials: list[_Trial] = []
-        self._config = config
+        self._config, self._tells = config, tells
         self._free = free
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
         self.kind = kind_of(config.data)
@@ -218,11 +221,11 @@ class _Search:
 
         config = self._with(changes)
         if (data := self._loaded.get(config.data)) is None:
-            data = self._twin(config) or load_configured(config.data, tells=not self._loaded)
+            data = self._twin(config) or load_configured(
+                config.data, tells=self._tells and not self._loaded
+            )
             self._loaded[config.data] = data
-        sizes = _sizes(data, config, self._free)
-        if "adam" not in config.optimizer.optimizer.lower():
-            del sizes["learning_rate"]  # the optimizer's own default is on another scale
+        sizes = sizes_for(data.train, config, self._free)
         return self._with({**sizes, **changes}), data
 
     def _twin(self, config: TrainConfig) -> Dataset | None:
@@ -492,16 +495,18 @@ def _presence(data: Dataset) -> Dataset:
     )
 
 
-def _sizes(data: Dataset, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
-    """Returns settings by the data's size: a hidden layer as wide as pays, and some 200 steps an
-    epoch."""
-    rows = data.train.num_rows
+def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
+    """Returns settings by the number of rows to train on: a hidden layer as wide as pays, and some
+    200 steps an epoch."""
+    rows = train.num_rows
     units: Sequence[int] = config.model.hidden_units
     if "hidden_units" in free and not config.model.is_linear:
-        units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / data.num_tokens)))),)
-    return {
+        units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / train.num_tokens)))),)
+    sizes = {
         "hidden_units": units,
         "dropout": (0.0 if config.model.is_linear else 0.5,),
-        "learning_rate": min(_PACE / max(units[0], 1), _MOST_RATE),
         "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }
+    if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
+        sizes["learning_rate"] = min(_PACE / max(units[0], 1), _MOST_RATE)
+    return sizes

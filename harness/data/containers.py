@@ -6,6 +6,7 @@ and others have: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleIn
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,12 @@ def as_examples(
 
             - lists, sets or arrays of ids;
             - a SciPy sparse matrix, whose values are weights unless all are 1;
-            - a tf.RaggedTensor;
+            - a tf.RaggedTensor, or a tf.SparseTensor, read as SciPy's matrices;
             - a column of lists of pandas, polars, Arrow or Hugging Face's datasets;
             - a frame or table of these with such a column, and one of labels if `labels` is None;
-            - a tf.data.Dataset, a PyTorch data set or an iterator of rows, or of ragged or SciPy's
-              sparse batches; each with its label, and perhaps its weight, if `labels` is None. It
-              is read once;
+            - a tf.data.Dataset, a PyTorch data set or DataLoader, or an iterator of rows, or of
+              batches, which are lists of rows, ragged or sparse; each with its label, and perhaps
+              its weight, if `labels` is None. It is read once;
             - `RaggedSets` or `Examples`;
             - a tuple of rows and labels, or of rows, labels and weights, as Keras takes them.
         labels: one for each row: class numbers, booleans, or names, which are strings or -1
@@ -115,10 +116,22 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     read = [*(map(rows.__getitem__, range(len(rows))) if numbered else rows)]
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
-    if not isinstance(read[0], tuple):
-        return _joined(read, _is_batch(read[0])), None, weights
-    parts = [_joined([*part], _is_batch(read[0][0])) for part in zip(*read, strict=True)]
+    first = read[0]
+    # PyTorch's DataLoader makes lists of pairs.
+    if not (isinstance(first, tuple) or (isinstance(first, list) and _are_rows(first[:1]))):
+        return _joined(read, _is_batch(first)), None, weights
+    is_batched = _is_batch(first[0]) or _are_rows(first[0])
+    parts = [_joined([*part], is_batched) for part in zip(*read, strict=True)]
     return _of_tuple(parts, weights)
+
+
+def _are_rows(part: Any) -> bool:
+    """Whether an element's part is a list of rows, not of ids."""
+    return isinstance(part, list) and len(part) > 0 and _has_ids(part[0])
+
+
+def _has_ids(row: Any) -> bool:
+    return getattr(row, "ndim", 1) > 0 and hasattr(row, "__len__") and not isinstance(row, str)
 
 
 def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
@@ -146,6 +159,8 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
         sets = [_sets(part, "a batch", None) for part in parts]
         limit = max(part.num_tokens for part in sets)
         return RaggedSets.concatenate([s.derived(num_tokens=limit) for s in sets], name="rows")
+    if is_batched and _are_rows(first):
+        return [row for part in parts for row in part]
     arrays = [np.asarray(part) for part in parts]
     if is_batched:
         return np.concatenate(arrays)
@@ -155,7 +170,8 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
 def _is_batch(rows: Any) -> bool:
     if isinstance(rows, Mapping):
         return any(map(_is_batch, rows.values()))
-    return isinstance(rows, RaggedSets) or hasattr(rows, "tocsr") or hasattr(rows, "row_splits")
+    ways = ("tocsr", "row_splits", "dense_shape")
+    return isinstance(rows, RaggedSets) or any(hasattr(rows, way) for way in ways)
 
 
 def _columns(table: Any) -> tuple[Any, Any]:
@@ -187,6 +203,8 @@ def _arrow(rows: Any) -> Any:
 
     if hasattr(rows, "with_format") and hasattr(rows, "column_names"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
+    if hasattr(rows, "collect") and hasattr(rows, "lazy"):
+        rows = rows.collect()  # a LazyFrame of polars
     if hasattr(rows, "__arrow_c_stream__"):
         is_table = hasattr(rows, "columns") or hasattr(rows, "column_names")
         return pa.table(rows) if is_table else pa.chunked_array(rows).combine_chunks()
@@ -207,6 +225,8 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
         return RaggedSets.from_scipy(rows, **parts)
     if hasattr(rows, "row_splits"):
         return RaggedSets.from_ragged(rows, **parts)
+    if hasattr(rows, "dense_shape"):
+        return RaggedSets.from_scipy(_sparse(rows), **parts)
     column = _arrow(rows)
     if column is not None and _is_list(column.type):
         if column.null_count:
@@ -226,9 +246,19 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
     )
 
 
+def _sparse(tensor: Any) -> Any:
+    """Returns a tf.SparseTensor with the attributes of a SciPy matrix that are read."""
+    (rows, columns), shape = np.asarray(tensor.indices).T, np.asarray(tensor.dense_shape)
+    order = np.argsort(rows, kind="stable")
+    indptr = np.cumsum([0, *np.bincount(rows, minlength=shape[0])])
+    csr = {"indices": columns[order], "indptr": indptr, "data": np.asarray(tensor.values)[order]}
+    matrix = SimpleNamespace(**csr, shape=tuple(shape.tolist()))
+    return SimpleNamespace(tocsr=lambda: matrix)
+
+
 def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Sequence[Any]]:
     """Returns labels as `Examples` takes them, and the names of their classes."""
-    if hasattr(labels, "tocsr") or hasattr(labels, "row_splits"):
+    if _is_batch(labels):
         return _sets(labels, f"{name}' labels", None), class_names
     if (column := _arrow(labels)) is not None:
         if hasattr(column, "column_names"):

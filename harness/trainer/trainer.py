@@ -306,10 +306,11 @@ class Trainer:
         return (epochs_done + (begun > 0 and not goes_on)) * steps_per_epoch
 
     @for_python()
-    def snapshot(self, train: AnyRows) -> Callable[[], None]:
+    def snapshot(self, train: AnyRows) -> Callable[..., None]:
         """Returns a function that takes the trainer back to its present state, as often as it is
         called. Compiled programs stay, so rows of the same sizes train without another compilation:
-        those of another fold, or the same rows weighted otherwise.
+        those of another fold, or the same rows weighted otherwise. Rows that it trained on are let
+        go. If the function is given a seed, that seed orders the rows from then on.
 
         Args:
             train: rows like those to train on, for which a new trainer builds its model.
@@ -318,7 +319,10 @@ class Trainer:
         saved = setup.programs.states[0].save()
         before = {name: vars(self)[name] for name in _OF_FITS}
 
-        def restore() -> None:
+        def restore(seed: int | None = None) -> None:
+            setup.feeds.clear()
+            if seed is not None:
+                self.settings = setup.settings = replace(setup.settings, seed=seed)
             for state in setup.programs.states:
                 state.restore(saved)
             setup.programs.states[0].write_to_model()

@@ -37,6 +37,12 @@ def _sparse(rows: list[list[int]] = _ROWS) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((np.ones(splits[-1]), np.concatenate(rows), splits))
 
 
+def _sparse_tensor() -> tf.SparseTensor:
+    matrix = _sparse().tocoo()
+    places = np.stack([matrix.row, matrix.col], axis=1).astype(np.int64)
+    return tf.SparseTensor(places, matrix.data, matrix.shape)
+
+
 def _numbered() -> tf.data.Dataset:
     types = tf.TensorSpec([None], tf.int64), tf.TensorSpec([], tf.int32)
     return tf.data.Dataset.from_generator(
@@ -64,6 +70,10 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "tf.data tensors": _numbered,
     "iterator": lambda: zip(_ROWS, _LABELS, strict=True),
     "PyTorch": _Indexed,
+    "DataLoader": lambda: iter([[_ROWS[:3], np.array(_LABELS[:3])], [_ROWS[3:], [_LABELS[3]]]]),
+    "batches of lists": lambda: iter([(_ROWS[:3], _LABELS[:3]), (_ROWS[3:], _LABELS[3:])]),
+    "SparseTensor": lambda: (_sparse_tensor(), _LABELS),
+    "sparse batches": lambda: iter([(_sparse_tensor(), _LABELS)]),
 }
 
 
@@ -83,6 +93,9 @@ def test_frames(package: str) -> None:
     examples = as_examples(make({"items": _ROWS, "tag": ["b", "a", "a", "b"]}))
     assert [row.tolist() for row in examples.inputs[""]] == _ROWS  # type: ignore[attr-defined]
     assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
+    if package == "polars":
+        lazy = module.LazyFrame({"items": _ROWS, "tag": ["b", "a", "a", "b"]})
+        assert as_examples(lazy).inputs[""].fingerprint == examples.inputs[""].fingerprint  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,200 @@
+"""The estimators for scikit-learn."""
+
+import csv
+import pickle
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.compose import ColumnTransformer
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.utils import estimator_checks
+
+from harness import sklearn as estimators
+from harness.sklearn import MultiHotClassifier, MultiHotRegressor
+from tests.harness.cli.runs import call, summary
+
+_GOOD, _BAD = ["good", "fine", "nice", "great"], ["bad", "poor", "awful", "dull"]
+_COMMON = [f"word{number}" for number in range(40)]
+
+
+def _texts(num_rows: int, seed: int) -> tuple[list[str], list[str]]:
+    """Returns texts, and whether most of their words of opinion are good."""
+    rng = np.random.default_rng(seed)
+    labels = np.array(["neg", "pos"])[rng.integers(0, 2, num_rows)].tolist()
+    texts = [
+        " ".join(
+            [
+                *rng.choice(_COMMON, 8),
+                *rng.choice(_GOOD if label == "pos" else _BAD, 1),
+                *rng.choice([*_GOOD, *_BAD], 1),
+            ]
+        )
+        for label in labels
+    ]
+    return texts, labels
+
+
+@pytest.fixture(scope="module")
+def vectors() -> tuple[scipy.sparse.csr_array, Any]:
+    rng = np.random.default_rng(0)
+    X = scipy.sparse.random_array((240, 30), density=0.2, format="csr", rng=rng)
+    return X, np.where(X[:, :6].sum(axis=1) > 0.6, "yes", "no")
+
+
+@pytest.fixture(scope="module")
+def fitted(vectors: Any) -> MultiHotClassifier:
+    return MultiHotClassifier(learning_rate=0.02).fit(*vectors)
+
+
+def _num_programs() -> int:
+    trainers = [trainer for trainer, _ in estimators._shared.values()]
+    setups = [trainer._setup for trainer in trainers if trainer._setup is not None]
+    return sum(len(setup.programs._training._loops) for setup in setups)
+
+
+def test_a_fitted_classifier(fitted: MultiHotClassifier, vectors: Any) -> None:
+    X, y = vectors
+    assert fitted.score(X, y) > 0.9
+    assert (fitted.classes_.tolist(), fitted.n_features_in_) == (["no", "yes"], 30)
+    probabilities = fitted.predict_proba(X.toarray())
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    assert fitted.predict(X).tolist() == fitted.classes_[probabilities.argmax(axis=1)].tolist()
+    assert len(fitted.history_["loss"]) == fitted.n_iter_ == 10
+    copy = pickle.loads(pickle.dumps(fitted))
+    np.testing.assert_array_equal(copy.predict_proba(X), probabilities)
+    assert not hasattr(clone(fitted), "classes_")
+
+
+def test_fits_of_one_shape_share_their_programs(fitted: MultiHotClassifier, vectors: Any) -> None:
+    """They differ in learning rate and seed, and give what they would alone."""
+    X, y = vectors
+    before, probabilities = _num_programs(), fitted.predict_proba(X)
+    others = [
+        clone(fitted).set_params(**changes).fit(X, y).predict_proba(X)
+        for changes in ({"learning_rate": 0.001}, {"random_state": 1}, {"epochs": 3})
+    ]
+    assert not any(np.allclose(other, probabilities) for other in others)
+    np.testing.assert_array_equal(fitted.predict_proba(X), probabilities)
+    np.testing.assert_array_equal(clone(fitted).fit(X, y).predict_proba(X), probabilities)
+    assert _num_programs() == before
+
+
+def test_searches_and_pipelines() -> None:
+    texts, labels = _texts(120, 0)
+    pipeline = make_pipeline(TfidfVectorizer(), MultiHotClassifier(epochs=4))
+    grid = {"multihotclassifier__learning_rate": [1e-5, 0.01]}
+    search = GridSearchCV(pipeline, grid, cv=2).fit(texts, labels)
+    assert search.best_params_ == {"multihotclassifier__learning_rate": 0.01}
+    calibrated = CalibratedClassifierCV(search.best_estimator_, cv=2).fit(texts, labels)
+    assert calibrated.score(texts, labels) > 0.8
+    columns = ColumnTransformer([("words", TfidfVectorizer(), 0)])
+    table = np.array(texts, object)[:, None]
+    both = make_pipeline(columns, MultiHotClassifier(epochs=4)).fit(table, labels)
+    assert both.score(table, labels) > 0.8
+
+
+def test_texts_give_what_the_command_gives(tmp_path: Path) -> None:
+    """The recipe's search included."""
+    parts = {"train": _texts(320, 1), "test": _texts(200, 2)}
+    for name, rows in parts.items():
+        with (tmp_path / f"{name}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *zip(*rows, strict=True)])
+    data = ("--data", tmp_path / "train.csv", "--test-data", tmp_path / "test.csv")
+    result = call("train", *data, "--run-dir", tmp_path / "run")
+    assert result.code == 0, result.err
+    classifier = MultiHotClassifier().fit(*parts["train"])
+    assert classifier.score(*parts["test"]) == summary(tmp_path / "run")["test_accuracy"]
+    assert classifier.vocabulary_.ngrams in (1, 2)
+
+
+def test_lists_of_strings_and_of_ids() -> None:
+    texts, labels = _texts(100, 3)
+    rows = [text.split() for text in texts]
+    quick = MultiHotClassifier(recipe="tutorial", epochs=30, learning_rate=0.01, num_tokens=60)
+    assert quick.fit(rows, labels).score(rows, labels) > 0.9
+    assert (quick.predict(rows[:5]) == quick.fit(texts, labels).predict(texts[:5])).all()
+    numbers = {word: number for number, word in enumerate([*_GOOD, *_BAD, *_COMMON])}
+    ids = [{numbers[word] for word in row} for row in rows]
+    sets = MultiHotClassifier().fit(ids, labels)
+    assert sets.score(ids, labels) > 0.8
+    with pytest.raises(ValueError, match=r"X holds the id 99, .* ids below 48"):
+        sets.predict([{1, 99}])
+    with pytest.raises(ValueError, match="X is texts, and the rows to fit were ids"):
+        sets.predict(texts)
+
+
+def test_several_classes_of_a_row(vectors: Any) -> None:
+    X, _ = vectors
+    Y = np.stack([X[:, :6].sum(axis=1) > 0.6, X[:, 6:12].sum(axis=1) > 0.6], 1).astype(int)
+    Y = np.insert(Y, 1, 0, axis=1)  # a class that no row has
+    found = MultiHotClassifier(epochs=20, learning_rate=0.02).fit(X, scipy.sparse.csr_array(Y))
+    assert (found.predict(X) == Y).mean() > 0.9
+    assert found.predict_proba(X)[:, 1].max() == 0
+
+
+def test_weights_of_classes_and_early_stopping(vectors: Any) -> None:
+    X, y = vectors
+    plain = MultiHotClassifier(learning_rate=0.001, epochs=3, batch_size=24)
+    heavy = clone(plain).set_params(class_weight={"yes": 50}).fit(X, y)
+    assert (heavy.predict(X) == "yes").mean() > (plain.fit(X, y).predict(X) == "yes").mean()
+    stopped = clone(plain).set_params(early_stopping=1, learning_rate=0.01, epochs=40).fit(X, y)
+    assert min(stopped.history_["val_loss"]) == stopped.history_["val_loss"][-2]
+
+
+def test_a_regression(vectors: Any) -> None:
+    X, _ = vectors
+    y = 1000 + 50 * X[:, :6].sum(axis=1)
+    found = MultiHotRegressor(epochs=30, learning_rate=0.02).fit(X, y)
+    assert found.score(X, y) > 0.8
+    assert found.predict(X[:3]).shape == (3,)
+    two = MultiHotRegressor(epochs=2).fit(X, np.stack([y, -y], 1))
+    assert two.predict(X).shape == (240, 2)
+    texts, _ = _texts(60, 4)
+    assert MultiHotRegressor(epochs=2).fit(texts, np.arange(60)).predict(texts).shape == (60,)
+
+
+def test_rows_that_come_bit_by_bit(vectors: Any) -> None:
+    X, y = vectors
+    found = MultiHotClassifier(batch_size=24, learning_rate=0.01)
+    with pytest.raises(ValueError, match="classes must be given"):
+        found.partial_fit(X, y)
+    for _ in range(6):
+        for part in (slice(0, 120), slice(120, 240)):
+            found.partial_fit(X[part], y[part], classes=["no", "yes"])
+    assert found.score(X, y) > 0.9
+    copy = pickle.loads(pickle.dumps(found)).partial_fit(X, y)
+    assert not np.allclose(copy.predict_proba(X), found.predict_proba(X))
+
+
+def test_callbacks(vectors: Any) -> None:
+    epochs: list[int] = []
+    log = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
+    MultiHotClassifier(epochs=2, callbacks=[log]).fit(*vectors)
+    assert epochs == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "check_no_attributes_set_in_init",
+        "check_estimator_sparse_tag",
+        "check_n_features_in",
+        "check_classifiers_one_label",
+        "check_requires_y_none",
+        "check_supervised_y_2d",
+        "check_dtype_object",
+        "check_estimators_nan_inf",
+        "check_sample_weights_shape",
+    ],
+)
+def test_checks_of_scikit_learn(check: str) -> None:
+    """Those that fit little; `python -m benchmarks.sklearn_checks` runs all."""
+    getattr(estimator_checks, check)("MultiHotClassifier", MultiHotClassifier(epochs=1))

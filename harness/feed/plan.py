@@ -219,6 +219,7 @@ class EpochPlan:
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):
+            # Each size of batch has arrays of its own: those of the last batch begin at its step.
             begin = plan.whole_steps if rows == plan.last_rows else 0
             nnz = self._nnz[rows][:, first - begin : stop - begin]
             calls.append(
@@ -230,6 +231,7 @@ class EpochPlan:
                 )
             )
             examples += (stop - first) * rows
+            # Replicas without rows of their own repeat a row of another's, which does not count.
             tokens += int(nnz[:, :, : min(rows, plan.replicas)].sum())
         return Dispatch(
             epoch=self._epoch,
@@ -269,8 +271,10 @@ def training_plan(
         distinct_epochs=epochs if repeating else None,
         first_share=first_share,
     )
+    # 1. The epochs that can be looked at have one exact capacity.
     looked_at = min(epochs, max(1, _MAX_ROWS_LOOKED_AT // lengths.shape[1]))
     seen = _capacities(plan, range(looked_at))
+    # 2. Later ones may hold a fuller batch: a second capacity has room for any.
     for rows, found in seen.items() if looked_at < epochs else ():
         any_order = capacities_for_any_order(lengths, rows=-(-rows // replicas))
         typical = tuple(map(max, found.typical, any_order.typical))
@@ -313,6 +317,7 @@ def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
     """Returns the number of ids in each replica's share of each batch, int64 [columns, steps, R];
     `shares` are the row ids of each replica, int64 [steps, its rows]."""
     found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
+    # A few steps at a time: the lengths of all rows in a new order would be another copy of them.
     steps = max(1, _ROWS_AT_ONCE // plan.batch_size)
     for replica, rows in enumerate(shares):
         for start in range(0, len(rows), steps):

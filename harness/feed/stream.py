@@ -79,6 +79,7 @@ class Stream:
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
         """Returns a data set whose elements are the batches of each device, by their size."""
         columns = self._columns
+        # With several workers, this process gathers only the shares of its own devices.
         own = slice(plan.first_share, plan.first_share + len(self._devices))
         most = {
             rows: min(plan.steps_per_call, plan.whole_steps) if rows == plan.batch_size else 1
@@ -88,6 +89,7 @@ class Stream:
         def calls() -> Iterator[tuple[Any, ...]]:
             for dispatch, every in _planned(plan, epochs, start_step):
                 taken = {rows: tuple(shares[own]) for rows, shares in every.items()}
+                # tf.data wants every element alike: a size without a call has capacity 0.
                 capacities = {rows: np.zeros(len(plan.lengths), np.int64) for rows in taken}
                 for call in dispatch.calls:
                     capacities[call.rows][:] = call.capacity
@@ -138,6 +140,7 @@ def _numbered_anew(
     Returns:
         `taken` with each row id replaced by its place among the rows read, and these rows.
     """
+    # Each row is read once, in the order of the file, wherever it is used.
     ids = tf.nest.flatten(taken)
     found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
     parts = np.split(places, np.cumsum([own.size for own in ids])[:-1])
@@ -154,6 +157,7 @@ def _planned(
         planned = EpochPlan(plan, epoch)
         while step < plan.steps_per_epoch:
             end = plan.dispatch_end(step)
+            # The smaller batch comes with the dispatch that ends the epoch, and with no other.
             taken = {
                 rows: [own[step:end] if rows > last else own[: end > whole] for own in shares]
                 for rows, shares in planned.batches.items()

@@ -119,6 +119,7 @@ class Setup:
         replicas = self.devices.num_shares
         batch_size = -(-batch_size // replicas) * replicas
         choice = self.choices.get("steps_per_dispatch")
+        # The outputs of all steps of a call stay on the device until the call ends.
         steps = int(choice.name) if choice else _EVALUATION_STEPS
         steps = min(steps, max(1, _MAX_OUTPUTS // (batch_size * self.task.num_outputs)))
         plan = evaluation_plan(
@@ -214,6 +215,7 @@ class Setup:
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
         state = self.programs.states[0].save()
         for name, value in kept["state"].items():
+            # A weight's own entry is group/path, that of an optimizer's slot group/path/slot.
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
@@ -465,6 +467,7 @@ def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
         InputError: when the rows have ids that a layer does not know.
     """
     given, known = _limits(train), dict[str, int]()
+    # Where several layers read an input, the one that knows the fewest ids decides.
     for layer in multi_hot_layers(model):
         names = input_names(layer)
         if not names and len(train.ragged) == 1:  # a subclassed model does not tell

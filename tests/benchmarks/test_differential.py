@@ -12,10 +12,8 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
-# Between the two ranges is a case that two workers train, which takes as long as ten others.
-@pytest.mark.parametrize(
-    "cases", ["--first 1000000 --cases 12", "--first 1000022 --cases 12", "--named"]
-)
+# Of all twelve seeds in a row, these draw the most pairs of model, task, optimizer and settings.
+@pytest.mark.parametrize("cases", ["--named", "--first 1000199 --cases 12"])
 def test_the_trainer_gives_what_keras_gives(cases: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.differential", *cases.split()],

@@ -43,20 +43,24 @@ GROUPS = {
     "every implementation, precision and table optimizer": Group(
         cases=(
             *(_case(one, weighted=True, predicts=True, ragged=True) for one in _IMPLEMENTATIONS),
-            *(_case(one, precision) for one in _IMPLEMENTATIONS for precision in _16_BITS),
+            _case("gather", "mixed_bfloat16"),
+            _case("dense", "mixed_float16"),
+            _case("native", "mixed_bfloat16", input="mapped"),
             _case("gather", table_optimizer="lazy_adam"),
             _case("native", table_optimizer="adagrad"),
             _case("native", table_optimizer="exact_adam"),
-            _case("native", "mixed_float16", table_optimizer="lazy_adam"),
-            *(_case("native", input=kind) for kind in ("stream", "mapped")),
-            _case("native", table_optimizer="lazy_adam", clip=0.1),
+            _case("native", "mixed_float16", table_optimizer="lazy_adam", clip=0.1),
             _case("native", "mixed_float16", embeds=True),
         ),
         more=(
             *(_case(one) for one in _IMPLEMENTATIONS),
-            _case("native", table_optimizer="lazy_adam"),
+            _case("gather", "mixed_float16"),
+            _case("dense", "mixed_bfloat16"),
+            *(_case("native", precision) for precision in _16_BITS),
+            _case("native", table_optimizer="lazy_adam", clip=0.1),
             _case("gather", table_optimizer="adagrad"),
             _case("native", "mixed_bfloat16", table_optimizer="lazy_adam"),
+            _case("native", input="stream"),
         ),
     ),
     "compute capability 8.0": Group(
@@ -81,14 +85,15 @@ GROUPS = {
     ),
     "two GPUs": Group(
         cases=(
-            _case("gather", replicas=2, predicts=True),
-            _case("native", replicas=2, predicts=True, ragged=True),
-            _case("native", replicas=2, table_optimizer="exact_adam", ragged=True),
-            _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1),
-            _case("native", replicas=2, input="stream"),
+            _case("gather", replicas=2),
+            _case("native", replicas=2, table_optimizer="exact_adam", ragged=True, predicts=True),
+            _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1, input="stream"),
             _case("native", replicas=2, embeds=True),
         ),
-        more=(_case("dense", replicas=2, predicts=True),),
+        more=(
+            _case("dense", replicas=2, predicts=True),
+            _case("native", replicas=2, predicts=True, ragged=True),
+        ),
         settings={"devices": 2, "seed": 2},
     ),
     "every buffer ends at a guard page": Group(

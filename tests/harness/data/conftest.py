@@ -10,11 +10,17 @@ import pytest
 Rows = Sequence[Any]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+# For each file, not the session: tests of other rooms would build all kernels again.
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(cache_folder: Path) -> Iterator[None]:
     """Keeps tests away from the user's cache of data sets."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MULTI_HOT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MULTI_HOT_CACHE", str(cache_folder))
         yield
 
 

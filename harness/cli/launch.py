@@ -1,5 +1,6 @@
 """`harness launch`: starts several workers that train together."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,8 @@ from typing import Any
 import tyro
 
 from harness.base.checks import require, require_count
-from harness.base.errors import InputError
 from harness.data.imdb import imdb_file
-from harness.workers.launcher import enter_own_network, run_job
+from harness.workers.launcher import run_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +69,10 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     if not config.open_ports:
         if settings.data.data == "imdb":
             imdb_file()  # downloads it; the workers' network reaches no other machine
-        try:
-            enter_own_network()
-        except OSError as error:
-            raise InputError(
-                "the system allows no network of its own for the workers "
-                f"({error.strerror}), and whoever reached TensorFlow's ports on this one could act "
-                "as you; use one process (--replicas instead of launch), or allow it by "
-                "--open-ports"
-            ) from error
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # The system moves only processes of one thread, and NumPy has started others in this one.
+        own = [sys.executable, "-m", "harness.cli.apart", f"--workers={config.workers}"]
+        os.execv(sys.executable, [*own, "--", *config.command])
     command = [sys.executable, "-m", "harness", *config.command]
     return run_job(config.workers, command, out=sys.stdout, errors=sys.stderr)

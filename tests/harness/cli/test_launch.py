@@ -55,6 +55,13 @@ def test_the_workers_network_is_apart_from_the_machines() -> None:
     assert done.stdout.splitlines() == ["['lo']", "apart"]
 
 
+def test_a_process_of_one_thread_enters_the_network() -> None:
+    """The system moves no other but for root."""
+    text = "import os, harness.cli.apart; print(len(os.listdir('/proc/self/task')))"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
 def test_two_workers_replace_a_run(tmp_path: Path) -> None:
     """All of them compile before the chief clears the folder: a program's trial run sums over
     them."""

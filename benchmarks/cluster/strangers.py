@@ -50,7 +50,7 @@ class Strangers:
     """Strangers who come to the chief's address."""
 
     def __init__(self, chief: str, *, messages: int, slow: int, seed: int = 0) -> None:
-        self._chief = address(chief) or ("", 0)
+        self._chief = address(chief)
         self._messages, self._slow, self._rng = messages, slow, random.Random(seed)
         self._hosts = (chief, "localhost:1", "localhost:2")
         self._leaving = threading.Event()

@@ -41,7 +41,8 @@ _LINGER_SECONDS = 0.3
 """Seconds that a worker stays at the end, so that the others get the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
-
+_SOON_SECONDS = 5.0
+"""Seconds after which a worker that waits says why."""
 _SIGACTION_BYTES = 256
 """More than the system's `struct sigaction` takes."""
 _OPEN_PORTS = (
@@ -178,9 +179,15 @@ class Cluster:
 
     def failed(self, error: InputError) -> None:
         """Tells the others why this worker does not come to train, if they still wait for it."""
-        if not self.is_alone and not self._has_come:
-            with contextlib.suppress(InputError, LostWorkerError):
-                self._meet(failure=str(error))
+        if self.is_alone or self._has_come:
+            return
+        told = f"note: waiting for the other workers, to tell them why this one ends: {error}"
+        late = threading.Timer(_SOON_SECONDS, print, [told], {"file": sys.stderr, "flush": True})
+        late.daemon = True
+        late.start()
+        with contextlib.suppress(InputError, LostWorkerError):
+            self._meet(failure=str(error))
+        late.cancel()
 
     def _meet(self, told: Mapping[str, Any] | None = None, **hello: str) -> dict[str, Any]:
         """Waits for all workers, unless they have met; returns the chief's message."""
@@ -197,8 +204,9 @@ class Cluster:
         if self.is_alone:
             return
         found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
-        if refusal := difference(self.member, found):
-            raise InputError(refusal)
+        for index, own in enumerate(found):
+            if refusal := difference(self.member, index, own, found[0]):
+                raise InputError(refusal)
 
     def any(self, wish: bool) -> bool:
         return bool(self.most([wish])[0]) if not self.is_alone else wish

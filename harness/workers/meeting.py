@@ -3,9 +3,9 @@
 TensorFlow's runtime waits for an hour for a missing worker, and does not say which. So the workers
 first connect to the chief, which names missing workers and tells all workers the addresses of all.
 
-Every message is a line: its HMAC by the job's token, a space, and JSON. The first line is the
-chief's random number, which the HMAC of the worker's line covers; that of the chief's lines covers
-the worker's line. So nothing is read of a stranger but its size and its HMAC.
+Every message is a line: its HMAC by the job's token, a space, and JSON. The HMAC also covers all
+that was sent before on the connection, which begins with a random number of the chief's. So nothing
+is read of a stranger but its size and its HMAC.
 """
 
 import asyncio
@@ -15,15 +15,14 @@ import itertools
 import json
 import secrets
 import socket
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from harness.base.checks import require
 from harness.base.errors import InputError, LostWorkerError
-from harness.workers.membership import TOKEN, Membership, address, joined, plain_ip
+from harness.workers.membership import CHIEF, TOKEN, Membership, address, joined, plain_ip
 
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
@@ -34,7 +33,9 @@ _HELLO_SECONDS = 5.0
 _FEWEST_LETTERS = 16
 """The shortest token."""
 _FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""Errors of a connection; a timeout is one of them."""
+"""Errors of a connection; a timeout and a stranger are among them."""
+_NUMBER_BYTES = 32
+"""Size of the chief's random number, in hexadecimal digits."""
 
 
 class Met(NamedTuple):
@@ -48,20 +49,13 @@ class Met(NamedTuple):
     """Holds this worker's port, until TensorFlow's server has taken it."""
 
 
-@dataclass(frozen=True)
-class _Guest:
+class _Guest(NamedTuple):
     """A worker that has come to the chief."""
 
-    facts: Mapping[str, Any]
-    line: bytes
+    port: int
     reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def ips(self) -> tuple[str, str]:
-        """Returns the worker's own IP address, and that by which it reached the chief."""
-        names = (self.writer.get_extra_info(name)[0] for name in ("peername", "sockname"))
-        peer, own = map(plain_ip, names)
-        return peer, own
+    ips: tuple[str, str]
+    """The worker's own IP address, and that by which it reached the chief."""
 
 
 def meet(
@@ -82,9 +76,11 @@ def meet(
     """
     require(
         len(member.token) >= _FEWEST_LETTERS,
-        f"several workers need a secret that tells them from strangers: set {TOKEN} to the same "
-        f"{_FEWEST_LETTERS} or more random letters in all of them, as docs/slurm.sh does",
+        f"several workers need a secret that tells them from strangers, of {_FEWEST_LETTERS} "
+        f"letters or more; make one, by export {TOKEN}=$(openssl rand -hex 16), and give all "
+        "workers the same (srun passes it on, mpirun with -x)",
     )
+    hello = {"the list of workers": list(member.hosts), **hello}
     with contextlib.ExitStack() as open_:
         # All workers try their port now, while a port in use can still be told plainly.
         held = open_.enter_context(_bound(member))
@@ -94,10 +90,12 @@ def meet(
             listening = open_.enter_context(_bound(member, port))
             meeting = _as_chief(member, listening, hello, told, wait_seconds)
         else:
-            meeting = _as_worker(member, port, hello, wait_seconds)
-        answer, hosts = _done(meeting)
+            meeting = _as_worker(member, {"port": port, "hello": hello}, wait_seconds)
+        answer = _done(meeting)
+        if "refusal" in answer:
+            raise (LostWorkerError if answer["missing"] else InputError)(answer["refusal"])
         open_.pop_all()
-    return Met(answer, hosts, held)
+    return Met(answer["told"], tuple(answer["hosts"]), held)
 
 
 def unreachable(hosts: Sequence[str]) -> list[str]:
@@ -105,17 +103,23 @@ def unreachable(hosts: Sequence[str]) -> list[str]:
     lost = []
     for host in hosts:
         try:
-            socket.create_connection(address(host) or ("", 0), timeout=_ANSWER_SECONDS).close()
+            socket.create_connection(address(host), timeout=_ANSWER_SECONDS).close()
         except OSError:
             lost.append(host)
     return lost
 
 
-def difference(member: Membership, all_facts: Sequence[Mapping[str, Any]]) -> str | None:
-    """Describes how the first worker that differs from the chief does so; None if all agree."""
-    for index, facts in enumerate(all_facts):
-        if found := _difference(member, index, facts, all_facts[0]):
-            return found
+def difference(
+    member: Membership, index: int, facts: Mapping[str, Any], chief: Mapping[str, Any]
+) -> str | None:
+    """Describes how a worker's facts differ from the chief's; None if they agree."""
+    for name, value in chief.items():
+        if facts.get(name) != value:
+            own, other = (json.dumps(v).strip('"') for v in (value, facts.get(name)))
+            return (
+                f"{member.name(index)} differs from the chief in {name}: "
+                f"{other:.200}, not {own:.200}; all workers need the same"
+            )
     return None
 
 
@@ -134,194 +138,146 @@ async def _as_chief(
     hello: Mapping[str, Any],
     told: Mapping[str, Any],
     wait_seconds: float,
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    found: dict[int, _Guest] = {}
+) -> dict[str, Any]:
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda *_: None)  # strangers may take all open files
+    guests: dict[int, _Guest] = {}
     refusals = [f"{member.name(0)}: {hello['failure']}"] if "failure" in hello else []
-    all_are_there = asyncio.Event()
-    connected: set[asyncio.StreamWriter] = set()
+    all_are_there, answer = asyncio.Event(), loop.create_future()
+    visits: set[asyncio.Task[Any]] = set()
+
+    def there() -> set[int]:
+        return {index for index, guest in guests.items() if not guest.reader.at_eof()}
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connected.add(writer)
-        guest = await _guest(member, reader, writer)
-        if guest is None:  # a port scanner, or a worker of another job
-            connected.discard(writer)
-            writer.transport.abort()
-            return
-        index = guest.facts["index"]
-        if index in found and not found[index].reader.at_eof():
-            refusals.append(f"worker {index} was started twice; end one of them")
-        found[index] = guest
-        refusals.extend(filter(None, [_refusal(member, guest.facts, hello)]))
-        if len(found) == member.num_workers - 1:
-            all_are_there.set()
+        try:
+            async with asyncio.timeout(_HELLO_SECONDS):
+                number = secrets.token_hex(_NUMBER_BYTES // 2).encode()
+                writer.write(number)
+                line = await reader.readuntil()
+                facts = _read(member, number, line)
+                welcome = _sealed(member, number + line, {})
+                writer.write(welcome)
+            visit = asyncio.current_task()
+            assert visit is not None
+            visits.add(visit)
+            index, theirs = facts["index"], facts["hello"]
+            if index in there():
+                refusals.append(f"worker {index} was started twice; end one of them")
+            if "failure" in theirs:
+                refusals.append(f"{member.name(index)}: {theirs['failure']}")
+            elif "failure" not in hello and (found := difference(member, index, theirs, hello)):
+                refusals.append(found)
+            names = (writer.get_extra_info(name)[0] for name in ("peername", "sockname"))
+            peer, own = map(plain_ip, names)
+            guests[index] = _Guest(facts["port"], reader, (peer, own))
+            if len(there()) == member.num_workers - 1:
+                all_are_there.set()
+            writer.write(_sealed(member, number + line + welcome, await answer))
+            await writer.drain()
+        except _FAILURES:  # a port scanner, a worker of another job, or one that has gone
+            pass
+        finally:
+            writer.close()
 
-    asyncio.get_running_loop().set_exception_handler(lambda *_: None)  # no more open files
     server = await asyncio.start_server(greet, sock=listening, limit=_MAX_BYTES)
-    missing = False
+    outcome: dict[str, Any] = {"missing": False}
     try:
         # Also after a refusal: all are to be told.
         await asyncio.wait_for(all_are_there.wait(), wait_seconds)
     except TimeoutError:
-        missing = not refusals
-        refusals.append(_missing(member, found, wait_seconds))
-    hosts = _hosts(member, listening.getsockname()[1], found)
+        outcome["missing"] = not refusals
+        lost = sorted({*range(1, member.num_workers)} - there())
+        refusals.append(
+            f"{', '.join(map(member.name, lost))} did not answer within {wait_seconds:g} s; start "
+            f"what is missing, or check the names, the ports, firewalls and {TOKEN}"
+        )
+    if refusals:
+        outcome["refusal"] = refusals[0]
+    else:
+        hosts = _hosts(member, listening.getsockname()[1], guests)
+        outcome |= {"told": dict(told), "hosts": hosts}
     server.close()
-    answer: dict[str, Any] = {"told": dict(told), "hosts": hosts}
-    if refusals:
-        answer = {"refusal": refusals[0], "missing": missing}
-    await _tell(member, found.values(), answer)
-    for writer in connected:
-        writer.transport.abort()
-    await asyncio.sleep(0)  # they close now
-    if refusals:
-        raise LostWorkerError(refusals[0]) if missing else InputError(refusals[0])
-    return dict(told), hosts
-
-
-async def _guest(
-    member: Membership, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> _Guest | None:
-    """Returns the worker that has connected; None if it is a stranger."""
-    number = secrets.token_hex(16).encode() + b"\n"
-    try:
-        async with asyncio.timeout(_HELLO_SECONDS):
-            writer.write(number)
-            line = await reader.readuntil()
-            facts = _read(member, number, line)
-            if facts is None or facts.get("index") not in range(1, member.num_workers):
-                return None
-            writer.write(_sealed(member, line, {"wait": True}))
-            await writer.drain()
-    except _FAILURES:
-        return None
-    return _Guest(facts, line, reader, writer)
-
-
-async def _tell(member: Membership, guests: Iterable[_Guest], answer: Mapping[str, Any]) -> None:
-    async def tell(guest: _Guest) -> None:
-        with contextlib.suppress(*_FAILURES):  # TensorFlow's start will miss a lost worker
-            guest.writer.write(_sealed(member, guest.line, answer))
-            await guest.writer.drain()
-            guest.writer.close()
-            await guest.writer.wait_closed()
-
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.gather(*map(tell, guests)), _HELLO_SECONDS)
+    answer.set_result(outcome)
+    if visits:
+        await asyncio.wait(visits, timeout=_HELLO_SECONDS)
+    return outcome
 
 
 async def _as_worker(
-    member: Membership, port: int, hello: Mapping[str, Any], wait_seconds: float
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    facts = {"index": member.index, "port": port, "cluster": member.hosts, "hello": hello}
+    member: Membership, facts: Mapping[str, Any], wait_seconds: float
+) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds
-    chiefs = itertools.cycle(member.chief)
-    while True:
-        answer = await _asked(member, next(chiefs), facts, deadline)
-        if answer is not None:
-            break
+    for chief in itertools.cycle(member.chief):
+        with contextlib.suppress(*_FAILURES):
+            return await _answer(member, chief, {"index": member.index, **facts}, deadline)
         if loop.time() > deadline:
-            raise LostWorkerError(
-                f"worker 0, the chief ({member.chief[0]}), did not answer within "
-                f"{wait_seconds:g} s; start it, or check the name, the port, firewalls and "
-                f"{TOKEN}; HARNESS_CLUSTER_CHIEF=HOST:PORT says where it is"
-            )
+            break
         await asyncio.sleep(_RETRY_SECONDS)
-    if "refusal" in answer:
-        raise (LostWorkerError if answer["missing"] else InputError)(answer["refusal"])
-    return answer["told"], tuple(answer["hosts"])
+    raise LostWorkerError(
+        f"worker 0, the chief ({member.chief[0]}), did not answer within {wait_seconds:g} s; start "
+        f"it, or check its address (TF_CONFIG, or {CHIEF}=HOST:PORT), firewalls and {TOKEN}"
+    )
 
 
-async def _asked(
+async def _answer(
     member: Membership, chief: str, facts: Mapping[str, Any], deadline: float
-) -> dict[str, Any] | None:
-    """Returns the answer of the chief to a worker's facts; None if the chief is not there."""
-    host, port = address(chief) or ("", 0)
+) -> dict[str, Any]:
+    """Returns the answer of the chief to a worker's facts."""
     writer = None
     try:
         async with asyncio.timeout(_HELLO_SECONDS):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MAX_BYTES)
-            line = _sealed(member, await reader.readuntil(), facts)
+            reader, writer = await asyncio.open_connection(*address(chief), limit=_MAX_BYTES)
+            number = await reader.readexactly(_NUMBER_BYTES)
+            line = _sealed(member, number, facts)
             writer.write(line)
-            if _read(member, line, await reader.readuntil()) is None:
-                return None
+            welcome = await reader.readuntil()
+            _read(member, number + line, welcome)
         # The chief waits as long for the others, and then says which are missing.
         async with asyncio.timeout_at(deadline + _HELLO_SECONDS):
-            return _read(member, line, await reader.readuntil())
-    except _FAILURES:
-        return None
+            return _read(member, number + line + welcome, await reader.readuntil())
     finally:
         if writer is not None:
             writer.close()
 
 
-def _refusal(member: Membership, facts: Mapping[str, Any], hello: Mapping[str, Any]) -> str | None:
-    index, theirs = facts["index"], facts.get("hello") or {}
-    if "failure" in theirs:
-        return f"{member.name(index)}: {theirs['failure']}"
-    own = {"the list of workers": list(member.hosts)}
-    return _difference(
-        member, index, {"the list of workers": facts.get("cluster"), **theirs}, {**own, **hello}
-    )
-
-
-def _difference(
-    member: Membership, index: int, facts: Mapping[str, Any], chief: Mapping[str, Any]
-) -> str | None:
-    for name, value in chief.items():
-        if facts.get(name) != value:
-            own, other = (json.dumps(v).strip('"') for v in (value, facts.get(name)))
-            return (
-                f"{member.name(index)} differs from the chief in {name}: "
-                f"{other:.200}, not {own:.200}; all workers need the same"
-            )
-    return None
-
-
-def _missing(member: Membership, found: Iterable[int], wait_seconds: float) -> str:
-    missing = sorted(set(range(1, member.num_workers)) - set(found))
-    return (
-        f"{', '.join(map(member.name, missing))} did not answer within {wait_seconds:g} s; start "
-        f"what is missing, or check the names, the ports, firewalls and {TOKEN}"
-    )
-
-
-def _hosts(member: Membership, port: int, found: Mapping[int, _Guest]) -> tuple[str, ...]:
+def _hosts(member: Membership, port: int, guests: Mapping[int, _Guest]) -> tuple[str, ...]:
     """Returns the addresses of all workers, by which each can reach the others."""
     if all(member.hosts):
         return member.hosts
-    ips = {index: guest.ips() for index, guest in found.items()}
     # A worker on the chief's host may have come by a loopback address, which no other host reaches.
-    chief = next((own for _, own in ips.values() if not ip_address(own).is_loopback), None)
-    chief = chief or next((own for _, own in ips.values()), "127.0.0.1")
-    names = {i: chief if ip_address(peer).is_loopback else peer for i, (peer, _) in ips.items()}
-    ports = {index: guest.facts["port"] for index, guest in found.items()}
-    return tuple(joined(names.get(i, chief), ports.get(i, port)) for i in range(member.num_workers))
+    own = sorted((guest.ips[1] for guest in guests.values()), key=_is_loopback)[0]
+    peers = {index: guest.ips[0] for index, guest in guests.items()}
+    others = (
+        joined(own if _is_loopback(peers[index]) else peers[index], guests[index].port)
+        for index in sorted(guests)
+    )
+    return joined(own, port), *others
+
+
+def _is_loopback(ip: str) -> bool:
+    return ip_address(ip).is_loopback
 
 
 def _bound(member: Membership, port: int | None = None) -> socket.socket:
-    """Returns a socket on a port of this worker: the given one, else the first of its own that is
-    free, else any."""
-    own = member.hosts[member.index]
-    candidates = [own] if own else member.chief if member.is_chief else []
-    ports = sorted({found[1] for found in map(address, candidates) if found}) or [0]
-    for tried in ports if port is None else [port]:
-        both = socket.has_dualstack_ipv6()
-        bound = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
-        if both:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            bound.bind(("", tried))
-        except OSError as error:
-            bound.close()
-            reason = error.strerror
-        else:
-            return bound
-    raise InputError(
-        f"{member.name(member.index)} cannot use port {' or '.join(map(str, ports))} ({reason}); "
-        "end what uses it, or choose another, as by HARNESS_CLUSTER_CHIEF=HOST:PORT"
-    )
+    """Returns a socket on the given port, else on this worker's, which is any if none is known."""
+    known = member.hosts[member.index] or (member.chief[0] if member.is_chief else "")
+    port = port or (address(known)[1] if known else 0)
+    both = socket.has_dualstack_ipv6()
+    bound = socket.socket(socket.AF_INET6 if both else socket.AF_INET)
+    if both:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind(("", port))
+    except OSError as error:
+        bound.close()
+        raise InputError(
+            f"{member.name(member.index)} cannot use port {port} ({error.strerror}); end what uses "
+            f"it, or choose another, by TF_CONFIG or {CHIEF}=HOST:PORT"
+        ) from error
+    return bound
 
 
 def _sealed(member: Membership, context: bytes, message: Mapping[str, Any]) -> bytes:
@@ -329,13 +285,14 @@ def _sealed(member: Membership, context: bytes, message: Mapping[str, Any]) -> b
     return _code(member, context + body) + b" " + body + b"\n"
 
 
-def _read(member: Membership, context: bytes, line: bytes) -> dict[str, Any] | None:
-    """Returns the message of a line; None if it is not by a worker of this job."""
+def _read(member: Membership, context: bytes, line: bytes) -> dict[str, Any]:
+    """Returns the message of a line; raises a ConnectionError if it is not by a worker of this
+    job."""
     code, _, body = line.rstrip(b"\n").partition(b" ")
     if not hmac.compare_digest(code, _code(member, context + body)):
-        return None
-    message = json.loads(body)
-    return message if isinstance(message, dict) else None
+        raise ConnectionError
+    message: dict[str, Any] = json.loads(body)
+    return message
 
 
 def _code(member: Membership, content: bytes) -> bytes:

@@ -22,9 +22,8 @@ _RANKS_AND_SIZES = (
 )
 """Variables with a process's number and the number of processes. mpirun may itself run under srun,
 so its own come first."""
-_FIRST_PORT, _PORTS, _TRIED = 16_384, 16_000, 4
-"""Ports that follow from the job, below those that the system gives out, and how many of them the
-chief tries."""
+_FIRST_PORT, _PORTS = 16_384, 16_000
+"""Ports of chiefs, below those that the system gives out."""
 _NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?")
 
 
@@ -60,15 +59,20 @@ class Membership:
 
     def name(self, index: int) -> str:
         """Returns how messages name a worker."""
-        return f"worker {index} ({self.hosts[index]})" if self.hosts[index] else f"worker {index}"
+        host = "".join(self.hosts[index : index + 1])  # none if that worker has a longer list
+        return f"worker {index} ({host})" if host else f"worker {index}"
 
 
-def address(text: str) -> tuple[str, int] | None:
-    """Returns the host and the port of `name:port`; None if the text is something else."""
+def address(text: str) -> tuple[str, int]:
+    """Returns the host and the port of `name:port`."""
     name, _, port = text.rpartition(":")
-    if not _NAME.fullmatch(name) or len(name) > 253 or not re.fullmatch("[0-9]{1,5}", port):
-        return None
-    return (name.strip("[]"), int(port)) if 0 < int(port) < 2**16 else None
+    return name.strip("[]"), int(port)
+
+
+def _is_address(text: str) -> bool:
+    name, _, port = text.rpartition(":")
+    is_name = _NAME.fullmatch(name) is not None and len(name) <= 253
+    return is_name and re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
 
 
 def membership(environment: Mapping[str, str]) -> Membership:
@@ -81,8 +85,7 @@ def membership(environment: Mapping[str, str]) -> Membership:
     token = environment.get(TOKEN, "")
     if config := environment.get("TF_CONFIG"):
         hosts, index = _of_tf_config(config)
-        chief = hosts[:1] if len(hosts) > 1 else ()
-        return Membership(hosts=hosts, index=index, chief=chief, token=token)
+        return Membership(hosts=hosts, index=index, chief=hosts[:1], token=token)
     for rank_name, size_name in _RANKS_AND_SIZES:
         if environment.get(rank_name) and environment.get(size_name, "1") != "1":
             rank, size = (_number(environment, name) for name in (rank_name, size_name))
@@ -123,23 +126,19 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
         config: Any = json.loads(text)
         jobs = {job: list(hosts) for job, hosts in config.get("cluster", {}).items() if hosts}
         task = config.get("task", {})
-        kind, index = task.get("type", "worker"), task.get("index", 0)
-        index = int(index) if isinstance(index, str) else index
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        kind, index = str(task.get("type", "worker")), int(task.get("index", 0))
+    except (ValueError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
         raise wrong("which is no cluster") from error
     if sum(map(len, jobs.values())) <= 1:
         return ("",), 0
     if others := sorted(jobs.keys() - {"chief", "worker"}):
         raise wrong(f"whose jobs {', '.join(others)} have nothing to do here: name workers alone")
     hosts = [*jobs.get("chief", []), *jobs.get("worker", [])]
-    if not all(isinstance(host, str) and address(host) for host in hosts):
+    if not all(isinstance(host, str) and _is_address(host) for host in hosts):
         raise wrong("whose workers are not all of the form name:port")
     if len(set(hosts)) < len(hosts):
         raise wrong("which names one worker twice")
-    if len(jobs.get("chief", [])) > 1:
-        raise wrong("which names several chiefs")
-    known = isinstance(kind, str) and kind in jobs and type(index) is int
-    if not known or not 0 <= index < len(jobs[kind]):
+    if kind not in jobs or not 0 <= index < len(jobs[kind]):
         raise wrong(f"whose task '{kind} {index}' is not in the cluster")
     before = len(jobs.get("chief", [])) if kind == "worker" else 0
     return tuple(hosts), before + index
@@ -147,18 +146,15 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
 
 def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
     """Returns the addresses at which the first task may be: its host's names as the variables give
-    them, with ports that follow from the seed."""
+    them, with a port that follows from the seed."""
+    remedy = "the host of worker 0 and a free port, as in node1:23456"
     if given := environment.get(CHIEF):
-        require(
-            address(given) is not None,
-            f"{CHIEF} is '{given:.100}'; give the host of worker 0 and a free port, as in "
-            "node1:23456",
-        )
+        require(_is_address(given), f"{CHIEF} is '{given:.100}'; give {remedy}")
         return (given,)
     require(
         environment.get("SLURM_PROCID") != "0" or environment.get("SLURM_NODEID", "0") == "0",
         "SLURM placed task 0 on another node than the first of its step, as by "
-        f"--distribution=arbitrary; set {CHIEF} to its host and a free port, as in node1:23456",
+        f"--distribution=arbitrary; set {CHIEF} to {remedy}",
     )
     names = [
         _first_node(environment.get("SLURM_STEP_NODELIST", "")),
@@ -166,14 +162,13 @@ def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
         environment.get("SLURM_LAUNCH_NODE_IPADDR", ""),
         _first_node(environment.get("SLURM_JOB_NODELIST", "")),
     ]
-    first = zlib.crc32(seed.encode(errors="surrogateescape"))
-    ports = [_FIRST_PORT + (first + tried) % _PORTS for tried in range(_TRIED)]
+    port = _FIRST_PORT + zlib.crc32(seed.encode(errors="surrogateescape")) % _PORTS
     known = dict.fromkeys(filter(None, names)) or ["localhost"]
-    found = tuple(joined(name, port) for port in ports for name in known)
+    found = tuple(joined(name, port) for name in known)
     require(
-        all(map(address, found)),
+        all(map(_is_address, found)),
         f"SLURM's variables name the host '{', '.join(known):.200}', which is none; set {CHIEF} "
-        "to the host of worker 0 and a free port, as in node1:23456",
+        f"to {remedy}",
     )
     return found
 

@@ -104,15 +104,15 @@ class CutLoops:
                     to_send, carried = begin(batches[device], number)
                     keys = self._sums.keys((call.capacity, call.rows))
                     exchanged = []
-                    for part in vectors():
+                    for places, is_gathered in vectors():
                         # Join outside of the compiled program: XLA would fuse the tensors'
                         # computation into the copy, element by element, which takes a hundred
                         # times as long as the step (measured on a CPU).
-                        (vector,) = _joined([to_send[place] for place in part.places])
+                        (vector,) = _joined([to_send[place] for place in places])
                         token = self._token(device)
                         if not exchanging:
-                            vector = tf.tile(vector, [part.num_rows])
-                        elif part.num_rows > 1:
+                            vector = tf.tile(vector, [self._sums.size if is_gathered else 1])
+                        elif is_gathered:
                             vector = self._sums.gather(next(keys), vector, token=token)
                         else:
                             (vector,) = self._sums(device, keys, [vector], token=token)
@@ -182,21 +182,23 @@ class CutLoops:
             gathered[:] = begun.gathered
             return list(begun.to_send), begun.carried
 
-        def vectors() -> list[_Vector]:
+        def vectors() -> list[tuple[list[int], bool]]:
             return _vectors(shapes, gathered, self._sums.size)
 
         @tf.function(jit_compile=True, autograph=False)
         def finish(exchanged: list[tf.Tensor], carried: Any) -> Any:
             found: dict[int, tf.Tensor] = {}
-            for part, vector in zip(vectors(), exchanged, strict=True):
-                rows = tf.reshape(vector, [part.num_rows, -1])
-                sizes = [shapes[place][1].num_elements() for place in part.places]
-                for place, own in zip(part.places, tf.split(rows, sizes, axis=1), strict=True):
-                    shape = shapes[place][1]
-                    summed = not gathered[place]
-                    found[place] = tf.reshape(tf.reduce_sum(own, 0), shape) if summed else own
-            in_order = [found[place] for place in range(len(shapes))]
-            return self._step.finish(state, in_order, carried, facts[0])
+            for (places, is_gathered), vector in zip(vectors(), exchanged, strict=True):
+                rows = tf.reshape(vector, [self._sums.size if is_gathered else 1, -1])
+                sizes = [shapes[place][1].num_elements() for place in places]
+                found |= zip(places, tf.split(rows, sizes, axis=1), strict=True)
+            sent = [
+                found[place] if is_gathered else tf.reshape(tf.reduce_sum(found[place], 0), shape)
+                for place, (is_gathered, (_, shape)) in enumerate(
+                    zip(gathered, shapes, strict=True)
+                )
+            ]
+            return self._step.finish(state, sent, carried, facts[0])
 
         self._parts[key] = begin, finish, vectors
         return self._parts[key]
@@ -217,21 +219,12 @@ class CutLoops:
         return in_order
 
 
-class _Vector(NamedTuple):
-    """Tensors of one dtype that travel together."""
-
-    places: list[int]
-    """Their places among all that is sent."""
-    num_rows: int
-    """The number of devices if their vectors are gathered, 1 if they are summed."""
-
-
 def _vectors(
     shapes: Sequence[tuple[tf.DType, tf.TensorShape]], gathered: Sequence[bool], num_devices: int
-) -> list[_Vector]:
-    """Returns the vectors to exchange. A ring gathers (devices - 2) / 2 times more bytes than it
-    sums: what is to be summed is gathered with the rest while that costs less than a round trip of
-    its own."""
+) -> list[tuple[list[int], bool]]:
+    """Returns the vectors to exchange: the places of the tensors in each, and whether it is
+    gathered. A ring gathers (devices - 2) / 2 times more bytes than it sums: what is to be summed
+    is gathered with the rest while that costs less than a round trip of its own."""
     found = []
     for kind in sorted({dtype for dtype, _ in shapes}, key=str):
         places = [place for place, (dtype, _) in enumerate(shapes) if dtype == kind]
@@ -240,8 +233,7 @@ def _vectors(
         more = (num_devices - 2) * sum(shapes[place][1].num_elements() for place in rest)
         if own and more <= _ROUND_TRIP:
             own, rest = places, []
-        found += [_Vector(own, num_devices)] if own else []
-        found += [_Vector(rest, 1)] if rest else []
+        found += [(each, each is own) for each in (own, rest) if each]
     return found
 
 

@@ -4,11 +4,9 @@ To test each gradient by itself takes a kernel or two for each. Besides, XLA the
 gradient beforehand, for the test and the update, instead of within the update's kernel.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -31,37 +29,19 @@ def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
         yield value[first : first + _ROWS_AT_ONCE]
 
 
-class Piece(NamedTuple):
-    """A part of a variable."""
-
-    read: Callable[[], tf.Tensor]
-    """Returns its value, which may share the variable's memory: a variable is copied when it
-    changes while such a value lives."""
-    assign: Callable[[tf.Tensor], Any]
-    """Replaces it in its place."""
-
-
-def pieces(variable: tf.Variable) -> Iterator[Piece]:
-    """Yields the variable's parts of some rows."""
+def change_by_blocks(variable: tf.Variable, change: Callable[[tf.Tensor], tf.Tensor]) -> None:
+    """Replaces the variable's rows, in blocks and in their places, by what `change` makes of them.
+    It must return no part of what it gets, whose memory is the variable's: TensorFlow would copy
+    the whole table before it changes a row."""
     if variable.shape.rank != 2 or variable.shape[0] <= _ROWS_AT_ONCE:
-        yield Piece(lambda: tf.convert_to_tensor(variable), variable.assign)
+        variable.assign(change(tf.convert_to_tensor(variable)))
         return
     for first in range(0, variable.shape[0], _ROWS_AT_ONCE):
-        rows = first, min(first + _ROWS_AT_ONCE, variable.shape[0])
-        yield Piece(
-            functools.partial(_rows, variable, *rows),
-            functools.partial(_assign_rows, variable, *rows),
+        last = min(first + _ROWS_AT_ONCE, variable.shape[0])
+        changed = change(tf.convert_to_tensor(variable)[first:last])
+        tf.raw_ops.ResourceStridedSliceAssign(
+            ref=variable.handle, begin=[first], end=[last], strides=[1], value=changed
         )
-
-
-def _rows(variable: tf.Variable, first: int, last: int) -> tf.Tensor:
-    return tf.convert_to_tensor(variable)[first:last]
-
-
-def _assign_rows(variable: tf.Variable, first: int, last: int, value: tf.Tensor) -> None:
-    tf.raw_ops.ResourceStridedSliceAssign(
-        ref=variable.handle, begin=[first], end=[last], strides=[1], value=value
-    )
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:

@@ -25,7 +25,7 @@ from harness.base.errors import InputError
 from harness.model.layers import ProductCalls, TableCall
 from harness.model.network import computes_in_16_bits
 from harness.program.exchange import Gradients
-from harness.program.finite import all_finite, blocks, pieces
+from harness.program.finite import all_finite, blocks, change_by_blocks
 from harness.program.loss_scale import LossScale
 from harness.program.optimizer import copy_of, is_blind
 from harness.program.packing import (
@@ -474,11 +474,13 @@ class State:
         variables = [stored.variable for stored in self._stored()]
         codes = b"".join(map(_digest, variables))
         every = cluster.gather(np.frombuffer(codes, np.int64))
+
+        def of_chief(own: tf.Tensor) -> tf.Tensor:
+            return as_dtype(cluster.array_of_chief(portable(own).numpy()), own.dtype)
+
         for variable, differs in zip(variables, (every != every[0]).any(axis=0), strict=True):
-            for piece in pieces(variable) if differs else ():
-                value = cluster.array_of_chief(portable(piece.read()).numpy())
-                if not cluster.is_chief:
-                    piece.assign(as_dtype(value, variable.dtype))
+            if differs:
+                change_by_blocks(variable, of_chief)
         self.seeds.move(away)
         self.tables.was_trained()  # some of the chief's rows may lag behind
 

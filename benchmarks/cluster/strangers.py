@@ -101,9 +101,9 @@ def main(arguments: list[str]) -> int:
     def worker(index: int) -> float:
         start = time.monotonic()
         place = Membership(**{**vars(member), "index": index})
-        met = meet(place, {"version": 1}, {"value": 5}, wait_seconds=300)
-        met.held.close()
-        assert met.told == {"value": 5}, met
+        told, met, held = meet(place, {"version": 1}, {"value": 5}, wait_seconds=300)
+        held.close()
+        assert told == {"value": 5}, told
         assert len(set(met.hosts)) == 3, met
         return time.monotonic() - start
 

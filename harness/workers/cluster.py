@@ -18,7 +18,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -194,9 +193,10 @@ class Cluster:
         if self.is_alone or self._held is not None:
             return {}
         self._has_come, wait_seconds = True, _wait_seconds()
-        met = meet(self.member, hello or _hello(), told or {}, wait_seconds=wait_seconds)
-        self.member, self._held = replace(self.member, hosts=met.hosts), met.held
-        return met.told
+        said, self.member, self._held = meet(
+            self.member, hello or _hello(), told or {}, wait_seconds=wait_seconds
+        )
+        return said
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
         """Raises an InputError in all workers if one has other facts than the chief. They are

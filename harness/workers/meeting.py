@@ -3,9 +3,9 @@
 TensorFlow's runtime waits for an hour for a missing worker, and does not say which. So the workers
 first connect to the chief, which names missing workers and tells all workers the addresses of all.
 
-Every message is a line: its HMAC by the job's token, a space, and JSON. The HMAC also covers all
-that was sent before on the connection, which begins with a random number of the chief's. So nothing
-is read of a stranger but its size and its HMAC.
+The chief first sends a random number. Then every message is a line: an HMAC by the job's token, a
+space, and JSON. The HMAC covers the number and all messages so far. So nothing is read of a
+stranger but its size and its HMAC.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import secrets
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
@@ -38,15 +39,31 @@ _NUMBER_BYTES = 32
 """Size of the chief's random number, in hexadecimal digits."""
 
 
-class Met(NamedTuple):
-    """The outcome of a meeting."""
+class _Talk:
+    """A connection whose messages are proved to be by workers of one job."""
 
-    told: dict[str, Any]
-    """The chief's message."""
-    hosts: tuple[str, ...]
-    """Addresses of all workers, the chief first."""
-    held: socket.socket
-    """Holds this worker's port, until TensorFlow's server has taken it."""
+    def __init__(self, member: Membership, number: bytes, *streams: Any) -> None:
+        """`number` is the random number that the chief has sent."""
+        key = f"{member.token} {member.job}".encode(errors="surrogateescape")
+        self._said = hmac.new(key, number, "sha256")
+        self._reader, self._writer = streams
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        body = json.dumps(message).encode()
+        self._writer.write(self._code(body) + b" " + body + b"\n")
+
+    async def hear(self) -> dict[str, Any]:
+        """Returns the other's message; raises a ConnectionError if it is a stranger's."""
+        line = await self._reader.readuntil()
+        code, _, body = line.rstrip(b"\n").partition(b" ")
+        if not hmac.compare_digest(code, self._code(body)):
+            raise ConnectionError
+        message: dict[str, Any] = json.loads(body)
+        return message
+
+    def _code(self, body: bytes) -> bytes:
+        self._said.update(body)
+        return self._said.hexdigest().encode()
 
 
 class _Guest(NamedTuple):
@@ -60,7 +77,7 @@ class _Guest(NamedTuple):
 
 def meet(
     member: Membership, hello: Mapping[str, Any], told: Mapping[str, Any], *, wait_seconds: float
-) -> Met:
+) -> tuple[dict[str, Any], Membership, socket.socket]:
     """Waits until all workers are there.
 
     Args:
@@ -69,6 +86,10 @@ def meet(
             of which it will not train.
         told: the chief's message to all others, once they are there.
         wait_seconds: how long to wait for missing workers.
+
+    Returns:
+        The chief's message; the membership with all addresses; and a socket that holds this
+        worker's port until TensorFlow's server has taken it.
 
     Raises:
         InputError: in all workers that are there, if one has other facts or has failed.
@@ -95,7 +116,7 @@ def meet(
         if "refusal" in answer:
             raise (LostWorkerError if answer["missing"] else InputError)(answer["refusal"])
         open_.pop_all()
-    return Met(answer["told"], tuple(answer["hosts"]), held)
+    return answer["told"], replace(member, hosts=tuple(answer["hosts"])), held
 
 
 def unreachable(hosts: Sequence[str]) -> list[str]:
@@ -154,10 +175,9 @@ async def _as_chief(
             async with asyncio.timeout(_HELLO_SECONDS):
                 number = secrets.token_hex(_NUMBER_BYTES // 2).encode()
                 writer.write(number)
-                line = await reader.readuntil()
-                facts = _read(member, number, line)
-                welcome = _sealed(member, number + line, {})
-                writer.write(welcome)
+                talk = _Talk(member, number, reader, writer)
+                facts = await talk.hear()
+                talk.say({})
             visit = asyncio.current_task()
             assert visit is not None
             visits.add(visit)
@@ -173,7 +193,7 @@ async def _as_chief(
             guests[index] = _Guest(facts["port"], reader, (peer, own))
             if len(there()) == member.num_workers - 1:
                 all_are_there.set()
-            writer.write(_sealed(member, number + line + welcome, await answer))
+            talk.say(await answer)
             await writer.drain()
         except _FAILURES:  # a port scanner, a worker of another job, or one that has gone
             pass
@@ -229,14 +249,12 @@ async def _answer(
     try:
         async with asyncio.timeout(_HELLO_SECONDS):
             reader, writer = await asyncio.open_connection(*address(chief), limit=_MAX_BYTES)
-            number = await reader.readexactly(_NUMBER_BYTES)
-            line = _sealed(member, number, facts)
-            writer.write(line)
-            welcome = await reader.readuntil()
-            _read(member, number + line, welcome)
+            talk = _Talk(member, await reader.readexactly(_NUMBER_BYTES), reader, writer)
+            talk.say(facts)
+            await talk.hear()  # it is the chief
         # The chief waits as long for the others, and then says which are missing.
         async with asyncio.timeout_at(deadline + _HELLO_SECONDS):
-            return _read(member, number + line + welcome, await reader.readuntil())
+            return await talk.hear()
     finally:
         if writer is not None:
             writer.close()
@@ -278,23 +296,3 @@ def _bound(member: Membership, port: int | None = None) -> socket.socket:
             f"it, or choose another, by TF_CONFIG or {CHIEF}=HOST:PORT"
         ) from error
     return bound
-
-
-def _sealed(member: Membership, context: bytes, message: Mapping[str, Any]) -> bytes:
-    body = json.dumps(message).encode()
-    return _code(member, context + body) + b" " + body + b"\n"
-
-
-def _read(member: Membership, context: bytes, line: bytes) -> dict[str, Any]:
-    """Returns the message of a line; raises a ConnectionError if it is not by a worker of this
-    job."""
-    code, _, body = line.rstrip(b"\n").partition(b" ")
-    if not hmac.compare_digest(code, _code(member, context + body)):
-        raise ConnectionError
-    message: dict[str, Any] = json.loads(body)
-    return message
-
-
-def _code(member: Membership, content: bytes) -> bytes:
-    key = f"{member.token} {member.job}".encode(errors="surrogateescape")
-    return hmac.new(key, content, "sha256").hexdigest().encode()

@@ -46,11 +46,11 @@ def outcome(
 ) -> Any:
     place = Membership(**{**vars(member), "index": index})
     try:
-        met = meet(place, hello, told, wait_seconds=wait)
+        said, met, held = meet(place, hello, told, wait_seconds=wait)
     except (InputError, LostWorkerError) as error:
         return f"lost: {error}" if isinstance(error, LostWorkerError) else str(error)
-    met.held.close()
-    return met.told | {"hosts": met.hosts}
+    held.close()
+    return said | {"hosts": met.hosts}
 
 
 def outcomes(

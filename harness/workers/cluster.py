@@ -184,9 +184,10 @@ class Cluster:
         late = threading.Timer(_SOON_SECONDS, print, [told], {"file": sys.stderr, "flush": True})
         late.daemon = True
         late.start()
-        with contextlib.suppress(InputError, LostWorkerError):
+        try:
             self._meet(failure=str(error))
-        late.cancel()
+        finally:
+            late.cancel()
 
     def _meet(self, told: Mapping[str, Any] | None = None, **hello: str) -> dict[str, Any]:
         """Waits for all workers, unless they have met; returns the chief's message."""
@@ -347,7 +348,7 @@ def failures_told() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        with contextlib.suppress(InputError):
+        with contextlib.suppress(InputError, LostWorkerError):
             cluster_of(os.environ).failed(error)
         raise
 

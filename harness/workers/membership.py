@@ -24,7 +24,10 @@ _RANKS_AND_SIZES = (
 so its own come first."""
 _FIRST_PORT, _PORTS = 16_384, 16_000
 """Ports of chiefs, below those that the system gives out."""
-_NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?")
+_ADDRESS = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?)"
+    r":0*([1-9][0-9]{0,4})"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +73,8 @@ def address(text: str) -> tuple[str, int]:
 
 
 def _is_address(text: str) -> bool:
-    name, _, port = text.rpartition(":")
-    is_name = _NAME.fullmatch(name) is not None and len(name) <= 253
-    return is_name and re.fullmatch("[0-9]{1,5}", port) is not None and 0 < int(port) < 2**16
+    found = _ADDRESS.fullmatch(text)
+    return found is not None and int(found[1]) < 2**16
 
 
 def membership(environment: Mapping[str, str]) -> Membership:
@@ -86,13 +88,14 @@ def membership(environment: Mapping[str, str]) -> Membership:
     if config := environment.get("TF_CONFIG"):
         hosts, index = _of_tf_config(config)
         return Membership(hosts=hosts, index=index, chief=hosts[:1], token=token)
-    for rank_name, size_name in _RANKS_AND_SIZES:
-        if environment.get(rank_name) and environment.get(size_name, "1") != "1":
-            rank, size = (_number(environment, name) for name in (rank_name, size_name))
+    for names in _RANKS_AND_SIZES:
+        given = [environment.get(name, "") for name in names]
+        if all(given) and given[1] != "1":
+            rank, size = (int(each) if re.fullmatch("[0-9]{1,5}", each) else -1 for each in given)
             require(
-                rank < size,
-                f"{rank_name} is {rank} and {size_name} {size}; start the workers with one srun or "
-                "mpirun",
+                0 <= rank < size,
+                " and ".join(f"{names[i]} is '{given[i]:.50}'" for i in range(2))
+                + ", which is no place among workers; start them with one srun or mpirun",
             )
             job = _job(environment, size)
             chief = _chief(environment, seed=f"{job} {token}")
@@ -195,12 +198,3 @@ def _first_node(nodes: str) -> str:
     """Returns the first name of a list as SLURM writes it, such as `rack[1-2]n[08-15],login`."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""
-
-
-def _number(environment: Mapping[str, str], name: str) -> int:
-    text = environment[name]
-    require(
-        re.fullmatch("[0-9]{1,5}", text) is not None,
-        f"{name} is '{text:.50}', which is no number of workers; start them with srun or mpirun",
-    )
-    return int(text)

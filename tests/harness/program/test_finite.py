@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
+from harness.program import finite
 from harness.program.finite import all_finite, all_finite_by_one_kernel
 from harness.program.packing import Stored
 
@@ -104,3 +105,21 @@ def test_the_same_answer_whatever_a_gradient_is_made_of(
             assert each == at_once, (place, value)
             if place == (7, 1):
                 assert bool(each) is (abs(value) < limit)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 2), (11, 2)])
+def test_a_variable_is_changed_by_blocks(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finite, "_ROWS_AT_ONCE", 4)
+    before = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    variable = tf.Variable(before)
+    sizes: list[int] = []
+
+    def twice(block: tf.Tensor) -> tf.Tensor:
+        sizes.extend(block.shape[:1])
+        return 2 * block
+
+    finite.change_by_blocks(variable, twice)
+    np.testing.assert_array_equal(variable.numpy(), 2 * before)
+    assert sizes == {(): [], (5,): [5], (3, 2): [3], (11, 2): [4, 4, 3]}[shape]

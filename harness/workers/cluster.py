@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from harness.base.errors import InputError, LostWorkerError
+from harness.base.errors import InputError, LostWorkerError, printable
 from harness.base.interrupt import threads_without_signals
 from harness.workers.meeting import difference, meet, unreachable
 from harness.workers.membership import Membership, membership
@@ -180,7 +180,8 @@ class Cluster:
         """Tells the others why this worker does not come to train, if they still wait for it."""
         if self.is_alone or self._has_come:
             return
-        told = f"note: waiting for the other workers, to tell them why this one ends: {error}"
+        why = printable(str(error))
+        told = f"note: waiting for the other workers, to tell them why this one ends: {why}"
         late = threading.Timer(_SOON_SECONDS, print, [told], {"file": sys.stderr, "flush": True})
         late.daemon = True
         late.start()

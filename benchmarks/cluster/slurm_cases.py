@@ -71,6 +71,8 @@ class Cases:
             *("array", "--array=0-1", "--nodelist=node[1-2]", "--ntasks-per-node=1"),
             training=training(self._folder, "array-ARRAY_TASK"),
         )
+        for index in range(2):  # the workers of one are no orphans of the other
+            self._slurm.wait_for_end(f"{job}_{index}")
         for index in range(2):
             self._ended(f"{job}_{index}", "COMPLETED", "0:0")
         return ", ".join(self._parity(f"array-{index}") for index in range(2))

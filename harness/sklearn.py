@@ -11,7 +11,7 @@ import itertools
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -305,7 +305,7 @@ class _MultiHotEstimator(BaseEstimator):
         """Returns rows of the form of those that are fitted."""
         form = _form_of(X)
         if form != self._form and {form, self._form} != {"ids", "vectors"}:
-            raise InputError(f"X is {form}, and the rows to fit were {self._form}")
+            raise InputError(f"X holds {form}, but the estimator was fitted on {self._form}")
         if self._form == "vectors":
             matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
             return RaggedSets.from_scipy(matrix, name="X").with_weights()
@@ -414,7 +414,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
-            raise InputError(f"y has the class {unknown[0]}, which classes lacks; name all there")
+            raise InputError(f"y has the class {unknown[0]}, which classes lacks; add it there")
         if self.class_weight is not None:
             own = compute_sample_weight(self.class_weight, y)
             weights = own if weights is None else own * weights
@@ -423,7 +423,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
     def _kind(self) -> tuple[Kind, int]:
         number = len(self.classes_ if self._seen is None else self._seen)
         if number < 2:
-            raise InputError(f"y has {number} class alone; give rows of two classes or more")
+            raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
         if self._seen is not None:
             return "multi_label", number
         return "binary" if number == 2 else "multi_class", number
@@ -520,6 +520,8 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
 
 def _form_of(X: Any) -> _Form:
     """Returns the form of rows. Lists of numbers of one length are vectors, as in scikit-learn."""
+    if isinstance(X, str):
+        raise InputError("X is a single text; give a list of texts")
     if hasattr(X, "tocsr") or getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
         return "vectors"
     first = next(iter(X), None)
@@ -535,9 +537,12 @@ def _form_of(X: Any) -> _Form:
 
 def _checked_texts(X: Any) -> list[Any]:
     """Returns texts or lists of strings as lists."""
+    for place, row in enumerate(X):
+        if not isinstance(row, Iterable):
+            raise InputError(f"row {place} of X is {row!r}, not a text; fill it in or leave it out")
     rows = [row if isinstance(row, str) else [*row] for row in X]
     if any(isinstance(row, str) is not isinstance(rows[0], str) for row in rows):
-        raise InputError("X has texts and lists of strings; give one of both")
+        raise InputError("X mixes texts and lists of strings; give only one of the two")
     return rows
 
 

@@ -1,11 +1,12 @@
-"""Lets workers meet before TensorFlow starts, and find each other's addresses.
+"""Lets the workers meet before TensorFlow starts, and learn each other's addresses.
 
-TensorFlow's runtime waits for an hour for a missing worker, and does not say which. So the workers
-first connect to the chief, which names missing workers and tells all workers the addresses of all.
+TensorFlow's runtime waits an hour for a missing worker and does not name it. So the workers first
+connect to the chief, which names missing workers and sends the addresses of all workers to each.
 
-Every message is a line: its HMAC by the job's token, a space, and JSON. The first line is the
-chief's random number, which the HMAC of the worker's line covers; that of the chief's lines covers
-the worker's line. So nothing is read of a stranger but its size and its HMAC.
+Every message is a line: an HMAC with the job's token as its key, a space, and JSON. The first line
+is a random number by the chief. The HMAC of the worker's line covers that number, and the HMACs of
+the chief's further lines cover the worker's line. JSON is parsed only if the HMAC is right, so of
+other senders only the HMAC is read.
 """
 
 import asyncio
@@ -28,13 +29,13 @@ from harness.workers.membership import TOKEN, Membership, address, joined, plain
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**18
-"""Limit of a line's size."""
+"""Maximum size of a line."""
 _HELLO_SECONDS = 5.0
-"""Seconds for a connected process to say who it is, and for the last answers."""
+"""Maximum seconds from a connection to the worker's line, and for the last answers."""
 _FEWEST_LETTERS = 16
-"""The shortest token."""
+"""Minimum length of a token."""
 _FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""Errors of a connection; a timeout is one of them."""
+"""Errors of a connection; OSError includes timeouts."""
 
 
 class Met(NamedTuple):
@@ -45,12 +46,12 @@ class Met(NamedTuple):
     hosts: tuple[str, ...]
     """Addresses of all workers, the chief first."""
     held: socket.socket
-    """Holds this worker's port, until TensorFlow's server has taken it."""
+    """Socket that reserves this worker's port until TensorFlow's server uses it."""
 
 
 @dataclass(frozen=True)
 class _Guest:
-    """A worker that has come to the chief."""
+    """A worker that has connected to the chief."""
 
     facts: Mapping[str, Any]
     line: bytes
@@ -58,7 +59,7 @@ class _Guest:
     writer: asyncio.StreamWriter
 
     def ips(self) -> tuple[str, str]:
-        """Returns the worker's own IP address, and that by which it reached the chief."""
+        """Returns the worker's IP address, and the chief's address to which it connected."""
         names = (self.writer.get_extra_info(name)[0] for name in ("peername", "sockname"))
         peer, own = map(plain_ip, names)
         return peer, own
@@ -67,18 +68,18 @@ class _Guest:
 def meet(
     member: Membership, hello: Mapping[str, Any], told: Mapping[str, Any], *, wait_seconds: float
 ) -> Met:
-    """Waits until all workers are there.
+    """Waits until all workers have connected to the chief.
 
     Args:
         member: this process's place in a cluster of several workers.
-        hello: facts of this process that must be the same in all workers, or the `failure` because
-            of which it will not train.
-        told: the chief's message to all others, once they are there.
+        hello: facts of this process that must be the same in all workers; or `failure`, the reason
+            why it will not train.
+        told: the chief's message, which it sends to all others once they have connected.
         wait_seconds: how long to wait for missing workers.
 
     Raises:
-        InputError: in all workers that are there, if one has other facts or has failed.
-        LostWorkerError: in all workers that are there, if one is missing.
+        InputError: in all connected workers, if one has other facts or has failed.
+        LostWorkerError: in all connected workers, if one is missing.
     """
     require(
         len(member.token) >= _FEWEST_LETTERS,
@@ -112,7 +113,7 @@ def unreachable(hosts: Sequence[str]) -> list[str]:
 
 
 def difference(member: Membership, all_facts: Sequence[Mapping[str, Any]]) -> str | None:
-    """Describes how the first worker that differs from the chief does so; None if all agree."""
+    """Describes the first difference of a worker from the chief; None if all agree."""
     for index, facts in enumerate(all_facts):
         if found := _difference(member, index, facts, all_facts[0]):
             return found
@@ -181,7 +182,7 @@ async def _as_chief(
 async def _guest(
     member: Membership, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> _Guest | None:
-    """Returns the worker that has connected; None if it is a stranger."""
+    """Returns the worker that has connected; None if it is not a worker of this job."""
     number = secrets.token_hex(16).encode() + b"\n"
     try:
         async with asyncio.timeout(_HELLO_SECONDS):
@@ -235,7 +236,7 @@ async def _as_worker(
 async def _asked(
     member: Membership, chief: str, facts: Mapping[str, Any], deadline: float
 ) -> dict[str, Any] | None:
-    """Returns the answer of the chief to a worker's facts; None if the chief is not there."""
+    """Returns the chief's answer to a worker's facts; None if the chief does not answer."""
     host, port = address(chief) or ("", 0)
     writer = None
     try:
@@ -287,7 +288,7 @@ def _missing(member: Membership, found: Iterable[int], wait_seconds: float) -> s
 
 
 def _hosts(member: Membership, port: int, found: Mapping[int, _Guest]) -> tuple[str, ...]:
-    """Returns the addresses of all workers, by which each can reach the others."""
+    """Returns the addresses at which the workers can reach each other."""
     if all(member.hosts):
         return member.hosts
     ips = {index: guest.ips() for index, guest in found.items()}
@@ -300,8 +301,8 @@ def _hosts(member: Membership, port: int, found: Mapping[int, _Guest]) -> tuple[
 
 
 def _bound(member: Membership, port: int | None = None) -> socket.socket:
-    """Returns a socket on a port of this worker: the given one, else the first of its own that is
-    free, else any."""
+    """Returns a socket bound to the given port; without one, to the first free port of those in
+    this worker's address, or to any free port if it has none."""
     own = member.hosts[member.index]
     candidates = [own] if own else member.chief if member.is_chief else []
     ports = sorted({found[1] for found in map(address, candidates) if found}) or [0]
@@ -330,7 +331,7 @@ def _sealed(member: Membership, context: bytes, message: Mapping[str, Any]) -> b
 
 
 def _read(member: Membership, context: bytes, line: bytes) -> dict[str, Any] | None:
-    """Returns the message of a line; None if it is not by a worker of this job."""
+    """Returns the message in a line; None if its sender is not a worker of this job."""
     code, _, body = line.rstrip(b"\n").partition(b" ")
     if not hmac.compare_digest(code, _code(member, context + body)):
         return None

@@ -1,4 +1,4 @@
-"""This process's cluster and its place in it, from TF_CONFIG, mpirun or SLURM."""
+"""This process's cluster and its place in it, read from TF_CONFIG, mpirun or SLURM."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from harness.base.checks import require
 from harness.base.errors import InputError
 
 CHIEF = "HARNESS_CLUSTER_CHIEF"
-"""Variable with the address `name:port` of worker 0, where SLURM does not tell it."""
+"""Variable with the address `name:port` of worker 0, if SLURM does not provide it."""
 TOKEN = "HARNESS_CLUSTER_TOKEN"
 """Variable with the secret that all workers of a job share."""
 _RANKS_AND_SIZES = (
@@ -20,27 +20,27 @@ _RANKS_AND_SIZES = (
     ("PMI_RANK", "PMI_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
-"""Variables with a process's number and the number of processes. mpirun may itself run under srun,
-so its own come first."""
+"""Variables with a process's number and the number of processes. Those of mpirun come first,
+because it may itself run under srun."""
 _FIRST_PORT, _PORTS, _TRIED = 16_384, 16_000, 4
-"""Ports that follow from the job, below those that the system gives out, and how many of them the
-chief tries."""
+"""The first port, and the number of ports, that a job may use, all below those that the system
+assigns; and how many of them the chief tries."""
 _NAME = re.compile(r"\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """The workers of a cluster, and which of them this process is."""
+    """The workers of a cluster, and this process's number among them."""
 
     hosts: tuple[str, ...] = ("",)
-    """Addresses `name:port` of the workers, the chief first. Those that only the meeting can find
-    are empty until then."""
+    """Addresses `name:port` of the workers, the chief first. Addresses that are not known before
+    the workers meet are empty until then."""
     index: int = 0
     """Number of this process's worker."""
     chief: tuple[str, ...] = ()
-    """Addresses at which the chief may be, in the order in which to try them."""
+    """Possible addresses of the chief, in the order in which to try them."""
     job: str = ""
-    """Name of the job and step, which tells apart jobs that share a token."""
+    """Name of the job and step, which distinguishes jobs that share a token."""
     token: str = ""
 
     @property
@@ -49,7 +49,7 @@ class Membership:
 
     @property
     def on_this_host(self) -> tuple[int, int]:
-        """Number of workers before this one on its host, and number of the host's workers."""
+        """Number of workers before this one on its host, and number of all workers on it."""
         names = [host.rpartition(":")[0] for host in self.hosts]
         own = names[self.index]
         return names[: self.index].count(own), names.count(own)
@@ -59,12 +59,12 @@ class Membership:
         return self.index == 0
 
     def name(self, index: int) -> str:
-        """Returns how messages name a worker."""
+        """Returns a worker's name in messages."""
         return f"worker {index} ({self.hosts[index]})" if self.hosts[index] else f"worker {index}"
 
 
 def address(text: str) -> tuple[str, int] | None:
-    """Returns the host and the port of `name:port`; None if the text is something else."""
+    """Returns the host and the port of `name:port`; None if the text has another form."""
     name, _, port = text.rpartition(":")
     if not _NAME.fullmatch(name) or len(name) > 253 or not re.fullmatch("[0-9]{1,5}", port):
         return None
@@ -73,10 +73,10 @@ def address(text: str) -> tuple[str, int] | None:
 
 def membership(environment: Mapping[str, str]) -> Membership:
     """Returns this process's membership from `TF_CONFIG`, else from the variables of mpirun or
-    srun, else as a worker alone.
+    srun; without any of these, that of a single worker.
 
     Raises:
-        InputError: if the variables describe no cluster of workers, or no place in it.
+        InputError: if the variables do not describe a cluster of workers and a place in it.
     """
     token = environment.get(TOKEN, "")
     if config := environment.get("TF_CONFIG"):
@@ -106,7 +106,7 @@ def membership(environment: Mapping[str, str]) -> Membership:
 
 
 def require_alone(environment: Mapping[str, str]) -> None:
-    """Refuses to run as one of several workers, as each would do all the work."""
+    """Raises an InputError if there are several workers, since each would do all the work."""
     workers = membership(environment).num_workers
     require(
         workers == 1,
@@ -146,8 +146,8 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
 
 
 def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
-    """Returns the addresses at which the first task may be: its host's names as the variables give
-    them, with ports that follow from the seed."""
+    """Returns possible addresses of the first task: names of its host from the variables, with
+    ports computed from the seed."""
     if given := environment.get(CHIEF):
         require(
             address(given) is not None,
@@ -184,20 +184,20 @@ def joined(host: str, port: int) -> str:
 
 
 def plain_ip(host: str) -> str:
-    """Returns an IP address without a zone, and IPv4 in IPv6 as IPv4."""
+    """Returns an IP address without its zone; an IPv4 address mapped to IPv6 becomes IPv4."""
     ip = ip_address(host.partition("%")[0])
     return str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 def _job(environment: Mapping[str, str], size: int) -> str:
-    """Returns the name of the job and, if srun started its workers, of the step."""
+    """Returns the job's name and, if srun started the workers, the step's."""
     by_srun = environment.get("SLURM_STEP_NUM_TASKS") == str(size)
     step = environment.get("SLURM_STEP_ID", "") if by_srun else ""
     return f"{environment.get('SLURM_JOB_ID', '')}.{step}"
 
 
 def _first_node(nodes: str) -> str:
-    """Returns the first name of a list as SLURM writes it, such as `rack[1-2]n[08-15],login`."""
+    """Returns the first name in a list in SLURM's notation, such as `rack[1-2]n[08-15],login`."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""
 

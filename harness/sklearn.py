@@ -70,82 +70,66 @@ _lock = threading.RLock()
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _MultiHotEstimator(BaseEstimator):
-    """The parameters of both estimators."""
+    """The parameters of both estimators.
+
+    Args:
+        recipe: how to choose parameters that are None. `auto`: each fit on texts or lists of
+            strings runs the recipe of `harness train`, which trains candidates and compares their
+            losses on held-out rows; other fits use the numbers of rows and features. `tutorial`:
+            the defaults that `harness train --help` shows.
+        hidden_units: units of each hidden layer; 0 for a linear model without hidden layers.
+        dropout: dropout rate after each hidden layer; a single number is the rate of all.
+        activation: Keras's name for the activation of the hidden layers.
+        optimizer: any Keras optimizer, by name.
+        learning_rate: the highest learning rate.
+        learning_rate_schedule: how the learning rate falls; on vectors it changes only between
+            epochs. None: `linear` with the recipe `auto`, else `constant`.
+        weight_decay: decoupled weight decay: each step subtracts `weight_decay * learning rate *
+            weight`.
+        epochs: passes over the rows.
+        batch_size: rows in each training step.
+        early_stopping: stop after this many epochs without a lower loss on held-out rows, and
+            restore the weights of the best epoch. None: train all epochs, on all rows.
+        validation_split: fraction of the rows to hold out for early stopping, the same fraction of
+            each class.
+        tokenizer: what a word of a text is; see `harness.load`.
+        ngrams: maximum length, in words, of the n-grams that have ids; 1 for words alone.
+        num_tokens: maximum number of ids of words.
+        min_count: leave out words that occur less often in the texts.
+        hash_bits: use hashes of this many bits as the ids of words. `partial_fit` needs it to
+            accept words that its first call lacked.
+        unknown: what to do with unknown words: `id` lets them share one id, `drop` leaves them out.
+        weighting: weight of a word in a text: `binary`, `count` or `tf_idf`.
+        normalize: `l2` scales the weights of each text to Euclidean length 1.
+        callbacks: Keras's callbacks. A clone, such as a candidate of a search, gets copies of them.
+        random_state: seed of the initial weights, the row order and dropout; None draws a new one
+            in each fit.
+        verbose: whether to print the progress.
+    """
 
     recipe: Literal["auto", "tutorial"] = "auto"
-    """How to choose parameters that are None. `auto`: each fit on texts or lists of strings runs
-    the recipe of `harness train`, which trains candidates and compares their losses on held-out
-    rows; other fits use the numbers of rows and features. `tutorial`: the defaults that
-    `harness train --help` shows."""
-
     hidden_units: int | Sequence[int] | None = None
-    """Units of each hidden layer; 0 for a linear model without hidden layers."""
-
     dropout: float | Sequence[float] | None = None
-    """Dropout rate after each hidden layer; a single number is the rate of all."""
-
     activation: str = "relu"
-    """Keras's name for the activation of the hidden layers."""
-
     optimizer: str = "adam"
-    """Any Keras optimizer, by name."""
-
     learning_rate: float | None = None
-    """The highest learning rate."""
-
     learning_rate_schedule: Schedule | None = None
-    """How the learning rate falls; on vectors it changes only between epochs. None: `linear` with
-    the recipe `auto`, else `constant`."""
-
     weight_decay: float | None = None
-    """Decoupled weight decay: each step subtracts `weight_decay * learning rate * weight`."""
-
     epochs: int | None = None
-    """Passes over the rows."""
-
     batch_size: int | None = None
-    """Rows in each training step."""
-
     early_stopping: int | None = None
-    """Stop after this many epochs without a lower loss on held-out rows, and restore the weights of
-    the best epoch. None: train all epochs, on all rows."""
-
     validation_split: float = 0.1
-    """Fraction of the rows to hold out for early stopping, the same fraction of each class."""
-
     tokenizer: Tokenizer = "keras"
-    """What a word of a text is; see `harness.load`."""
-
     ngrams: int | None = None
-    """Maximum length, in words, of the n-grams that have ids; 1 for words alone."""
-
     num_tokens: int | None = None
-    """Maximum number of ids of words."""
-
     min_count: int = 1
-    """Leave out words that occur less often in the texts."""
-
     hash_bits: int | None = None
-    """Use hashes of this many bits as the ids of words. `partial_fit` needs it to accept words that
-    its first call lacked."""
-
     unknown: Literal["id", "drop"] | None = None
-    """What to do with unknown words: `id` lets them share one id, `drop` leaves them out."""
-
     weighting: Weighting | None = None
-    """Weight of a word in a text: `binary`, `count` or `tf_idf`."""
-
     normalize: Literal["none", "l2"] | None = None
-    """`l2` scales the weights of each text to Euclidean length 1."""
-
     callbacks: Sequence[keras.callbacks.Callback] | None = None
-    """Keras's callbacks. A clone, such as a candidate of a search, gets copies of them."""
-
     random_state: int | np.random.RandomState | None = 0
-    """Seed of the initial weights, the row order and dropout; None draws a new one in each fit."""
-
     verbose: bool = False
-    """Whether to print the progress."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -357,10 +341,10 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
 
     After a fit it has `classes_`; `history_`, Keras's history as a dictionary of lists; `n_iter_`,
     the number of epochs; `vocabulary_` if X was texts or lists of strings, else `n_features_in_`.
+    `class_weight` has weights of the classes in the loss; `balanced`: B / (K * rows of the class).
     """
 
     class_weight: Literal["balanced"] | dict[Any, float] | None = None
-    """Weights of the classes in the loss; `balanced`: B / (K * rows of the class)."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -675,6 +659,6 @@ def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
     return keras.callbacks.LearningRateScheduler(rate)
 
 
-_PARAMETERS = inspect.getsource(_MultiHotEstimator).partition("    def ")[0]
+_, _, _parameters = inspect.cleandoc(_MultiHotEstimator.__doc__ or "").partition("\n\n")
 for _kind in (MultiHotClassifier, MultiHotRegressor):
-    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_PARAMETERS}"  # for help
+    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_parameters}"

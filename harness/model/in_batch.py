@@ -48,8 +48,8 @@ class InBatchSoftmax(keras.layers.Layer):
                 f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
                 "replicas=1"
             )
-        scores = ops.matmul(users, ops.transpose(items)) / self.temperature
-        scores = ops.cast(scores, "float32")
+        # In float32, since a quotient of 16 bits may overflow.
+        scores = ops.cast(ops.matmul(users, ops.transpose(items)), "float32") / self.temperature
         if numbers:
             own = ops.reshape(numbers[0], (-1,))
             again = ops.cast(ops.equal(own[:, None], own), "float32") - ops.eye(ops.shape(own)[0])

@@ -1,7 +1,7 @@
 """Estimators for scikit-learn: `MultiHotClassifier` and `MultiHotRegressor`.
 
-A fit on texts does what `harness train` does on a file of them. Fits on vectors share compiled
-programs, so that a search over many candidates of one shape compiles once.
+A fit on texts does what `harness train` does with a file of them. Fits on vectors of one shape
+share compiled programs, so a search over many candidates compiles once.
 
 Letters: B rows, V features or ids, K classes or targets.
 """
@@ -11,7 +11,7 @@ import itertools
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -51,17 +51,17 @@ with quiet_import():
     from harness.trainer.trainer import Trainer
 
 _MOST_SHARED = 4
-"""The most trainers whose compiled programs wait for the next fit."""
+"""Maximum number of trainers to keep, with their compiled programs, for further fits."""
 _MOST_IDS = 2**18
-"""The most ids to predict for at once: their rows of the table are copied."""
+"""Maximum number of ids to predict for at once, since their rows of the table are copied."""
 _EPOCHS, _MOST_EPOCHS = 10, 30
-"""Epochs on vectors, and with early stopping, if none are given."""
+"""Default numbers of epochs on vectors, and with early stopping."""
 _SETTINGS = (
     *("hidden_units", "dropout", "activation", "optimizer", "learning_rate"),
     *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", "tokenizer", "ngrams"),
     *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
 )
-"""The parameters that are settings of `harness train`."""
+"""Parameters that are settings of `harness train`."""
 _Form = Literal["texts", "tokens", "ids", "vectors"]
 _shared: OrderedDict[Any, tuple[Trainer, Callable[..., None]]] = OrderedDict()
 _lock = threading.RLock()
@@ -70,80 +70,66 @@ _lock = threading.RLock()
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class _MultiHotEstimator(BaseEstimator):
-    """The parameters of both estimators."""
+    """The parameters of both estimators.
+
+    Args:
+        recipe: how to choose parameters that are None. `auto`: each fit on texts or lists of
+            strings runs the recipe of `harness train`, which trains candidates and compares their
+            losses on held-out rows; other fits use the numbers of rows and features. `tutorial`:
+            the defaults that `harness train --help` shows.
+        hidden_units: units of each hidden layer; 0 for a linear model without hidden layers.
+        dropout: dropout rate after each hidden layer; a single number is the rate of all.
+        activation: Keras's name for the activation of the hidden layers.
+        optimizer: any Keras optimizer, by name.
+        learning_rate: the highest learning rate.
+        learning_rate_schedule: how the learning rate falls; on vectors it changes only between
+            epochs. None: `linear` with the recipe `auto`, else `constant`.
+        weight_decay: decoupled weight decay: each step subtracts `weight_decay * learning rate *
+            weight`.
+        epochs: passes over the rows.
+        batch_size: rows in each training step.
+        early_stopping: stop after this many epochs without a lower loss on held-out rows, and
+            restore the weights of the best epoch. None: train all epochs, on all rows.
+        validation_split: fraction of the rows to hold out for early stopping, the same fraction of
+            each class.
+        tokenizer: what a word of a text is; see `harness.load`.
+        ngrams: maximum length, in words, of the n-grams that have ids; 1 for words alone.
+        num_tokens: maximum number of ids of words.
+        min_count: leave out words that occur less often in the texts.
+        hash_bits: use hashes of this many bits as the ids of words. `partial_fit` needs it to
+            accept words that its first call lacked.
+        unknown: what to do with unknown words: `id` lets them share one id, `drop` leaves them out.
+        weighting: weight of a word in a text: `binary`, `count` or `tf_idf`.
+        normalize: `l2` scales the weights of each text to Euclidean length 1.
+        callbacks: Keras's callbacks. A clone, such as a candidate of a search, gets copies of them.
+        random_state: seed of the initial weights, the row order and dropout; None draws a new one
+            in each fit.
+        verbose: whether to print the progress.
+    """
 
     recipe: Literal["auto", "tutorial"] = "auto"
-    """How parameters that are None are chosen. `auto`: for texts and lists of strings by the recipe
-    of `harness train`, which trains candidates on held-out rows in each fit; for others by the
-    number of rows and features. `tutorial`: the defaults of `harness train --help`."""
-
     hidden_units: int | Sequence[int] | None = None
-    """Units of each hidden layer; 0: none, a linear model."""
-
     dropout: float | Sequence[float] | None = None
-    """Dropout rate after each hidden layer, or one for all."""
-
     activation: str = "relu"
-    """Activation of the hidden layers, by Keras's name."""
-
     optimizer: str = "adam"
-    """Any Keras optimizer, by name."""
-
     learning_rate: float | None = None
-    """The highest learning rate."""
-
     learning_rate_schedule: Schedule | None = None
-    """How the learning rate falls, on vectors from epoch to epoch; None: `linear` with the recipe
-    `auto`, else `constant`."""
-
     weight_decay: float | None = None
-    """The share of itself, times the learning rate, that a weight loses in each step."""
-
     epochs: int | None = None
-    """Passes over the rows."""
-
     batch_size: int | None = None
-    """Rows of a step."""
-
     early_stopping: int | None = None
-    """Stop after so many epochs without a lower loss on held-out rows, and go back to the weights
-    of the best one; None to train all epochs, on all rows."""
-
     validation_split: float = 0.1
-    """Share of the rows to hold out for early stopping, the same share of each class."""
-
     tokenizer: Tokenizer = "keras"
-    """What a word of a text is; see `harness.load`."""
-
     ngrams: int | None = None
-    """Length, in words, of the longest runs of words that have ids as well."""
-
     num_tokens: int | None = None
-    """The most ids of words."""
-
     min_count: int = 1
-    """Leave out words of texts that are rarer."""
-
     hash_bits: int | None = None
-    """Bits to hash words to, as `partial_fit` on texts that come bit by bit needs."""
-
     unknown: Literal["id", "drop"] | None = None
-    """Whether unknown words of a text share an id, or are left out."""
-
     weighting: Weighting | None = None
-    """Weight of a word in a text: `binary`, `count` or `tf_idf`."""
-
     normalize: Literal["none", "l2"] | None = None
-    """Whether to divide a text's weights by the root of their squares' sum."""
-
     callbacks: Sequence[keras.callbacks.Callback] | None = None
-    """Keras's callbacks. A clone, as of a search, has copies of them."""
-
     random_state: int | np.random.RandomState | None = 0
-    """Seed of the initial weights, the row order and dropout; None for another in each fit."""
-
     verbose: bool = False
-    """Whether to print the progress."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -152,7 +138,7 @@ class _MultiHotEstimator(BaseEstimator):
         return tags
 
     def _config(self, **more: Any) -> TrainConfig:
-        """Returns the settings of `harness train` that the parameters are."""
+        """Returns the parameters as settings of `harness train`."""
         given = {name: getattr(self, name) for name in _SETTINGS}
         given = {name: _plain(name, value) for name, value in given.items() if value is not None}
         seed = self.random_state
@@ -165,7 +151,7 @@ class _MultiHotEstimator(BaseEstimator):
     def _fitted(
         self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int, **more: Any
     ) -> Self:
-        """Fits rows with labels as `Examples` takes them."""
+        """Fits rows with labels in the form that `Examples` takes."""
         self.__dict__.pop("_trainer", None)
         config, data, sets = self._begun(X, labels, kind, **more)
         with _lock:
@@ -177,7 +163,7 @@ class _MultiHotEstimator(BaseEstimator):
     def _partly_fitted(
         self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int
     ) -> Self:
-        """Trains for one epoch, and goes on from there when it is called again."""
+        """Trains for one epoch; a further call continues from there."""
         trainer = vars(self).get("_trainer")
         is_new = not hasattr(self, "_model")
         if is_new:
@@ -201,8 +187,8 @@ class _MultiHotEstimator(BaseEstimator):
     def _begun(
         self, X: Any, labels: Any, kind: Kind, *, searches: bool = True, **more: Any
     ) -> tuple[TrainConfig, Dataset | None, RaggedSets]:
-        """Returns settings for rows to fit, and the rows; the data they were read from if they are
-        words whose settings the recipe found."""
+        """Returns the settings for a fit; the data set, if the recipe chose the settings for texts;
+        and the rows."""
         self._form, data = _form_of(X), None
         searches = searches and self.recipe == "auto" and kind != "regression"
         if self._form in ("texts", "tokens"):
@@ -223,7 +209,7 @@ class _MultiHotEstimator(BaseEstimator):
     def _read(
         self, X: list[Any], labels: Any, kind: Kind, config: TrainConfig, *, searches: bool
     ) -> tuple[TrainConfig, Dataset]:
-        """Numbers the words of texts, as `harness train` does with a file of them; returns the
+        """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
         if kind == "multi_label":
             names: list[Any] = [[*map(str, row)] for row in labels]
@@ -264,7 +250,7 @@ class _MultiHotEstimator(BaseEstimator):
         num_outputs: int,
         data: Dataset | None,
     ) -> None:
-        """Trains a network on the rows, and keeps it."""
+        """Trains a network on the rows and stores it."""
         train, held_out, epochs, callbacks = rows, None, config.epochs, [*(self.callbacks or ())]
         if self.early_stopping is not None:
             epochs = self.epochs or _MOST_EPOCHS
@@ -302,10 +288,10 @@ class _MultiHotEstimator(BaseEstimator):
         return history
 
     def _sets(self, X: Any, *, reset: bool = False) -> RaggedSets:
-        """Returns rows of the form of those that are fitted."""
+        """Returns rows as ragged sets; their form must be that of the rows of the fit."""
         form = _form_of(X)
         if form != self._form and {form, self._form} != {"ids", "vectors"}:
-            raise InputError(f"X is {form}, and the rows to fit were {self._form}")
+            raise InputError(f"X holds {form}, but the estimator was fitted on {self._form}")
         if self._form == "vectors":
             matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
             return RaggedSets.from_scipy(matrix, name="X").with_weights()
@@ -326,7 +312,7 @@ class _MultiHotEstimator(BaseEstimator):
         return words.weighted(sets).unique()
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
-        """Returns the network's outputs, [B, outputs], by operations that nothing compiles."""
+        """Returns the network's outputs, [B, outputs], computed without compilation."""
         check_is_fitted(self)
         sets = self._sets(X)
         starts = np.searchsorted(sets.row_splits[1:], np.arange(0, sets.nnz, _MOST_IDS))
@@ -349,14 +335,16 @@ class _MultiHotEstimator(BaseEstimator):
 class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
     """A classifier of texts, of lists of strings or ids, and of vectors, dense or sparse.
 
-    A row has one class, or several, if `y` is 0 and 1 for each class [B, K]. Parameters that are
-    None are chosen in each fit; see `recipe`. For others wrong values raise `harness.InputError`, a
-    ValueError. Fitted, it has `classes_`; `n_features_in_`, unless X is texts; `history_`, a list
-    for each figure of Keras's history; `n_iter_`, the epochs done; and for texts `vocabulary_`.
+    Each row has one class. If `y` holds 0 or 1 for each class, [B, K], a row may have several or
+    none. Each fit chooses the parameters that are None; see `recipe`. Invalid values of the others
+    raise `harness.InputError`, a ValueError, in `fit`.
+
+    After a fit it has `classes_`; `history_`, Keras's history as a dictionary of lists; `n_iter_`,
+    the number of epochs; `vocabulary_` if X was texts or lists of strings, else `n_features_in_`.
+    `class_weight` has weights of the classes in the loss; `balanced`: B / (K * rows of the class).
     """
 
     class_weight: Literal["balanced"] | dict[Any, float] | None = None
-    """Weights of classes on their rows' losses; `balanced`: B / (K * rows of the class)."""
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -368,9 +356,10 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         """Trains on rows X with the classes y.
 
         Args:
-            X: B texts; lists of strings; sets or lists of ids, of different lengths; or vectors
-                [B, V], as an array, a frame or a SciPy sparse matrix.
-            y: the rows' classes, [B]; or 0 and 1 for each class [B, K].
+            X: B texts, as a list, an array or a Series; lists of strings; sets of ids, or lists of
+                ids whose lengths differ; or vectors [B, V], as an array, a frame or a SciPy sparse
+                matrix.
+            y: the class of each row, [B], a number or a string; or 0 and 1 for each class [B, K].
             sample_weight: weights of the rows' losses, [B].
 
         Raises:
@@ -386,12 +375,13 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Trains for one epoch on rows X, and goes on from there in each further call. Of texts,
-        the first call's words are known, unless `hash_bits` is given.
+        """Trains for one epoch on rows X; each further call continues from there. On texts, only
+        the words of the first call have ids, unless `hash_bits` is given.
 
         Args:
-            X, y, sample_weight: as of `fit`, at least `batch_size` rows.
-            classes: all classes that calls may show, needed in the first unless `fit` came before.
+            X, y, sample_weight: as in `fit`, with at least `batch_size` rows.
+            classes: all classes of all calls; required in the first call, unless `fit` was called
+                before.
 
         Raises:
             InputError: a ValueError, if X, y or the parameters are wrong.
@@ -406,7 +396,8 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         return self._partly_fitted(X, *self._labels(y, weights), *self._kind())
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Returns labels as `Examples` takes them, and weights with those of classes."""
+        """Returns labels in the form that `Examples` takes, and the rows' weights times those of
+        their classes."""
         if self._seen is not None:
             if self.class_weight is not None:
                 raise InputError("class_weight is for rows of one class each; leave it out")
@@ -414,7 +405,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         y = column_or_1d(y)
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
-            raise InputError(f"y has the class {unknown[0]}, which classes lacks; name all there")
+            raise InputError(f"y has the class {unknown[0]}, which classes lacks; add it there")
         if self.class_weight is not None:
             own = compute_sample_weight(self.class_weight, y)
             weights = own if weights is None else own * weights
@@ -423,7 +414,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
     def _kind(self) -> tuple[Kind, int]:
         number = len(self.classes_ if self._seen is None else self._seen)
         if number < 2:
-            raise InputError(f"y has {number} class alone; give rows of two classes or more")
+            raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
         if self._seen is not None:
             return "multi_label", number
         return "binary" if number == 2 else "multi_class", number
@@ -440,7 +431,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
 
     @in_python()
     def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Returns the likeliest class of each row, [B]; or 0 and 1 for each class [B, K]."""
+        """Returns the most probable class of each row, [B]; or 0 and 1 for each class [B, K]."""
         probabilities = self.predict_proba(X)
         if self._seen is None:
             return self.classes_[probabilities.argmax(axis=1)]
@@ -451,9 +442,11 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
-    """A regression of numbers on texts, on lists of strings or ids, and on vectors.
+    """A regression on texts, on lists of strings or ids, and on vectors, dense or sparse.
 
-    Its loss is the mean squared error of targets that are scaled to deviations of 1.
+    Its loss is the mean squared error. Targets are standardized for training: mean 0, standard
+    deviation 1. No recipe runs for a regression: without values of yours, the numbers of rows and
+    features decide.
     """
 
     def __sklearn_tags__(self) -> Any:
@@ -463,15 +456,15 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
 
     @in_python()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Trains on rows X, as of `MultiHotClassifier.fit`, with the numbers y, [B] or [B, K]."""
+        """Trains on rows X, as in `MultiHotClassifier.fit`, with the targets y, [B] or [B, K]."""
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
         self._scale(y)
         return self._fitted(X, self._scaled(y), weights, "regression", _num_targets(y))
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Trains for one epoch, on at least `batch_size` rows, and goes on from there in each
-        further call. The first call's targets set the scale."""
+        """Trains for one epoch, on at least `batch_size` rows; each further call continues from
+        there. The first call's targets decide how all are standardized."""
         y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
         if not hasattr(self, "_model"):
             self._scale(y)
@@ -487,7 +480,7 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
 
     @in_python()
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
-        """Returns the number of each row, [B], or the numbers [B, K]."""
+        """Returns the predicted targets, [B] or [B, K]."""
         outputs = self._outputs(X)
         if np.ndim(self._mean) == 0:
             outputs = outputs[:, 0]
@@ -495,15 +488,15 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Returns a parameter as a setting: NumPy's numbers become Python's, and one of several such a
-    list."""
+    """Returns a parameter as a setting: NumPy's numbers become Python's; `hidden_units` and
+    `dropout` become lists."""
     if name in ("hidden_units", "dropout"):
         return np.atleast_1d(value).tolist()
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None) -> tuple[Any, Any]:
-    """Returns labels as an array, and the weights of rows, checked as scikit-learn does."""
+    """Returns the labels and the rows' weights as arrays, checked as in scikit-learn."""
     if y is None:
         name = type(estimator).__name__
         raise InputError(f"{name} requires y to be passed, but the target y is None")
@@ -520,6 +513,8 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
 
 def _form_of(X: Any) -> _Form:
     """Returns the form of rows. Lists of numbers of one length are vectors, as in scikit-learn."""
+    if isinstance(X, str):
+        raise InputError("X is a single text; give a list of texts")
     if hasattr(X, "tocsr") or getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
         return "vectors"
     first = next(iter(X), None)
@@ -535,9 +530,12 @@ def _form_of(X: Any) -> _Form:
 
 def _checked_texts(X: Any) -> list[Any]:
     """Returns texts or lists of strings as lists."""
+    for place, row in enumerate(X):
+        if not isinstance(row, Iterable):
+            raise InputError(f"row {place} of X is {row!r}, not a text; fill it in or leave it out")
     rows = [row if isinstance(row, str) else [*row] for row in X]
     if any(isinstance(row, str) is not isinstance(rows[0], str) for row in rows):
-        raise InputError("X has texts and lists of strings; give one of both")
+        raise InputError("X mixes texts and lists of strings; give only one of the two")
     return rows
 
 
@@ -609,15 +607,15 @@ def _function(network: DefaultNetwork, kind: Kind) -> Callable[[Any], Any]:
 
 
 def _optimizer(config: TrainConfig) -> dict[str, Any]:
-    """Returns the settings of an optimizer that a program has as constants."""
+    """Returns the optimizer's settings that are constants of a compiled program."""
     return {name: getattr(config.optimizer, name) for name in ("optimizer", "weight_decay")}
 
 
 def _restarted(
     network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Examples
 ) -> Trainer:
-    """Returns a trainer at its start: one that was used for such rows before, with its compiled
-    programs, if there is one. The seed and the learning rate are no part of these."""
+    """Returns a trainer in its initial state. If one was used before for rows of this kind, it is
+    that one, with its compiled programs, which do not depend on the seed or the learning rate."""
     settings, seed = replace(config.execution, seed=0), config.execution.seed
     usual, optimizer = replace(network, seed=0), _optimizer(config)
     is_weighted = train.weights is not None, train.ragged[""].weights is not None
@@ -661,6 +659,6 @@ def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
     return keras.callbacks.LearningRateScheduler(rate)
 
 
-_PARAMETERS = inspect.getsource(_MultiHotEstimator).partition("    def ")[0]
+_, _, _parameters = inspect.cleandoc(_MultiHotEstimator.__doc__ or "").partition("\n\n")
 for _kind in (MultiHotClassifier, MultiHotRegressor):
-    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_PARAMETERS}"  # for help
+    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_parameters}"

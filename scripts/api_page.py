@@ -15,6 +15,7 @@ import harness
 from harness.sklearn import MultiHotClassifier, MultiHotRegressor
 from scripts.options_page import text_of, texts_of
 
+_ESTIMATORS = (MultiHotClassifier, MultiHotRegressor)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"
 _INTRODUCTION = """# Python API
 
@@ -32,7 +33,7 @@ def page() -> str:
     parts = [_INTRODUCTION]
     for name in sorted(harness.__all__, key=str.lower):
         parts += [f"## harness.{name}\n", *_described(name, getattr(harness, name))]
-    for kind in (MultiHotClassifier, MultiHotRegressor):
+    for kind in _ESTIMATORS:
         parts += [f"## harness.sklearn.{kind.__name__}\n", *_described(kind.__name__, kind)]
     return "\n".join(parts)
 
@@ -42,7 +43,7 @@ def _described(name: str, value: Any) -> Iterator[str]:
     if not inspect.isclass(value):
         yield _signature(name, value)
         yield _markdown(value)
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and value not in _ESTIMATORS:
         yield _markdown(value)
         texts, known = texts_of(value), [f for f in dataclasses.fields(value) if f.init]
         rows = [(field.name, _default(field), texts.get(field.name, "")) for field in known]
@@ -53,10 +54,11 @@ def _described(name: str, value: Any) -> Iterator[str]:
     else:
         yield _signature(name, value.__init__)
         yield _markdown(value)
-        yield _markdown(value.__init__)
-        if value is harness.Trainer:
+        if value not in _ESTIMATORS:  # whose constructors Python writes
+            yield _markdown(value.__init__)
+        if value in (harness.Trainer, *_ESTIMATORS):
             for method, function in _public(value):
-                yield f"### Trainer.{method}\n"
+                yield f"### {name}.{method}\n"
                 if not isinstance(function, property):
                     yield _signature(method, function)
                 yield _markdown(function)

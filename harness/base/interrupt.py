@@ -156,6 +156,9 @@ class Interrupt:
         received: list[int] = []
         while numbers := os.read(reader, 64):
             received += [n for n in numbers if n in self._before]
+            if self._fd_before >= 0:  # a loop of asyncio handles signals that it reads there
+                with contextlib.suppress(OSError):
+                    os.write(self._fd_before, bytes(n for n in numbers if n not in self._before))
             is_order = any(n in (signal.SIGINT, signal.SIGTERM) for n in received[1:])
             if not received or not (is_order or self.nothing_to_save):
                 continue

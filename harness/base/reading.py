@@ -70,7 +70,8 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
 
 
 def _device_of(folder: str) -> int | None:
-    return os.stat(folder).st_dev if os.path.exists(folder) else None
+    # In a sandbox it may be an empty folder, on the device of all other files.
+    return os.stat(folder).st_dev if os.path.ismount(folder) else None
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:

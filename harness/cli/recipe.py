@@ -8,6 +8,7 @@ networks of one wide hidden layer, which match far larger models on texts (Galke
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -272,7 +273,7 @@ class _Search:
 
         # TensorFlow warns of so many trainers in one process as of one function traced time and
         # again.
-        tf.get_logger().setLevel("ERROR")
+        tf.get_logger().addFilter(_is_no_retracing)
         for view in self.views():
             self._compare(view)
         best = min(self.trials, key=_compared)
@@ -392,6 +393,10 @@ class _Search:
                 thresholds=thresholds,
             )
         )
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _seen(config: TrainConfig, kind: str | None) -> str:

@@ -94,6 +94,11 @@ def run_tune(config: TuneConfig, given: Set[str]) -> int:
             try:
                 arguments = config, given, before.get("recipe", {}) if config.resume else None
                 searched, gpus, known, recipe = process.submit(_checked, *arguments).result()
+            except KeyboardInterrupt:
+                # It ignores Ctrl-C, and a search of the recipe may take minutes.
+                for child in multiprocessing.active_children():
+                    child.kill()
+                raise
             except BrokenProcessPool as error:
                 raise LostWorkerError(
                     "the process that loads the data was killed, as the system does when memory "

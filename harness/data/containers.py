@@ -117,6 +117,8 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
+    if _are_rows(first) and all(isinstance(row, list) and not _are_rows(row) for row in first):
+        return _joined(read, is_batched=True), None, weights
     # PyTorch's DataLoader makes lists of pairs.
     if not (isinstance(first, tuple) or (isinstance(first, list) and _are_rows(first[:1]))):
         return _joined(read, _is_batch(first)), None, weights

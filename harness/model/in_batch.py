@@ -1,4 +1,4 @@
-"""Two towers that learn from each other's rows: a softmax over the items of a batch.
+"""The loss of two-tower models: a softmax over the items of a batch.
 
 Letters: B rows, D units.
 """
@@ -11,26 +11,28 @@ from keras import ops
 from harness.base.errors import InputError
 from harness.model.layers import surroundings
 
-_FAR = -1e9  # added to the score of an item that is the row's own a second time
+_FAR = -1e9  # added to the scores of other rows that have the row's own item
 
 
 @keras.saving.register_keras_serializable(package="harness")
 class InBatchSoftmax(keras.layers.Layer):
     """The log-probability of each row's item among the items of all rows of the batch:
     `log_softmax(users @ items.T / temperature)[i, i]`, as in Yi et al., "Sampling-Bias-Corrected
-    Neural Modeling for Large Corpus Item Recommendations", 2019, section 3, without the correction.
-    Its negative is the loss: `harness.Task("regression", loss=lambda y, log_p: -log_p)`.
+    Neural Modeling for Large Corpus Item Recommendations", 2019, section 3, without the correction
+    of the sampling bias. Its negative is the loss:
+    `harness.Task("regression", loss=lambda y, log_p: -log_p, metrics=[])`.
 
-    Called with a list of tensors, it returns [B, 1]:
+    It is called with a list of tensors and returns [B, 1]. The tensors are
 
-    - the users' vectors, [B, D];
-    - those of the items, [B, D];
-    - the items' numbers, [B] or [B, 1], optional: other rows with the same item are left out.
+    - the vectors of the users, [B, D];
+    - the vectors of the items, [B, D];
+    - the ids of the items, [B] or [B, 1], optional: a row's own item in other rows of the batch is
+      then no negative of it.
     """
 
     def __init__(self, *, temperature: float = 1.0, **kwargs: Any) -> None:
         """Args:
-        temperature: divides the products; small ones sharpen the softmax.
+        temperature: the number that divides the products; a lower one makes the softmax sharper.
         **kwargs: arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
@@ -39,15 +41,15 @@ class InBatchSoftmax(keras.layers.Layer):
         self.temperature = temperature
 
     def call(self, inputs: list[Any]) -> Any:
-        """Returns [B, 1]; see the class."""
+        """Returns the log-probabilities, [B, 1], from the tensors that the class describes."""
         users, items, *numbers = inputs
         if (devices := surroundings().num_devices) > 1:
             raise InputError(
                 f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
                 "replicas=1"
             )
-        scores = ops.matmul(users, ops.transpose(items)) / self.temperature
-        scores = ops.cast(scores, "float32")
+        # In float32, since a quotient of 16 bits may overflow.
+        scores = ops.cast(ops.matmul(users, ops.transpose(items)), "float32") / self.temperature
         if numbers:
             own = ops.reshape(numbers[0], (-1,))
             again = ops.cast(ops.equal(own[:, None], own), "float32") - ops.eye(ops.shape(own)[0])

@@ -197,7 +197,9 @@ class Program:
         if self._row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
 
-        with state.in_loop(num_steps) as begin:
+        # An evaluation changes neither the optimizer's count of steps nor seeds.
+        without = contextlib.nullcontext(lambda step: None)
+        with without if self._cut is None else state.in_loop(num_steps) as begin:
 
             def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 begin(step)

@@ -17,23 +17,23 @@ from kernels.multi_hot.segments import Entries, find_entries
 
 @keras.saving.register_keras_serializable(package="harness")
 class Multinomial(keras.losses.Loss):
-    """The negative log-likelihood of a row's items T, drawn from the softmax of its logits z:
+    """The negative log-likelihood of a row's items T as draws from the softmax of its logits z:
     `|T| * logsumexp(z) - sum(z[i] for i in T)`, as in Liang et al., "Variational Autoencoders for
     Collaborative Filtering", 2018, equation 2.
 
-    Of labels that are ragged sets, no [B, V] array is made but the logits. In Keras's own `fit` the
-    loss takes 0 and 1 for each item, [B, V].
+    If labels are ragged sets, the logits are the only [B, V] array. In Keras's own `fit` the labels
+    are 0 and 1 for each item, [B, V].
     """
 
     from_logits = True
 
     def __init__(self, *, num_samples: int | None = None, **kwargs: Any) -> None:
         """Args:
-        num_samples: S, the items that a training step draws to estimate the logsumexp, in place of
-            computing all V logits; at most V. The model must end in a Dense layer without
-            activation, and labels must be ragged sets. An evaluation takes all items. The estimate
-            of `sum(exp(z))` is unbiased: a row's own items count once, and each other one that was
-            drawn V / S times (Bengio and Senécal, "Adaptive importance sampling to accelerate
+        num_samples: S, at most V: the number of items that a training step draws to estimate the
+            logsumexp, instead of computing all V logits. Evaluations use all items. The model must
+            end in a Dense layer without activation, and labels must be ragged sets. The estimate
+            of `sum(exp(z))` is unbiased: each of the row's own items counts once, and each other
+            drawn item V / S times (Bengio and Senécal, "Adaptive importance sampling to accelerate
             training of a neural probabilistic language model", 2008).
         **kwargs: arguments of `keras.losses.Loss`.
         """
@@ -43,12 +43,12 @@ class Multinomial(keras.losses.Loss):
         self.num_samples = num_samples
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the losses of rows, [B], of 0 and 1 for each item, [B, V], and logits, [B, V]."""
+        """Returns the losses of rows, [B], from labels of 0 and 1 and from logits, both [B, V]."""
         return -keras.ops.sum(y_true * keras.ops.log_softmax(y_pred), axis=-1)
 
     def of_labels(self, labels: Any, logits: tf.Tensor, *, sampled: bool) -> tf.Tensor:
-        """Returns the losses of rows, float32 [B], of ragged sets, or of 0 and 1 for each item;
-        with `sampled` and if the loss has samples, estimates."""
+        """Returns the losses of rows, float32 [B], from labels that are ragged sets, or 0 and 1 for
+        each item. With `sampled`, if `num_samples` is set, they are estimates."""
         sampled = sampled and self.num_samples is not None
         is_sets = isinstance(labels, Mapping)
         if logits.shape[1] < 2 or (sampled and not is_sets):
@@ -65,8 +65,8 @@ class Multinomial(keras.losses.Loss):
         """Returns the losses of rows, float32 [B].
 
         Args:
-            sets: the rows' items: `values` int32 [N], of which those behind `row_splits[-1]` do not
-                count, and `row_splits` int32 [B + 1]. A repeated item of a row counts once.
+            sets: the rows' items: `values` int32 [N], which are padding from `row_splits[-1]` on,
+                and `row_splits` int32 [B + 1]. A repeated item of a row counts once.
             logits: float32 [B, V].
         """
         targets = _entries(sets, logits.shape[1])
@@ -75,8 +75,8 @@ class Multinomial(keras.losses.Loss):
         return _totals(targets, tf.gather(sums, targets.rows) - own)
 
     def of_samples(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
-        """Returns estimates of `of_sets` by S items, float32 [B]. XLA then drops the product that
-        the logits come from, since nothing else reads it."""
+        """Returns estimates of `of_sets` from S drawn items, float32 [B]. XLA then removes the
+        product that computes all logits, since nothing reads it."""
         inputs, kernel, bias = _last_product(logits)
         num_items, num_samples = logits.shape[1], self.num_samples
         assert num_samples is not None
@@ -109,22 +109,21 @@ class Multinomial(keras.losses.Loss):
 
 
 def _entries(sets: Mapping[str, tf.Tensor], num_items: int) -> Entries:
-    """Returns the items of each row, of which repeated ones and padding do not count; all lie in a
-    row."""
+    """Returns the items of each row. Repeated items and padding do not count; padding has row 0."""
     problem = Problem(sets["values"], sets["row_splits"], num_items, tf.float32, unique=False)
     found = find_entries(problem, drop_repeated=True)
     return found._replace(rows=tf.where(found.counts, found.rows, 0))
 
 
 def _totals(entries: Entries, numbers: tf.Tensor) -> tf.Tensor:
-    """Returns the sum of the entries' numbers, [N], for each row, [B]."""
+    """Returns for each row, [B], the sum of the numbers of its entries, [N]."""
     counted = tf.where(entries.counts, numbers, 0)
     return tf.math.unsorted_segment_sum(counted, entries.rows, entries.num_rows)
 
 
 def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the inputs [B, D], the kernel [D, V] and the bias [V] that logits were traced from,
-    in float32."""
+    """Returns the inputs [B, D], the kernel [D, V] and the bias [V] from which the logits were
+    traced, in float32."""
     operation, bias = _behind_casts(logits), tf.zeros(logits.shape[1:])
     if operation.type in ("AddV2", "BiasAdd") and operation.inputs[1].shape.rank == 1:
         bias = operation.inputs[1]
@@ -147,8 +146,8 @@ def _behind_casts(tensor: tf.Tensor) -> tf.Operation:
 
 
 def _drawn(num_samples: int, num_items: int, inputs: tf.Tensor) -> tf.Tensor:
-    """Returns S items, int32 [S], one from each of S equal parts of all. They are a hash of the
-    bits of `inputs`: a step that is repeated draws the same, and the next one others."""
+    """Returns S items, int32 [S], one from each of S equal parts of all items. A hash of the bits
+    of `inputs` selects them, so a repeated step draws the same items and the next step others."""
     key = tf.reduce_sum(tf.bitcast(inputs, tf.int32))
     bits = random_bits(tf.constant([num_samples]), tf.stack([key, 0]))
     shares = tf.cast(tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32)), tf.float32) / 2**24

@@ -1,4 +1,4 @@
-"""Rankings of items: without those that a row has, the best K, and how many were held out.
+"""Rankings of items: leaving out seen items, the best K, and metrics of held-out items.
 
 Letters: B rows, V items, K ranks, N length of the ids' buffer.
 """
@@ -21,15 +21,15 @@ _LAST = tf.float32.min  # the score of an item that is not to be ranked
 
 
 class Ranking(NamedTuple):
-    """A ranking that a prediction is asked for."""
+    """The ranking that a prediction returns."""
 
     k: int
-    """The number of items of each row, K."""
+    """The number of items to return for each row, K."""
     seen: str | None
-    """The input with the items to leave out; None ranks all."""
+    """Name of the input with the items to leave out; None ranks all items."""
 
     def check(self, examples: Examples, num_items: int) -> None:
-        """Raises an InputError unless rows with these inputs can be ranked so."""
+        """Raises an InputError if rows with these inputs cannot be ranked so."""
         if not 1 <= self.k <= num_items <= _MOST_ITEMS:
             raise InputError(
                 f"k is {self.k}; give at least 1 and at most all {num_items} items, of which "
@@ -39,17 +39,17 @@ class Ranking(NamedTuple):
 
 
 class Recommended(NamedTuple):
-    """The best items of B rows, from the best on."""
+    """The best items of B rows, best first."""
 
     items: npt.NDArray[np.int32]
     """[B, K]."""
     scores: npt.NDArray[np.float32]
-    """The model's outputs for these, [B, K]; the lowest float32 behind the last item that the row
-    has not seen."""
+    """The model's outputs for these items, [B, K]. If a row has fewer than K unseen items, seen
+    items follow, with the lowest float32 as their score."""
 
 
 def check_seen(seen: str | None, examples: Examples, num_items: int) -> None:
-    """Raises an InputError unless the rows have the input of the items that they have seen."""
+    """Raises an InputError if the rows lack the input with the items that they have seen."""
     limits = {name: sets.num_tokens for name, sets in examples.ragged.items()}
     if seen is None or limits.get(seen, num_items + 1) <= num_items:
         return
@@ -62,12 +62,12 @@ def check_seen(seen: str | None, examples: Examples, num_items: int) -> None:
 
 
 def without_seen(scores: tf.Tensor, sets: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns scores, float32 [B, V], with the lowest float32 for the items that a row has.
+    """Returns scores, float32 [B, V], with the lowest float32 for the items that a row has seen.
 
     Args:
         scores: float32 [B, V].
-        sets: the items that the rows have: `values` int32 [N], of which those behind
-            `row_splits[-1]` do not count, and `row_splits` int32 [B + 1].
+        sets: the items that the rows have seen: `values` int32 [N], which are padding from
+            `row_splits[-1]` on, and `row_splits` int32 [B + 1].
     """
     problem = Problem(sets["values"], sets["row_splits"], scores.shape[1], tf.float32, False)
     found = find_entries(problem, drop_repeated=False)
@@ -77,22 +77,23 @@ def without_seen(scores: tf.Tensor, sets: Mapping[str, tf.Tensor]) -> tf.Tensor:
 
 
 def best(scores: tf.Tensor, k: int) -> tf.Tensor:
-    """Returns the K highest scores of each row, from the highest on, and behind them the items that
-    have these, float32 [B, 2 K]. Of equal scores the item with the lower number comes first."""
+    """Returns for each row its K highest scores, highest first, followed by the items that have
+    them, float32 [B, 2 K]. Of items with equal scores, the one with the lower number comes first.
+    """
     found = tf.math.top_k(scores, k)
     return tf.concat([found.values, tf.cast(found.indices, tf.float32)], axis=1)
 
 
 class _AtK(keras.metrics.Mean):
-    """A mean over the rows with held-out items of a figure of their K best items."""
+    """Mean, over the rows with held-out items, of a value computed from their K best items."""
 
     _kind: str
 
     def __init__(self, k: int, *, name: str | None = None, dtype: Any = None) -> None:
         """Args:
         k: K, the number of ranks.
-        name: the metric's name; None: as `recall_at_20`.
-        dtype: the dtype of the sums.
+        name: the metric's name; None for one such as `recall_at_20`.
+        dtype: the dtype of the metric's sums.
         """
         super().__init__(name=name or f"{self._kind}_at_{k}", dtype=dtype)
         if k < 1:
@@ -100,12 +101,12 @@ class _AtK(keras.metrics.Mean):
         self.k = k
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Adds rows.
+        """Adds the values of B rows to the mean.
 
         Args:
             y_true: 1 for each held-out item and 0 for others, [B, V].
             y_pred: scores, [B, V].
-            sample_weight: [B].
+            sample_weight: weights of the rows, [B].
         """
         scores = tf.cast(y_pred, tf.float32)
         top = tf.math.top_k(scores, min(self.k, scores.shape[1]))
@@ -119,11 +120,11 @@ class _AtK(keras.metrics.Mean):
         return super().update_state(self._values(hits, possible), sample_weight=counts)
 
     def _values(self, hits: tf.Tensor, possible: tf.Tensor) -> tf.Tensor:
-        """Returns the rows' figures, [B].
+        """Returns the metric's value for each row, [B].
 
         Args:
-            hits: whether the item of each rank was held out, float32 0 or 1, [B, K].
-            possible: the most hits that a row can have, int32 [B], at least 1.
+            hits: 1 if the item at a rank was held out, else 0, float32 [B, K].
+            possible: the maximum number of hits of each row, int32 [B], at least 1.
         """
         raise NotImplementedError
 
@@ -133,9 +134,10 @@ class _AtK(keras.metrics.Mean):
 
 @keras.saving.register_keras_serializable(package="harness")
 class RecallAtK(_AtK):
-    """The share of a row's held-out items among its K best: `hits / min(K, held-out items)`, as
-    Recall@R in Liang et al., "Variational Autoencoders for Collaborative Filtering", 2018,
-    section 4.2 (keras-rs divides by all held-out items). The mean is over rows with such items."""
+    """Recall at K: `hits / min(K, held-out items)`, where hits are the held-out items among a row's
+    K best. It is Recall@R in Liang et al., "Variational Autoencoders for Collaborative Filtering",
+    2018, section 4.2; keras-rs divides by all held-out items instead. The mean is over the rows
+    with held-out items."""
 
     _kind = "recall"
 
@@ -145,10 +147,10 @@ class RecallAtK(_AtK):
 
 @keras.saving.register_keras_serializable(package="harness")
 class NDCGAtK(_AtK):
-    """The normalized discounted cumulative gain of a row's K best items: the sum of
-    `1 / log2(rank + 1)` over the ranks of held-out items, counted from 1, over the sum if all of
-    them came first; as NDCG@R in Liang et al., 2018, section 4.2. The mean is over the rows with
-    held-out items."""
+    """Normalized discounted cumulative gain at K: the sum of `1 / log2(rank + 1)` over the ranks of
+    the held-out items among a row's K best, divided by the same sum if the held-out items came
+    first. Ranks start at 1. It is NDCG@R in Liang et al., 2018, section 4.2. The mean is over the
+    rows with held-out items."""
 
     _kind = "ndcg"
 

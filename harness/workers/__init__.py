@@ -1,1 +1,1 @@
-"""Several processes that train one model: their identities, their meeting, and their agreement."""
+"""Several processes that train one model: who they are, how they connect, what they agree on."""

@@ -1,7 +1,7 @@
-"""The workers of a cluster as one of them sees it: how they start, and how they agree.
+"""A worker's view of its cluster: how the workers start, and how they agree on settings.
 
-`harness.program.program` exchanges the training's tensors. Here are the small things: who is chief,
-what the chief has decided, whether a worker wants to stop.
+`harness.program.program` exchanges the tensors of training. This module exchanges small values:
+what the chief has decided, and whether a worker is to stop.
 """
 
 import atexit
@@ -32,18 +32,18 @@ T = TypeVar("T")
 WAIT_SECONDS = 120.0
 """Seconds to wait for workers that have not started; HARNESS_CLUSTER_WAIT sets another number."""
 _HEARTBEAT_SECONDS = 20
-"""Seconds without a sign of life after which a worker counts as lost."""
+"""Seconds without a heartbeat after which a worker counts as lost."""
 _START_SECONDS = 60
-"""Seconds for the start of TensorFlow's runtime, once all workers are there."""
+"""Maximum seconds that TensorFlow's runtime may take to start, once all workers have met."""
 _SHUTDOWN_SECONDS = 5
 _LINGER_SECONDS = 0.3
-"""Seconds that a worker stays at the end, so that the others get the rest of a sum."""
+"""Seconds that a worker waits before it exits, so that the others receive the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
 _SOON_SECONDS = 5.0
 """Seconds after which a worker that waits says why."""
 _SIGACTION_BYTES = 256
-"""More than the system's `struct sigaction` takes."""
+"""Buffer size for the system's `struct sigaction`, which is smaller."""
 _OPEN_PORTS = (
     "note: TensorFlow's servers of these workers have no password: whoever reaches their ports, "
     "from another machine or as another user of this one, can act as you (SECURITY.md)"
@@ -89,12 +89,12 @@ class Cluster:
         """Returns the chief's value in every worker. The first call waits for all workers.
 
         Args:
-            make: makes the value, on the chief only; JSON must be able to hold it.
+            make: returns the value, which must be JSON-serializable; called on the chief only.
 
         Raises:
-            InputError: in all workers, if `make` raises it on the chief, or a worker has another
-                version.
-            LostWorkerError: in all others, if a worker does not come to the first meeting.
+            InputError: in all workers, if `make` raises it on the chief, or the workers' versions
+                differ.
+            LostWorkerError: in all workers that met, if another one did not come.
         """
         if self.is_alone:
             return make()
@@ -117,12 +117,14 @@ class Cluster:
         return value
 
     def start(self, *, num_gpus: int) -> None:
-        """Starts TensorFlow's runtime of collectives, unless it has been started, for the number of
-        GPUs that this process uses.
+        """Starts TensorFlow's runtime for collectives, unless it is running.
+
+        Args:
+            num_gpus: number of GPUs that this process uses.
 
         Raises:
-            InputError: if TensorFlow has computed something in this process before.
-            LostWorkerError: if another worker has gone since the meeting.
+            InputError: if TensorFlow has already run an operation in this process.
+            LostWorkerError: if another worker ended after the meeting.
         """
         if self.is_alone or self._has_started:
             return
@@ -191,7 +193,7 @@ class Cluster:
             late.cancel()
 
     def _meet(self, told: Mapping[str, Any] | None = None, **hello: str) -> dict[str, Any]:
-        """Waits for all workers, unless they have met; returns the chief's message."""
+        """Waits for all workers, unless they have already met; returns the chief's message."""
         if self.is_alone or self._held is not None:
             return {}
         self._has_come, wait_seconds = True, _wait_seconds()
@@ -201,8 +203,11 @@ class Cluster:
         return said
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Raises an InputError in all workers if one has other facts than the chief. They are
-        values that JSON can hold, by their names in messages."""
+        """Raises an InputError in all workers if one has other facts than the chief.
+
+        Args:
+            facts: JSON-serializable values by the names that messages use for them.
+        """
         if self.is_alone:
             return
         found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
@@ -214,8 +219,8 @@ class Cluster:
         return bool(self.most([wish])[0]) if not self.is_alone else wish
 
     def wait_for_all(self) -> None:
-        """Waits for all workers, so that none fails because another ends right afterwards. Raises
-        a LostWorkerError if one ended before it came here."""
+        """Waits for all workers, so that none fails because another exits right afterwards. Raises
+        a LostWorkerError if one ended before this call."""
         if self.is_alone:
             return
         self.any(False)
@@ -238,7 +243,7 @@ class Cluster:
         return [int(number) for number in found]
 
     def total(self, *arrays: np.ndarray) -> list[np.ndarray]:
-        """Returns the sums of arrays over all workers, as float64 if there are several workers."""
+        """Returns the sums of arrays over all workers; float64 if there are several workers."""
         if self.is_alone or not arrays:
             return list(arrays)
         flat = np.concatenate([np.asarray(a, np.float64).reshape(-1) for a in arrays])
@@ -246,7 +251,7 @@ class Cluster:
         return [part.reshape(a.shape) for part, a in zip(parts, arrays, strict=True)]
 
     def gather(self, array: np.ndarray) -> np.ndarray:
-        """Returns the arrays of all workers, of one shape and type, as [workers, ...]."""
+        """Returns the arrays of all workers, which have one shape and dtype, as [workers, ...]."""
         if self.is_alone:
             return array[None]
         # Sent as bits, so that any type works.
@@ -267,7 +272,7 @@ class Cluster:
         return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
 
     def array_of_chief(self, own: np.ndarray) -> np.ndarray:
-        """Returns the chief's array, which has the type and shape of this worker's."""
+        """Returns the chief's array, which has the dtype and shape of this worker's array."""
         if self.is_alone:
             return own
         # A sum to which only the chief adds anything is its broadcast.
@@ -277,7 +282,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Turns TensorFlow's errors inside into a LostWorkerError, which names the worker."""
+        """Turns TensorFlow's errors about a lost worker into a LostWorkerError that names it."""
         if self.is_alone:
             yield
             return
@@ -329,7 +334,7 @@ class Cluster:
 
 
 ALONE = Cluster(Membership())
-"""Cluster of a process without other workers."""
+"""The cluster of a process that trains alone."""
 
 
 @functools.lru_cache(maxsize=1)
@@ -345,7 +350,7 @@ def cluster_of(environment: Mapping[str, str]) -> Cluster:
 
 @contextlib.contextmanager
 def failures_told() -> Iterator[None]:
-    """Tells the other workers of an InputError inside: they end with it, too."""
+    """Sends an InputError raised in the block to the other workers, which end with it as well."""
     try:
         yield
     except InputError as error:
@@ -356,8 +361,8 @@ def failures_told() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
-    """Takes SIGTERM back from TensorFlow, whose coordination service would swallow it. Unlike
-    Python's `signal`, this works in any thread."""
+    """Restores the handler of SIGTERM after the block, since TensorFlow's coordination service
+    replaces it. Unlike Python's `signal`, this works in any thread."""
     libc, action = ctypes.CDLL(None), ctypes.create_string_buffer(_SIGACTION_BYTES)
     libc.sigaction(signal.SIGTERM, None, action)
     try:
@@ -404,7 +409,7 @@ def _bits(data: bytes) -> np.ndarray:
 
 
 def _is_of_collectives(error: Any) -> bool:
-    """Returns whether a lost worker may be the reason of an error."""
+    """Returns whether a lost worker may be the cause of an error."""
     import tensorflow as tf
 
     kinds = (

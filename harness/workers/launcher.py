@@ -1,4 +1,4 @@
-"""Starts workers on this machine, merges what they print, and ends all when one fails."""
+"""Starts workers on this machine, merges their output, and ends all of them if one fails."""
 
 import contextlib
 import ctypes
@@ -26,15 +26,15 @@ ENDED_AS_TOLD = (130, 143)
 """Exit codes after Ctrl-C and SIGTERM."""
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
-"""Linux's numbers: of unshare(2), and of netdevice(7) for starting the loopback."""
+"""Linux's constants: of unshare(2), and of netdevice(7) for starting the loopback interface."""
 
 
 class Job:
-    """All workers of one start."""
+    """The workers that one command starts."""
 
     def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
-        """Starts the workers. Their lines go to the streams `out` and `errors`, each behind
-        `[INDEX] `."""
+        """Starts the workers. Their lines go to the streams `out` and `errors`, each after the
+        prefix `[INDEX] `."""
         self._printing = threading.Lock()
         self._said: set[str] = set()
         self._processes: list[subprocess.Popen[str]] = []
@@ -74,7 +74,8 @@ class Job:
         """Waits until all workers have ended; once one has failed, ends the others.
 
         Returns:
-            The exit code of the job, 0 if all workers had 0; and which worker failed first.
+            The exit code of the job, 0 if that of every worker is 0; and the index of the worker
+            that failed first, or None.
         """
         failed: int | None = None
         deadline = None
@@ -139,11 +140,11 @@ def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO
 
 
 def enter_own_network() -> None:
-    """Moves this process, and all that it starts, to a network with nothing but a loopback, which
-    no other process can reach.
+    """Moves this process, and all processes that it starts, to a network namespace that has only a
+    loopback interface, which no other process can reach.
 
     Raises:
-        OSError: when the system does not allow it.
+        OSError: if the system does not allow it.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
@@ -160,7 +161,7 @@ def enter_own_network() -> None:
 
 @contextlib.contextmanager
 def _passing_on(job: Job) -> Iterator[list[int]]:
-    """Passes signals that end a program on to the workers, which save and end."""
+    """Passes SIGINT, SIGTERM and SIGUSR1 on to the workers, which save and end."""
     told: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:

@@ -1,7 +1,7 @@
-"""Lets workers meet before TensorFlow starts, and find each other's addresses.
+"""Lets the workers meet before TensorFlow starts, and learn each other's addresses.
 
-TensorFlow's runtime waits for an hour for a missing worker, and does not say which. So the workers
-first connect to the chief, which names missing workers and tells all workers the addresses of all.
+TensorFlow's runtime waits an hour for a missing worker and does not name it. So the workers first
+connect to the chief, which names missing workers and sends the addresses of all workers to each.
 
 The chief first sends a random number. Then every message is a line: an HMAC by the job's token, a
 space, and JSON. The HMAC covers the number and all messages so far. So nothing is read of a
@@ -28,11 +28,11 @@ from harness.workers.membership import CHIEF, TOKEN, Membership, address, joined
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**18
-"""Limit of a line's size."""
+"""Maximum size of a line."""
 _HELLO_SECONDS = 5.0
-"""Seconds for a connected process to say who it is, and for the last answers."""
+"""Maximum seconds from a connection to the worker's line, and for the last answers."""
 _FEWEST_LETTERS = 16
-"""The shortest token."""
+"""Minimum length of a token."""
 _FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 """Errors of a connection; a timeout and a stranger are among them."""
 _NUMBER_BYTES = 32
@@ -82,9 +82,9 @@ def meet(
 
     Args:
         member: this process's place in a cluster of several workers.
-        hello: facts of this process that must be the same in all workers, or the `failure` because
-            of which it will not train.
-        told: the chief's message to all others, once they are there.
+        hello: facts of this process that must be the same in all workers; or `failure`, the reason
+            why it will not train.
+        told: the chief's message, which it sends to all others once they have connected.
         wait_seconds: how long to wait for missing workers.
 
     Returns:
@@ -92,8 +92,8 @@ def meet(
         worker's port until TensorFlow's server has taken it.
 
     Raises:
-        InputError: in all workers that are there, if one has other facts or has failed.
-        LostWorkerError: in all workers that are there, if one is missing.
+        InputError: in all connected workers, if one has other facts or has failed.
+        LostWorkerError: in all connected workers, if one is missing.
     """
     require(
         len(member.token) >= _FEWEST_LETTERS,

@@ -1,4 +1,4 @@
-"""This process's cluster and its place in it, from TF_CONFIG, mpirun or SLURM."""
+"""This process's cluster and its place in it, read from TF_CONFIG, mpirun or SLURM."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from harness.base.checks import require
 from harness.base.errors import InputError
 
 CHIEF = "HARNESS_CLUSTER_CHIEF"
-"""Variable with the address `name:port` of worker 0, where SLURM does not tell it."""
+"""Variable with the address `name:port` of worker 0, if SLURM does not provide it."""
 TOKEN = "HARNESS_CLUSTER_TOKEN"
 """Variable with the secret that all workers of a job share."""
 _RANKS_AND_SIZES = (
@@ -32,17 +32,17 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """The workers of a cluster, and which of them this process is."""
+    """The workers of a cluster, and this process's number among them."""
 
     hosts: tuple[str, ...] = ("",)
-    """Addresses `name:port` of the workers, the chief first. Those that only the meeting can find
-    are empty until then."""
+    """Addresses `name:port` of the workers, the chief first. Addresses that are not known before
+    the workers meet are empty until then."""
     index: int = 0
     """Number of this process's worker."""
     chief: tuple[str, ...] = ()
-    """Addresses at which the chief may be, in the order in which to try them."""
+    """Possible addresses of the chief, in the order in which to try them."""
     job: str = ""
-    """Name of the job and step, which tells apart jobs that share a token."""
+    """Name of the job and step, which distinguishes jobs that share a token."""
     token: str = ""
 
     @property
@@ -51,7 +51,7 @@ class Membership:
 
     @property
     def on_this_host(self) -> tuple[int, int]:
-        """Number of workers before this one on its host, and number of the host's workers."""
+        """Number of workers before this one on its host, and number of all workers on it."""
         names = [host.rpartition(":")[0] for host in self.hosts]
         own = names[self.index]
         return names[: self.index].count(own), names.count(own)
@@ -79,10 +79,10 @@ def _is_address(text: str) -> bool:
 
 def membership(environment: Mapping[str, str]) -> Membership:
     """Returns this process's membership from `TF_CONFIG`, else from the variables of mpirun or
-    srun, else as a worker alone.
+    srun; without any of these, that of a single worker.
 
     Raises:
-        InputError: if the variables describe no cluster of workers, or no place in it.
+        InputError: if the variables do not describe a cluster of workers and a place in it.
     """
     token = environment.get(TOKEN, "")
     if config := environment.get("TF_CONFIG"):
@@ -112,7 +112,7 @@ def membership(environment: Mapping[str, str]) -> Membership:
 
 
 def require_alone(environment: Mapping[str, str]) -> None:
-    """Refuses to run as one of several workers, as each would do all the work."""
+    """Raises an InputError if there are several workers, since each would do all the work."""
     workers = membership(environment).num_workers
     require(
         workers == 1,
@@ -182,19 +182,19 @@ def joined(host: str, port: int) -> str:
 
 
 def plain_ip(host: str) -> str:
-    """Returns an IP address without a zone, and IPv4 in IPv6 as IPv4."""
+    """Returns an IP address without its zone; an IPv4 address mapped to IPv6 becomes IPv4."""
     ip = ip_address(host.partition("%")[0])
     return str(getattr(ip, "ipv4_mapped", None) or ip)
 
 
 def _job(environment: Mapping[str, str], size: int) -> str:
-    """Returns the name of the job and, if srun started its workers, of the step."""
+    """Returns the job's name and, if srun started the workers, the step's."""
     by_srun = environment.get("SLURM_STEP_NUM_TASKS") == str(size)
     step = environment.get("SLURM_STEP_ID", "") if by_srun else ""
     return f"{environment.get('SLURM_JOB_ID', '')}.{step}"
 
 
 def _first_node(nodes: str) -> str:
-    """Returns the first name of a list as SLURM writes it, such as `rack[1-2]n[08-15],login`."""
+    """Returns the first name in a list in SLURM's notation, such as `rack[1-2]n[08-15],login`."""
     first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)
     return re.sub(r"\[([^\],-]*)[^\]]*\]", r"\1", first[0]) if first else ""

@@ -127,8 +127,12 @@ def test_lists_of_strings_and_of_ids() -> None:
     assert sets.score(ids, labels) > 0.8
     with pytest.raises(ValueError, match=r"X holds the id 99, .* ids below 48"):
         sets.predict([{1, 99}])
-    with pytest.raises(ValueError, match="X is texts, and the rows to fit were ids"):
+    with pytest.raises(ValueError, match="X holds texts, but the estimator was fitted on ids"):
         sets.predict(texts)
+    with pytest.raises(ValueError, match="X is a single text; give a list"):
+        quick.predict("a film")
+    with pytest.raises(ValueError, match="row 1 of X is None, not a text"):
+        quick.predict(["a film", None])
 
 
 def test_several_classes_of_a_row(vectors: Any) -> None:

@@ -46,7 +46,7 @@ def ids(content: Any) -> Sequence[int] | np.ndarray:
 def _name(label: Any) -> str:
     """Returns a label as the name of a class."""
     if not isinstance(label, str):
-        label = _plain(label)
+        label = plain(label)
         if isinstance(label, list | tuple | dict):
             raise FlawError("several labels")
         if is_missing(label):
@@ -87,7 +87,7 @@ def kind_of(contents: Iterable[Any]) -> Literal["texts", "tokens", "sets"]:
 
 
 def is_list(value: Any) -> bool:
-    return isinstance(_plain(value), list | tuple)
+    return isinstance(plain(value), list | tuple)
 
 
 def _utf8(text: str) -> str:
@@ -102,7 +102,7 @@ def _utf8(text: str) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Returns an array or number of NumPy, or a series, as Python's own."""
     for convert in ("tolist", "to_list"):
         if hasattr(value, convert):
@@ -112,7 +112,7 @@ def _plain(value: Any) -> Any:
 
 def _as_list(content: Any) -> list[Any] | None:
     """Returns a list; an empty one for a missing value, and None for what is no list."""
-    content = _plain(content)
+    content = plain(content)
     if is_missing(content):
         return []
     return list(content) if isinstance(content, list | tuple) else None

@@ -6,6 +6,7 @@ from typing import Any
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
+from harness.data.readers import cells
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Block, Part, Problems, Source
 
@@ -36,7 +37,7 @@ class FrameSource(TableSource):
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         names = self.content_column, self.label_column
-        lists = (self._frame[self._columns[name]].to_list() for name in names)
+        lists = (map(cells.plain, self._frame[self._columns[name]].to_list()) for name in names)
         for number, (content, label) in enumerate(zip(*lists, strict=True), 1):
             yield number, content, label, ""
 

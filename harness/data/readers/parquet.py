@@ -54,7 +54,8 @@ class ParquetSource(TableSource):
 
     def _parts_of(self, names: Sequence[str]) -> list[Any]:
         """Returns the metadata of some columns, one for each row group."""
-        return [part for part in self._parts if part.path_in_schema.partition(".")[0] in names]
+        columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
+        return [part for part in self._parts if f"{part.path_in_schema}.".startswith(columns)]
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.

@@ -16,7 +16,7 @@ _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000
 _PIECE_BYTES = 1 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_ZEROS = (b" 0:", b"\t0:")
+_ZEROS = (b" 0:", b"\t0:", b"\n0:")
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _PAIRS = re.compile(rf"(?:\+?[0-9]+:{_NUMBER}(?:\s+|$))*", re.ASCII)
 
@@ -74,7 +74,7 @@ class SvmlightSource(Source):
 
 def has_id_zero(path: Path) -> bool:
     with opened(path, remedy=_REMEDY) as file:
-        end = b""
+        end = b"\n"
         while piece := file.read(_PIECE_BYTES):
             piece = end + piece
             if any(zero in piece for zero in _ZEROS):

@@ -79,7 +79,8 @@ class ConsoleObserver(Observer):
             case RunStart():
                 self._start(record)
             case Compilation():
-                self._began_at += record.seconds
+                # Those before an overwritten run was cleared were no part of the time since then.
+                self._began_at = min(self._began_at + record.seconds, self._clock())
                 self._print(
                     f"compiled {record.program} for {record.capacity:,} ids per batch and replica "
                     f"in {record.seconds:.2f} s"

@@ -26,7 +26,7 @@ OLD_EVENT_FOLDER_NAME = "tensorboard"
 """The folder in the run folder where earlier versions put event files."""
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
-    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins"),
+    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins/profile"),
 )
 """Names of everything that a run writes besides event files, and so of everything that --overwrite
 removes; profiles lie in the last."""

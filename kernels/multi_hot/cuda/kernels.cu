@@ -22,7 +22,7 @@ namespace multi_hot {
          __shared__ int slots[kForwardWarps * kSlots];                                        \
          forward<T, columns, true>(of_step(a), slots))                                        \
   KERNEL(sum_tiles_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                     \
-         sum_tiles<T, columns>(of_sorted_step(a)))                                                   \
+         sum_tiles<T, columns>(of_sorted_step(a)))                                            \
   KERNEL(sum_runs_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                      \
          sum_runs<T, columns>(of_sorted_step(a)))
 

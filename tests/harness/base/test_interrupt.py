@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: a wish at first, an order the second time."""
 
+import asyncio
 import signal
 import sys
 from collections.abc import Iterator
@@ -66,6 +67,21 @@ def test_a_program_that_handles_sigterm_still_does() -> None:
         assert (calls, interrupt.requested) == ([signal.SIGTERM], False)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_program_of_asyncio_that_handles_sigterm_still_does() -> None:
+    calls: list[str] = []
+
+    async def training() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, calls.append, "told")
+        with Interrupt() as interrupt:
+            signal.raise_signal(signal.SIGTERM)
+        assert not interrupt.requested
+        async with asyncio.timeout(10):
+            while not calls:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(training())
 
 
 @pytest.fixture

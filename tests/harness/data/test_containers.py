@@ -157,6 +157,13 @@ def test_several_inputs_and_weights_in_batches() -> None:
     np.testing.assert_array_equal(examples.weights, weights)
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_batches_of_rows_without_labels(size: int) -> None:
+    """Two rows of a batch are no rows and labels."""
+    batches = (_ROWS[start : start + size] for start in range(0, len(_ROWS), size))
+    assert [row.tolist() for row in without_labels(batches).ragged[""]] == _ROWS
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

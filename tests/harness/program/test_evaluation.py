@@ -1,13 +1,18 @@
 """The compiled evaluation against NumPy over all rows, with a smaller last batch."""
 
+from typing import Any
+
+import keras
 import numpy as np
 import pytest
 
+import harness
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Plan, evaluation_plan
+from harness.task.task import Task
 from tests.harness.program.numpy_network import forward_backward
 from tests.harness.program.rig import Rig, assert_same, build_rig
 from tests.harness.random_sets import random_sets
@@ -25,6 +30,24 @@ def held_out(
         steps_per_call=steps_per_call,
     )
     return build_feed("resident", examples, devices=rig.devices.names), plan
+
+
+def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
+    """Their training counts the optimizer's steps, and seeds, by the number of a loop's step."""
+    sets = random_sets(np.random.default_rng(), rows=45)
+    numbers = np.random.default_rng().normal(size=[45, 1]).astype(np.float32)
+    rows = Examples(inputs={"": sets.derived(labels=None)}, labels=numbers)
+
+    def network(inputs: Any) -> Any:
+        hidden = harness.HashDropout(0.4)(harness.MultiHotDense(4, sets.num_tokens)(inputs))
+        return keras.layers.Dense(1)(hidden)
+
+    rig = build_rig(rows, model=network, task=Task("regression"))
+    for state in rig.states:
+        state.for_gpu = True
+    before = rig.states[0].save()
+    rig.programs.evaluate(*held_out(rig, rows), step=17, epoch=3)
+    np.testing.assert_equal(rig.states[0].save(), before)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
 def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:
     zero, one = write("1 0:1 5:1\n", "zero.svm"), write("1 1:1 5:1\n", "one.libsvm")
     assert read(open_source(zero)).contents == [[0, 5]]
+    without_label = write("1,2 1:1 5:1\n0:1 5:1\n", "unlabelled.svm")
+    assert read(open_source(without_label)).contents == [[1, 5], [0, 5]]
     assert read(open_source(one)).contents == [[0, 4]]
     both = read(open_source(one, BuildOptions(test_data=str(zero))))
     assert (both.contents, both.parts) == ([[1, 5], [0, 5]], ["train", "test"])

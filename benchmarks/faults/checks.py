@@ -103,7 +103,7 @@ def _curves(folder: Path) -> dict[str, Any]:
 
     curves: dict[str, list[tuple[int, float | None]]] = {}
     others = set()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name != "scalars":

@@ -9,7 +9,6 @@ from typing import Any
 import tyro
 
 from harness.base.checks import require, require_count
-from harness.data.imdb import imdb_file
 from harness.workers.launcher import run_job
 
 
@@ -68,6 +67,8 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         return int(parsed.code or 0)
     if not config.open_ports:
         if settings.data.data == "imdb":
+            from harness.data.imdb import imdb_file  # imports NumPy
+
             imdb_file()  # downloads it; the workers' network reaches no other machine
         sys.stdout.flush()
         sys.stderr.flush()

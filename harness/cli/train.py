@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Set
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator, Set
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.base.checks import require_extra
-from harness.base.errors import DivergenceError, printable
+from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.timeline import Timeline
@@ -23,7 +23,6 @@ from harness.cli.report import command_of
 from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
-from harness.workers.cluster import failures_told
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
 
@@ -35,7 +34,20 @@ if TYPE_CHECKING:
     from harness.trainer.trainer import Trainer
 
 
-@failures_told()
+@contextmanager
+def _failures_told() -> Iterator[None]:
+    """Sends an InputError raised in the block to the other workers, which end with it as well."""
+    try:
+        yield
+    except InputError as error:
+        from harness.workers.cluster import cluster_of  # imports NumPy, which no help needs
+
+        with suppress(InputError, LostWorkerError):
+            cluster_of(os.environ).failed(error)
+        raise
+
+
+@_failures_told()
 def train(
     config: TrainConfig,
     console: Console | None = None,

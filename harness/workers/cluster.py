@@ -349,17 +349,6 @@ def cluster_of(environment: Mapping[str, str]) -> Cluster:
 
 
 @contextlib.contextmanager
-def failures_told() -> Iterator[None]:
-    """Sends an InputError raised in the block to the other workers, which end with it as well."""
-    try:
-        yield
-    except InputError as error:
-        with contextlib.suppress(InputError, LostWorkerError):
-            cluster_of(os.environ).failed(error)
-        raise
-
-
-@contextlib.contextmanager
 def _keeping_sigterm() -> Iterator[None]:
     """Restores the handler of SIGTERM after the block, since TensorFlow's coordination service
     replaces it. Unlike Python's `signal`, this works in any thread."""

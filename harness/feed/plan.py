@@ -141,7 +141,7 @@ class Plan:
         """Rows of an epoch's last, smaller batch; 0 if there is none."""
         return self.num_rows % self.batch_size
 
-    @property
+    @functools.cached_property
     def steps_per_epoch(self) -> int:
         """Number of steps that visit every row once."""
         return self.whole_steps + (self.last_rows > 0)
@@ -159,7 +159,7 @@ class Plan:
         """Returns an epoch's batches by their size, for each replica int64 [steps, its rows]."""
         end = self.whole_steps * self.batch_size
         whole = order[:end].reshape(-1, self.replicas, self.batch_size // self.replicas)
-        found = {self.batch_size: list(np.moveaxis(whole, 1, 0))} if end else {}
+        found = {self.batch_size: list(whole.swapaxes(0, 1))} if end else {}
         if self.last_rows:
             parts = np.array_split(order[end:], self.replicas)
             # A replica without rows gets a row of another one.

@@ -158,6 +158,9 @@ class ModelPrograms:
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
+        is_first = dispatch.step == start_step
+        if not is_first and all(self._training.is_compiled(batches, c) for c in dispatch.calls):
+            return []  # for the host's time between two dispatches
         start = time.perf_counter()
         loops = [
             Loop(self._training, batches, call) for call in plan.programs(start_step=start_step)

@@ -1,11 +1,16 @@
-"""TensorBoard's event files, written by `tf.summary`."""
+"""TensorBoard's event files."""
 
 import contextlib
+import itertools
+import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from harness.base.reading import damage
 from harness.run.observers.run_files import EVENT_FILES
@@ -16,14 +21,20 @@ from kernels.files import replacing
 class EventFile:
     """A new event file in `folder`, which is created if it is missing. Every record is flushed.
 
+    Its records are written as such, since `tf.summary` ignores a record that cannot be written.
+
     Raises:
         OSError: from any method, naming the folder, when the file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        made = f"{time.time_ns() // 10**9:010}.{socket.gethostname()}.{os.getpid()}"
+        numbers = (folder / EVENT_FILES.replace("*", f"{made}.{n}.v2") for n in itertools.count())
         with os_errors(folder):
-            self._writer = tf.summary.create_file_writer(str(folder))
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = tf.io.TFRecordWriter(str(next(p for p in numbers if not p.exists())))
+        self._record(file_version="brain.Event:2")
 
     def write(self, step: int, *summaries: Any) -> None:
         """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record.
@@ -32,20 +43,22 @@ class EventFile:
         """
         # Messages one after another are one message with the fields of all.
         record = b"".join(summary.SerializeToString() for summary in summaries)
-        with os_errors(self._folder), self._writer.as_default(step=step):
-            tf.summary.experimental.write_raw_pb(record)
-            self._writer.flush()
+        self._record(step=step, summary=Summary.FromString(record))
 
     def graph(self, graph: "tf.compat.v1.GraphDef") -> None:
         """Writes the graph of TensorBoard's Graphs page, which shows the last one of a run."""
-        with os_errors(self._folder), self._writer.as_default():
-            tf.summary.graph(graph)
-            self._writer.flush()
+        self._record(graph_def=graph.SerializeToString())
 
     def close(self) -> None:
         """Closes the file; nothing can be written afterwards."""
         with os_errors(self._folder):
             self._writer.close()
+
+    def _record(self, **fields: Any) -> None:
+        event = Event(wall_time=time.time(), **fields)
+        with os_errors(self._folder):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
 
 
 def drop_events_after(folder: Path, step: int) -> None:

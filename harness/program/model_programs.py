@@ -60,23 +60,7 @@ class ModelPrograms:
             kernels.
         """
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
-        # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
-        scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
-        self.states = tuple(
-            State(
-                model,
-                optimizer,
-                device=device,
-                place=place,
-                share=devices.first_share + place,
-                scaled=scaled,
-                metrics=task.stateful,
-                tables=tables,
-                # Programs for a GPU use operations that only XLA has.
-                for_gpu=devices.device_type == "GPU" and not in_part,
-            )
-            for place, device in enumerate(devices.names)
-        )
+        self.states = _states(model, optimizer, devices, task, tables, in_part=in_part)
         # Whether XLA compiles only a part of a training step.
         self.compiles_in_part = in_part
         # Two compilations at once would compete for a GPU's memory and disturb XLA's measurements
@@ -114,12 +98,13 @@ class ModelPrograms:
             row_sums=row_sums,
             row_outputs=task.num_outputs if task.is_measured else None,
         )
-        self._prediction = program(
-            "prediction", prediction_step(call), row_sums=0, row_outputs=task.num_outputs
-        )
-
-        self._ranked = functools.cache(
-            lambda of: program("rank", prediction_step(call, of), row_sums=0, row_outputs=2 * of.k)
+        self._prediction = functools.cache(
+            lambda ranking: program(
+                "prediction",
+                prediction_step(call, ranking),
+                row_sums=0,
+                row_outputs=2 * ranking.k if ranking else task.num_outputs,
+            )
         )
         self._call = call
         self.inspect = Inspector(call, task, self.states[0], program).run
@@ -319,7 +304,7 @@ class ModelPrograms:
         """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs];
         with a ranking what `ranking.best` returns. For calls of one step, it calls `watch` around
         each batch, with the batch's outputs."""
-        program = self._prediction if ranking is None else self._ranked(ranking)
+        program = self._prediction(ranking)
         parts: list[np.ndarray] = []
         self._settle()
         for dispatch, batches in feed.dispatches(plan):
@@ -395,3 +380,33 @@ class ModelPrograms:
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )
         return {name: found[name] for name in self._task.metric_names}
+
+
+def _states(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    devices: Devices,
+    task: SettledTask,
+    tables: Mapping[str, TablePlan],
+    *,
+    in_part: bool,
+) -> tuple[State, ...]:
+    """Returns a state for each device; `in_part` tells whether XLA compiles only a part of a
+    step."""
+    # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
+    scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
+    return tuple(
+        State(
+            model,
+            optimizer,
+            device=device,
+            place=place,
+            share=devices.first_share + place,
+            scaled=scaled,
+            metrics=task.stateful,
+            tables=tables,
+            # Programs for a GPU use operations that only XLA has.
+            for_gpu=devices.device_type == "GPU" and not in_part,
+        )
+        for place, device in enumerate(devices.names)
+    )

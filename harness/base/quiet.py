@@ -6,6 +6,7 @@ TF_CPP_MIN_LOG_LEVEL says otherwise; failures come as Python exceptions anyway.
 """
 
 import contextlib
+import logging
 import os
 import re
 import resource
@@ -48,6 +49,16 @@ def quiet_import() -> Iterator[None]:
     held_back = contextlib.nullcontext() if sys.stderr is None else _information_held_back()
     with held_back, _without_matplotlib():
         yield
+
+
+def hide_retracing_warnings() -> None:
+    """Hides TensorFlow's warnings of a function that is traced time and again: it takes several
+    trainers in one process for one function."""
+    logging.getLogger("tensorflow").addFilter(_is_no_retracing)  # once, however often it is called
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextlib.contextmanager

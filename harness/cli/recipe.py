@@ -8,7 +8,6 @@ networks of one wide hidden layer, which match far larger models on texts (Galke
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from harness.base.checks import check_batch, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
-from harness.base.quiet import quiet_import
+from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS
 from harness.model.options import ModelConfig
@@ -269,11 +268,7 @@ class _Search:
 
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
-        import tensorflow as tf
-
-        # TensorFlow warns of so many trainers in one process as of one function traced time and
-        # again.
-        tf.get_logger().addFilter(_is_no_retracing)
+        hide_retracing_warnings()
         for view in self.views():
             self._compare(view)
         best = min(self.trials, key=_compared)
@@ -393,10 +388,6 @@ class _Search:
                 thresholds=thresholds,
             )
         )
-
-
-def _is_no_retracing(record: logging.LogRecord) -> bool:
-    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def _seen(config: TrainConfig, kind: str | None) -> str:

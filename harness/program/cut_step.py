@@ -19,7 +19,7 @@ from harness.program.normalization import SumOverDevices
 from harness.program.state import State
 
 _ROUND_TRIP = 2**16
-"""The most numbers to send in place of a round trip between processes."""
+"""The most numbers to send in place of a round trip between processes; estimated, not measured."""
 Step = Callable[[State, Share, SumOverDevices], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 

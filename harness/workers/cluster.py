@@ -24,6 +24,7 @@ import numpy as np
 
 from harness.base.errors import InputError, LostWorkerError, printable
 from harness.base.interrupt import threads_without_signals
+from harness.base.quiet import hide_retracing_warnings
 from harness.workers.meeting import difference, meet, unreachable
 from harness.workers.membership import Membership, membership
 
@@ -142,8 +143,7 @@ class Cluster:
             num_accelerators={"GPU": num_gpus},
             rpc_layer="grpc",
         )
-        # Every worker would warn of programs that are traced anew.
-        tf.get_logger().setLevel("ERROR")
+        hide_retracing_warnings()  # which every worker would print
         # TensorFlow's own timeouts are an hour and more.
         context.context().configure_coordination_service(
             "standalone",

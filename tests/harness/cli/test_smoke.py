@@ -17,6 +17,12 @@ def test_a_line_for_each_combination_and_the_verdict() -> None:
     assert result.out.rstrip().endswith("1 passed, 0 failed")
 
 
+def test_nothing_tried_is_no_success() -> None:
+    result = call("smoke", "--replicas", 4)
+    assert (result.code, result.err) == (1, "")
+    assert result.out.rstrip().endswith("0 passed, 0 failed")
+
+
 def test_what_is_skipped_on_gpus() -> None:
     assert "CUDA kernels need a GPU" in (why_skipped("native", 1, num_gpus=2) or "")
     assert why_skipped("gather", 4, num_gpus=2) is not None

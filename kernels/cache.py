@@ -27,12 +27,8 @@ class Folder:
     path: Path
 
     def open(self, name: str) -> int:
-        """Return a descriptor of the user's own file `name`, for reading.
-
-        Raises:
-          FileNotFoundError: if there is no such file.
-          OSError: if the file cannot be trusted.
-        """
+        """Return a descriptor of the user's own file `name`, for reading; OSError if it cannot be
+        trusted."""
         path = self.path / name
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -59,19 +55,13 @@ class Folder:
             beside.write_bytes(content)
 
     def scratch(self) -> tempfile.TemporaryDirectory[str]:
-        """Return a context manager of a new folder in this one, removed at the end."""
         return tempfile.TemporaryDirectory(prefix=".partial-", dir=self.path)
 
 
 def opened(subfolder: str = "") -> Folder:
-    """Return the user's cache folder, or a subfolder that other users may not even read.
-
-    The folder is $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache. It is
-    made if it is missing.
-
-    Raises:
-      OSError: if it cannot be made or trusted; the message names it and the reason.
-    """
+    """Return the user's cache folder, or a subfolder that other users may not even read, made if it
+    is missing: $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache. Raises an
+    OSError that tells why it cannot be made or trusted."""
     path = _path()
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check(path.stat(), path)

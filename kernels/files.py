@@ -40,8 +40,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, or a folder with all its contents, if it exists. It disappears at once and as
-    a whole."""
+    """Removes a file, or a folder with all its contents, if it exists, at once and as a whole."""
     with (
         contextlib.suppress(FileNotFoundError),
         _named(path),
@@ -78,12 +77,8 @@ def remove_partial_files(folder: Path, *, older_than_seconds: float = 0) -> None
 
 @contextlib.contextmanager
 def opened_folder(path: Path) -> Iterator[int]:
-    """Yields a descriptor of the folder at `path`, and closes it at the end.
-
-    Raises:
-        PermissionError: if `path` is a symbolic link that another user made.
-        OSError: if there is no folder.
-    """
+    """Yields a descriptor of the folder at `path`, and closes it at the end. Raises PermissionError
+    if the path is a symbolic link that another user made."""
     descriptor = os.open(path, _FOLDER)
     try:
         named = os.lstat(path)  # after opening it, because it may be swapped in between
@@ -116,16 +111,7 @@ def private_folder(parent: int) -> Iterator[Path]:
 
 def own_file(path: Path, flags: int = os.O_CREAT) -> int:
     """Returns a descriptor of this user's own file for writing, for files that grow and so are not
-    replaced as a whole.
-
-    Args:
-        path: the file.
-        flags: flags of `os.open`, beside those for writing.
-
-    Raises:
-        PermissionError: if another user put something in its place.
-        OSError: if it cannot be opened, or is a symbolic link.
-    """
+    replaced as a whole. Raises PermissionError if another user put something in its place."""
     flags |= os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     descriptor = os.open(path, flags, 0o666)
     status = os.fstat(descriptor)
@@ -136,8 +122,8 @@ def own_file(path: Path, flags: int = os.O_CREAT) -> int:
 
 
 def reached_by(descriptor: int) -> Path:
-    """Returns a path to an open folder that stays valid when the folder is moved, in this process
-    and in child processes."""
+    """Returns a path to an open folder that stays valid when it is moved, in child processes
+    too."""
     return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 
 

@@ -25,8 +25,7 @@ _MAX_TAKEN_AHEAD = 2**26
 """Limit of a column's ids in a call up to which a GPU takes the ids of all steps from resident rows
 before its loop and sorts them, which needs some 40 bytes for each. Beyond it, every step reads and
 sorts its own ids."""
-_MAX_BATCHES = 2**16 - 1
-"""Limit of the batches that one kernel launch can cover."""
+_MAX_BATCHES = 2**16 - 1  # Limit of the batches that one kernel launch can cover
 
 
 class Share(NamedTuple):
@@ -37,21 +36,18 @@ class Share(NamedTuple):
     have weights, `weights` float32 [C]; numbers are float32 [b, features]."""
     rowids: dict[str, tf.Tensor]
     """Row of each value, [C], for each ragged input, if the implementation takes them."""
-    labels: Any
-    """Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input."""
+    labels: Any  # Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input
     weights: tf.Tensor
     """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than a
     buffer on the device."""
     among: dict[str, Batches]
     """All batches of the call and the number of this one, of each ragged input whose ids a GPU
     sorted before the loop."""
-    batch_rows: int = 0
-    """Rows of the whole batch, over all devices."""
+    batch_rows: int = 0  # Rows of the whole batch, over all devices
     num_rows: int = 0
     """b; or 0 if the batch has fewer rows than there are devices and this device has none. It then
     computes on another device's row, with the weight 0."""
-    num_devices: int = 1
-    """Number of devices that share the batch."""
+    num_devices: int = 1  # Number of devices that share the batch
 
     @property
     def most_rows(self) -> int:
@@ -76,15 +72,13 @@ Sets = dict[str, Any]
 """Ragged sets as arrays or tensors: `values`, `row_splits`, and `weights` if ids have weights."""
 Reader = Callable[[tf.Tensor], Share]
 """Function from a step of the call, int32 scalar, to the device's share of the step's batch."""
-Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]
-"""Shapes and types of tensors."""
+Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]  # Shapes and types of tensors
 
 
 class Columns(NamedTuple):
     """The rows of examples as NumPy arrays, by column."""
 
-    ragged: dict[str, RaggedSets]
-    """Ragged inputs, and labels if they are ragged."""
+    ragged: dict[str, RaggedSets]  # Ragged inputs, and labels if they are ragged
     dense: dict[str, np.ndarray]
     """Other inputs, labels and weights [rows, ...], in the types in which they are transferred."""
 
@@ -131,12 +125,10 @@ class Columns(NamedTuple):
         )
 
     def check_files(self) -> None:
-        """Raises InputError if a file that rows are mapped from was changed."""
         for sets in self.ragged.values():
             sets.check_files()
 
     def arrays(self) -> "Arrays":
-        """Returns the columns in the types in which they are transferred."""
         ragged = {}
         for name, sets in self.ragged.items():
             values = sets.values.astype(wire_type(sets.num_tokens), copy=False)
@@ -158,12 +150,10 @@ class StreamBatches(NamedTuple):
     ragged: dict[str, Sets]
     """`values` uint16 or uint32 [S, C], a share's ids row by row, then padding; `row_splits` uint32
     [S, b + 1], the start of each row in `values`; perhaps `weights` float32 [S, C]."""
-    dense: dict[str, tf.Tensor]
-    """Dense columns [S, b, ...]."""
+    dense: dict[str, tf.Tensor]  # Dense columns [S, b, ...]
 
     @property
     def num_rows(self) -> int:
-        """b."""
         if LABELS in self.dense:
             return int(self.dense[LABELS].shape[1])
         return int(self.ragged[LABELS]["row_splits"].shape[1]) - 1
@@ -177,7 +167,6 @@ class StreamBatches(NamedTuple):
         return (*_sizes(fixed), *(((), tensor.dtype) for tensor in others))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
-        """Returns empty batches of another capacity, to compile a program with."""
 
         def empty(part: str, array: tf.Tensor, length: int) -> tf.Tensor:
             shape = array.shape if part == "row_splits" else [array.shape[0], length]
@@ -198,7 +187,6 @@ class StreamBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps outside its loop; returns the function that reads one inside."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
         ragged: dict[str, Mapping[str, tf.Tensor]] = {}
         lots: dict[str, Lot] = {}
@@ -219,14 +207,11 @@ class ResidentBatches(NamedTuple):
     ragged: dict[str, Sets]
     """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1], perhaps `weights` float32
     [nnz]."""
-    dense: dict[str, tf.Tensor]
-    """Dense columns [rows, ...]."""
-    rows: tf.Tensor
-    """Row ids of the batches, uint32 [S, b]."""
+    dense: dict[str, tf.Tensor]  # Dense columns [rows, ...]
+    rows: tf.Tensor  # Row ids of the batches, uint32 [S, b]
 
     @property
     def num_rows(self) -> int:
-        """b."""
         return int(self.rows.shape[1])
 
     @property
@@ -253,11 +238,8 @@ class ResidentBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps outside its loop; returns the function that reads one inside.
-
-        On a CPU, and on a GPU for calls of many ids, the native kernels copy each step's ids inside
-        the loop. Then nothing is prepared, and there is less to compile.
-        """
+        """Prepares a call's steps outside its loop, unless native kernels copy each step's ids
+        inside, where less is to be compiled; returns the function that reads a step."""
         natively = not takes_rowids(implementation)
         if natively and not (for_gpu and _fits_a_lot(num_steps, capacity)):
             return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
@@ -312,13 +294,11 @@ def _sizes(tensors: Any) -> Sizes:
 
 
 def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
-    """Returns whether a GPU may prepare all steps of a call before its loop."""
     most = max(capacity, default=0)
     return num_steps <= _MAX_BATCHES and num_steps * most <= _MAX_TAKEN_AHEAD
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
-    """Returns the steps [first, first + num_steps) of a tensor."""
     # Gathered, not sliced: XLA needs the bounds of a slice when it compiles, and would compile a
     # program for each `first`.
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
@@ -335,15 +315,9 @@ def _reader(
     fits: tf.Tensor,
     lots: Mapping[str, Lot],
 ) -> Reader:
-    """Returns the function that reads the share of one step.
-
-    Args:
-        ragged: `values` [L, C], `row_splits` [L, b + 1], perhaps `weights` of the ragged columns,
-            and their `rowids` if the implementation takes them.
-        dense: [L, b, ...].
-        fits: float32 [L, b], 1, or NaN if a share holds more ids than its buffer.
-        lots: the L batches of the ragged columns whose kernels read from all of them.
-    """
+    """Returns the function that reads one of L steps. `ragged` has `rowids` if the implementation
+    takes them; `fits` [L, b] is 1, or NaN if a share holds more ids than its buffer; the kernels of
+    columns in `lots` read from all steps' batches."""
 
     def read(step: tf.Tensor) -> Share:
         rowids: dict[str, tf.Tensor] = {}
@@ -366,13 +340,6 @@ def _share(
     fits: tf.Tensor,
     among: dict[str, Batches],
 ) -> Share:
-    """Returns the share of these parts.
-
-    Args:
-        inputs: the inputs with the labels, and the rows' weights if there are any.
-        rowids, among: as in `Share`.
-        fits: float32 [b], a factor of the weights.
-    """
     weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)
     return Share(inputs, rowids, labels, weights, among)

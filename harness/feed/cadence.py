@@ -13,8 +13,7 @@ _GROWTH = 4
 _LEAST_PER_SECOND = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
 """Bytes moved and operations done in a second by the slowest device of each kind that is worth
 training on. They are no measurements of the machine at hand."""
-_MAX_CALL_BYTES = 2**28
-"""Limit of the data that is prepared for all steps of a call at once."""
+_MAX_CALL_BYTES = 2**28  # Limit of the data that is prepared for all steps of a call at once
 
 
 def steps_per_call(
@@ -25,17 +24,9 @@ def steps_per_call(
     device_type: str,
     steps_per_epoch: int,
 ) -> int:
-    """Returns the length of the compiled loop, a constant of its program.
-
-    It is long enough to hide the cost of a call, but at most a second's work, because nothing has
-    been measured when the program is compiled.
-
-    Args:
-        bytes_moved, flops: work of a step on one device.
-        prepared_bytes: data prepared for each step of a call, such as its ids and their rows.
-        device_type: `CPU` or `GPU`.
-        steps_per_epoch: number of whole batches.
-    """
+    """Returns the length of the compiled loop, a constant of its program: long enough to hide the
+    cost of a call, but at most a second's work, because nothing has been measured when the program
+    is compiled. `prepared_bytes` are prepared for each step, such as its ids and their rows."""
     bytes_per_second, flops_per_second = _LEAST_PER_SECOND[device_type]
     seconds = bytes_moved / bytes_per_second + flops / flops_per_second
     most = min(1 / seconds, _MAX_CALL_BYTES / max(prepared_bytes, 1), steps_per_epoch)
@@ -50,24 +41,18 @@ def call_length(most: int, steps: int) -> int:
 
 
 class Cadence:
-    """The number of calls of the next dispatch, adapted to how long the last one took.
-
-    It affects neither the results of steps nor the compiled programs.
-    """
+    """The number of calls of the next dispatch, adapted to how long the last one took. It affects
+    neither the results of steps nor the compiled programs."""
 
     def __init__(self, *, steps_per_call: int, fixed: bool) -> None:
-        """Args:
-        steps_per_call: steps in each call of a dispatch.
-        fixed: whether every dispatch is one call.
-        """
         self.num_calls = 1
         self._steps_per_call = steps_per_call
         self._fixed = fixed
 
     def after(self, window: Window) -> None:
-        """Adapts the number of calls to the last dispatch. Halves it if that took over half a
-        second, so that Ctrl-C and the progress bar stay prompt. Raises it if that took less than
-        half the aim, unless an epoch's end cut the dispatch short."""
+        """Halves the calls of a dispatch that took over half a second, so that Ctrl-C and the
+        progress bar stay prompt; raises them below half the aim, unless an epoch's end cut the
+        dispatch short."""
         if self._fixed:
             return
         was_whole = window.num_steps == self.num_calls * self._steps_per_call

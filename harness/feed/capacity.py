@@ -13,12 +13,10 @@ _DEVIATIONS = 4.0
 """Standard deviations that `typical` allows for; about 1 batch in 30,000 needs `largest`."""
 _MERGE_RATIO = 1.25
 """Ratio of `largest` to `typical` up to which padding costs less than a second program."""
-_QUANTUM = 128
-"""Unit that lengths are rounded up to, for whole vector registers and cache lines."""
+_QUANTUM = 128  # Unit that lengths are rounded up to, for whole vector registers and cache lines
 
 
-Capacity = tuple[int, ...]
-"""The static length of the `values` buffer of each ragged column."""
+Capacity = tuple[int, ...]  # The static length of the `values` buffer of each ragged column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +35,12 @@ class Capacities:
 
     @property
     def all(self) -> tuple[Capacity, ...]:
-        """The distinct capacities."""
         return tuple(sorted({self.typical, self.largest}))
 
 
 def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
-    """Returns capacities for shares of `rows` rows of `lengths` [columns, num_rows] in any order.
-
-    The sum of `rows` lengths drawn without replacement has the mean `rows * mean(lengths)` and a
-    deviation below `sqrt(rows) * std(lengths)`.
-    """
+    """Returns capacities for shares of `rows` rows of `lengths` [columns, num_rows] in any order. A
+    sum of lengths drawn without replacement deviates by less than `sqrt(rows) * std(lengths)`."""
     rows = min(rows, lengths.shape[1])
     most = [
         int(np.partition(column, len(column) - rows)[len(column) - rows :].sum())

@@ -19,10 +19,8 @@ from harness.feed.capacity import (
     capacity_for_batches,
 )
 
-BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64
-"""Rows of a block, and blocks of a window, in `block_order`."""
-_ROWS_AT_ONCE = 2**18
-"""Number of rows whose lengths are looked up at a time."""
+BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64  # Rows of a block, and blocks of a window, in `block_order`
+_ROWS_AT_ONCE = 2**18  # Number of rows whose lengths are looked up at a time
 _MAX_ROWS_LOOKED_AT = 2**21
 """Rows over all epochs (half a second) beyond which a run has a second capacity instead."""
 
@@ -46,12 +44,8 @@ def epoch_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 @functools.lru_cache(maxsize=2)
 def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
     """Returns a permutation of the rows, read-only int64 [num_rows], that suits reading from a
-    disk.
-
-    It permutes blocks of 1,024 adjacent rows, and then rows only within windows of 64 blocks. So a
-    batch reads from 64 places, and any two rows meet in some epochs. A permutation of all rows
-    would read each from a place of its own.
-    """
+    disk: of blocks of 1,024 adjacent rows, then of rows within windows of 64 blocks. So a batch
+    reads from 64 places instead of one for each row, and any two rows meet in some epochs."""
     blocks = epoch_order(-(-num_rows // BLOCK_ROWS), seed=seed, epoch=epoch)
     random = np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)).jumped()
     order = np.empty(num_rows, np.int64)
@@ -68,11 +62,8 @@ def block_order(num_rows: int, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def shares_of(rows: int, replicas: int) -> list[int]:
-    """Returns how many rows of a batch each replica gets; the first ones get one more if needed.
-
-    A replica without rows has to take part in sums over all replicas, so it computes on another
-    replica's row, with the weight 0.
-    """
+    """Returns how many rows of a batch each replica gets; the first ones get one more if needed. A
+    replica without rows takes part in the sums with another one's row and the weight 0."""
     return [len(part) for part in np.array_split(np.arange(rows), replicas)]
 
 
@@ -80,13 +71,11 @@ def shares_of(rows: int, replicas: int) -> list[int]:
 class Call:
     """One call of a compiled program; all fields except `first` are constants of the program."""
 
-    first: int
-    """Place of the call's first batch among the dispatch's batches of this size."""
+    first: int  # Place of the call's first batch among the dispatch's batches of this size
     num_steps: int
     capacity: Capacity
     """Static length of the `values` buffer of one replica's batch, for each ragged column."""
-    rows: int
-    """Rows of each batch, over all replicas."""
+    rows: int  # Rows of each batch, over all replicas
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +83,11 @@ class Dispatch:
     """Consecutive steps of one epoch that end in one host sync."""
 
     epoch: int
-    step: int
-    """Optimizer steps before it, over all epochs."""
+    step: int  # Optimizer steps before it, over all epochs
     num_steps: int
     examples: int
     tokens: int
-    calls: tuple[Call, ...]
-    """The calls that run the steps, in order."""
+    calls: tuple[Call, ...]  # The calls that run the steps, in order
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -109,23 +96,18 @@ class Plan:
 
     lengths: np.ndarray
     """Number of ids in each row of each ragged column, int64 [columns, num_rows]."""
-    batch_size: int
-    """B, over all replicas."""
-    replicas: int
-    """R, over all workers."""
+    batch_size: int  # B, over all replicas
+    replicas: int  # R, over all workers
     steps_per_call: int
     """L. Dispatches and calls begin at multiples of it, counted from the epoch's first step. An
     epoch's last, smaller batch is a call of its own."""
-    seed: int | None
-    """Seed of the order; None keeps rows in stored order."""
+    seed: int | None  # Seed of the order; None keeps rows in stored order
     capacities: Mapping[int, Capacities]
     """Capacities of batches by their size: B, and that of an epoch's last, smaller batch."""
-    in_blocks: bool = False
-    """Whether `block_order` permutes the rows."""
+    in_blocks: bool = False  # Whether `block_order` permutes the rows
     distinct_epochs: int | None = None
     """Number of epochs after which the orders repeat, as in benchmarks; None if they never do."""
-    first_share: int = 0
-    """First replica that this process has a device for."""
+    first_share: int = 0  # First replica that this process has a device for
 
     @property
     def num_rows(self) -> int:
@@ -133,7 +115,6 @@ class Plan:
 
     @property
     def whole_steps(self) -> int:
-        """Number of an epoch's steps of B rows."""
         return self.num_rows // self.batch_size
 
     @property
@@ -143,7 +124,6 @@ class Plan:
 
     @functools.cached_property
     def steps_per_epoch(self) -> int:
-        """Number of steps that visit every row once."""
         return self.whole_steps + (self.last_rows > 0)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -210,12 +190,8 @@ class EpochPlan:
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
-        """Returns the dispatch of steps [start, end) of the epoch.
-
-        Args:
-            start, end: steps, counted within the epoch.
-            origin: the step of the first batch that comes with the dispatch.
-        """
+        """Returns the dispatch of the steps [start, end) of the epoch; `origin` is the step of the
+        first batch that comes with it."""
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):
@@ -255,11 +231,8 @@ def training_plan(
     repeating: bool = False,
     first_share: int = 0,
 ) -> Plan:
-    """Returns a plan for a run of `epochs` epochs, which draws a new order for each.
-
-    With `in_blocks`, `block_order` permutes the rows. With `repeating`, a run may go on after the
-    last epoch with the order of the first.
-    """
+    """Returns a plan for `epochs` epochs. With `in_blocks`, `block_order` permutes the rows; with
+    `repeating`, the order of the first epoch may follow again after the last."""
     plan = Plan(
         lengths=lengths,
         batch_size=batch_size,
@@ -314,8 +287,8 @@ def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
-    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps, R];
-    `shares` are the row ids of each replica, int64 [steps, its rows]."""
+    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps,
+    R]."""
     found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
     # A few steps at a time: the lengths of all rows in a new order would be another copy of them.
     steps = max(1, _ROWS_AT_ONCE // plan.batch_size)

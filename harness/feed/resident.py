@@ -14,13 +14,10 @@ _Prepared = tuple[EpochPlan, int, _ByRows]
 
 
 class Resident:
-    """Rows that lie on every device; the constructor puts them there, once."""
+    """Rows that lie on every device, one for each of a plan's replicas; the constructor puts them
+    there, once."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
-        """Args:
-        columns: the rows.
-        devices: their names, such as `/GPU:0`, one for each of a plan's replicas.
-        """
         self._devices = tuple(devices)
         self._sets: list[Arrays] = []
         for device in devices:
@@ -36,11 +33,9 @@ class Resident:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, _ByRows]]:
-        """Yields each dispatch with its epoch's batches, as row ids, by their size; see `feed`.
-
-        Row ids go to the devices once an epoch, and are prepared during the epoch before. Those of
-        the first epoch are prepared from this call on, while a run starts.
-        """
+        """Yields each dispatch with its epoch's batches, as row ids, by their size; see `feed`. Row
+        ids go to the devices once an epoch, prepared during the epoch before, and those of the
+        first epoch from this call on."""
         upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
 
         def prepare_next() -> Future[_Prepared] | None:

@@ -23,14 +23,11 @@ _NUM_PREFETCHED = 2
 
 
 class Stream:
-    """Rows that are gathered on the host and copied to the devices call by call."""
+    """Rows that are gathered on the host and copied to the devices, one for each of a plan's
+    replicas, call by call. Unless they are `mapped` from files, TensorFlow's host memory gets one
+    copy."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str], mapped: bool = False) -> None:
-        """Args:
-        columns: the rows, which are copied to TensorFlow's host memory once.
-        devices: their names, one for each of a plan's replicas.
-        mapped: whether the rows stay in their mapped files instead.
-        """
         self._devices = tuple(devices)
         self._columns = columns if mapped else None
         # Traced once for all evaluations of a run, since they use one plan.
@@ -61,7 +58,6 @@ class Stream:
             raise
 
     def _on_devices(self, dataset: tf.data.Dataset) -> Iterator[Sequence[_ByRows]]:
-        """Yields each dispatch's batches on every device."""
         if self._devices == ("/CPU:0",):  # the batches are there already
             yield from dataset
             return
@@ -131,15 +127,8 @@ class Stream:
 def _numbered_anew(
     taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
 ) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
-    """Reads the rows of one dispatch from their files, for `_gather`.
-
-    Args:
-        taken: as in `_gather`.
-        columns: all rows.
-
-    Returns:
-        `taken` with each row id replaced by its place among the rows read, and these rows.
-    """
+    """Reads the rows of one dispatch from their files; returns `taken` with the place of each row
+    among the rows read, and these rows."""
     # Each row is read once, in the order of the file, wherever it is used.
     ids = tf.nest.flatten(taken)
     found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
@@ -178,14 +167,9 @@ def _gather(
     capacities: dict[int, tf.Tensor],
     columns: Arrays,
 ) -> tuple[_ByRows, ...]:
-    """Gathers the batches of each device, by the rows of a whole batch.
-
-    Args:
-        most: S, by the rows of a batch.
-        taken: row ids of each device, int64 [n, b], by the rows of a batch.
-        capacities: int64 [columns], by the rows of a batch.
-        columns: the rows that the ids refer to.
-    """
+    """Gathers the batches of each device from `columns`, by the rows of a whole batch, as are the
+    arguments: S in `most`, row ids of each device, int64 [n, b], in `taken`, and `capacities`,
+    int64 [columns]."""
 
     def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
         own = zip(columns.ragged.items(), tf.unstack(capacities), strict=True)

@@ -34,18 +34,15 @@ class Budget:
     """Name of the GPU that variables lie on, such as `/GPU:0`; empty for host memory."""
     device_free: Callable[[], int] = free_bytes
     """Function that returns the bytes that are left of the device's memory."""
-    optimizer: int = 0
-    """Bytes that the optimizer keeps for each byte of a trained variable."""
-    gradients: bool = False
-    """Whether there will be gradients."""
+    optimizer: int = 0  # Bytes that the optimizer keeps for each byte of a trained variable
+    gradients: bool = False  # Whether there will be gradients
     copies: int = 0
     """Number of devices whose variables are copied to host memory while a program is compiled."""
-    data_bytes: int = 0
-    """Bytes of the rows that will lie on the device."""
+    data_bytes: int = 0  # Bytes of the rows that will lie on the device
 
     def require_all(self, variables: Sequence[keras.Variable]) -> int:
-        """Checks the memory for a network's variables, which have no values yet. Returns the bytes
-        that are left; raises OutOfMemoryError if there is less memory."""
+        """Checks the memory for a network's variables, which have no values yet; returns the bytes
+        left."""
         largest = max(variables, key=num_bytes)
         rest = sum(map(num_bytes, variables)) - num_bytes(largest)
         return self._require(
@@ -54,8 +51,7 @@ class Budget:
         )
 
     def require_rest(self, model: keras.Model, *, devices: int = 1) -> int:
-        """Checks the memory that a run needs besides a model on the first of several devices, as
-        `require_all` does."""
+        """Checks the memory that a run needs besides a model on the first of several devices."""
         # Each further device gets copies of the variables.
         held = sum(map(num_bytes, model.variables))
         return self._require({"the variables": held if devices > 1 else 0}, model.variables)

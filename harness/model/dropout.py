@@ -15,10 +15,8 @@ from kernels.multi_hot.table_rules import scrambled
 
 @keras.saving.register_keras_serializable(package="harness")
 class HashDropout(keras.layers.Dropout):
-    """Keras's Dropout with the same seed state, but masks from a hash.
-
-    An element is kept if `random_bits >= rate * 2**32`, and then scaled by 1 / (1 - rate).
-    """
+    """Keras's Dropout with the same seed state, but masks from a hash: an element is kept if
+    `random_bits >= rate * 2**32`, and then scaled by 1 / (1 - rate)."""
 
     def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
         """Args:
@@ -41,15 +39,10 @@ class HashDropout(keras.layers.Dropout):
 
 @tf.function(autograph=False)  # some hundred operations, traced once for all layers
 def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a hash of each element's index and the seed, uint32 of `shape`.
-
-    One key derived from the seed enters before the first round of the hash, and another between its
-    rounds, so that masks of two seeds are not shifts of one another.
-
-    Args:
-        shape: int32 vector, whose product is at most 2**31 - 1.
-        seed: integers [2], such as (seed, number of calls before).
-    """
+    """Returns a hash of each element's index and the seed, integers [2], as uint32 of `shape`,
+    whose product is at most 2**31 - 1. Of two keys derived from the seed, one enters before the
+    first round of the hash and one between its rounds, so that masks of two seeds are not shifts of
+    one another."""
     low = tf.cast(tf.bitwise.bitwise_and(seed, tf.constant(0xFFFFFFFF, seed.dtype)), tf.uint32)
     first = scrambled(low[0] + scrambled(low[1]))
     second = scrambled(first + _GOLDEN)
@@ -58,5 +51,4 @@ def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     return tf.reshape(bits, shape)
 
 
-_GOLDEN = 0x9E3779B9
-"""2**32 over the golden ratio: spreads neighbouring indices over all bits."""
+_GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio: spreads neighbouring indices over all bits

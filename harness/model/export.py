@@ -25,10 +25,8 @@ Format = Literal["saved_model", "onnx", "keras"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 Head = Literal["sigmoid", "softmax", "linear"]
 
-_EXTRA = "assets.extra"
-"""The folder of a SavedModel for files of a user's own."""
-_OUTPUTS = "outputs"
-"""The name of what a model gives."""
+_EXTRA = "assets.extra"  # The folder of a SavedModel for files of a user's own
+_OUTPUTS = "outputs"  # The name of what a model gives
 _OPSET = 18
 _MOST_ONNX_TOKENS = 2**24
 """Limit of the ids: ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
@@ -44,22 +42,11 @@ def export_model(
     vocabulary: Vocabulary | None = None,
     head: Head = "sigmoid",
 ) -> None:
-    """Writes a model for other programs, whole or not at all.
-
-    Args:
-        model: a built model.
-        path: a new file, or for a SavedModel a new folder.
-        format: `saved_model`, with the signature `serve` from ids to the model's `outputs`, and
-            with a vocabulary `serve_text` from texts to probabilities, or to the `outputs` of a
-            regression; `onnx`, from ids to the model's `outputs`; or `keras`.
-        vocabulary: the words of the model's ids. A SavedModel holds it as
-            `assets.extra/vocabulary.json`; an ONNX file holds its classes and their thresholds.
-        head: the activation that makes probabilities of logits.
-
-    Raises:
-        InputError: if `path` exists, or the model cannot be exported to this format.
-        OSError: if the file cannot be written; it names the file.
-    """
+    """Writes a model for other programs, whole or not at all. A SavedModel has the signature
+    `serve` from ids to the model's `outputs`, and with a vocabulary `serve_text` from texts to
+    probabilities (of a regression, `outputs`), beside `assets.extra/vocabulary.json`; an ONNX file
+    holds its classes and thresholds. `head` is the activation that makes probabilities of
+    logits."""
     path = Path(path)
     if format not in FORMATS:
         raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
@@ -84,8 +71,8 @@ def export_model(
 
 
 def head_of(model: keras.Model, kind: str | None) -> Head:
-    """Returns the activation that makes probabilities of logits: the model's last one, else that of
-    the task `kind`, else a softmax for several outputs."""
+    """Returns the activation that makes probabilities of logits: the model's last one, else the
+    task's, else a softmax for several outputs."""
     if kind == "regression":
         return "linear"
     last = model.layers[-1] if is_functional(model) else None
@@ -108,7 +95,6 @@ def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
-    """Returns the names of K classes, or their numbers if they have no name."""
     numbers = range(len(class_names), num_classes)
     return (*class_names[:num_classes], *map(str, numbers))
 
@@ -217,8 +203,8 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def _describe_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
-    """Gives the output and the sizes in an ONNX file names, and adds `classes` and `thresholds` to
-    its metadata, as JSON lists."""
+    """Names the output and the sizes in an ONNX file, and adds `classes` and `thresholds` to its
+    metadata, as JSON lists."""
     import onnx
 
     model = onnx.load(path)

@@ -8,21 +8,15 @@ import keras
 import tensorflow as tf
 
 _BLOCK_NUMBERS = 2**20
-_PHILOX_NUMBERS = 4
-"""Numbers that the generator makes of one value of its counter."""
-_SEEDS = 2**31 - 2
-"""Modulus by which Keras reduces seeds."""
+_PHILOX_NUMBERS = 4  # Numbers that the generator makes of one value of its counter
+_SEEDS = 2**31 - 2  # Modulus by which Keras reduces seeds
 
 
 def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Callable[..., Any]:
     """Returns an initializer of matrices that gives the same numbers as one of Keras's, and needs
-    no more memory than the matrix and some blocks of about `block_numbers`.
-
-    Keras draws all numbers at once, then scales and shifts them into new arrays: three times the
-    matrix. This is for `VarianceScaling` with a uniform distribution, such as Glorot's, He's and
-    LeCun's, and a number as seed. Other initializers, and user classes that draw in another way,
-    are returned as they are.
-    """
+    only some blocks of memory besides the matrix, where Keras needs three times the matrix. This is
+    for uniform `VarianceScaling` (Glorot, He, LeCun) with a number as seed; others are returned as
+    they are."""
     scaling = keras.initializers.VarianceScaling
     uniform = (
         isinstance(initializer, scaling)

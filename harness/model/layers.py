@@ -34,8 +34,7 @@ _DTYPES = {
     "values": ("int32", "uint16"),
     "row_splits": ("int32", "int64"),
     "weights": ("float32",),
-}
-"""Dtypes that the layer takes, by input; ids and positions are integers."""
+}  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
 
 
@@ -51,12 +50,10 @@ class TableCall:
     watch: Callable[[Any], None]  # the method of the tape
     caught_up: Callable[[Any], Any]
     """Function from the rows that the batch touches to the table [V, H] for the forward pass."""
-    implementation: Implementation
-    """Implementation that finds, sums and updates the touched rows."""
+    implementation: Implementation  # Implementation that finds, sums and updates the touched rows
     sets: Mapping[str, Any] = field(default_factory=dict)
     """Inputs of the layer: `values`, `row_splits`, `weights`, and whether rows are `unique`."""
-    touched: Any = None
-    """Rows that the inputs touch, a `Touched`; None until the layer is called."""
+    touched: Any = None  # Rows that the inputs touch, a `Touched`; None until the layer is called
     outputs: Any = None
     """Zeros [B, H] that are added to the products, so that their gradient is the products'."""
 
@@ -111,8 +108,7 @@ class ProductCalls:
 class Surroundings:
     """A trainer's knowledge of the tensors that it calls a model with."""
 
-    implementation: Implementation
-    """Implementation of products whose layers name none."""
+    implementation: Implementation  # Implementation of products whose layers name none
     values: Mapping[int, Any] = field(default_factory=dict)
     """Tensors that the products read in place of `values` tensors, by the `id` of these."""
     rowids: Mapping[int, Any] = field(default_factory=dict)
@@ -131,8 +127,7 @@ class Surroundings:
     """Whether `implementation` overrides the layers' own: an exported model must run anywhere."""
     padded: bool = False
     """Whether `padded_dense` computes the products, for runtimes other than TensorFlow."""
-    num_devices: int = 1
-    """Number of devices that share the batch."""
+    num_devices: int = 1  # Number of devices that share the batch
 
 
 _OUTSIDE = Surroundings(implementation="gather")

@@ -24,8 +24,7 @@ from harness.model.layers import MultiHotDense
 from harness.model.options import ModelConfig
 from harness.run.records import LayerInfo
 
-_BUILDING = threading.RLock()
-"""Held by the thread that builds a model."""
+_BUILDING = threading.RLock()  # Held by the thread that builds a model
 ModelFunction = Callable[[Any], Any]
 """Function from a model's inputs, as Keras tensors, to its outputs."""
 
@@ -39,22 +38,11 @@ def build_model(
     seed: int,
     budget: Budget | None = None,
 ) -> keras.Model:
-    """Returns a Keras model for rows of this form, to be called with the inputs of `model_inputs`.
-
-    Args:
-        model: a function, whose layers are made here; or a model, which is taken as it is, built or
-            not.
-        examples: rows of the form.
-        dtype: the Keras dtype policy of a function's layers.
-        device: the device for the variables.
-        seed: the seed of a function's layers without one of their own.
-        budget: the memory for the variables of the default network, which is refused before they
-            take any; None means host memory. A user's model is checked by `Budget.require_rest`.
-
-    Raises:
-        InputError: if the model cannot be called with those inputs, or its variables do not fit
-            into memory.
-    """
+    """Returns a Keras model for rows of the form of `examples`, to be called with the inputs of
+    `model_inputs`: a function's layers are made here, in the policy `dtype` and with seeds from
+    `seed` unless they have their own; a model is taken as it is. The default network is refused
+    before its variables take memory that `budget` lacks; `Budget.require_rest` checks a user's
+    model."""
     inputs = model_inputs(examples)
     if isinstance(model, keras.Model) and model.built:
         check_takes_weights(model, examples)
@@ -84,8 +72,7 @@ def build_model(
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
-    """Calls a model, or a method of it, with the inputs of `model_inputs`. Raises InputError if it
-    cannot be called with them, or its variables do not fit into memory."""
+    """Calls a model, or a method of it, with the inputs of `model_inputs`."""
     try:
         return model(inputs)
     except InputError:
@@ -122,9 +109,8 @@ def _begun_anew(seed: int) -> Iterator[None]:
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
-    """Returns a model's inputs as Keras tensors: `values` and `row_splits` of ragged sets, and
-    `weights` if their ids have some; float32 [rows, features] of numbers. Several inputs are given
-    by name."""
+    """Returns a model's inputs as Keras tensors: `values`, `row_splits` and perhaps `weights` of
+    ragged sets; float32 [rows, features] of numbers. Several inputs are given by name."""
 
     def of(name: str, part: Any) -> Any:
         if not isinstance(part, RaggedSets):
@@ -148,8 +134,8 @@ def weighted_inputs(examples: Examples) -> frozenset[str]:
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
-    """Raises InputError unless the ids of an input have weights exactly if they are wanted. `by`
-    names the user of the rows, such as "the model m"."""
+    """Raises InputError unless the ids of an input have weights exactly if they are wanted `by` a
+    user of the rows, such as "the model m"."""
     has = examples.ragged[name].weights is not None
     if has == wanted:
         return
@@ -165,8 +151,8 @@ def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> 
 
 
 def check_takes_weights(model: keras.Model, examples: Examples) -> None:
-    """Raises InputError if a functional model has an input for weights and the rows have no
-    weights, or the other way round: Keras would ignore inputs that it does not know."""
+    """Raises InputError unless a functional model has inputs for weights where the rows have some,
+    and only there: Keras would ignore inputs that it does not know."""
     for name in examples.ragged:
         wanted = takes_weights(model, name)
         if wanted is not None:
@@ -209,8 +195,7 @@ def computes_in_16_bits(model: keras.Model) -> bool:
 
 
 def input_names(layer: MultiHotDense) -> set[str]:
-    """Returns the names of the model's inputs that a layer reads; none if Keras does not know, as
-    in a subclassed model."""
+    """Returns the names of the model's inputs that a layer reads; none in a subclassed model."""
     names = (str(t.name) for node in layer._inbound_nodes for t in node.input_tensors)
     found = (name.removesuffix("values") for name in names if name.endswith("values"))
     return {name.removesuffix("_") for name in found}
@@ -218,20 +203,13 @@ def input_names(layer: MultiHotDense) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultNetwork(ModelConfig):
-    """A network that starts with a multi-hot layer and ends with a sigmoid or a softmax.
-
-    Fully connected layers lie between. The softmax is for more than two classes, one for each row.
-    With the defaults, 10,000 ids and two classes, it is the tutorial's network, with 505,201
-    parameters.
-
-    Raises:
-        InputError: if Keras has no activation of that name.
-    """
+    """A network that starts with a multi-hot layer and ends with a sigmoid, or with a softmax over
+    more than two classes, one for each row. Its defaults make the tutorial's network, with 505,201
+    parameters for 10,000 ids and two classes."""
 
     num_tokens: int
     num_classes: int
-    multi_label: bool = False
-    """Whether a row may have several classes, or none."""
+    multi_label: bool = False  # Whether a row may have several classes, or none
     seed: int = 0
     """Seed of the initial weights and of dropout; each layer's own seed follows from it."""
 
@@ -296,8 +274,8 @@ def _check_activation(name: str) -> None:
 
 
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
-    """Returns a functional model's layers and their connections, from the inputs on; the layers of
-    any other model in order, each connected to the one before."""
+    """Returns a functional model's layers and their connections; those of any other model in
+    order."""
     connections: dict[str, list[str]] = defaultdict(list)
     # Keras keeps the graph by depth; a subclassed model has none.
     for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
@@ -325,8 +303,7 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
 
 
 def float32_twin(model: keras.Model) -> keras.Model:
-    """Returns a copy of a functional model in float32, without weights of its own, for `State.call`
-    with the weights of `model`."""
+    """Returns a copy of a functional model in float32, without weights, for `State.call`."""
 
     def twin(layer: Any) -> Any:
         if not isinstance(layer, keras.layers.Layer):  # an operator such as `*`, without a dtype

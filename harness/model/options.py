@@ -10,8 +10,7 @@ _MOST_LAYERS = 1_000
 """The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
 takes minutes."""
 
-_USUAL_DROPOUT = (0.3, 0.2, 0.0)
-"""The tutorial's dropout rates."""
+_USUAL_DROPOUT = (0.3, 0.2, 0.0)  # The tutorial's dropout rates
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,10 +22,8 @@ from harness.model.budget import Budget, num_bytes, shown_variable, without_valu
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
 _MAX_BYTES = 32_000_000
 """Limit of the members' total size, or the file's size if larger: Keras compresses nothing."""
-_SEEDS_BYTES = 100_000
-"""Allowance for variables that are not stored, such as random seeds."""
-_KINDS = "biufV"
-"""Kinds of the dtypes of real numbers; bfloat16 is stored as the last."""
+_SEEDS_BYTES = 100_000  # Allowance for variables that are not stored, such as random seeds
+_KINDS = "biufV"  # Kinds of the dtypes of real numbers; bfloat16 is stored as the last
 _REMEDY = "Name a .keras file that a trainer or Keras saved."
 
 
@@ -47,11 +45,8 @@ class StoredBudget(Budget):
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model as `model.save` does, even if the clock is outside the years of ZIP archives.
-
-    Keras cannot leave the date out. This therefore writes a folder and archives it with the nearest
-    valid date.
-    """
+    """Saves a model as `model.save` does. Outside the years of ZIP archives, where Keras fails, it
+    archives a folder with the nearest valid date."""
     if 1980 <= time.localtime().tm_year < 2108:
         model.save(path)
         return

@@ -40,12 +40,9 @@ class TextEncoder(tf.Module):
         )
 
     def __call__(self, texts: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Encodes texts [B] in UTF-8.
-
-        Returns:
-            `values` int32 [N] and `row_splits` int32 [B + 1]; and if ids have weights, `weights`
-            float32 [N], whose sum is the weight of an id that a row repeats.
-        """
+        """Encodes texts [B] in UTF-8 as `values` int32 [N], `row_splits` int32 [B + 1] and, if ids
+        have weights, `weights` float32 [N], which add up to the weight of an id that a row
+        repeats."""
         vocabulary = self._vocabulary
         tokens = words = self._words(texts)
         for length in range(2, vocabulary.ngrams + 1):

@@ -11,13 +11,9 @@ def work_of_step(
     model: keras.Model, *, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a
-    device's rows of a batch and the ids in them.
-
-    A multi-hot layer reads a row of its units for each id in the forward pass and adds one in the
-    backward pass, in float32. Adam reads gradient, weight and two moments, and writes three of them
-    back. A matrix costs two operations for each element and row forward, and four backward; a
-    multi-hot layer costs a sum for each id in either pass.
-    """
+    device's rows and their ids. A multi-hot layer reads a row of its units for each id and adds one
+    in the backward pass. Adam reads gradient, weight and two moments, and writes three of them
+    back. A matrix costs two operations for each element and row forward, and four backward."""
     bytes_moved = flops = 0.0
     tables = set()
     for layer in model._flatten_layers():

@@ -21,11 +21,7 @@ class Every:
 
     @classmethod
     def of(cls, text: int | str) -> "Every":
-        """Parses `epoch`, a number of steps as in 500, or a time as in 30s, 10m or 1h.
-
-        Raises:
-            InputError: when the text is something else, or the time is 0.
-        """
+        """Parses `epoch`, a number of steps as in 500, or a time as in 30s, 10m or 1h."""
         name = "--checkpoint-every"
         if isinstance(text, int) or text.isdecimal():
             steps = int(text) if isinstance(text, str) else text
@@ -45,7 +41,9 @@ class Every:
 
 
 class CheckpointSchedule:
-    """Says after which dispatches a checkpoint is due."""
+    """Says after which dispatches a checkpoint is due. While the last one is written (`is_busy`),
+    one that is due by steps or time waits, so that the device does not wait for the disk. `decided`
+    turns decisions into the chief's: all workers check together that every weight is finite."""
 
     def __init__(
         self,
@@ -56,15 +54,6 @@ class CheckpointSchedule:
         keep_best: bool = False,
         decided: Callable[[Sequence[bool]], Sequence[bool]] = list,
     ) -> None:
-        """Args:
-        every: as asked for.
-        start_step: steps done before.
-        is_busy: whether the last checkpoint is still being written. One that is due by steps or
-            time then waits for the next dispatch, so that the device does not wait for the disk.
-        keep_best: whether to save the state with the lowest validation loss as well.
-        decided: turns this worker's decisions into the chief's, so that all workers check together
-            that every weight is finite.
-        """
         self._every = every
         self._is_busy = is_busy
         self._keep_best = keep_best
@@ -73,7 +62,6 @@ class CheckpointSchedule:
         self._last_seconds: float | None = None
 
     def begin(self, now: float) -> None:
-        """Notes that training begins at `now`, in seconds by the loop's clock."""
         self._last_seconds = now
 
     def decide(
@@ -85,8 +73,8 @@ class CheckpointSchedule:
         at_once: bool = False,
         is_best: bool = False,
     ) -> tuple[bool, bool]:
-        """Returns whether to save the state after `step` steps, at once if the run is to stop; and
-        whether to save it as the best, whose validation loss is the lowest so far."""
+        """Returns whether to save the state after `step` steps, and whether to save it as the
+        best."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
         due, best = self._decided([due, is_best and self._keep_best])
         return due, best
@@ -103,7 +91,6 @@ class CheckpointSchedule:
         return due and not self._is_busy()
 
     def saved(self, step: int, *, now: float) -> None:
-        """Notes that a checkpoint was begun."""
         self._last_step, self._last_seconds = step, now
 
 
@@ -116,5 +103,4 @@ def saved_in(folder: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """Returns the number of steps done in a checkpoint, from its name."""
     return int(path.stem.partition("-")[2])

@@ -24,8 +24,7 @@ from harness.program.state import State
 from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
-NUM_KEPT = 2
-"""Checkpoints to keep: the last one, and one more in case the last is damaged."""
+NUM_KEPT = 2  # Checkpoints to keep: the last one, and one more in case the last is damaged
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
@@ -38,10 +37,8 @@ class Restored:
     """The result of restoring from a folder of checkpoints."""
 
     step: int
-    about: Mapping[str, Any]
-    """The `about` that `save` was given."""
-    skipped: Sequence[str] = ()
-    """A message for each newer checkpoint, which says how it is damaged."""
+    about: Mapping[str, Any]  # The `about` that `save` was given
+    skipped: Sequence[str] = ()  # A message for each newer checkpoint, which says how it is damaged
 
 
 class Checkpoints:
@@ -49,11 +46,9 @@ class Checkpoints:
 
     A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
     that run over an epoch, `about` as JSON text, and a checksum over all of them. A background
-    thread writes it from a copy of the state in host memory while training goes on; where memory
-    has no room for a copy, training waits until the checkpoint is written. TensorFlow's own
-    checkpoints take four times the processor's time, which on a CPU is the device's, and its
-    asynchronous ones fail with Keras's variables.
-    """
+    thread writes it from a copy of the first state in host memory, if `free` memory has room for
+    one. TensorFlow's own checkpoints take four times the processor's time, which on a CPU is the
+    device's. `check` raises where writing would be in vain."""
 
     def __init__(
         self,
@@ -65,14 +60,6 @@ class Checkpoints:
         check: Callable[[], None] = lambda: None,
         free: Callable[[], int] = free_bytes,
     ) -> None:
-        """Args:
-        folder: the folder of the checkpoints, which the first save makes.
-        states: the state of each device; the first is saved for all.
-        background: does the writing.
-        keep: the number of checkpoints to keep, besides the best one.
-        check: called before a checkpoint is written; raises where writing would be in vain.
-        free: returns the bytes of host memory that are left.
-        """
         self._folder = folder
         self._states = states
         self._background = background
@@ -94,20 +81,11 @@ class Checkpoints:
         regular: bool = True,
         best: bool = False,
     ) -> None:
-        """Saves the state after `step` optimizer steps. The caller may change the state as soon as
-        this returns: it was copied where a copy takes half of the free memory or less, else it is
-        written by then.
-
-        Args:
-            step: the number of optimizer steps done.
-            about: anything else to record, as JSON values.
-            regular: whether to write ckpt-STEP.npz, and remove those beyond the number to keep.
-            best: whether to write best-STEP.npz, in place of the one before.
-
-        Raises:
-            OSError: naming the file, from `background`: it cannot be written, as on a full disk.
-                The folder then holds only the earlier checkpoints.
-        """
+        """Saves the state after `step` optimizer steps as ckpt-STEP.npz, if `regular`, and as the
+        only best-STEP.npz, if `best`. The caller may change the state as soon as this returns: it
+        was copied where a copy takes half of the free memory or less, else it is written by then.
+        `background` raises an OSError that names the file, such as that of a full disk; the folder
+        then holds only the earlier checkpoints."""
         # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
@@ -122,12 +100,8 @@ class Checkpoints:
             wait([self._written])
 
     def restore(self) -> Restored:
-        """Restores the newest state that is intact.
-
-        Raises:
-            InputError: when there is no checkpoint, or none is intact, or the newest intact one
-                does not fit the network.
-        """
+        """Restores the newest state that is intact. Raises InputError if there is none, or it does
+        not fit the network."""
         # The best one may be the newest, where others are saved seldom.
         saved = saved_in(self._folder)
         if not saved:
@@ -223,15 +197,13 @@ def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _checksum(members: Sequence[ZipInfo]) -> str:
-    """Returns the SHA-256 of the names, sizes and CRCs of an archive's members; a CRC covers the
-    member's content."""
+    """Returns the SHA-256 of the names, sizes and CRCs of an archive's members."""
     known = [(m.filename, m.file_size, m.CRC) for m in members if m.filename != f"{_CHECKSUM}.npy"]
     return hashlib.sha256(repr(known).encode()).hexdigest()
 
 
 class _Saved(Mapping[str, np.ndarray]):
-    """The arrays of a checkpoint, including the number of steps. Each is read when it is asked for:
-    a state is large."""
+    """The arrays of a checkpoint, each read when it is asked for: a state is large."""
 
     def __init__(self, archive: Archive) -> None:
         names = [name.removesuffix(".npy") for name in archive.names]
@@ -256,11 +228,7 @@ class _Saved(Mapping[str, np.ndarray]):
 
 def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
     """Opens a checkpoint and checks it; returns its arrays, which can be read until `open_` closes,
-    and its `about`.
-
-    Raises:
-        InputError: when the checkpoint is damaged.
-    """
+    and its `about`."""
     most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
     archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
     open_.enter_context(archive)

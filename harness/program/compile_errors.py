@@ -23,13 +23,9 @@ _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tenso
 
 @contextlib.contextmanager
 def named_culprit(layers: Collection[str]) -> Iterator[None]:
-    """Turns an error in the block, where a step is traced and compiled, into one message that names
-    the Keras object whose code failed, or one of `layers`. An error in no such object passes
-    unchanged.
-
-    Raises:
-        InputError: naming the object; an OutOfMemoryError where only memory was lacking.
-    """
+    """Turns an error in the block, where a step is traced and compiled, into an InputError that
+    names the Keras object whose code failed, or one of `layers`; or into an OutOfMemoryError. An
+    error in no such object passes unchanged."""
     try:
         yield
     except InputError:
@@ -73,8 +69,8 @@ def _described(candidate: Any) -> str | None:
 
 
 def _in_message(message: str, layers: Collection[str]) -> str | None:
-    """Describes the layer in whose scope the message's operation is. XLA names an operation by its
-    scopes, which are layers' names; TensorFlow numbers a scope that is entered again."""
+    """Describes the layer in whose scope the message's operation is. TensorFlow numbers a scope
+    that is entered again."""
     for path in _NODE.findall(message):
         for scope in reversed(path.split("/")):
             for name in (scope, re.sub(r"_\d+$", "", scope)):

@@ -44,10 +44,8 @@ _NCCL_FLAGS = (
 class Devices:
     """The devices that a run computes on."""
 
-    names: tuple[str, ...]
-    """TensorFlow's names, such as `/GPU:0`."""
-    num_replicas: int
-    """The number of replicas of this process, spread evenly over its devices."""
+    names: tuple[str, ...]  # TensorFlow's names, such as `/GPU:0`
+    num_replicas: int  # The number of replicas of this process, spread evenly over its devices
     device_type: Literal["CPU", "GPU"]
     descriptions: tuple[str, ...]
     """A readable text for each device: its name and, for a GPU, its model."""
@@ -57,17 +55,14 @@ class Devices:
     pci_bus_ids: tuple[str, ...] = ()
     """The PCI bus id of each GPU, such as `0000:17:00.0`, which NVML uses as well, or `unknown`;
     empty on a CPU."""
-    memory_bytes: int
-    """Bytes of memory of one device."""
-    why: str = "asked for"
-    """The reason for the number of replicas."""
+    memory_bytes: int  # Bytes of memory of one device
+    why: str = "asked for"  # The reason for the number of replicas
     all_reduce: Kind = "nccl"
     cluster: Cluster = ALONE
     """The workers that train together, each with the same number of devices."""
 
     @property
     def num_shares(self) -> int:
-        """The number of shares of a batch: one for each device of each worker."""
         return len(self.names) * self.cluster.num_workers
 
     @property
@@ -76,7 +71,6 @@ class Devices:
         return len(self.names) * self.cluster.index
 
     def free_bytes(self) -> int:
-        """Returns the bytes of memory that are free on the last device."""
         if self.device_type == "CPU":
             return free_bytes()
         name = self.names[-1].removeprefix("/")
@@ -91,23 +85,12 @@ def set_up_devices(
     all_reduce: Literal["auto"] | Kind = "auto",
     cluster: Cluster = ALONE,
 ) -> Devices:
-    """Chooses the devices, and lets GPU memory grow on demand.
+    """Chooses the devices, lets GPU memory grow on demand, and starts the cluster's runtime. Call
+    it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
 
-    Call it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
-
-    Args:
-        replicas: a number n takes the first n GPUs; on a CPU it only changes the reason, which says
-            that n was asked for. `auto` takes the number that `choose_replicas` returns.
-        batch_size: the rows of a global batch; None if nothing is trained.
-        before: the replicas of the run that is resumed; `auto` takes as many, if there are as many
-            GPUs.
-        all_reduce: see `harness.program.all_reduce`.
-        cluster: the workers; this starts their runtime as well.
-
-    Raises:
-        InputError: when more replicas are asked for than the machine has GPUs, or than this
-            process was started with; or an all-reduce that does not apply.
-    """
+    A number of `replicas` takes the first GPUs; on a CPU it only changes the reason. `auto` takes
+    as many as the run that is resumed had `before`, if there are so many, else `choose_replicas`.
+    `batch_size` is None if nothing is trained."""
     gpus = tf.config.get_visible_devices("GPU")  # without those that `smoke` hides
     earlier, here = cluster.on_this_host
     why = "asked for"
@@ -155,8 +138,8 @@ def start_threads(device: str) -> None:
 
 
 def be_deterministic() -> None:
-    """Makes this process's programs deterministic: later runs on a GPU repeat the first to the last
-    bit, instead of adding numbers in any order. Call it before anything is compiled."""
+    """Makes this process's programs deterministic: sums in a fixed order on a GPU, too. Call it
+    before anything is compiled."""
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
@@ -165,8 +148,8 @@ def be_deterministic() -> None:
 
 
 def _set_xla_flag(flag: str) -> None:
-    """Adds a flag for XLA, which reads its flags when it first compiles. The user's own flag of the
-    same name comes last, and so wins."""
+    """Adds a flag for XLA, which reads its flags when it first compiles. The user's own comes last
+    and wins."""
     known = os.environ.get("XLA_FLAGS", "")
     if flag not in known:
         os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()
@@ -237,7 +220,6 @@ def _on_gpus(
 
 
 def _require_own_gpus(devices: Devices) -> None:
-    """Raises an InputError if two workers compute on one GPU."""
     cluster = devices.cluster
     if cluster.is_alone:
         return
@@ -255,7 +237,6 @@ def _require_own_gpus(devices: Devices) -> None:
 
 
 def _pci_bus_id(device: Any) -> str:
-    """Reads the bus id from TensorFlow's own description of a device, such as `device: 0, name:
-    ..., pci bus id: ..., ...`."""
+    """Reads the bus id from TensorFlow's own description of a device."""
     match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
     return "unknown" if match is None else match[1]

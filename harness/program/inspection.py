@@ -1,14 +1,11 @@
 """A look at the gradients of one batch: whether they are finite, whether 16 bits lose any, and how
 they and the weights spread. It changes nothing, neither the weights nor the dropout seeds.
 
-Underflow is counted against float32: the same batch, weights and dropout masks go once more through
-a network whose layers compute in float32. Of the gradient elements that are not zero there, the
-share that is zero in the run's own precision, with its loss scale, is the share that underflowed
-(the "values that become zero" of Micikevicius et al., "Mixed Precision Training", 2018, section
-3.2, figure 3, who count activation gradients; these are the weights' gradients). So the rows of a
-table whose ids are not in the batch, and units that no row reaches, count neither way. A unit that
-rounding moves across zero, where a ReLU cuts it off, counts: its gradient is lost as well.
-"""
+Underflow is counted against float32: the same batch, weights and dropout masks go through a network
+whose layers compute in float32. Of the gradient elements that are not zero there, the share that is
+zero in the run's own precision, with its loss scale, underflowed (as in Micikevicius et al., "Mixed
+Precision Training", 2018, section 3.2, figure 3, for activation gradients). A unit that rounding
+moves across zero, where a ReLU cuts it off, counts: its gradient is lost as well."""
 
 import functools
 import time
@@ -32,8 +29,7 @@ from harness.program.step import Caller, forward_backward
 from harness.run.records import Compilation, Distribution, Inspection
 from harness.task.task import SettledTask
 
-NUM_BINS = 30
-"""The number of bins of a histogram, the same as TensorBoard's."""
+NUM_BINS = 30  # The number of bins of a histogram, the same as TensorBoard's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +44,9 @@ NO_LOOKS = Looks()
 
 
 def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> CutStep:
-    """Returns a step that changes nothing; it returns the gradients of `State.weights` that an
-    update would get, those of the touched rows for tables that are updated by rows; and `_counts`.
-    It compares them with those of `reference`, a model that computes the same in float32."""
+    """Returns a step that returns the gradients of `State.weights` that an update would get (for
+    tables by rows, those of the touched rows), and `_counts` of these and those of a float32
+    `reference`."""
 
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
@@ -77,7 +73,6 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
 
 
 def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:
-    """Returns the dense gradients, then those of the touched rows of every table."""
     by_name = {row.table.name: row.rows() for row in gradients.rows}
     unused = tf.zeros([1, 1])  # a table that the loss does not depend on
     return [*gradients.weights, *(by_name.get(table.name, unused) for table in state.tables.all)]
@@ -89,7 +84,6 @@ class Inspector:
     def __init__(
         self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:
-        """`state` is the first device's; `program` makes a program of a step for all devices."""
         self._state = state
         model = call.model
         # Only a functional model tells how to make another with the same layers.
@@ -108,9 +102,8 @@ class Inspector:
     def run(
         self, dispatch: Dispatch, batches: BatchesByRows, looks: Looks
     ) -> tuple[Inspection | None, list[Compilation]]:
-        """Looks at the dispatch's last batch, with the weights as they are after it. At the end of
-        an epoch that is the same batch however the epoch's steps were divided into dispatches.
-        Returns None if no inspection is due; and a record of each program compiled for it."""
+        """Looks at the dispatch's last batch, with the weights as they are after it: at an epoch's
+        end the same batch however its steps were divided. None if no inspection is due."""
         histograms = _is_time(dispatch.epoch, looks.histograms_every)
         precision = _is_time(dispatch.epoch, looks.precision_every)
         if not (histograms or precision):
@@ -152,8 +145,8 @@ class Inspector:
 
 
 def distribution(name: str, values: np.ndarray) -> Distribution:
-    """Returns how `values`, in float32 or less, spread over NUM_BINS bins of equal width, from the
-    least to the greatest; values that are not finite are counted apart."""
+    """Returns how `values`, in float32 or less, spread over NUM_BINS bins of equal width; values
+    that are not finite are counted apart."""
     finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if low == high:
@@ -174,9 +167,8 @@ def _is_time(epoch: int, every: int) -> bool:
 
 
 def _counts(own: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns int64 [3]: the number of elements of `own` that are not finite, of those that are
-    zero in `own` but not in `reference`, and of those that are not zero in `reference`. The latter
-    two are 0 if `reference` is empty."""
+    """Returns int64 [3]: the elements of `own` that are not finite, those that are zero in `own`
+    but not in `reference`, and those that are not zero in `reference`."""
 
     def count(parts: Sequence[tf.Tensor]) -> tf.Tensor:
         return tf.add_n([tf.math.count_nonzero(part, dtype=tf.int64) for part in parts])

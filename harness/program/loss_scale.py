@@ -29,7 +29,6 @@ class LossScale:
         self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def named(self) -> dict[str, tf.Variable]:
-        """Returns the scale's variables by name."""
         return {name: getattr(self, name) for name in ("scale", "finite_steps", "skipped_steps")}
 
     def apply(
@@ -38,16 +37,10 @@ class LossScale:
         update: Callable[[Sequence[tf.Tensor | tf.IndexedSlices], tf.Tensor], None],
         updated: Sequence[tf.Variable],
     ) -> None:
-        """Applies gradients if all of them are finite, then adapts the scale.
-
-        The update is computed in any case, and undone if the gradients do not count: to branch, a
-        GPU's program would wait for the host in every step.
-
-        Args:
-            gradients: the gradients of the scaled loss, summed over all replicas.
-            update: applies gradients, from which the scale was removed, given whether they count.
-            updated: every variable that `update` changes even if the gradients do not count.
-        """
+        """Applies gradients of the scaled loss, summed over all replicas, if all of them are
+        finite, then adapts the scale. `update` applies gradients without the scale, given whether
+        they count. It is run in any case, and the variables in `updated` are put back if the
+        gradients do not count: to branch, a GPU's program would wait for the host in every step."""
         scale, steps, skipped = map(tf.convert_to_tensor, self.named().values())
         # Each of these numbers follows from the one before, so that one kernel of a GPU computes
         # them all, along with the numbers that the optimizer derives from its count of steps.

@@ -38,7 +38,10 @@ results so far; then it returns whether that batch is to be the last."""
 
 
 class ModelPrograms:
-    """Trains and evaluates one model on the given devices."""
+    """Trains and evaluates one model on the given devices. `implementation` computes the multi-hot
+    products of layers that name none, `unique` names the ragged inputs that hold no id twice in a
+    row, and `tables` has the plans of tables that are updated by rows, by the paths of their
+    kernels."""
 
     def __init__(
         self,
@@ -51,14 +54,6 @@ class ModelPrograms:
         unique: frozenset[str] = frozenset(),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
-        """Args:
-        model: returns logits or probabilities, [b, `task.num_outputs`].
-        task, devices, optimizer: what to train the model for, on and by.
-        implementation: computes the multi-hot products of layers that name no implementation.
-        unique: names of the ragged inputs that hold no id twice in a row.
-        tables: the plans of the tables that are updated by rows, by the paths of their layers'
-            kernels.
-        """
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
         self.states = _states(model, optimizer, devices, task, tables, in_part=in_part)
         # Whether XLA compiles only a part of a training step.
@@ -110,19 +105,18 @@ class ModelPrograms:
         self.inspect = Inspector(call, task, self.states[0], program).run
 
     def require_masked(self, examples: Examples) -> None:
-        """Raises an InputError if a layer counts the padding behind a batch's ids."""
         with named_culprit(self.states[0].layer_names):
             require_masked(self._call, self.states[0], examples, self._task)
 
     @property
     def learning_rate(self) -> float:
         """The optimizer's current learning rate, as the shortest number that rounds to this
-        float32: 0.001, not 0.0010000000474974513."""
+        float32."""
         return float(str(np.float32(self.states[0].optimizer.learning_rate)))
 
     def take_unused(self) -> tuple[str, ...]:
-        """Returns, once, the names of the weights that the loss does not depend on, which tracing a
-        step finds; then nothing."""
+        """Returns, once, the names of the weights that the loss turned out not to depend on in a
+        trace."""
         unused = tuple(self._unused)
         self._unused.clear()
         return unused
@@ -137,9 +131,8 @@ class ModelPrograms:
         evaluation: tuple[Feed, Plan] | None = None,
     ) -> list[Compilation]:
         """Compiles every program that a plan trains with from a step on, and the evaluation of
-        other rows, unless that was done before: so a model that cannot be evaluated fails before
-        the first epoch. At the beginning of an epoch, it resets metrics that keep sums of their
-        own."""
+        other rows, so that a model that cannot be evaluated fails before the first epoch. At the
+        beginning of an epoch, it resets metrics that keep sums of their own."""
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
@@ -174,7 +167,7 @@ class ModelPrograms:
 
     def scaling(self, steps_per_second: float | None) -> dict[str, float]:
         """Returns the `scaling_efficiency` and `exchange_share` of a run, alike in all workers;
-        nothing for one worker, or without a step."""
+        nothing for one."""
         if self._cluster.is_alone:
             return {}
 
@@ -223,20 +216,10 @@ class ModelPrograms:
         watch: Watch | None = None,
         with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
-        """Evaluates once; changes nothing but the sums that metrics keep.
-
-        Args:
-            feed, plan: one pass over the rows.
-            step, epoch: the progress of training, for the record.
-            measures: reset first, then given these rows' probabilities.
-            watch: called around each batch, with the loss and metrics so far; for calls of one
-                step.
-            with_checksum: whether to record a checksum of the weights.
-
-        Returns:
-            The evaluation, whose time excludes compilation, and a record of each program compiled
-            for it, which is none if `prepare` compiled them.
-        """
+        """Evaluates one pass; changes nothing but the sums that metrics keep. `measures` get the
+        rows' probabilities, and `watch` is called around each batch, of calls of one step. Returns
+        the evaluation, whose time excludes compilation, and what was compiled, which is nothing
+        after `prepare`."""
         compilations = []
         start = time.perf_counter()
         pending: list[Any] = []
@@ -301,9 +284,8 @@ class ModelPrograms:
         ranking: Ranking | None = None,
         watch: Watch | None = None,
     ) -> np.ndarray:
-        """Returns the model's outputs for every row of one pass, in order, float32 [rows, outputs];
-        with a ranking what `ranking.best` returns. For calls of one step, it calls `watch` around
-        each batch, with the batch's outputs."""
+        """Returns the outputs for every row of one pass, float32 [rows, outputs], or with a ranking
+        what `ranking.best` returns. For calls of one step, it calls `watch` around each batch."""
         program = self._prediction(ranking)
         parts: list[np.ndarray] = []
         self._settle()
@@ -320,7 +302,7 @@ class ModelPrograms:
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
         """Returns the outputs for the rows of all workers' devices, [steps, rows, outputs], from
-        those of each device of this worker, [steps, its rows, outputs]."""
+        those of each device here."""
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
         # Workers exchange arrays of one shape: that of the first share, the largest.
         parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
@@ -328,11 +310,8 @@ class ModelPrograms:
         return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
 
     def take_from_chief(self) -> None:
-        """Gives every worker the chief's state.
-
-        Raises:
-            InputError: when a worker has another model or optimizer.
-        """
+        """Gives every worker the chief's state. Raises InputError if a worker has another model or
+        optimizer."""
         if not self._cluster.is_alone:
             for state in self.states:
                 state.take_from_chief(self._cluster)
@@ -360,8 +339,8 @@ class ModelPrograms:
                     variable.assign(begin.value)
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
-        """Returns the value of every metric by name, from all devices' `step.row_sums`, summed over
-        so many examples."""
+        """Returns the value of every metric, from all devices' `step.row_sums` over so many
+        examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
@@ -391,8 +370,6 @@ def _states(
     *,
     in_part: bool,
 ) -> tuple[State, ...]:
-    """Returns a state for each device; `in_part` tells whether XLA compiles only a part of a
-    step."""
     # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
     scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
     return tuple(

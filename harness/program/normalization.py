@@ -14,14 +14,12 @@ SumOverDevices = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
 
 
 def needs_all_rows(model: keras.Model) -> bool:
-    """Whether a training step calls `all_reduce` in the middle of the model."""
     return any(layer.trainable for layer in _layers(model))
 
 
 @contextlib.contextmanager
 def over_all_rows(model: keras.Model, share: Share, all_reduce: SumOverDevices) -> Iterator[None]:
     """Makes the model's BatchNormalization layers normalize over all devices' rows in the block.
-
     Keras's own way, `synchronized=True`, needs a replica context, which compiled programs lack."""
     layers = [la for la in _layers(model) if la.synchronized or share.num_devices > 1]
     for layer in layers:
@@ -45,8 +43,8 @@ def _moments(
     inputs: tf.Tensor,
     mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mean and variance [features] of `inputs` [rows, ..., features]; with a mask, of
-    those in it."""
+    """Returns the mean and variance [features] of `inputs` [rows, ..., features], or of those in a
+    mask."""
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
 
     def total(values: tf.Tensor) -> tf.Tensor:

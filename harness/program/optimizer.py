@@ -50,14 +50,13 @@ _ELEMENTWISE = (
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
-}
-"""Attributes in which an optimizer keeps its variables."""
+}  # Attributes in which an optimizer keeps its variables
 
 
 def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
     """Whether an optimizer does the same whatever variables the elements lie in, so that weights
-    can be packed into one. Weight decay may leave out variables by name, and leaves out those
-    without a gradient; a callback may swap the averages of `use_ema` with the model's variables."""
+    can be packed. Weight decay looks at names, and a callback may swap the averages of
+    `use_ema`."""
     about_variables = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
     return type(optimizer) in _ELEMENTWISE and about_variables == (None, None, None)
 
@@ -65,11 +64,8 @@ def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
 def optimizer_of(
     optimizer: str | OptimizerFactory | keras.optimizers.Optimizer,
 ) -> OptimizerFactory | keras.optimizers.Optimizer:
-    """Returns the optimizer or factory as it is, or the factory of Keras's optimizer of that name.
-
-    Raises:
-        InputError: when Keras has no such optimizer, or a trainer cannot use it.
-    """
+    """Returns the optimizer or factory as it is, or the factory of Keras's optimizer of that
+    name."""
     if isinstance(optimizer, str):
         return optimizer_factory(optimizer)
     if isinstance(optimizer, partial):
@@ -96,8 +92,8 @@ def optimizer_of(
 
 
 def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """Returns all attributes set on an optimizer. Keras's own lists, dicts and sets, which refer to
-    their optimizer, become plain ones."""
+    """Returns all attributes set on an optimizer, Keras's own lists, dicts and sets as plain
+    ones."""
     return {
         name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
         for name, value in vars(optimizer).items()
@@ -122,8 +118,8 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
-    """Returns the bytes that an optimizer keeps for each byte of a large weight: 2 for Adam, 0 for
-    SGD without momentum. It is rounded down for one that keeps a row and a column of a matrix."""
+    """Returns the bytes that an optimizer keeps for each byte of a large weight, rounded down: 2
+    for Adam, 0 for SGD without momentum."""
     with tf.device("/CPU:0"):
         trial = copy_of(optimizer)
         weight = keras.Variable("zeros", shape=(64, 64), name="weight")
@@ -134,7 +130,6 @@ def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[str, Any]:
-    """Returns the entries of config.json that describe an optimizer."""
     if isinstance(optimizer, partial):
         settings = keras.saving.serialize_keras_object(optimizer.keywords)
         return {"optimizer": optimizer.func.__name__, **settings}
@@ -156,22 +151,10 @@ def optimizer_factory(
     warmup: int = 0,
     num_steps: int = 0,
 ) -> OptimizerFactory:
-    """Returns the factory of Keras's optimizer of a name, with Keras's defaults for all settings
-    that are left out.
-
-    Args:
-        optimizer: the optimizer's name, in any case.
-        learning_rate: the highest learning rate; None is the optimizer's default.
-        clip_norm: the limit of the gradients' global norm.
-        weight_decay: the share of itself that a weight loses in a step, divided by the learning
-            rate; None is the optimizer's default.
-        learning_rate_schedule: how the learning rate falls after the warm-up.
-        warmup: the steps over which the learning rate rises linearly from 0.
-        num_steps: the steps of the training, warm-up included; the end of the schedule.
-
-    Raises:
-        InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
-    """
+    """Returns the factory of Keras's optimizer of a name, in any case, with Keras's defaults for
+    all settings that are left out. `clip_norm` limits the gradients' global norm; `weight_decay` is
+    the share of itself that a weight loses in a step, divided by the learning rate, which rises
+    over `warmup` of the `num_steps` and falls by the schedule after them."""
     known = _optimizers()
     kind = known.get(optimizer.lower())
     if kind is None:
@@ -212,7 +195,6 @@ class Scheduled(LearningRateSchedule):
         self._num_steps = num_steps
 
     def __call__(self, step: Any) -> Any:
-        """Returns the learning rate of a step, counted from 0."""
         step = keras.ops.cast(step, "float32")
         done = (step - self._warmup) / (self._num_steps - self._warmup)
         done = keras.ops.clip(done, 0.0, 1.0)
@@ -225,7 +207,6 @@ class Scheduled(LearningRateSchedule):
         return self._peak * share * keras.ops.minimum((step + 1) / (self._warmup + 1), 1.0)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments, with which Keras saves the schedule."""
         return {
             "schedule": self._schedule,
             "peak": self._peak,

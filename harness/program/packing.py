@@ -85,12 +85,10 @@ def portable_dtype(dtype: str) -> str:
 
 
 def portable(value: tf.Tensor) -> tf.Tensor:
-    """Returns a tensor in its `portable_dtype`."""
     return tf.bitcast(value, tf.uint16) if value.dtype == tf.bfloat16 else value
 
 
 def as_dtype(value: Any, dtype: tf.DType) -> tf.Tensor:
-    """Undoes `portable`."""
     value = tf.convert_to_tensor(value)
     return tf.bitcast(value, dtype) if dtype == tf.bfloat16 != value.dtype else value
 
@@ -126,8 +124,7 @@ def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list
 
 
 def is_seed(variable: keras.Variable) -> bool:
-    """Whether a variable is that of a `keras.random.SeedGenerator`, int64 [2]: a seed and a count
-    of calls."""
+    """Whether a variable is a Keras SeedGenerator's, int64 [2]: a seed and a count of calls."""
     return bool(variable.name == "seed_generator_state")
 
 
@@ -140,11 +137,7 @@ def checksum_of(model: keras.Model) -> int:
 
 def variables_by_name(model: keras.Model) -> dict[str, keras.Variable]:
     """Returns every variable by its path, but a random seed by its layer's name and its place in
-    the layer: a seed's path counts all seeds that the process has made.
-
-    Raises:
-        ValueError: when two variables have the same name.
-    """
+    the layer: a seed's path counts all seeds that the process has made."""
     named: dict[int, str] = {}
     for layer in [*model.layers, model]:
         seeds = [v for v in layer.variables if is_seed(v) and id(v) not in named]

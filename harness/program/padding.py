@@ -31,16 +31,8 @@ def without_padding(values: tf.Tensor, row_splits: tf.Tensor, **_: Any) -> tf.Te
 
 
 def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None:
-    """Compares the loss of some rows and its gradients with and without padding.
-
-    Args:
-        call, task: the `Caller` and the `SettledTask` in training.
-        state: the model's state.
-        examples: examples with labels.
-
-    Raises:
-        InputError: when the loss or a gradient differs.
-    """
+    """Compares the loss of some rows and its gradients with and without padding. Raises InputError
+    if they differ."""
     if _is_read_by_products(call.model):
         return
     columns = Columns.of(examples).take(np.arange(min(_MAX_ROWS, examples.num_rows)))

@@ -37,8 +37,8 @@ _ALONE_TIMES = 3
 
 @functools.cache
 def _threads(num_devices: int) -> ThreadPoolExecutor:
-    """Returns a pool with a thread for each device of a run. It is cached, since each new pool
-    starts new threads."""
+    """Returns a pool with a thread for each device of a run, cached because each pool starts
+    threads."""
     return ThreadPoolExecutor(num_devices, thread_name_prefix="device")
 
 
@@ -52,9 +52,9 @@ def _number(number: int, device: str) -> tf.Tensor:
 
 @contextlib.contextmanager
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
-    """Restores at the end the variables that the block changes, from a copy in host memory; also
-    after a failure, but not after one while a program runs. Tables that are updated by rows are
-    frozen in the block: a large one would have to be copied."""
+    """Restores at the end the variables that the block changes, from a copy in host memory; not
+    after a failure while a program runs. Tables that are updated by rows are frozen in the
+    block."""
     variables = [variable for state in states for variable in state.without_tables]
     saved = [variable.numpy() for variable in variables]
     for state in states:
@@ -77,7 +77,13 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
 
 class Program:
     """A step's compiled loops: one for each combination of the number of steps, the rows of a
-    batch, the capacity and the sizes of the batches' arrays."""
+    batch, the capacity and the sizes of the batches' arrays.
+
+    The step runs on a batch of each device's state, in step with the workers of `cluster`. If it
+    returns `row_sums` values for each row, float32 [row_sums, rows], they are added up over the
+    steps, and at the end over the rows, to float64 [row_sums]; else it may return anything, and
+    runs one at a time. Its `row_outputs` further values for each row are kept, float32 [steps,
+    rows, row_outputs]."""
 
     def __init__(
         self,
@@ -91,19 +97,6 @@ class Program:
         row_sums: int | None = None,
         row_outputs: int | None = None,
     ) -> None:
-        """Args:
-        name: the program's name, to show to people.
-        step: the function to run on a batch.
-        states: the state of each device.
-        implementation: the implementation of the multi-hot product, for which batches are read.
-        cluster: the workers, which run the same program in step.
-        all_reduce: the kind of all-reduce that sums tensors over all devices.
-        row_sums: the number of values that the step returns for each row, float32 [row_sums, rows].
-            They are added up over the steps, and at the end over the rows, to float64 [row_sums].
-            None: the step may return anything, and runs one at a time.
-        row_outputs: the number of further values that the step returns for each row, float32 [rows,
-            row_outputs]. They are kept, float32 [steps, rows, row_outputs]. None: none.
-        """
         self.name = name
         self._step = step
         self.states = tuple(states)
@@ -121,15 +114,14 @@ class Program:
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
-        """Compiles a single loop; see `compile_all`."""
         return compile_all([Loop(self, batches, call)], at_step=at_step)
 
     def is_compiled(self, batches: BatchesByRows, call: Call) -> bool:
         return _key(call, batches) in self._loops
 
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
-        """Traces the loop for a call; returns a function that compiles the loop by a first run, and
-        waits for that."""
+        """Traces a call's loop; returns a function that compiles it by a first run, and waits for
+        that."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
         loop = self._build(resized, call)
 
@@ -155,8 +147,8 @@ class Program:
             return loop(batches, firsts)
 
     def on_device(self, device: int, call: Call) -> Any:
-        """Returns the tf.function of one device, which takes its batches and the first step (int64)
-        and returns the device's part of a call's result."""
+        """Returns the tf.function of one device, which takes its batches and the first step
+        (int64)."""
         loop = functools.partial(self._loop, device, call)
         return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -209,8 +201,8 @@ class Program:
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
-        """Returns the seconds of a step on this worker's devices without the all-reduce, not
-        counting compilation; changes no state."""
+        """Returns the seconds of a step on this worker's devices without the all-reduce; changes no
+        state."""
         assert self._cut is not None
         made = self._cut.loop(call, exchanging=False)
         loop = tf.function(made, autograph=False)
@@ -276,8 +268,8 @@ def _on_each(
 
 
 def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
-    """Returns the result of the body repeated for so many steps. A single step needs no loop, and
-    compiles faster without."""
+    """Returns the result of the body repeated for so many steps. One step compiles faster without a
+    loop."""
     if num_steps == 1:
         return body(tf.constant(0), first)
     return tf.while_loop(
@@ -301,25 +293,11 @@ def _key(call: Call, batches: BatchesByRows) -> _Key:
 
 
 def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
-    """Compiles the loops of the same states that are not compiled yet; changes no state.
-
-    Libraries generate code of their own when a program first runs, as oneDNN does on a CPU and
-    CUDA's libraries do on a GPU, so each loop is run once. All changes are undone in the end, from
-    a copy in host memory.
-
-    Args:
-        loops: the loops, in the order of compilation.
-        at_step: optimizer steps done so far, for the records.
-        beside: whether to compile two loops at once while others are traced: XLA leaves cores idle,
-            and so does tracing.
-
-    Returns:
-        A record of each loop that was compiled. Their seconds add up to the time that all took:
-        loops compiled side by side have a share of it each.
-
-    Raises:
-        InputError: naming the layer or other object of Keras that cannot be compiled.
-    """
+    """Compiles the loops of the same states that are not compiled yet; changes no state: each loop
+    is run once, since libraries such as oneDNN generate code of their own then, and is undone from
+    a copy in host memory. With `beside`, two loops are compiled at once while others are traced, as
+    XLA leaves cores idle. Returns a record of each new loop, whose seconds add up to the time that
+    all took."""
     new = [loop for loop in loops if not loop.program.is_compiled(loop.batches, loop.call)]
     if not new:
         return []

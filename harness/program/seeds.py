@@ -38,7 +38,6 @@ class Seeds:
         self._is_behind = False
 
     def values(self) -> dict[str, tf.Tensor]:
-        """Returns the value of each seed, by name."""
         found: dict[str, tf.Tensor] = {}
         for held in self.stored:
             value = tf.convert_to_tensor(held.variable)
@@ -66,17 +65,14 @@ class Seeds:
             held.variable.assign_add(num_steps * self._draws)
 
     def at(self, step: tf.Tensor) -> None:
-        """Begins a step of a loop: its number, int32 [], counted from 0."""
         self._step = step
 
     def spread(self, first: Mapping[str, np.ndarray], share: int) -> None:
-        """Sets the seeds of a share of the batch, which follow from those of the first share."""
         own = np.array([share * _STRIDE, 0], np.int64)
         for held in self.stored:
             held.variable.assign(held.join({name: first[name] + own for name in held.shapes}))
 
     def move(self, shares: int) -> None:
-        """Sets the seeds to those of the share so many shares further on."""
         for held in self.stored:
             away = np.tile(np.array([shares * _STRIDE, 0], np.int64), len(held.shapes))
             held.variable.assign_add(away)
@@ -87,9 +83,9 @@ class Seeds:
         before: Mapping[str, tf.Tensor],
         after: Mapping[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:
-        """Returns the changes of a call with those of all seeds merged into one, under `NAME`; that
-        one is left out if the variable does not change, or in a loop by one draw from each seed.
-        `before` and `after` are all values before and after the call."""
+        """Returns the changes of a call with those of all seeds merged under `NAME`, which is left
+        out if nothing but the draws that a loop expects changes them. `before` and `after` are all
+        values around the call."""
         found = dict(changes)
         for held in self.stored:
             if self._loop is None and not found.keys() & held.shapes.keys():
@@ -111,8 +107,8 @@ class Seeds:
 
 
 def _added(after: tf.Tensor, before: tf.Tensor) -> np.ndarray | None:
-    """Returns the constant, int64 [2], by which `after` exceeds `before`; None if the difference is
-    not known to be constant."""
+    """Returns the constant, int64 [2], by which `after` exceeds `before`; None if it is not
+    known."""
     total = np.zeros(2, np.int64)
     while after is not before:
         if not tf.is_symbolic_tensor(after) or after.op.type != "AddV2":

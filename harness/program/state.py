@@ -44,8 +44,7 @@ from harness.workers.cluster import Cluster
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
 """The prefixes of a state's names."""
-ITERATION = "optimizer/iteration"
-"""The name of the number of updates in a state."""
+ITERATION = "optimizer/iteration"  # The name of the number of updates in a state
 # Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
 
@@ -80,7 +79,10 @@ class _Scope(keras.StatelessScope):
 
 
 class State:
-    """The state of a model in training on one device."""
+    """The state of a model in training on one device: the model's own variables on the first one
+    (at `place` 0), except those that are held together, and copies elsewhere, with a copy of the
+    optimizer. The device trains the share `share` of each batch. With `scaled`, it has a loss scale
+    (float16)."""
 
     def __init__(
         self,
@@ -95,19 +97,6 @@ class State:
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
         for_gpu: bool = False,
     ) -> None:
-        """Args:
-        model: the model whose values the state begins with; `write_to_model` gives it the trained
-            ones.
-        optimizer: the optimizer of the weights, of which the state makes a copy.
-        device: the state's device, such as `/GPU:0`. The first device shares the model's own
-            variables, except those that are held together; another has copies.
-        place: the device's place among those of this process.
-        share: which share of each batch the device trains, counted over all workers.
-        scaled: whether the loss is scaled (float16).
-        metrics: the metrics that keep sums of their own.
-        tables: the plans of the tables that are updated by rows, by their names.
-        for_gpu: whether to make programs for a GPU, where each kernel costs a launch.
-        """
         self.device = device
         self.for_gpu = for_gpu
         self._model = model
@@ -160,7 +149,6 @@ class State:
             self._require_int64()
 
     def _require_int64(self) -> None:
-        """Raises InputError if a variable that a program reads is int32."""
         # Adafactor puts int32 numbers, which no program reads, in the places of slots that only
         # matrices have.
         is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
@@ -175,7 +163,6 @@ class State:
 
     @property
     def layer_names(self) -> set[str]:
-        """The names of the model's layers at any depth."""
         return {layer.name for layer in self._model._flatten_layers(include_self=False)}
 
     @property
@@ -187,8 +174,8 @@ class State:
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """The variables that the optimizer updates by their gradients: those of all weights except
-        the tables that are updated by rows."""
+        """The variables that the optimizer updates by their gradients, without tables updated by
+        rows."""
         return [stored.variable for stored in self._weights]
 
     @property
@@ -199,7 +186,6 @@ class State:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """Every variable on this device."""
         return [*self.without_tables, *self.tables.variables]
 
     @property
@@ -211,8 +197,8 @@ class State:
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[Callable[[tf.Tensor], None]]:
         """Surrounds a compiled loop of training steps; yields the function that each step begins
-        with, which takes its number, int32 []. On a GPU seeds and counts follow from that number,
-        which takes fewer kernels than to change them in every step."""
+        with, given its number. On a GPU seeds and counts follow from that number, which takes fewer
+        kernels."""
         if not self.for_gpu:
             yield lambda step: None
             return
@@ -238,9 +224,7 @@ class State:
         products: ProductCalls | None = None,
     ) -> Called:
         """Calls a model, the state's own or another with variables of the same names, with this
-        state's values; changes nothing except rows of tables that make up for missed steps. The
-        layers have the same `tables`, of `Tables.calls`, and `products`, of
-        `exchange.product_calls`."""
+        state's values; changes nothing except rows of tables that make up for missed steps."""
         values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}
         values |= {table.name: table.variable for table in self.tables.all}
         weights = [s.split(tf.convert_to_tensor(s.variable)) for s in self._weights]
@@ -272,15 +256,9 @@ class State:
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
     ) -> Gradients:
-        """Returns the gradients of a loss: zeros for a weight that it does not depend on.
-
-        Args:
-            tape: the tape that recorded the loss.
-            loss: float32 [].
-            called: the call of the model that the loss depends on.
-            sparse: whether the gradients of weights that are only gathered from stay
-                tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows.
-        """
+        """Returns the gradients of a loss: zeros for a weight that it does not depend on. With
+        `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
+        Keras's optimizers square before they add up repeated rows."""
         outputs = {name: table.outputs for name, table in called.tables.items()}
         made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
         calls = called.products.made if called.products is not None else []
@@ -331,9 +309,9 @@ class State:
                 variable.assign(value)
 
     def apply(self, gradients: Gradients) -> None:
-        """Updates `trainable` and the tables by gradients that were summed over all devices; if the
-        loss is scaled and a gradient is not finite, skips the update. Like Keras's optimizers it
-        leaves unused weights alone: not even weight decay changes them."""
+        """Updates `trainable` and the tables by gradients that were summed over all devices, unless
+        the loss is scaled and one is not finite. Like Keras's optimizers it leaves unused weights
+        alone."""
         weights, rows, unused = gradients.weights, gradients.rows, set(gradients.unused)
         if not (self._weights or self.tables.all):
             return  # Keras too counts no step then
@@ -370,20 +348,18 @@ class State:
             self.loss_scale.apply([*weights, *(row.dy for row in rows)], update, updated)
 
     def finalize(self) -> None:
-        """Lets the optimizer replace the weights by their moving average (EMA) at the end."""
         self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
         """Returns `weights`, or tensors of the same shapes, as arrays by the names of the model's
-        variables. A table's tensor may hold only some of its rows."""
+        variables."""
         held = zip([*self._weights, *self._tables()], values, strict=True)
         return {
             n: part for stored, value in held for n, part in stored.split(value.numpy()).items()
         }
 
     def write_to_model(self) -> None:
-        """Copies to the model the values of those of its variables that the first state does not
-        share."""
+        """Copies to the model the values of the variables that the first state does not share."""
         self.tables.settle()
         named = variables_by_name(self._model)
         unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
@@ -392,8 +368,7 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
-        """Copies values that the caller has set on the model, and those of the optimizer of the
-        first device's state."""
+        """Copies what the caller has set on the model, and the first device's optimizer."""
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))
@@ -411,8 +386,7 @@ class State:
 
     @functools.cached_property
     def _looks_finite(self) -> Callable[[], tf.Tensor]:
-        """A function that tests all variables in one call: otherwise the host would wait for each
-        of a GPU's variables separately."""
+        """A function that tests all variables in one call, so that the host waits once."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
 
         def look() -> tf.Tensor:
@@ -428,9 +402,8 @@ class State:
 
     def save(self) -> dict[str, np.ndarray]:
         """Returns copies of all values by name, from which a resumed run repeats the uninterrupted
-        one. Rows of a table that lag behind are therefore saved as they are, with the step of each
-        row's last update: if they were settled, a resumed run would go on from sums that were
-        rounded in another order."""
+        one: rows of a table that lag behind are saved so, since settled ones would be rounded in
+        another order."""
         return self.held(copied=True)
 
     def held(self, *, copied: bool) -> dict[str, Any]:
@@ -444,7 +417,6 @@ class State:
 
     @property
     def kinds(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """The dtype and shape of each array that `save` returns, by name."""
         return {
             name: (portable_dtype(stored.variable.dtype.name), shape)
             for stored in self._stored()
@@ -452,8 +424,8 @@ class State:
         }
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Assigns arrays that `save` returned, with the same names, dtypes and shapes; reads each
-        from the mapping only when its turn comes."""
+        """Assigns arrays that `save` returned; reads each from the mapping only when its turn
+        comes."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
         names = self.seeds.values()
@@ -462,12 +434,8 @@ class State:
 
     def take_from_chief(self, cluster: Cluster) -> None:
         """Takes over the values of the chief's state on the device of the same place. Only
-        variables that differ cross the network, in pieces that are changed in their places: a
-        large table takes no memory twice.
-
-        Raises:
-            InputError: in all workers, if one has variables of other names, dtypes or shapes.
-        """
+        variables that differ cross the network, in pieces that are changed in their places. Raises
+        InputError in all workers if one has variables of other names, dtypes or shapes."""
         cluster.require_same({"model or optimizer": self.kinds})
         away = self.share - self._place
         self.seeds.move(-away)  # to those of the chief
@@ -526,8 +494,8 @@ def _digest(variable: tf.Variable) -> bytes:
 
 
 def _is_plain(model: keras.Model) -> bool:
-    """Whether all of the model's layers are known not to gather from a weight, whose gradient would
-    then be tf.IndexedSlices."""
+    """Whether no layer of the model can gather from a weight, whose gradient is tf.IndexedSlices
+    then."""
     special = keras.layers.Embedding, keras.layers.Lambda
     return all(
         type(layer).__module__.partition(".")[0] in ("keras", "harness")
@@ -537,8 +505,8 @@ def _is_plain(model: keras.Model) -> bool:
 
 
 def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.IndexedSlices:
-    """Returns the gradient of a weight of this shape with zeros for ids of padding, which XLA drops
-    but a norm would count."""
+    """Returns the gradient with zeros for ids of padding, which XLA drops but a norm would
+    count."""
     is_row = gradient.indices < shape[0]
     mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
     values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))
@@ -546,8 +514,7 @@ def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Index
 
 
 def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
-    """Raises an InputError if a weight lies on another device, except for int32, which TensorFlow
-    keeps on the host."""
+    """Raises an InputError if a weight lies on another device; int32 is always on the host."""
     for path, variable in named.items():
         value = variable.value
         if value.dtype != tf.int32 and not value.device.endswith(device.rpartition("/")[2]):
@@ -566,8 +533,7 @@ def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
 
 
 def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
-    """Returns the variable that an optimizer sees in place of one that is not the model's own;
-    `weight` is the first that it holds."""
+    """Returns the variable that an optimizer sees in place of one that is not the model's own."""
     alias = keras.Variable(stored.variable, name=weight.name)
     alias._path = weight.path
     if len(stored.shapes) == 1:

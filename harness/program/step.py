@@ -30,7 +30,6 @@ class Caller:
         unique: frozenset[str] = frozenset(),
         num_workers: int = 1,
     ) -> None:
-        """`ModelPrograms` describes the arguments; the devices of `num_workers` share a batch."""
         self.model = model
         self._num_workers = num_workers
         self.implementation = implementation
@@ -91,8 +90,7 @@ class Caller:
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:
     """Returns float32 [1 or 2, rows]: each row's loss, with the added losses, and its hit if that
-    is a metric. They are added up over the steps and only then over the rows, which saves kernels
-    in every step."""
+    is a metric. To add them up over the rows at the end saves kernels in every step."""
     loss = judged.losses * share.weights
     if added is not None:  # Keras reports the loss so
         loss += added
@@ -108,7 +106,6 @@ def count(
     *,
     training: bool,
 ) -> None:
-    """Adds a batch to the metrics' own sums."""
     of_rows = None if share.num_rows else share.weights
     for metric, variables in zip(task.stateful, sums, strict=True):
         if training and metric.name in task.evaluation_only:
@@ -140,20 +137,9 @@ def forward_backward(
     catch_up: bool = False,
     sparse: bool = False,
 ) -> Passes:
-    """Computes this device's part of the gradients of the mean loss over the batch's rows, with the
-    losses that layers add.
-
-    Args:
-        call, task: the model and the task in training.
-        state: the model's state, of which only tables change, and only with `catch_up`.
-        share: this device's share of the batch.
-        all_reduce: sums over all devices, for layers that need all rows.
-        scale: the factor on the loss, and so on the gradients; None is 1.
-        model: the model to call instead of the caller's.
-        catch_up: whether rows of tables may make up for missed steps; otherwise no row may have
-            missed any.
-        sparse: as in `State.gradients`.
-    """
+    """Computes this device's part of the gradients of the mean loss over the batch's rows, times
+    `scale`, with the losses that layers add. The state keeps its values, except rows of tables that
+    may catch up. `model` replaces the caller's, and `sparse` is as in `State.gradients`."""
     with tf.GradientTape() as tape:
         called = call(
             state, share, all_reduce,
@@ -170,8 +156,8 @@ def forward_backward(
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
-    """Returns a step, which changes the state by one batch and gives its row sums. Tracing it
-    puts the names of weights that the loss does not depend on into `unused`."""
+    """Returns a step, which changes the state by one batch and gives its row sums. A trace puts the
+    names of weights that the loss does not depend on into `unused`."""
 
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
@@ -207,8 +193,8 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Returns a step that changes nothing but the sums of metrics, and that returns a batch's row
-    sums, and its probabilities if the task is measured by them."""
+    """Returns a step that changes nothing but the sums of metrics; it returns row sums, and the
+    probabilities if the task is measured by them."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         called = call(state, share, all_reduce, training=False)
@@ -222,8 +208,8 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller, ranking: Ranking | None = None) -> Step:
-    """Returns a step that changes nothing, and that returns no row sums and a batch's outputs,
-    float32 [rows, outputs]; or with a ranking the best of them, as `ranking.best` returns them."""
+    """Returns a step that changes nothing; it returns no row sums and the outputs, float32 [rows,
+    outputs], or what `ranking.best` returns."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)

@@ -42,7 +42,6 @@ class _Looked(TableCall):
 
     @classmethod
     def of(cls, table: tf.Tensor) -> _Looked:
-        """Returns a call that reads zeros instead of a table."""
 
         def zeros(_: Any) -> tf.Tensor:
             return tf.zeros(table.shape, table.dtype)
@@ -50,7 +49,6 @@ class _Looked(TableCall):
         return cls(watch=lambda _: None, caught_up=zeros, implementation="gather")
 
     def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """Returns the product and counts the call."""
         self.num_calls += 1
         self.outputs = compute(self.caught_up(touched))
         return self.outputs
@@ -61,19 +59,17 @@ class TablesAsked:
     """The run that the choice depends on."""
 
     model: keras.Model
-    optimizer: keras.optimizers.Optimizer
-    """The trainer's optimizer."""
+    optimizer: keras.optimizers.Optimizer  # The trainer's optimizer
     device_type: Literal["CPU", "GPU"]
-    num_devices: int
-    """The number of devices of all workers."""
+    num_devices: int  # The number of devices of all workers
     train: Examples
     batch_size: int
     task: SettledTask
 
     @functools.cached_property
     def other_uses(self) -> dict[str, str]:
-        """The reason for each table that cannot be updated by rows, by the table's name: the loss
-        reads it other than by one product. Tracing a step finds this."""
+        """Why a table cannot be updated by rows, by its name: the loss reads it other than by one
+        product, as tracing a step finds."""
         layers = layers_of(self.model)
         found: dict[str, str] = {}
 
@@ -102,7 +98,6 @@ class TablesAsked:
         return found
 
     def _example_step(self) -> tuple[Any, Any]:
-        """Returns inputs and labels to trace a step with, of a batch without ids."""
         rows = max(1, self.batch_size // self.num_devices)
 
         def of(part: Any) -> Any:
@@ -155,16 +150,9 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
 def plans_of(
     asked: TablesAsked, chosen: str, implementation: Implementation
 ) -> dict[str, TablePlan]:
-    """Returns the plan of each table that is updated by rows, by the table's name.
-
-    Args:
-        asked: the run.
-        chosen: the optimizer for layers that leave the choice to the trainer.
-        implementation: the implementation for layers that name none.
-
-    Raises:
-        InputError: when a table cannot be updated as asked.
-    """
+    """Returns the plan of each table that is updated by rows, by the table's name. `chosen` and
+    `implementation` are for layers that name none. Raises InputError if a table cannot be updated
+    as asked."""
     plans = {}
     for name, layer in layers_of(asked.model).items():
         kind = chosen if layer.table_optimizer == "auto" else layer.table_optimizer
@@ -189,15 +177,14 @@ def plans_of(
 
 
 def kept_by_rows(kind: str) -> int:
-    """Returns the bytes that an optimizer of touched rows keeps for each byte of a float32 table,
-    rounded down."""
+    """Returns the bytes that an optimizer of touched rows keeps for each byte of a float32
+    table."""
     slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
     return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
 
 
 def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:
-    """Returns the optimizer of touched rows that gives the same as this one on all rows; None if
-    there is none."""
+    """Returns the optimizer of touched rows that gives the same as this one on all rows, if any."""
     if type(optimizer) is keras.optimizers.Adam and not optimizer.amsgrad:
         return "exact_adam"
     if type(optimizer) is keras.optimizers.SGD and not optimizer.momentum:
@@ -208,7 +195,6 @@ def _same_on_touched_rows(optimizer: keras.optimizers.Optimizer) -> str | None:
 def _why_not(
     layer: MultiHotDense, kind: str, asked: TablesAsked, implementation: Implementation
 ) -> str | None:
-    """Why a layer's table cannot be updated so; None if it can."""
     optimizer = asked.optimizer
     is_adam = isinstance(optimizer, keras.optimizers.Adam)
     if kind == "adam" and not is_adam:
@@ -240,7 +226,7 @@ def _why_not(
 
 def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
     """Returns the update rule of a kind, with the hyperparameters of the trainer's optimizer if it
-    is of that kind, else with Keras's defaults."""
+    is of that kind."""
     rule = Rule(cast(RowOptimizer, kind))
     if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
         return rule._replace(
@@ -253,7 +239,7 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
 
 
 def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
-    """Returns how many numbers hold a batch's ids, their weights, and the gradients of the layers'
+    """Returns how many numbers hold a batch's ids, weights, and the gradients of the layers'
     products."""
     ids = max(
         sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)

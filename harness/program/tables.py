@@ -21,16 +21,14 @@ class TablePlan(NamedTuple):
     """The way in which a table is updated."""
 
     rule: Rule
-    is_native: bool
-    """Whether native kernels find and update the rows, instead of XLA's operations."""
+    is_native: bool  # Whether native kernels find and update the rows, instead of XLA's operations
 
 
 class Table:
-    """A table with its slots, on one device."""
+    """A table [V, H], float32 or bfloat16, named by the path of its layer's kernel, and its
+    slots."""
 
     def __init__(self, name: str, plan: TablePlan, variable: tf.Variable) -> None:
-        """`name` is the path of the layer's kernel, and `variable` the table itself, [V, H] float32
-        or bfloat16, on the current device."""
         self.name = name
         self.variable = variable
         self.slots = {
@@ -52,7 +50,6 @@ class Table:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        """The table, then its slots."""
         return [self.variable, *self.slots.values()]
 
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
@@ -63,7 +60,6 @@ class Table:
         return tf.convert_to_tensor(self.variable)
 
     def row_gradients(self, dy: tf.Tensor, touched: Touched) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the touched rows' gradients, float32 [n, H], and the sum of their squares [1]."""
         return registry.product(self.implementation).row_gradients(dy, touched)
 
     def update(
@@ -95,10 +91,8 @@ class RowGradient(NamedTuple):
 
     table: Table
     touched: Touched
-    dy: tf.Tensor
-    """The gradient of the products, float32 [B, H]."""
-    sets: Mapping[str, Any]
-    """The sets of the batch's rows, as in `TableCall.sets`."""
+    dy: tf.Tensor  # The gradient of the products, float32 [B, H]
+    sets: Mapping[str, Any]  # The sets of the batch's rows, as in `TableCall.sets`
     is_of_all: bool = False
     """Whether `touched` holds the rows of all devices, of which this device has so far brought only
     its own up to date."""
@@ -110,17 +104,14 @@ class RowGradient(NamedTuple):
 
 
 class ProductGradient(NamedTuple):
-    """The tensors from which the gradient of a whole table follows, a weight in
-    `State.trainable`."""
+    """The tensors from which the gradient of a whole table, a weight of `State.trainable`,
+    follows."""
 
-    place: int
-    """The weight's place in `State.trainable`."""
+    place: int  # The weight's place in `State.trainable`
     layer: MultiHotDense
     implementation: registry.Implementation
-    dy: tf.Tensor
-    """The gradient of the products, float32 [B, H]."""
-    sets: Mapping[str, Any]
-    """The sets of the batch's rows, as in `TableCall.sets`."""
+    dy: tf.Tensor  # The gradient of the products, float32 [B, H]
+    sets: Mapping[str, Any]  # The sets of the batch's rows, as in `TableCall.sets`
 
 
 def clipped(
@@ -131,15 +122,9 @@ def clipped(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> tuple[Sequence[tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-    """Clips dense gradients and those of touched rows together; returns the dense ones, and for
-    each table the rows' gradients and the factor on them.
-
-    Args:
-        weights: the dense gradients, clipped by the global norm only, since the optimizer itself
-            does the other clipping.
-        tables: the gradients of each table's rows, and the sum of their squares.
-        clipnorm, clipvalue, global_clipnorm: as in Keras's optimizers, which take one of them.
-    """
+    """Clips dense gradients and those of touched rows together, as Keras's optimizers do by one of
+    the limits; returns the dense ones, which the optimizer itself clips by the other two, and for
+    each table the rows' gradients and the factor on them. `tables` have the sum of squares, too."""
     if clipvalue:
         one = tf.constant(1.0)
         return weights, [(tf.clip_by_value(g, -clipvalue, clipvalue), one) for g, _ in tables]
@@ -156,11 +141,10 @@ def _factor(squares: tf.Tensor, limit: float) -> tf.Tensor:
 
 
 class Tables:
-    """All tables of a state, and the switch that a trial run turns off."""
+    """All tables of a state, and the switch that a trial run turns off. The step count and learning
+    rate of the other weights' optimizer hold for the tables as well."""
 
     def __init__(self, tables: Sequence[Table], optimizer: keras.optimizers.Optimizer) -> None:
-        """`optimizer` is that of the other weights; its step count and learning rate hold for the
-        tables as well."""
         self.all = tuple(tables)
         self._optimizer = optimizer
         kinds = ("clipnorm", "clipvalue", "global_clipnorm")
@@ -182,13 +166,9 @@ class Tables:
             self._frozen.assign(int(frozen))
 
     def calls(self, watch: Any, *, catch_up: bool) -> Mapping[str, TableCall | None]:
-        """Returns the call that each table's layer is to make, by the path of its kernel.
-
-        Args:
-            watch: the `watch` of the gradient tape; None if no gradient is wanted.
-            catch_up: whether rows may be changed to make up for missed steps; otherwise all must be
-                settled.
-        """
+        """Returns the call that each table's layer is to make, by the path of its kernel, or None
+        without `watch`, the tape's. With `catch_up`, rows may make up for missed steps; otherwise
+        all must be settled."""
 
         def call(table: Table) -> TableCall:
             def caught_up(touched: Touched) -> tf.Tensor:
@@ -228,7 +208,6 @@ class Tables:
         return weights
 
     def was_trained(self) -> None:
-        """Notes that rows may lag behind."""
         self._is_behind = any(table.lags for table in self.all)
 
     def settle(self) -> None:

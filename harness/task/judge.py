@@ -18,8 +18,7 @@ from harness.model.export import Head, check_vocabulary, names_of
 from harness.model.layers import Surroundings, computing
 from harness.model.network import takes_weights
 
-_MOST_EXPLAINED = 2_000
-"""The most distinct words of a text to leave out in turn."""
+_MOST_EXPLAINED = 2_000  # The most distinct words of a text to leave out in turn
 _ROWS_AT_ONCE = 256
 
 Floats = npt.NDArray[np.float32]
@@ -31,8 +30,6 @@ class Judge:
     not wait, and batches may have any shape."""
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
-        """Raises an InputError if the vocabulary has ids that the model does not know, or no words;
-        or if only one of the two has weights of ids."""
         check_vocabulary(vocabulary, model)
         if not vocabulary.takes_texts:
             raise InputError(
@@ -97,11 +94,9 @@ class Judge:
         return found
 
     def explain(self, text: str, ids: Ids, number: int, *, most: int) -> list[tuple[str, float]]:
-        """Returns the words that weigh most for or against a class, the heaviest first.
-
-        A word's weight is how much the class's log-odds fall when all of its occurrences are left
-        out; for two classes, and for labels that exclude nothing, that is the change of the logit.
-        """
+        """Returns the words that weigh most for or against a class, the heaviest first: by how much
+        the class's log-odds (for independent labels and two classes, its logit) fall when all of a
+        word's occurrences are left out."""
         candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
         candidates = candidates[:_MOST_EXPLAINED]
         rows = [ids, *(ids[ids != token] for token in candidates)]

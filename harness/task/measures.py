@@ -16,8 +16,7 @@ from harness.data.ragged import RaggedSets
 
 MAX_RANKED = 10_000_000
 """The most probabilities for which ROC-AUC is computed, which sorts them all."""
-MAX_CONFUSED = 1_000
-"""The most classes for which the confusion matrix is computed."""
+MAX_CONFUSED = 1_000  # The most classes for which the confusion matrix is computed
 
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
@@ -124,7 +123,8 @@ class Quality:
 
 
 class Measures:
-    """Adds up the quality of predictions, some rows at a time."""
+    """Adds up the quality of predictions for `examples`, some rows at a time; see `are_classes`.
+    Where a row may have several classes, each is given above its threshold, [K], or 0.5."""
 
     def __init__(
         self,
@@ -134,11 +134,6 @@ class Measures:
         num_classes: int,
         thresholds: Sequence[float] | None = None,
     ) -> None:
-        """Args:
-        examples: examples with labels for which `are_classes` is true.
-        kind, num_classes: the kind of the task and the number of its classes.
-        thresholds: multi-label: the probability above which each class is given, [K]; None: 0.5.
-        """
         self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
         self._labels = examples.labels
         self._kind = kind
@@ -150,8 +145,7 @@ class Measures:
 
     def reset(self) -> None:
         num_classes = self._num_classes
-        self.num_rows = 0
-        """The number of rows added so far."""
+        self.num_rows = 0  # The number of rows added so far
         self._right, self._predicted, self._support = np.zeros([3, num_classes], np.int64)
         self._confusion = np.zeros([num_classes] * 2, np.int64) if self._is_confused else None
         self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
@@ -181,19 +175,15 @@ class Measures:
 
     @property
     def accuracy(self) -> float:
-        """The accuracy for all rows added so far, as `Quality` has it."""
         return _accuracy(self._kind, self._right, self._predicted, self._support, self.num_rows)
 
     def best_thresholds(self) -> list[float] | None:
-        """Returns the best thresholds for multi-label rows, all those added so far; None above
-        `MAX_RANKED` probabilities."""
         if self._ranked is None:
             return None
         probabilities, labels = map(np.concatenate, zip(*self._ranked, strict=True))
         return best_thresholds(probabilities, labels)
 
     def quality(self) -> Quality:
-        """Returns the quality of the predictions for all rows added so far."""
         ranked = self._ranked
         return Quality(
             kind=self._kind,
@@ -222,7 +212,6 @@ class Measures:
 
 
 def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: Any) -> Quality:
-    """Returns the quality of predictions for all rows at once; for `how` see `Measures`."""
     measures = Measures(examples, **how)
     measures.add(probabilities)
     return measures.quality()
@@ -260,7 +249,6 @@ def class_labels(examples: Examples, *, kind: str, num_classes: int) -> npt.NDAr
 
 
 def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
-    """Returns the labels of rows [begin, end), as `class_labels` does."""
     if isinstance(given, RaggedSets):
         splits = given.row_splits[begin : end + 1]
         among = np.zeros([end - begin, num_classes], np.bool_)
@@ -274,9 +262,9 @@ def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> np
 
 
 def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
-    """Returns the ROC-AUC of a class: of all pairs of a row in the class and a row outside, the
-    share in which the first has the higher score. Equal scores count half (the Mann-Whitney U
-    statistic over the number of pairs). NaN if all rows or none are in the class."""
+    """Returns the ROC-AUC of a class: the share of all pairs of a row inside and a row outside in
+    which the first has the higher score; equal scores count half (Mann-Whitney U). NaN if all rows
+    or none are in the class."""
     inside, outside = np.sort(scores[among]), np.sort(scores[~among])
     if not inside.size or not outside.size:
         return float("nan")

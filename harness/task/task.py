@@ -23,8 +23,7 @@ from kernels.multi_hot import multi_hot
 
 Kind = Literal["binary", "multi_class", "multi_label", "multinomial", "regression"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_OF_SETS = ("multi_label", "multinomial")
-"""The kinds of which a row may have any number of classes."""
+_OF_SETS = ("multi_label", "multinomial")  # The kinds of which a row may have any number of classes
 
 
 @dataclass(frozen=True)
@@ -141,8 +140,7 @@ def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
 class Judgement(NamedTuple):
     """The results of a task for some rows."""
 
-    losses: tf.Tensor
-    """The rows' losses times the class weights, float32 [B]."""
+    losses: tf.Tensor  # The rows' losses times the class weights, float32 [B]
     hits: tf.Tensor | None
     """The share of each row's answers that are right, float32 [B]; None if the accuracy is no
     metric."""
@@ -158,22 +156,18 @@ class SettledTask:
     """A task settled for certain labels."""
 
     kind: Kind
-    num_classes: int
-    """The number of classes, K; for a regression the number of targets of a row."""
+    num_classes: int  # The number of classes, K; for a regression the number of targets of a row
     why: str
     loss: keras.losses.Loss
     metrics: tuple[str | keras.metrics.Metric, ...]
     """The metrics: `accuracy` is computed row by row; others keep sums of their own."""
-    class_weight: np.ndarray | None
-    """The weight of each class, float32 [K]."""
+    class_weight: np.ndarray | None  # The weight of each class, float32 [K]
     evaluation_only: frozenset[str] = frozenset()
     """The names of the metrics that training leaves out."""
-    seen: str | None = None
-    """The input with the items that rankings leave out."""
+    seen: str | None = None  # The input with the items that rankings leave out
     thresholds: Sequence[float] | None = None
     """The probability above which each class is given, [K]; None: 0.5."""
-    is_known: bool = True
-    """Whether the task follows from labels, not only from a model's outputs."""
+    is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False
     """Whether the loss is one number for a batch, not one for each row."""
 
@@ -217,7 +211,6 @@ class SettledTask:
         return tuple(m for m in self.metrics if isinstance(m, keras.metrics.Metric))
 
     def check_outputs(self, model: keras.Model, shape: Sequence[int | None]) -> None:
-        """Raises an InputError unless outputs of this shape fit the task."""
         if len(shape) != 2 or shape[-1] != self.num_outputs:
             raise InputError(
                 f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
@@ -227,7 +220,6 @@ class SettledTask:
             )
 
     def check_labels(self, examples: Examples) -> None:
-        """Raises an InputError unless the labels of `examples` fit the task."""
         labels = _labels(examples)
         known, wide = _num_classes(examples, self.kind), self.kind in _OF_SETS
         if isinstance(labels, RaggedSets):
@@ -254,8 +246,8 @@ class SettledTask:
             )
 
     def check_gradient(self, examples: Examples) -> None:
-        """Raises an InputError if TensorFlow's gradient of the loss is wrong for these labels: the
-        gradient of the softmax cross-entropy assumes that each row's labels sum to 1."""
+        """Raises an InputError if TensorFlow's gradient of the softmax cross-entropy is wrong for
+        these labels: it assumes that each row's sum to 1."""
         labels = _labels(examples)
         fused = getattr(self.loss, "fn", None) is keras.losses.categorical_crossentropy
         if not fused or self.kind not in (*_OF_SETS, "regression"):
@@ -273,7 +265,6 @@ class SettledTask:
             )
 
     def check_devices(self, num_devices: int) -> None:
-        """Raises an InputError if devices divide a batch whose loss needs all of its rows."""
         if self.loss_is_of_batch and num_devices > 1:
             raise InputError(
                 f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} "
@@ -288,14 +279,9 @@ class SettledTask:
         training: bool = True,
         inputs: Mapping[str, Any] | None = None,
     ) -> Judgement:
-        """Computes the loss of each row, and the values that metrics need.
-
-        Args:
-            labels: the labels, [B], [B, K], or the `values` and `row_splits` of ragged sets.
-            outputs: the model's outputs, [B, `num_outputs`].
-            training: whether to multiply losses by the class weights, and to draw samples.
-            inputs: the rows' inputs by name, to leave out what a row has seen.
-        """
+        """Computes the loss of each row, and what metrics need, from labels [B], [B, K] or ragged
+        sets. Only in training, class weights count and samples are drawn. `inputs` tell what a row
+        has seen."""
         targets = self._targets(labels)
         given = read(outputs, self.head)
         if isinstance(self.loss, Multinomial):
@@ -347,7 +333,6 @@ class SettledTask:
     def updated(
         self, metric: keras.metrics.Metric, values: Sequence[Any], rows: Judgement, real: tf.Tensor
     ) -> Sequence[tf.Tensor]:
-        """Returns the next values of a metric's variables."""
         after: Sequence[tf.Tensor] = metric.stateless_update_state(
             values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
         )
@@ -409,8 +394,8 @@ def _is_of_batch(task: SettledTask) -> bool:
 
 @contextlib.contextmanager
 def _computing(what: str, task: SettledTask) -> Iterator[None]:
-    """Surrounds a trial of a loss or metric on a few rows, on the CPU, so that no GPU need start;
-    turns its errors into an InputError."""
+    """Surrounds a trial of a loss or metric, on the CPU, so that no GPU need start; turns its
+    errors into an InputError."""
     try:
         with tf.device("/CPU:0"):
             yield

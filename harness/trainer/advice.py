@@ -8,10 +8,8 @@ from harness.task.measures import Quality
 
 _FALLS = 0.95
 """Ratio of the last epoch's loss to the one before below which the loss was still falling."""
-_LEARNED = 0.9
-"""Accuracy on the train rows from which a loss that still falls is no news."""
-_PARTED = 1.05
-"""Ratio of the last validation loss to the lowest above which the two have parted."""
+_LEARNED = 0.9  # Accuracy on the train rows from which a loss that still falls is no news
+_PARTED = 1.05  # Ratio of the last validation loss to the lowest above which the two have parted
 _MOST_NAMED = 5
 
 
@@ -23,16 +21,8 @@ def advice(
     validates: bool,
     stopped_early: bool,
 ) -> Iterator[str]:
-    """Yields messages for the user, with the figures and the flag to change.
-
-    Args:
-        progress: what happened in the loop.
-        quality: the quality of the final predictions; None if they were not measured.
-        class_names: the names of the classes, [K].
-        validates: whether the evaluations after epochs are of rows that may choose settings, not of
-            the test rows.
-        stopped_early: whether a callback ended the training before its last epoch.
-    """
+    """Yields messages for the user, with the figures and the flag to change. `validates` tells
+    whether evaluations are of rows that may choose settings, not of the test rows."""
     if not stopped_early:
         yield from _of_losses(progress, validates=validates)
     if quality is None:

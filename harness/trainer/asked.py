@@ -24,8 +24,7 @@ class Asked:
 
     train: Examples
     validation: Examples | None = None
-    test: Examples | None = None
-    """The rows to test on, which may be those of `validation`."""
+    test: Examples | None = None  # The rows to test on, which may be those of `validation`
     epochs: int = 1
     initial_epoch: int = 0
     validation_freq: int | list[int] = 1
@@ -35,8 +34,7 @@ class Asked:
     config: Mapping[str, Any] = field(default_factory=dict)
     """The settings to record; the trainer fills in its own if there are none."""
     vocabulary: Vocabulary | None = None
-    console: Console | None = None
-    """The console to print to; None prints nothing."""
+    console: Console | None = None  # The console to print to; None prints nothing
     timeline: Timeline = field(default_factory=Timeline)
     """The stages that have passed already; gets those of the fit."""
 

@@ -38,11 +38,7 @@ from kernels.files import replacing
 
 
 def checked(callbacks: Any, *, run_dir: object = None) -> list[keras.callbacks.Callback]:
-    """Returns callbacks as a list. Like Keras, it takes one, or nested lists.
-
-    Raises:
-        InputError: when something else is among them, or a callback that the run folder replaces.
-    """
+    """Returns callbacks as a list; like Keras, it takes one, or nested lists."""
     found = keras.tree.flatten(callbacks) if callbacks else []
     for callback in found:
         if not isinstance(callback, keras.callbacks.Callback):
@@ -59,7 +55,6 @@ def checked(callbacks: Any, *, run_dir: object = None) -> list[keras.callbacks.C
 
 
 def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> tuple[str, ...]:
-    """Returns the class names of the callbacks that do something in one of the hooks."""
     # Keras's own hooks of a training batch call `on_batch_begin` and `on_batch_end`.
     names = {*hooks, *(hook.replace("train_batch", "batch") for hook in hooks)}
     own = {name: getattr(keras.callbacks.Callback, name) for name in names}
@@ -74,8 +69,8 @@ def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> t
 def with_batch_hooks(
     callbacks: Sequence[keras.callbacks.Callback], stage: str = "train"
 ) -> tuple[str, ...]:
-    """Returns the class names of the callbacks that want to be called for every batch of `train`,
-    `test` or `predict`."""
+    """Returns the class names of the callbacks that want every batch of `train`, `test` or
+    `predict`."""
     # Keras's checkpoints look at every batch, but do nothing unless they were asked to.
     asked = [c for c in callbacks if getattr(c, "save_freq", None) != "epoch"]
     return _overriding(asked, f"on_{stage}_batch_begin", f"on_{stage}_batch_end")
@@ -113,11 +108,9 @@ def outside_fit(
 
 
 class KerasCallbacks(Observer):
-    """Calls a list of callbacks where Keras does, and keeps Keras's history of the epochs.
-
-    Before it calls a callback, the model gets the trained weights. Afterwards the programs take up
-    the weights of the model and the values of the optimizer, which the callback may have changed.
-    """
+    """Calls callbacks where Keras does, and keeps Keras's history of the epochs. Before a call, the
+    model gets the trained weights; afterwards the programs take up what the callback may have
+    changed. `params` are those of Keras, and those of the run."""
 
     def __init__(
         self,
@@ -127,12 +120,6 @@ class KerasCallbacks(Observer):
         validation_freq: int | list[int] = 1,
         **params: Any,
     ) -> None:
-        """Args:
-        callbacks: called in this order.
-        setup: holds the model that callbacks see; see `as_compiled`.
-        validation_freq: every how many epochs to evaluate, or after which, counted from 1.
-        **params: the `params` of callbacks: `epochs`, `steps` of each, and those of the run.
-        """
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else History()
         self._changing = [c for c in callbacks if c not in own]
@@ -142,8 +129,7 @@ class KerasCallbacks(Observer):
         self._run: RunStart  # from `RunStart` on
         self._epoch: int | None = None
         """The number of the epoch at hand, as callbacks count; None between epochs."""
-        self._logs: Mapping[str, float] | None = None
-        """The logs of the last epoch."""
+        self._logs: Mapping[str, float] | None = None  # The logs of the last epoch
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
         state = setup.programs.states[0]
@@ -157,7 +143,6 @@ class KerasCallbacks(Observer):
 
     @property
     def wants_to_stop(self) -> bool:
-        """Whether a callback has set `model.stop_training`."""
         return bool(self._model.stop_training)
 
     def begin(self) -> int | None:
@@ -203,7 +188,6 @@ class KerasCallbacks(Observer):
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
     ) -> tuple[Evaluation, Sequence[Compilation]]:
-        """Calls `ModelPrograms.evaluate`, with `on_test_begin` and the hooks that follow."""
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
         evaluation, compilations = self._programs.evaluate(feed, plan, watch=watch, **how)
@@ -211,7 +195,6 @@ class KerasCallbacks(Observer):
         return evaluation, compilations
 
     def predict(self, feed: Feed, plan: Plan, **how: Any) -> np.ndarray:
-        """Calls `ModelPrograms.predict`, with `on_predict_begin` and the hooks that follow."""
         self._call("on_predict_begin")
         outputs = self._programs.predict(
             feed, plan, watch=self._watch("predict", "stop_predicting"), **how
@@ -229,7 +212,6 @@ class KerasCallbacks(Observer):
         self._call("on_epoch_end", ended, logs)
 
     def finish(self) -> None:
-        """Calls `on_train_end`, before the model is saved."""
         self._call("on_train_end", self._logs)
 
     def _watch(self, stage: str, stop: str) -> Watch | None:
@@ -256,10 +238,8 @@ class KerasCallbacks(Observer):
 
 class BestModel(keras.callbacks.Callback):
     """Saves the model of the epoch with the lowest validation loss as best.keras in the run folder.
-
-    Unlike `keras.callbacks.ModelCheckpoint` it replaces the file as a whole, finds the run folder
-    by itself, and knows the epochs before a resume.
-    """
+    Unlike Keras's `ModelCheckpoint` it replaces the file as a whole, and knows the epochs before a
+    resume."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._folder = Path(self.params["run_dir"])
@@ -279,9 +259,7 @@ class BestModel(keras.callbacks.Callback):
 
 class EarlyStopping(keras.callbacks.EarlyStopping):
     """Stops after some epochs without a lower validation loss, and restores the weights of the best
-    one. In a resumed run the earlier epochs count, too; `BestModel`, which must come before it in
-    the list, has saved the best of them.
-    """
+    one, which `BestModel`, before it in the list, has saved for a resumed run."""
 
     def __init__(self, *, patience: int) -> None:
         super().__init__(patience=patience, restore_best_weights=True)

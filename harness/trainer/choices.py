@@ -35,23 +35,19 @@ class Known:
     settings: Settings
     devices: Devices
     train: Examples
-    resident_bytes: int
-    """Memory that all rows take on one device."""
+    resident_bytes: int  # Memory that all rows take on one device
     model: keras.Model | None = None
     """None while the precision is chosen, since a function makes its layers in it."""
-    tables: TablesAsked | None = None
-    """None while the precision is chosen."""
-    left_bytes: int = 0
-    """Memory of a device that the model and all that goes with it leave."""
+    tables: TablesAsked | None = None  # None while the precision is chosen
+    left_bytes: int = 0  # Memory of a device that the model and all that goes with it leave
     before: Settings | None = None
     """Settings of the run that is resumed; only those to be chosen anew are `auto`."""
-    chosen: dict[str, Choice]
-    """The choices made so far, by setting."""
+    chosen: dict[str, Choice]  # The choices made so far, by setting
 
 
 def settle(name: str, known: Known) -> Choice:
-    """Returns the choice for a setting: as asked for, else as in the run that is resumed, else new.
-    Raises InputError when what was asked for cannot be had."""
+    """Returns the choice for a setting: as asked for, else as in the run that is resumed, else
+    new."""
     asked = getattr(known.settings, name)
     if asked != "auto":
         choice = Choice(name=str(asked), why="asked for")
@@ -63,9 +59,8 @@ def settle(name: str, known: Known) -> Choice:
 
 
 def settings_before(recorded: Mapping[str, Any], device_type: str) -> Settings:
-    """Returns the settings of a run that is resumed, recorded with the `device_type` that they were
-    settled for ("" if unknown). On another kind of device, those that only change its speed are
-    `auto`, so that they are chosen anew."""
+    """Returns the settings of a run that is resumed. On another kind of device than the recorded
+    one, those that only change its speed are `auto`, so that they are chosen anew."""
     before = Settings.of(recorded)
     if recorded.get("device_type", "") in ("", device_type):
         return before
@@ -106,11 +101,7 @@ def _implementation(known: Known) -> Choice:
 
 
 def _available(choice: Choice, known: Known) -> Choice:
-    """Returns the choice if it can run here; chooses anew if `auto` took it on another machine.
-
-    Raises:
-        InputError: when an implementation that was asked for cannot run here.
-    """
+    """Returns the choice if it can run here; chooses anew if `auto` took it on another machine."""
     # Layers that name an implementation need it, whatever the trainer chose for the others.
     names = {choice.name}
     names |= {layer.implementation for layer in _multi_hot_layers(known, all_of_them=True)} - {None}
@@ -128,7 +119,6 @@ def _available(choice: Choice, known: Known) -> Choice:
 
 
 def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
-    """Returns the MultiHotDense layers that leave their implementation to the trainer, or all."""
     assert known.model is not None
     layers = multi_hot_layers(known.model)
     return [layer for layer in layers if all_of_them or layer.implementation is None]
@@ -179,13 +169,12 @@ def _steps_per_dispatch(known: Known) -> Choice:
 
 
 def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
-    """Returns the bytes of the ids, their rows, their weights if any, and, if `sorts`, of what
-    sorting them takes."""
+    """Returns the bytes of the ids, their rows and weights and, if `sorts`, of what sorting them
+    takes."""
     return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:
-    """Limits the choice to an epoch, with which a dispatch ends."""
     steps = known.settings.steps_per_epoch(known.train.num_rows)
     if int(choice.name) < steps:
         return choice
@@ -206,6 +195,5 @@ all-reduce after."""
 _CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
     "implementation": _available,
     "steps_per_dispatch": _within_epoch,
-}
-"""The checks of a choice, by setting; they apply also to what was asked for."""
+}  # The checks of a choice, by setting; they apply also to what was asked for
 WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")

@@ -19,8 +19,7 @@ from harness.base.errors import InputError, as_command
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import VISIBLE, Card, hides_all, visible_cards
 
-Gpu = tuple[str, tuple[int, int] | None]
-"""A GPU's name and compute capability, None if unknown."""
+Gpu = tuple[str, tuple[int, int] | None]  # A GPU's name and compute capability, None if unknown
 CUDA_INSTALL = f"{sys.executable} -m pip install 'tensorflow[and-cuda]'"
 _ON_CPU = f"The CPU computes instead; {VISIBLE}=-1 chooses it without this warning."
 
@@ -28,20 +27,14 @@ _LIBRARIES = (
     *("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11"),
     *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
     *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
-)
-"""The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them."""
+)  # The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them
 _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
 """The files that XLA compiles with, each with its path in a CUDA folder."""
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
     """Returns whether XLA would abort the process when it first compiles for this GPU (tensorflow
-    111958): it uses no later PTX version than that of the CUDA it was built with.
-
-    Args:
-        gpu: as TensorFlow or NVML knows it.
-        build: `tf.sysconfig.get_build_info()`.
-    """
+    111958): it uses no later PTX version than that of the CUDA it was built with."""
     if gpu[1] is None or not build["is_cuda_build"]:
         return False
     return gpu[1] >= (10, 0) and tuple(map(int, build["cuda_version"].split("."))) < (12, 8)
@@ -54,15 +47,9 @@ def unusable_gpus(
     build: Mapping[str, Any],
     environment: Mapping[str, str],
 ) -> tuple[str, ...]:
-    """Returns a warning of the visible GPUs that a run cannot use, with the reason and the remedy;
-    nothing if there are none.
-
-    Args:
-        listed: the GPUs that TensorFlow lists.
-        cards: the GPUs that answer NVML.
-        build: `tf.sysconfig.get_build_info()`.
-        environment: the environment variables of the process.
-    """
+    """Returns a warning of the visible GPUs that a run cannot use, among those that TensorFlow
+    lists and the cards that answer NVML, with the reason and the remedy; nothing if there are
+    none."""
     # All GPUs are hidden on purpose.
     if hides_all(environment):
         return ()
@@ -111,11 +98,7 @@ def _described(device: Any) -> Gpu:
 
 
 def hide_too_new_gpus() -> None:
-    """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts.
-
-    Raises:
-        InputError: when TensorFlow already runs, with such a GPU.
-    """
+    """Hides from TensorFlow the GPUs for which it would abort; call it before TensorFlow starts."""
     build, gpus = tf.sysconfig.get_build_info(), tf.config.get_visible_devices("GPU")
     too_new = [gpu for gpu in gpus if is_too_new(_described(gpu), build)]
     if not too_new:
@@ -133,7 +116,6 @@ def hide_too_new_gpus() -> None:
 
 
 def gpu_warnings() -> tuple[str, ...]:
-    """Hides GPUs that are too new; returns the warnings of `unusable_gpus` about this machine."""
     hide_too_new_gpus()
     listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
     cards: Sequence[Card] = ()

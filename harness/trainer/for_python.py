@@ -17,8 +17,7 @@ _FROM_KERAS = {
     "learning_rate": "it belongs to the optimizer, as in optimizer=keras.optimizers.Adam(0.01)",
     **dict.fromkeys(("loss", "metrics", "class_weight"), "it is an argument of harness.Task"),
     "verbose": "only fit prints",
-}
-"""Arguments of the methods of `keras.Model`, and what there is here instead."""
+}  # Arguments of the methods of `keras.Model`, and what there is here instead
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 

@@ -28,8 +28,7 @@ from harness.task.measures import Measures
 from harness.workers.cluster import Cluster
 
 _NO_COUNTERS = Counters()
-_ENDLESS = 2**40
-"""The number of epochs, or of steps in an epoch, of a training without end."""
+_ENDLESS = 2**40  # The number of epochs, or of steps in an epoch, of a training without end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,29 +44,21 @@ class Training:
     """The programs that the loop drives, with the rows of one training and its checkpoints."""
 
     programs: ModelPrograms
-    rows: Rows
-    """The rows to train on."""
-    validation: Rows | None = None
-    """The rows to evaluate on at the end of every epoch."""
+    rows: Rows  # The rows to train on
+    validation: Rows | None = None  # The rows to evaluate on at the end of every epoch
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
     """A function called in place of `ModelPrograms.evaluate`, so that callbacks know of the
     evaluation; it may skip it."""
-    measures: Measures | None = None
-    """Measures on the validation rows, as of the last evaluation."""
+    measures: Measures | None = None  # Measures on the validation rows, as of the last evaluation
     cadence: Cadence
-    looks: Looks = NO_LOOKS
-    """How often to look at gradients."""
-    checkpoints: Checkpoints | None = None
-    """The checkpoints to save the state in; None saves none."""
+    looks: Looks = NO_LOOKS  # How often to look at gradients
+    checkpoints: Checkpoints | None = None  # The checkpoints to save the state in; None saves none
     about: Mapping[str, Any] = field(default_factory=dict)
     """Facts about the run, which each checkpoint holds."""
-    start_step: int = 0
-    """Optimizer steps done before."""
-    may_change: bool = False
-    """Whether anything but training may change the weights."""
+    start_step: int = 0  # Optimizer steps done before
+    may_change: bool = False  # Whether anything but training may change the weights
 
     def dispatches(self, *, epochs: int) -> Dispatches:
-        """Returns the dispatches after `start_step`, up to the end of `epochs` epochs in all."""
         return self.rows.feed.dispatches(
             self.rows.plan,
             epochs=epochs,
@@ -122,7 +113,6 @@ class Training:
         )
 
     def is_current(self, evaluation: Evaluation | None, *, step: int) -> bool:
-        """Returns whether an evaluation is of the present weights, after `step` steps."""
         if evaluation is None or evaluation.step != step:
             return False
         return evaluation.checksum is None or evaluation.checksum == self.programs.checksum()
@@ -140,8 +130,8 @@ class Training:
         regular: bool = True,
         best: bool = False,
     ) -> bool:
-        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are.
-        `Checkpoints.save` describes `regular` and `best`."""
+        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are
+        finite."""
         if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
@@ -162,23 +152,13 @@ def train(
     saving: CheckpointSchedule | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
-    """Runs all dispatches, or those of some steps; evaluates at the end of every epoch, and saves
-    checkpoints.
+    """Runs all dispatches, or those of `num_steps` steps, rounded up; evaluates at the end of every
+    epoch, and saves checkpoints.
 
     A window lasts from the previous host sync to its own. It includes the time of observers, but no
-    compilation, no evaluation, and no time for which a checkpoint holds up the loop.
-
-    Args:
-        dispatches: each with its batches, in order; asking for the next one may block.
-        training: runs them.
-        history: gets every record.
-        steps_per_epoch: the number of steps after which an epoch ends.
-        num_steps: the number of steps, rounded up to whole dispatches; None for all dispatches.
-        is_done: called after every dispatch and every epoch; True ends the epoch, and the run.
-        should_stop: called after every dispatch; True stops the run, which saves a checkpoint.
-        saving: decides after which dispatches to save. None: at the end of every epoch alone.
-        clock: returns seconds; an argument so that tests need no sleep.
-    """
+    compilation, no evaluation, and no time for which a checkpoint holds up the loop. After every
+    dispatch, `should_stop` may stop the run, which saves a checkpoint, and `is_done` may end the
+    epoch and the run. Without `saving`, only ends of epochs save."""
     progress, start_step, steps_done = history.progress, history.progress.step, 0
     # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
     when = saving or CheckpointSchedule(Every(), start_step=start_step)
@@ -237,7 +217,6 @@ def _awaited(
     history: History,
     clock: Callable[[], float],
 ) -> tuple[tuple[Dispatch, BatchesByRows] | None, float]:
-    """Returns the next dispatch with its batches, None after the last, and the seconds' wait."""
     history.waiting()
     start = clock()
     ready = next(remaining, None)
@@ -296,7 +275,6 @@ class Steps:
         self._dispatches = training.dispatches(epochs=_ENDLESS)
 
     def compile(self) -> Sequence[Compilation]:
-        """Compiles every program of the training that is not compiled yet."""
         first = next(self._dispatches)
         self._dispatches = itertools.chain([first], self._dispatches)
         return self._training.prepare(*first)
@@ -308,13 +286,8 @@ class Steps:
         until: Callable[[], bool] = lambda: False,
         observers: Sequence[Observer] = (),
     ) -> Progress:
-        """Trains on, in whole dispatches, and at least one.
-
-        Args:
-            num_steps: the least number of steps; None: until `until` returns True.
-            until: called after every dispatch; True ends the training.
-            observers: receive the records.
-        """
+        """Trains on, in whole dispatches and at least one, up to `num_steps` steps or until `until`
+        returns True."""
         return train(
             self._dispatches,
             self._training,

@@ -34,12 +34,10 @@ class Opened:
     the chief."""
 
     claim: Claim | None = None
-    event_folder: Path | None = None
-    """The folder of the event files; None if there are none."""
+    event_folder: Path | None = None  # The folder of the event files; None if there are none
     recorded: Mapping[str, Any] | None = None
     """The content of config.json of the run that is resumed."""
-    overwrite: bool = False
-    """Whether the run in the folder is to be replaced."""
+    overwrite: bool = False  # Whether the run in the folder is to be replaced
 
     @property
     def folder(self) -> Path | None:
@@ -62,18 +60,8 @@ def open_run(
     own_folder: Path | None,
     has_trained: bool,
 ) -> Opened:
-    """Locks the folders of a run, and leaves them as they are.
-
-    Args:
-        options: name the folders, and say what to do with a run in them.
-        config: what is asked for now, as config.json holds it.
-        claims: holds the locks.
-        own_folder: the folder of the trainer's last fit, in which it may go on.
-        has_trained: whether the trainer has trained before.
-
-    Raises:
-        InputError: when a folder is in use, or holds what the run must neither replace nor resume.
-    """
+    """Locks the folders of a run, which `claims` holds, and leaves them as they are. In its own
+    folder, that of its last fit, a trainer may go on."""
     claim, recorded, overwrite = None, None, options.overwrite
     if (named := options.run_dir) is not None:
         is_own = own_folder is not None and Path(named).absolute() == own_folder
@@ -93,14 +81,8 @@ def open_run(
 
 
 def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, bool]:
-    """Returns whether to resume the run in a folder, and whether to replace it.
-
-    `auto` resumes a run that `is_begun`, and replaces one that was killed before its first
-    checkpoint.
-
-    Raises:
-        InputError: when the folder's content was not written by a run.
-    """
+    """Returns whether to resume the run in a folder, and whether to replace it. `auto` resumes a
+    run that `is_begun`, and replaces one that was killed before its first checkpoint."""
     if resume != "auto":
         return resume, overwrite
     if is_begun(folder):
@@ -112,18 +94,13 @@ def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, boo
 
 
 def is_begun(folder: Path) -> bool:
-    """Returns whether a run has a checkpoint or a model, so that --resume auto goes on with it."""
     return bool(saved_in(folder / CHECKPOINT_FOLDER_NAME)) or (folder / MODEL_FILE_NAME).exists()
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks that resuming would repeat the run: what decides its losses must be as `config`, as
-    config.json holds it. Returns the content of the run's config.json. Whether the data are the
-    same is checked once they are loaded.
-
-    Raises:
-        InputError: naming each setting that differs and both its values.
-    """
+    """Checks that resuming would repeat the run: what decides its losses must be as in `config`, in
+    the form of config.json. Returns the run's config.json. The data are checked once they are
+    loaded."""
     before = read_config(folder)
     if not isinstance(before.get("execution"), dict):
         raise InputError(
@@ -144,10 +121,8 @@ _DECIDES_NOTHING = {
     *("output", "epochs", "early_stopping", "word_index", "data_cache", "max_data_bytes", "recipe"),
     *DECIDE_NO_LOSS,
     *(RESOLVED, "module"),  # the latter of an object that Keras serialized
-}
-"""The settings, and groups of settings, that do not decide a run's losses."""
-_PATHS = {"data", "test_data"}
-"""The paths of the data, whose fingerprint decides instead."""
+}  # The settings, and groups of settings, that do not decide a run's losses
+_PATHS = {"data", "test_data"}  # The paths of the data, whose fingerprint decides instead
 
 
 def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,8 +142,7 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def device_type(recorded: Mapping[str, Any]) -> str:
-    """Returns the kind of device, `CPU` or `GPU`, in the content of a run's config.json; "" if it
-    does not say."""
+    """Returns `CPU` or `GPU`, by the content of a run's config.json; "" if it does not say."""
     devices = recorded[RESOLVED].get("devices")
     name = str(devices[0]) if isinstance(devices, list) and devices else ""
     return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")
@@ -176,12 +150,7 @@ def device_type(recorded: Mapping[str, Any]) -> str:
 
 def asked_settings(folder: Path) -> dict[str, Any]:
     """Returns the settings that a run of `harness train` was started with, by the names of their
-    flags, for `from_mapping(TrainConfig, ...)`. Those that were `auto` are so again; those about
-    the folder itself are left out.
-
-    Raises:
-        InputError: when config.json is missing or damaged, or of a run that was started otherwise.
-    """
+    flags. Those that were `auto` are so again; those about the folder itself are left out."""
     recorded = read_config(folder)
     resolved = recorded.pop(RESOLVED)
     if not isinstance(recorded.get("data"), Mapping):
@@ -222,7 +191,6 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> str:
-    """Returns what a complete run prints if it is resumed; `config` is as config.json holds it."""
     more = "Set --epochs to more to train on."
     if config.get("optimizer", {}).get("learning_rate_schedule", "constant") != "constant":
         more = (
@@ -237,11 +205,7 @@ def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> st
 
 def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
     """Returns the steps of the complete run in a folder, if no more are asked for; else None. It
-    does not look at the data.
-
-    Raises:
-        InputError: when it was run with other settings than `config`, as config.json holds it.
-    """
+    does not look at the data."""
     files = (CONFIG_FILE_NAME, SUMMARY_FILE_NAME, MODEL_FILE_NAME)
     if not all((folder / name).exists() for name in files):
         return None
@@ -260,11 +224,7 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
 
 def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
     """Checks the fingerprint of the data in config.json, or in a checkpoint, which may be another
-    run's.
-
-    Raises:
-        InputError: when the data are others.
-    """
+    run's."""
     resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
     dataset = resolved.get("dataset") if isinstance(resolved, dict) else None
     trained_on = str(dataset.get("fingerprint", "-")) if isinstance(dataset, dict) else "-"

@@ -68,8 +68,7 @@ from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
 from kernels.files import replacing
 
-_MAX_NAME = 100
-"""Limit of the characters of a data set's name in what a run prints and writes."""
+_MAX_NAME = 100  # Limit of the characters of a data set's name in what a run prints and writes
 _IN_PART = (
     "the model's BatchNormalization layers need sums over all workers in the middle of a step: "
     "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
@@ -92,12 +91,13 @@ class Outcome:
     profiler: ProfilerObserver | None = None
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the threshold of each that the fit chose, [K]."""
-    terminated: bool = False
-    """Whether SIGTERM or SIGUSR1 interrupted the fit."""
+    terminated: bool = False  # Whether SIGTERM or SIGUSR1 interrupted the fit
 
 
 class Run:
-    """One call of `Trainer.fit`, from building what it needs to writing its results."""
+    """One call of `Trainer.fit`, from building what it needs to writing its results. `last` is the
+    outcome of the trainer's previous fit, after `steps_done` steps; a run that is resumed reads its
+    own from the checkpoint."""
 
     def __init__(
         self,
@@ -108,17 +108,6 @@ class Run:
         last: Outcome | None,
         steps_done: int,
     ) -> None:
-        """Builds what the run needs of the rows; writes nothing.
-
-        Args:
-            asked, opened, setup: the settings, the folder, and everything that trains.
-            last: the outcome of the trainer's previous fit.
-            steps_done: optimizer steps done by then; a run that is resumed reads its own from the
-                checkpoint.
-
-        Raises:
-            InputError: when the rows do not fit.
-        """
         self._asked, self._opened, self._setup, self._last = asked, opened, setup, last
         self._cluster: Cluster = setup.devices.cluster
         self._steps_done = steps_done
@@ -160,21 +149,14 @@ class Run:
                 keep=asked.options.keep,
                 check=opened.claim.check,
             )
-        self._before = Counters()
-        """The counters of the state that the run starts from."""
+        self._before = Counters()  # The counters of the state that the run starts from
         self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []
         """A message for each checkpoint that was skipped, with the reason."""
         self._observers: list[Observer] = []
 
     def run(self) -> Outcome:
-        """Restores, trains and finishes.
-
-        Raises:
-            InputError: when the run in the folder cannot be resumed.
-            OSError: when a file cannot be written, naming it.
-            LostFolderError: when the run's folder was moved or removed meanwhile.
-        """
+        """Restores, trains and finishes."""
         # 1. Where the run starts, and whether anything is left to do.
         start = self._restore()
         callbacks = KerasCallbacks(
@@ -217,7 +199,7 @@ class Run:
 
     def _restore(self) -> RunStart:
         """Restores the checkpoint of a run that is resumed, and gives all workers the chief's
-        state; returns the record of the start."""
+        state."""
         asked, opened, last = self._asked, self._opened, self._last
         # A fit in the folder of the one before goes on counting where that one ended.
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
@@ -241,8 +223,8 @@ class Run:
         )
 
     def _span(self, first: int) -> tuple[int, int]:
-        """Returns the step to start from and the number of epochs in all, for the number of the
-        first epoch. Orders and records count the epochs of all fits."""
+        """Returns the step to start from and the number of epochs in all. Orders and records count
+        the epochs of all fits."""
         total = max(self._epochs_done, first) + max(self._asked.epochs - first, 0)
         return max(self._steps_done, first * self._steps_per_epoch), total
 
@@ -395,7 +377,6 @@ class Run:
         return progress
 
     def _saving(self, start: RunStart) -> CheckpointSchedule | None:
-        """Returns the object that says when to save checkpoints; None if no worker saves any."""
         checkpoints, asked = self._checkpoints, self._asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
@@ -492,8 +473,8 @@ class Run:
 
     @property
     def _chooses_thresholds(self) -> bool:
-        """Whether a row may have several classes, no thresholds were given, and there are
-        validation rows to choose them on and others to test on."""
+        """Whether thresholds are wanted, and there are rows to choose them on and others to test
+        on."""
         task, asked = self._setup.task, self._asked
         is_open = task.kind == "multi_label" and task.thresholds is None
         return is_open and asked.own_validation is not None and asked.test is not None
@@ -501,9 +482,9 @@ class Run:
     def _choose_thresholds(
         self, evaluated: Callable[[Rows, Measures], Evaluation]
     ) -> Evaluation | None:
-        """Chooses the threshold of each class on the validation rows, and keeps it with the names
-        of the classes; returns the evaluation of these rows with it. None if labels are no classes
-        or there are too many to keep."""
+        """Chooses the thresholds on the validation rows, and keeps them in the vocabulary's file;
+        returns the evaluation of these rows with them. None if labels are no classes or there are
+        too many to keep."""
         setup, rows, ready = self._setup, self._asked.validation, self._validation
         assert rows is not None
         assert ready is not None
@@ -533,8 +514,8 @@ class Run:
             )
 
     def _listeners(self) -> BackgroundObserver:
-        """Returns an observer that writes and prints the records. Files and the terminal may be
-        slow: the device gets its next work before they are told."""
+        """Returns an observer that writes and prints the records in the background: files and the
+        terminal may be slow, and the device gets its next work first."""
         listeners: list[Observer] = []
         events = self._opened.event_folder
         if self._opened.folder is not None:
@@ -549,7 +530,6 @@ class Run:
         return BackgroundObserver(listeners, self._background)
 
     def _profiler(self, start: RunStart) -> ProfilerObserver | None:
-        """Returns the observer that profiles the steps asked for, into the event files' folder."""
         asked_for = self._asked.options.profile_steps
         if asked_for is None:
             return None
@@ -587,7 +567,6 @@ def run_start(
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> RunStart:
-    """Returns the record with which a run begins."""
     choices = dict(setup.choices)
     watch, precision = asked.options.precision_watch, choices["precision"].name
     usual = 0 if precision == "float32" else 1

@@ -47,8 +47,7 @@ from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 _MAX_OUTPUTS = 2**24
 """Limit of the outputs of one call of an evaluation, unless a step has more. A device keeps them:
 64 MB in float32."""
-_EVALUATION_STEPS = 20
-"""The steps of a call of an evaluation if nothing was trained."""
+_EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
 @dataclass(kw_only=True, eq=False)
@@ -60,12 +59,9 @@ class Setup:
     model: keras.Model
     task: SettledTask
     programs: ModelPrograms
-    choices: dict[str, Choice]
-    """The choice for every setting that may be `auto`, by name."""
-    unique: frozenset[str]
-    """Names of the ragged inputs in which no row holds an id twice."""
-    weighted: frozenset[str]
-    """Names of the ragged inputs whose ids have weights."""
+    choices: dict[str, Choice]  # The choice for every setting that may be `auto`, by name
+    unique: frozenset[str]  # Names of the ragged inputs in which no row holds an id twice
+    weighted: frozenset[str]  # Names of the ragged inputs whose ids have weights
     limits: dict[str, int]
     """The limit of the ids of each input, or the number of its features, by name."""
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
@@ -80,15 +76,8 @@ class Setup:
         repeating: bool = False,
         shuffle: bool = True,
     ) -> Rows:
-        """Returns rows with labels, ready to train on, and a plan of their order.
-
-        Args:
-            examples: the rows.
-            epochs: the number of epochs to plan.
-            by_step: whether a call is one step.
-            repeating: whether the first epoch follows again after the last.
-            shuffle: whether every epoch has an order of its own.
-        """
+        """Returns rows with labels, ready to train on, and a plan of their order, which may be
+        `repeating` after the last epoch. With `by_step`, a call is one step."""
         check_batch(
             batch_size=self.settings.batch_size,
             rows=examples.num_rows,
@@ -111,8 +100,7 @@ class Setup:
         return Rows(feed=self._feed(examples), plan=plan)
 
     def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
-        """Returns rows in their own order, with or without labels; for `by_step` see
-        `rows_to_train`."""
+        """Returns rows in their own order, with or without labels."""
         examples = self.checked(examples)
         # No more rows than there are, rounded up so that every replica has a share.
         batch_size = min(self.settings.batch_size, examples.num_rows)
@@ -135,7 +123,7 @@ class Setup:
         self, examples: Examples, thresholds: Sequence[float] | None = None
     ) -> Measures | None:
         """Returns measures for predictions of rows with labels; None if a label is no class. A
-        fit's thresholds of several classes, [K], count if the task has none."""
+        fit's thresholds count if the task has none."""
         if not self.task.is_measured or not are_classes(examples):
             return None
         task = self.task
@@ -151,12 +139,8 @@ class Setup:
         return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
 
     def checked(self, examples: Examples) -> Examples:
-        """Returns the rows, without repeated ids in inputs in which the first rows had none.
-
-        Raises:
-            InputError: when the rows have other inputs than the first ones, or ids that the model
-                does not know.
-        """
+        """Returns the rows, without repeated ids in inputs in which the first rows had none. Raises
+        InputError if their inputs or ids are not those that the model was built for."""
         limits = _limits(examples)
         if limits.keys() != self.limits.keys():
             raise InputError(
@@ -189,8 +173,7 @@ class Setup:
         return replace(examples, inputs=inputs)
 
     def kept(self) -> dict[str, Any]:
-        """Returns what another trainer needs besides the model to go on as this one would: how it
-        was set up, and the state if it was trained."""
+        """Returns what another trainer needs besides the model to go on as this one would."""
         chosen = {name: choice.value for name, choice in self.choices.items()}
         named = variables_by_name(self.model)
         # The weights travel in the model itself.
@@ -246,22 +229,12 @@ def set_up(
     timeline: Timeline | None = None,
     cluster: Cluster = ALONE,
 ) -> Setup:
-    """Sets up the devices, settles every `auto`, and builds the model and its programs.
+    """Sets up the devices, settles every `auto`, and builds the model and its programs; marks the
+    stages on `timeline`.
 
-    Args:
-        given: what the user gave as a model.
-        task, optimizer, settings: what was asked for.
-        *parts: the rows to train on, and those to evaluate on.
-        training: whether to train on the rows, so that all settings matter.
-        before: by name, the settled settings of the run that is resumed and their `device_type`;
-            after the copy of a trainer, also `unique` and `limits`.
-        console: where to warn of GPUs that cannot be used.
-        timeline: gets the stages.
-        cluster: the workers that train together.
-
-    Raises:
-        InputError: when the settings do not fit the rows, the model or the devices.
-    """
+    `parts` are the rows to train on, and those to evaluate on. `before` holds the settled settings
+    of the run that is resumed and their `device_type`; after the copy of a trainer, also `unique`
+    and `limits`. `console` gets warnings of GPUs that cannot be used."""
     hide_too_new_gpus()
     timeline, train = timeline or Timeline(), parts[0]
     if console is not None:
@@ -359,7 +332,6 @@ def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bo
 
 
 def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
-    """Settles the task that was asked for by the rows' labels and the model's outputs."""
     outputs = called(model.compute_output_spec, model_inputs(train), train)
     if not isinstance(outputs, keras.KerasTensor):
         raise InputError(
@@ -424,7 +396,7 @@ def _built(
 
 
 def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
-    """Returns the choice for a setting. With several workers the chief chooses, and each other one
+    """Returns the choice for a setting. The chief of several workers chooses, and each other one
     checks that the choice is possible there."""
     if cluster.is_alone:
         return settle(name, known)
@@ -436,11 +408,8 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
 
 
 def own_precision(model: keras.Model, settings: Settings) -> Choice:
-    """Returns the precision that a model's layers were built in.
-
-    Raises:
-        InputError: when another precision was asked for.
-    """
+    """Returns the precision that a model's layers were built in. Raises InputError if another was
+    asked for."""
     policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
     mixed = sorted(name for name in policies if name != "float32")
     name = mixed[0] if mixed else "float32"
@@ -462,10 +431,7 @@ def _limits(examples: Examples) -> dict[str, int]:
 
 def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
     """Returns the limit of each input's ids: that of the model's layers, or else of the rows.
-
-    Raises:
-        InputError: when the rows have ids that a layer does not know.
-    """
+    Raises InputError if the rows have ids that a layer does not know."""
     given, known = _limits(train), dict[str, int]()
     # Where several layers read an input, the one that knows the fewest ids decides.
     for layer in multi_hot_layers(model):

@@ -40,8 +40,7 @@ from harness.workers.cluster import cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
 
-AnyRows = Any
-"""Rows in any container that `harness.as_examples` takes."""
+AnyRows = Any  # Rows in any container that `harness.as_examples` takes
 Callbacks = Sequence[keras.callbacks.Callback]
 _OF_FITS = ("step", "last", "_steps_per_epoch", "_vocabulary", "_thresholds", "class_names")
 """The attributes of a trainer that each fit sets, besides its folder."""
@@ -84,8 +83,7 @@ class Trainer:
         self._setup: Setup | None = None
         self._steps_per_epoch = 0
         self._folder: Path | None = None
-        self._vocabulary: Vocabulary | None = None
-        """The vocabulary of the rows of the last fit."""
+        self._vocabulary: Vocabulary | None = None  # The vocabulary of the rows of the last fit
         self._thresholds: Sequence[float] | None = None
         """Where a row may have several classes, the threshold of each that the last fit chose."""
         self._is_exposed = False
@@ -94,10 +92,8 @@ class Trainer:
         """The result of `Setup.kept` in the trainer that this one is a copy of."""
         self.class_names: tuple[Any, ...] = ()
         """The names of the classes that the model was trained on; none if labels are numbers."""
-        self.step = 0
-        """Optimizer steps done."""
-        self.last: Outcome | None = None
-        """The outcome of the last fit."""
+        self.step = 0  # Optimizer steps done
+        self.last: Outcome | None = None  # The outcome of the last fit
 
     def __repr__(self) -> str:
         name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))

@@ -115,11 +115,9 @@ def multi_hot(
 
 
 def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -> Tensor:
-    """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H].
-
-    For callers whose dy [B, H], the gradient to the product, does not come from a tape. Other
-    arguments and errors are as in `touched_rows`.
-    """
+    """Return the gradient of `multi_hot_dense` to the table, float32 [num_tokens, H], for callers
+    whose dy [B, H] does not come from a tape. Other arguments and errors are as in
+    `touched_rows`."""
     product, problem = _checked(values, row_splits, **how)
     return product.backward(tf.cast(dy, tf.float32), product.index(problem))
 
@@ -128,13 +126,7 @@ def touched_rows(
     values: Tensor, row_splits: Tensor, *, among: Batches | None = None, **how: Any
 ) -> Touched:
     """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
-    `update`, whose cost depends on the batch, not on the table.
-
-    Args:
-      values, row_splits, among: as in `multi_hot_dense`.
-      how: `num_tokens`, V; and `implementation`, `unique`, `weights` and `value_rowids` as in
-        `multi_hot_dense`, with the same errors.
-    """
+    `update`. `how` is `num_tokens`, V, and what `multi_hot_dense` takes, with the same errors."""
     product, problem = _checked(values, row_splits, **how)
     touched: Touched = product.touch(problem._replace(among=among))
     return touched
@@ -150,7 +142,6 @@ def _checked(
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
 ) -> tuple[Product, Problem]:
-    """Return an implementation and a batch's checked sets, for a float32 table."""
     values, row_splits = _check_sets(values, row_splits)
     product = registry.product(implementation)
     weights = None if weights is None else _check_weights(weights, values)
@@ -163,11 +154,8 @@ def _checked(
 
 
 def _differentiable(product: Product, table: Tensor, problem: Problem, dtype: Any) -> Tensor:
-    """Return y [B, H] in a dtype, with `product.backward` as its gradient to the table.
-
-    For y = M W with the multi-hot matrix M of the sets, dW = M^T dy; M is a constant of the ids,
-    or linear in their weights.
-    """
+    """Return y [B, H] in a dtype, with `product.backward` as its gradient to the table: for y = M W
+    with the multi-hot matrix M, dW = M^T dy."""
     operands = [table]
     if problem.weights is not None:
         operands.append(problem.weights)
@@ -208,10 +196,8 @@ def _check_dtype(dtype: Any) -> tf.DType:
 
 
 def _check_sets(values: Tensor, row_splits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `values` as [N] int32 and `row_splits` as [B + 1] int32 or int64 tensors.
-
-    int64 ids are refused because narrowing them could turn one token into another.
-    """
+    """Return `values` as [N] int32 and `row_splits` as [B + 1] int32 or int64 tensors. int64 ids
+    are refused because narrowing them could turn one token into another."""
     values, row_splits = _widen(values), tf.convert_to_tensor(row_splits)
     if values.dtype != tf.int32 or values.shape.rank != 1:
         raise ValueError(
@@ -229,7 +215,6 @@ def _check_sets(values: Tensor, row_splits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_weights(weights: Tensor, values: Tensor) -> Tensor:
-    """Return `weights` as a float32 tensor of the length of `values`, [N]."""
     weights = tf.convert_to_tensor(weights)
     if weights.dtype != tf.float32 or not weights.shape.is_compatible_with(values.shape):
         raise ValueError(
@@ -243,6 +228,5 @@ def _check_weights(weights: Tensor, values: Tensor) -> Tensor:
 
 
 def _widen(vector: Tensor) -> Tensor:
-    """Return `vector` as a tensor; cast uint16 to int32."""
     vector = tf.convert_to_tensor(vector)
     return tf.cast(vector, tf.int32) if vector.dtype == tf.uint16 else vector

@@ -30,10 +30,10 @@ class UnavailableError(ValueError):
 
 
 class Lot:
-    """Several batches of one shape on a device, and the results computed of all of them at once."""
+    """Several batches of one shape on a device, stored outside the loop whose steps take one each,
+    and the results computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
-        """Store the batches. Call it outside the loop whose steps take a batch each."""
         import tensorflow as tf
 
         self.values = values  # [L, N] int32, uint16 or uint32
@@ -137,15 +137,12 @@ def product(name: str) -> Product:
 
 
 def takes_rowids(name: str) -> bool:
-    """Return whether `multi_hot_dense` accepts `value_rowids` for this implementation."""
     return product(name).takes_rowids
 
 
 def why_unavailable(name: str, device_type: str) -> str | None:
-    """Return why an implementation cannot be used here on "CPU" or "GPU", or None if it can.
-
-    This builds and loads what the implementation needs.
-    """
+    """Build and load what an implementation needs on "CPU" or "GPU"; return why it cannot be
+    used."""
     try:
         product(name).prepare(device_type)
     except UnavailableError as error:

@@ -32,15 +32,10 @@ class Entries(NamedTuple):
 
 
 def find_entries(problem: Problem, *, drop_repeated: bool) -> Entries:
-    """Return the checked entries of a batch, with the row of each value.
-
-    With `drop_repeated`, an id that a row holds twice counts once, and the entries are in
-    (row, id) order instead of the buffer's. With weights nothing is dropped, as they add up.
-
-    Raises:
-      tf.errors.InvalidArgumentError: for wrong splits or ids, outside XLA. Compiled programs cannot
-        raise, as XLA drops assertions; there, `valid` is False.
-    """
+    """Return the checked entries of a batch, with the row of each value. With `drop_repeated`, an
+    id that a row holds twice counts once, and the entries are in (row, id) order; with weights
+    nothing is dropped, as they add up. Wrong splits or ids raise InvalidArgumentError outside XLA,
+    which drops assertions; in compiled programs, `valid` is False."""
     values, row_splits, V = problem.values, problem.row_splits, problem.num_tokens
     num_values, num_rows = _length(values), _length(row_splits) - 1
     rows_given = problem.value_rowids is not None and row_splits.shape[0] != 1  # XLA needs a row
@@ -67,14 +62,12 @@ def poison(tensor: Tensor, valid: Tensor) -> Tensor:
 
 
 def for_sums(tensor: Tensor) -> Tensor:
-    """Return `tensor` in the type of sums: float64 as it is, all others as float32."""
     return tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)
 
 
 def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:
-    """Return the row of each position of L `values` buffers of N values, from `row_splits`
-    [L, B + 1] int32: [L, N] int32 in [0, B], never decreasing, and B from `row_splits[:, -1]` on.
-    """
+    """Return the row of each position of L `values` buffers of N values, from `row_splits` [L, B +
+    1] int32: [L, N] int32 in [0, B], never decreasing, and B behind the last row."""
     num_buffers, num_rows = row_splits.shape[0], row_splits.shape[1] - 1
     if num_buffers * num_values > _INT32_MAX:
         raise ValueError(
@@ -96,25 +89,14 @@ def take_batches(
     capacity: int,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Return batches of resident sets for `multi_hot_dense`, by XLA's operations on any device.
+    """Return batches of resident sets for `multi_hot_dense`, by XLA's operations in a compiled
+    program. It takes all batches at once, since most of the work is index arithmetic in many small
+    kernels.
 
-    For compiled programs. It takes all batches at once, since most of the work is index arithmetic
-    in many small kernels. If an implementation takes no row ids, `take_rows` copies one batch.
-
-    Args:
-      values: [M] uint16 or uint32 token ids, below 2^31; of a static shape.
-      row_splits: [R + 1] int32 or int64, of a static shape, as in `multi_hot_dense`.
-      rows: [L, B] int32 in [0, R), of a static shape. A row outside that range is replaced by the
-        nearest one.
-      capacity: C, the static length of a batch's values; its rows must hold no more ids.
-      weights: [M] float32, the ids' weights.
-
-    Returns:
-      values: [L, C] in the type of `values`: the rows' ids one after another, then any ids.
-      row_splits: [L, B + 1] int32. It ends above C if the rows hold more than C ids.
-      value_rowids: [L, C] int32, as in `multi_hot_dense`.
-      weights: [L, C] float32, the weights of these ids; None if the sets have none.
-    """
+    Shapes are static. `values` [M] are uint16 or uint32, `row_splits` [R + 1] int32 or int64, and
+    `rows` [L, B] int32; a row outside [0, R) is replaced by the nearest one. Returns values [L, C],
+    with any ids behind the rows', row_splits [L, B + 1] int32, which end above the capacity C if
+    the rows hold more ids, value_rowids [L, C] int32, and weights [L, C] if there are some."""
     rows = tf.clip_by_value(rows, 0, row_splits.shape[0] - 2)
     starts, ends = tf.gather(row_splits, rows), tf.gather(row_splits, rows + 1)
     lengths = tf.cast(ends - starts, tf.int32)
@@ -176,11 +158,8 @@ def _assert(condition: Tensor, *message: Any) -> None:
 
 
 def _rows_ended(ends: Tensor, num_values: Any) -> Tensor:
-    """Return how many of `ends` are at or before each position, [N] int32.
-
-    This is a scatter over the rows and a cumulative sum. Under XLA, tf.searchsorted compares every
-    position with every split, 25 times slower at 500 rows.
-    """
+    """Return how many of `ends` are at or before each position, [N] int32: a scatter over the rows
+    and a cumulative sum. Under XLA, tf.searchsorted is 25 times slower at 500 rows."""
     ends_at = tf.math.unsorted_segment_sum(tf.ones_like(ends), ends, num_values + 1)
     return tf.cumsum(ends_at)[:num_values]
 
@@ -198,11 +177,8 @@ def _compiled_sort(keys: Tensor) -> Tensor:
 
 
 def _drop_repeated(entries: Entries) -> Entries:
-    """Return the entries in (row, id) order; of equal pairs, only the first counts.
-
-    Sums do not depend on the order, so nothing is moved back to the old positions, and sorting the
-    keys alone is enough: O(N log N) time, O(N) memory.
-    """
+    """Return the entries in (row, id) order; of equal pairs, only the first counts. Sums do not
+    depend on the order, so nothing is moved back, and sorting the keys alone is enough."""
     V, num_rows = entries.num_tokens, entries.num_rows
     small = isinstance(num_rows, int) and (num_rows + 1) * V <= _INT32_MAX
     key_dtype = tf.int32 if small else tf.int64

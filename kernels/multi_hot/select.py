@@ -64,24 +64,13 @@ def choose_implementation(
     device: str = "CPU:0",
     deterministic: bool = False,
 ) -> Choice:
-    """Return the fastest implementation of forward and backward for batches of these shapes.
+    """Return the fastest implementation of forward and backward for batches of these shapes: B, N,
+    V and H.
 
     This takes up to a second, unless a single candidate is left, or the answer of an earlier call
     lies beside the built kernels. On a CPU, `gather` is no candidate beside `native`, and `dense`
-    is none if its matrix is nearly empty.
-
-    Args:
-      num_rows: B.
-      num_values: N, the capacity.
-      num_tokens: V.
-      units: H.
-      dtype: the table's dtype: float32, bfloat16 or float16.
-      unique: whether rows are promised to hold no id twice.
-      weighted: whether ids have weights.
-      device: the device to measure on, such as "CPU:0" or "GPU:0".
-      deterministic: whether every run must give the same bits. On a GPU, this leaves only
-        implementations that add in a fixed order, if any of them fits.
-    """
+    is none if its matrix is nearly empty. `deterministic` leaves a GPU only implementations that
+    add in a fixed order, if any of them fits."""
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     builds, missing = _prepared(device_type, num_rows, num_tokens)
     numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
@@ -130,8 +119,8 @@ def choose_implementation(
 def _prepared(
     device_type: str, num_rows: int, num_tokens: int
 ) -> tuple[dict[Implementation, str], str]:
-    """Return what `prepare` returns of each implementation that fits, the most specialized first,
-    and why others are unavailable."""
+    """Return the builds of the implementations that fit, the most specialized first, and why others
+    are unavailable."""
     builds: dict[Implementation, str] = {}
     missing = ""
     for name in reversed(IMPLEMENTATIONS):
@@ -147,7 +136,6 @@ def _prepared(
 def _measure(
     names: list[Implementation], case: Case, num_values: int, dtype: tf.DType, device: str
 ) -> dict[str, float]:
-    """Return the best time of each implementation in rounds in which they take turns."""
     sets = case.draw(0)
     splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
     # Outside the loop, as in training. Compiling this would take longer than the trial.
@@ -238,8 +226,7 @@ def _file_name(asked: dict[str, Any]) -> str:
 
 
 def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
-    """Return the answer in the cache, or None if it is missing or damaged; then the caller measures
-    again and overwrites it."""
+    """Return the answer in the cache; None if there is none that is intact."""
     try:
         with open(cache.opened().open(file_name), "rb") as file:
             choice = Choice(**json.load(file))

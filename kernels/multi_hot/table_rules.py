@@ -18,8 +18,7 @@ from kernels.multi_hot.touched import Touched, row_gradients
 
 Tensor = Any
 
-Slot = tuple[tuple[int, ...], Any, float]
-"""Shape, dtype and initial value of a slot."""
+Slot = tuple[tuple[int, ...], Any, float]  # Shape, dtype and initial value of a slot
 
 NUM_RATES = 4096
 """R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
@@ -48,11 +47,9 @@ class Rule(NamedTuple):
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
-    initial: float = 0.1
-    """Initial value of Adagrad's sums."""
+    initial: float = 0.1  # Initial value of Adagrad's sums
 
     def slots(self, num_tokens: int, units: int) -> dict[str, Slot]:
-        """Return the arrays to keep beside the table, by name."""
         matrix: Slot = ((num_tokens, units), tf.float32, 0.0)
         moments = {"momentum": matrix, "velocity": matrix}
         # int64: TensorFlow keeps int32 variables in host memory.
@@ -83,7 +80,6 @@ class Series(NamedTuple):
 
 @functools.cache
 def series(beta_1: float, beta_2: float) -> Series:
-    """Return the constants for these betas, each in (0, 1)."""
     num_steps = min(NUM_RATES, math.ceil(math.log(_VANISHED) / math.log(beta_1)))
     length = min(num_steps, max(1, int(2 * _REACH / (-math.log(beta_2) / 2))))
     num_segments = -(-num_steps // length)
@@ -112,17 +108,10 @@ def update(
 ) -> list[Tensor]:
     """Return a table and its slots after an update, by XLA's operations in a compiled program.
 
-    Args:
-      rule: any rule but `exact_adam`, which only the native kernels have.
-      parts: the table [V, H], float32 or bfloat16, and its slots, in the order of `Rule.slots`.
-      touched: the batch's touched rows.
-      dy: the gradient of the products, [B, H] float32.
-      rows: the gradients of the touched rows, [n, H] float32; None to compute them from `dy`.
-      rate: from `Rule.rate`.
-      factor: factor of the gradients, float32.
-      step: int64, counted from 1.
-      active: bool; where it is false, nothing changes.
-    """
+    `parts` are the table [V, H] and its slots, in the order of `Rule.slots`; `dy` [B, H] is the
+    gradient of the products, and `rows` [n, H] those of the touched rows, if computed before, all
+    float32. `rate` is from `Rule.rate`, `factor` multiplies gradients, `step` (int64) counts from
+    1, and where not `active` nothing changes. Only the native kernels have `exact_adam`."""
     if rule.kind == "exact_adam":
         raise ValueError("exact_adam needs the native kernels: use the implementation 'native'")
     V = parts[0].shape[0]

@@ -38,7 +38,6 @@ class _Index(NamedTuple):
 
 
 def touch(problem: Problem) -> Touched:
-    """Return the distinct ids of a batch, ascending."""
     entries = find_entries(problem, drop_repeated=not problem.unique)
     V = problem.num_tokens
     keys = tf.where(entries.counts, entries.ids, V)

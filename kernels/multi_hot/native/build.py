@@ -47,7 +47,6 @@ def find_compiler() -> list[str] | None:
 
 
 def require_compiler() -> list[str]:
-    """Return the command of the compiler, or raise NativeUnavailableError with the remedy."""
     if compiler := find_compiler():
         return compiler
     tried = ", ".join(command[0] for command in _commands())
@@ -58,7 +57,6 @@ def require_compiler() -> list[str]:
 
 
 def flags() -> list[str]:
-    """Return the compiler's flags except include paths: C++17 for this processor."""
     arm = platform.machine() in ("aarch64", "arm64")
     tuned = "-mcpu=native" if arm else "-march=native"
     # Without errno, the compiler turns square roots into vector instructions.
@@ -87,17 +85,7 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
     """Return the library of the sources for this machine, from the cache or else compiled now.
 
     A second thread waits for the first one's library. Two processes may compile at the same time:
-    each replaces the file as a whole. A file that is damaged or not the user's own is not loaded
-    but compiled again, which a note on standard error says.
-
-    Args:
-      include: the folder of TensorFlow's headers, which contains XLA's.
-      sources: a folder with a `binding.cc`.
-
-    Raises:
-      NativeUnavailableError: if there is no compiler or no folder to write to, or the compilation
-        failed.
-    """
+    each replaces the file as a whole. Raises NativeUnavailableError."""
     compiler = require_compiler()
     prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
     name = f"{prefix}-{key(compiler, include, sources)}.so"
@@ -106,12 +94,8 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
 
 
 def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
-    """Return a file of the cache folder, made now if it is missing, damaged or not the user's own.
-
-    Raises:
-      NativeUnavailableError: if there is no folder to write to, or `make` could not run or took too
-        long.
-    """
+    """Return a file of the cache folder, made now if it is missing, damaged or not the user's
+    own."""
     try:
         folder = cache.opened()
         path = folder.path / name
@@ -143,8 +127,8 @@ def built_meanwhile() -> Iterator[None]:
 
 
 def _open_checked(folder: cache.Folder, name: str) -> int | None:
-    """Return a descriptor of a file that ends in the SHA-256 of the rest, which loaders ignore.
-    Return None if there is no such file; a note tells why an existing one was refused."""
+    """Return a descriptor of a file that ends in the SHA-256 of the rest, which loaders ignore;
+    None without such a file. A note tells why an existing one was refused."""
     try:
         descriptor = folder.open(name)
     except FileNotFoundError:
@@ -184,11 +168,8 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
 
 
 def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
-    """Return a key of the build; equal keys mean that the compiler would make the same library.
-
-    It depends on the headers of XLA's foreign function interface rather than on TensorFlow's
-    version, which several distributions provide (tensorflow, tensorflow-cpu, tf-nightly).
-    """
+    """Return a key of the build, which depends on the headers of XLA's foreign function interface
+    rather than on TensorFlow's version, which several distributions provide."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     # Sources in other folders include some of this one.
     folders = dict.fromkeys((SOURCES, folder))

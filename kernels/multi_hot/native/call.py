@@ -83,14 +83,9 @@ def call_on_platform(
     cuda: Kernel,
     in_place: int = 0,
 ) -> list[Tensor]:
-    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static.
-
-    Args:
-      operands, results: operands and results of both kernels; see `Kernel` for other types.
-      host, cuda: the kernels.
-      in_place: number of results that use the last operands' memory: all or none. XLA copies an
-        operand only if something else reads it afterwards.
-    """
+    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static. The last
+    `in_place` operands, if any, give the results their memory; XLA copies an operand only if
+    something else reads it afterwards."""
     declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(_mlir_type, results))
     branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in (host, cuda))
@@ -160,18 +155,11 @@ def _branch(
 
 
 def _attributes(options: Mapping[str, bool | int | float]) -> str:
-    """Return a call's attributes in StableHLO's text."""
     return ", ".join(f"{name} = {_mlir_value(value)}" for name, value in options.items())
 
 
 def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
-    """Return StableHLO's text that the first results are in the last operands' memory.
-
-    Args:
-      num_operands: number of the call's operands.
-      num_written: number of its results and workspace arrays.
-      in_place: number of results in operands' memory.
-    """
+    """Return StableHLO's text that the first results are in the last operands' memory."""
     parts = [
         f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if num_written > 1 else ''}], "
         f"operand_index = {num_operands - in_place + i}, operand_tuple_indices = []>"
@@ -181,8 +169,8 @@ def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
 
 
 def _layouts(tensors: Sequence[Any]) -> str:
-    """Return the row-major layouts of tensors in StableHLO's text. Without them, XLA may choose
-    other layouts for a call's operands and results."""
+    """Return the row-major layouts of tensors in StableHLO's text; XLA may choose others
+    without."""
     parts = []
     for tensor in tensors:
         rank = len(tensor.shape)
@@ -197,6 +185,5 @@ def _mlir_value(value: bool | int | float) -> str:
 
 
 def _mlir_type(tensor: Any) -> str:
-    """Return the type of a tensor of static shape in StableHLO's text."""
     sizes = "".join(f"{size}x" for size in tensor.shape)
     return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"

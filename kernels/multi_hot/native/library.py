@@ -13,21 +13,14 @@ from kernels.multi_hot.native.build import SOURCES, Library, NativeUnavailableEr
 
 
 def load(sources: Path = SOURCES) -> Path:
-    """Build the kernels if necessary, load and register them; return the library's path. Errors are
-    as in `registered`."""
+    """Build the kernels if necessary, load and register them; return the library's path."""
     return registered(sources)[0]
 
 
 @functools.cache
 def registered(sources: Path) -> tuple[Path, ctypes.CDLL]:
     """Build a library of kernels if necessary, load it and register its kernels; return its path
-    and it.
-
-    Two threads may call it at once, as XLA accepts the same kernels twice.
-
-    Raises:
-      NativeUnavailableError: if it cannot be built here, or this TensorFlow does not accept it.
-    """
+    and it. Raises NativeUnavailableError. XLA accepts the same kernels twice, from two threads."""
     built = build(Path(tf.sysconfig.get_include()), sources)
     library = _loaded(built)
     register = library.multi_hot_register
@@ -54,7 +47,6 @@ def _loaded(library: Library) -> ctypes.CDLL:
 
 
 def _ffi_api() -> int:
-    """Return the address of XLA's table of functions for foreign kernels."""
     try:
         # The library's file name ends in the major version.
         (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]

@@ -100,7 +100,6 @@ def _product(
 
 
 def _on_host(problem: Problem) -> list[tf.DType | None]:
-    """Return the types of a matrix and the sets in the host's kernels."""
     return [tf.float32, None, tf.int64, None][: 3 + (problem.weights is not None)]
 
 
@@ -112,18 +111,10 @@ def take_rows(
     capacity: int,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Copy one batch from resident sets, inside a compiled program. Arguments are as in
-    `segments.take_batches`, but for `rows`, [B] int32.
-
-    Returns:
-      values [C] int32, the rows' ids one after another, then zeros; row_splits [B + 1] int32; and
-      weights [C] float32, in the order of the values, or None if the sets have none.
-
-    Raises:
-      NativeUnavailableError: if the kernels cannot be built or loaded here.
-      tf.errors.InvalidArgumentError: for a row that does not exist, or more ids than C. On a GPU,
-        which cannot raise, the row is replaced by the nearest, and row_splits end above C.
-    """
+    """Copy one batch from resident sets, inside a compiled program, with `rows` [B] int32 and else
+    the arguments of `segments.take_batches`. Return values [C] int32, zeros behind the last,
+    row_splits [B + 1] int32, and weights [C] float32 if there are some. A row that does not exist
+    or too many ids raise InvalidArgumentError on a CPU; on a GPU, row_splits end above C."""
     load()
     offer_cuda()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
@@ -142,12 +133,8 @@ def take_rows(
 
 @functools.cache
 def trial_sums(device: str) -> list[list[float]]:
-    """Return the kernels' sums of two rows on a device, which should be [[20, 22], [0, 0]].
-
-    Raises:
-      NativeUnavailableError: if the kernels cannot be built or loaded here, or CUDA's driver
-        refuses them, which it does when the first of them is launched.
-    """
+    """Return the kernels' sums of two rows on a device, which should be [[20, 22], [0, 0]]. CUDA's
+    driver refuses kernels when the first of them is launched."""
     table = np.arange(20, dtype=np.float32).reshape(10, 2)
     values, row_splits = tf.constant([9, 1, 9]), tf.constant([0, 3, 3])
     sets = Problem(values, row_splits, num_tokens=10, dtype=tf.float32, unique=False)

@@ -34,7 +34,7 @@ _BUCKETS_PER_CORE = 4
 
 
 class Partition(NamedTuple):
-    """The division of a batch's entries among threads. It determines the order of the slots and the
+    """The division of a batch's entries among threads, which decides the order of the slots and the
     last bits of the sum of their squares, and no other result."""
 
     num_chunks: int
@@ -123,8 +123,7 @@ def touch(problem: Problem) -> Touched:
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
-    """Return the gradients of the touched rows, float32 [n, H] with anything in unused slots, and
-    the sum of their squares, float32 [1]."""
+    """Return what `touched.row_gradients` does, but with anything in unused slots."""
     dy = tf.cast(dy, tf.float32)
     N, H = touched.index.rows.shape[0], dy.shape[1]
     results = [
@@ -154,8 +153,7 @@ def update(
     step: Tensor,
     active: Tensor,
 ) -> list[Tensor]:
-    """Update a table and its slots in place, inside a compiled program, and return them. Arguments
-    are as in `table_rules.update`, and any rule will do."""
+    """Update a table and its slots in place by any rule, as `table_rules.update` does."""
     from_dy = rows is None  # the kernel then never stores the rows' gradients
     gradients = tf.cast(dy if rows is None else rows, tf.float32)
     # Rounded once, as in Keras's Adam.
@@ -190,8 +188,8 @@ def catch_up(
     active: Tensor,
 ) -> list[Tensor]:
     """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
-    they missed up to `step`, in place, inside a compiled program; return the table and its slots.
-    Where `active` is false, nothing changes."""
+    they missed up to `step`, in place; return the table and its slots. Where not `active`, nothing
+    changes."""
     load(ROW_SOURCES)
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)
@@ -214,8 +212,7 @@ def _in_place(
     attributes: Mapping[str, bool | int | float],
     workspace: Sequence[tf.TensorSpec],
 ) -> list[Tensor]:
-    """Call a kernel that changes parts of a table, the last operands, in place; a GPU's also has a
-    workspace."""
+    """Call a kernel that changes parts of a table, the last operands, in place."""
     return call_on_platform(
         operands,
         [tf.TensorSpec(part.shape, part.dtype) for part in parts],

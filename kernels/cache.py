@@ -27,7 +27,7 @@ class Folder:
     path: Path
 
     def open(self, name: str) -> int:
-        """Return a descriptor of the user's own file `name`, for reading; OSError if it cannot be
+        """Return a descriptor of the user's own file, for reading; OSError if it cannot be
         trusted."""
         path = self.path / name
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.

@@ -122,7 +122,7 @@ def own_file(path: Path, flags: int = os.O_CREAT) -> int:
 
 
 def reached_by(descriptor: int) -> Path:
-    """Returns a path to an open folder that stays valid when it is moved, in child processes
+    """Returns a path to an open folder that stays valid when it is moved, for child processes
     too."""
     return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
 

@@ -51,12 +51,10 @@ class Share(NamedTuple):
 
     @property
     def most_rows(self) -> int:
-        """Largest b of all devices."""
         return -(-self.batch_rows // self.num_devices)
 
     @property
     def fraction(self) -> float:
-        """Fraction of the batch's rows that this device has."""
         return self.num_rows / self.batch_rows
 
     def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
@@ -137,8 +135,6 @@ class Columns(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Columns as arrays or tensors."""
-
     ragged: dict[str, Sets]
     dense: dict[str, Any]
 
@@ -160,7 +156,6 @@ class StreamBatches(NamedTuple):
 
     @property
     def sizes(self) -> Sizes:
-        """Shapes and types that a program depends on, beside the capacity."""
         sets = self.ragged.values()
         fixed = [self.dense, [own["row_splits"] for own in sets]]
         others = [own[part] for own in sets for part in own if part != "row_splits"]
@@ -238,8 +233,7 @@ class ResidentBatches(NamedTuple):
         implementation: str,
         for_gpu: bool = False,
     ) -> Reader:
-        """Prepares a call's steps outside its loop, unless native kernels copy each step's ids
-        inside, where less is to be compiled; returns the function that reads a step."""
+        """Prepares a call's steps outside its loop, unless native kernels copy each inside."""
         natively = not takes_rowids(implementation)
         if natively and not (for_gpu and _fits_a_lot(num_steps, capacity)):
             return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)

@@ -34,15 +34,14 @@ def steps_per_call(
 
 
 def call_length(most: int, steps: int) -> int:
-    """Returns how many of `steps` each call runs, up to `most`: a divisor if one is near, since
-    otherwise the last call needs a program of its own."""
+    """Returns a call's length, up to `most`: a divisor of `steps` if one is near, for one
+    program."""
     divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
     return divisor if 2 * divisor >= most else most
 
 
 class Cadence:
-    """The number of calls of the next dispatch, adapted to how long the last one took. It affects
-    neither the results of steps nor the compiled programs."""
+    """The calls of the next dispatch, by how long the last one took; no result depends on it."""
 
     def __init__(self, *, steps_per_call: int, fixed: bool) -> None:
         self.num_calls = 1

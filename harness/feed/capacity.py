@@ -21,8 +21,7 @@ Capacity = tuple[int, ...]  # The static length of the `values` buffer of each r
 
 @dataclass(frozen=True, kw_only=True)
 class Capacities:
-    """The two lengths of each ragged column's `values` buffer in a run, in ids per share of a
-    batch. They are equal if every batch of the run was looked at."""
+    """The two lengths of each column's buffer, equal if every batch of the run was looked at."""
 
     typical: Capacity
     largest: Capacity

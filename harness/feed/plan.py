@@ -152,8 +152,8 @@ class Plan:
         return min(end, self.steps_per_epoch)
 
     def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yields the calls of the steps [start, end) of an epoch: each one's first step, the step
-        after its last, and the rows of its batches."""
+        """Yields each call of the steps [start, end): its first step, its end, the rows of a
+        batch."""
         while start < end:
             whole = start < self.whole_steps
             limit = (start // self.steps_per_call + 1) * self.steps_per_call
@@ -190,8 +190,8 @@ class EpochPlan:
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
-        """Returns the dispatch of the steps [start, end) of the epoch; `origin` is the step of the
-        first batch that comes with it."""
+        """Returns the dispatch of the steps [start, end); its first batch is that of step
+        `origin`."""
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):
@@ -287,8 +287,7 @@ def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:
-    """Returns the number of ids in each replica's share of each batch, int64 [columns, steps,
-    R]."""
+    """Returns the ids in each replica's share of each batch, int64 [columns, steps, R]."""
     found = np.empty([len(plan.lengths), len(shares[0]), len(shares)], np.int64)
     # A few steps at a time: the lengths of all rows in a new order would be another copy of them.
     steps = max(1, _ROWS_AT_ONCE // plan.batch_size)

@@ -14,8 +14,7 @@ _Prepared = tuple[EpochPlan, int, _ByRows]
 
 
 class Resident:
-    """Rows that lie on every device, one for each of a plan's replicas; the constructor puts them
-    there, once."""
+    """Rows that lie on every device of a plan's replicas, since the constructor."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
         self._devices = tuple(devices)
@@ -61,7 +60,6 @@ class Resident:
                 step = end
 
     def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
-        """Returns the epoch's plan, the step to begin at, and its batches on every device."""
         planned = EpochPlan(plan, epoch)
         batches = {}
         for num_rows, shares in planned.batches.items():

@@ -73,7 +73,6 @@ class Stream:
             return
 
     def _gathered(self, plan: Plan, epochs: int, start_step: int) -> tf.data.Dataset:
-        """Returns a data set whose elements are the batches of each device, by their size."""
         columns = self._columns
         # With several workers, this process gathers only the shares of its own devices.
         own = slice(plan.first_share, plan.first_share + len(self._devices))
@@ -127,8 +126,8 @@ class Stream:
 def _numbered_anew(
     taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
 ) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
-    """Reads the rows of one dispatch from their files; returns `taken` with the place of each row
-    among the rows read, and these rows."""
+    """Reads a dispatch's rows from their files, and replaces their ids by places in what is
+    read."""
     # Each row is read once, in the order of the file, wherever it is used.
     ids = tf.nest.flatten(taken)
     found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)

@@ -27,8 +27,7 @@ REMEDY = (
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """The memory for variables and for what goes with them. With the defaults, variables lie in
-    host memory, and nothing goes with them."""
+    """The memory for variables and what goes with them; by default host memory, and nothing."""
 
     device: str = ""
     """Name of the GPU that variables lie on, such as `/GPU:0`; empty for host memory."""
@@ -41,8 +40,7 @@ class Budget:
     data_bytes: int = 0  # Bytes of the rows that will lie on the device
 
     def require_all(self, variables: Sequence[keras.Variable]) -> int:
-        """Checks the memory for a network's variables, which have no values yet; returns the bytes
-        left."""
+        """Checks the memory for variables that have no values yet; returns the bytes left."""
         largest = max(variables, key=num_bytes)
         rest = sum(map(num_bytes, variables)) - num_bytes(largest)
         return self._require(

@@ -71,8 +71,7 @@ def export_model(
 
 
 def head_of(model: keras.Model, kind: str | None) -> Head:
-    """Returns the activation that makes probabilities of logits: the model's last one, else the
-    task's, else a softmax for several outputs."""
+    """Returns the model's last activation, else the task's, else a softmax for several outputs."""
     if kind == "regression":
         return "linear"
     last = model.layers[-1] if is_functional(model) else None
@@ -203,8 +202,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
 
 
 def _describe_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
-    """Names the output and the sizes in an ONNX file, and adds `classes` and `thresholds` to its
-    metadata, as JSON lists."""
+    """Names an ONNX file's output and sizes, and adds the classes to its metadata, as JSON."""
     import onnx
 
     model = onnx.load(path)

@@ -70,8 +70,7 @@ class TableCall:
 
 @dataclass(frozen=True, kw_only=True)
 class ProductCall:
-    """A call of a layer in a step that needs the ids and the products' gradient in place of the
-    gradient to the table."""
+    """A call of a layer whose ids and products' gradient take the place of the table's gradient."""
 
     layer: "MultiHotDense"
     implementation: Implementation
@@ -81,8 +80,6 @@ class ProductCall:
 
 @dataclass(eq=False, kw_only=True)
 class ProductCalls:
-    """The `ProductCall`s of a step."""
-
     watch: Callable[[Any], None]  # the method of the tape
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
     """Function that says whether a `ProductCall` pays for a layer with these inputs."""
@@ -361,8 +358,7 @@ def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:
-    """Raises ValueError if an input (a tensor, an array or a symbolic tensor) is missing, or has
-    another type or several axes."""
+    """Raises ValueError if an input is missing, or has another type or several axes."""
     # Nothing is cast: narrowing ids silently could turn one into another.
     if not isinstance(inputs, dict) or set(inputs) | _OPTIONAL != set(_DTYPES):
         given = sorted(inputs) if isinstance(inputs, dict) else type(inputs).__name__

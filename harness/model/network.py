@@ -89,8 +89,7 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
 
 @contextlib.contextmanager
 def _begun_anew(seed: int) -> Iterator[None]:
-    """Makes Keras number unnamed layers as in a fresh process, since a run is resumed by the names
-    of its variables, and draw seeds as in a process that was seeded."""
+    """Makes Keras name layers, by which a run is resumed, and draw seeds as in a fresh process."""
     names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
     before = {name: global_state.get_global_attribute(name) for name in names}
     # Keras draws the seeds of layers that were given none from Python's generator, which all
@@ -109,8 +108,7 @@ def _begun_anew(seed: int) -> Iterator[None]:
 
 
 def model_inputs(examples: Examples) -> dict[str, Any]:
-    """Returns a model's inputs as Keras tensors: `values`, `row_splits` and perhaps `weights` of
-    ragged sets; float32 [rows, features] of numbers. Several inputs are given by name."""
+    """Returns a model's inputs as Keras tensors, by name if there are several."""
 
     def of(name: str, part: Any) -> Any:
         if not isinstance(part, RaggedSets):
@@ -134,8 +132,7 @@ def weighted_inputs(examples: Examples) -> frozenset[str]:
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
-    """Raises InputError unless the ids of an input have weights exactly if they are wanted `by` a
-    user of the rows, such as "the model m"."""
+    """Raises InputError unless an input's ids have weights exactly if `by`, a model, takes them."""
     has = examples.ragged[name].weights is not None
     if has == wanted:
         return
@@ -151,8 +148,7 @@ def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> 
 
 
 def check_takes_weights(model: keras.Model, examples: Examples) -> None:
-    """Raises InputError unless a functional model has inputs for weights where the rows have some,
-    and only there: Keras would ignore inputs that it does not know."""
+    """Refuses weights that a functional model has no input for: Keras would ignore them."""
     for name in examples.ragged:
         wanted = takes_weights(model, name)
         if wanted is not None:
@@ -160,8 +156,7 @@ def check_takes_weights(model: keras.Model, examples: Examples) -> None:
 
 
 def takes_weights(model: keras.Model, name: str = "") -> bool | None:
-    """Returns whether a built model has an input for the weights of the ragged input `name`; None
-    if Keras does not know, as in a subclassed model."""
+    """Returns whether a built model has an input for weights; None if Keras does not know."""
     graph = getattr(model, "_functional", None) or model  # a Sequential model's own
     taken = graph.input if is_functional(graph) else None
     own = taken.get(name) if name and isinstance(taken, Mapping) else taken
@@ -274,8 +269,7 @@ def _check_activation(name: str) -> None:
 
 
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
-    """Returns a functional model's layers and their connections; those of any other model in
-    order."""
+    """Returns a functional model's layers and connections; those of others in order."""
     connections: dict[str, list[str]] = defaultdict(list)
     # Keras keeps the graph by depth; a subclassed model has none.
     for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):

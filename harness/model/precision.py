@@ -14,8 +14,7 @@ and float32 has the fewest by the table in docs/multi_gpu.md. An estimate, as no
 def choose_precision(
     device_type: str, compute_capability: tuple[int, int] | None, *, rows: int
 ) -> Choice:
-    """Returns the precision that `auto` stands for, by the compute capability of the weakest GPU
-    (None on a CPU or if unknown) and the rows of a device's share of a batch."""
+    """Returns what `auto` stands for, by the weakest GPU and the rows of a device's share."""
     if device_type != "GPU":
         return Choice(name="float32", why="CPU: 16-bit arithmetic is not faster there")
     if compute_capability is None:

@@ -45,8 +45,7 @@ class StoredBudget(Budget):
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model as `model.save` does. Outside the years of ZIP archives, where Keras fails, it
-    archives a folder with the nearest valid date."""
+    """Saves a model as `model.save` does, even in years that ZIP archives and Keras cannot date."""
     if 1980 <= time.localtime().tm_year < 2108:
         model.save(path)
         return

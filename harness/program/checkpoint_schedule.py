@@ -73,8 +73,7 @@ class CheckpointSchedule:
         at_once: bool = False,
         is_best: bool = False,
     ) -> tuple[bool, bool]:
-        """Returns whether to save the state after `step` steps, and whether to save it as the
-        best."""
+        """Returns whether to save the state after `step` steps, and whether to as the best."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
         due, best = self._decided([due, is_best and self._keep_best])
         return due, best
@@ -95,8 +94,7 @@ class CheckpointSchedule:
 
 
 def saved_in(folder: Path) -> list[Path]:
-    """Returns the checkpoints in a folder, which may be missing: the newest last, and of two at the
-    same step the one of the lowest validation loss first."""
+    """Returns a folder's checkpoints, the newest last, and of one step the best one first."""
     named = {path: _NAME.fullmatch(path.name) for path in folder.glob("*.npz")}
     found = [(int(match[2]), match[1], path) for path, match in named.items() if match]
     return [path for *_, path in sorted(found)]

@@ -100,8 +100,7 @@ class Checkpoints:
             wait([self._written])
 
     def restore(self) -> Restored:
-        """Restores the newest state that is intact. Raises InputError if there is none, or it does
-        not fit the network."""
+        """Restores the newest intact state; raises InputError if none is, or it does not fit."""
         # The best one may be the newest, where others are saved seldom.
         saved = saved_in(self._folder)
         if not saved:
@@ -185,8 +184,7 @@ class Checkpoints:
 
 
 def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays as `np.savez` does, and a checksum over all of them: a zip file's own checksums
-    cover single members only."""
+    """Writes arrays as `np.savez` does, and one checksum, since zip's own cover single members."""
     with ZipFile(path, "w") as file:
         for name, array in arrays.items():
             with file.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -227,8 +225,7 @@ class _Saved(Mapping[str, np.ndarray]):
 
 
 def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
-    """Opens a checkpoint and checks it; returns its arrays, which can be read until `open_` closes,
-    and its `about`."""
+    """Opens and checks a checkpoint, until `open_` closes; returns its arrays and its `about`."""
     most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
     archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
     open_.enter_context(archive)

@@ -69,8 +69,7 @@ def _described(candidate: Any) -> str | None:
 
 
 def _in_message(message: str, layers: Collection[str]) -> str | None:
-    """Describes the layer in whose scope the message's operation is. TensorFlow numbers a scope
-    that is entered again."""
+    """Describes the layer in whose scope the message's operation is."""
     for path in _NODE.findall(message):
         for scope in reversed(path.split("/")):
             for name in (scope, re.sub(r"_\d+$", "", scope)):

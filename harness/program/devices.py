@@ -131,15 +131,13 @@ def set_up_devices(
 
 @functools.cache
 def start_threads(device: str) -> None:
-    """Runs a first program on `device`, so that TensorFlow starts its pools of threads here, where
-    signals are blocked for them."""
+    """Makes TensorFlow start its pools of threads here, where signals are blocked for them."""
     with threads_without_signals(), tf.device(device):
         tf.function(tf.identity, jit_compile=True)(tf.constant(0.0))
 
 
 def be_deterministic() -> None:
-    """Makes this process's programs deterministic: sums in a fixed order on a GPU, too. Call it
-    before anything is compiled."""
+    """Makes sums run in a fixed order; call it before anything is compiled."""
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
@@ -148,8 +146,7 @@ def be_deterministic() -> None:
 
 
 def _set_xla_flag(flag: str) -> None:
-    """Adds a flag for XLA, which reads its flags when it first compiles. The user's own comes last
-    and wins."""
+    """Adds a flag that XLA reads when it first compiles; the user's own comes last and wins."""
     known = os.environ.get("XLA_FLAGS", "")
     if flag not in known:
         os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()

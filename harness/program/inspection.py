@@ -145,8 +145,7 @@ class Inspector:
 
 
 def distribution(name: str, values: np.ndarray) -> Distribution:
-    """Returns how `values`, in float32 or less, spread over NUM_BINS bins of equal width; values
-    that are not finite are counted apart."""
+    """Returns how finite values, in float32 or less, spread over NUM_BINS equal bins."""
     finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
     low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
     if low == high:

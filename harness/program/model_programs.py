@@ -110,13 +110,11 @@ class ModelPrograms:
 
     @property
     def learning_rate(self) -> float:
-        """The optimizer's current learning rate, as the shortest number that rounds to this
-        float32."""
+        """The current learning rate, as the shortest number that rounds to this float32."""
         return float(str(np.float32(self.states[0].optimizer.learning_rate)))
 
     def take_unused(self) -> tuple[str, ...]:
-        """Returns, once, the names of the weights that the loss turned out not to depend on in a
-        trace."""
+        """Returns, once, the weights that the loss turned out not to depend on in a trace."""
         unused = tuple(self._unused)
         self._unused.clear()
         return unused
@@ -166,8 +164,7 @@ class ModelPrograms:
         return alone, timed()
 
     def scaling(self, steps_per_second: float | None) -> dict[str, float]:
-        """Returns the `scaling_efficiency` and `exchange_share` of a run, alike in all workers;
-        nothing for one."""
+        """Returns a run's `scaling_efficiency` and `exchange_share`; nothing for one worker."""
         if self._cluster.is_alone:
             return {}
 
@@ -301,8 +298,7 @@ class ModelPrograms:
         return np.concatenate(parts)
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
-        """Returns the outputs for the rows of all workers' devices, [steps, rows, outputs], from
-        those of each device here."""
+        """Returns all workers' outputs, [steps, rows, outputs], from those of each device here."""
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
         # Workers exchange arrays of one shape: that of the first share, the largest.
         parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]
@@ -310,8 +306,7 @@ class ModelPrograms:
         return np.concatenate([p[:, :rows] for p, rows in zip(every, shares, strict=True)], axis=1)
 
     def take_from_chief(self) -> None:
-        """Gives every worker the chief's state. Raises InputError if a worker has another model or
-        optimizer."""
+        """Gives every worker the chief's state, if they have the same model and optimizer."""
         if not self._cluster.is_alone:
             for state in self.states:
                 state.take_from_chief(self._cluster)
@@ -339,8 +334,7 @@ class ModelPrograms:
                     variable.assign(begin.value)
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
-        """Returns the value of every metric, from all devices' `step.row_sums` over so many
-        examples."""
+        """Returns every metric's value, from all devices' `step.row_sums` over so many examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
             devices = [[v.numpy() for v in state.sums[place]] for state in self.states]

@@ -43,8 +43,7 @@ def _moments(
     inputs: tf.Tensor,
     mask: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the mean and variance [features] of `inputs` [rows, ..., features], or of those in a
-    mask."""
+    """Returns the mean and variance [features] of `inputs` [rows, ..., features] in the mask."""
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
 
     def total(values: tf.Tensor) -> tf.Tensor:

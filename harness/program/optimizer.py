@@ -64,8 +64,7 @@ def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
 def optimizer_of(
     optimizer: str | OptimizerFactory | keras.optimizers.Optimizer,
 ) -> OptimizerFactory | keras.optimizers.Optimizer:
-    """Returns the optimizer or factory as it is, or the factory of Keras's optimizer of that
-    name."""
+    """Returns what was given, or the factory of Keras's optimizer of that name."""
     if isinstance(optimizer, str):
         return optimizer_factory(optimizer)
     if isinstance(optimizer, partial):
@@ -92,8 +91,7 @@ def optimizer_of(
 
 
 def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
-    """Returns all attributes set on an optimizer, Keras's own lists, dicts and sets as plain
-    ones."""
+    """Returns all attributes set on an optimizer, Keras's own collections as plain ones."""
     return {
         name: next((kind(value) for kind in (list, dict, set) if isinstance(value, kind)), value)
         for name, value in vars(optimizer).items()
@@ -102,8 +100,7 @@ def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Returns a copy with every attribute that was set on the optimizer, even if its config lacks
-    it. The copy's variables are new, on the current device."""
+    """Returns a copy with every attribute, even if the config lacks it, and new variables here."""
     made = object.__new__(type(optimizer))
     rate = optimizer._learning_rate
     rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
@@ -118,8 +115,7 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
-    """Returns the bytes that an optimizer keeps for each byte of a large weight, rounded down: 2
-    for Adam, 0 for SGD without momentum."""
+    """Returns an optimizer's bytes for each byte of a large weight: 2 for Adam, 0 for SGD."""
     with tf.device("/CPU:0"):
         trial = copy_of(optimizer)
         weight = keras.Variable("zeros", shape=(64, 64), name="weight")
@@ -185,8 +181,7 @@ def optimizer_factory(
 
 @keras.saving.register_keras_serializable("harness")
 class Scheduled(LearningRateSchedule):
-    """A learning rate that rises linearly to the peak, then falls to 0, or for `exponential` to 1 %
-    of the peak."""
+    """A rate that rises linearly to the peak, then falls to 0, or `exponential` to 1 % of it."""
 
     def __init__(self, schedule: Schedule, peak: float, *, warmup: int, num_steps: int) -> None:
         self._schedule = schedule

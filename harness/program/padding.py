@@ -31,8 +31,7 @@ def without_padding(values: tf.Tensor, row_splits: tf.Tensor, **_: Any) -> tf.Te
 
 
 def require_masked(call: Any, state: Any, examples: Examples, task: Any) -> None:
-    """Compares the loss of some rows and its gradients with and without padding. Raises InputError
-    if they differ."""
+    """Refuses a model whose loss or gradients differ with padding behind some rows."""
     if _is_read_by_products(call.model):
         return
     columns = Columns.of(examples).take(np.arange(min(_MAX_ROWS, examples.num_rows)))

@@ -37,8 +37,7 @@ _ALONE_TIMES = 3
 
 @functools.cache
 def _threads(num_devices: int) -> ThreadPoolExecutor:
-    """Returns a pool with a thread for each device of a run, cached because each pool starts
-    threads."""
+    """Returns a pool of threads, one for each device; cached, as each new pool starts threads."""
     return ThreadPoolExecutor(num_devices, thread_name_prefix="device")
 
 
@@ -120,8 +119,7 @@ class Program:
         return _key(call, batches) in self._loops
 
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
-        """Traces a call's loop; returns a function that compiles it by a first run, and waits for
-        that."""
+        """Traces a call's loop; returns a function that compiles it by a first run."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
         loop = self._build(resized, call)
 
@@ -147,8 +145,7 @@ class Program:
             return loop(batches, firsts)
 
     def on_device(self, device: int, call: Call) -> Any:
-        """Returns the tf.function of one device, which takes its batches and the first step
-        (int64)."""
+        """Returns one device's tf.function of its batches and the first step (int64)."""
         loop = functools.partial(self._loop, device, call)
         return tf.function(loop, jit_compile=True, autograph=False)
 
@@ -201,8 +198,7 @@ class Program:
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
-        """Returns the seconds of a step on this worker's devices without the all-reduce; changes no
-        state."""
+        """Returns the seconds of a step here without the all-reduce; changes no state."""
         assert self._cut is not None
         made = self._cut.loop(call, exchanging=False)
         loop = tf.function(made, autograph=False)
@@ -268,8 +264,7 @@ def _on_each(
 
 
 def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
-    """Returns the result of the body repeated for so many steps. One step compiles faster without a
-    loop."""
+    """Returns the body repeated for so many steps; one step compiles faster without a loop."""
     if num_steps == 1:
         return body(tf.constant(0), first)
     return tf.while_loop(

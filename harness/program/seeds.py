@@ -107,8 +107,7 @@ class Seeds:
 
 
 def _added(after: tf.Tensor, before: tf.Tensor) -> np.ndarray | None:
-    """Returns the constant, int64 [2], by which `after` exceeds `before`; None if it is not
-    known."""
+    """Returns the constant, int64 [2], by which `after` exceeds `before`, if it is one."""
     total = np.zeros(2, np.int64)
     while after is not before:
         if not tf.is_symbolic_tensor(after) or after.op.type != "AddV2":

@@ -174,8 +174,7 @@ class State:
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """The variables that the optimizer updates by their gradients, without tables updated by
-        rows."""
+        """The variables that the optimizer updates, all weights but tables updated by rows."""
         return [stored.variable for stored in self._weights]
 
     @property
@@ -351,8 +350,7 @@ class State:
         self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
-        """Returns `weights`, or tensors of the same shapes, as arrays by the names of the model's
-        variables."""
+        """Returns `weights`, or tensors of their shapes, as arrays by the names of variables."""
         held = zip([*self._weights, *self._tables()], values, strict=True)
         return {
             n: part for stored, value in held for n, part in stored.split(value.numpy()).items()
@@ -424,8 +422,7 @@ class State:
         }
 
     def restore(self, saved: Mapping[str, np.ndarray]) -> None:
-        """Assigns arrays that `save` returned; reads each from the mapping only when its turn
-        comes."""
+        """Assigns arrays that `save` returned, each read when its turn comes."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
         names = self.seeds.values()
@@ -494,8 +491,7 @@ def _digest(variable: tf.Variable) -> bytes:
 
 
 def _is_plain(model: keras.Model) -> bool:
-    """Whether no layer of the model can gather from a weight, whose gradient is tf.IndexedSlices
-    then."""
+    """Whether no layer can gather from a weight, whose gradient is tf.IndexedSlices then."""
     special = keras.layers.Embedding, keras.layers.Lambda
     return all(
         type(layer).__module__.partition(".")[0] in ("keras", "harness")
@@ -505,8 +501,7 @@ def _is_plain(model: keras.Model) -> bool:
 
 
 def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.IndexedSlices:
-    """Returns the gradient with zeros for ids of padding, which XLA drops but a norm would
-    count."""
+    """Returns the gradient with zeros for padding's ids, which a norm would count."""
     is_row = gradient.indices < shape[0]
     mask = tf.reshape(is_row, [-1] + [1] * (gradient.values.shape.rank - 1))
     values = tf.where(mask, gradient.values, tf.zeros([], gradient.values.dtype))

@@ -51,8 +51,7 @@ class Caller:
         watch: Callable[[Any], None] | None = None,
         catch_up: bool = False,
     ) -> Called:
-        """Calls the model, or another with variables of the same names, with a state's values.
-        `Tables.calls` describes `watch` and `catch_up`."""
+        """Calls a model with a state's values; for `watch` and `catch_up` see `Tables.calls`."""
         model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
@@ -156,8 +155,7 @@ def forward_backward(
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
-    """Returns a step, which changes the state by one batch and gives its row sums. A trace puts the
-    names of weights that the loss does not depend on into `unused`."""
+    """Returns a step that changes the state by one batch, and puts unused weights into `unused`."""
 
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
@@ -193,8 +191,7 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Returns a step that changes nothing but the sums of metrics; it returns row sums, and the
-    probabilities if the task is measured by them."""
+    """Returns a step that changes only metrics; it may return probabilities, too."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         called = call(state, share, all_reduce, training=False)
@@ -208,8 +205,7 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller, ranking: Ranking | None = None) -> Step:
-    """Returns a step that changes nothing; it returns no row sums and the outputs, float32 [rows,
-    outputs], or what `ranking.best` returns."""
+    """Returns a step that changes nothing; it returns the outputs, or the best of them."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
         outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)

@@ -68,8 +68,7 @@ class TablesAsked:
 
     @functools.cached_property
     def other_uses(self) -> dict[str, str]:
-        """Why a table cannot be updated by rows, by its name: the loss reads it other than by one
-        product, as tracing a step finds."""
+        """Why tables cannot be updated by rows: the loss reads them other than by one product."""
         layers = layers_of(self.model)
         found: dict[str, str] = {}
 
@@ -177,8 +176,7 @@ def plans_of(
 
 
 def kept_by_rows(kind: str) -> int:
-    """Returns the bytes that an optimizer of touched rows keeps for each byte of a float32
-    table."""
+    """Returns an optimizer's bytes for each byte of a float32 table."""
     slots = Rule(cast(RowOptimizer, kind)).slots(2**20, 2**10).values()
     return sum(math.prod(shape) for shape, *_ in slots) // (2**20 * 2**10)
 
@@ -225,8 +223,7 @@ def _why_not(
 
 
 def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
-    """Returns the update rule of a kind, with the hyperparameters of the trainer's optimizer if it
-    is of that kind."""
+    """Returns a kind's rule, with the hyperparameters of an optimizer of that kind."""
     rule = Rule(cast(RowOptimizer, kind))
     if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
         return rule._replace(
@@ -239,8 +236,7 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
 
 
 def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
-    """Returns how many numbers hold a batch's ids, weights, and the gradients of the layers'
-    products."""
+    """Returns how many numbers a batch's ids, weights and products' gradients are."""
     ids = max(
         sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)
         for sets in asked.train.ragged.values()

@@ -25,8 +25,7 @@ class TablePlan(NamedTuple):
 
 
 class Table:
-    """A table [V, H], float32 or bfloat16, named by the path of its layer's kernel, and its
-    slots."""
+    """A table [V, H], float32 or bfloat16, named by the path of its kernel, and its slots."""
 
     def __init__(self, name: str, plan: TablePlan, variable: tf.Variable) -> None:
         self.name = name
@@ -53,8 +52,7 @@ class Table:
         return [self.variable, *self.slots.values()]
 
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """Lets the touched rows, or all if None, make up for missed steps up to `step`; returns the
-        table."""
+        """Lets the touched rows, or all if None, make up for missed steps; returns the table."""
         if self.lags:  # which only the native kernels can make up for
             self._assign(catch_up(self._rule, self._values(), touched, step=step, active=active))
         return tf.convert_to_tensor(self.variable)
@@ -104,8 +102,7 @@ class RowGradient(NamedTuple):
 
 
 class ProductGradient(NamedTuple):
-    """The tensors from which the gradient of a whole table, a weight of `State.trainable`,
-    follows."""
+    """The tensors from which a whole table's gradient follows."""
 
     place: int  # The weight's place in `State.trainable`
     layer: MultiHotDense
@@ -160,8 +157,7 @@ class Tables:
         return [variable for table in self.all for variable in table.variables]
 
     def freeze(self, frozen: bool) -> None:
-        """Sets whether steps leave the tables as they are, so that a trial run need not copy
-        them."""
+        """Sets whether steps leave the tables as they are, for a trial run."""
         if self._frozen is not None:
             self._frozen.assign(int(frozen))
 
@@ -183,8 +179,7 @@ class Tables:
     def apply(
         self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
     ) -> Sequence[tf.Tensor]:
-        """Updates the tables, before the optimizer updates the other weights; returns the gradients
-        for the optimizer. The step counts only if the gradients are finite."""
+        """Updates the tables if gradients are finite; returns those for the other weights."""
         if not self.all:
             return weights
         of_rows: list[tuple[Any, tf.Tensor]] = [(None, tf.constant(1.0))] * len(rows)

@@ -86,8 +86,8 @@ class Quality:
 
     @property
     def is_trivial(self) -> bool:
-        """Whether predicting the commonest class for every row is at least as good, by accuracy, or
-        for multi-label by micro F1."""
+        """Whether the commonest class for every row is at least as good, by accuracy or micro
+        F1."""
         most = int(self.support.max())
         if most == self.num_rows:  # there are no classes to tell apart
             return False
@@ -123,8 +123,7 @@ class Quality:
 
 
 class Measures:
-    """Adds up the quality of predictions for `examples`, some rows at a time; see `are_classes`.
-    Where a row may have several classes, each is given above its threshold, [K], or 0.5."""
+    """Adds up the quality of predictions, by thresholds of several classes or 0.5, in parts."""
 
     def __init__(
         self,
@@ -220,8 +219,7 @@ def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: 
 def best_thresholds(
     probabilities: npt.NDArray[np.float32], labels: npt.NDArray[np.bool_]
 ) -> list[float]:
-    """Returns the threshold of each class with the highest F1 on held-out rows, [K]: halfway
-    between two probabilities, and 0.5 for a class that no row has."""
+    """Returns each class's threshold of the highest F1, between two probabilities, [K]."""
     found = []
     for scores, among in zip(probabilities.T.astype(np.float64), labels.T, strict=True):
         order = np.argsort(-scores, kind="stable")
@@ -243,8 +241,7 @@ def are_classes(examples: Examples) -> bool:
 
 
 def class_labels(examples: Examples, *, kind: str, num_classes: int) -> npt.NDArray[Any]:
-    """Returns the classes, int64 [B]; for multi-label whether a row is of each class, bool
-    [B, K]."""
+    """Returns the classes, int64 [B]; for multi-label bool [B, K]."""
     return _labels(examples.labels, 0, examples.num_rows, kind, num_classes)
 
 

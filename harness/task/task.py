@@ -310,8 +310,7 @@ class SettledTask:
         return Judgement(losses, hits, targets, numbers)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
-        """Returns the labels for sparse losses and metrics, under True, and for others, under
-        False."""
+        """Returns the labels for sparse losses and metrics, under True, and others, under False."""
         if isinstance(labels, Mapping):
             many = multi_hot(**labels, num_tokens=self.num_classes, dtype=tf.float32)
             return {False: many, True: many}
@@ -394,8 +393,7 @@ def _is_of_batch(task: SettledTask) -> bool:
 
 @contextlib.contextmanager
 def _computing(what: str, task: SettledTask) -> Iterator[None]:
-    """Surrounds a trial of a loss or metric, on the CPU, so that no GPU need start; turns its
-    errors into an InputError."""
+    """Surrounds a trial on the CPU, so that no GPU need start; turns errors into InputError."""
     try:
         with tf.device("/CPU:0"):
             yield

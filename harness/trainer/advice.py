@@ -21,8 +21,7 @@ def advice(
     validates: bool,
     stopped_early: bool,
 ) -> Iterator[str]:
-    """Yields messages for the user, with the figures and the flag to change. `validates` tells
-    whether evaluations are of rows that may choose settings, not of the test rows."""
+    """Yields messages for the user; `validates`: evaluations are not of the test rows."""
     if not stopped_early:
         yield from _of_losses(progress, validates=validates)
     if quality is None:

@@ -69,8 +69,7 @@ def _overriding(callbacks: Sequence[keras.callbacks.Callback], *hooks: str) -> t
 def with_batch_hooks(
     callbacks: Sequence[keras.callbacks.Callback], stage: str = "train"
 ) -> tuple[str, ...]:
-    """Returns the class names of the callbacks that want every batch of `train`, `test` or
-    `predict`."""
+    """Returns the class names of the callbacks that want every batch of `stage`."""
     # Keras's checkpoints look at every batch, but do nothing unless they were asked to.
     asked = [c for c in callbacks if getattr(c, "save_freq", None) != "epoch"]
     return _overriding(asked, f"on_{stage}_batch_begin", f"on_{stage}_batch_end")
@@ -78,8 +77,7 @@ def with_batch_hooks(
 
 @contextlib.contextmanager
 def as_compiled(setup: Setup) -> Iterator[None]:
-    """Gives the model what callbacks look for in a compiled one: the optimizer, and the metrics,
-    which say whether they should rise or fall. Takes both back at the end."""
+    """Gives the model the optimizer and metrics that callbacks look for, until the end."""
     model, metrics = setup.model, list(setup.task.stateful)
     if setup.task.with_accuracy:
         metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))

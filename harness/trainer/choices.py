@@ -46,8 +46,7 @@ class Known:
 
 
 def settle(name: str, known: Known) -> Choice:
-    """Returns the choice for a setting: as asked for, else as in the run that is resumed, else
-    new."""
+    """Returns a setting's choice: as asked for, else as in the run resumed, else new."""
     asked = getattr(known.settings, name)
     if asked != "auto":
         choice = Choice(name=str(asked), why="asked for")
@@ -169,8 +168,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
 
 
 def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
-    """Returns the bytes of the ids, their rows and weights and, if `sorts`, of what sorting them
-    takes."""
+    """Returns the bytes of ids, rows and weights, and of sorting them if `sorts`."""
     return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 

@@ -90,8 +90,7 @@ class Training:
         self.cadence.after(window)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
-        """Returns the signal that told one of the workers to stop, 0 for none, and gives the next
-        dispatch the chief's length. All workers call it after every dispatch."""
+        """Returns a signal told to any worker, or 0, and takes the chief's number of calls."""
         if cluster.is_alone:
             return wish
         told, num_calls = cluster.most([wish, self.cadence.num_calls if cluster.is_chief else 0])
@@ -130,8 +129,7 @@ class Training:
         regular: bool = True,
         best: bool = False,
     ) -> bool:
-        """Begins to save a checkpoint, unless a weight is not finite; returns whether all are
-        finite."""
+        """Begins to save a checkpoint if all weights are finite; returns whether they are."""
         if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
@@ -286,8 +284,7 @@ class Steps:
         until: Callable[[], bool] = lambda: False,
         observers: Sequence[Observer] = (),
     ) -> Progress:
-        """Trains on, in whole dispatches and at least one, up to `num_steps` steps or until `until`
-        returns True."""
+        """Trains whole dispatches, at least one, for `num_steps` or until `until` returns True."""
         return train(
             self._dispatches,
             self._training,

@@ -30,8 +30,7 @@ from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Setting
 
 @dataclass(frozen=True, kw_only=True)
 class Opened:
-    """The folders that a run writes to, and the run that it resumes; empty on workers other than
-    the chief."""
+    """The folders of a run, and the run that it resumes; the chief alone has any."""
 
     claim: Claim | None = None
     event_folder: Path | None = None  # The folder of the event files; None if there are none
@@ -204,8 +203,7 @@ def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> st
 
 
 def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
-    """Returns the steps of the complete run in a folder, if no more are asked for; else None. It
-    does not look at the data."""
+    """Returns the steps of the complete run in a folder, if no more are asked for."""
     files = (CONFIG_FILE_NAME, SUMMARY_FILE_NAME, MODEL_FILE_NAME)
     if not all((folder / name).exists() for name in files):
         return None
@@ -223,8 +221,7 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
 
 
 def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
-    """Checks the fingerprint of the data in config.json, or in a checkpoint, which may be another
-    run's."""
+    """Checks the data's fingerprint in config.json or a checkpoint, maybe another run's."""
     resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
     dataset = resolved.get("dataset") if isinstance(resolved, dict) else None
     trained_on = str(dataset.get("fingerprint", "-")) if isinstance(dataset, dict) else "-"

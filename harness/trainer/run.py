@@ -156,7 +156,6 @@ class Run:
         self._observers: list[Observer] = []
 
     def run(self) -> Outcome:
-        """Restores, trains and finishes."""
         # 1. Where the run starts, and whether anything is left to do.
         start = self._restore()
         callbacks = KerasCallbacks(
@@ -198,8 +197,7 @@ class Run:
     # Restoring: which step the run starts from.
 
     def _restore(self) -> RunStart:
-        """Restores the checkpoint of a run that is resumed, and gives all workers the chief's
-        state."""
+        """Restores a resumed run's checkpoint, and gives all workers the chief's state."""
         asked, opened, last = self._asked, self._opened, self._last
         # A fit in the folder of the one before goes on counting where that one ended.
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
@@ -223,8 +221,7 @@ class Run:
         )
 
     def _span(self, first: int) -> tuple[int, int]:
-        """Returns the step to start from and the number of epochs in all. Orders and records count
-        the epochs of all fits."""
+        """Returns the first step, and the number of epochs that all fits have together."""
         total = max(self._epochs_done, first) + max(self._asked.epochs - first, 0)
         return max(self._steps_done, first * self._steps_per_epoch), total
 
@@ -473,8 +470,7 @@ class Run:
 
     @property
     def _chooses_thresholds(self) -> bool:
-        """Whether thresholds are wanted, and there are rows to choose them on and others to test
-        on."""
+        """Whether thresholds are wanted, and can be chosen and tested."""
         task, asked = self._setup.task, self._asked
         is_open = task.kind == "multi_label" and task.thresholds is None
         return is_open and asked.own_validation is not None and asked.test is not None

@@ -190,8 +190,7 @@ class RunOptions:
 
 
 def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwrite: bool) -> None:
-    """Checks that --resume and --overwrite fit together, and that --resume comes with the folder
-    that `flag` names."""
+    """Checks that --resume and --overwrite fit together and to the folder of `flag`."""
     require(
         not (resume and overwrite),
         "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",

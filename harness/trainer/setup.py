@@ -76,8 +76,7 @@ class Setup:
         repeating: bool = False,
         shuffle: bool = True,
     ) -> Rows:
-        """Returns rows with labels, ready to train on, and a plan of their order, which may be
-        `repeating` after the last epoch. With `by_step`, a call is one step."""
+        """Returns labelled rows and a plan of their order; `by_step`, a call is one step."""
         check_batch(
             batch_size=self.settings.batch_size,
             rows=examples.num_rows,
@@ -122,8 +121,7 @@ class Setup:
     def measures(
         self, examples: Examples, thresholds: Sequence[float] | None = None
     ) -> Measures | None:
-        """Returns measures for predictions of rows with labels; None if a label is no class. A
-        fit's thresholds count if the task has none."""
+        """Returns measures of rows whose labels are classes, by the task's or these thresholds."""
         if not self.task.is_measured or not are_classes(examples):
             return None
         task = self.task
@@ -396,8 +394,7 @@ def _built(
 
 
 def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
-    """Returns the choice for a setting. The chief of several workers chooses, and each other one
-    checks that the choice is possible there."""
+    """Returns a choice, which the chief makes for all workers, and each checks."""
     if cluster.is_alone:
         return settle(name, known)
     # What `auto` measures differs between machines, and all must run the same programs.
@@ -408,8 +405,7 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
 
 
 def own_precision(model: keras.Model, settings: Settings) -> Choice:
-    """Returns the precision that a model's layers were built in. Raises InputError if another was
-    asked for."""
+    """Returns the precision of a model's layers; refuses another one asked for."""
     policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
     mixed = sorted(name for name in policies if name != "float32")
     name = mixed[0] if mixed else "float32"

@@ -35,8 +35,7 @@ def _scatter(matrix: Tensor, cells: Tensor, elements: Tensor, *, add: bool) -> T
 
 
 def index(problem: Problem) -> Tensor:
-    """Return the multi-hot matrix [B, V] in the table's dtype; with weights, in the dtype of the
-    sums, since rounding weights would round twice."""
+    """Return the multi-hot matrix [B, V] in the table's dtype, or of the sums if weighted."""
     entries = find_entries(problem, drop_repeated=False)
     V, add = problem.num_tokens, entries.weights is not None
     # Without weights, writing a 1 twice is writing it once: repeated ids need no search.

@@ -30,8 +30,7 @@ class UnavailableError(ValueError):
 
 
 class Lot:
-    """Several batches of one shape on a device, stored outside the loop whose steps take one each,
-    and the results computed of all of them at once."""
+    """Several batches of one shape on a device, and what is computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
         import tensorflow as tf
@@ -141,8 +140,7 @@ def takes_rowids(name: str) -> bool:
 
 
 def why_unavailable(name: str, device_type: str) -> str | None:
-    """Build and load what an implementation needs on "CPU" or "GPU"; return why it cannot be
-    used."""
+    """Build and load an implementation for "CPU" or "GPU"; return why that fails."""
     try:
         product(name).prepare(device_type)
     except UnavailableError as error:

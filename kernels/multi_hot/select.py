@@ -119,8 +119,7 @@ def choose_implementation(
 def _prepared(
     device_type: str, num_rows: int, num_tokens: int
 ) -> tuple[dict[Implementation, str], str]:
-    """Return the builds of the implementations that fit, the most specialized first, and why others
-    are unavailable."""
+    """Return the builds of what fits, the most specialized first, and why others are missing."""
     builds: dict[Implementation, str] = {}
     missing = ""
     for name in reversed(IMPLEMENTATIONS):

@@ -94,8 +94,8 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
 
 
 def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
-    """Return a file of the cache folder, made now if it is missing, damaged or not the user's
-    own."""
+    """Return a file of the cache folder, made now if there is none of this user's that is
+    intact."""
     try:
         folder = cache.opened()
         path = folder.path / name
@@ -168,8 +168,7 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
 
 
 def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
-    """Return a key of the build, which depends on the headers of XLA's foreign function interface
-    rather than on TensorFlow's version, which several distributions provide."""
+    """Return a key of the build: by XLA's headers, as several distributions are TensorFlow."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     # Sources in other folders include some of this one.
     folders = dict.fromkeys((SOURCES, folder))

@@ -50,8 +50,7 @@ def checked(problem: Problem) -> Problem:
 
 @contextlib.contextmanager
 def lowered_as_for_gpu() -> Iterator[None]:
-    """Make functions traced inside call the GPU's kernels on a CPU. They cannot be run, only
-    inspected, as a GPU's programs on a machine without one."""
+    """Make functions traced inside call the GPU's kernels; they can only be inspected."""
     token = _PLATFORMS.set(("other", "CPU"))
     try:
         yield
@@ -169,8 +168,7 @@ def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
 
 
 def _layouts(tensors: Sequence[Any]) -> str:
-    """Return the row-major layouts of tensors in StableHLO's text; XLA may choose others
-    without."""
+    """Return tensors' row-major layouts in StableHLO's text; XLA may choose others without."""
     parts = []
     for tensor in tensors:
         rank = len(tensor.shape)

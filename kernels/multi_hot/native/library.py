@@ -19,8 +19,7 @@ def load(sources: Path = SOURCES) -> Path:
 
 @functools.cache
 def registered(sources: Path) -> tuple[Path, ctypes.CDLL]:
-    """Build a library of kernels if necessary, load it and register its kernels; return its path
-    and it. Raises NativeUnavailableError. XLA accepts the same kernels twice, from two threads."""
+    """Build a library if necessary, load it and register its kernels; return its path and it."""
     built = build(Path(tf.sysconfig.get_include()), sources)
     library = _loaded(built)
     register = library.multi_hot_register

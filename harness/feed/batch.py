@@ -19,8 +19,7 @@ from kernels.multi_hot import Batches, Lot, takes_rowids
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
-LABELS, WEIGHTS = "/labels", "/weights"
-"""Names of the labels' and row weights' columns, beside those of the inputs."""
+LABELS, WEIGHTS = "/labels", "/weights"  # columns beside those of the inputs
 _MAX_TAKEN_AHEAD = 2**26
 """Limit of a column's ids in a call up to which a GPU takes the ids of all steps from resident rows
 before its loop and sorts them, which needs some 40 bytes for each. Beyond it, every step reads and
@@ -32,21 +31,16 @@ class Share(NamedTuple):
     """A device's share of a batch, read inside the compiled program."""
 
     inputs: dict[str, Any]
-    """Inputs by name. Ragged sets are dicts of `values` [C], `row_splits` int32 [b + 1] and, if ids
-    have weights, `weights` float32 [C]; numbers are float32 [b, features]."""
-    rowids: dict[str, tf.Tensor]
-    """Row of each value, [C], for each ragged input, if the implementation takes them."""
+    """Inputs by name: `values` [C], `row_splits` int32 [b + 1] and perhaps `weights` float32 [C] of
+    ragged sets; float32 [b, features] of numbers."""
+    rowids: dict[str, tf.Tensor]  # Row of each value, [C], if the implementation takes them
     labels: Any  # Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input
-    weights: tf.Tensor
-    """Weights of the rows' losses, float32 [b]; NaN if the share holds more ids than a
-    buffer on the device."""
-    among: dict[str, Batches]
-    """All batches of the call and the number of this one, of each ragged input whose ids a GPU
-    sorted before the loop."""
+    weights: tf.Tensor  # float32 [b]; NaN if the share holds more ids than its buffer
+    among: dict[str, Batches]  # All batches of the call, of inputs whose ids a GPU sorted
     batch_rows: int = 0  # Rows of the whole batch, over all devices
     num_rows: int = 0
-    """b; or 0 if the batch has fewer rows than there are devices and this device has none. It then
-    computes on another device's row, with the weight 0."""
+    """b; or 0 if this device has no row of the batch. It then computes on another's, with the
+    weight 0."""
     num_devices: int = 1  # Number of devices that share the batch
 
     @property
@@ -66,10 +60,8 @@ class Share(NamedTuple):
         )
 
 
-Sets = dict[str, Any]
-"""Ragged sets as arrays or tensors: `values`, `row_splits`, and `weights` if ids have weights."""
-Reader = Callable[[tf.Tensor], Share]
-"""Function from a step of the call, int32 scalar, to the device's share of the step's batch."""
+Sets = dict[str, Any]  # arrays or tensors: `values`, `row_splits` and perhaps `weights`
+Reader = Callable[[tf.Tensor], Share]  # from a step of the call, int32 scalar, to its share
 Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]  # Shapes and types of tensors
 
 
@@ -77,8 +69,7 @@ class Columns(NamedTuple):
     """The rows of examples as NumPy arrays, by column."""
 
     ragged: dict[str, RaggedSets]  # Ragged inputs, and labels if they are ragged
-    dense: dict[str, np.ndarray]
-    """Other inputs, labels and weights [rows, ...], in the types in which they are transferred."""
+    dense: dict[str, np.ndarray]  # Other columns [rows, ...], in the types that are transferred
 
     @classmethod
     def of(cls, examples: Examples) -> "Columns":
@@ -144,8 +135,8 @@ class StreamBatches(NamedTuple):
     dispatch is filled up with batches of empty rows, which nobody reads."""
 
     ragged: dict[str, Sets]
-    """`values` uint16 or uint32 [S, C], a share's ids row by row, then padding; `row_splits` uint32
-    [S, b + 1], the start of each row in `values`; perhaps `weights` float32 [S, C]."""
+    """`values` uint16 or uint32 [S, C], a share's ids, then padding; `row_splits` uint32 [S, b +
+    1]; perhaps `weights` float32 [S, C]."""
     dense: dict[str, tf.Tensor]  # Dense columns [S, b, ...]
 
     @property
@@ -200,8 +191,7 @@ class ResidentBatches(NamedTuple):
     """S batches as ids of rows that all lie on the device."""
 
     ragged: dict[str, Sets]
-    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1], perhaps `weights` float32
-    [nnz]."""
+    """`values` uint16 or uint32 [nnz], `row_splits` int64 [rows + 1]; perhaps `weights`."""
     dense: dict[str, tf.Tensor]  # Dense columns [rows, ...]
     rows: tf.Tensor  # Row ids of the batches, uint32 [S, b]
 
@@ -269,8 +259,7 @@ class ResidentBatches(NamedTuple):
 
 
 AnyBatches = StreamBatches | ResidentBatches
-BatchesByRows = Mapping[int, Sequence[AnyBatches]]
-"""The batches of a dispatch, for each device, by the rows of a whole batch."""
+BatchesByRows = Mapping[int, Sequence[AnyBatches]]  # of each device, by the rows of a whole batch
 
 
 def _sets(values: Any, row_splits: Any, weights: Any | None) -> Sets:

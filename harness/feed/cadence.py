@@ -7,8 +7,7 @@ AIM_SECONDS = 0.2
 progress bar through several times a second."""
 _TOO_LONG_SECONDS = 0.5
 _TOO_SHORT_SECONDS = AIM_SECONDS / 2
-_GROWTH = 4
-"""Limit of the growth from one dispatch to the next, so that a quick one does not mislead much."""
+_GROWTH = 4  # Limit of the growth, so that a quick dispatch does not mislead much
 
 _LEAST_PER_SECOND = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
 """Bytes moved and operations done in a second by the slowest device of each kind that is worth

@@ -21,8 +21,7 @@ from harness.feed.capacity import (
 
 BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64  # Rows of a block, and blocks of a window, in `block_order`
 _ROWS_AT_ONCE = 2**18  # Number of rows whose lengths are looked up at a time
-_MAX_ROWS_LOOKED_AT = 2**21
-"""Rows over all epochs (half a second) beyond which a run has a second capacity instead."""
+_MAX_ROWS_LOOKED_AT = 2**21  # over all epochs; beyond, there are two capacities
 
 
 # The stream and the loop walk the same epochs, and near an epoch's end the stream is one ahead.
@@ -73,8 +72,7 @@ class Call:
 
     first: int  # Place of the call's first batch among the dispatch's batches of this size
     num_steps: int
-    capacity: Capacity
-    """Static length of the `values` buffer of one replica's batch, for each ragged column."""
+    capacity: Capacity  # Length of `values` in one replica's batch, for each column
     rows: int  # Rows of each batch, over all replicas
 
 
@@ -94,19 +92,16 @@ class Dispatch:
 class Plan:
     """Divides epochs into batches and calls; a step's rows depend on (seed, epoch, step)."""
 
-    lengths: np.ndarray
-    """Number of ids in each row of each ragged column, int64 [columns, num_rows]."""
+    lengths: np.ndarray  # ids in each row of each ragged column, int64 [columns, num_rows]
     batch_size: int  # B, over all replicas
     replicas: int  # R, over all workers
     steps_per_call: int
     """L. Dispatches and calls begin at multiples of it, counted from the epoch's first step. An
     epoch's last, smaller batch is a call of its own."""
     seed: int | None  # Seed of the order; None keeps rows in stored order
-    capacities: Mapping[int, Capacities]
-    """Capacities of batches by their size: B, and that of an epoch's last, smaller batch."""
+    capacities: Mapping[int, Capacities]  # by the rows of a batch: B, and an epoch's last
     in_blocks: bool = False  # Whether `block_order` permutes the rows
-    distinct_epochs: int | None = None
-    """Number of epochs after which the orders repeat, as in benchmarks; None if they never do."""
+    distinct_epochs: int | None = None  # after which the orders repeat; None: never
     first_share: int = 0  # First replica that this process has a device for
 
     @property
@@ -185,8 +180,7 @@ class EpochPlan:
     def __init__(self, plan: Plan, epoch: int) -> None:
         self._plan = plan
         self._epoch = epoch
-        self.batches = plan.divided(plan.order(epoch))
-        """Row ids of the epoch's batches, from `Plan.divided`."""
+        self.batches = plan.divided(plan.order(epoch))  # row ids, as `Plan.divided` has them
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:

@@ -18,8 +18,7 @@ from harness.feed.batch import Arrays, Columns, Sets, StreamBatches
 from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, shares_of
 
 _ByRows = dict[int, StreamBatches]
-_NUM_PREFETCHED = 2
-"""Number of dispatches prepared ahead: one to hand over at once, and one in the making."""
+_NUM_PREFETCHED = 2  # dispatches: one to hand over at once, and one in the making
 
 
 class Stream:

@@ -16,8 +16,7 @@ from keras.src.backend.common import global_state
 
 from harness.base.memory import free_bytes, require_memory
 
-_UNINITIALIZED = "uninitialized_variables"
-"""Keras's name for its list of the variables that have no values yet."""
+_UNINITIALIZED = "uninitialized_variables"  # Keras's list of variables without values
 _HOST = "the host's memory"
 REMEDY = (
     "Use fewer ids (--num-words) or units (--hidden-units), an optimizer that keeps less, as "
@@ -29,14 +28,11 @@ REMEDY = (
 class Budget:
     """The memory for variables and what goes with them; by default host memory, and nothing."""
 
-    device: str = ""
-    """Name of the GPU that variables lie on, such as `/GPU:0`; empty for host memory."""
-    device_free: Callable[[], int] = free_bytes
-    """Function that returns the bytes that are left of the device's memory."""
+    device: str = ""  # The GPU that variables lie on, such as `/GPU:0`; empty: host memory
+    device_free: Callable[[], int] = free_bytes  # Bytes left of the device's memory
     optimizer: int = 0  # Bytes that the optimizer keeps for each byte of a trained variable
     gradients: bool = False  # Whether there will be gradients
-    copies: int = 0
-    """Number of devices whose variables are copied to host memory while a program is compiled."""
+    copies: int = 0  # Devices whose variables are copied while a program is compiled
     data_bytes: int = 0  # Bytes of the rows that will lie on the device
 
     def require_all(self, variables: Sequence[keras.Variable]) -> int:

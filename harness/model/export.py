@@ -28,10 +28,8 @@ Head = Literal["sigmoid", "softmax", "linear"]
 _EXTRA = "assets.extra"  # The folder of a SavedModel for files of a user's own
 _OUTPUTS = "outputs"  # The name of what a model gives
 _OPSET = 18
-_MOST_ONNX_TOKENS = 2**24
-"""Limit of the ids: ONNX Runtime sorts ids as float32, which holds whole numbers up to this."""
-_MOST_ONNX_BYTES = 2**31 - 2**20
-"""Limit of the weights' size: an ONNX file is one message of protocol buffers."""
+_MOST_ONNX_TOKENS = 2**24  # ONNX Runtime sorts ids as float32, exact up to this
+_MOST_ONNX_BYTES = 2**31 - 2**20  # of weights: a file is one message of protocol buffers
 
 
 def export_model(

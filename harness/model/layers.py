@@ -48,14 +48,12 @@ class TableCall:
     """A call of a layer in a step that needs the gradient to its table by touched rows."""
 
     watch: Callable[[Any], None]  # the method of the tape
-    caught_up: Callable[[Any], Any]
-    """Function from the rows that the batch touches to the table [V, H] for the forward pass."""
+    caught_up: Callable[[Any], Any]  # From the touched rows to the table [V, H] to read
     implementation: Implementation  # Implementation that finds, sums and updates the touched rows
     sets: Mapping[str, Any] = field(default_factory=dict)
-    """Inputs of the layer: `values`, `row_splits`, `weights`, and whether rows are `unique`."""
+    """`values`, `row_splits`, `weights`, `unique`."""
     touched: Any = None  # Rows that the inputs touch, a `Touched`; None until the layer is called
-    outputs: Any = None
-    """Zeros [B, H] that are added to the products, so that their gradient is the products'."""
+    outputs: Any = None  # Zeros [B, H] added to the products, to get their gradient
 
     def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
         """Returns the products that `compute` makes of the table; `outputs` gets their gradient."""
@@ -81,8 +79,7 @@ class ProductCall:
 @dataclass(eq=False, kw_only=True)
 class ProductCalls:
     watch: Callable[[Any], None]  # the method of the tape
-    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]
-    """Function that says whether a `ProductCall` pays for a layer with these inputs."""
+    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]  # For a layer with these inputs
     made: list[ProductCall] = field(default_factory=list)
 
     def product(
@@ -106,24 +103,18 @@ class Surroundings:
     """A trainer's knowledge of the tensors that it calls a model with."""
 
     implementation: Implementation  # Implementation of products whose layers name none
-    values: Mapping[int, Any] = field(default_factory=dict)
-    """Tensors that the products read in place of `values` tensors, by the `id` of these."""
-    rowids: Mapping[int, Any] = field(default_factory=dict)
-    """Row of each value, [N], by the `id` of the `row_splits` tensor."""
-    unique: frozenset[int] = frozenset()
-    """The `id`s of `values` tensors whose rows hold no id twice."""
+    values: Mapping[int, Any] = field(default_factory=dict)  # What products read instead, by `id`
+    rowids: Mapping[int, Any] = field(default_factory=dict)  # Row of each value, by `id` of splits
+    unique: frozenset[int] = frozenset()  # `id`s of `values` whose rows hold no id twice
     among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
-    """Batches on a GPU that sets are part of, by the `identity` of the sets. Sets that an earlier
-    layer changed are not found here."""
+    """Batches on a GPU that sets are part of, by the `identity` of sets that no layer has
+    changed."""
     tables: Mapping[str, TableCall | None] = field(default_factory=dict)
     """Calls of the layers whose tables are updated by rows, by the kernel's path; None if there is
     no gradient. Such tables are not cast to the compute dtype, which would take a second table."""
-    products: ProductCalls | None = None
-    """Calls of all other layers; None if devices exchange the gradients to their tables."""
-    export: bool = False
-    """Whether `implementation` overrides the layers' own: an exported model must run anywhere."""
-    padded: bool = False
-    """Whether `padded_dense` computes the products, for runtimes other than TensorFlow."""
+    products: ProductCalls | None = None  # Of other layers; None: gradients are exchanged
+    export: bool = False  # Whether `implementation` overrides the layers' own, to run anywhere
+    padded: bool = False  # Whether `padded_dense` computes, for other runtimes
     num_devices: int = 1  # Number of devices that share the batch
 
 

@@ -25,8 +25,7 @@ from harness.model.options import ModelConfig
 from harness.run.records import LayerInfo
 
 _BUILDING = threading.RLock()  # Held by the thread that builds a model
-ModelFunction = Callable[[Any], Any]
-"""Function from a model's inputs, as Keras tensors, to its outputs."""
+ModelFunction = Callable[[Any], Any]  # From a model's inputs, as Keras tensors, to its outputs
 
 
 def build_model(
@@ -205,8 +204,7 @@ class DefaultNetwork(ModelConfig):
     num_tokens: int
     num_classes: int
     multi_label: bool = False  # Whether a row may have several classes, or none
-    seed: int = 0
-    """Seed of the initial weights and of dropout; each layer's own seed follows from it."""
+    seed: int = 0  # Seed of the initial weights and dropout, from which each layer's follows
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,9 +6,7 @@ from typing import Literal
 from harness.base.checks import require, require_count
 
 TableDtype = Literal["float32", "bfloat16"]
-_MOST_LAYERS = 1_000
-"""The most hidden layers. A deeper network cannot be trained without shortcuts, and building it
-takes minutes."""
+_MOST_LAYERS = 1_000  # A deeper network cannot be trained without shortcuts
 
 _USUAL_DROPOUT = (0.3, 0.2, 0.0)  # The tutorial's dropout rates
 

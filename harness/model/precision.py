@@ -2,13 +2,11 @@
 
 from harness.run.records import Choice
 
-_BFLOAT16_CAPABILITY = (8, 0)
-"""First compute capability whose tensor cores take bfloat16, Ampere (NVIDIA CUDA C++ Programming
-Guide, WMMA types)."""
+_BFLOAT16_CAPABILITY = (8, 0)  # Ampere (CUDA C++ Programming Guide, WMMA types)
 _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take float16, Volta
 _ROWS_THAT_PAY = 2_048
-"""Least rows of a GPU's share of a batch for 16 bits. With fewer rows, a step is mostly launches,
-and float32 has the fewest by the table in docs/multi_gpu.md. An estimate, as no GPU was at hand."""
+"""Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
+has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand."""
 
 
 def choose_precision(

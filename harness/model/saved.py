@@ -20,8 +20,7 @@ from harness.data.archive import Archive
 from harness.model.budget import Budget, num_bytes, shown_variable, without_values
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"
-_MAX_BYTES = 32_000_000
-"""Limit of the members' total size, or the file's size if larger: Keras compresses nothing."""
+_MAX_BYTES = 32_000_000  # of all members, if the file is not larger: Keras compresses nothing
 _SEEDS_BYTES = 100_000  # Allowance for variables that are not stored, such as random seeds
 _KINDS = "biufV"  # Kinds of the dtypes of real numbers; bfloat16 is stored as the last
 _REMEDY = "Name a .keras file that a trainer or Keras saved."

@@ -47,19 +47,13 @@ class Devices:
     names: tuple[str, ...]  # TensorFlow's names, such as `/GPU:0`
     num_replicas: int  # The number of replicas of this process, spread evenly over its devices
     device_type: Literal["CPU", "GPU"]
-    descriptions: tuple[str, ...]
-    """A readable text for each device: its name and, for a GPU, its model."""
-    compute_capability: tuple[int, int] | None = None
-    """The compute capability of the weakest GPU; None on a CPU, or if TensorFlow does not know that
-    of every GPU."""
-    pci_bus_ids: tuple[str, ...] = ()
-    """The PCI bus id of each GPU, such as `0000:17:00.0`, which NVML uses as well, or `unknown`;
-    empty on a CPU."""
+    descriptions: tuple[str, ...]  # Name and, for a GPU, model of each device
+    compute_capability: tuple[int, int] | None = None  # of the weakest GPU, if known
+    pci_bus_ids: tuple[str, ...] = ()  # of each GPU, as NVML has them, or `unknown`
     memory_bytes: int  # Bytes of memory of one device
     why: str = "asked for"  # The reason for the number of replicas
     all_reduce: Kind = "nccl"
-    cluster: Cluster = ALONE
-    """The workers that train together, each with the same number of devices."""
+    cluster: Cluster = ALONE  # workers that train together, with as many devices each
 
     @property
     def num_shares(self) -> int:

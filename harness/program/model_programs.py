@@ -33,8 +33,8 @@ from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
 
 Watch = Callable[[int, Mapping[str, Any] | None], bool]
-"""A function called before a batch with its number and None, and after it with the number and the
-results so far; then it returns whether that batch is to be the last."""
+"""Called before a batch with its number and None, and after it with the number and the results so
+far; then it returns whether that batch is to be the last."""
 
 
 class ModelPrograms:

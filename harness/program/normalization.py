@@ -10,7 +10,6 @@ import tensorflow as tf
 from harness.feed.batch import Share
 
 SumOverDevices = Callable[[Sequence[tf.Tensor]], list[tf.Tensor]]
-"""A function that sums each tensor over all devices."""
 
 
 def needs_all_rows(model: keras.Model) -> bool:

@@ -15,12 +15,11 @@ from harness.model.budget import num_bytes
 
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
 OptimizerFactory = partial[keras.optimizers.Optimizer]
-"""A function that makes an optimizer later. If the optimizer were made before the devices are
-chosen, its variables would start TensorFlow with all memory of every GPU."""
+"""Makes an optimizer once the devices are chosen: before, its variables would start TensorFlow with
+all memory of every GPU."""
 
 
 _NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
-"""Keras's base class, and the optimizers that wrap others."""
 
 
 def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
@@ -45,8 +44,7 @@ _ELEMENTWISE = (
     keras.optimizers.RMSprop,
     keras.optimizers.Lion,
 )
-"""The optimizers that update each element by itself, and never change an element whose gradient is
-0 from the first step on."""
+"""They update each element by itself, and no element whose gradient was always 0."""
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),

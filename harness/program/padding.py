@@ -19,9 +19,7 @@ from harness.model.network import computes_in_16_bits, is_functional
 _NO_ID = 2**30
 _NAME = "ids_without_padding"
 _MAX_ROWS, _MORE = 8, 128
-_TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 2e-2
-"""Tolerances relative to the largest of all numbers: some gradients are nothing but rounding, and
-sums of different lengths round in different orders."""
+_TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 2e-2  # of the largest number: sums round in different orders
 
 
 def without_padding(values: tf.Tensor, row_splits: tf.Tensor, **_: Any) -> tf.Tensor:

@@ -23,8 +23,7 @@ _STRIDE = 1_000_003
 class Seeds:
     """Copies of a model's seeds on the current device."""
 
-    NAME = "/seeds"
-    """The name, among the changes of a call, of the next value of the variable that holds them."""
+    NAME = "/seeds"  # of the next value of the variable that holds them
 
     def __init__(self, seeds: Mapping[str, keras.Variable]) -> None:
         # A list of one variable for all seeds; empty if the model has no seeds.

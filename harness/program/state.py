@@ -43,7 +43,6 @@ from harness.program.tables import ProductGradient, RowGradient, Table, TablePla
 from harness.workers.cluster import Cluster
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
-"""The prefixes of a state's names."""
 ITERATION = "optimizer/iteration"  # The name of the number of updates in a state
 # Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
@@ -54,16 +53,10 @@ class Called(NamedTuple):
 
     outputs: Any
     changes: dict[str, tf.Tensor]
-    """The next value of each non-trainable variable that the call would have changed, by name; the
-    seeds are merged as in `Seeds.together`."""
-    weights: list[dict[str, tf.Tensor]]
-    """The weights' values in the call: for each variable of `State.trainable`, those of the weights
-    that it holds, by name."""
-    added_loss: tf.Tensor | None
-    """The sum of the losses that layers and regularizers add; None if they add nothing."""
-    tables: Mapping[str, TableCall]
-    """The calls of the tables that are updated by rows, by name; empty if no gradients are
-    wanted."""
+    """Next values of non-trainable variables, seeds as in `Seeds.together`."""
+    weights: list[dict[str, tf.Tensor]]  # Values of each of `State.trainable`, by name
+    added_loss: tf.Tensor | None  # Sum of the losses that layers add; None without any
+    tables: Mapping[str, TableCall]  # Calls of tables by rows; empty without gradients
     products: ProductCalls | None
 
 

@@ -31,7 +31,7 @@ _LARGE = {"CPU": 2**14, "GPU": 2**24}
 estimate: Adam on 64 MB takes an H100 about 0.2 ms, the time of some 20 kernel launches."""
 _TOUCHED_SHARE = {"CPU": 0.45, "GPU": 0.1}
 """The largest share of a table's rows that a batch may touch. On a CPU, `benchmarks.regret` finds
-exact_adam at least as fast as dense Adam up to about half; a GPU writes a whole table faster."""
+exact_adam as fast as dense Adam up to half; a GPU writes a whole table faster."""
 _OF_ALL_ROWS = ("dense", "adam")
 
 

@@ -92,8 +92,7 @@ class RowGradient(NamedTuple):
     dy: tf.Tensor  # The gradient of the products, float32 [B, H]
     sets: Mapping[str, Any]  # The sets of the batch's rows, as in `TableCall.sets`
     is_of_all: bool = False
-    """Whether `touched` holds the rows of all devices, of which this device has so far brought only
-    its own up to date."""
+    """Whether `touched` is of all devices, of which only its own have caught up."""
 
     def rows(self) -> tf.Tensor:
         """Returns the touched rows' gradients, float32 [n, H], with 0 in unused slots."""

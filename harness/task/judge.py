@@ -60,7 +60,6 @@ class Judge:
         num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
         self.is_multi_label = head == "sigmoid" and num_outputs > 1
         self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
-        """The names of the classes, [K]."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         return self._vocabulary.encode_all(texts)

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 
-MAX_RANKED = 10_000_000
-"""The most probabilities for which ROC-AUC is computed, which sorts them all."""
+MAX_RANKED = 10_000_000  # Most probabilities for which ROC-AUC is computed, by a sort
 MAX_CONFUSED = 1_000  # The most classes for which the confusion matrix is computed
 
 Counts = npt.NDArray[np.int64]

@@ -141,14 +141,9 @@ class Judgement(NamedTuple):
     """The results of a task for some rows."""
 
     losses: tf.Tensor  # The rows' losses times the class weights, float32 [B]
-    hits: tf.Tensor | None
-    """The share of each row's answers that are right, float32 [B]; None if the accuracy is no
-    metric."""
-    targets: dict[bool, Any]
-    """The labels for sparse metrics, under True, and for others, under False."""
-    probabilities: Any
-    """The outputs that metrics get: probabilities, targets of a regression, or of a multinomial in
-    an evaluation logits."""
+    hits: tf.Tensor | None  # Share of each row's answers that are right, [B], if wanted
+    targets: dict[bool, Any]  # Labels for sparse metrics, under True, and for others
+    probabilities: Any  # What metrics get: of a multinomial in an evaluation, logits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -159,17 +154,13 @@ class SettledTask:
     num_classes: int  # The number of classes, K; for a regression the number of targets of a row
     why: str
     loss: keras.losses.Loss
-    metrics: tuple[str | keras.metrics.Metric, ...]
-    """The metrics: `accuracy` is computed row by row; others keep sums of their own."""
+    metrics: tuple[str | keras.metrics.Metric, ...]  # `accuracy`, and those with sums
     class_weight: np.ndarray | None  # The weight of each class, float32 [K]
-    evaluation_only: frozenset[str] = frozenset()
-    """The names of the metrics that training leaves out."""
+    evaluation_only: frozenset[str] = frozenset()  # metrics that training leaves out
     seen: str | None = None  # The input with the items that rankings leave out
-    thresholds: Sequence[float] | None = None
-    """The probability above which each class is given, [K]; None: 0.5."""
+    thresholds: Sequence[float] | None = None  # for each class, [K]; None: 0.5
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
-    loss_is_of_batch: bool = False
-    """Whether the loss is one number for a batch, not one for each row."""
+    loss_is_of_batch: bool = False  # not one number for each row
 
     def settled(self, examples: Examples) -> "SettledTask":
         """Returns itself: a copy of a trainer has this in place of a `Task`."""

@@ -6,8 +6,7 @@ from harness.run.history import Progress
 from harness.task.losses import ACCURACY
 from harness.task.measures import Quality
 
-_FALLS = 0.95
-"""Ratio of the last epoch's loss to the one before below which the loss was still falling."""
+_FALLS = 0.95  # Ratio of the last two epochs' losses below which the loss was still falling
 _LEARNED = 0.9  # Accuracy on the train rows from which a loss that still falls is no news
 _PARTED = 1.05  # Ratio of the last validation loss to the lowest above which the two have parted
 _MOST_NAMED = 5

@@ -15,7 +15,7 @@ from harness.trainer.callbacks import checked
 from harness.trainer.settings import RunOptions, Settings
 
 _TOGETHER = ("on_nan", "histograms", "precision_watch")
-"""The options that decide when workers compute together."""
+"""which decide when workers compute together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,10 @@ class Asked:
     shuffle: bool = True
     callbacks: Sequence[keras.callbacks.Callback] = ()
     options: RunOptions = field(default_factory=RunOptions)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """The settings to record; the trainer fills in its own if there are none."""
+    config: Mapping[str, Any] = field(default_factory=dict)  # to record; None: the trainer's
     vocabulary: Vocabulary | None = None
     console: Console | None = None  # The console to print to; None prints nothing
-    timeline: Timeline = field(default_factory=Timeline)
-    """The stages that have passed already; gets those of the fit."""
+    timeline: Timeline = field(default_factory=Timeline)  # gets the stages of the fit
 
     def __post_init__(self) -> None:
         require_count("epochs", self.epochs)

@@ -125,8 +125,7 @@ class KerasCallbacks(Observer):
         self._model, self._programs = setup.model, setup.programs
         self._validation_freq = validation_freq
         self._run: RunStart  # from `RunStart` on
-        self._epoch: int | None = None
-        """The number of the epoch at hand, as callbacks count; None between epochs."""
+        self._epoch: int | None = None  # as callbacks count; None between epochs
         self._logs: Mapping[str, float] | None = None  # The logs of the last epoch
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)

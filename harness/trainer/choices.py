@@ -21,11 +21,8 @@ from harness.run.records import Choice
 from harness.trainer.settings import Settings
 from kernels.multi_hot import Implementation, choose_implementation, why_unavailable
 
-_RESIDENT_SHARE = 0.25
-"""The largest share of a device's memory for the rows: the rest is for the model, its optimizer and
-what XLA plans."""
-_STREAM_SHARE = 0.5
-"""The largest share of the host's free memory into which a stream copies the rows."""
+_RESIDENT_SHARE = 0.25  # of a device's memory; the rest is for the model and XLA's plan
+_STREAM_SHARE = 0.5  # of the host's free memory, into which a stream copies the rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +33,10 @@ class Known:
     devices: Devices
     train: Examples
     resident_bytes: int  # Memory that all rows take on one device
-    model: keras.Model | None = None
-    """None while the precision is chosen, since a function makes its layers in it."""
+    model: keras.Model | None = None  # None for the precision, in which a function makes its layers
     tables: TablesAsked | None = None  # None while the precision is chosen
     left_bytes: int = 0  # Memory of a device that the model and all that goes with it leave
-    before: Settings | None = None
-    """Settings of the run that is resumed; only those to be chosen anew are `auto`."""
+    before: Settings | None = None  # Settings of the run that is resumed
     chosen: dict[str, Choice]  # The choices made so far, by setting
 
 
@@ -187,9 +182,8 @@ _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "input": _input,
     "steps_per_dispatch": _steps_per_dispatch,
 }
-"""The functions that choose, by setting, in the order in which these are settled. All but the
-precision know the model. The replicas are settled before, with the devices, the
-all-reduce after."""
+"""In the order in which settings are settled. All but the precision know the model. The replicas
+are settled before, with the devices, the all-reduce after."""
 _CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
     "implementation": _available,
     "steps_per_dispatch": _within_epoch,

@@ -29,7 +29,6 @@ _LIBRARIES = (
     *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
 )  # The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them
 _TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
-"""The files that XLA compiles with, each with its path in a CUDA folder."""
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:

@@ -14,8 +14,7 @@ class History(keras.callbacks.History):
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        self._validated: list[int] = []
-        """The epochs that were evaluated: `validation_freq` may leave some out."""
+        self._validated: list[int] = []  # epochs; `validation_freq` may leave some out
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_end(epoch, logs)

@@ -47,14 +47,12 @@ class Training:
     rows: Rows  # The rows to train on
     validation: Rows | None = None  # The rows to evaluate on at the end of every epoch
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
-    """A function called in place of `ModelPrograms.evaluate`, so that callbacks know of the
-    evaluation; it may skip it."""
+    """Called in place of `ModelPrograms.evaluate`, for callbacks; may skip it."""
     measures: Measures | None = None  # Measures on the validation rows, as of the last evaluation
     cadence: Cadence
     looks: Looks = NO_LOOKS  # How often to look at gradients
     checkpoints: Checkpoints | None = None  # The checkpoints to save the state in; None saves none
-    about: Mapping[str, Any] = field(default_factory=dict)
-    """Facts about the run, which each checkpoint holds."""
+    about: Mapping[str, Any] = field(default_factory=dict)  # which each checkpoint holds
     start_step: int = 0  # Optimizer steps done before
     may_change: bool = False  # Whether anything but training may change the weights
 

@@ -34,8 +34,7 @@ class Opened:
 
     claim: Claim | None = None
     event_folder: Path | None = None  # The folder of the event files; None if there are none
-    recorded: Mapping[str, Any] | None = None
-    """The content of config.json of the run that is resumed."""
+    recorded: Mapping[str, Any] | None = None  # config.json of the run that is resumed
     overwrite: bool = False  # Whether the run in the folder is to be replaced
 
     @property

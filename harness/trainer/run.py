@@ -82,15 +82,11 @@ class Outcome:
 
     start: RunStart = field(repr=False)
     history: FitHistory = field(repr=False)
-    progress: Progress | None = field(repr=False, default=None)
-    """None, like the summary, if the run was complete before."""
+    progress: Progress | None = field(repr=False, default=None)  # None if the run was complete
     summary: Summary | None = field(repr=False, default=None)
-    quality: Quality | None = None
-    """The quality of the predictions for the test rows or, without any, the validation rows; None
-    without either, or if the labels are no classes."""
+    quality: Quality | None = None  # for the test rows, else the validation rows, if any
     profiler: ProfilerObserver | None = None
-    thresholds: Sequence[float] | None = None
-    """Where a row may have several classes, the threshold of each that the fit chose, [K]."""
+    thresholds: Sequence[float] | None = None  # of each class, [K], if the fit chose some
     terminated: bool = False  # Whether SIGTERM or SIGUSR1 interrupted the fit
 
 
@@ -134,8 +130,7 @@ class Run:
         self._measured = validation if test is None else test
         if self._measured is not None:
             self._measures = setup.measures(self._measured)
-        self._thresholds: Sequence[float] | None = None
-        """The thresholds that the run chose, once it has."""
+        self._thresholds: Sequence[float] | None = None  # once the run has chosen some
         self._info = dataset_info(
             asked.train, asked.own_validation, test, num_classes=setup.task.num_classes
         )
@@ -151,8 +146,7 @@ class Run:
             )
         self._before = Counters()  # The counters of the state that the run starts from
         self._resumed: list[Mapping[str, Any]] = []
-        self._skipped: list[str] = []
-        """A message for each checkpoint that was skipped, with the reason."""
+        self._skipped: list[str] = []  # why, for each checkpoint that was skipped
         self._observers: list[Observer] = []
 
     def run(self) -> Outcome:

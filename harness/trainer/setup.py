@@ -44,9 +44,7 @@ from harness.trainer.settings import Settings
 from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
-_MAX_OUTPUTS = 2**24
-"""Limit of the outputs of one call of an evaluation, unless a step has more. A device keeps them:
-64 MB in float32."""
+_MAX_OUTPUTS = 2**24  # of one call of an evaluation, which a device keeps: 64 MB in float32
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
@@ -62,10 +60,8 @@ class Setup:
     choices: dict[str, Choice]  # The choice for every setting that may be `auto`, by name
     unique: frozenset[str]  # Names of the ragged inputs in which no row holds an id twice
     weighted: frozenset[str]  # Names of the ragged inputs whose ids have weights
-    limits: dict[str, int]
-    """The limit of the ids of each input, or the number of its features, by name."""
+    limits: dict[str, int]  # of each input's ids, or the number of its features
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
-    """The rows that are ready to use, at most two sets, each with its feed."""
 
     def rows_to_train(
         self,

@@ -43,7 +43,6 @@ from kernels.files import replacing
 AnyRows = Any  # Rows in any container that `harness.as_examples` takes
 Callbacks = Sequence[keras.callbacks.Callback]
 _OF_FITS = ("step", "last", "_steps_per_epoch", "_vocabulary", "_thresholds", "class_names")
-"""The attributes of a trainer that each fit sets, besides its folder."""
 
 
 class Trainer:
@@ -84,12 +83,9 @@ class Trainer:
         self._steps_per_epoch = 0
         self._folder: Path | None = None
         self._vocabulary: Vocabulary | None = None  # The vocabulary of the rows of the last fit
-        self._thresholds: Sequence[float] | None = None
-        """Where a row may have several classes, the threshold of each that the last fit chose."""
-        self._is_exposed = False
-        """Whether the caller got the model after the trainer last took up its values."""
-        self._kept: dict[str, Any] = {}
-        """The result of `Setup.kept` in the trainer that this one is a copy of."""
+        self._thresholds: Sequence[float] | None = None  # that the last fit chose
+        self._is_exposed = False  # whether the caller may have changed the model
+        self._kept: dict[str, Any] = {}  # of the trainer that this is a copy of
         self.class_names: tuple[Any, ...] = ()
         """The names of the classes that the model was trained on; none if labels are numbers."""
         self.step = 0  # Optimizer steps done

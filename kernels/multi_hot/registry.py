@@ -103,12 +103,11 @@ class Product:
     two uses XLA's operations."""
 
     row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
-    """Returns the gradients of the touched rows, float32 [n, H], from dy [B, H] and the result of
-    `touch`; and the sum of their squares, float32 [1]. Unused slots may hold anything."""
+    """Returns the touched rows' gradients, float32 [n, H], from dy [B, H]; and the sum of their
+    squares, float32 [1]. Unused slots may hold anything."""
 
     update: Callable[..., list[Tensor]] = _update
-    """Returns a table and its slots after an update of its touched rows; `table_rules.update`
-    describes the arguments."""
+    """Returns a table and its slots after an update, as `table_rules.update` does."""
 
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as

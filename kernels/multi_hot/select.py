@@ -25,31 +25,26 @@ from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, Unavaila
 
 Tensor = Any
 
-_NUM_PRODUCTS = 50
-"""Products in a measured loop: with a single one on a GPU, the time of the call would dominate."""
+_NUM_PRODUCTS = 50  # in a measured loop: a call on a GPU takes longer than one product
 _NUM_ROUNDS = 7
 _TRIAL_PRODUCTS = 2
 _TRIAL_ROUNDS = 3
-_OUT_OF_THE_RUNNING = 3.0
-"""Ratio to the best time of a trial loop above which a candidate is not measured further."""
+_OUT_OF_THE_RUNNING = 3.0  # times the best of a trial loop, which need no more
 _BUDGET_SECONDS = 0.5
 _MANY_NUMBERS = 32
 _MANY_PRODUCTS = 2**27
-"""Limits beyond which a CPU does not measure `dense` in float32: _MANY_NUMBERS of the matrix's
-elements for each id, and _MANY_PRODUCTS of its multiplications. `dense` multiplies all elements of
-the matrix, while the others add a row for each id. Beyond both limits, it was 2 to 12 times slower
-than the better of the others, for 16 shapes in float32 on one core and two, with AVX-512. In 16
-bits it may not be, as some processors multiply such matrices many times faster."""
+"""Limits beyond which a CPU does not measure `dense` in float32: of the matrix's elements for each
+id, and of its multiplications. Beyond both, it was 2 to 12 times slower than the better of the
+others, for 16 shapes on one core and two, with AVX-512. In 16 bits it may not be, as some
+processors multiply such matrices many times faster."""
 
 
 class Choice(NamedTuple):
     """The implementation that `auto` chooses, and the reason."""
 
     name: Implementation
-    why: str
-    """Reason for users: measured times, or why nothing was measured; and what is unavailable."""
-    seconds_by_name: Mapping[str, float]
-    """Best seconds of one batch, forward and backward, in some rounds; empty if not measured."""
+    why: str  # measured times, or why nothing was measured; and what is unavailable
+    seconds_by_name: Mapping[str, float]  # Best of a batch; empty if not measured
 
 
 def choose_implementation(

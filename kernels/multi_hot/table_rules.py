@@ -21,8 +21,8 @@ Tensor = Any
 Slot = tuple[tuple[int, ...], Any, float]  # Shape, dtype and initial value of a slot
 
 NUM_RATES = 4096
-"""R, the limit of the steps that a row misses: after so many, all rows make up for theirs. The
-cost, that of an update of the whole table, is thus spread over as many steps."""
+"""R, the limit of the steps that a row misses: after so many, all rows make up for theirs, which
+spreads the cost of an update of the whole table."""
 # Number of terms of the series, kTerms in native/rules.h.
 _NUM_TERMS = 5
 # Fraction of the first summand below which summands are left out, as float32 would lose them.

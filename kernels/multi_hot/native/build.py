@@ -77,8 +77,7 @@ class Library(NamedTuple):
     """A built, checked library."""
 
     path: Path
-    descriptor: int
-    """Descriptor of the open file, which stays the checked one, whatever happens to its name."""
+    descriptor: int  # of the checked file, whatever happens to its name
 
 
 def build(include: Path, sources: Path = SOURCES) -> Library:

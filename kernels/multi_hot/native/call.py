@@ -63,14 +63,10 @@ class Kernel:
     """A registered kernel, and the types of its operands and results."""
 
     target: str
-    takes: Sequence[int] | None = None
-    """Numbers of the operands that the kernel takes; None for all."""
-    dtypes: Sequence[tf.DType | None] | None = None
-    """Types of these operands, which are converted; None keeps them as they are."""
-    result_dtypes: Sequence[tf.DType] | None = None
-    """Types of the kernel's results, which are converted; None for the operation's own."""
-    workspace: Sequence[tf.TensorSpec] = ()
-    """Further arrays that the kernel writes, in memory that XLA plans."""
+    takes: Sequence[int] | None = None  # Numbers of its operands; None for all
+    dtypes: Sequence[tf.DType | None] | None = None  # Of these, if converted
+    result_dtypes: Sequence[tf.DType] | None = None  # Its own, if converted
+    workspace: Sequence[tf.TensorSpec] = ()  # Arrays for it, in memory that XLA plans
     attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 

@@ -318,10 +318,7 @@ def _reader(
 
 
 def _share(
-    inputs: dict[str, Any],
-    rowids: dict[str, tf.Tensor],
-    fits: tf.Tensor,
-    among: dict[str, Batches],
+    inputs: dict[str, Any], rowids: dict[str, tf.Tensor], fits: tf.Tensor, among: dict[str, Batches]
 ) -> Share:
     weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)

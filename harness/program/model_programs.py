@@ -274,12 +274,7 @@ class ModelPrograms:
         return checksum_of(self._model)
 
     def predict(
-        self,
-        feed: Feed,
-        plan: Plan,
-        *,
-        ranking: Ranking | None = None,
-        watch: Watch | None = None,
+        self, feed: Feed, plan: Plan, *, ranking: Ranking | None = None, watch: Watch | None = None
     ) -> np.ndarray:
         """Returns the outputs for every row of one pass, float32 [rows, outputs], or with a ranking
         what `ranking.best` returns. For calls of one step, it calls `watch` around each batch."""

@@ -300,11 +300,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     pending: list[Future[float]] = []
     seconds = []
     states = new[0].program.states
-    with (
-        named_culprit(states[0].layer_names),
-        _taken_back(states),
-        ThreadPoolExecutor(2) as others,
-    ):
+    with named_culprit(states[0].layer_names), _taken_back(states), ThreadPoolExecutor(2) as others:
         try:
             for loop in new:
                 # Trace in this thread only: a state keeps notes about the loop being traced.

@@ -130,10 +130,7 @@ def gpu_warnings() -> tuple[str, ...]:
     if trouble and not (listed or hides_all(os.environ)):
         return (f"{trouble}. {_ON_CPU}",)
     return unusable_gpus(
-        listed=listed,
-        cards=cards,
-        build=tf.sysconfig.get_build_info(),
-        environment=os.environ,
+        listed=listed, cards=cards, build=tf.sysconfig.get_build_info(), environment=os.environ
     )
 
 

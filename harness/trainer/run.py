@@ -96,13 +96,7 @@ class Run:
     own from the checkpoint."""
 
     def __init__(
-        self,
-        asked: Asked,
-        opened: Opened,
-        setup: Setup,
-        *,
-        last: Outcome | None,
-        steps_done: int,
+        self, asked: Asked, opened: Opened, setup: Setup, *, last: Outcome | None, steps_done: int
     ) -> None:
         self._asked, self._opened, self._setup, self._last = asked, opened, setup, last
         self._cluster: Cluster = setup.devices.cluster

@@ -260,11 +260,7 @@ class Trainer:
             claims.push(lambda kind, *_: self._forget(setup_before) if kind is not None else None)
             parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
             setup = self._set_up(
-                *parts,
-                training=True,
-                before=before,
-                console=asked.console,
-                timeline=asked.timeline,
+                *parts, training=True, before=before, console=asked.console, timeline=asked.timeline
             )
             claims.enter_context(as_compiled(setup))
             facts = {"steps before": self.step, **config_of(self._optimizer)}

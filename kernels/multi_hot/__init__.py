@@ -19,12 +19,7 @@ from kernels.multi_hot.registry import (
 )
 
 if TYPE_CHECKING:
-    from kernels.multi_hot.api import (
-        multi_hot,
-        multi_hot_dense,
-        table_gradient,
-        touched_rows,
-    )
+    from kernels.multi_hot.api import multi_hot, multi_hot_dense, table_gradient, touched_rows
     from kernels.multi_hot.select import choose_implementation
 
 __all__ = [

@@ -52,10 +52,7 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
     # Counting in parallel costs V per chunk, so a chunk needs enough values to count.
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
-    index = [
-        tf.TensorSpec([num_chunks, V], tf.int32),
-        tf.TensorSpec([N + _INDEX_SLACK], tf.uint16),
-    ]
+    index = [tf.TensorSpec([num_chunks, V], tf.int32), tf.TensorSpec([N + _INDEX_SLACK], tf.uint16)]
     if problem.weights is not None:
         index.append(tf.TensorSpec([N], tf.float32))
     host = Kernel(

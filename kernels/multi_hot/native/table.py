@@ -126,10 +126,7 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     """Return what `touched.row_gradients` does, but with anything in unused slots."""
     dy = tf.cast(dy, tf.float32)
     N, H = touched.index.rows.shape[0], dy.shape[1]
-    results = [
-        tf.TensorSpec([touched.ids.shape[0], H], tf.float32),
-        tf.TensorSpec([1], tf.float32),
-    ]
+    results = [tf.TensorSpec([touched.ids.shape[0], H], tf.float32), tf.TensorSpec([1], tf.float32)]
     places, rows, weights = touched.index
     operands = [dy, touched.ids, places, rows, touched.num, weights]
     words = tf.TensorSpec([row_words(N, H)], tf.int32)
@@ -180,12 +177,7 @@ def update(
 
 
 def catch_up(
-    rule: Rule,
-    parts: Sequence[Tensor],
-    touched: Touched | None,
-    *,
-    step: Tensor,
-    active: Tensor,
+    rule: Rule, parts: Sequence[Tensor], touched: Touched | None, *, step: Tensor, active: Tensor
 ) -> list[Tensor]:
     """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
     they missed up to `step`, in place; return the table and its slots. Where not `active`, nothing

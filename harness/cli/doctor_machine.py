@@ -13,11 +13,11 @@ from harness.base.errors import as_command
 from harness.cli.doctor import Finding
 from harness.cli.tensorboard import INSTALL_XPROF
 from harness.data.imdb import cached_file
-from harness.model.precision import choose_precision
 from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
+from harness.trainer.choices import choose_precision
 from harness.trainer.environment import (
     CUDA_INSTALL,
     cuda_folders,

@@ -1,5 +1,7 @@
 """The number of steps in one call of a compiled program, and of calls in a dispatch."""
 
+from dataclasses import dataclass
+
 from harness.run.records import Window
 
 AIM_SECONDS = 0.2
@@ -39,21 +41,21 @@ def call_length(most: int, steps: int) -> int:
     return divisor if 2 * divisor >= most else most
 
 
+@dataclass(kw_only=True)
 class Cadence:
     """The calls of the next dispatch, by how long the last one took; no result depends on it."""
 
-    def __init__(self, *, steps_per_call: int, fixed: bool) -> None:
-        self.num_calls = 1
-        self._steps_per_call = steps_per_call
-        self._fixed = fixed
+    steps_per_call: int
+    fixed: bool  # whether every dispatch is one call
+    num_calls: int = 1
 
     def after(self, window: Window) -> None:
         """Halves the calls of a dispatch that took over half a second, so that Ctrl-C and the
         progress bar stay prompt; raises them below half the aim, unless an epoch's end cut the
         dispatch short."""
-        if self._fixed:
+        if self.fixed:
             return
-        was_whole = window.num_steps == self.num_calls * self._steps_per_call
+        was_whole = window.num_steps == self.num_calls * self.steps_per_call
         if window.seconds > _TOO_LONG_SECONDS:
             self.num_calls = max(1, self.num_calls // 2)
         elif window.seconds < _TOO_SHORT_SECONDS and was_whole:

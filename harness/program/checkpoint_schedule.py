@@ -40,29 +40,22 @@ class Every:
         return cls(seconds=seconds)
 
 
+@dataclass(eq=False)
 class CheckpointSchedule:
-    """Says after which dispatches a checkpoint is due. While the last one is written (`is_busy`),
-    one that is due by steps or time waits, so that the device does not wait for the disk. `decided`
-    turns decisions into the chief's: all workers check together that every weight is finite."""
+    """Says after which dispatches a checkpoint is due."""
 
-    def __init__(
-        self,
-        every: Every,
-        *,
-        start_step: int = 0,
-        is_busy: Callable[[], bool] = lambda: False,
-        keep_best: bool = False,
-        decided: Callable[[Sequence[bool]], Sequence[bool]] = list,
-    ) -> None:
-        self._every = every
-        self._is_busy = is_busy
-        self._keep_best = keep_best
-        self._decided = decided
-        self._last_step = start_step
-        self._last_seconds: float | None = None
+    every: Every
+    start_step: int = 0
+    is_busy: Callable[[], bool] = lambda: (
+        False
+    )  # with the last one: the device need not wait for it
+    keep_best: bool = False
+    decided: Callable[[Sequence[bool]], Sequence[bool]] = (
+        list  # makes the chief's decisions of ours
+    )
 
     def begin(self, now: float) -> None:
-        self._last_seconds = now
+        self.saved(self.start_step, now=now)
 
     def decide(
         self,
@@ -75,19 +68,18 @@ class CheckpointSchedule:
     ) -> tuple[bool, bool]:
         """Returns whether to save the state after `step` steps, and whether to as the best."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
-        due, best = self._decided([due, is_best and self._keep_best])
+        due, best = self.decided([due, is_best and self.keep_best])
         return due, best
 
     def _is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
-        every = self._every
+        every = self.every
         if every.steps is not None:
             due = step // every.steps > self._last_step // every.steps
         elif every.seconds is not None:
-            assert self._last_seconds is not None
             due = now - self._last_seconds >= every.seconds
         else:
             return at_epoch_end
-        return due and not self._is_busy()
+        return due and not self.is_busy()
 
     def saved(self, step: int, *, now: float) -> None:
         self._last_step, self._last_seconds = step, now

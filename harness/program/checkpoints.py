@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile, ZipInfo
@@ -24,7 +24,6 @@ from harness.program.state import State
 from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
-NUM_KEPT = 2  # Checkpoints to keep: the last one, and one more in case the last is damaged
 _STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
@@ -41,6 +40,7 @@ class Restored:
     skipped: Sequence[str] = ()  # A message for each newer checkpoint, which says how it is damaged
 
 
+@dataclass(eq=False)
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
@@ -48,25 +48,16 @@ class Checkpoints:
     that run over an epoch, `about` as JSON text, and a checksum over all of them. A background
     thread writes it from a copy of the first state in host memory, if `free` memory has room for
     one. TensorFlow's own checkpoints take four times the processor's time, which on a CPU is the
-    device's. `check` raises where writing would be in vain."""
+    device's.
+    """
 
-    def __init__(
-        self,
-        folder: Path,
-        states: Sequence[State],
-        background: Background,
-        *,
-        keep: int = NUM_KEPT,
-        check: Callable[[], None] = lambda: None,
-        free: Callable[[], int] = free_bytes,
-    ) -> None:
-        self._folder = folder
-        self._states = states
-        self._background = background
-        self._keep = keep
-        self._check = check
-        self._free = free
-        self._written: Future[None] | None = None
+    folder: Path
+    states: Sequence[State]
+    background: Background
+    keep: int = 2  # the last one, and one more in case the last is damaged
+    check: Callable[[], None] = lambda: None  # raises where writing would be in vain
+    free: Callable[[], int] = free_bytes
+    _written: Future[None] | None = field(init=False, default=None)
 
     @property
     def is_writing(self) -> bool:
@@ -89,26 +80,26 @@ class Checkpoints:
         # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
-        is_copied = 2 * _num_bytes(self._states[0].kinds) <= self._free()
-        arrays = self._states[0].held(copied=is_copied) | self._metric_sums()
+        is_copied = 2 * _num_bytes(self.states[0].kinds) <= self.free()
+        arrays = self.states[0].held(copied=is_copied) | self._metric_sums()
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())
         kinds = [kind for kind, wanted in (("ckpt", regular), ("best", best)) if wanted]
-        self._written = self._background.do(functools.partial(self._write, arrays, step, kinds))
+        self._written = self.background.do(functools.partial(self._write, arrays, step, kinds))
         if not is_copied:
             wait([self._written])
 
     def restore(self) -> Restored:
         """Restores the newest intact state; raises InputError if none is, or it does not fit."""
         # The best one may be the newest, where others are saved seldom.
-        saved = saved_in(self._folder)
+        saved = saved_in(self.folder)
         if not saved:
             raise InputError(
-                f"{self._folder} holds no checkpoint to resume from; train with --overwrite to "
+                f"{self.folder} holds no checkpoint to resume from; train with --overwrite to "
                 "start anew"
             )
-        own = self._states[0].kinds
+        own = self.states[0].kinds
         sums = self._metric_sums()
         skipped: list[str] = []
         for path in reversed(saved):
@@ -127,7 +118,7 @@ class Checkpoints:
                         "resume with the settings in the run folder's config.json, or train with "
                         "--overwrite to start anew"
                     )
-                for state in self._states:
+                for state in self.states:
                     state.restore(saved_)
                 self._restore_sums({name: saved_.get(name, own) for name, own in sums.items()})
                 return Restored(step=int(saved_[_STEP]), about=about, skipped=skipped)
@@ -141,35 +132,35 @@ class Checkpoints:
         """Returns the sums that metrics keep over an epoch, added up over all devices."""
         return {
             f"{_METRICS}{place}/{index}": np.sum(
-                [state.sums[place][index].numpy() for state in self._states], axis=0
+                [state.sums[place][index].numpy() for state in self.states], axis=0
             )
-            for place, variables in enumerate(self._states[0].sums)
+            for place, variables in enumerate(self.states[0].sums)
             for index in range(len(variables))
         }
 
     def _restore_sums(self, sums: Mapping[str, np.ndarray]) -> None:
         """Gives the sums to the first device and zeros to the others: later they are added up."""
-        for number, state in enumerate(self._states):
+        for number, state in enumerate(self.states):
             for place, variables in enumerate(state.sums):
                 for index, variable in enumerate(variables):
                     total = sums[f"{_METRICS}{place}/{index}"]
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _saved(self, kind: str = "ckpt") -> list[Path]:
-        return [path for path in saved_in(self._folder) if path.name.startswith(kind)]
+        return [path for path in saved_in(self.folder) if path.name.startswith(kind)]
 
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
-        self._check()
+        self.check()
         try:
             for kind in kinds:
                 self._replace(arrays, step, kind)
         except FileNotFoundError:
-            self._check()  # the folder may have been moved just now
+            self.check()  # the folder may have been moved just now
             raise
 
     def _replace(self, arrays: dict[str, Any], step: int, kind: str) -> None:
-        self._folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
-        path = self._folder / f"{kind}-{step}.npz"
+        self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
+        path = self.folder / f"{kind}-{step}.npz"
         with replacing(path) as beside:
             _write_npz(beside, arrays)
         # Later ones are from before a resume that found them damaged: remove them too.
@@ -177,8 +168,8 @@ class Checkpoints:
         if path not in own:
             raise FileNotFoundError(path)
         place = own.index(path) + 1
-        first = max(0, place - (self._keep if kind == "ckpt" else 1))
-        with opened_folder(self._folder) as folder:  # which is not redirected meanwhile
+        first = max(0, place - (self.keep if kind == "ckpt" else 1))
+        with opened_folder(self.folder) as folder:  # which is not redirected meanwhile
             for old in [*own[:first], *own[place:]]:
                 os.unlink(old.name, dir_fd=folder)
 

@@ -13,6 +13,7 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -74,6 +75,7 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
                 variable.assign(value)
 
 
+@dataclass(eq=False)
 class Program:
     """A step's compiled loops: one for each combination of the number of steps, the rows of a
     batch, the capacity and the sizes of the batches' arrays.
@@ -82,34 +84,30 @@ class Program:
     returns `row_sums` values for each row, float32 [row_sums, rows], they are added up over the
     steps, and at the end over the rows, to float64 [row_sums]; else it may return anything, and
     runs one at a time. Its `row_outputs` further values for each row are kept, float32 [steps,
-    rows, row_outputs]."""
+    rows, row_outputs].
+    """
 
-    def __init__(
-        self,
-        name: str,
-        step: Step,
-        *,
-        states: Sequence[State],
-        implementation: str,
-        cluster: Cluster = ALONE,
-        all_reduce: Kind = "nccl",
-        row_sums: int | None = None,
-        row_outputs: int | None = None,
-    ) -> None:
-        self.name = name
-        self._step = step
-        self.states = tuple(states)
-        self._device_names = tuple(state.device for state in states)
-        self._implementation = implementation
-        self._cluster = cluster
-        self._sums = AllReduce(self._device_names, cluster, all_reduce)
-        self._row_sums = row_sums
-        self._row_outputs = row_outputs
-        self._cut = (
-            CutLoops(step, states, self._sums, implementation=implementation, row_sums=row_sums)
-            if isinstance(step, CutStep)
-            else None
-        )
+    name: str
+    step: Step
+    states: Sequence[State]
+    implementation: str  # for which batches are read
+    cluster: Cluster = ALONE
+    all_reduce: Kind = "nccl"
+    row_sums: int | None = None
+    row_outputs: int | None = None
+
+    def __post_init__(self) -> None:
+        self._device_names = tuple(state.device for state in self.states)
+        self._sums = AllReduce(self._device_names, self.cluster, self.all_reduce)
+        self._cut: CutLoops | None = None
+        if isinstance(self.step, CutStep):
+            self._cut = CutLoops(
+                self.step,
+                self.states,
+                self._sums,
+                implementation=self.implementation,
+                row_sums=self.row_sums,
+            )
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
@@ -150,7 +148,7 @@ class Program:
         return tf.function(loop, jit_compile=True, autograph=False)
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
-        if self._cut is not None and not self._cluster.is_alone:
+        if self._cut is not None and not self.cluster.is_alone:
             together = tf.function(self._cut.loop(call), autograph=False)
             return lambda batches, firsts: together(batches, firsts[0])
         loops = [self.on_device(device, call) for device in range(len(self.states))]
@@ -169,7 +167,7 @@ class Program:
                 first,
                 num_steps,
                 capacity=call.capacity,
-                implementation=self._implementation,
+                implementation=self.implementation,
                 for_gpu=state.for_gpu,
             )
         keys = self._sums.keys((num_steps, call.capacity, call.rows))
@@ -178,12 +176,12 @@ class Program:
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
                 share = read(step).within(call.rows, self._sums.size, state.share)
-            return self._step(state, share, all_reduce)
+            return self.step(state, share, all_reduce)
 
-        if self._row_sums is None:
+        if self.row_sums is None:
             assert num_steps == 1, num_steps
             return once(tf.constant(0))
-        if self._row_outputs is not None:
+        if self.row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
 
         # An evaluation changes neither the optimizer's count of steps nor seeds.
@@ -194,7 +192,7 @@ class Program:
                 begin(step)
                 return step + 1, sums + once(step)
 
-            _, sums = _repeated(num_steps, body, tf.zeros([self._row_sums, batches.num_rows]))
+            _, sums = _repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
@@ -217,9 +215,9 @@ class Program:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the row sums and the row outputs of all steps. One kernel stores both for each
         step; adding up the sums on the way would take another."""
-        assert self._row_sums is not None
-        assert self._row_outputs is not None
-        shape = [self._row_sums + self._row_outputs, num_rows]
+        assert self.row_sums is not None
+        assert self.row_outputs is not None
+        shape = [self.row_sums + self.row_outputs, num_rows]
 
         def body(step: tf.Tensor, kept: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             sums, outputs = once(step)
@@ -228,7 +226,7 @@ class Program:
         _, kept = _repeated(
             num_steps, body, tf.TensorArray(tf.float32, num_steps, element_shape=shape)
         )
-        sums, outputs = tf.split(kept.stack(), [self._row_sums, self._row_outputs], axis=1)
+        sums, outputs = tf.split(kept.stack(), [self.row_sums, self.row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
 

@@ -1,6 +1,7 @@
 """The steps of training, evaluation and prediction, each for one batch: functions for `Program`."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
@@ -19,21 +20,14 @@ from harness.task.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
 
 
+@dataclass(frozen=True, kw_only=True)
 class Caller:
     """Calls a model on a device's share of a batch, and tells its layers how to compute."""
 
-    def __init__(
-        self,
-        model: keras.Model,
-        *,
-        implementation: Implementation,
-        unique: frozenset[str] = frozenset(),
-        num_workers: int = 1,
-    ) -> None:
-        self.model = model
-        self._num_workers = num_workers
-        self.implementation = implementation
-        self._unique = unique
+    model: keras.Model
+    implementation: Implementation
+    unique: frozenset[str] = frozenset()  # names of ragged inputs without repeated ids in a row
+    num_workers: int = 1
 
     @property
     def sums_early(self) -> bool:
@@ -58,7 +52,7 @@ class Caller:
         tables = state.tables.calls(watch, catch_up=catch_up)
         # Within a machine, to send a table's gradient is faster than to compute all of it on each
         # device.
-        several = self._num_workers > 1
+        several = self.num_workers > 1
         products = product_calls(watch, share) if watch and several else None
         surroundings = Surroundings(
             implementation=self.implementation,
@@ -68,7 +62,7 @@ class Caller:
                 for name, ids in share.rowids.items()
                 if name in ragged
             },
-            unique=frozenset(id(ragged[name]["values"]) for name in self._unique if name in ragged),
+            unique=frozenset(id(ragged[name]["values"]) for name in self.unique if name in ragged),
             among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
             tables=tables,
             products=products,

@@ -1,5 +1,6 @@
 """What each setting that is `auto` comes to, and why."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -12,9 +13,8 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.cadence import AIM_SECONDS, steps_per_call
 from harness.feed.capacity import capacities_for_any_order
+from harness.model.layers import MultiHotDense
 from harness.model.network import multi_hot_layers
-from harness.model.precision import choose_precision
-from harness.model.work import work_of_step
 from harness.program.devices import Devices
 from harness.program.table_choice import TablesAsked, choose_table_optimizer
 from harness.run.records import Choice
@@ -23,6 +23,12 @@ from kernels.multi_hot import Implementation, choose_implementation, why_unavail
 
 _RESIDENT_SHARE = 0.25  # of a device's memory; the rest is for the model and XLA's plan
 _STREAM_SHARE = 0.5  # of the host's free memory, into which a stream copies the rows
+
+_BFLOAT16_CAPABILITY = (8, 0)  # Ampere (CUDA C++ Programming Guide, WMMA types)
+_FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take float16, Volta
+_ROWS_THAT_PAY = 2_048
+"""Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
+has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,24 @@ def _precision(known: Known) -> Choice:
         known.devices.compute_capability,
         rows=known.settings.batch_size // known.devices.num_shares,
     )
+
+
+def choose_precision(
+    device_type: str, compute_capability: tuple[int, int] | None, *, rows: int
+) -> Choice:
+    """Returns what `auto` stands for, by the weakest GPU and the rows of a device's share."""
+    if device_type != "GPU":
+        return Choice(name="float32", why="CPU: 16-bit arithmetic is not faster there")
+    if compute_capability is None:
+        return Choice(name="float32", why="GPU of unknown compute capability")
+    if rows < _ROWS_THAT_PAY:
+        return Choice(name="float32", why=f"{rows:,} rows a GPU are mostly launches")
+    shown = ".".join(map(str, compute_capability))
+    if compute_capability >= _BFLOAT16_CAPABILITY:
+        return Choice(name="mixed_bfloat16", why=f"compute capability {shown} has bfloat16")
+    if compute_capability >= _FLOAT16_CAPABILITY:
+        return Choice(name="mixed_float16", why=f"compute capability {shown} has float16 only")
+    return Choice(name="float32", why=f"compute capability {shown} has no 16-bit tensor cores")
 
 
 def _implementation(known: Known) -> Choice:
@@ -145,7 +169,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
-    bytes_moved, flops = work_of_step(
+    bytes_moved, flops = _work_of_step(
         known.model, rows=rows, ids=ids, implementation=implementation
     )
     # On a GPU, the ids of all steps of a call are sorted before its loop.
@@ -160,6 +184,31 @@ def _steps_per_dispatch(known: Known) -> Choice:
     steps += steps == whole  # an epoch's last, smaller batch goes with all others
     why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
+
+
+def _work_of_step(
+    model: keras.Model, *, rows: int, ids: float, implementation: str
+) -> tuple[float, float]:
+    """Returns the bytes that a model's step moves without caches, and its operations, for a
+    device's rows and their ids. A multi-hot layer reads a row of its units for each id and adds one
+    in the backward pass. Adam reads gradient, weight and two moments, and writes three of them
+    back. A matrix costs two operations for each element and row forward, and four backward."""
+    bytes_moved = flops = 0.0
+    tables = set()
+    for layer in model._flatten_layers():
+        if isinstance(layer, MultiHotDense):
+            tables.add(id(layer.kernel))
+            # `dense` multiplies with all rows of the table, the others add up those of the ids.
+            is_dense = (layer.implementation or implementation) == "dense"
+            flops += layer.units * (6 * rows * layer.num_tokens if is_dense else 2 * ids)
+            bytes_moved += 2 * ids * layer.units * 4
+    for variable in model.trainable_variables:
+        size = math.prod(variable.shape)
+        bytes_moved += 8 * 4 * size
+        flops += 12 * size
+        if len(variable.shape) > 1 and id(variable) not in tables:
+            flops += 6 * rows * size
+    return bytes_moved, flops
 
 
 def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.model.precision import choose_precision
+from harness.trainer.choices import choose_precision
 
 
 @pytest.mark.parametrize(

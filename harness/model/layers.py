@@ -261,15 +261,15 @@ class MultiHotDense(keras.layers.Layer):
         weights = inputs.get("weights")
         values = around.values.get(id(inputs["values"]), inputs["values"])
         operands = (values, inputs["row_splits"])
-        options: dict[str, Any] = {
-            "implementation": implementation,
+        shared: dict[str, Any] = {
             "unique": self.unique or id(inputs["values"]) in around.unique,
             "weights": weights,
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
             "among": around.among.get(identity(inputs)),
         }
+        options = {**shared, "implementation": implementation}
         path = self.kernel.path
-        own = {**inputs, "values": values, "unique": options["unique"]}
+        own = {**inputs, "values": values, "unique": shared["unique"]}
         sets = {**dict.fromkeys(_OPTIONAL), **own}
         if path in around.tables:  # a 16-bit table does not round the products
             options["dtype"] = tf.float32
@@ -277,15 +277,8 @@ class MultiHotDense(keras.layers.Layer):
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
             outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
         elif (table := around.tables.get(path)) is not None:
-            by_rows = {
-                name: options[name] for name in ("unique", "weights", "value_rowids", "among")
-            }
-            touched = touched_rows(
-                *operands,
-                num_tokens=self.num_tokens,
-                implementation=table.implementation,
-                **by_rows,
-            )
+            by_rows: Any = {**shared, "implementation": table.implementation}
+            touched = touched_rows(*operands, num_tokens=self.num_tokens, **by_rows)
             table.sets = sets
             outputs = table.product(
                 self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)

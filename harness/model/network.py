@@ -214,23 +214,15 @@ class DefaultNetwork(ModelConfig):
         is_binary = self.num_classes == 2 and not self.multi_label
         head = "sigmoid" if is_binary or self.multi_label else "softmax"
         num_outputs = 1 if is_binary else self.num_classes
-        if self.is_linear:
-            logits = MultiHotDense(
-                num_outputs,
-                self.num_tokens,
-                kernel_initializer=self._initializer(0),
-                table_dtype=self.table_dtype,
-                dtype="float32",
-                name="logits",
-            )(inputs)
-            return keras.layers.Activation(head, dtype="float32", name=head)(logits)
+        # The head stays float32: 16-bit logits would round the loss.
+        own: dict[str, Any] = {"dtype": "float32", "name": "logits"}
+        hidden: dict[str, Any] = {"activation": self.activation, "name": "multi_hot_dense"}
         x = MultiHotDense(
-            self.hidden_units[0],
+            num_outputs if self.is_linear else self.hidden_units[0],
             self.num_tokens,
-            activation=self.activation,
             kernel_initializer=self._initializer(0),
             table_dtype=self.table_dtype,
-            name="multi_hot_dense",
+            **(own if self.is_linear else hidden),
         )(inputs)
         for layer, rate in enumerate(self.dropout):
             if layer > 0:
@@ -243,14 +235,10 @@ class DefaultNetwork(ModelConfig):
             if rate > 0:
                 dropout_seed = 1000 * self.seed + 500 + layer
                 x = HashDropout(rate, seed=dropout_seed, name=f"dropout_{layer}")(x)
-        # The head stays float32: 16-bit logits would round the loss.
-        logits = keras.layers.Dense(
-            num_outputs,
-            kernel_initializer=self._initializer(len(self.hidden_units)),
-            dtype="float32",
-            name="logits",
-        )(x)
-        return keras.layers.Activation(head, dtype="float32", name=head)(logits)
+        if not self.is_linear:
+            initializer = self._initializer(len(self.hidden_units))
+            x = keras.layers.Dense(num_outputs, kernel_initializer=initializer, **own)(x)
+        return keras.layers.Activation(head, dtype="float32", name=head)(x)
 
     def _initializer(self, layer: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=1000 * self.seed + layer)

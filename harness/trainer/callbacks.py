@@ -10,7 +10,8 @@ import keras
 import numpy as np
 from keras.src.trainers.compile_utils import MetricsList
 
-from harness.base.errors import InputError
+from harness.base.checks import require_extra
+from harness.base.errors import InputError, in_python
 from harness.data.examples import Examples
 from harness.feed.feed import Feed
 from harness.feed.plan import Plan
@@ -31,7 +32,6 @@ from harness.run.records import (
     Window,
 )
 from harness.task.losses import ACCURACY
-from harness.trainer.history import History
 from harness.trainer.loop import Rows
 from harness.trainer.setup import Setup
 from kernels.files import replacing
@@ -73,6 +73,44 @@ def with_batch_hooks(
     # Keras's checkpoints look at every batch, but do nothing unless they were asked to.
     asked = [c for c in callbacks if getattr(c, "save_freq", None) != "epoch"]
     return _overriding(asked, f"on_{stage}_batch_begin", f"on_{stage}_batch_end")
+
+
+class History(keras.callbacks.History):
+    """Keras's history: `history["loss"]`, `history["val_loss"]`, ... have a number per epoch."""
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)
+        self._validated: list[int] = []  # epochs; `validation_freq` may leave some out
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        super().on_epoch_end(epoch, logs)
+        if "val_loss" in logs:
+            self._validated.append(epoch)
+
+    def plot(self) -> Any:
+        """Returns a matplotlib figure with the curves of the loss and each metric, over the epochs.
+        A notebook shows it; `figure.savefig("curves.png")` writes it to a file.
+
+        Raises:
+            InputError: when matplotlib, of the extra `report`, is not installed.
+        """
+        with in_python():
+            require_extra("report", "a plot", "matplotlib")
+        from matplotlib import pyplot
+
+        names = [name for name in self.history if not name.startswith("val_")]
+        figure = pyplot.figure(figsize=(4.5 * max(1, len(names)), 3.5), layout="constrained")
+        for place, name in enumerate(names, 1):
+            axes = figure.add_subplot(1, len(names), place, xlabel="epoch", title=name)
+            curves = [(self.epoch, name, ".", "training")]
+            if f"val_{name}" in self.history:
+                curves.append((self._validated, f"val_{name}", "o", "validation"))
+            for epochs, known, marker, label in curves:
+                counted = [epoch + 1 for epoch in epochs]
+                axes.plot(counted, self.history[known], marker=marker, label=label)
+            axes.legend()
+        pyplot.close(figure)  # or a notebook would show it twice
+        return figure
 
 
 @contextlib.contextmanager

@@ -52,8 +52,8 @@ from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Measures, Quality
 from harness.trainer.advice import advice
 from harness.trainer.asked import Asked
+from harness.trainer.callbacks import History as FitHistory
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
-from harness.trainer.history import History as FitHistory
 from harness.trainer.loop import Rows, Training, train
 from harness.trainer.resuming import (
     Opened,

@@ -28,9 +28,8 @@ from harness.task.measures import Quality
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
 from harness.trainer.asked import Asked
-from harness.trainer.callbacks import as_compiled, outside_fit
+from harness.trainer.callbacks import History, as_compiled, outside_fit
 from harness.trainer.for_python import for_python
-from harness.trainer.history import History
 from harness.trainer.loop import Steps, Training
 from harness.trainer.resuming import Opened, open_run
 from harness.trainer.run import Outcome, Run, dataset_info, run_start

@@ -6,49 +6,28 @@ The names that need TensorFlow are loaded on first use.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from kernels.multi_hot.registry import (
-    IMPLEMENTATIONS,
-    ROW_OPTIMIZERS,
-    Batches,
-    Implementation,
-    Lot,
-    RowOptimizer,
-    UnavailableError,
-    takes_rowids,
-    why_unavailable,
-)
+from kernels.multi_hot.registry import IMPLEMENTATIONS as IMPLEMENTATIONS
+from kernels.multi_hot.registry import ROW_OPTIMIZERS as ROW_OPTIMIZERS
+from kernels.multi_hot.registry import Batches as Batches
+from kernels.multi_hot.registry import Implementation as Implementation
+from kernels.multi_hot.registry import Lot as Lot
+from kernels.multi_hot.registry import RowOptimizer as RowOptimizer
+from kernels.multi_hot.registry import UnavailableError as UnavailableError
+from kernels.multi_hot.registry import takes_rowids as takes_rowids
+from kernels.multi_hot.registry import why_unavailable as why_unavailable
 
 if TYPE_CHECKING:
-    from kernels.multi_hot.api import multi_hot, multi_hot_dense, table_gradient, touched_rows
-    from kernels.multi_hot.select import choose_implementation
+    from kernels.multi_hot.api import multi_hot as multi_hot
+    from kernels.multi_hot.api import multi_hot_dense as multi_hot_dense
+    from kernels.multi_hot.api import table_gradient as table_gradient
+    from kernels.multi_hot.api import touched_rows as touched_rows
+    from kernels.multi_hot.select import choose_implementation as choose_implementation
 
-__all__ = [
-    "IMPLEMENTATIONS",
-    "ROW_OPTIMIZERS",
-    "Batches",
-    "Implementation",
-    "Lot",
-    "RowOptimizer",
-    "UnavailableError",
-    "choose_implementation",
-    "multi_hot",
-    "multi_hot_dense",
-    "table_gradient",
-    "takes_rowids",
-    "touched_rows",
-    "why_unavailable",
-]
-
-_MODULES = {
-    "multi_hot": "api",
-    "multi_hot_dense": "api",
-    "table_gradient": "api",
-    "touched_rows": "api",
-    "choose_implementation": "select",
-}
+_OF_API = ("multi_hot", "multi_hot_dense", "table_gradient", "touched_rows")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in (*_OF_API, "choose_implementation"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    module = "api" if name in _OF_API else "select"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

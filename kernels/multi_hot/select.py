@@ -91,8 +91,11 @@ def choose_implementation(
         "weighted": weighted,
         "builds": builds,
         "device": _device_name(device),
+        "tensorflow": tf.__version__,
+        "sources": [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))],
     }
-    file_name = _file_name(asked)
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    file_name = f"choice-{digest[:24]}.json"
     if (kept := kept_choice(file_name, names)) is not None:
         return kept._replace(why=f"measured before: {kept.why}{missing}")
     mean_length = num_values / max(num_rows, 1)
@@ -107,7 +110,8 @@ def choose_implementation(
         f"forward and backward of {num_rows:,} rows, {num_values:,} ids, {num_tokens:,} x {units:,}"
     )
     choice = Choice(name, f"{why}: {times}", seconds)
-    _write(file_name, choice)
+    with contextlib.suppress(OSError):  # without such a folder, the next process measures again
+        cache.opened().write(file_name, json.dumps(choice._asdict()).encode())
     return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
 
 
@@ -213,12 +217,6 @@ def _device_name(device: str) -> str:
     return f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}"
 
 
-def _file_name(asked: dict[str, Any]) -> str:
-    sources = [source.read_text() for source in sorted(Path(__file__).parent.glob("*.py"))]
-    question = json.dumps([asked, tf.__version__, sources], sort_keys=True)
-    return f"choice-{hashlib.sha256(question.encode()).hexdigest()[:24]}.json"
-
-
 def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
     """Return the answer in the cache; None if there is none that is intact."""
     try:
@@ -235,9 +233,3 @@ def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
     except (OSError, ValueError, TypeError, RecursionError):
         return None
     return choice if is_sound else None
-
-
-def _write(file_name: str, choice: Choice) -> None:
-    # Without a folder to write to, the next process measures again.
-    with contextlib.suppress(OSError):
-        cache.opened().write(file_name, json.dumps(choice._asdict()).encode())

@@ -33,22 +33,15 @@ _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
 
 
-class Partition(NamedTuple):
-    """The division of a batch's entries among threads, which decides the order of the slots and the
-    last bits of the sum of their squares, and no other result."""
-
-    num_chunks: int
-    num_buckets: int
-
-
-def partition(num_values: int, num_tokens: int, num_cores: int) -> Partition:
-    """Return the partition of some values for some cores."""
+def _partition(num_values: int, num_tokens: int, num_cores: int) -> tuple[int, int]:
+    """Return the chunks and buckets that divide a batch's entries among threads. They decide only
+    the order of the slots and the last bits of the sum of their squares."""
     num_chunks = max(1, min(max(_CHUNKS, num_cores), num_values // _VALUES_PER_CHUNK))
     wanted = max(_BUCKETS_PER_CORE * num_cores, num_tokens / _IDS_PER_BUCKET)
     num_buckets = _BUCKETS[0]
     while num_buckets < min(_BUCKETS[1], wanted):
         num_buckets *= 2
-    return Partition(num_chunks, num_buckets)
+    return num_chunks, num_buckets
 
 
 class _Index(NamedTuple):
@@ -83,7 +76,7 @@ def touch(problem: Problem) -> Touched:
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     num_weights = 0 if problem.weights is None else N
-    num_chunks, num_buckets = partition(N, V, os.cpu_count() or 1)
+    num_chunks, num_buckets = _partition(N, V, os.cpu_count() or 1)
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),

@@ -22,8 +22,6 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Folder:
-    """A checked folder."""
-
     path: Path
 
     def open(self, name: str) -> int:
@@ -49,7 +47,6 @@ class Folder:
         return descriptor
 
     def write(self, name: str, content: bytes) -> None:
-        """Write the file `name`, whole or not at all, over whatever is there."""
         with replacing(self.path / name) as beside:
             beside.touch(0o600)
             beside.write_bytes(content)

@@ -205,7 +205,6 @@ class ResidentBatches(NamedTuple):
         return _sizes(self)
 
     def resized(self, capacity: Capacity) -> "ResidentBatches":
-        """Returns batches of empty rows, which fit any capacity, to compile a program with."""
         del capacity
         with tf.device(self.rows.device):
             ragged = {
@@ -247,7 +246,6 @@ class ResidentBatches(NamedTuple):
         return _reader(ragged, dense, fits, lots)
 
     def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
-        """Returns the share of one of the S batches, read by the native kernels."""
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):

@@ -25,7 +25,6 @@ class Capacities:
     largest: Capacity
 
     def holding(self, nnz: Iterable[int]) -> Capacity:
-        """Returns the smaller of the two that holds `nnz` ids of each column."""
         nnz = tuple(map(int, nnz))
         assert _holds(self.largest, nnz), (nnz, self.largest)
         return self.typical if _holds(self.typical, nnz) else self.largest

@@ -114,7 +114,6 @@ class Plan:
 
     @property
     def last_rows(self) -> int:
-        """Rows of an epoch's last, smaller batch; 0 if there is none."""
         return self.num_rows % self.batch_size
 
     @functools.cached_property
@@ -175,8 +174,6 @@ class Plan:
 
 
 class EpochPlan:
-    """One epoch of a plan: its batches, and the dispatch of any stretch of its steps."""
-
     def __init__(self, plan: Plan, epoch: int) -> None:
         self._plan = plan
         self._epoch = epoch
@@ -272,7 +269,6 @@ def evaluation_plan(
 
 
 def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
-    """Returns capacities for the batches of some epochs, by their size."""
     found: dict[int, list[np.ndarray]] = {}
     for epoch in epochs:
         for rows, shares in plan.divided(plan.order(epoch)).items():

@@ -44,7 +44,6 @@ class Stream:
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
     ) -> Iterator[tuple[Dispatch, dict[int, tuple[StreamBatches, ...]]]]:
-        """Yields each dispatch with its batches, by their size; see `feed`."""
         del calls
         planned = _planned(plan, epochs, start_step)
         elements = self._on_devices(self._dataset(plan, epochs, start_step))
@@ -183,7 +182,6 @@ def _gather(
 
 
 def _filled(array: tf.Tensor, S: int) -> tf.Tensor:
-    """Pads an array [n, ...] with zeros to [S, ...]."""
     missing = [[0, S - tf.shape(array)[0]], *[[0, 0]] * (array.shape.rank - 1)]
     return tf.pad(array, missing)
 

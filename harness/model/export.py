@@ -125,7 +125,6 @@ def _write_saved_model(
 
 
 def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
-    """Returns whether the model's only input is sets of ids, and the ids are those of texts."""
     (inputs, *others) = signature
     if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
         return False

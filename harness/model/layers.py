@@ -123,7 +123,6 @@ _surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
 
 
 def surroundings() -> Surroundings:
-    """Returns what the trainer knows of the call at hand."""
     return _surroundings.get(_OUTSIDE)
 
 
@@ -249,7 +248,6 @@ class MultiHotDense(keras.layers.Layer):
             )
 
     def call(self, inputs: dict[str, Any]) -> Any:
-        """Returns [B, H] from `values`, `row_splits` and perhaps `weights`; see the class."""
         _check_inputs(self, inputs)
         # A user's model calls the layer, and passes on the tensors alone: what the trainer knows of
         # these comes beside them, and is found by their identity.
@@ -337,7 +335,6 @@ def _check_choice(name: str, given: str, known: Sequence[str]) -> None:
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
-    """Returns the `id`s of the tensors of a layer's inputs."""
     return tuple(id(sets.get(name)) for name in _DTYPES)
 
 

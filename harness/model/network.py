@@ -71,7 +71,6 @@ def build_model(
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
-    """Calls a model, or a method of it, with the inputs of `model_inputs`."""
     try:
         return model(inputs)
     except InputError:

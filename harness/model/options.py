@@ -58,5 +58,4 @@ class ModelConfig:
 
     @property
     def is_linear(self) -> bool:
-        """Whether there is no hidden layer."""
         return self.hidden_units == (0,)

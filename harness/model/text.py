@@ -17,8 +17,6 @@ _SEPARATOR = f"[{re.escape(SEPARATORS)}]"
 
 
 class TextEncoder(tf.Module):
-    """Encodes texts as `vocabulary.encode` does."""
-
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
         if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:

@@ -33,8 +33,6 @@ _Kinds = dict[str, tuple[str, tuple[int, ...]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Restored:
-    """The result of restoring from a folder of checkpoints."""
-
     step: int
     about: Mapping[str, Any]  # The `about` that `save` was given
     skipped: Sequence[str] = ()  # A message for each newer checkpoint, which says how it is damaged
@@ -61,7 +59,6 @@ class Checkpoints:
 
     @property
     def is_writing(self) -> bool:
-        """Whether the last checkpoint is still being written, so that `save` would wait."""
         return self._written is not None and not self._written.done()
 
     def save(

@@ -45,7 +45,6 @@ def change_by_blocks(variable: tf.Variable, change: Callable[[tf.Tensor], tf.Ten
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
-    """Whether every element of all tensors is finite: bool []."""
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
 
 

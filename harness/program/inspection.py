@@ -79,8 +79,6 @@ def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:
 
 
 class Inspector:
-    """Looks at a network's gradients and weights at the end of the epochs that `Looks` names."""
-
     def __init__(
         self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
     ) -> None:

@@ -228,7 +228,6 @@ class ModelPrograms:
             measures.reset()
 
         def measure() -> None:
-            """Adds the last call's probabilities."""
             if measures is not None and fetched is not None:
                 together = self._gathered(*fetched)
                 measures.add(together.reshape(-1, together.shape[-1]))
@@ -314,7 +313,6 @@ class ModelPrograms:
         self.states[0].write_to_model()
 
     def read_model(self) -> None:
-        """Copies into every state the values that the caller has set on the model."""
         for state in self.states:
             state.read_from_model(self.states[0])
 

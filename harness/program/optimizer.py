@@ -23,7 +23,6 @@ _NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerM
 
 
 def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
-    """Keras's optimizers by lower-case name."""
     return {
         name.lower(): kind
         for name, kind in vars(keras.optimizers).items()

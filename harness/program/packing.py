@@ -33,7 +33,6 @@ class Stored:
 
     @classmethod
     def whole(cls, name: str, variable: tf.Variable) -> "Stored":
-        """Returns a variable that holds a single tensor."""
         return cls(variable, {name: tuple(variable.shape)})
 
     def like(self, variable: tf.Variable, pattern: str) -> "Stored":

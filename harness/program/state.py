@@ -49,8 +49,6 @@ _COMMON = ("iteration", "learning_rate")
 
 
 class Called(NamedTuple):
-    """The results of a call of a model."""
-
     outputs: Any
     changes: dict[str, tf.Tensor]
     """Next values of non-trainable variables, seeds as in `Seeds.together`."""
@@ -182,7 +180,6 @@ class State:
 
     @property
     def without_tables(self) -> list[tf.Variable]:
-        """Every variable except those of the tables, which a trial run can leave as they are."""
         sums = [variable for metric in self.sums for variable in metric]
         return [*(stored.variable for stored in self._stored(tables=False)), *sums]
 
@@ -294,7 +291,6 @@ class State:
         return Gradients(weights, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
-        """Assigns the changes that `call` returned."""
         for name, value in changes.items():
             seeds = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
             for variable in seeds or [self._others[name]]:
@@ -343,7 +339,6 @@ class State:
         self.optimizer.finalize_variable_values(self._seen)
 
     def by_name(self, values: Sequence[tf.Tensor | tf.Variable]) -> dict[str, np.ndarray]:
-        """Returns `weights`, or tensors of their shapes, as arrays by the names of variables."""
         held = zip([*self._weights, *self._tables()], values, strict=True)
         return {
             n: part for stored, value in held for n, part in stored.split(value.numpy()).items()
@@ -359,7 +354,6 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
-        """Copies what the caller has set on the model, and the first device's optimizer."""
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))
@@ -372,7 +366,6 @@ class State:
                 own.assign(theirs.value)
 
     def is_finite(self) -> bool:
-        """Whether every number is finite, slots and averages included."""
         return bool(self._looks_finite())
 
     @functools.cached_property

@@ -111,8 +111,6 @@ def count(
 
 
 class Passes(NamedTuple):
-    """The forward and the backward pass of a device's share."""
-
     gradients: Gradients
     judged: Judgement
     called: Called

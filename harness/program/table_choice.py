@@ -56,8 +56,6 @@ class _Looked(TableCall):
 
 @dataclass(frozen=True, kw_only=True)
 class TablesAsked:
-    """The run that the choice depends on."""
-
     model: keras.Model
     optimizer: keras.optimizers.Optimizer  # The trainer's optimizer
     device_type: Literal["CPU", "GPU"]
@@ -223,7 +221,6 @@ def _why_not(
 
 
 def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
-    """Returns a kind's rule, with the hyperparameters of an optimizer of that kind."""
     rule = Rule(cast(RowOptimizer, kind))
     if kind.endswith("_adam") and isinstance(optimizer, keras.optimizers.Adam):
         return rule._replace(
@@ -236,7 +233,6 @@ def _rule(kind: str, optimizer: keras.optimizers.Optimizer) -> Rule:
 
 
 def _exchanged(asked: TablesAsked, layers: Sequence[MultiHotDense]) -> int:
-    """Returns how many numbers a batch's ids, weights and products' gradients are."""
     ids = max(
         sets.nnz / sets.num_rows * (1 if sets.weights is None else 2)
         for sets in asked.train.ragged.values()

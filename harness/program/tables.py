@@ -18,8 +18,6 @@ from kernels.multi_hot.touched import Touched
 
 
 class TablePlan(NamedTuple):
-    """The way in which a table is updated."""
-
     rule: Rule
     is_native: bool  # Whether native kernels find and update the rows, instead of XLA's operations
 
@@ -44,7 +42,6 @@ class Table:
 
     @property
     def lags(self) -> bool:
-        """Whether rows may have steps to make up for."""
         return self.kind == "exact_adam"
 
     @property
@@ -70,7 +67,6 @@ class Table:
         step: tf.Tensor,
         **how: tf.Tensor,
     ) -> None:
-        """Updates the touched rows; `table_rules.update` describes the arguments."""
         rate = self._rule.rate(learning_rate, step)
         update = registry.product(self.implementation).update
         values = self._values()

@@ -72,7 +72,6 @@ class Judge:
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
     def logits(self, rows: Sequence[Ids]) -> Floats:
-        """Returns the logits, [B, K], or [B, 1] for two classes."""
         splits = np.zeros(len(rows) + 1, np.int32)
         np.cumsum([len(row) for row in rows], out=splits[1:])
         inputs: dict[str, Any] = {"values": np.concatenate(rows), "row_splits": splits}

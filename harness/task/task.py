@@ -123,7 +123,6 @@ class Task:
 
 
 def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
-    """Returns a task for a model that only computes its outputs."""
     num_outputs = (shape[-1] if shape else None) or 1
     kind: Kind = "binary" if num_outputs == 1 else "multi_label"
     return SettledTask(
@@ -138,8 +137,6 @@ def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
 
 
 class Judgement(NamedTuple):
-    """The results of a task for some rows."""
-
     losses: tf.Tensor  # The rows' losses times the class weights, float32 [B]
     hits: tf.Tensor | None  # Share of each row's answers that are right, [B], if wanted
     targets: dict[bool, Any]  # Labels for sparse metrics, under True, and for others
@@ -148,8 +145,6 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class SettledTask:
-    """A task settled for certain labels."""
-
     kind: Kind
     num_classes: int  # The number of classes, K; for a regression the number of targets of a row
     why: str
@@ -185,7 +180,6 @@ class SettledTask:
 
     @property
     def is_measured(self) -> bool:
-        """Whether `Measures` can tell the quality of the outputs."""
         return self.kind not in ("regression", "multinomial")
 
     @property
@@ -336,7 +330,6 @@ def _labels(examples: Examples) -> np.ndarray | RaggedSets:
 
 
 def _look(examples: Examples) -> tuple[Kind, str]:
-    """Returns the kind of task that the labels look like, and the reason."""
     labels = _labels(examples)
     if isinstance(labels, RaggedSets):
         return "multi_label", "sets of class numbers as labels"

@@ -57,11 +57,9 @@ class Asked:
 
     @property
     def own_validation(self) -> Examples | None:
-        """Validation rows that are not also the test rows."""
         return None if self.validation is self.test else self.validation
 
     def of_worker(self) -> "Asked":
-        """Returns what a worker other than the chief does: it prints and writes nothing."""
         options = replace(
             self.options,
             run_dir=None,

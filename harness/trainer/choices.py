@@ -33,8 +33,6 @@ has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand."""
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """The facts that a choice may depend on."""
-
     settings: Settings
     devices: Devices
     train: Examples
@@ -212,7 +210,6 @@ def _work_of_step(
 
 
 def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
-    """Returns the bytes of ids, rows and weights, and of sorting them if `sorts`."""
     return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 

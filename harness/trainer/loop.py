@@ -33,8 +33,6 @@ _ENDLESS = 2**40  # The number of epochs, or of steps in an epoch, of a training
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Rows that are ready to use, and the plan that divides them."""
-
     feed: Feed
     plan: Plan
 
@@ -65,7 +63,6 @@ class Training:
         )
 
     def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
-        """Compiles what is not compiled yet; with the first dispatch, also the evaluation."""
         held_out = self.validation if dispatch.step == self.start_step else None
         return self.programs.prepare(
             self.rows.plan,
@@ -76,7 +73,6 @@ class Training:
         )
 
     def warnings(self) -> Sequence[str]:
-        """Returns a warning, once, of weights that the loss turned out not to depend on."""
         names = ", ".join(self.programs.take_unused())
         told = f"the loss does not depend on {names}: training leaves them as they are"
         return (told,) if names else ()

@@ -39,7 +39,6 @@ class Opened:
 
     @property
     def folder(self) -> Path | None:
-        """The run's folder; None if nothing is written."""
         return None if self.claim is None else self.claim.path
 
     @property
@@ -140,7 +139,6 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def device_type(recorded: Mapping[str, Any]) -> str:
-    """Returns `CPU` or `GPU`, by the content of a run's config.json; "" if it does not say."""
     devices = recorded[RESOLVED].get("devices")
     name = str(devices[0]) if isinstance(devices, list) and devices else ""
     return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")

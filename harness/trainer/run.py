@@ -78,8 +78,6 @@ _IN_PART = (
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The outcome of a fit."""
-
     start: RunStart = field(repr=False)
     history: FitHistory = field(repr=False)
     progress: Progress | None = field(repr=False, default=None)  # None if the run was complete
@@ -237,7 +235,6 @@ class Run:
         return step
 
     def _left_as_it_is(self, start: RunStart, callbacks: KerasCallbacks) -> Outcome:
-        """Loads the model of a complete run that is resumed, and trains no step."""
         folder = self._opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self._opened.event_folder, clear=False)
@@ -458,7 +455,6 @@ class Run:
 
     @property
     def _chooses_thresholds(self) -> bool:
-        """Whether thresholds are wanted, and can be chosen and tested."""
         task, asked = self._setup.task, self._asked
         is_open = task.kind == "multi_label" and task.thresholds is None
         return is_open and asked.own_validation is not None and asked.test is not None
@@ -587,7 +583,6 @@ def dataset_info(
     *,
     num_classes: int,
 ) -> DatasetInfo:
-    """Describes a run's rows; `validation` only if they are not those of `test`."""
     # One fingerprint for all rows, in a fixed order of the parts.
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
     return DatasetInfo(

@@ -483,7 +483,6 @@ class Trainer:
         return self._setup
 
     def _config(self, asked: Asked) -> dict[str, Any]:
-        """Returns what config.json holds of a fit from Python, in the groups of `harness train`."""
         options = vars(asked.options).items()
         return {
             "execution": asdict(self.settings),

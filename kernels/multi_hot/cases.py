@@ -34,7 +34,6 @@ class Case(NamedTuple):
     weighted: bool = False  # whether ids have weights
 
     def draw(self, seed: int) -> Sets:
-        """Return the case's data, the same for the same seed."""
         rng = np.random.default_rng(seed)
         B, V = self.num_rows, self.num_tokens
         # IMDB's unique ids per row: mean 130, deviation 70, hence the spread of 0.5.

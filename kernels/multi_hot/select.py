@@ -40,8 +40,6 @@ processors multiply such matrices many times faster."""
 
 
 class Choice(NamedTuple):
-    """The implementation that `auto` chooses, and the reason."""
-
     name: Implementation
     why: str  # measured times, or why nothing was measured; and what is unavailable
     seconds_by_name: Mapping[str, float]  # Best of a batch; empty if not measured

@@ -74,8 +74,6 @@ def processor() -> str:
 
 
 class Library(NamedTuple):
-    """A built, checked library."""
-
     path: Path
     descriptor: int  # of the checked file, whatever happens to its name
 

@@ -154,7 +154,6 @@ def _attributes(options: Mapping[str, bool | int | float]) -> str:
 
 
 def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
-    """Return StableHLO's text that the first results are in the last operands' memory."""
     parts = [
         f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if num_written > 1 else ''}], "
         f"operand_index = {num_operands - in_place + i}, operand_tuple_indices = []>"

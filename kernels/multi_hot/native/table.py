@@ -70,7 +70,6 @@ def sorted_lot(lot: Lot, num_tokens: int) -> list[Tensor]:
 
 
 def touch(problem: Problem) -> Touched:
-    """Return the distinct ids of a batch, in the kernel's own order."""
     problem = checked(problem)
     load(ROW_SOURCES)
     V, N = problem.num_tokens, problem.values.shape[0]

@@ -8,6 +8,7 @@ Letters: B rows of a global batch, b rows of a replica, R replicas, L steps of a
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -247,25 +248,14 @@ def training_plan(
 
 
 def evaluation_plan(
-    lengths: np.ndarray,
-    *,
-    batch_size: int,
-    replicas: int,
-    steps_per_call: int,
-    first_share: int = 0,
+    lengths: np.ndarray, *, batch_size: int, steps_per_call: int, **how: Any
 ) -> Plan:
     """Returns a plan that visits the rows once in stored order, with a capacity per batch size."""
     whole = max(1, lengths.shape[1] // batch_size)
-    plan = Plan(
-        lengths=lengths,
-        batch_size=batch_size,
-        replicas=replicas,
-        steps_per_call=call_length(min(steps_per_call, whole), whole),
-        seed=None,
-        capacities={},
-        first_share=first_share,
+    steps = call_length(min(steps_per_call, whole), whole)
+    return training_plan(
+        lengths, batch_size=batch_size, steps_per_call=steps, seed=None, epochs=1, **how
     )
-    return replace(plan, capacities=_capacities(plan, [0]))
 
 
 def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:

@@ -41,23 +41,17 @@ class Resident:
             following = next(upcoming, None)
             return following and self._ahead.submit(self._prepare, plan, *following)
 
-        return self._dispatches(plan, prepare_next(), prepare_next, calls)
+        def every(ahead: Future[_Prepared] | None) -> Iterator[tuple[Dispatch, _ByRows]]:
+            while ahead is not None:
+                planned, step, batches = ahead.result()
+                ahead = prepare_next()
+                while step < plan.steps_per_epoch:
+                    num_calls = plan.steps_per_epoch if calls is None else calls()
+                    end = plan.dispatch_end(step, calls=num_calls)
+                    yield planned.dispatch(step, end), batches
+                    step = end
 
-    def _dispatches(
-        self,
-        plan: Plan,
-        ahead: Future[_Prepared] | None,
-        prepare_next: Callable[[], Future[_Prepared] | None],
-        calls: Callable[[], int] | None,
-    ) -> Iterator[tuple[Dispatch, _ByRows]]:
-        while ahead is not None:
-            planned, step, batches = ahead.result()
-            ahead = prepare_next()
-            while step < plan.steps_per_epoch:
-                num_calls = plan.steps_per_epoch if calls is None else calls()
-                end = plan.dispatch_end(step, calls=num_calls)
-                yield planned.dispatch(step, end), batches
-                step = end
+        return every(prepare_next())
 
     def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
         planned = EpochPlan(plan, epoch)

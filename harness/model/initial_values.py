@@ -32,43 +32,33 @@ def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Calla
     def draw(shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
         if math.prod(shape) <= block_numbers or not tf.executing_eagerly():
             return initializer(shape, dtype)
-        return _drawn(
-            initializer, shape, tf.as_dtype(dtype or keras.config.floatx()), block_numbers
-        )
+        dtype = tf.as_dtype(dtype or keras.config.floatx())
+        V, H = shape
+        fan = {"fan_in": V, "fan_out": H}.get(initializer.mode, (V + H) / 2)
+        limit = math.sqrt(3 * initializer.scale / max(1, fan))
+        low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
+        seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
+        # Philox counts: blocks that start at their count give the same numbers as one draw.
+        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+        first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
+        algorithm = tf.raw_ops.StatelessRandomGetAlg()
+        block_rows = _PHILOX_NUMBERS * max(1, block_numbers // (_PHILOX_NUMBERS * H))
+        table = tf.raw_ops.Empty(shape=shape, dtype=dtype)
+        for begin in range(0, V, block_rows):
+            end = min(V, begin + block_rows)
+            count = first + begin * H // _PHILOX_NUMBERS
+            words = [count >> 64 * i & (2**64 - 1) for i in range(2)]
+            numbers = tf.raw_ops.StatelessRandomUniformV2(
+                shape=[end - begin, H],
+                key=key,
+                counter=tf.constant(words, tf.uint64),
+                dtype=dtype,
+                alg=algorithm,
+            )
+            # In place; reading a variable to assign to its slices would copy it.
+            table = tf.raw_ops.InplaceUpdate(
+                x=table, i=tf.range(begin, end), v=numbers * (high - low) + low
+            )
+        return table
 
     return draw
-
-
-def _drawn(
-    initializer: keras.initializers.VarianceScaling,
-    shape: tuple[int, int],
-    dtype: tf.DType,
-    block_numbers: int,
-) -> tf.Tensor:
-    V, H = shape
-    fan = {"fan_in": V, "fan_out": H}.get(initializer.mode, (V + H) / 2)
-    limit = math.sqrt(3 * initializer.scale / max(1, fan))
-    low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
-    seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
-    # Philox counts: blocks that start at their count give the same numbers as one draw.
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
-    algorithm = tf.raw_ops.StatelessRandomGetAlg()
-    block_rows = _PHILOX_NUMBERS * max(1, block_numbers // (_PHILOX_NUMBERS * H))
-    table = tf.raw_ops.Empty(shape=shape, dtype=dtype)
-    for begin in range(0, V, block_rows):
-        end = min(V, begin + block_rows)
-        count = first + begin * H // _PHILOX_NUMBERS
-        words = [count >> 64 * i & (2**64 - 1) for i in range(2)]
-        numbers = tf.raw_ops.StatelessRandomUniformV2(
-            shape=[end - begin, H],
-            key=key,
-            counter=tf.constant(words, tf.uint64),
-            dtype=dtype,
-            alg=algorithm,
-        )
-        # In place. A slice of a variable could be assigned too, but reading the variable copies it.
-        table = tf.raw_ops.InplaceUpdate(
-            x=table, i=tf.range(begin, end), v=numbers * (high - low) + low
-        )
-    return table

@@ -10,7 +10,8 @@ moves across zero, where a ReLU cuts it off, counts: its gradient is lost as wel
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -32,8 +33,7 @@ from harness.task.task import SettledTask
 NUM_BINS = 30  # The number of bins of a histogram, the same as TensorBoard's
 
 
-@dataclass(frozen=True, kw_only=True)
-class Looks:
+class Looks(NamedTuple):
     """How often to look, in epochs: n looks at the end of every n-th epoch, 0 never."""
 
     histograms_every: int = 0

@@ -13,7 +13,7 @@ import tensorflow as tf
 from harness.model.layers import MultiHotDense, TableCall
 from kernels.multi_hot import registry
 from kernels.multi_hot.native.table import catch_up
-from kernels.multi_hot.table_rules import Rule
+from kernels.multi_hot.table_rules import Rule, StepNumbers
 from kernels.multi_hot.touched import Touched
 
 
@@ -32,13 +32,13 @@ class Table:
             slot: tf.Variable(tf.fill(shape, tf.cast(value, dtype)), trainable=False, name=slot)
             for slot, (shape, dtype, value) in plan.rule.slots(*variable.shape).items()
         }
-        self._rule = plan.rule
+        self.rule = plan.rule
         # The implementation that finds and updates the rows.
         self.implementation: registry.Implementation = "native" if plan.is_native else "gather"
 
     @property
     def kind(self) -> str:
-        return self._rule.kind
+        return self.rule.kind
 
     @property
     def lags(self) -> bool:
@@ -51,26 +51,17 @@ class Table:
     def catch_up(self, touched: Touched | None, *, step: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         """Lets the touched rows, or all if None, make up for missed steps; returns the table."""
         if self.lags:  # which only the native kernels can make up for
-            self._assign(catch_up(self._rule, self._values(), touched, step=step, active=active))
+            self._assign(catch_up(self.rule, self._values(), touched, step=step, active=active))
         return tf.convert_to_tensor(self.variable)
 
     def row_gradients(self, dy: tf.Tensor, touched: Touched) -> tuple[tf.Tensor, tf.Tensor]:
         return registry.product(self.implementation).row_gradients(dy, touched)
 
     def update(
-        self,
-        touched: Touched,
-        dy: tf.Tensor,
-        rows: tf.Tensor | None,
-        *,
-        learning_rate: tf.Tensor,
-        step: tf.Tensor,
-        **how: tf.Tensor,
+        self, touched: Touched, dy: tf.Tensor, rows: tf.Tensor | None, numbers: StepNumbers
     ) -> None:
-        rate = self._rule.rate(learning_rate, step)
         update = registry.product(self.implementation).update
-        values = self._values()
-        self._assign(update(self._rule, values, touched, dy, rows, rate=rate, step=step, **how))
+        self._assign(update(self.rule, self._values(), touched, dy, rows, numbers))
 
     def _values(self) -> list[tf.Tensor]:
         return [tf.convert_to_tensor(variable) for variable in self.variables]
@@ -186,15 +177,9 @@ class Tables:
         for row, (gradients, factor) in zip(rows, of_rows, strict=True):
             if row.is_of_all:
                 row.table.catch_up(row.touched, step=steps, active=active)
-            row.table.update(
-                row.touched,
-                row.dy,
-                gradients,
-                learning_rate=learning_rate,
-                factor=factor,
-                step=steps + 1,
-                active=active & finite,
-            )
+            rate = row.table.rule.rate(learning_rate, steps + 1)
+            numbers = StepNumbers(rate, factor, steps + 1, active & finite)
+            row.table.update(row.touched, row.dy, gradients, numbers)
         return weights
 
     def was_trained(self) -> None:

@@ -70,6 +70,15 @@ class Rule(NamedTuple):
         return learning_rate * tf.sqrt(1 - remains_2) / (1 - remains_1)
 
 
+class StepNumbers(NamedTuple):
+    """The numbers of a step that an update depends on."""
+
+    rate: Tensor  # from `Rule.rate`
+    factor: Tensor  # of the gradients, float32
+    step: Tensor  # int64, counted from 1
+    active: Tensor  # bool; where it is false, nothing changes
+
+
 class Series(NamedTuple):
     """Constants of exact Adam's catch-up, float32; see native/rules.h."""
 
@@ -100,18 +109,15 @@ def update(
     touched: Touched,
     dy: Tensor,
     rows: Tensor | None,
-    *,
-    rate: Tensor,
-    factor: Tensor,
-    step: Tensor,
-    active: Tensor,
+    numbers: StepNumbers,
 ) -> list[Tensor]:
     """Return a table and its slots after an update, by XLA's operations in a compiled program.
 
     `parts` are the table [V, H] and its slots, in the order of `Rule.slots`; `dy` [B, H] is the
     gradient of the products, and `rows` [n, H] those of the touched rows, if computed before, all
-    float32. `rate` is from `Rule.rate`, `factor` multiplies gradients, `step` (int64) counts from
-    1, and where not `active` nothing changes. Only the native kernels have `exact_adam`."""
+    float32. Only the native kernels have `exact_adam`.
+    """
+    rate, factor, step, active = numbers
     if rule.kind == "exact_adam":
         raise ValueError("exact_adam needs the native kernels: use the implementation 'native'")
     V = parts[0].shape[0]

@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "row_sum.h"
@@ -16,21 +17,14 @@
 namespace multi_hot {
 
 template <class T>
-constexpr XLA_FFI_DataType kType = XLA_FFI_DataType_INVALID;
-template <>
-constexpr XLA_FFI_DataType kType<float> = XLA_FFI_DataType_F32;
-template <>
-constexpr XLA_FFI_DataType kType<int32_t> = XLA_FFI_DataType_S32;
-template <>
-constexpr XLA_FFI_DataType kType<int64_t> = XLA_FFI_DataType_S64;
-template <>
-constexpr XLA_FFI_DataType kType<uint16_t> = XLA_FFI_DataType_U16;
-template <>
-constexpr XLA_FFI_DataType kType<uint32_t> = XLA_FFI_DataType_U32;
-template <>
-constexpr XLA_FFI_DataType kType<bool> = XLA_FFI_DataType_PRED;
-template <>
-constexpr XLA_FFI_DataType kType<Bfloat16> = XLA_FFI_DataType_BF16;
+constexpr XLA_FFI_DataType kType = std::is_same_v<T, float>      ? XLA_FFI_DataType_F32
+                                   : std::is_same_v<T, int32_t>  ? XLA_FFI_DataType_S32
+                                   : std::is_same_v<T, int64_t>  ? XLA_FFI_DataType_S64
+                                   : std::is_same_v<T, uint16_t> ? XLA_FFI_DataType_U16
+                                   : std::is_same_v<T, uint32_t> ? XLA_FFI_DataType_U32
+                                   : std::is_same_v<T, bool>     ? XLA_FFI_DataType_PRED
+                                   : std::is_same_v<T, Bfloat16> ? XLA_FFI_DataType_BF16
+                                                                 : XLA_FFI_DataType_INVALID;
 
 // An operand or a result.
 class Buffer {

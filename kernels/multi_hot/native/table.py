@@ -17,7 +17,7 @@ from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem
-from kernels.multi_hot.table_rules import Rule, series
+from kernels.multi_hot.table_rules import Rule, StepNumbers, series
 from kernels.multi_hot.touched import Touched
 
 Tensor = Any
@@ -136,11 +136,7 @@ def update(
     touched: Touched,
     dy: Tensor,
     rows: Tensor | None,
-    *,
-    rate: Tensor,
-    factor: Tensor,
-    step: Tensor,
-    active: Tensor,
+    numbers: StepNumbers,
 ) -> list[Tensor]:
     """Update a table and its slots in place by any rule, as `table_rules.update` does."""
     from_dy = rows is None  # the kernel then never stores the rows' gradients
@@ -148,9 +144,9 @@ def update(
     # Rounded once, as in Keras's Adam.
     betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
     operands = [
-        tf.cast(active, tf.int32)[None],
-        tf.stack([rate, *map(tf.constant, betas), factor]),
-        step[None],
+        tf.cast(numbers.active, tf.int32)[None],
+        tf.stack([numbers.rate, *map(tf.constant, betas), numbers.factor]),
+        numbers.step[None],
         gradients,
         touched.ids,
         touched.index.places,

@@ -11,7 +11,7 @@ from kernels.multi_hot import registry
 from kernels.multi_hot.native import table as native
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.registry import Problem, RowOptimizer
-from kernels.multi_hot.table_rules import NUM_RATES, Rule, update
+from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, update
 from kernels.multi_hot.touched import Touched
 from tests.kernels.multi_hot import reference
 
@@ -33,10 +33,8 @@ def one_step(rule: Rule, *, how: str) -> Step:
         rows, _ = product.row_gradients(dy, touched)
         if rule.kind == "exact_adam":
             parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
-        return product.update(
-            rule, parts, touched, dy, rows if how == "rows" else None, step=number, active=active,
-            rate=rule.rate(rate, number), factor=tf.constant(0.5),
-        )  # fmt: skip
+        numbers = StepNumbers(rule.rate(rate, number), tf.constant(0.5), number, active)
+        return product.update(rule, parts, touched, dy, rows if how == "rows" else None, numbers)
 
     return step
 
@@ -170,8 +168,7 @@ def test_not_a_number_stays_so_in_a_table_of_16_bits() -> None:
     touched = Touched(tf.constant([5]), tf.constant([1]), None)
     (table,) = tf.function(update, jit_compile=True)(
         Rule("sgd"), [tf.ones([V, H], tf.bfloat16)], touched, None, tf.constant(nan),
-        rate=tf.constant(1.0), factor=tf.constant(1.0), step=tf.constant(1, tf.int64),
-        active=tf.constant(True),
+        StepNumbers(*map(tf.constant, (1.0, 1.0)), tf.constant(1, tf.int64), tf.constant(True)),
     )  # fmt: skip
     rows = tf.cast(table, tf.float32).numpy()
     assert np.isnan(rows[5]).all()

@@ -20,7 +20,7 @@ from kernels.multi_hot import (
 from kernels.multi_hot.cases import IMDB_500, SMALL
 from kernels.multi_hot.native import table as native
 from kernels.multi_hot.registry import Problem
-from kernels.multi_hot.table_rules import Rule
+from kernels.multi_hot.table_rules import Rule, StepNumbers
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import value_and_gradient
 from tests.kernels.multi_hot.contract import ProductContract
@@ -135,10 +135,9 @@ def updated(kind: RowOptimizer, dtype: tf.DType, device: str) -> list[np.ndarray
         touched = product.touch(Problem(values, splits, V, tf.float32, unique=False))
         if kind == "exact_adam":
             parts = native.catch_up(rule, parts, touched, step=number - 1, active=active)
-        return product.update(
-            rule, parts, touched, dy, None, rate=rule.rate(tf.constant(0.01), number),
-            factor=tf.constant(0.5), step=number, active=active,
-        )  # fmt: skip
+        rate = rule.rate(tf.constant(0.01), number)
+        numbers = StepNumbers(rate, tf.constant(0.5), number, active)
+        return product.update(rule, parts, touched, dy, None, numbers)
 
     with tf.device(device):
         slots = rule.slots(V, H).values()

@@ -17,20 +17,10 @@ from harness.feed.feed import Feed
 from harness.feed.plan import Plan
 from harness.model.saved import load_model, save_model
 from harness.program.model_programs import Watch
+from harness.run import records
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import validation_losses
 from harness.run.observers.run_files import BEST_FILE_NAME
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    Compilation,
-    Epoch,
-    Evaluation,
-    Observer,
-    Record,
-    RunStart,
-    Window,
-)
 from harness.task.losses import ACCURACY
 from harness.trainer.loop import Rows
 from harness.trainer.setup import Setup
@@ -143,7 +133,7 @@ def outside_fit(
         yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows
 
 
-class KerasCallbacks(Observer):
+class KerasCallbacks(records.Observer):
     """Calls callbacks where Keras does, and keeps Keras's history of the epochs. Before a call, the
     model gets the trained weights; afterwards the programs take up what the callback may have
     changed. `params` are those of Keras, and those of the run."""
@@ -162,7 +152,7 @@ class KerasCallbacks(Observer):
         self._by_batch = bool(with_batch_hooks(callbacks))
         self._model, self._programs = setup.model, setup.programs
         self._validation_freq = validation_freq
-        self._run: RunStart  # from `RunStart` on
+        self._run: records.RunStart  # from `RunStart` on
         self._epoch: int | None = None  # as callbacks count; None between epochs
         self._logs: Mapping[str, float] | None = None  # The logs of the last epoch
         every = callbacks if own else [*callbacks, self.history]
@@ -188,18 +178,18 @@ class KerasCallbacks(Observer):
         epoch: int | None = self._model._initial_epoch
         return epoch
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: records.Record) -> None:
         match record:
-            case RunStart():
+            case records.RunStart():
                 self._run = record
-            case BatchesAwaited():
+            case records.BatchesAwaited():
                 self._begin_epoch(record.step)
-            case BatchesReady() if self._by_batch:
+            case records.BatchesReady() if self._by_batch:
                 self._call("on_train_batch_begin", record.step % self._run.steps_per_epoch)
-            case Window() if self._by_batch:
+            case records.Window() if self._by_batch:
                 batch = (record.step - 1) % self._run.steps_per_epoch
                 self._call("on_train_batch_end", batch, record.so_far)
-            case Epoch():
+            case records.Epoch():
                 self._end_epoch(record)
 
     def _begin_epoch(self, step: int) -> None:
@@ -211,7 +201,7 @@ class KerasCallbacks(Observer):
 
     def validate(
         self, feed: Feed, plan: Plan, **how: Any
-    ) -> tuple[Evaluation | None, Sequence[Compilation]]:
+    ) -> tuple[records.Evaluation | None, Sequence[records.Compilation]]:
         """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
         # A run that is resumed after its last step evaluates without an epoch.
         if self._epoch is None:
@@ -222,7 +212,7 @@ class KerasCallbacks(Observer):
 
     def evaluate(
         self, feed: Feed, plan: Plan, **how: Any
-    ) -> tuple[Evaluation, Sequence[Compilation]]:
+    ) -> tuple[records.Evaluation, Sequence[records.Compilation]]:
         self._call("on_test_begin")
         watch = self._watch("test", "stop_evaluating")
         evaluation, compilations = self._programs.evaluate(feed, plan, watch=watch, **how)
@@ -237,7 +227,7 @@ class KerasCallbacks(Observer):
         self._call("on_predict_end")
         return outputs
 
-    def _end_epoch(self, epoch: Epoch) -> None:
+    def _end_epoch(self, epoch: records.Epoch) -> None:
         if epoch.loss is None or self._epoch is None:
             return
         logs = {"loss": epoch.loss, **epoch.metrics}

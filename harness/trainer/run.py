@@ -21,48 +21,23 @@ from harness.model.saved import save_model
 from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
-from harness.run import machine
+from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
+from harness.run.observers import run_files
 from harness.run.observers.console import ConsoleObserver
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
 from harness.run.observers.jsonl import JsonlObserver, kept_bytes
-from harness.run.observers.run_files import (
-    CHECKPOINT_FOLDER_NAME,
-    MODEL_FILE_NAME,
-    RESOLVED,
-    SummaryObserver,
-    resolved_config,
-    summarize,
-)
 from harness.run.profiling.profiler import ProfilerObserver
-from harness.run.records import (
-    Choice,
-    Compilation,
-    DatasetInfo,
-    Evaluation,
-    Message,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-)
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Measures, Quality
+from harness.trainer import resuming
 from harness.trainer.advice import advice
 from harness.trainer.asked import Asked
 from harness.trainer.callbacks import History as FitHistory
 from harness.trainer.callbacks import KerasCallbacks, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
-from harness.trainer.resuming import (
-    Opened,
-    changed_note,
-    changes,
-    check_same_data,
-    complete_note,
-    has_ended,
-)
 from harness.trainer.settings import step_range
 from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
@@ -78,10 +53,10 @@ _IN_PART = (
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    start: RunStart = field(repr=False)
+    start: records.RunStart = field(repr=False)
     history: FitHistory = field(repr=False)
     progress: Progress | None = field(repr=False, default=None)  # None if the run was complete
-    summary: Summary | None = field(repr=False, default=None)
+    summary: records.Summary | None = field(repr=False, default=None)
     quality: Quality | None = None  # for the test rows, else the validation rows, if any
     profiler: ProfilerObserver | None = None
     thresholds: Sequence[float] | None = None  # of each class, [K], if the fit chose some
@@ -94,7 +69,13 @@ class Run:
     own from the checkpoint."""
 
     def __init__(
-        self, asked: Asked, opened: Opened, setup: Setup, *, last: Outcome | None, steps_done: int
+        self,
+        asked: Asked,
+        opened: resuming.Opened,
+        setup: Setup,
+        *,
+        last: Outcome | None,
+        steps_done: int,
     ) -> None:
         self._asked, self._opened, self._setup, self._last = asked, opened, setup, last
         self._cluster: Cluster = setup.devices.cluster
@@ -130,7 +111,7 @@ class Run:
         self._checkpoints: Checkpoints | None = None
         if opened.claim is not None:  # None on workers other than the chief
             self._checkpoints = Checkpoints(
-                opened.claim.path / CHECKPOINT_FOLDER_NAME,
+                opened.claim.path / run_files.CHECKPOINT_FOLDER_NAME,
                 setup.programs.states,
                 self._background,
                 keep=asked.options.keep,
@@ -139,7 +120,7 @@ class Run:
         self._before = Counters()  # The counters of the state that the run starts from
         self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
-        self._observers: list[Observer] = []
+        self._observers: list[records.Observer] = []
 
     def run(self) -> Outcome:
         # 1. Where the run starts, and whether anything is left to do.
@@ -154,7 +135,9 @@ class Run:
             start_step=start.start_step,
         )
         opened = self._opened
-        if self._cluster.from_chief(lambda: has_ended(start, opened.folder, opened.recorded)):
+        if self._cluster.from_chief(
+            lambda: resuming.has_ended(start, opened.folder, opened.recorded)
+        ):
             return self._left_as_it_is(start, callbacks)
         # 2. What may still refuse the run comes before the folder is cleared.
         profiler = self._profiler(start)
@@ -182,7 +165,7 @@ class Run:
 
     # Restoring: which step the run starts from.
 
-    def _restore(self) -> RunStart:
+    def _restore(self) -> records.RunStart:
         """Restores a resumed run's checkpoint, and gives all workers the chief's state."""
         asked, opened, last = self._asked, self._opened, self._last
         # A fit in the folder of the one before goes on counting where that one ended.
@@ -217,30 +200,30 @@ class Run:
         assert recorded is not None
         assert self._checkpoints is not None
         # Before the state: a checkpoint of other data may not even fit the model.
-        check_same_data(folder, recorded, self._info)
+        resuming.check_same_data(folder, recorded, self._info)
         restored = self._checkpoints.restore()
         self._skipped = list(restored.skipped)
         step, counters = restored.step, restored.about.get("counters", {})
         self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
-        check_same_data(folder, restored.about.get("config", recorded), self._info)
+        resuming.check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
         kept_bytes(folder / METRICS_FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
-        changed = changes(recorded, identity(self._setup))
-        earlier = recorded[RESOLVED].get("resumed")
+        changed = resuming.changes(recorded, identity(self._setup))
+        earlier = recorded[run_files.RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
         self._resumed = [*earlier, {"step": step, "changed": changed}]
         if changed:
-            self._print(changed_note(changed))
+            self._print(resuming.changed_note(changed))
         return step
 
-    def _left_as_it_is(self, start: RunStart, callbacks: KerasCallbacks) -> Outcome:
+    def _left_as_it_is(self, start: records.RunStart, callbacks: KerasCallbacks) -> Outcome:
         folder = self._opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self._opened.event_folder, clear=False)
-            self._print(complete_note(folder, start.start_step, self._asked.config))
+            self._print(resuming.complete_note(folder, start.start_step, self._asked.config))
             # A callback may have changed these weights since the last checkpoint.
-            self._setup.model.load_weights(folder / MODEL_FILE_NAME)
+            self._setup.model.load_weights(folder / run_files.MODEL_FILE_NAME)
             self._setup.programs.read_model()
             words = folder / VOCABULARY_FILE_NAME
             if self._chooses_thresholds and words.is_file():
@@ -249,7 +232,7 @@ class Run:
 
     # Training.
 
-    def _training(self, start: RunStart, callbacks: KerasCallbacks) -> Training:
+    def _training(self, start: records.RunStart, callbacks: KerasCallbacks) -> Training:
         asked, programs = self._asked, self._setup.programs
         is_measured = self._measured is not None and self._measured is asked.validation
         return Training(
@@ -264,17 +247,21 @@ class Run:
                 precision_every=int(start.choices["precision_watch"].value),
             ),
             checkpoints=self._checkpoints,
-            about={"config": resolved_config(start)} if self._checkpoints is not None else {},
+            about={"config": run_files.resolved_config(start)}
+            if self._checkpoints is not None
+            else {},
             start_step=start.start_step,
             may_change=bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema),
         )
 
-    def _make_room(self, start: RunStart, training: Training) -> Sequence[Compilation]:
+    def _make_room(
+        self, start: records.RunStart, training: Training
+    ) -> Sequence[records.Compilation]:
         """Clears the folder for the run; returns the compilations done before."""
         asked, opened = self._asked, self._opened
         if asked.options.summary and asked.console is not None:
             self._setup.model.summary(line_length=80, print_fn=asked.console.out)
-        compiled: Sequence[Compilation] = ()
+        compiled: Sequence[records.Compilation] = ()
         if self._cluster.from_chief(lambda: opened.overwrite):
             # Only when it is sure that another run can take its place. All workers compile: a trial
             # run of a program sums over them.
@@ -287,8 +274,8 @@ class Run:
         return compiled
 
     def _begin(
-        self, start: RunStart, training: Training, callbacks: KerasCallbacks
-    ) -> tuple[RunStart, Training]:
+        self, start: records.RunStart, training: Training, callbacks: KerasCallbacks
+    ) -> tuple[records.RunStart, Training]:
         """Begins the callbacks; starts from the state that one of them restored, if any."""
         first = callbacks.begin()
         is_resumed = self._opened.recorded is not None
@@ -301,12 +288,12 @@ class Run:
 
     def _train(
         self,
-        start: RunStart,
+        start: records.RunStart,
         training: Training,
         callbacks: KerasCallbacks,
         interrupt: Interrupt,
         closing: ExitStack,
-        compiled: Sequence[Compilation],
+        compiled: Sequence[records.Compilation],
     ) -> Progress:
         asked, cluster, task = self._asked, self._cluster, self._setup.task
         for observer in self._observers:
@@ -319,9 +306,9 @@ class Run:
         closing.enter_context(self._background)  # ends before the observers are closed
         self._tell(start)
         for why in self._skipped:
-            self._tell(Message(kind="warning", text=f"{why} It is skipped."))
+            self._tell(records.Message(kind="warning", text=f"{why} It is skipped."))
         if self._setup.programs.compiles_in_part:
-            self._tell(Message(kind="note", text=_IN_PART))
+            self._tell(records.Message(kind="note", text=_IN_PART))
         asked.timeline.mark("start of the run")
         history = History(
             self._observers,
@@ -349,7 +336,7 @@ class Run:
         )
         self._background.wait()
         if interrupt.by is not None and interrupt.is_termination:
-            self._tell(Message(kind="note", text=_stopped(interrupt.by, start)))
+            self._tell(records.Message(kind="note", text=_stopped(interrupt.by, start)))
         asked.timeline.mark(
             "waiting for files, start of the feed",
             compilation=sum(made.seconds for made in progress.compilations[len(compiled) :]),
@@ -358,7 +345,7 @@ class Run:
         )
         return progress
 
-    def _saving(self, start: RunStart) -> CheckpointSchedule | None:
+    def _saving(self, start: records.RunStart) -> CheckpointSchedule | None:
         checkpoints, asked = self._checkpoints, self._asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
@@ -384,15 +371,15 @@ class Run:
         if claim is not None:
             claim.check()
             if progress.divergence is None:
-                with replacing(claim.path / MODEL_FILE_NAME) as beside:
+                with replacing(claim.path / run_files.MODEL_FILE_NAME) as beside:
                     save_model(self._setup.model, beside)
         self._asked.timeline.mark("saving the model")
         # All workers have to agree on it.
         return self._cluster.any(progress.interrupted and interrupt.is_termination)
 
     def _finish(
-        self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
-    ) -> tuple[Summary, Quality | None]:
+        self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
+    ) -> tuple[records.Summary, Quality | None]:
         """Evaluates the saved model, tells observers the summary; returns it and the quality."""
         asked, setup = self._asked, self._setup
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
@@ -402,7 +389,7 @@ class Run:
         measured = validation if asked.test is None else test
         if self._measures is not None and measured is not None:
             quality = self._measures.quality()
-        summary = summarize(
+        summary = run_files.summarize(
             start,
             progress,
             test=test,
@@ -423,19 +410,19 @@ class Run:
                 stopped_early=progress.step < start.total_steps,
             )
             for text in told:
-                self._tell(Message(kind="note", text=text))
+                self._tell(records.Message(kind="note", text=text))
         self._tell(summary)
         asked.timeline.mark("end of the run")
         return summary, quality
 
     def _evaluate(
-        self, start: RunStart, training: Training, progress: Progress, *, terminated: bool
-    ) -> tuple[Evaluation | None, Evaluation | None]:
+        self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
+    ) -> tuple[records.Evaluation | None, records.Evaluation | None]:
         asked, programs, step = self._asked, self._setup.programs, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
 
-        def evaluated(rows: Rows, measures: Any) -> Evaluation:
+        def evaluated(rows: Rows, measures: Any) -> records.Evaluation:
             return programs.evaluate(
                 rows.feed, rows.plan, step=step, epoch=start.epochs - 1, measures=measures
             )[0]
@@ -460,8 +447,8 @@ class Run:
         return is_open and asked.own_validation is not None and asked.test is not None
 
     def _choose_thresholds(
-        self, evaluated: Callable[[Rows, Measures], Evaluation]
-    ) -> Evaluation | None:
+        self, evaluated: Callable[[Rows, Measures], records.Evaluation]
+    ) -> records.Evaluation | None:
         """Chooses the thresholds on the validation rows, and keeps them in the vocabulary's file;
         returns the evaluation of these rows with them. None if labels are no classes or there are
         too many to keep."""
@@ -483,7 +470,7 @@ class Run:
 
     # Whom the run tells.
 
-    def _tell(self, record: Record) -> None:
+    def _tell(self, record: records.Record) -> None:
         for observer in self._observers:
             observer.tell(record)
 
@@ -496,11 +483,11 @@ class Run:
     def _listeners(self) -> BackgroundObserver:
         """Returns an observer that writes and prints the records in the background: files and the
         terminal may be slow, and the device gets its next work first."""
-        listeners: list[Observer] = []
+        listeners: list[records.Observer] = []
         events = self._opened.event_folder
         if self._opened.folder is not None:
             # The summary ends last: it marks the run as complete.
-            listeners += [SummaryObserver(), JsonlObserver()]
+            listeners += [run_files.SummaryObserver(), JsonlObserver()]
         if events is not None:
             from harness.run.observers.tensorboard import TensorBoardObserver  # takes 0.3 s
 
@@ -509,7 +496,7 @@ class Run:
             listeners.append(ConsoleObserver(self._asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
-    def _profiler(self, start: RunStart) -> ProfilerObserver | None:
+    def _profiler(self, start: records.RunStart) -> ProfilerObserver | None:
         asked_for = self._asked.options.profile_steps
         if asked_for is None:
             return None
@@ -530,7 +517,7 @@ class Run:
         return ProfilerObserver(folder.absolute(), first=first, last=last)
 
 
-def _stopped(by: signal.Signals, start: RunStart) -> str:
+def _stopped(by: signal.Signals, start: records.RunStart) -> str:
     saved = (
         "the state is saved; --resume goes on from there" if start.run_dir else "nothing is saved"
     )
@@ -540,26 +527,26 @@ def _stopped(by: signal.Signals, start: RunStart) -> str:
 def run_start(
     setup: Setup,
     rows: Rows,
-    info: DatasetInfo,
+    info: records.DatasetInfo,
     asked: Asked,
     *,
     folder: Path | None = None,
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
-) -> RunStart:
+) -> records.RunStart:
     choices = dict(setup.choices)
     watch, precision = asked.options.precision_watch, choices["precision"].name
     usual = 0 if precision == "float32" else 1
-    choices["precision_watch"] = Choice(
+    choices["precision_watch"] = records.Choice(
         name=str(usual if watch == "auto" else watch),
         why=precision if watch == "auto" else "asked for",
     )
-    return RunStart(
+    return records.RunStart(
         run_dir="" if folder is None else str(folder),
         config=asked.config,
         dataset=info,
         devices=setup.devices.descriptions,
-        task=Choice(name=setup.task.kind, why=setup.task.why),
+        task=records.Choice(name=setup.task.kind, why=setup.task.why),
         metrics=setup.task.metric_names,
         choices=choices,
         batch_size=rows.plan.batch_size,
@@ -582,10 +569,10 @@ def dataset_info(
     test: Examples | None = None,
     *,
     num_classes: int,
-) -> DatasetInfo:
+) -> records.DatasetInfo:
     # One fingerprint for all rows, in a fixed order of the parts.
     prints = [part.fingerprint for part in (train, validation, test) if part is not None]
-    return DatasetInfo(
+    return records.DatasetInfo(
         name=printable(train.name, most=_MAX_NAME, one_line=True),
         rows=train.num_rows,
         test_rows=0 if test is None else test.num_rows,

@@ -17,17 +17,8 @@ from harness.feed.batch import Columns
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import evaluation_plan, training_plan
+from harness.model import network
 from harness.model.budget import Budget
-from harness.model.network import (
-    ModelFunction,
-    build_model,
-    called,
-    input_names,
-    model_inputs,
-    multi_hot_layers,
-    require_weights,
-    weighted_inputs,
-)
 from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.model_programs import ModelPrograms
 from harness.program.optimizer import OptimizerFactory, kept_bytes
@@ -153,7 +144,9 @@ class Setup:
                 )
             if ragged:
                 wanted = name in self.weighted
-                require_weights(examples, name, wanted=wanted, by=f"the model {self.model.name!r}")
+                network.require_weights(
+                    examples, name, wanted=wanted, by=f"the model {self.model.name!r}"
+                )
         # The programs were compiled on the promise that no row of these inputs repeats an id.
         repeating = {
             n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
@@ -212,7 +205,7 @@ class Setup:
 
 
 def set_up(
-    given: ModelFunction | keras.Model,
+    given: network.ModelFunction | keras.Model,
     task: Task,
     optimizer: OptimizerFactory | keras.optimizers.Optimizer,
     settings: Settings,
@@ -248,7 +241,7 @@ def set_up(
     # Before the model: a function builds its layers in the precision.
     known.chosen["precision"] = _settled("precision", known, cluster)
     budget = _budget(known, made_optimizer, training=training)
-    model = build_model(
+    model = network.build_model(
         given,
         train,
         dtype=known.chosen["precision"].name,
@@ -326,7 +319,7 @@ def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bo
 
 
 def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
-    outputs = called(model.compute_output_spec, model_inputs(train), train)
+    outputs = network.called(model.compute_output_spec, network.model_inputs(train), train)
     if not isinstance(outputs, keras.KerasTensor):
         raise InputError(
             f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
@@ -381,7 +374,7 @@ def _built(
         programs=programs,
         choices=known.chosen,
         unique=unique,
-        weighted=weighted_inputs(train),
+        weighted=network.weighted_inputs(train),
         limits=before.get("limits") or model_limits(model, train),
     )
     if training:
@@ -426,8 +419,8 @@ def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
     Raises InputError if the rows have ids that a layer does not know."""
     given, known = _limits(train), dict[str, int]()
     # Where several layers read an input, the one that knows the fewest ids decides.
-    for layer in multi_hot_layers(model):
-        names = input_names(layer)
+    for layer in network.multi_hot_layers(model):
+        names = network.input_names(layer)
         if not names and len(train.ragged) == 1:  # a subclassed model does not tell
             names = set(train.ragged)
         for name in names & train.ragged.keys():

@@ -18,14 +18,11 @@ class ModelConfig:
     hidden_units: tuple[int, ...] = (50, 50, 50)
     """Units of each hidden layer; the first is the multi-hot layer. 0 alone: no hidden layer, a
     linear model."""
-
     dropout: tuple[float, ...] = _USUAL_DROPOUT
     """Dropout rate after each hidden layer; one number holds for all. The default fits any number
     of layers: only the first two have rates above 0."""
-
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
-
     table_dtype: TableDtype = "float32"
     """Number type of the multi-hot layer's table. `bfloat16` takes half of the memory; it needs a
     --table-optimizer of touched rows (sgd, adagrad, lazy_adam), which rounds its updates up or down

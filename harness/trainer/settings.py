@@ -32,18 +32,15 @@ class Settings:
 
     batch_size: int = 500
     """Rows per optimizer step, over all replicas."""
-
     precision: Literal["auto", Precision] = "auto"
     """Number format of the layers' arithmetic; variables, row sums and the loss stay float32.
     `auto`: 16 bits on GPUs that multiply them faster, if each gets at least 2,048 rows of a batch;
     else float32."""
-
     implementation: Literal["auto", Implementation] = "auto"
     """How the multi-hot product is computed. `auto` measures the implementations on the batch's
     shapes, once for each machine, except `dense` on a CPU where its matrix would be large and
     nearly empty. `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA
     packages include."""
-
     table_optimizer: TableOptimizer = "auto"
     """What updates the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows;
     `adam`: the same, but it must be Adam. The others change only the rows of a batch's ids: `sgd`;
@@ -51,7 +48,6 @@ class Settings:
     Adam does to the other rows; `exact_adam`, whose rows make up for that when their id comes
     again, so that the result is Adam's. `auto`: the optimizer of all weights, on the touched rows
     alone if the table is so large that this is faster and the result is the same."""
-
     input: Literal["auto", "stream", "resident", "mapped"] = "auto"
     """How batches reach the device. `resident`: the data set lies there, and only row ids are sent;
     `stream`: through tf.data, from a copy in the host's memory; `mapped`: through tf.data, which
@@ -59,23 +55,18 @@ class Settings:
     larger than memory. `auto`: resident if the data set takes at most a quarter of the device's
     memory, and the model leaves as much; else stream if half of the host's free memory holds it;
     else mapped."""
-
     steps_per_dispatch: Literal["auto"] | int = "auto"
     """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
     compiled loop that lasts less than a second on any device; with resident data, as many calls as
     take 0.2 s, as measured."""
-
     replicas: Literal["auto"] | int = "auto"
     """Number of equal shares of a batch, each for a GPU of its own; on a CPU, one program trains
     the whole batch. `auto`: one, or as many GPUs as a large batch pays for."""
-
     all_reduce: Literal["auto", "nccl", "ring"] = "auto"
     """How gradients are summed over devices and workers. `nccl`: by NCCL, for GPUs; `ring`: by
     TensorFlow's ring over gRPC, between workers. `auto`: nccl on GPUs, ring on CPUs."""
-
     seed: int = 0
     """Seed of the initial weights, the row order and dropout."""
-
     deterministic: bool = False
     """Give the same bits in every run on a GPU, too: sums in a fixed order, no TF32. A CPU always
     does."""
@@ -120,48 +111,37 @@ class RunOptions:
     run_dir: str | Path | None = None
     """Folder for records, checkpoints, TensorBoard and the model; `auto`: a new one in runs/. None:
     nothing is written."""
-
     overwrite: bool = False
     """Replace the run that is already in the run folder."""
-
     resume: Resume = False
     """Continue from the newest intact checkpoint in the run folder; `auto` does so if there is one,
     and starts a run otherwise."""
-
     summary: bool = False
     """Print the network's layers and parameters before training."""
-
     tensorboard: str = "on"
     """Folder of the event files. `on`: the run folder; `off`: no event files; anything
     else: the folder of that name. --overwrite replaces event files there, --resume
     continues them; otherwise the run refuses a folder that holds any."""
-
     histograms: int = 0
     """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
     epochs; 0: never. Windows exclude the time this takes."""
-
     precision_watch: Literal["auto"] | int = "auto"
     """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
     bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
     bits, 0 in float32."""
-
     profile_steps: str | None = None
     """Profile steps A:B of the run, counted from 0, without B, in whole dispatches. TensorBoard
     shows the profile; the printed breakdown needs the extra `profile`."""
-
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""
-
     on_nan: Literal["stop", "continue"] = "stop"
     """What to do when the loss is not finite. `stop`: end the run with the likely cause;
     `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one
     leaves no model.keras and exit code 1."""
-
     checkpoint_every: int | str = "epoch"
     """Interval between checkpoints: every `epoch`, a number of steps, as in 500, or a time, as in
     30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
-
     keep: int = 2
     """How many checkpoints to keep. With validation rows, the run also keeps the one with the
     lowest validation loss."""

@@ -91,34 +91,25 @@ class Product:
 
     index: Callable[[Problem], Any]
     """Returns what `forward` and `backward` share; called once per batch."""
-
     forward: Callable[[Tensor, Any], Tensor]
     """Returns y [B, H] from the table [V, H] and the index, as float32 sums."""
-
     backward: Callable[[Tensor, Any], Tensor]
     """Returns dW [V, H] from dy [B, H] and the index, as float32 sums in dy's dtype."""
-
     touch: Callable[[Problem], Any] = _touch
     """Returns the distinct ids of a batch, a `touched.Touched`. The default of this and the next
     two uses XLA's operations."""
-
     row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
     """Returns the touched rows' gradients, float32 [n, H], from dy [B, H]; and the sum of their
     squares, float32 [1]. Unused slots may hold anything."""
-
     update: Callable[..., list[Tensor]] = _update
     """Returns a table and its slots after an update, as `table_rules.update` does."""
-
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as
     `segments.take_batches` does. If not, `native.product.take_rows` copies each batch."""
-
     deterministic_on_gpu: bool = False
     """Whether a GPU adds in a fixed order, so that every run gives the same bits."""
-
     fits: Callable[[int, int], bool] = lambda num_rows, num_tokens: True
     """Returns whether `auto` should consider it for batches of B rows of V possible ids."""
-
     prepare: Callable[[str], str] = lambda device_type: ""
     """Builds and loads what it needs on "CPU" or "GPU". Returns an identifier of that build, or
     raises UnavailableError."""

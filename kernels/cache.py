@@ -6,7 +6,6 @@ to the user, and nobody else may write to them.
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 import tempfile
@@ -29,13 +28,7 @@ class Folder:
         trusted."""
         path = self.path / name
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            descriptor = os.open(path, flags)
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise PermissionError(f"{path} is a symbolic link") from error
-            raise
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

@@ -196,10 +196,7 @@ def _checkpoint(folder: Path) -> str:
 
 
 def _write_keras(folder: Path) -> None:
-    model = _model(1)
-    from harness.model.saved import save_model
-
-    save_model(model, folder / "model.keras")
+    _model(1).save(folder / "model.keras")
 
 
 def _keras(folder: Path) -> str:

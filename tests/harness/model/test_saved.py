@@ -14,7 +14,7 @@ import pytest
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.model.network import DefaultNetwork, build_model
-from harness.model.saved import load_model, save_model
+from harness.model.saved import load_model
 from tests.harness.random_sets import random_sets
 
 Members = dict[str, bytes]
@@ -30,7 +30,7 @@ def model() -> keras.Model:
 
 @pytest.fixture
 def path(model: keras.Model, tmp_path: Path) -> Path:
-    save_model(model, tmp_path / "model.keras")
+    model.save(tmp_path / "model.keras")
     return tmp_path / "model.keras"
 
 

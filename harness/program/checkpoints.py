@@ -143,9 +143,6 @@ class Checkpoints:
                     total = sums[f"{_METRICS}{place}/{index}"]
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
-    def _saved(self, kind: str = "ckpt") -> list[Path]:
-        return [path for path in saved_in(self.folder) if path.name.startswith(kind)]
-
     def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
         self.check()
         try:
@@ -161,7 +158,7 @@ class Checkpoints:
         with replacing(path) as beside:
             _write_npz(beside, arrays)
         # Later ones are from before a resume that found them damaged: remove them too.
-        own = self._saved(kind)
+        own = [known for known in saved_in(self.folder) if known.name.startswith(kind)]
         if path not in own:
             raise FileNotFoundError(path)
         place = own.index(path) + 1

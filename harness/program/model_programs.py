@@ -150,18 +150,15 @@ class ModelPrograms:
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         ended = time.perf_counter()
         if self._alone_seconds is None and compilations and not self._cluster.is_alone:
-            self._alone_seconds = self._timed_alone(dispatch.calls[0], batches)
+            timed = functools.partial(self._training.alone_seconds, dispatch.calls[0], batches)
+            alone = self._cluster.from_chief(timed)
+            self._cluster.any(False)  # all begin together
+            self._alone_seconds = alone, timed()
         if compilations:  # preparing them is part of no window's time
             others = began - start + time.perf_counter() - ended
             seconds = compilations[-1].seconds + others
             compilations[-1] = replace(compilations[-1], seconds=seconds)
         return compilations
-
-    def _timed_alone(self, call: Call, batches: BatchesByRows) -> tuple[float, float]:
-        timed = functools.partial(self._training.alone_seconds, call, batches)
-        alone = self._cluster.from_chief(timed)
-        self._cluster.any(False)  # all begin together
-        return alone, timed()
 
     def scaling(self, steps_per_second: float | None) -> dict[str, float]:
         """Returns a run's `scaling_efficiency` and `exchange_share`; nothing for one worker."""

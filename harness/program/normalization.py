@@ -45,12 +45,17 @@ def _moments(
     """Returns the mean and variance [features] of `inputs` [rows, ..., features] in the mask."""
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
 
+    @tf.custom_gradient
+    def over_devices(own: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # The gradients that flow back are summed as well.
+        return all_reduce([own])[0], lambda gradient: all_reduce([gradient])[0]
+
     def total(values: tf.Tensor) -> tf.Tensor:
         if mask is not None:
             values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
         # Multiply, even by 0: every device must take part in the sums of the backward pass.
         own = tf.reduce_sum(values, axis=axes, keepdims=True) * (share.num_rows > 0)
-        return _reduced(all_reduce, own)[0]
+        return over_devices(own)
 
     count = share.batch_rows * inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
     if mask is not None:
@@ -58,13 +63,3 @@ def _moments(
     means = total(inputs) / count
     variances = total(tf.square(inputs - means)) / count
     return tf.reshape(means, [-1]), tf.reshape(variances, [-1])
-
-
-def _reduced(all_reduce: SumOverDevices, *tensors: tf.Tensor) -> Sequence[tf.Tensor]:
-    """Returns the tensors' sums over all devices; sums the gradients that flow back as well."""
-
-    @tf.custom_gradient
-    def reduced(*parts: tf.Tensor) -> tuple[list[tf.Tensor], Callable[..., list[tf.Tensor]]]:
-        return all_reduce(parts), lambda *gradients: all_reduce(gradients)
-
-    return reduced(*tensors)

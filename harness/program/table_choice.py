@@ -110,37 +110,39 @@ class TablesAsked:
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:
     """Chooses the optimizer of touched rows that gives the same as the trainer's on all rows, if
     the largest table is so large that this is faster; else `dense`."""
-    none = Choice(name="dense", why="no table asks for one")
-    if asked is None:
-        return none
-    layers = [la for la in layers_of(asked.model).values() if la.table_optimizer == "auto"]
-    if not layers or not asked.train.ragged:
-        return none
-    layer = max(layers, key=lambda la: la.num_tokens * la.units)
-    size = f"{layer.num_tokens:,} x {layer.units:,}"
-    if layer.num_tokens * layer.units < _LARGE[asked.device_type]:
-        return Choice(name="dense", why=f"the table is small, {size}")
+
+    def dense(why: str) -> Choice:
+        return Choice(name="dense", why=why)
+
+    known = {} if asked is None else layers_of(asked.model)
+    layers = [layer for layer in known.values() if layer.table_optimizer == "auto"]
+    if asked is None or not layers or not asked.train.ragged:
+        return dense("no table asks for one")
+    largest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
+    if largest.num_tokens * largest.units < _LARGE[asked.device_type]:
+        return dense(f"the table is small, {largest.num_tokens:,} x {largest.units:,}")
     kind = _same_on_touched_rows(asked.optimizer)
     if kind is None:
-        why = f"of {type(asked.optimizer).__name__}, which changes rows that a batch leaves out"
-        return Choice(name="dense", why=why)
-    for one in layers:
-        if reason := _why_not(one, kind, asked, implementation):
-            return Choice(name="dense", why=reason)
+        return dense(
+            f"of {type(asked.optimizer).__name__}, which changes rows that a batch leaves out"
+        )
+    for layer in layers:
+        if reason := _why_not(layer, kind, asked, implementation):
+            return dense(reason)
     touched = _touched_rows(asked)
-    why = f"a batch touches about {touched:,} of {layer.num_tokens:,} rows"
-    if touched > _TOUCHED_SHARE[asked.device_type] * layer.num_tokens:
-        return Choice(name="dense", why=why)
-    for one in layers:
-        if reason := asked.other_uses.get(one.kernel.path):
-            return Choice(name="dense", why=reason)
-    why = f"{why}; the same as on all rows, up to rounding"
+    why = f"a batch touches about {touched:,} of {largest.num_tokens:,} rows"
+    if touched > _TOUCHED_SHARE[asked.device_type] * largest.num_tokens:
+        return dense(why)
+    for layer in layers:
+        if reason := asked.other_uses.get(layer.kernel.path):
+            return dense(reason)
+    why += "; the same as on all rows, up to rounding"
     if asked.num_devices > 1:
         sent, table = _exchanged(asked, layers), sum(la.num_tokens * la.units for la in layers)
+        instead = f"exchange {sent:,} numbers a step instead of the table's {table:,}"
         if sent >= table:
-            why = f"devices would exchange {sent:,} numbers a step instead of the table's {table:,}"
-            return Choice(name="dense", why=why)
-        why += f"; devices exchange {sent:,} numbers a step instead of the table's {table:,}"
+            return dense(f"devices would {instead}")
+        why += f"; devices {instead}"
     return Choice(name=kind, why=why)
 
 

@@ -2,7 +2,6 @@
 writes its results. `harness.trainer.resuming` opens its folder first."""
 
 import hashlib
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -335,7 +334,10 @@ class Run:
         )
         self._background.wait()
         if interrupt.by is not None and interrupt.is_termination:
-            self._tell(records.Message(kind="note", text=_stopped(interrupt.by, start)))
+            saved = "the state is saved; --resume goes on from there"
+            text = f"{interrupt.by.name}: the training stops, "
+            text += saved if start.run_dir else "nothing is saved"
+            self._tell(records.Message(kind="note", text=text))
         asked.timeline.mark(
             "waiting for files, start of the feed",
             compilation=sum(made.seconds for made in progress.compilations[len(compiled) :]),
@@ -514,13 +516,6 @@ class Run:
             )
         folder = self._opened.event_folder or Path(start.run_dir)
         return ProfilerObserver(folder.absolute(), first=first, last=last)
-
-
-def _stopped(by: signal.Signals, start: records.RunStart) -> str:
-    saved = (
-        "the state is saved; --resume goes on from there" if start.run_dir else "nothing is saved"
-    )
-    return f"{by.name}: the training stops, {saved}"
 
 
 def run_start(

@@ -68,26 +68,17 @@ class Case(NamedTuple):
         )
 
 
-IMDB_500 = Case(
-    name="imdb_500", num_rows=500, num_tokens=10_000, units=50, mean_length=130.2, unique=True
-)
-IMDB_4096 = Case(
-    name="imdb_4096", num_rows=4_096, num_tokens=10_000, units=50, mean_length=130.2, unique=True
-)
-REPEATED_500 = Case(
-    name="repeated_500", num_rows=500, num_tokens=10_000, units=50, mean_length=234.7
-)
+# B, V, H and the mean length.
+IMDB_500 = Case("imdb_500", 500, 10_000, 50, 130.2, unique=True)
+IMDB_4096 = Case("imdb_4096", 4_096, 10_000, 50, 130.2, unique=True)
+REPEATED_500 = Case("repeated_500", 500, 10_000, 50, 234.7)
 TF_IDF_500 = IMDB_500._replace(name="tf_idf_500", weighted=True)
-PADDED = Case(
-    name="padded", num_rows=33, num_tokens=300, units=50, mean_length=12, unique=True, spare=97
-)
-WIDE = Case(name="wide", num_rows=17, num_tokens=97, units=131, mean_length=9, spare=3)
-NARROW = Case(name="narrow", num_rows=64, num_tokens=41, units=1, mean_length=5)
-ALIGNED = Case(name="aligned", num_rows=40, num_tokens=128, units=64, mean_length=7, unique=True)
-SPARSE = Case(name="sparse", num_rows=50, num_tokens=1_000, units=3, mean_length=0.7, spare=10)
-WEIGHTED = Case(
-    name="weighted", num_rows=30, num_tokens=90, units=21, mean_length=11, spare=5, weighted=True
-)
+PADDED = Case("padded", 33, 300, 50, 12, unique=True, spare=97)
+WIDE = Case("wide", 17, 97, 131, 9, spare=3)
+NARROW = Case("narrow", 64, 41, 1, 5)
+ALIGNED = Case("aligned", 40, 128, 64, 7, unique=True)
+SPARSE = Case("sparse", 50, 1_000, 3, 0.7, spare=10)
+WEIGHTED = Case("weighted", 30, 90, 21, 11, spare=5, weighted=True)
 
 SMALL = (PADDED, WIDE, NARROW, ALIGNED, SPARSE, WEIGHTED)
 LARGE = (IMDB_500, IMDB_4096, REPEATED_500, TF_IDF_500)

@@ -132,10 +132,11 @@ def _branch(
         )
     ]
     everything = [*written, *kernel.workspace]
+    attributes = ", ".join(f"{n} = {_mlir_value(v)}" for n, v in kernel.attributes.items())
     # XLA names the instruction by its location, which a profile shows.
     lines.append(
         f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
-        f"{{api_version = 4 : i32, backend_config = {{{_attributes(kernel.attributes)}}}, "
+        f"{{api_version = 4 : i32, backend_config = {{{attributes}}}, "
         f"operand_layouts = {_layouts(given)}, result_layouts = {_layouts(everything)}, "
         f"output_operand_aliases = {_aliases(len(operands), len(everything), in_place)}}} : "
         f"({', '.join(map(_mlir_type, given))}) -> ({', '.join(map(_mlir_type, everything))}) "
@@ -147,10 +148,6 @@ def _branch(
     ]
     types = ", ".join(map(_mlir_type, results))
     return "\n".join([*lines, f"stablehlo.return {', '.join(returned)} : {types}"])
-
-
-def _attributes(options: Mapping[str, bool | int | float]) -> str:
-    return ", ".join(f"{name} = {_mlir_value(value)}" for name, value in options.items())
 
 
 def _aliases(num_operands: int, num_written: int, in_place: int) -> str:

@@ -84,7 +84,8 @@ def set_up_devices(
 
     A number of `replicas` takes the first GPUs; on a CPU it only changes the reason. `auto` takes
     as many as the run that is resumed had `before`, if there are so many, else `choose_replicas`.
-    `batch_size` is None if nothing is trained."""
+    `batch_size` is None if nothing is trained.
+    """
     gpus = tf.config.get_visible_devices("GPU")  # without those that `smoke` hides
     earlier, here = cluster.on_this_host
     why = "asked for"

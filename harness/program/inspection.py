@@ -5,7 +5,8 @@ Underflow is counted against float32: the same batch, weights and dropout masks 
 whose layers compute in float32. Of the gradient elements that are not zero there, the share that is
 zero in the run's own precision, with its loss scale, underflowed (as in Micikevicius et al., "Mixed
 Precision Training", 2018, section 3.2, figure 3, for activation gradients). A unit that rounding
-moves across zero, where a ReLU cuts it off, counts: its gradient is lost as well."""
+moves across zero, where a ReLU cuts it off, counts: its gradient is lost as well.
+"""
 
 import functools
 import time

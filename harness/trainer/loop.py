@@ -150,7 +150,8 @@ def train(
     A window lasts from the previous host sync to its own. It includes the time of observers, but no
     compilation, no evaluation, and no time for which a checkpoint holds up the loop. After every
     dispatch, `should_stop` may stop the run, which saves a checkpoint, and `is_done` may end the
-    epoch and the run. Without `saving`, only ends of epochs save."""
+    epoch and the run. Without `saving`, only ends of epochs save.
+    """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
     # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
     when = saving or CheckpointSchedule(Every(), start_step=start_step)

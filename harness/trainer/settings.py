@@ -89,6 +89,7 @@ class Settings:
         return cast(Settings, decoded(cls, found, where="the run's config.json"))
 
     def steps_per_epoch(self, num_rows: int) -> int:
+        """Returns the number of an epoch's batches, of which the last may be smaller."""
         return -(-num_rows // self.batch_size)
 
     def with_chosen(self, name: str, value: str) -> Settings:

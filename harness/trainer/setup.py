@@ -221,7 +221,8 @@ def set_up(
 
     `parts` are the rows to train on, and those to evaluate on. `before` holds the settled settings
     of the run that is resumed and their `device_type`; after the copy of a trainer, also `unique`
-    and `limits`. `console` gets warnings of GPUs that cannot be used."""
+    and `limits`. `console` gets warnings of GPUs that cannot be used.
+    """
     hide_too_new_gpus()
     timeline, train = timeline or Timeline(), parts[0]
     if console is not None:

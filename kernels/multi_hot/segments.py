@@ -96,7 +96,8 @@ def take_batches(
     Shapes are static. `values` [M] are uint16 or uint32, `row_splits` [R + 1] int32 or int64, and
     `rows` [L, B] int32; a row outside [0, R) is replaced by the nearest one. Returns values [L, C],
     with any ids behind the rows', row_splits [L, B + 1] int32, which end above the capacity C if
-    the rows hold more ids, value_rowids [L, C] int32, and weights [L, C] if there are some."""
+    the rows hold more ids, value_rowids [L, C] int32, and weights [L, C] if there are some.
+    """
     rows = tf.clip_by_value(rows, 0, row_splits.shape[0] - 2)
     starts, ends = tf.gather(row_splits, rows), tf.gather(row_splits, rows + 1)
     lengths = tf.cast(ends - starts, tf.int32)

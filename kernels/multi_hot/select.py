@@ -63,7 +63,8 @@ def choose_implementation(
     This takes up to a second, unless a single candidate is left, or the answer of an earlier call
     lies beside the built kernels. On a CPU, `gather` is no candidate beside `native`, and `dense`
     is none if its matrix is nearly empty. `deterministic` leaves a GPU only implementations that
-    add in a fixed order, if any of them fits."""
+    add in a fixed order, if any of them fits.
+    """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     builds, missing = _prepared(device_type, num_rows, num_tokens)
     numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)

@@ -82,7 +82,8 @@ def build(include: Path, sources: Path = SOURCES) -> Library:
     """Return the library of the sources for this machine, from the cache or else compiled now.
 
     A second thread waits for the first one's library. Two processes may compile at the same time:
-    each replaces the file as a whole. Raises NativeUnavailableError."""
+    each replaces the file as a whole. Raises NativeUnavailableError.
+    """
     compiler = require_compiler()
     prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
     name = f"{prefix}-{key(compiler, include, sources)}.so"

@@ -1,8 +1,11 @@
-"""Loads models from files that somebody else may have written."""
+"""Models in files: saved by Keras, and loaded from files that somebody else may have written."""
 
 import contextlib
 import io
+import shutil
+import time
 import warnings
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +41,20 @@ class StoredBudget(Budget):
                 f"of weights. {_REMEDY}"
             )
         return super().require_all(variables)
+
+
+def save_model(model: keras.Model, path: Path) -> None:
+    """Saves a model as `model.save` does, also in years that a ZIP archive, and so Keras, cannot
+    name: then the archive gets the nearest date that it can."""
+    if 1980 <= time.localtime().tm_year < 2108:
+        model.save(path)
+        return
+    folder = path.with_suffix(".folder")
+    model.save(folder, zipped=False)
+    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, file.relative_to(folder))
+    shutil.rmtree(folder)
 
 
 def load_model(path: str | Path) -> keras.Model:

@@ -153,7 +153,6 @@ class StreamBatches(NamedTuple):
         return (*_sizes(fixed), *(((), tensor.dtype) for tensor in others))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
-
         def empty(part: str, array: tf.Tensor, length: int) -> tf.Tensor:
             shape = array.shape if part == "row_splits" else [array.shape[0], length]
             return tf.zeros(shape, array.dtype)

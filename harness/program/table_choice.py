@@ -42,7 +42,6 @@ class _Looked(TableCall):
 
     @classmethod
     def of(cls, table: tf.Tensor) -> _Looked:
-
         def zeros(_: Any) -> tf.Tensor:
             return tf.zeros(table.shape, table.dtype)
 

@@ -6,8 +6,6 @@ import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
@@ -24,23 +22,6 @@ _MAX_BYTES = 32_000_000  # of all members, if the file is not larger: Keras comp
 _SEEDS_BYTES = 100_000  # Allowance for variables that are not stored, such as random seeds
 _KINDS = "biufV"  # Kinds of the dtypes of real numbers; bfloat16 is stored as the last
 _REMEDY = "Name a .keras file that a trainer or Keras saved."
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredBudget(Budget):
-    """Budget of a network from a file that may be damaged: it needs no more than is stored."""
-
-    path: str | Path
-    stored_bytes: int
-
-    def require_all(self, variables: Sequence[keras.Variable]) -> int:
-        if sum(map(num_bytes, variables)) > self.stored_bytes + _SEEDS_BYTES:
-            largest = shown_variable(max(variables, key=num_bytes))
-            raise InputError(
-                f"{self.path} is damaged: {largest} does not fit its {self.stored_bytes:,} bytes "
-                f"of weights. {_REMEDY}"
-            )
-        return super().require_all(variables)
 
 
 def save_model(model: keras.Model, path: Path) -> None:
@@ -68,8 +49,14 @@ def load_model(path: str | Path) -> keras.Model:
         # Make the network a first time without values. If Keras cannot, it says why below.
         with without_values() as variables, contextlib.suppress(Exception):
             keras.saving.deserialize_keras_object(config | {"compile_config": None})
+        if sum(map(num_bytes, variables)) > stored_bytes + _SEEDS_BYTES:
+            largest = shown_variable(max(variables, key=num_bytes))
+            raise InputError(
+                f"{path} is damaged: {largest} does not fit its {stored_bytes:,} bytes of weights. "
+                f"{_REMEDY}"
+            )
         if variables:
-            StoredBudget(path=path, stored_bytes=stored_bytes).require_all(variables)
+            Budget().require_all(variables)
         with warnings.catch_warnings():
             # After this warning Keras leaves layers as they were initialized.
             warnings.filterwarnings("error", "Skipping nested container")

@@ -62,30 +62,26 @@ class Outcome:
     terminated: bool = False  # Whether SIGTERM or SIGUSR1 interrupted the fit
 
 
+@dataclass(eq=False)
 class Run:
-    """One call of `Trainer.fit`, from building what it needs to writing its results. `last` is the
-    outcome of the trainer's previous fit, after `steps_done` steps; a run that is resumed reads its
-    own from the checkpoint."""
+    """One call of `Trainer.fit`, from building what it needs to writing its results."""
 
-    def __init__(
-        self,
-        asked: Asked,
-        opened: resuming.Opened,
-        setup: Setup,
-        *,
-        last: Outcome | None,
-        steps_done: int,
-    ) -> None:
-        self._asked, self._opened, self._setup, self._last = asked, opened, setup, last
+    asked: Asked
+    opened: resuming.Opened
+    setup: Setup
+    last: Outcome | None  # of the trainer's previous fit
+    steps_done: int  # by then; a run that is resumed reads its own from the checkpoint
+
+    def __post_init__(self) -> None:
+        asked, opened, setup = self.asked, self.opened, self.setup
         self._cluster: Cluster = setup.devices.cluster
-        self._steps_done = steps_done
         for examples in filter(None, (asked.train, asked.validation, asked.test)):
             setup.task.check_labels(examples)
         if batched := with_batch_hooks(asked.callbacks):
             self._print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
         self._by_step = bool(batched)
         self._steps_per_epoch = setup.settings.steps_per_epoch(asked.train.num_rows)
-        self._epochs_done = steps_done // self._steps_per_epoch
+        self._epochs_done = self.steps_done // self._steps_per_epoch
         self._rows = setup.rows_to_train(
             asked.train,
             epochs=self._epochs_done + asked.epochs,
@@ -125,15 +121,15 @@ class Run:
         # 1. Where the run starts, and whether anything is left to do.
         start = self._restore()
         callbacks = KerasCallbacks(
-            self._asked.callbacks,
-            self._setup,
-            validation_freq=self._asked.validation_freq,
-            epochs=self._asked.epochs,
+            self.asked.callbacks,
+            self.setup,
+            validation_freq=self.asked.validation_freq,
+            epochs=self.asked.epochs,
             steps=self._steps_per_epoch,
             run_dir=start.run_dir,
             start_step=start.start_step,
         )
-        opened = self._opened
+        opened = self.opened
         if self._cluster.from_chief(
             lambda: resuming.has_ended(start, opened.folder, opened.recorded)
         ):
@@ -166,7 +162,7 @@ class Run:
 
     def _restore(self) -> records.RunStart:
         """Restores a resumed run's checkpoint, and gives all workers the chief's state."""
-        asked, opened, last = self._asked, self._opened, self._last
+        asked, opened, last = self.asked, self.opened, self.last
         # A fit in the folder of the one before goes on counting where that one ended.
         goes_on = last is not None and last.start.run_dir == str(opened.folder or "")
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
@@ -177,9 +173,9 @@ class Run:
             self._restore_checkpoint if is_resumed else lambda: step
         )
         # Each worker built its own initial values; only the chief has read a checkpoint.
-        self._setup.programs.take_from_chief()
+        self.setup.programs.take_from_chief()
         return run_start(
-            self._setup,
+            self.setup,
             self._rows,
             self._info,
             replace(asked, epochs=epochs, config={**asked.config, "epochs": epochs}),
@@ -190,11 +186,11 @@ class Run:
 
     def _span(self, first: int) -> tuple[int, int]:
         """Returns the first step, and the number of epochs that all fits have together."""
-        total = max(self._epochs_done, first) + max(self._asked.epochs - first, 0)
-        return max(self._steps_done, first * self._steps_per_epoch), total
+        total = max(self._epochs_done, first) + max(self.asked.epochs - first, 0)
+        return max(self.steps_done, first * self._steps_per_epoch), total
 
     def _restore_checkpoint(self) -> int:
-        folder, recorded = self._opened.folder, self._opened.recorded
+        folder, recorded = self.opened.folder, self.opened.recorded
         assert folder is not None
         assert recorded is not None
         assert self._checkpoints is not None
@@ -208,7 +204,7 @@ class Run:
         # Checks that the records up to that step can be read.
         kept_bytes(folder / METRICS_FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
-        changed = resuming.changes(recorded, identity(self._setup))
+        changed = resuming.changes(recorded, identity(self.setup))
         earlier = recorded[run_files.RESOLVED].get("resumed")
         earlier = earlier if isinstance(earlier, list) else []
         self._resumed = [*earlier, {"step": step, "changed": changed}]
@@ -217,13 +213,13 @@ class Run:
         return step
 
     def _left_as_it_is(self, start: records.RunStart, callbacks: KerasCallbacks) -> Outcome:
-        folder = self._opened.folder
+        folder = self.opened.folder
         if folder is not None:  # only the chief writes
-            clean_run_folder(folder, self._opened.event_folder, clear=False)
-            self._print(resuming.complete_note(folder, start.start_step, self._asked.config))
+            clean_run_folder(folder, self.opened.event_folder, clear=False)
+            self._print(resuming.complete_note(folder, start.start_step, self.asked.config))
             # A callback may have changed these weights since the last checkpoint.
-            self._setup.model.load_weights(folder / run_files.MODEL_FILE_NAME)
-            self._setup.programs.read_model()
+            self.setup.model.load_weights(folder / run_files.MODEL_FILE_NAME)
+            self.setup.programs.read_model()
             words = folder / VOCABULARY_FILE_NAME
             if self._chooses_thresholds and words.is_file():
                 self._thresholds = Vocabulary.load(words).thresholds
@@ -232,7 +228,7 @@ class Run:
     # Training.
 
     def _training(self, start: records.RunStart, callbacks: KerasCallbacks) -> Training:
-        asked, programs = self._asked, self._setup.programs
+        asked, programs = self.asked, self.setup.programs
         is_measured = self._measured is not None and self._measured is asked.validation
         return Training(
             programs=programs,
@@ -240,7 +236,7 @@ class Run:
             validation=self._validation,
             evaluation=callbacks.validate,
             measures=self._measures if is_measured else None,
-            cadence=self._setup.cadence(self._rows, by_step=self._by_step),
+            cadence=self.setup.cadence(self._rows, by_step=self._by_step),
             looks=Looks(
                 histograms_every=asked.options.histograms,
                 precision_every=int(start.choices["precision_watch"].value),
@@ -257,9 +253,9 @@ class Run:
         self, start: records.RunStart, training: Training
     ) -> Sequence[records.Compilation]:
         """Clears the folder for the run; returns the compilations done before."""
-        asked, opened = self._asked, self._opened
+        asked, opened = self.asked, self.opened
         if asked.options.summary and asked.console is not None:
-            self._setup.model.summary(line_length=80, print_fn=asked.console.out)
+            self.setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[records.Compilation] = ()
         if self._cluster.from_chief(lambda: opened.overwrite):
             # Only when it is sure that another run can take its place. All workers compile: a trial
@@ -277,9 +273,9 @@ class Run:
     ) -> tuple[records.RunStart, Training]:
         """Begins the callbacks; starts from the state that one of them restored, if any."""
         first = callbacks.begin()
-        is_resumed = self._opened.recorded is not None
+        is_resumed = self.opened.recorded is not None
         if (first := self._cluster.from_chief(lambda: None if is_resumed else first)) is not None:
-            self._setup.programs.take_from_chief()
+            self.setup.programs.take_from_chief()
             step, epochs = self._span(first)
             training = replace(training, start_step=step)
             start = replace(start, start_step=step, epochs=epochs)
@@ -294,19 +290,17 @@ class Run:
         closing: ExitStack,
         compiled: Sequence[records.Compilation],
     ) -> Progress:
-        asked, cluster, task = self._asked, self._cluster, self._setup.task
+        asked, cluster, task = self.asked, self._cluster, self.setup.task
         for observer in self._observers:
             closing.callback(observer.close)
         telemetry = closing.enter_context(
-            TelemetryRecorder(
-                hz=asked.options.telemetry_hz, bus_ids=self._setup.devices.pci_bus_ids
-            )
+            TelemetryRecorder(hz=asked.options.telemetry_hz, bus_ids=self.setup.devices.pci_bus_ids)
         )
         closing.enter_context(self._background)  # ends before the observers are closed
         self._tell(start)
         for why in self._skipped:
             self._tell(records.Message(kind="warning", text=f"{why} It is skipped."))
-        if self._setup.programs.compiles_in_part:
+        if self.setup.programs.compiles_in_part:
             self._tell(records.Message(kind="note", text=_IN_PART))
         asked.timeline.mark("start of the run")
         history = History(
@@ -348,7 +342,7 @@ class Run:
         return progress
 
     def _saving(self, start: records.RunStart) -> CheckpointSchedule | None:
-        checkpoints, asked = self._checkpoints, self._asked
+        checkpoints, asked = self._checkpoints, self.asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
         return CheckpointSchedule(
@@ -365,7 +359,7 @@ class Run:
         self, progress: Progress, callbacks: KerasCallbacks, interrupt: Interrupt
     ) -> bool:
         """Writes model.keras; returns whether a signal has ended the run."""
-        claim, programs = self._opened.claim, self._setup.programs
+        claim, programs = self.opened.claim, self.setup.programs
         # Keras finalizes the weights first, so that on_train_end sees the averages.
         programs.finish()
         callbacks.finish()
@@ -374,8 +368,8 @@ class Run:
             claim.check()
             if progress.divergence is None:
                 with replacing(claim.path / run_files.MODEL_FILE_NAME) as beside:
-                    save_model(self._setup.model, beside)
-        self._asked.timeline.mark("saving the model")
+                    save_model(self.setup.model, beside)
+        self.asked.timeline.mark("saving the model")
         # All workers have to agree on it.
         return self._cluster.any(progress.interrupted and interrupt.is_termination)
 
@@ -383,7 +377,7 @@ class Run:
         self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[records.Summary, Quality | None]:
         """Evaluates the saved model, tells observers the summary; returns it and the quality."""
-        asked, setup = self._asked, self._setup
+        asked, setup = self.asked, self.setup
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
         # `_measures` holds the probabilities of the pass that came last over its rows.
@@ -420,7 +414,7 @@ class Run:
     def _evaluate(
         self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
     ) -> tuple[records.Evaluation | None, records.Evaluation | None]:
-        asked, programs, step = self._asked, self._setup.programs, progress.step
+        asked, programs, step = self.asked, self.setup.programs, progress.step
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
 
@@ -444,7 +438,7 @@ class Run:
 
     @property
     def _chooses_thresholds(self) -> bool:
-        task, asked = self._setup.task, self._asked
+        task, asked = self.setup.task, self.asked
         is_open = task.kind == "multi_label" and task.thresholds is None
         return is_open and asked.own_validation is not None and asked.test is not None
 
@@ -454,7 +448,7 @@ class Run:
         """Chooses the thresholds on the validation rows, and keeps them in the vocabulary's file;
         returns the evaluation of these rows with them. None if labels are no classes or there are
         too many to keep."""
-        setup, rows, ready = self._setup, self._asked.validation, self._validation
+        setup, rows, ready = self.setup, self.asked.validation, self._validation
         assert rows is not None
         assert ready is not None
         assert self._measured is not None
@@ -465,7 +459,7 @@ class Run:
             return None
         self._thresholds = thresholds
         self._measures = setup.measures(self._measured, thresholds)
-        claim, words = self._opened.claim, self._asked.vocabulary
+        claim, words = self.opened.claim, self.asked.vocabulary
         if claim is not None and words is not None:
             words.with_thresholds(thresholds).save(claim.path / VOCABULARY_FILE_NAME)
         return evaluated(ready, setup.measures(rows, thresholds) or measures)
@@ -477,33 +471,31 @@ class Run:
             observer.tell(record)
 
     def _print(self, text: str) -> None:
-        if self._asked.console is not None:
-            self._asked.console.print(
-                printable(text), soft_wrap=True, markup=False, highlight=False
-            )
+        if self.asked.console is not None:
+            self.asked.console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
 
     def _listeners(self) -> BackgroundObserver:
         """Returns an observer that writes and prints the records in the background: files and the
         terminal may be slow, and the device gets its next work first."""
         listeners: list[records.Observer] = []
-        events = self._opened.event_folder
-        if self._opened.folder is not None:
+        events = self.opened.event_folder
+        if self.opened.folder is not None:
             # The summary ends last: it marks the run as complete.
             listeners += [run_files.SummaryObserver(), JsonlObserver()]
         if events is not None:
             from harness.run.observers.tensorboard import TensorBoardObserver  # takes 0.3 s
 
             listeners.append(TensorBoardObserver(events))
-        if self._asked.console is not None:
-            listeners.append(ConsoleObserver(self._asked.console, tensorboard_dir=events))
+        if self.asked.console is not None:
+            listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
     def _profiler(self, start: records.RunStart) -> ProfilerObserver | None:
-        asked_for = self._asked.options.profile_steps
+        asked_for = self.asked.options.profile_steps
         if asked_for is None:
             return None
         first, last = step_range(asked_for)
-        recorded = self._opened.recorded
+        recorded = self.opened.recorded
         output = {} if recorded is None else recorded.get("output", {})
         if output.get("profile_steps") == asked_for and first < start.start_step:
             return None  # it began before the resume, which needs no flag repeated
@@ -515,7 +507,7 @@ class Run:
                 f"{start.start_step}:{start.total_steps} ({start.epochs} epochs of "
                 f"{start.steps_per_epoch}); name some of these, or set --epochs to more"
             )
-        folder = self._opened.event_folder or Path(start.run_dir)
+        folder = self.opened.event_folder or Path(start.run_dir)
         return ProfilerObserver(folder.absolute(), first=first, last=last)
 
 

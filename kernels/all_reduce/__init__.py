@@ -23,11 +23,7 @@ SOURCES = Path(__file__).resolve().parent
 
 
 def group_of(devices: tuple[int, ...]) -> int:
-    """Connect GPUs by their CUDA numbers; return the group's number for `all_reduce`.
-
-    Raises:
-      NativeUnavailableError: if there is no compiler, or no NCCL.
-    """
+    """Connect GPUs by their CUDA numbers; return the group's number for `all_reduce`."""
     _, library = registered(SOURCES)
     library.gpu_all_reduce_group.restype = ctypes.c_char_p
     given = (ctypes.c_int * len(devices))(*devices)
@@ -50,17 +46,10 @@ def end_group(number: int) -> None:
 def all_reduce(
     tensors: Sequence[Any], *, group: int, rank: int, call: int, after: Any | None = None
 ) -> list[Any]:
-    """Return the sum of each tensor over the GPUs of a group.
-
-    All GPUs of the group have to call it equally often, with the same shapes, in the same order.
-
-    Args:
-      tensors: at least one, of float16, bfloat16, float32, float64, int32 or int64.
-      group: number of the group, from `group_of`.
-      rank: this GPU's place in the group.
-      call: a number that no other call in the program has.
-      after: a tensor to wait for, such as a sum that the other GPUs begin before this one.
-    """
+    """Return the sum of each tensor, of 16 bits or more, over the GPUs of a group. All of its GPUs
+    have to call it equally often, with the same shapes, in the same order. `rank` is this GPU's
+    place in it, `call` a number that no other call in the program has, and `after` a tensor to wait
+    for."""
     numbers = {"group": group, "rank": rank, "call": call}
     kernel = Kernel(target="gpu_all_reduce", attributes=numbers)
     specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
@@ -71,7 +60,6 @@ def all_reduce(
 
 
 def _nccl() -> str:
-    """Return the path of NCCL in NVIDIA's package, else the name of the system's library."""
     try:
         package = importlib.util.find_spec("nvidia.nccl")
     except ModuleNotFoundError:

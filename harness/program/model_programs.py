@@ -70,7 +70,7 @@ class ModelPrograms:
         # compute; None before training, and for one worker.
         self._alone_seconds: tuple[float, float] | None = None
         call = Caller(
-            model=model,
+            model,
             implementation=implementation,
             unique=unique,
             num_workers=devices.cluster.num_workers,

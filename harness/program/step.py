@@ -20,7 +20,7 @@ from harness.task.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Caller:
     """Calls a model on a device's share of a batch, and tells its layers how to compute."""
 

@@ -66,7 +66,7 @@ class CheckpointSchedule:
         at_once: bool = False,
         is_best: bool = False,
     ) -> tuple[bool, bool]:
-        """Returns whether to save the state after `step` steps, and whether to as the best."""
+        """Returns whether to save a checkpoint after `step` steps, and whether as the best one."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
         due, best = self.decided([due, is_best and self.keep_best])
         return due, best

@@ -122,7 +122,7 @@ class Quality:
 
 
 class Measures:
-    """Adds up the quality of predictions, by thresholds of several classes or 0.5, in parts."""
+    """Adds up the quality of predictions, some rows at a time."""
 
     def __init__(
         self,

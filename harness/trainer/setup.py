@@ -108,7 +108,7 @@ class Setup:
     def measures(
         self, examples: Examples, thresholds: Sequence[float] | None = None
     ) -> Measures | None:
-        """Returns measures of rows whose labels are classes, by the task's or these thresholds."""
+        """Returns measures by the task's or these thresholds; None if labels are no classes."""
         if not self.task.is_measured or not are_classes(examples):
             return None
         task = self.task

@@ -41,6 +41,7 @@ from kernels.files import replacing
 
 AnyRows = Any  # Rows in any container that `harness.as_examples` takes
 Callbacks = Sequence[keras.callbacks.Callback]
+# What each fit sets, besides its folder.
 _OF_FITS = ("step", "last", "_steps_per_epoch", "_vocabulary", "_thresholds", "class_names")
 
 

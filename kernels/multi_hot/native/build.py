@@ -166,7 +166,7 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
 
 
 def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
-    """Return a key of the build: by XLA's headers, as several distributions are TensorFlow."""
+    """Return a key of the build, in which XLA's headers stand for the version of TensorFlow."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
     # Sources in other folders include some of this one.
     folders = dict.fromkeys((SOURCES, folder))

@@ -43,22 +43,16 @@ class GridConfig:
 
     batch_size: tuple[int, ...] = (32, 128, 500, 2048, 8192)
     """Rows per optimizer step, over all replicas."""
-
     implementation: tuple[Literal["auto", Implementation], ...] = ("auto",)
     """How the multi-hot product is computed."""
-
     precision: tuple[Literal["auto", Precision], ...] = ("auto",)
     """Number format of the layers' arithmetic."""
-
     input: tuple[Literal["auto", "stream", "resident", "mapped"], ...] = ("auto",)
     """How batches reach the device."""
-
     replicas: tuple[Literal["auto"] | int, ...] = ("auto",)
     """Devices that a batch is spread over; on a CPU, shares of it."""
-
     steps_per_dispatch: tuple[Literal["auto"] | int, ...] = ("auto",)
     """Optimizer steps from one host sync to the next."""
-
     table_optimizer: TableOptimizer = "auto"
     """What updates the table of the multi-hot layer in every cell, as of `harness train`."""
 
@@ -69,7 +63,6 @@ class GateConfig:
 
     fail_if_slower: str | None = None
     """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""
-
     fail_if_inconclusive: bool = False
     """With --fail-if-slower: exit code 3 when the interval neither shows nor excludes that."""
 
@@ -88,29 +81,22 @@ class BenchConfig(ExperimentConfig):
     --against, compare two versions or settings that take turns."""
 
     grid: GridConfig = field(default_factory=GridConfig)
-
     repeats: Literal["auto"] | int = "auto"
     """Processes for each cell; with --against, pairs of processes. `auto`: 5; 10 with --against,
     which then detects a slowdown of 5 % on a quiet machine."""
-
     seconds: float = 3.0
     """How long each process trains, warm-up included, compilation excluded; with --against, both
     sides together."""
-
     bench_dir: str | None = None
     """Folder for the results. Default: runs/bench_ and the time."""
-
     overwrite: bool = False
     """Replace the results that are already in the folder."""
-
     against: str | None = None
     """Compare with another version or with other settings: the root folder of a checkout, a git
     revision, or a TOML file of settings that override the flags. That side is A; this version
     with the flags is B. They take turns: A B B A."""
-
     against_set: tuple[str, ...] = ()
     """Compare with other settings, as in: --against-set implementation=gather seed=1"""
-
     gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
@@ -250,10 +236,8 @@ class CompareConfig:
 
     baseline: tyro.conf.Positional[str]
     """Results file (or folder) A."""
-
     candidate: tyro.conf.Positional[str]
     """Results file (or folder) B."""
-
     gate: GateConfig = field(default_factory=GateConfig)
 
 

@@ -31,7 +31,6 @@ class DataInfoConfig:
     """Show what a data set holds: classes, ids, lengths, and its first row in words."""
 
     data: DataConfig = field(default_factory=DataConfig)
-
     num_bins: int = 20
     """Bins of the histogram of lengths, at most."""
 
@@ -45,7 +44,6 @@ class DataConvertConfig:
 
     out: str
     """Folder to write."""
-
     data: DataConfig = field(default_factory=DataConfig)
 
 

@@ -36,18 +36,13 @@ class DataBuildConfig:
     source: tyro.conf.Positional[str]
     """A CSV, TSV, JSONL, Parquet or svmlight file; or a folder, tar or zip of texts, with a folder
     for each class, in train and test if it is split."""
-
     output: str
     """Folder to write."""
-
     build: BuildOptions = field(default_factory=BuildOptions)
-
     unique: bool = True
     """Keep each id of a row once; the multi-hot vector is the same."""
-
     split_seed: int = 0
     """Seed for drawing test rows, if the source has none of its own."""
-
     max_data_bytes: int = MAX_UNPACKED_BYTES
     """The most bytes that an archive or a Parquet file may unpack to. A small file may be made to
     fill any disk; raise the limit for a large one that you trust."""

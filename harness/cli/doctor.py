@@ -22,7 +22,6 @@ class DoctorConfig:
 
     need: tuple[Part, ...] = ()
     """Parts that must work: exit code 1 when one of them does not."""
-
     json: bool = False
     """Print one JSON object instead of a table."""
 

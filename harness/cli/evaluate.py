@@ -41,7 +41,6 @@ class HeldOutRows:
     """The test rows of a run's data, or of other data."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(data=OF_RUN))
-
     batch_size: int = 500
     """Rows per step."""
 
@@ -60,7 +59,6 @@ class EvaluateConfig(HeldOutRows):
 
     model: str
     """Path to a .keras file, or to a run folder that holds one."""
-
     json: bool = False
     """Print one JSON object instead of a table."""
 

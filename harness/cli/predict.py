@@ -37,27 +37,20 @@ class PredictConfig:
 
     model: str
     """Path to a .keras file, or to a run folder that holds one."""
-
     texts: tuple[str, ...] = ()
     """The texts. Left out: one a line from --files, or from standard input."""
-
     files: tuple[str, ...] = ()
     """Files with a text in each line, in UTF-8."""
-
     threshold: float | None = None
     """Give classes whose probability is above this. Left out: the likeliest class; or, where a row
     may have several, those above the thresholds saved with the model, or above 0.5."""
-
     top_k: int | None = None
     """Give this many classes, the likeliest first, however likely they are."""
-
     json: bool = False
     """Print one JSON object for each text."""
-
     explain: int = 0
     """Number of words of each text to show with their weights: how much the log-odds of the
     predicted class fall when the word is left out."""
-
     word_index: str | None = None
     """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
     Keras's cache."""

@@ -25,14 +25,11 @@ class ProfileConfig(ExperimentConfig):
     costliest operations. TensorBoard shows the same profile."""
 
     execution: Settings = field(default_factory=Settings)
-
     profile_dir: str = "runs/profile"
     """TensorBoard's log folder; each profile gets a folder of its own under plugins/profile/."""
-
     steps: int = 60
     """Optimizer steps to profile, in whole dispatches. With --steps-per-dispatch auto a dispatch
     holds at most 20 of them here."""
-
     warm_up: int = 60
     """Optimizer steps to train before the profile."""
 

@@ -31,20 +31,15 @@ class OptimizerConfig:
 
     optimizer: str = "adam"
     """Any Keras optimizer, by name."""
-
     learning_rate: float | None = None
     """The learning rate. Left out: the optimizer's own default."""
-
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
     """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
     `exponential` to 1 % of its start."""
-
     warmup: int = 0
     """Steps over which the learning rate first rises linearly."""
-
     clip_norm: float | None = None
     """Scale all gradients down together when their global norm exceeds this."""
-
     weight_decay: float | None = None
     """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
@@ -82,16 +77,13 @@ class OutputConfig(RunOptions):
 
     run_dir: str | None = None
     """Folder for everything the run writes. Left out: runs/ and the time of day."""
-
     resume: Annotated[Resume, _RESUME] = False
     """Continue from the newest intact checkpoint in the run folder. Settings are the run's own,
     unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
     run where there is none to continue."""
-
     report: Literal["on", "off"] = "off"
     """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
     Needs the extra `report`."""
-
     timing: bool = False
     """Print where the wall time went, from the start of the command on."""
 
@@ -111,24 +103,19 @@ class TrainConfig(ExperimentConfig):
 
     execution: Settings = field(default_factory=Settings)
     output: OutputConfig = field(default_factory=OutputConfig)
-
     recipe: Literal["auto", "tutorial"] = "auto"
     """Where no flag says otherwise: `auto` tries candidates on held-out train rows, and takes
     epochs, batch size, learning rate, hidden units, dropout and, for texts, the words and their
     weights from the best. `tutorial` takes what this help gives as defaults, as `auto` does for
     --data synthetic, imdb and .npz files, for --resume and for several workers."""
-
     epochs: int = 2
     """Passes over the training rows."""
-
     early_stopping: int | None = None
     """Stop after so many epochs without a lower validation loss, and go back to the weights of the
     best one. Needs --validation-split, so that the test rows choose nothing."""
-
     test: Literal["on", "off"] = "on"
     """Whether the model that is saved is evaluated on the test rows. `off` while settings are
     searched, so that the test rows choose nothing; needs --validation-split."""
-
     class_weight: Literal["none", "balanced"] = "none"
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""

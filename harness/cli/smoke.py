@@ -38,10 +38,8 @@ class SmokeConfig:
 
     implementations: tuple[Implementation, ...] = IMPLEMENTATIONS
     """Implementations of the multi-hot product to try."""
-
     precisions: tuple[Precision, ...] = PRECISIONS
     """Precisions to try."""
-
     replicas: tuple[int, ...] = (1, 2)
     """Numbers of replicas to try; more than one need as many GPUs."""
 

@@ -30,10 +30,8 @@ class TensorBoardConfig:
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
     """Folders of runs or profiles, or a folder around them. The profiler's pages need a single
     one."""
-
     port: int = 6006
     """Port of the server. 0: any free one."""
-
     host: str = "localhost"
     """Address to serve on. 0.0.0.0 lets other machines in."""
 

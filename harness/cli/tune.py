@@ -36,13 +36,10 @@ class TuneConfig(SearchConfig):
     data: TuneData = field(default_factory=TuneData)
     space: Space = field(default_factory=Space)
     execution: Settings = field(default_factory=Settings)
-
     tune_dir: str | None = None
     """Folder for the study, the trials' folders and best.toml. Default: runs/tune_ and the time."""
-
     overwrite: bool = False
     """Replace the search that is already in the folder."""
-
     resume: bool = False
     """Go on with a search in the folder, with the same settings, however it ended."""
 

@@ -24,32 +24,23 @@ class Space:
     learning_rates: tuple[float, ...] = ()
     """Range of the learning rate, on a logarithmic scale. Left out: 1/8 to 8 times the recipe's, or
     1e-4 to 3e-2 where there is none."""
-
     widths: tuple[int, ...] = (16, 256)
     """Range of the units of each hidden layer, on a logarithmic scale."""
-
     depths: tuple[int, ...] = (0, 3)
     """Range of the number of hidden layers; 0 is a linear model."""
-
     dropouts: tuple[float, ...] = (0.0, 0.7)
     """Range of the dropout rate, the same after each hidden layer."""
-
     weight_decays: tuple[float, ...] = (1e-4, 1.0)
     """Range of the weight decay, on a logarithmic scale; 0 alone: none."""
-
     ngrams_choices: tuple[int, ...] = ()
     """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
-
     num_tokens_choices: tuple[int, ...] = ()
     """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 131072, unless
     --num-tokens is given."""
-
     optimizer: str = "adamw"
     """Any Keras optimizer, by name."""
-
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
-
     table_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the multi-hot layer's table, as for `harness train`."""
 
@@ -96,27 +87,21 @@ class SearchConfig:
 
     trials: int = 30
     """Settings to try, in all; with --resume, this includes those that were tried before."""
-
     epochs: int | None = None
     """Passes over the training rows in a trial. Left out: the recipe's, or 10 where there is
     none."""
-
     early_stopping: int | None = 2
     """End a trial after so many epochs without a better one; None: never. The best epoch counts. A
     recipe's learning rate falls to 0 with the last epoch, which counts then, unless this is
     given."""
-
     objective: Literal["accuracy", "loss"] = "accuracy"
     """The objective on the validation rows: the highest accuracy or the lowest loss."""
-
     pruner: Pruner = "median"
     """Trials to end early, once an epoch was no better than those before. `median`: trials that
     have done worse than the median of the others; `halving`: all but the best quarter after 1, 4,
     16 ... epochs; `none`: nothing."""
-
     timeout: float | None = None
     """Start no trial after so many seconds."""
-
     jobs: Literal["auto"] | int = "auto"
     """Trials at the same time, each in a process of its own on its own GPU, or with its share of
     the CPU's cores. `auto`: one for each GPU; on a CPU one."""

@@ -23,8 +23,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 """Signals of a thread's own errors, which the thread has to handle itself."""
 _PATIENCE_SECONDS = 2.0
-"""Seconds that the main thread has to leave C++ code, such as a compilation, that keeps Python from
-handling a signal."""
+"""Seconds for the main thread to leave C++ code that keeps Python from handling a signal."""
 _STACK_BYTES = 256 * 1024
 _SS_DISABLE = 2
 
@@ -56,12 +55,9 @@ def use_signal_stack() -> None:
 
 @contextlib.contextmanager
 def threads_without_signals() -> Iterator[None]:
-    """Makes threads that start inside, and all their later threads, leave signals to others.
-
-    Such threads have no signal stack, so TensorFlow's threads would be exposed to the fault that
-    `use_signal_stack` describes. A signal that comes inside is delivered at the end, so the block
-    should be short.
-    """
+    """Makes threads that start inside, and all their later threads, leave signals to others: they
+    have no signal stack, so TensorFlow's would be exposed to the fault that `use_signal_stack`
+    describes. A signal that comes inside is delivered at the end, so the block should be short."""
     use_signal_stack()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
     try:
@@ -71,10 +67,8 @@ def threads_without_signals() -> Iterator[None]:
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGUSR1 ended a training after everything was saved, and is to end the program.
-
-    If nothing catches it, the process ends with exit code 143.
-    """
+    """SIGTERM or SIGUSR1 ended a training after everything was saved, and is to end the program: if
+    nothing catches it, with exit code 143."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_TERMINATED)

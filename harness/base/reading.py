@@ -1,8 +1,5 @@
-"""Reads untrusted files, with checks and limits before anything relies on their contents.
-
-Every reader of the harness opens its files here. If a file is damaged, hostile, or no file at all,
-readers raise an `InputError` with the file, the fact and the remedy.
-"""
+"""Reads untrusted files, with checks and limits before anything relies on their contents. If a file
+is damaged or hostile, an `InputError` gives the file, the fact and the remedy."""
 
 import contextlib
 import io
@@ -37,11 +34,7 @@ _MAX_DEPTH = 50
 @contextlib.contextmanager
 def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
     """Turns any exception into an InputError about the file at `path`, which should be `what`, such
-    as "a results file". The remedy ends the message; it may be empty.
-
-    zipfile, NumPy, Keras and the parsers of text raise two dozen types of exceptions on damaged
-    bytes. Each of them means that the file cannot be relied on.
-    """
+    as "a results file": parsers raise two dozen types on damaged bytes. `remedy` may be empty."""
     try:
         yield
     except InputError:
@@ -56,8 +49,8 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
-    """Opens a regular file to read. Raises InputError if it is missing or may not be read, or is a
-    folder, a device or a pipe, which might block or never end."""
+    """Opens a regular file to read: neither a folder nor a device or a pipe, which might never
+    end."""
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

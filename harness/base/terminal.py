@@ -10,11 +10,8 @@ from rich.console import Console
 
 
 class LastingStream:
-    """Passes text on to a stream until the stream fails, then drops the rest.
-
-    It fails when its terminal was closed, or the reader of its pipe has ended. Work then goes on:
-    its files and the exit code tell the result.
-    """
+    """Passes text on to a stream until the stream fails, then drops the rest: its terminal was
+    closed, or the reader of its pipe has ended. Work then goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -48,8 +45,8 @@ def lasting(console: Console) -> Console:
 def prepare_standard_streams() -> None:
     """Makes the streams of this process outlast their terminal, print any character, and read any.
 
-    A stream that was closed before the start becomes /dev/null. Otherwise the next opened file
-    would get its number, and the output of libraries would end up in that file.
+    A stream that was closed before the start becomes /dev/null, so that no opened file gets its
+    number, and no output of libraries.
     """
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)

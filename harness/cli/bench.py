@@ -1,5 +1,4 @@
-"""`harness bench`: a sweep over settings, or a comparison of two versions or settings; and `harness
-compare`: two results files of it."""
+"""`harness bench`: a sweep, or a comparison of two versions or settings; and `harness compare`."""
 
 import math
 import tempfile
@@ -123,8 +122,8 @@ class BenchConfig(ExperimentConfig):
 
 
 def bench(config: BenchConfig) -> int:
-    """Runs the command; returns its exit code: 1 if a process ended or --fail-if-slower finds a
-    cell, 3 if --fail-if-inconclusive does, 130 if interrupted, else 0."""
+    """Returns the exit code: 1 if a process ended or --fail-if-slower finds a cell, 3 if
+    --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.data.sources import load_configured
     from harness.run.run_folder import claim
     from harness.tools.bench import plan

@@ -39,8 +39,7 @@ class Finding(NamedTuple):
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:
-    """Runs the command; returns 1 when something is broken or a part of `--need` is not ok, else
-    0."""
+    """Returns 1 when something is broken or a part of `--need` is not ok, else 0."""
     with quiet_import():
         from harness.cli.doctor_machine import examine
     console = console or Console()

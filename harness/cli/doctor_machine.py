@@ -32,8 +32,7 @@ from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
 _LEAST_FREE_BYTES = 10**9
-"""Free bytes below which the disk is called full. A run of the tutorial's size writes 20 MB; a
-profile or a wide network some hundred MB."""
+"""Free bytes below which the disk is called full: a wide network may write some hundred MB."""
 
 
 def examine() -> Iterator[Finding]:
@@ -71,8 +70,7 @@ def examine() -> Iterator[Finding]:
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
-    """Yields findings on the driver, cards and slices, CUDA's libraries, and whether TensorFlow
-    uses them; a single one if the machine has no NVIDIA driver."""
+    """Yields findings on the driver, cards, CUDA's libraries, and whether TensorFlow uses them."""
     try:
         with nvml.opened():
             cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5

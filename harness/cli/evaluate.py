@@ -64,8 +64,7 @@ class EvaluateConfig(HeldOutRows):
 
 
 def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command; `given` has the names of the settings that were given, perhaps with their
-    defaults."""
+    """Runs the command; `given` has the names of the settings that were given."""
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
@@ -142,8 +141,8 @@ def load_rows(
 
 
 def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConfig:
-    """Returns the settings of other data, in which texts become ids as in the model's run unless a
-    flag says otherwise."""
+    """Returns other data's settings, in which texts become ids as in the run unless a flag
+    differs."""
     from harness.data.sources import kind_of
 
     if saved.config is None or "data" not in saved.config or data.build.hash_bits is not None:

@@ -72,15 +72,8 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    As the console script, it goes on when its terminal or the reader of its pipe goes away: only
-    its further output is lost.
-
-    Returns:
-        The exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
-        143 told to end.
-    """
+    """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130
+    interrupted, 143 told to end."""
     timeline = Timeline()
     use_signal_stack()
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -136,8 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(arguments: list[str]) -> Any:
-    """Returns the settings of the command that `arguments` names; flags override those of
-    `--config FILE.toml`."""
+    """Returns the settings of a command; flags override those of `--config FILE.toml`."""
     if arguments[:1] == ["launch"]:
         arguments, command = split(arguments)
         if command:

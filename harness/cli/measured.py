@@ -1,8 +1,7 @@
 """`python -m harness.cli.measured`: a process that `harness bench` measures.
 
 It reads the settings from standard input, builds and compiles what `harness train` would train with
-them, reports that it is ready, and trains for a turn at each request. The parent's side is
-harness/tools/bench/measure.py, which describes the messages.
+them, and trains for a turn at each request. harness/tools/bench/measure.py describes the messages.
 """
 
 import json

@@ -1,5 +1,4 @@
-"""`harness profile`: trains a number of steps under TensorFlow's profiler, and prints where their
-time goes."""
+"""`harness profile`: trains some steps under TensorFlow's profiler, and prints their times."""
 
 import contextlib
 from dataclasses import dataclass, field, replace

@@ -145,8 +145,7 @@ def trainer_of(
     epochs: int,
     balanced: bool = False,
 ) -> Trainer:
-    """Returns a trainer of the network that the settings describe, with balanced class weights if
-    `balanced`."""
+    """Returns a trainer of the network that the settings describe."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
         from harness.program.optimizer import optimizer_factory

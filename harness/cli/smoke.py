@@ -25,8 +25,7 @@ _CORPUS = SyntheticOptions(synthetic_rows=640, synthetic_tokens=1_000)
 _BATCH_SIZE = 64
 _EPOCHS = 3
 _LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
-"""The relative tolerance between the loss after training and that of the saved model, which
-computes in float32."""
+"""The relative tolerance between the loss after training and that of the saved model in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +87,7 @@ def smoke(config: SmokeConfig) -> int:
 
 
 def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:
-    """Returns the reason why a combination cannot be tried; None if it can. With 0 for `num_gpus`,
-    it is tried on the CPU."""
+    """Returns the reason why a combination cannot be tried; None if it can."""
     if why := why_unavailable(implementation, "GPU" if num_gpus else "CPU"):
         return why
     if replicas > max(num_gpus, 1):
@@ -100,8 +98,7 @@ def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) ->
 def _try(
     data: Dataset, implementation: Implementation, precision: Precision, replicas: int
 ) -> tuple[str, list[str]]:
-    """Trains, and checks the results. Returns the first and the last loss, and a message for each
-    failure."""
+    """Trains; returns the first and the last loss, and a message for each failure."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from harness.model.network import DefaultNetwork

@@ -9,13 +9,7 @@ from harness.cli.help import options
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
     """Returns a message for a command or a flag that is unknown, or a number with a comma; None if
-    it is none of these.
-
-    Args:
-        flags: the words of the command line.
-        commands: the classes of the commands' settings, by name.
-        told: the message of the parser.
-    """
+    it is none of these. `told` is the parser's message."""
     command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
     if command is None:
         word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])

@@ -38,8 +38,7 @@ class Oddities:
 def blocks_of_texts(
     texts: Sequence[str], files: Sequence[str], oddities: Oddities
 ) -> Iterator[list[str]]:
-    """Yields the texts, in order: the arguments, else the lines of the files, else those of
-    standard input. Texts from a pipe are passed on as they come."""
+    """Yields the texts, or the lines of the files, or those of standard input, as they come."""
     if texts:
         # Python has lone surrogates for the bytes of an argument that it could not decode: those
         # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.

@@ -55,15 +55,8 @@ def train(
     given: Set[str] = frozenset(),
     timeline: Timeline | None = None,
 ) -> int:
-    """Runs the command. An InputError comes before anything is written, a DivergenceError after
-    all else.
-
-    Args:
-        config: the settings.
-        console: the console to print to; None is standard output.
-        given: the names of settings that no recipe may change, although they have their default.
-        timeline: the stages passed so far, for --timing.
-    """
+    """Runs the command. An InputError comes before anything is written, a DivergenceError after all
+    else. No recipe changes the settings that were `given`."""
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     output = config.output

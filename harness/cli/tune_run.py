@@ -69,19 +69,7 @@ class _Checked(NamedTuple):
 
 
 def run_tune(config: TuneConfig, given: Set[str]) -> int:
-    """Runs the command.
-
-    Args:
-        config: the settings.
-        given: the names of the settings that were given, which no recipe changes.
-
-    Returns:
-        The exit code: 1 when no trial came to its end, 130 when interrupted.
-
-    Raises:
-        InputError: when the settings do not fit the data, the folder or the machine.
-        OSError: when the disk is full, naming the file.
-    """
+    """Returns the exit code: 1 when no trial came to its end, 130 when interrupted."""
     require_extra("tune", "a search", "optuna")
     with contextlib.ExitStack() as closing:
         # 1. Check everything that may be wrong before anything is removed or trained. A separate
@@ -145,11 +133,7 @@ def _begin_checks() -> None:
 
 
 def _checked(config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None) -> _Checked:
-    """Loads the data, and searches the recipe if it is None.
-
-    Raises:
-        InputError: when the settings do not fit the data, or one of them is wrong.
-    """
+    """Loads the data, and searches the recipe if it is None."""
     with quiet_import():
         import tensorflow as tf
 
@@ -184,8 +168,8 @@ def _checked(config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None)
 
 
 def _recipe(config: TuneConfig, given: Set[str]) -> dict[str, Any]:
-    """Returns the settings of the recipe of `train` on the validation rows; none if there is no
-    recipe for such data."""
+    """Returns the settings of the recipe of `train` on the validation rows; none without a
+    recipe."""
     flat = _base(config)
     for name in ("ngrams", "num_tokens"):
         if choices := getattr(config.space, f"{name}_choices"):
@@ -222,12 +206,7 @@ def _first_values(
 
 
 def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
-    """Returns the folder of the search, claimed until `claims` closes.
-
-    Raises:
-        InputError: when the folder cannot be written to, another command uses it, it holds a search
-            and neither --overwrite nor --resume was given, or it holds none and --resume was given.
-    """
+    """Returns the folder of the search, claimed until `claims` closes."""
     folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="tune folder")
     names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
@@ -269,14 +248,8 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
 def trial_settings(
     config: TuneConfig, values: Mapping[str, Any], recipe: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns a trial's settings of `TrainConfig`, by their bare names, without those at their
-    defaults.
-
-    Args:
-        config: the settings of the search; paths become absolute, for commands in any folder.
-        values: the values of the search's parameters.
-        recipe: the settings that the values override.
-    """
+    """Returns a trial's settings of `TrainConfig` that differ from their defaults: the search's,
+    the recipe's, and over them the `values` of the search's parameters. Paths are absolute."""
     flat = _base(config)
     for name in _PATHS:
         if flat[name] not in (None, "imdb", "synthetic"):
@@ -291,8 +264,7 @@ def _base(config: TuneConfig) -> dict[str, Any]:
 
 
 def toml_text(settings: Mapping[str, Any]) -> str:
-    """Returns settings as lines of TOML: numbers, booleans, strings, lists; None becomes the string
-    "None"."""
+    """Returns settings as lines of TOML; None becomes the string "None"."""
     lines = (
         f"{name} = {json.dumps('None' if value is None else value, ensure_ascii=False)}\n"
         for name, value in settings.items()

@@ -27,13 +27,8 @@ class Archive:
     def __init__(
         self, path: str | Path, *, what: str, remedy: str, max_bytes: int = MAX_UNPACKED_BYTES
     ) -> None:
-        """Args:
-        path: the file.
-        what: what the file should be, for messages.
-        remedy: ends every message.
-        max_bytes: limit of the members' unpacked size together, or the file's size if that is
-            larger.
-        """
+        """`what` the file should be and `remedy` are for messages. Its members may unpack to
+        `max_bytes`, or to the file's size if that is larger."""
         self.path, self._what, self._remedy = path, what, remedy
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(opened(path, remedy=remedy))
@@ -113,8 +108,8 @@ class Archive:
 
 
 def array_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Returns the shape, whether the order is Fortran's, and the dtype from the header of an .npy
-    file, and the header's size in bytes. Raises any exception if there is no header."""
+    """Returns an .npy header's shape, whether the order is Fortran's, the dtype and the header's
+    size."""
     stream = io.BytesIO(start)
     version = np.lib.format.read_magic(stream)
     # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.

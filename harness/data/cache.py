@@ -32,19 +32,11 @@ def through(
     write: Callable[[Path], object],
     load: Callable[[Path], T],
 ) -> T | None:
-    """Returns what `load` makes of the cached folder of some sources. If there is none, or it was
-    damaged, `write` makes it first.
+    """Returns what `load` makes of the cached folder of some sources, which `write` makes first if
+    it is missing or damaged; None if the sources are too small or the folder cannot be made.
 
-    Faults of the cache cost only time: they are printed to standard error, and never raised.
-
-    Args:
-        sources: files and folders.
-        options: everything else that decides what is made of them; its repr must identify it.
-        write: gets the path of a folder to make.
-        load: gets the path of such a folder.
-
-    Returns:
-        None if the sources are too small to be cached, or the folder cannot be made.
+    The repr of `options` identifies all else that decides the result. Faults of the cache cost only
+    time: they are printed to standard error, and never raised.
     """
     if sum(file.stat().st_size for source in sources for file in _files(source)) < MIN_SOURCE_BYTES:
         return None
@@ -105,13 +97,9 @@ def key_of(sources: Sequence[Path], options: object) -> str:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Removes the least recently used entries until `num_bytes` more fit.
-
-    Unfinished folders do not count as entries: another process may be writing them.
-
-    Raises:
-        OSError: if `num_bytes` exceed the limit of all entries.
-    """
+    """Removes the least recently used entries until `num_bytes` more fit, but no unfinished
+    folders, which another process may be writing. Raises OSError if `num_bytes` exceed the limit of
+    all."""
     if num_bytes > MAX_BYTES:
         raise OSError(f"its {num_bytes / 1e9:,.1f} GB exceed the {MAX_BYTES / 1e9:,.1f} GB of all")
     entries = []

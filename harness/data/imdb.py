@@ -34,12 +34,7 @@ def cached_file(name: str) -> Path:
 
 
 def imdb_file() -> Path:
-    """Returns the path of Keras's cached imdb.npz; downloads it first if it is absent.
-
-    Raises:
-        InputError: if it is absent and cannot be downloaded, or is another file; the message names
-            the ways out.
-    """
+    """Returns the path of Keras's cached imdb.npz; downloads it first if it is absent."""
     path = cached_file("imdb.npz")
     if path.exists():
         remedy = f"Remove it to have it downloaded again, or use it as it is with --data {path}."
@@ -70,18 +65,8 @@ def imdb_file() -> Path:
 def load_imdb(
     path: Path, options: ImdbOptions, *, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> tuple[RaggedSets, int]:
-    """Returns the rows of an npz file in Keras's format, as keras.datasets.imdb.load_data does.
-
-    Args:
-        path: the file, with members x_train, y_train, x_test and y_test.
-        options: the conventions to apply.
-        max_bytes: limit of the file's unpacked size.
-
-    Returns:
-        All rows, test rows first, and the number of test rows. With `split="tutorial"` the rows are
-        the file's train part, then its test part; with `split="standard"` the test rows are the
-        file's test part.
-    """
+    """Returns all rows of an npz file in Keras's format, as keras.datasets.imdb.load_data does,
+    test rows first, and the number of test rows."""
     parts = _read_parts(path, max_bytes)
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(_KERAS_SEED)

@@ -1,12 +1,10 @@
 """Reads the object arrays of Keras's .npz files without running anything that a file asks for.
 
-Keras stores rows of different lengths as a pickled NumPy object array of lists. A pickle may call
-any function, and a forged state makes even NumPy's own constructors read foreign memory. So no name
-in the pickle resolves to the real thing: the names that such an array needs get an inert stub,
-which only records its arguments, and every other name is refused.
+Keras stores rows as a pickled NumPy object array of lists. A pickle may call any function, and a
+forged state makes even NumPy's own constructors read foreign memory. So the names that such an
+array needs get an inert stub, which only records its arguments, and every other name is refused.
 
-No header tells how much memory a pickle takes: a single byte may stand for a list, and six bytes
-may ask for 32 GB. SECURITY.md says so.
+No header tells how much memory a pickle takes: six bytes may ask for 32 GB. SECURITY.md says so.
 """
 
 import array
@@ -51,16 +49,8 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Reads the member `name`.npy, an object array of B lists of ints.
-
-    Returns:
-        The ints of all lists, int32 [N], and the lists' lengths, int64 [B].
-
-    Raises:
-        InputError: if the member is missing or damaged, its pickle asks for anything but lists,
-            ints and NumPy arrays (which is refused before it runs), or a row holds anything but
-            int32s.
-    """
+    """Reads the member `name`.npy, an object array of B lists of ints. Returns the ints of all
+    lists, int32 [N], and the lists' lengths, int64 [B]."""
     content = archive.read(f"{name}.npy")
     with archive.damage():
         _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])

@@ -349,13 +349,8 @@ class RaggedSets:
 def stratified(
     classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int | None
 ) -> npt.NDArray[np.bool_]:
-    """Draws `num_drawn_rows` rows, the same share of each class; returns their mask, bool [B].
-
-    Args:
-        classes: the rows' classes, integers [B].
-        num_drawn_rows: from 0 to B.
-        seed: seed of the draw; None draws the last rows of each class.
-    """
+    """Draws `num_drawn_rows` rows, the same share of each of the `classes`, integers [B]; returns
+    their mask, bool [B]. Without a seed it draws the last rows of each class."""
     num_rows = classes.shape[0]
     shuffled = np.arange(num_rows)[::-1]
     if seed is not None:

@@ -148,12 +148,7 @@ def load(
 
 
 def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
-    """Loads the data that the settings of a run name.
-
-    Args:
-        config: the settings.
-        tells: whether to print notes about the data to standard error.
-    """
+    """Loads the data that the settings of a run name; `tells` prints notes about it."""
     path = _checked_path(config)
     if path is not None and _is_built(path):
         return _built(config, _source(config, path), tells=tells)
@@ -163,7 +158,7 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
 
 
 def kind_of(config: DataConfig) -> Kind | None:
-    """Returns the form of the rows that are built from texts, tables or archives; None for other
+    """Returns the form of rows that are built from texts, tables or archives; None for other
     data."""
     path = _checked_path(config)
     return None if path is None or not _is_built(path) else _source(config, path).kind

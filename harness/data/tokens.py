@@ -85,8 +85,7 @@ class Numbered:
     """B rows of tokens."""
 
     tokens: pyarrow.LargeBinaryArray
-    """The distinct tokens in UTF-8, in the order in which they first appear; none if the rows came
-    as ids."""
+    """The distinct tokens in UTF-8, as they first appear; none if the rows came as ids."""
     values: npt.NDArray[np.int32]
     """Each token's place in `tokens`, or ids, [N]."""
     row_splits: npt.NDArray[np.int64]
@@ -183,10 +182,8 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:
-    """Returns FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N].
-
-    TensorFlow computes it, so that an exported model has the same ids.
-    """
+    """Returns FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N]. TensorFlow
+    computes it, so that an exported model has the same ids."""
     with quiet_import():
         import tensorflow as tf
 

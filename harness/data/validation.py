@@ -29,8 +29,8 @@ def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
 def checked_row_splits(
     name: str, row_splits: npt.ArrayLike, num_values: int
 ) -> npt.NDArray[np.int64]:
-    """Checks that row splits [B + 1], B > 0, go from 0 to num_values and never fall; returns them
-    as read-only int64."""
+    """Returns row splits [B + 1], B > 0, as read-only int64: from 0 to num_values, never
+    falling."""
     array = checked_integers(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,
@@ -74,8 +74,8 @@ def checked_ids(
 def checked_labels(
     name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int
 ) -> npt.NDArray[Any]:
-    """Checks labels [B]. Returns whole numbers in [0, num_classes) as read-only int32, and other
-    finite floats, which are no classes, as read-only float32."""
+    """Returns labels [B]: whole numbers in [0, num_classes) as read-only int32, and other finite
+    floats, which are no classes, as read-only float32."""
     array = _one_dimensional(name, "labels", labels)
     require(
         array.shape[0] == num_rows,

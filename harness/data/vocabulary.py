@@ -107,13 +107,8 @@ class Vocabulary:
     def from_word_index(
         cls, path: Path, *, num_tokens: int, class_names: Sequence[str] = ()
     ) -> Self:
-        """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1.
-
-        Args:
-            path: the file.
-            num_tokens: V of the data set, of which rarer words have no id.
-            class_names: names of the classes in the order of their labels.
-        """
+        """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1. Words
+        whose id is not below num_tokens have none."""
         ranks = read_json(path, remedy="Give a word index in Keras's format.")
         for word, rank in ranks.items():
             if type(rank) is not int or rank < 1:
@@ -186,8 +181,8 @@ class Vocabulary:
     def rows_of(
         self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
     ) -> tuple[Int32Array, Int64Array]:
-        """Returns the ids and splits of rows whose `values` are places in `tokens`, without the
-        tokens that are left out."""
+        """Returns the ids and splits of rows of places in `tokens`, without tokens that are left
+        out."""
         ids = self.ids_of(tokens)[values]
         known = ids >= 0
         if known.all():
@@ -209,9 +204,7 @@ class Vocabulary:
 
     def difference(self, other: Vocabulary) -> str:
         """Describes how another vocabulary's ids or labels differ in meaning; "" if they do not.
-
-        One vocabulary may have fewer words, as with a lower limit, but no word may have another id.
-        """
+        One may have fewer words, as with a lower limit, but no word may have another id."""
         for what in ("tokenizer", "ngrams", "hash_bits", "weighting", "normalize"):
             mine, others = getattr(self, what), getattr(other, what)
             if mine != others:
@@ -232,11 +225,7 @@ class Vocabulary:
         return self.weighting != "binary" or self.normalize != "none"
 
     def weighted(self, sets: RaggedSets) -> RaggedSets:
-        """Returns rows of ids with the weights that the vocabulary gives them.
-
-        Args:
-            sets: rows with each id as often as it occurs.
-        """
+        """Returns rows, with each id as often as it occurs, with the weights of this vocabulary."""
         if self.weighting == "tf_idf":
             assert self.idf is not None
             sets = tf_idf(sets, self.idf)

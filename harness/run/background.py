@@ -23,9 +23,8 @@ Task = Callable[[], None]
 
 
 class Background:
-    """Does one task after another on a thread of its own, which starts with the first task.
-
-    After a task has raised, it skips the remaining ones, and its next call raises the same.
+    """Does one task after another on a thread of its own. After a task has raised, it skips the
+    remaining ones, and its next call raises the same.
 
     As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
     them, and leaves a running task behind after one more second.
@@ -70,18 +69,11 @@ class Background:
 
 
 class BackgroundObserver(Observer):
-    """Passes records on to other observers, in order, on the thread of `background`, so that the
-    device gets its next work meanwhile.
-
-    If one of them raises an exception, the run ends at the next record. `RunStart` and `Summary`
-    are passed on at once, on the caller's thread, `Summary` to the observers in reverse order.
-    """
+    """Passes records on to other observers on the thread of `background`, so that the device gets
+    its next work meanwhile. If one raises an exception, the run ends at the next record."""
 
     def __init__(self, observers: Sequence[Observer], background: Background) -> None:
-        """Args:
-        observers: receive the records.
-        background: runs the thread; its context must end before `close`.
-        """
+        """The context of `background` must end before `close`."""
         self._observers = observers
         self._background = background
 

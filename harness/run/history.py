@@ -42,8 +42,8 @@ class Counters:
     epoch_examples: int = 0
     """Examples of the epoch so far."""
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
-    """Sums of the loss and each metric over the epoch's examples so far; a sum that is not finite
-    is text such as "NaN"."""
+    """Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
+    sum that is not finite."""
     best_loss: float | None = None
     """The lowest validation loss."""
     best_step: int | None = None
@@ -89,12 +89,10 @@ class History:
         before: Counters = _NO_COUNTERS,
     ) -> None:
         """Args:
-        observers: receive the records.
-        telemetry: gives the samples of each window, and messages to pass on; None for none.
+        observers, telemetry: receive the records, and gives the samples and messages.
         running: names of the metrics whose value is that of the epoch so far, not of the window.
-        start_step: optimizer steps done before; if above 0, a checkpoint holds them.
+        start_step, before: steps done before, and the counters of the checkpoint that holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
-        before: the counters of the checkpoint that the run goes on from.
         """
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
@@ -160,8 +158,7 @@ class History:
     def epoch(
         self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
     ) -> bool:
-        """Ends an epoch with its evaluation, and judges the validation loss; returns whether it is
-        the lowest so far."""
+        """Ends an epoch; returns whether its validation loss is the lowest so far."""
         self.compiled(compilations)  # those of the evaluation
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
@@ -190,14 +187,14 @@ class History:
             self._tell(inspection)
 
     def saving(self) -> Counters:
-        """Tells observers to write all records so far, because a checkpoint of the present state is
-        about to be saved; returns the counters that belong in it."""
+        """Tells observers that a checkpoint is about to be saved; returns the counters that belong
+        in it."""
         self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
-        """Notes that a checkpoint of the present state is being saved (`done`), or that it is not
-        because a weight is not finite."""
+        """Notes that a checkpoint is being saved, or that it is not because a weight is not
+        finite."""
         if not done:
             self._judge("weights", math.nan)
         elif regular:

@@ -23,13 +23,8 @@ def versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str:
-    """Returns the version of an importable package, whatever distribution provides it.
-
-    `tensorflow` may come from tensorflow-cpu or tf-nightly.
-
-    Raises:
-        importlib.metadata.PackageNotFoundError: when it is not installed.
-    """
+    """Returns the version of an importable package, whatever distribution provides it, such as
+    tensorflow-cpu or tf-nightly for `tensorflow`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -40,8 +35,8 @@ def installed_version(package: str) -> str:
 
 
 def host() -> dict[str, Any]:
-    """Returns the machine's system, processor and memory, and the number of cores that this process
-    may use."""
+    """Returns the machine's system, processor and memory, and the cores that this process may
+    use."""
     return {
         "system": platform.platform(),
         "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
@@ -53,10 +48,8 @@ def host() -> dict[str, Any]:
 
 
 def peak_rss_bytes() -> int:
-    """Returns the peak resident memory of this process.
-
-    It prefers Linux's VmHWM, as getrusage also counts the parent before exec.
-    """
+    """Returns the peak resident memory of this process, by Linux's VmHWM if there is one, as
+    getrusage also counts the parent before exec."""
     if known := _line_after("/proc/self/status", "VmHWM:"):
         return int(known.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,7 +1,5 @@
-"""The records that a run produces, and the interface of its observers.
-
-Records hold Python numbers and strings, never tensors: reading one never waits for a device.
-"""
+"""The records that a run produces, and the interface of its observers. Records hold Python numbers
+and strings, never tensors: reading one never waits for a device."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -153,8 +151,8 @@ class Window:
     ended_at_seconds: float = math.nan
     """Time of its end, by the loop's clock (`time.perf_counter` outside tests)."""
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
-    """Telemetry of the machine in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A
-    tag without a sample in the window is missing."""
+    """The machine's telemetry in the window, by TensorBoard tag, without tags that have no
+    sample."""
     so_far: Mapping[str, float] = field(default_factory=dict)
     """Loss and metrics over the epoch, up to the window's end."""
 
@@ -231,8 +229,8 @@ class Inspection:
     non_finite_fraction: float
     """The share of the gradients' elements that are infinite or NaN."""
     underflow_fraction: float | None
-    """The share of elements, of those not zero in float32, that are zero in the run's 16-bit
-    precision; None in float32, or if it was not asked for."""
+    """The share of elements, of those not zero in float32, that are zero in 16 bits; None if it was
+    not measured."""
     weights: tuple[Distribution, ...] = ()
     gradients: tuple[Distribution, ...] = ()
     """Histograms without the all-zero rows of a table, such as those of ids not in the batch."""
@@ -270,8 +268,7 @@ class WindowStatistics:
     """Throughput over all windows of a run: compilation excluded, data wait included.
 
     The `NAME_per_second` are medians over windows, which one slow window does not move. The
-    `mean_NAME_per_second` are totals over `train_seconds`, in which slow windows count in full. All
-    rates are None without windows.
+    `mean_NAME_per_second` are totals over `train_seconds`. All rates are None without windows.
     """
 
     examples_per_second: float | None = None
@@ -292,19 +289,16 @@ class WindowStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(WindowStatistics):
-    """The results of a run. They and facts of `RunStart` make up summary.json, whose keys are
-    stable."""
+    """The results of a run, which with facts of `RunStart` make up summary.json."""
 
     test: Mapping[str, float | None]
     """The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
-    name; `test_NAME` in summary.json. The loss and the metrics are None without test rows, or if
-    the run ended before it evaluated them."""
+    name; `test_NAME` in summary.json. None for what was not evaluated."""
     validation: Mapping[str, float | None] = field(default_factory=dict)
     """The same on the validation rows; measures only without test rows, which have them then."""
     compile_seconds: float
     wall_seconds: float
-    """Time since Python began the command or the call of `fit`: neither an installation nor a
-    notebook's age counts."""
+    """Time since Python began the command, or the call of `fit`."""
     peak_rss_bytes: int
     epochs: float
     """Epochs trained in this process; a fraction if the run was interrupted."""
@@ -328,8 +322,7 @@ class Summary(WindowStatistics):
     diverged: bool
     """Whether the loss was not finite at the end, in which case no model is saved."""
     joules_per_1000_examples: float | None = None
-    """Energy of all GPUs while training, by their sampled power; None without GPUs, without
-    telemetry, or if a GPU does not report its power."""
+    """Energy of all GPUs while training, by their sampled power; None if it is not known."""
     gpu_hours: float | None = None
     """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
     workers: int = 1
@@ -338,8 +331,8 @@ class Summary(WindowStatistics):
     """The throughput as a share of that of as many workers that train alone, each its own share of
     a batch, measured on the chief at the start. None for a single worker."""
     exchange_share: float | None = None
-    """The share of a step that is spent on the all-reduce and on waiting for other workers. None
-    for a single worker."""
+    """The share of a step spent on the all-reduce and on waiting for workers; None for a single
+    one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -387,11 +380,8 @@ Record = (
 
 
 class Observer:
-    """Receives a run's records in order.
-
-    An observer picks the records that it needs by their type. An exception that it raises ends the
-    run. `close` is called once, also after a failure.
-    """
+    """Receives a run's records in order, and picks those that it needs by their type. An exception
+    that it raises ends the run."""
 
     def tell(self, record: Record) -> None:
         """Takes a record."""

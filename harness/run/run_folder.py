@@ -65,17 +65,12 @@ def claim_run_folder(
 
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
-    """Makes `folder` if it is missing, locks it until `claims` closes, and removes the half-written
-    files of killed runs.
+    """Makes `folder`, an absolute path, if it is missing, locks it until `claims` closes, and
+    removes the half-written files of killed runs. `what` names the folder in messages.
 
     The operating system releases the lock when the process ends, also when it is killed. When
-    `claims` closes, the lock file and every folder made here that is still empty are removed: a run
-    that is refused leaves nothing behind.
-
-    Args:
-        folder: an absolute path.
-        claims: closed when the run is over.
-        what: the name of the folder in messages.
+    `claims` closes, every folder made here that is still empty is removed: a run that is refused
+    leaves nothing behind.
     """
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
@@ -98,12 +93,8 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Makes a lock file in an open folder, holds a lock on it, and removes it afterwards.
-
-    Raises:
-        BlockingIOError: when another run holds the lock, in this process or another.
-        OSError: when the file cannot be made, or is something other than a file.
-    """
+    """Holds a lock on a lock file in an open folder, and removes it afterwards. Raises
+    BlockingIOError when another run holds the lock, in this process or another."""
 
     file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
 
@@ -134,14 +125,9 @@ def _remove_if_empty(folder: Path) -> None:
 def event_folder_of(
     setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
 ) -> Path | None:
-    """Returns the folder of a run's event files; None if it writes none.
-
-    Args:
-        setting: `on` for the run's folder, `off`, or another folder, which is claimed.
-        folder: the run's folder; None if nothing is written.
-        claims: closed when the run is over.
-        may_hold_events: whether the run replaces event files that are there, or adds to them.
-    """
+    """Returns the folder of a run's event files; None if it writes none. `setting` is `on` for the
+    run's `folder`, `off`, or another folder, which is claimed. It may hold event files only if the
+    run replaces or continues them."""
     if setting == "off" or (setting == "on" and folder is None):
         return None
     if setting == "on":
@@ -163,8 +149,8 @@ def event_folder_of(
 
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
-    """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
-    to `folder`, and nothing else."""
+    """Removes the half-written files of killed runs; `clear` removes all that an earlier run
+    wrote."""
     for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.

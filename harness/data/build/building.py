@@ -41,19 +41,8 @@ def build(
     seed: int = 0,
     progress: Progress = lambda num_bytes: None,
 ) -> Built:
-    """Builds a data set; the same source, options and seed give the same one.
-
-    Args:
-        source, options: the rows, and how to build the data set.
-        folder: the folder to make, for `store.load` and with the vocabulary.
-        unique: whether to keep each id of a row once.
-        seed: seed of the draw of test rows.
-        progress: callback for the progress.
-
-    Raises:
-        InputError: if the source cannot be read, or there is nothing to train or to test on.
-        OSError: if writing fails, such as on a full disk.
-    """
+    """Builds a data set in a new `folder`; the same source, options and seed give the same one.
+    With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read."""
     _check_options(source, options)
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     problems, facts = Problems(strict=options.strict), RowFacts()
@@ -106,19 +95,8 @@ def build_folder(
     max_data_bytes: int,
     started: Callable[[Source], Progress],
 ) -> Built:
-    """Builds a data set in a new folder.
-
-    Args:
-        path: the source.
-        output: the new folder.
-        options, unique, seed: as of `build`.
-        max_data_bytes: limit of the unpacked size of an archive or a Parquet file.
-        started: is called with the source; returns the callback for the progress.
-
-    Raises:
-        InputError: as `build`; or if the folder exists.
-        OSError: as `build`.
-    """
+    """Builds the data set of a path in the new folder `output`; see `build`. `started` is called
+    with the source, and returns the callback for the progress."""
     source = open_source(path, options, max_data_bytes=max_data_bytes)
     with store.new_folder(output) as folder:
         return build(source, options, folder, unique=unique, seed=seed, progress=started(source))

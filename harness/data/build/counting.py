@@ -1,5 +1,4 @@
-"""The second pass of a build: counts the tokens of the train rows, in bounded memory, and gives
-ids to the most frequent ones."""
+"""The second pass of a build: counts the train rows' tokens, and gives ids to the most frequent."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -122,12 +121,9 @@ def most_frequent(
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
     equally often, the one that appears first.
 
-    Args:
-        blocks: returns the same blocks at each call.
-        num_tokens: the number of distinct tokens of each block, added up. Many tokens are counted
-            in several passes over the blocks, each for the tokens with some checksums.
-        most: how many tokens to return.
-        min_count: leaves out tokens that are rarer.
+    `blocks` returns the same blocks at each call. If `num_tokens`, the distinct tokens of each
+    block added up, are many, they are counted in several passes, each for the tokens with some
+    checksums.
     """
     found = _merged([])
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
@@ -157,8 +153,7 @@ def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Co
 
 
 def _merged(parts: list[_Counts]) -> _Counts:
-    """Merges counts of earlier and later blocks: each token once, in the order in which they first
-    appear."""
+    """Merges counts: each token once, in the order in which they first appear."""
     if not parts:
         empty = np.zeros(0, np.int64)
         return _Counts(pyarrow.array([], pyarrow.large_binary()), empty, empty)

@@ -30,8 +30,7 @@ Sets = TypeVar("Sets", Numbered, RaggedSets)
 
 
 class Spool(Generic[Sets]):
-    """Blocks of rows in a temporary file. It has no name, so that nobody else can change it, and it
-    vanishes with the process."""
+    """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
 
     def __init__(self, folder: Path) -> None:
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
@@ -47,8 +46,7 @@ class Spool(Generic[Sets]):
             yield pickle.load(self._file)
 
     def map(self, function: Callable[[Sets, slice], Result]) -> Iterator[Result]:
-        """Calls a function with each block and the slice of its rows among all rows, for several
-        blocks at a time; yields the results in the order of the blocks."""
+        """Yields in order what the function returns for each block and the slice of its rows."""
 
         def arguments() -> Iterator[tuple[Sets, slice]]:
             start = 0
@@ -67,8 +65,8 @@ class Spool(Generic[Sets]):
 def numbered_blocks(
     source: Source, blocks: Iterable[Block], tokenization: Tokenization
 ) -> Iterator[tuple[Numbered, npt.NDArray[np.uint64], int]]:
-    """Numbers the tokens of a source's blocks with all cores; yields each block, the hashes of its
-    rows' contents, [B], and the size of its text."""
+    """Yields each block with its tokens numbered, the hashes of its rows' contents, [B], and the
+    size of its text."""
     arguments = ((block.contents, source.kind, tokenization) for block in blocks)
     return _in_order(_numbered, arguments)
 
@@ -76,8 +74,7 @@ def numbered_blocks(
 def _in_order(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """Calls a function for several blocks at a time, and yields the results in the order of
-    `arguments`."""
+    """Calls a function for several blocks at a time, and yields the results in order."""
     waiting: deque[Future[Result]] = deque()
     # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))

@@ -94,15 +94,14 @@ class RowFacts:
             yield block
 
     def add(self, block: Numbered, digests: npt.NDArray[np.uint64]) -> None:
-        """Notes the numbered rows of a block, and the hashes of their contents, [B]; 0 for an empty
-        row."""
+        """Notes the rows of a block, and the hashes of their contents, [B]; 0 for an empty row."""
         self._has_weights |= block.weights is not None
         self._num_tokens += len(block.tokens)
         self._digests.append(digests)
 
     def settled(self, source: Source, problems: Problems, *, test_split: float, seed: int) -> Rows:
-        """Draws test rows where there are none, and numbers the classes. Counts the problems that
-        show in all rows together."""
+        """Draws test rows where there are none, numbers the classes, and counts problems of all
+        rows."""
         where = str(source.path)
         test = np.concatenate(self._is_test)
         labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
@@ -156,7 +155,7 @@ class RowFacts:
 
     def _classes(self, where: str, labels: Ints, train_labels: Ints) -> tuple[list[str], Ints]:
         """Returns the sorted names of the train rows' classes, as a model cannot learn others; and
-        all labels as places among them, -1 for other classes."""
+        all labels as places among them, -1 for others."""
         known = set(np.unique(train_labels).tolist())
         names = _sorted([name for name, number in self._names.items() if number in known])
         if len(names) < 2:

@@ -18,9 +18,8 @@ from harness.data.vocabulary import Vocabulary
 def write(
     rows: Rows, vocabulary: Vocabulary, spool: Spool[Numbered], folder: Path, *, unique: bool
 ) -> tuple[int, int]:
-    """Writes the arrays of a store, test rows first; returns the number of tokens, and how many of
-    them are not in the vocabulary. With `unique`, each id of a row is kept once; ids with weights
-    always are."""
+    """Writes a store's arrays, test rows first; returns the number of tokens, and of unknown ones.
+    With `unique`, each id of a row is kept once; ids with weights always are."""
     has_weights = rows.has_weights or vocabulary.is_weighted
 
     def made(block: Numbered, places: slice) -> tuple[list[RaggedSets | None], int, int]:

@@ -29,8 +29,7 @@ _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
 
 
 class ClassSource(Source):
-    """Texts in a folder for each class, in the archive's order, or sorted. Either is usually class
-    by class, so training has to shuffle them."""
+    """Texts in a folder for each class, in the archive's order, or sorted."""
 
     unit = "file"
 

@@ -40,16 +40,10 @@ class TableSource(Source):
         *,
         has_header: bool = True,
     ) -> None:
-        """Chooses the columns to read, and finds the form of the rows.
-
-        Args:
-            names: names of all columns; their numbers from 1 if there is no header.
-            sample: some rows of cells.
-            options: name columns that the user chose.
-            has_header: whether the table names its columns.
-        """
-        listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
-        listed += f"{', '.join(names):.{_MAX_LISTED}}."
+        """Chooses the columns to read by the `names` of all, which are numbers from 1 without a
+        header, and by a sample of rows; finds the form of the rows."""
+        listed = "Its columns are" if has_header else "It has no header; its columns are"
+        listed += f" {', '.join(names):.{_MAX_LISTED}}."
         for name in _named(options):
             if name not in names:
                 raise InputError(f"{self.path} has no column {name}. {listed} {_REMEDY}")
@@ -95,11 +89,8 @@ _REMEDY = "Set --text-column and --label-column, to a name or, without a header,
 
 
 def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
-    """Whether the first row names the columns.
-
-    It does if the user or this module knows one of its names. Otherwise each cell has to look like
-    a name, and none may occur again below, as labels do.
-    """
+    """Whether the first row names the columns: the user or this module knows one of its names, or
+    each cell looks like a name and none occurs again below, as labels do."""
     first, named = [cell.strip() for cell in rows[0]], _named(options)
     if any(name in first for name in named):
         return True

@@ -25,13 +25,8 @@ def open_source(
     *,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
-    """Returns a reader of the file or folder at `path`.
-
-    Args:
-        path: a file whose name ends like a table's or an archive's, or a folder of texts.
-        options: names a table's columns and the test data; None for the defaults.
-        max_data_bytes: limit of the unpacked size of an archive or a Parquet file.
-    """
+    """Returns a reader of the file or folder at `path`, and of the test data that `options` name.
+    An archive or a Parquet file may unpack to `max_data_bytes`."""
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
     # The first id of svmlight files is 1, unless the train or the test data has an id 0.

@@ -32,9 +32,6 @@ class FrameSource(TableSource):
         head = (frame[column][:SAMPLE_ROWS].to_list() for column in self._columns.values())
         self.choose(list(self._columns), [*zip(*head, strict=True)], options)
 
-    def num_bytes(self) -> int | None:
-        return None
-
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         names = self.content_column, self.label_column
         lists = (map(cells.plain, self._frame[self._columns[name]].to_list()) for name in names)
@@ -49,8 +46,6 @@ class MatrixSource(Source):
     note = "ids from the matrix's columns"
 
     def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        """Raises InputError for values that are no finite numbers, or unless there is one label
-        for each row."""
         super().__init__("the matrix", "matrix")
         self._sets = RaggedSets.from_scipy(matrix)
         if labels is None:
@@ -61,9 +56,6 @@ class MatrixSource(Source):
                 f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "
                 "labels. Give one for each row."
             )
-
-    def num_bytes(self) -> int | None:
-        return None
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
         yield Block(contents=self._sets, labels=self._labels)

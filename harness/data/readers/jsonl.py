@@ -16,10 +16,7 @@ _REMEDY = "Give a JSON object a line."
 
 
 class JsonlSource(TableSource):
-    """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels.
-
-    Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types.
-    """
+    """Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types."""
 
     unit = "line"
 

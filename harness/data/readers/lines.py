@@ -16,8 +16,7 @@ a NUL is a bad character of a row, which is counted."""
 
 
 def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
-    """Yields the lines of a UTF-8 file with their line breaks. Replaces and counts invalid
-    UTF-8."""
+    """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
         beginning = file.peek(_BEGINNING_BYTES)[:_BEGINNING_BYTES]
         if beginning.startswith(_UTF16_MARKS):

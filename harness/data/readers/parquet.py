@@ -20,8 +20,7 @@ _BATCH_ROWS = 256
 
 
 class ParquetSource(TableSource):
-    """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
-    labels. Reads only these columns, in batches."""
+    """A column of texts or of lists, and one of labels or of lists of labels, read in batches."""
 
     def __init__(self, path: Path, options: BuildOptions, *, max_bytes: int) -> None:
         from pyarrow import types

@@ -58,10 +58,8 @@ class Problems:
 
 
 class Source:
-    """Rows that can be read repeatedly, always the same in the same order.
-
-    A reader says in its constructor what the rows are, and yields them one by one in `rows`.
-    """
+    """Texts, lists of strings, or ids, whose num_tokens is the block's own. Weights that are all 1
+    in a block are left out, even if another block of the source has some."""
 
     unit = "row"
     """Noun for a row in messages, such as "line"."""
@@ -77,13 +75,12 @@ class Source:
         self.path, self.name = path, name
 
     def rows(self, problems: Problems) -> Iterator[tuple[int | str, Any, Any, Part]]:
-        """Yields each row's number or name for messages, content, label or labels, and part.
-        Counts what is no row."""
+        """Yields each row's number or name for messages, content, label or labels, and part."""
         raise NotImplementedError
 
     def num_bytes(self) -> int | None:
         """Returns about how many bytes of text `rows` yields, for progress; None if unknown."""
-        return Path(self.path).stat().st_size
+        return self.path.stat().st_size if isinstance(self.path, Path) else None
 
     def where(self, number: int | str) -> str:
         return f"{self.path}, {self.unit} {number}"
@@ -105,11 +102,8 @@ class Source:
             yield self._block(contents, labels, part)
 
     def _checked(self, problems: Problems) -> Iterator[tuple[Any, list[str], Part]]:
-        """Yields the contents, class names and parts of rows.
-
-        Rows in another format are counted and left out. Empty texts are counted and kept: without
-        them, a test set would have another accuracy.
-        """
+        """Yields the contents, class names and parts of rows. Rows in another format are left out.
+        Empty texts are kept: without them, a test set would have another accuracy."""
         check = {"texts": cells.text, "tokens": cells.tokens, "sets": cells.ids}[self.kind]
         empty = "empty text" if self.kind == "texts" else "empty row"
         for number, content, label, part in self.rows(problems):

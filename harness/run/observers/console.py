@@ -46,11 +46,9 @@ NOTEWORTHY_UNDERFLOW = 0.01
 class ConsoleObserver(Observer):
     """Prints what is trained, its progress and its results.
 
-    In a terminal or a notebook a bar over all steps of the run shows the epoch, loss and metrics,
-    examples/s and the remaining time. A window redraws it, at most ten times a second. Elsewhere a
-    window prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
-    gets a line with its training and validation loss and metrics; compilations, warnings and notes
-    get one each.
+    In a terminal or a notebook a window redraws a bar over all steps of the run, at most ten times
+    a second. Elsewhere it prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. An
+    epoch, a compilation and a message each get a line.
     """
 
     def __init__(

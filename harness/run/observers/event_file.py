@@ -19,13 +19,9 @@ from kernels.files import replacing
 
 
 class EventFile:
-    """A new event file in `folder`, which is created if it is missing. Every record is flushed.
-
-    Its records are written as such, since `tf.summary` ignores a record that cannot be written.
-
-    Raises:
-        OSError: from any method, naming the folder, when the file cannot be written.
-    """
+    """A new event file in `folder`. Every record is written and flushed by itself, since
+    `tf.summary` ignores a record that cannot be written; methods raise an OSError that names the
+    folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -64,12 +60,8 @@ def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
 
     Otherwise TensorBoard would draw twice the steps that a resumed run repeats. This also removes
-    the records of a run's start and end, which hold its HParams: the resumed run writes its own,
-    and TensorBoard shows the first. Each file is replaced whole or stays as it was.
-
-    Raises:
-        InputError: when a file is no event file.
-        OSError: naming the file, when it cannot be read or replaced.
+    HParams: the resumed run writes its own, and TensorBoard shows the first. Each file is replaced
+    whole or stays as it was; an OSError names the file.
     """
     for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
         # TensorBoard reads files in the order of their names, which begin with the time. A number

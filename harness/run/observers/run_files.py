@@ -28,8 +28,8 @@ WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
     *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins/profile"),
 )
-"""Names of everything that a run writes besides event files, and so of everything that --overwrite
-removes; profiles lie in the last."""
+"""Names of everything that a run writes, and that --overwrite removes, besides event files;
+profiles lie in the last."""
 EVENT_FILES = "events.out.tfevents.*"
 """Names of the files that TensorBoard reads. It calls a run by the folder that they lie in."""
 RESOLVED = "resolved"
@@ -41,8 +41,7 @@ _GONE = {
     "maxlen": None,
     "shuffle_seed": 113,
 }
-"""Options of imdb.npz that earlier versions recorded, with the values that it is now always read
-by."""
+"""Options of imdb.npz that earlier versions recorded, with the values that now always hold."""
 
 
 class SummaryObserver(Observer):
@@ -90,12 +89,8 @@ def summarize(
     wall_seconds: float,
     scaling: Mapping[str, float] = MappingProxyType({}),
 ) -> Summary:
-    """Returns the summary of a run that has ended or was interrupted.
-
-    `test` and `validation` are evaluations of the saved model, and `figures` are measures on the
-    test rows or, without any, on the validation rows. `scaling` has `scaling_efficiency` and
-    `exchange_share`, if there are several workers.
-    """
+    """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
+    on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys((*start.metrics, "loss"))
 
@@ -139,11 +134,8 @@ def summarize(
 
 
 def resolved_config(run: RunStart) -> dict[str, Any]:
-    """Returns the settings with every `auto` resolved, and under `resolved` the values and reasons,
-    with the data set, the devices, the versions and the host.
-
-    Without `resolved`, `from_mapping(TrainConfig, ...)` makes settings of it that repeat the run.
-    """
+    """Returns the settings with every `auto` resolved, which repeat the run, and under `resolved`
+    the values and reasons, with the data set, the devices, the versions and the host."""
     choices = run.choices
     return {
         **_settled(run.config, choices),
@@ -191,7 +183,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any]:
     """Returns the settings in groups of a config.json, by the names of their flags, without those
-    of earlier versions that change nothing. Raises an InputError if one would."""
+    of earlier versions that change nothing."""
     flat = flattened(groups, where=where)
     for name, value in _GONE.items():
         if (was := flat.pop(name, value)) != value:

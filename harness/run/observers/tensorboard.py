@@ -16,22 +16,12 @@ from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, S
 
 
 class TensorBoardObserver(Observer):
-    """Writes an event file into a folder, in place of those that are there. A resumed run keeps
-    the events up to its first step, and adds a file for those after it.
-
-    Pages: Scalars; Custom Scalars with the charts to begin with; Text with `run/settings` and
-    `run/environment`; Graphs with the network's layers; HParams with a row for the run; Histograms.
-
-    The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
-
-    Raises:
-        OSError: naming the file, when it cannot be written.
-    """
+    """Writes an event file into a folder, in place of those that are there. A resumed run keeps the
+    events up to its first step, and adds a file for those after it. The methods below list the tags
+    of each record; telemetry adds `gpu/<index>/*` and `host/*`."""
 
     def __init__(self, folder: Path) -> None:
-        """Args:
-        folder: the folder of the event files, which belongs to the run alone.
-        """
+        """`folder` belongs to the run alone."""
         self._folder = folder
         self._closing = contextlib.ExitStack()
         # Set by `RunStart`.
@@ -102,8 +92,8 @@ class TensorBoardObserver(Observer):
         self._file.write(inspection.step, scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
-        """Adds the evaluations of the saved model that are new, and marks the run's row of the
-        HParams page as ended."""
+        """Adds the evaluations of the saved model that are new, and marks the run's row as
+        ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = getattr(summary, rows)

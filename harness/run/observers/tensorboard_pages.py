@@ -44,8 +44,7 @@ def run_pages(run: RunStart) -> list[Summary]:
 
 
 def _layout(run: RunStart) -> layout_pb2.Layout:
-    """Returns the charts of the Custom Scalars page: the title of each, and a pattern that matches
-    its tags from their start."""
+    """Returns the charts of the Custom Scalars page, each with a pattern that matches its tags."""
     charts = {
         name: f"(train|validation|test)/{re.escape(name)}$" for name in ("loss", *run.metrics)
     }
@@ -90,10 +89,9 @@ def _cell(value: Any) -> str:
 
 
 def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
-    """Returns the layers as nodes, each with an edge from every layer that it takes its input from.
-
-    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
-    """
+    """Returns the layers as nodes, with edges from those that they take their input from.
+    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed
+    precision."""
     nodes = tf.compat.v1.GraphDef()
     for layer in layers:
         node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
@@ -128,8 +126,7 @@ def _settings(run: RunStart) -> dict[str, Setting]:
 
 
 def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
-    """Returns the columns of the HParams page, which it reads from any one run. A metric's value
-    there is the last point of its tag."""
+    """Returns the columns of the HParams page, which shows the last point of a metric's tag."""
     held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
         **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},

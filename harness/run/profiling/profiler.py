@@ -25,24 +25,16 @@ INPUT_MARKER = "waiting for batches"
 
 
 class ProfilerObserver(Observer):
-    """Profiles the dispatches that hold the steps after `first` up to `last`.
+    """Profiles the dispatches that hold the steps after `first` up to `last`, into TensorBoard's
+    `folder`. It must be called on the thread that trains, whose trace it marks.
 
     A dispatch is in the profile whole or not at all, with one step marker that begins where the
-    loop asks for its batches. The observer must be called on the thread that trains, whose trace it
-    marks. Starting and stopping the profiler takes time of the next window.
-
-    Raises:
-        OSError: naming the folder, when the profile cannot be written there.
+    loop asks for its batches. Starting and stopping the profiler takes time of the next window.
     """
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
-        """Args:
-        folder: TensorBoard's folder; created if it is missing.
-        first, last: optimizer steps done before the first step of interest, and after the last.
-        """
         self.path: Path | None = None
-        """The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`,
-        where TensorBoard's plugin looks."""
+        """The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`."""
         self.first_step = self.last_step = 0
         """Optimizer steps done before the profile, and at its end."""
         self.num_dispatches = 0

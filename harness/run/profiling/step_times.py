@@ -59,8 +59,7 @@ class StepTimes:
     parts: dict[str, float]
     """The time of each part of `PARTS`; the times add up to `ms`."""
     operations: list[tuple[str, str, float]]
-    """Name, part and time of each operation, the one with the most time first. Runs on several
-    threads at once add up."""
+    """Name, part and time of each operation, the longest first. Runs on several threads add up."""
     on_gpu: bool
     """Whether the operations ran on a GPU."""
 
@@ -115,9 +114,8 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
 
 
 def part_of(scopes: str) -> str:
-    """Returns the part of an operation by its name scopes: those of the layers (their Keras names),
-    of `Program`, of the training step and of the multi-hot product. A gradient has the scopes of
-    its operation behind `gradient_tape/`."""
+    """Returns the part of an operation by its name scopes: those of layers, of the training step
+    and of the multi-hot product. A gradient has its operation's scopes behind `gradient_tape/`."""
     for pattern, part in _SCOPES.items():
         if re.search(rf"(^|/)({pattern})(_\d+)?/", scopes):
             if f"{part}, forward" in PARTS:

@@ -36,13 +36,9 @@ _OF_A_SLICE = ("utilization_percent", "memory_utilization_percent", "memory_used
 
 @contextlib.contextmanager
 def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
-    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use.
-
-    Args:
-        tell: receives messages on missing metrics, failures, and other processes on the GPUs.
-        bus_ids: PCI addresses of TensorFlow's GPUs, in its order. If TensorFlow computes on the
-            CPU it is empty, and every GPU that CUDA would show this process is sampled.
-    """
+    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use: those at the PCI
+    addresses `bus_ids`, in TensorFlow's order, or if it computes on the CPU, every GPU that CUDA
+    would show."""
     gpus: list[_Gpu] = []
     with contextlib.ExitStack() as opened:
         try:

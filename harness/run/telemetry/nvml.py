@@ -1,5 +1,4 @@
-"""The machine's GPUs as NVML knows them, those that CUDA shows a process, and NVML's errors in
-words."""
+"""The machine's GPUs as NVML knows them, those that CUDA shows, and NVML's errors in words."""
 
 import contextlib
 import dataclasses
@@ -49,11 +48,7 @@ class Card:
 
 @contextlib.contextmanager
 def opened() -> Iterator[None]:
-    """Holds NVML open; several may do so at a time.
-
-    Raises:
-        pynvml.NVMLError: when there is no library, or it cannot be used.
-    """
+    """Holds NVML open; several may do so at a time."""
     pynvml.nvmlInit()
     try:
         yield
@@ -69,11 +64,7 @@ def words(error: Any) -> str:
 
 
 def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what NVML answers; None if this card, driver or user does not support the query.
-
-    Raises:
-        pynvml.NVMLError: any other failure.
-    """
+    """Returns what NVML answers; None if this card, driver or user does not support the query."""
     try:
         return ask(*arguments)
     except pynvml.NVMLError as error:
@@ -83,12 +74,8 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def cards() -> tuple[list[Card], list[int]]:
-    """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses, and
-    NVML's indices of those that do not.
-
-    Raises:
-        pynvml.NVMLError: when NVML does not answer.
-    """
+    """Returns the GPUs that answer, in the order of their PCI addresses, and the indices of
+    others."""
     found, lost = [], []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
@@ -133,15 +120,11 @@ def hides_all(environment: Mapping[str, str]) -> bool:
 
 
 def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequence[Card]:
-    """Applies CUDA_VISIBLE_DEVICES, which NVML ignores, to the machine's GPUs.
+    """Returns the GPUs that CUDA shows a process by CUDA_VISIBLE_DEVICES, which NVML ignores: whole
+    cards, or a single card in MIG mode with the one slice that CUDA shows.
 
     Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
-    CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short where it stays unambiguous. The first
-    invalid name ends the list.
-
-    Returns:
-        The GPUs that CUDA shows a process: whole cards, or a single card in MIG mode with the one
-        slice that CUDA shows.
+    CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short. The first invalid name ends the list.
     """
     named = list(cards)
     if VISIBLE in environment:

@@ -37,17 +37,14 @@ class Sample(NamedTuple):
 class TelemetryRecorder:
     """Samples GPUs and host until `finish`, or until its context ends.
 
-    Readings start `1 / hz` seconds apart, or later where one takes longer. A sample belongs to the
-    window during which it was completed; samples between windows (during compilation, evaluation,
-    saving) belong to none. Only the background thread calls NVML, so no driver delays training.
+    A sample belongs to the window during which it was completed; samples between windows (during
+    compilation, evaluation, saving) belong to none. Only the background thread calls NVML, so no
+    driver delays training.
     """
 
     def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
-        """Args:
-        hz: samples per second; 0 for none.
-        bus_ids: PCI addresses of the GPUs that the run trains on; empty on CPU.
-        source: what is sampled; None is this machine.
-        """
+        """Samples `source`, or this machine, `hz` times per second. `bus_ids` are the PCI addresses
+        of the GPUs that the run trains on."""
         self._hz = hz
         self._bus_ids = bus_ids
         self._source = source or functools.partial(_machine, bus_ids=bus_ids)
@@ -70,8 +67,8 @@ class TelemetryRecorder:
         self._stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """Returns the samples of a window, by TensorBoard tag. Windows come in order; their bounds
-        are seconds by `time.perf_counter`."""
+        """Returns a window's samples by TensorBoard tag. Windows come in order; their bounds are
+        seconds by `time.perf_counter`."""
         values: defaultdict[str, list[float]] = defaultdict(list)
         for sample in self._take(until=end):
             for tag, value in sample.values.items() if start < sample.seconds else ():
@@ -153,7 +150,7 @@ def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 def host_reader() -> Read:
     """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
-    reading, from 0 to 100, and `host/rss_bytes`, the memory of this process."""
+    reading, and `host/rss_bytes`, the memory of this process."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
     asked_at = time.monotonic()

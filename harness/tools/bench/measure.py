@@ -34,8 +34,7 @@ from harness.tools.bench.results import Cell, Row
 PROTOCOL_VERSION = 1
 MODULE = "harness.cli.measured"
 _TURN_SECONDS = 0.05
-"""How long a turn lasts, in whole dispatches. It is short so that the machine's pace is about the
-same in neighbouring turns."""
+"""How long a turn lasts, in whole dispatches: so short that the machine's pace hardly changes."""
 _MIN_TURNS = 12
 """The fewest turns of each side."""
 
@@ -59,11 +58,8 @@ class ProcessEndedError(Exception):
 
 
 class MeasuredProcess:
-    """A process that trains in turns. A context manager that kills it at the end.
-
-    Its methods raise InputError when the settings do not fit the data or the devices, and
-    ProcessEndedError when the process ended.
-    """
+    """A process that trains in turns. A context manager that kills it at the end. Its methods raise
+    ProcessEndedError when it has ended."""
 
     def __init__(self, side: Side) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -142,8 +138,8 @@ class MeasuredProcess:
 
 
 def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
-    """Trains for a time, and returns a row for each side: for B alone, or for A and B. If a process
-    ended, there is one row, which says why."""
+    """Trains for a time; returns a row for B, or for A and B, or one that says why a process
+    ended."""
     try:
         if len(sides) == 2:
             return _in_turns(cell, sides, repeat, seconds)

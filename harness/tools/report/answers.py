@@ -55,8 +55,7 @@ class Answers:
         return [(self.names[n], curve) for n, curve in curves.items() if curve is not None]
 
     def calibration(self) -> Calibration:
-        """Returns the calibration of the probability of class 1, of the predicted class, or of all
-        labels."""
+        """Returns the calibration of class 1, of the predicted class, or of all labels."""
         # Of two classes one says all; of labels each is an answer of its own.
         counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
         answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)

@@ -21,8 +21,8 @@ class Ranking(NamedTuple):
 
 def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
     """The curves of one class, from each row's score and whether it is in the class: a point for
-    each distinct score, after that of a threshold above all, whose precision is 1. None where all
-    rows or none are in the class."""
+    each distinct score, after that of a threshold above all. None where all rows or none are in the
+    class."""
     if among.all() or not among.any():
         return None
     order = np.argsort(-scores, kind="stable")
@@ -39,8 +39,8 @@ def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
 
 
 class Calibration(NamedTuple):
-    """The mean probability of answers and the share that is right, for ten bins of equal width,
-    without those that are empty."""
+    """The mean probability of answers and the share that is right, in the ten bins that are not
+    empty."""
 
     probability: Floats
     share: Floats

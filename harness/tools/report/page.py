@@ -46,15 +46,9 @@ def write_report(
     *,
     command: str | None = None,
 ) -> Path:
-    """Writes report.html into a run's folder, whole or not at all, and returns its path.
-
-    The test rows are judged, or as many as there may be probabilities, evenly among them. `command`
-    is the one that repeats the run.
-
-    Raises:
-        InputError: when the rows do not fit the model, or the run's files are damaged.
-        OSError: when the file cannot be written, naming it.
-    """
+    """Writes report.html into a run's folder, whole or not at all, and returns its path. `command`
+    is the one that repeats the run. The test rows are judged, or as many as there may be
+    probabilities, evenly among them."""
     test = data.test
     if not test.is_labelled:
         raise InputError(f"{test.name} has no labels; give the rows to test on")

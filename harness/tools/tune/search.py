@@ -1,7 +1,7 @@
 """The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows.
 
-Optuna's proposal for a trial depends on the seed, the trial's number and the trials before it. So a
-search of one job that was interrupted and resumed tries the same as an uninterrupted one.
+A proposal depends on the seed, the trial's number and the trials before it. So a search of one job
+that was interrupted and resumed tries the same as an uninterrupted one.
 """
 
 import errno
@@ -33,8 +33,7 @@ from kernels.files import remove, replacing
 STUDY_FILE_NAME = "study.db"
 TRIALS_FOLDER_NAME = "trials"
 _SEEDS_APART = 1_000_003
-"""The difference between the sampler's seeds of two trials, so that searches of different seeds
-differ."""
+"""The difference between the sampler's seeds of two trials, so that other seeds give others."""
 _STARTUP_TRIALS = 5
 """Trials that the median pruner never prunes."""
 _MOST_FAILURES = 3
@@ -44,11 +43,7 @@ _LOOK_SECONDS = 0.2
 
 
 def open_study(folder: Path, config: SearchConfig) -> Any:
-    """Opens Optuna's study in `folder`, or begins one if there is none.
-
-    Raises:
-        InputError: when the study's file is damaged.
-    """
+    """Opens Optuna's study in `folder`, or begins one if there is none."""
     import optuna
     from sqlalchemy.exc import DBAPIError
 
@@ -118,12 +113,7 @@ class Search:
 
     def run(self) -> None:
         """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
-        saved a checkpoint.
-
-        Raises:
-            InputError: when the task does not measure the objective.
-            OSError: when the study cannot be written, naming its file.
-        """
+        saved a checkpoint. An OSError names the study's file."""
         from optuna.exceptions import StorageInternalError
 
         deadline = time.monotonic() + (self.config.timeout or math.inf)

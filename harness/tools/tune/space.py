@@ -117,18 +117,8 @@ class SearchConfig:
 def parameters(
     space: Space, build: BuildOptions, *, takes_texts: bool, learning_rate: float | None = None
 ) -> dict[str, Any]:
-    """Returns Optuna's distribution of each setting, by the setting's name.
-
-    Args:
-        space: the space to search.
-        build: how texts become ids; settings given there are fixed.
-        takes_texts: whether the data is built from texts, whose words become ids.
-        learning_rate: the recipe's; None if there is none.
-
-    Raises:
-        InputError: when choices for texts are asked for, but the data has no texts, or `build`
-            fixes the same setting.
-    """
+    """Returns Optuna's distribution of each setting, by name. Settings that `build` gives are
+    fixed; `takes_texts` says whether words become ids, and `learning_rate` is the recipe's."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     decays, rates = space.weight_decays, space.learning_rates
@@ -166,12 +156,8 @@ def parameters(
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a trial's settings of `harness train`, by their bare names.
-
-    Args:
-        space: the space of the search.
-        values: the values of the search's parameters.
-    """
+    """Returns a trial's settings of `harness train`, by their bare names, from the search's
+    values."""
     depth = values["depth"]
     decay = values["weight_decay"]
     return {

@@ -8,7 +8,6 @@ from pathlib import Path
 OWN_CODE = Path(__file__).resolve().parents[2]
 """The folder that holds the packages of this program."""
 _PR_SET_PDEATHSIG = 1
-"""Option of prctl(2)."""
 _LIBC = ctypes.CDLL(None)
 """The C library, loaded here because no library may be loaded between fork and exec."""
 

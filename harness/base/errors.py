@@ -30,7 +30,6 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
 
 
 _FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?:=([a-z0-9_]+))?(?![\w=-])")
-"""Pattern of a flag in a message, perhaps with a value."""
 
 
 class ToldError(Exception):

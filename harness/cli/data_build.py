@@ -53,7 +53,6 @@ class DataBuildConfig:
 
 
 def build(config: DataBuildConfig) -> int:
-    """Runs the command; returns its exit code."""
     from harness.data.build.building import build_folder
 
     console = Console()

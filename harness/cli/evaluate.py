@@ -31,9 +31,7 @@ _OF_IDS = (
 _COLUMNS = ("name", "precision", "recall", "f1", "rows", "predicted")
 """What `--json` has of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
-"""The most classes to list in the table."""
 _MAX_CONFUSED = 12
-"""The most classes for which the confusion matrix is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)

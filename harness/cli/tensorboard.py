@@ -41,7 +41,6 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Serves until it is interrupted or terminated."""
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:

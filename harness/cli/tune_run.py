@@ -1,5 +1,3 @@
-"""`harness tune`: the checks, the search, and the report."""
-
 import contextlib
 import json
 import math

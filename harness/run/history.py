@@ -45,7 +45,6 @@ class Counters:
     """Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
     sum that is not finite."""
     best_loss: float | None = None
-    """The lowest validation loss."""
     best_step: int | None = None
     """Optimizer steps done when the validation loss was lowest."""
 
@@ -116,11 +115,9 @@ class History:
         return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
-        """Tells observers that the loop is about to ask for batches."""
         self._tell(BatchesAwaited(step=self.progress.step))
 
     def ready(self) -> None:
-        """Tells observers that the batches have arrived."""
         self._tell(BatchesReady(step=self.progress.step))
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
@@ -132,11 +129,9 @@ class History:
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
-        """Passes warnings on."""
         self._pass_on(Message(kind="warning", text=text) for text in messages)
 
     def window(self, window: Window) -> None:
-        """Adds a window, and judges its loss."""
         self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
@@ -180,7 +175,6 @@ class History:
     def inspection(
         self, inspection: Inspection | None, compilations: Sequence[Compilation]
     ) -> None:
-        """Adds an inspection, if there was one."""
         self.compiled(compilations)
         if inspection is not None:
             self.progress.inspections.append(inspection)
@@ -280,19 +274,15 @@ class RunningStatistics:
     def __init__(self) -> None:
         self._columns = {name: array("d") for name in _COUNTED}
         self.examples = 0
-        """Examples trained on so far."""
         self.seconds = 0.0
-        """Training time so far."""
 
     def add(self, window: Window) -> None:
-        """Adds the next window."""
         for name, column in self._columns.items():
             column.append(getattr(window, name))
         self.examples += window.examples
         self.seconds += window.seconds
 
     def result(self) -> WindowStatistics:
-        """Returns the statistics so far."""
         of = self._columns
         if not of["seconds"]:
             return WindowStatistics()

@@ -25,7 +25,6 @@ class DatasetInfo:
     fingerprint: str
     """SHA-256 over the content of all rows; `--resume` compares it."""
     weighted: bool = False
-    """Whether ids have weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,6 @@ class LayerInfo:
     """Names of the layers whose outputs it takes."""
     output_shape: tuple[int | None, ...]
     dtype: str
-    """The output's dtype."""
     num_parameters: int
 
 
@@ -66,7 +64,6 @@ class RunStart:
     task: Choice
     """The meaning of the labels, such as `binary`."""
     metrics: tuple[str, ...]
-    """Names of the metrics besides the loss."""
     choices: Mapping[str, Choice]
     """The values of the settings that may be `auto`, by name, in display order."""
     batch_size: int
@@ -101,7 +98,6 @@ class Compilation:
     seconds: float
     """Duration, with that of a trial call, in which libraries generate code of their own."""
     step: int
-    """Optimizer steps done by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +184,6 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
-    """The metrics, by name, such as `accuracy`."""
     checksum: int | None = None
     """The checksum of the evaluated weights; None if only training can change them."""
 

@@ -29,9 +29,7 @@ class Claim:
     """A folder that belongs to one run for as long as that lasts."""
 
     path: Path
-    """The absolute path of the folder."""
     descriptor: int
-    """The file descriptor of the open folder."""
 
     def check(self) -> None:
         """Raises LostFolderError if the folder is no longer where it was claimed."""

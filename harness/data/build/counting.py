@@ -135,7 +135,6 @@ def most_frequent(
 
 
 def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Counts:
-    """Counts the tokens of one pass."""
     merged, waiting = _merged([]), list[_Counts]()
     passed = num_waiting = 0
     for tokens, counts in blocks:

@@ -27,13 +27,11 @@ class Rows:
     """The use of each row, and its labels."""
 
     where: str
-    """Their source, for messages."""
     kind: Kind
     train: Bools
     test: Bools
     """Mask of the test rows, [B]. Rows that are neither train nor test rows are left out."""
     is_drawn: bool
-    """Whether the test rows were drawn from the others."""
     is_multi_label: bool
     has_weights: bool
     num_tokens: int

@@ -21,7 +21,6 @@ class Built:
     train_rows: int
     test_rows: int
     test_rows_drawn: bool
-    """Whether the test rows were drawn from all rows, because the source has none."""
     multi_label: bool
     rows_of_classes: Mapping[str, int]
     num_tokens: int

@@ -44,7 +44,6 @@ def ids(content: Any) -> Sequence[int] | np.ndarray:
 
 
 def _name(label: Any) -> str:
-    """Returns a label as the name of a class."""
     if not isinstance(label, str):
         label = plain(label)
         if isinstance(label, list | tuple | dict):

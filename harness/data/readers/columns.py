@@ -9,8 +9,6 @@ from harness.data.readers import cells
 from harness.data.readers.records import Source
 
 SAMPLE_ROWS = 200
-"""Rows from which a reader finds out what a table holds."""
-
 # The first of these names that a table has is taken.
 _CONTENT_NAMES = (
     *("text", "review", "sentence", "content", "comment", "body", "message", "tweet", "document"),
@@ -108,7 +106,6 @@ def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
 
 
 def _named(options: BuildOptions) -> tuple[str, ...]:
-    """Returns the columns that the user names."""
     return tuple(name for name in (options.text_column, options.label_column) if name)
 
 

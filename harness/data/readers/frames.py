@@ -21,8 +21,6 @@ def source_of(
 
 
 class FrameSource(TableSource):
-    """A frame of pandas or polars."""
-
     def __init__(self, frame: Any, options: BuildOptions) -> None:
         super().__init__("the frame", "frame")
         self._columns = {str(column): column for column in frame.columns}

@@ -22,7 +22,6 @@ Part = Literal["train", "test", ""]
 BLOCK_BYTES = 8_000_000
 """Size from which a block is complete."""
 _TOKEN_BYTES = 8
-"""Bytes that a token or an id adds to a block's size."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +49,6 @@ class Problems:
     """Place of the first problem of each kind."""
 
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
-        """Counts a problem."""
         if self.strict:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
         self.counts[kind] += count

@@ -71,7 +71,6 @@ def has_id_zero(path: Path) -> bool:
 
 
 def _name(label: str) -> str:
-    """Returns the name of a class, such as 1 for +1 and 1.0."""
     try:
         number = float(label)
     except ValueError:

@@ -27,7 +27,6 @@ Rows = list[tuple[str, str]]
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
 _BAR_WIDTH = 30
-"""The most characters of the bar."""
 _NOTEBOOK_WIDTH = 120
 FIGURES = {
     "f1_macro": "macro F1",
@@ -102,7 +101,6 @@ class ConsoleObserver(Observer):
             self._draw(run.start_step, self._place(epoch, run.start_step))
 
     def _window(self, window: Window) -> None:
-        """Moves the bar, or prints a line when it is time for one."""
         now = self._clock()
         every_seconds = SECONDS_BETWEEN_REDRAWS if self._has_bar else SECONDS_BETWEEN_LINES
         if now - self._shown_at < every_seconds:
@@ -129,7 +127,6 @@ class ConsoleObserver(Observer):
         self._shown_at = self._clock()
 
     def _end(self, summary: Summary) -> None:
-        """Removes the bar and prints the results."""
         self.close()
         self._print("")
         if summary.interrupted:
@@ -144,7 +141,6 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Removes the bar."""
         self._replace("")
 
     def _place(self, epoch: int, step: int) -> str:

@@ -45,7 +45,6 @@ class EventFile:
         self._record(graph_def=graph.SerializeToString())
 
     def close(self) -> None:
-        """Closes the file; nothing can be written afterwards."""
         with os_errors(self._folder):
             self._writer.close()
 

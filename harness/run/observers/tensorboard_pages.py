@@ -156,7 +156,6 @@ def session_end(*, done: bool) -> Summary:
 
 
 def scalars(values: Mapping[str, float]) -> Summary:
-    """Returns a float32 point of each tag's curve."""
     return Summary(value=[scalar_pb(tag, value).value[0] for tag, value in values.items()])
 
 

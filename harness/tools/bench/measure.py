@@ -36,8 +36,6 @@ MODULE = "harness.cli.measured"
 _TURN_SECONDS = 0.05
 """How long a turn lasts, in whole dispatches: so short that the machine's pace hardly changes."""
 _MIN_TURNS = 12
-"""The fewest turns of each side."""
-
 Window = Mapping[str, Any]
 """A window of a training: `seconds`, `num_steps`, `examples`, `data_wait_seconds`."""
 
@@ -50,7 +48,6 @@ class Side:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Settings of `TrainConfig`, by their names without group."""
     code: Path = OWN_CODE
-    """The root folder of the version of the code."""
 
 
 class ProcessEndedError(Exception):

@@ -80,12 +80,10 @@ class Results:
     started: str
     """The time in UTC, as of ISO 8601."""
     config: Mapping[str, Any]
-    """The settings of the command."""
     rows: tuple[Row, ...] = ()
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Writes the file, whole or not at all."""
     write_json(path, dataclasses.asdict(results))
 
 

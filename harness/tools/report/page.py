@@ -26,7 +26,6 @@ from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
-"""Classes whose curves and words are shown: the worst."""
 _MAX_CONFUSED = 20
 """Classes of a confusion matrix, and pairs of classes in a list if there are more."""
 _MAX_WORD_ROWS = 5_000

@@ -13,7 +13,6 @@ from harness.base.errors import printable
 from harness.tools.report.curves import Calibration, Floats, Ranking
 
 _MAX_POINTS = 500
-"""Points of a curve; more would make a large file."""
 _STYLE = {"axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": "small", "svg.fonttype": "none"}
 """Text stays text: the browser has fonts for any script, and the files are small."""
 

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
@@ -33,18 +34,18 @@ from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
-from harness.cli.help import is_short, shortened
+from harness.cli.help import for_help, options, suggestion
 from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
-from harness.cli.resume import resumed_config
 from harness.cli.settings import TrainConfig
 from harness.cli.smoke import SmokeConfig, smoke
-from harness.cli.suggestions import suggestion
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import train
 from harness.cli.tune import TuneConfig, tune
+from harness.run.observers.run_files import CONFIG_FILE_NAME
+from harness.trainer.resuming import asked_settings, is_begun
 
 _MAX_PATH = 200
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -145,17 +146,21 @@ def _parse(arguments: list[str]) -> Any:
         given = read_toml(path)
         default = from_mapping(kind, given, where=path)
     if kind is TrainConfig:
-        default = resumed_config(flags[1:], given) or default
-    brief = None
-    if kind is TrainConfig and is_short(flags):
-        brief = shortened(default or TrainConfig())
+        default = _resumed(flags[1:], given) or default
+    kinds = {one: one for one in _COMMANDS}
+    if kind is not None and not {"-h", "--help", "--help-all"}.isdisjoint(flags):
+        shows_all = kind is not TrainConfig or "--help-all" in flags
+        kinds[kind] = for_help(kind, default, shows_all=shows_all)
+        if not shows_all:
+            more = f"`--help-all` lists all {len(list(options(kind)))} options."
+            kinds[kind].__doc__ = f"{kind.__doc__}\n\n{more}"
     flags = ["--help" if word == "--help-all" else word for word in flags]
     # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
             return tyro.cli(
-                _union(default, brief),
+                _union(kinds, default),
                 prog="harness",
                 description="Train models whose input is a set of token ids. Every command also "
                 "takes --config FILE.toml, whose settings the flags override. --version prints the "
@@ -216,21 +221,43 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _begins(flags: list[str], name: str) -> bool:
+def _begins(flags: Sequence[str], name: str) -> bool:
     words = name.split()
-    return flags[: len(words)] == words
+    return list(flags[: len(words)]) == words
 
 
-def _union(default: Any, brief: type | None) -> Any:
-    """Returns the union of the commands' settings; `default` has those of a --config file or of the
-    run that is resumed, and `brief` stands for those of `train` where only help is wanted."""
+def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
+    """Returns, as defaults, the settings of the run that `train` with these flags resumes; None if
+    it resumes none. Those of a --config file, `given`, override the run's own."""
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    look.add_argument("--run-dir", "--run_dir")
+    look.add_argument("--resume", nargs="?", const=True, default=False)
+    try:
+        known, _ = look.parse_known_args(flags)
+    except argparse.ArgumentError:  # tyro explains it
+        return None
+    of_file = flattened(given)
+    folder = known.run_dir or of_file.get("run_dir")
+    if not (known.resume or of_file.get("resume")) or not isinstance(folder, str):
+        return None
+    place = Path(folder).absolute()
+    # `--resume auto` begins a run there, by the settings of the command.
+    if not (place / CONFIG_FILE_NAME).exists() or not is_begun(place):
+        return None
+    settings, where = {**asked_settings(place), **of_file}, str(place / CONFIG_FILE_NAME)
+    config: TrainConfig = from_mapping(TrainConfig, settings, where=where)
+    return config
+
+
+def _union(kinds: Mapping[type, type], default: Any) -> Any:
+    """Returns the union of the commands' settings, or of the classes that stand for them; `default`
+    has those of a --config file or of the run that is resumed."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
-        kind = brief if brief is not None and kind is TrainConfig else kind
-        marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
+        marks: dict[str, Any] = {"default": default} if type(default) is kinds[kind] else {}
         group = of_data if name.startswith("data ") else commands
-        group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
+        group.append(Annotated[kinds[kind], tyro.conf.subcommand(name.split()[-1], **marks)])
     data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
     commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number
     return Union[tuple(commands)]  # noqa: UP007

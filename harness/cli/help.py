@@ -22,7 +22,7 @@ _SHOWN = frozenset(
 """The options of `train` that people set; `--help-all` lists all of them."""
 
 
-def for_help(kind: type, settings: Any = None, *, shows_all: bool = True) -> type:
+def for_help(kind: Any, settings: Any = None, *, shows_all: bool = True) -> type:
     """Returns a class like `kind` for help alone, with `settings` as its defaults: unless it shows
     all, tyro hides all but the usual options, and would refuse the others."""
     hints, texts = get_type_hints(kind, include_extras=True), texts_of(kind)
@@ -31,7 +31,7 @@ def for_help(kind: type, settings: Any = None, *, shows_all: bool = True) -> typ
     for one in fields(kind):
         value = one.default if one.default_factory is MISSING else one.default_factory()
         value = value if settings is None else getattr(settings, one.name)
-        hint = hints[one.name]
+        hint: Any = hints[one.name]
         if is_dataclass(hint):
             hint = for_help(hint, value, shows_all=shows_all)
             value = field(default_factory=hint)

@@ -29,8 +29,14 @@ from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
 from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
-from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
-from harness.cli.data_build import DataBuildConfig, build
+from harness.cli.data import (
+    DataBuildConfig,
+    DataConvertConfig,
+    DataInfoConfig,
+    build,
+    convert,
+    info,
+)
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,15 +18,18 @@ from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
-from harness.cli.text_lines import Oddities, blocks_of_texts
+from harness.base.reading import opened
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
-    from harness.task.judge import Judge
+    from harness.task.judge import Ids, Judge
 
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
+_BLOCK_BYTES = 1 << 18
+_MAX_LINE_BYTES = 100_000_000
+_REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
 _NONE = "(none)"
 """What stands for the classes of a text that has none."""
 
@@ -91,17 +94,12 @@ class _Prediction:
     def explained(self) -> str:
         return ", ".join(f"{word} {weight:+.2f}" for word, weight in self.explanation)
 
-    def as_json(self) -> str:
-        content = asdict(self)
-        if not self.explanation:
-            del content["explanation"]
-        return json_text(content)
-
-    def as_line(self) -> str:
-        known = f"{self.known_words}/{self.words}"
-        parts = [*self.answer(digits=6), known, self.text]
-        if self.explanation:
-            parts.append(self.explained())
+    def line(self, *, as_json: bool) -> str:
+        if as_json:
+            given = asdict(self).items()
+            return json_text({n: v for n, v in given if n != "explanation" or self.explanation})
+        parts = [*self.answer(digits=6), f"{self.known_words}/{self.words}", self.text]
+        parts += [self.explained()] if self.explanation else []
         return "\t".join(printable(part, one_line=True) for part in parts)
 
 
@@ -126,8 +124,7 @@ def predict(config: PredictConfig) -> int:
         console.print(_table(chain.from_iterable(found), explains=config.explain > 0))
     else:  # a block at a time, so that answers come while texts still do
         for block in found:
-            lines = [one.as_json() if config.json else one.as_line() for one in block]
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))
             sys.stdout.flush()
     if oddities.texts == oddities.blank:
         raise InputError(
@@ -156,36 +153,32 @@ def _predictions(
 ) -> Iterator[list[_Prediction]]:
     """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
     names, numbers = judge.class_names, itertools.count()
+
+    def prediction(text: str, row: Ids, outputs: list[float]) -> _Prediction:
+        if not text.strip():
+            return _Prediction(index=next(numbers), text=text)
+        order = sorted(range(len(names)), key=lambda n: -outputs[n])
+        given = order[: config.top_k or 1]
+        if config.top_k is None and thresholds is not None:
+            given = [n for n in order if outputs[n] > thresholds[n]]
+        known, words = judge.known(text, row)
+        most = config.explain
+        return _Prediction(
+            index=next(numbers),
+            text=text,
+            labels=tuple(names[n] for n in given),
+            probability=outputs[order[0]],
+            probabilities=dict(zip(names, outputs, strict=True)),
+            known_words=known,
+            words=words,
+            explanation=judge.explain(text, row, order[0], most=most) if most else (),
+        )
+
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
             texts = block[start : start + _ROWS_AT_ONCE]
             rows = judge.encode(texts)
-            made = []
-            for text, row, outputs in zip(
-                texts, rows, judge.probabilities(rows).tolist(), strict=True
-            ):
-                if not text.strip():
-                    made.append(_Prediction(index=next(numbers), text=text))
-                    continue
-                order = sorted(range(len(names)), key=lambda n: -outputs[n])
-                given = order[: config.top_k or 1]
-                if config.top_k is None and thresholds is not None:
-                    given = [n for n in order if outputs[n] > thresholds[n]]
-                known, words = judge.known(text, row)
-                prediction = _Prediction(
-                    index=next(numbers),
-                    text=text,
-                    labels=tuple(names[n] for n in given),
-                    probability=outputs[order[0]],
-                    probabilities=dict(zip(names, outputs, strict=True)),
-                    known_words=known,
-                    words=words,
-                    explanation=judge.explain(text, row, order[0], most=config.explain)
-                    if config.explain
-                    else (),
-                )
-                made.append(prediction)
-            yield made
+            yield [*map(prediction, texts, rows, judge.probabilities(rows).tolist())]
 
 
 def _table(predictions: Iterable[_Prediction], *, explains: bool) -> Table:
@@ -224,3 +217,81 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
     names = words.class_names if words is not None else ()
     found = Vocabulary.from_word_index(path, num_tokens=saved.num_tokens, class_names=names)
     return found if words is None else replace(found, thresholds=words.thresholds)
+
+
+@dataclass
+class Oddities:
+    """The oddities of the texts read so far."""
+
+    texts: int = 0
+    blank: int = 0
+    undecodable: int = 0
+    """The number of lines that are not UTF-8, whose wrong bytes became U+FFFD."""
+
+    def notes(self) -> list[str]:
+        """Returns a sentence for each kind of oddity."""
+        found = []
+        if self.blank:
+            found.append(f"{self.blank:,} of {self.texts:,} texts are blank and were not judged")
+        if self.undecodable:
+            found.append(
+                f"{self.undecodable:,} of {self.texts:,} texts are not UTF-8; what is wrong in "
+                "them was replaced by U+FFFD"
+            )
+        return found
+
+
+def blocks_of_texts(
+    texts: Sequence[str], files: Sequence[str], oddities: Oddities
+) -> Iterator[list[str]]:
+    """Yields the texts, or the lines of the files, or those of standard input, as they come."""
+    if texts:
+        # Python has lone surrogates for the bytes of an argument that it could not decode: those
+        # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
+        readable = [t.encode(errors="surrogateescape").decode(errors="replace") for t in texts]
+        yield _counted(readable, oddities)
+        return
+    for name in files:
+        with opened(name, remedy=_REMEDY):
+            pass  # so that a file that cannot be read is reported before the others are judged
+    for name in files:
+        with opened(name, remedy=_REMEDY) as file:
+            yield from _lines(file, name, oddities)
+    if not files:
+        yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)
+
+
+def _lines(stream: Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
+    kept: list[bytes] = []
+    num_kept = 0
+    while block := stream.read1(_BLOCK_BYTES):
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield _decoded(b"".join([*kept, head]), oddities)
+            kept, num_kept = [], 0
+        kept.append(tail)
+        num_kept += len(tail)
+        if num_kept > _MAX_LINE_BYTES:
+            raise InputError(
+                f"{name}: line {oddities.texts + 1:,} has more than {_MAX_LINE_BYTES:,} bytes; "
+                "give one text a line"
+            )
+    if last := b"".join(kept):
+        yield _decoded(last, oddities)
+
+
+def _decoded(content: bytes, oddities: Oddities) -> list[str]:
+    lines = content.split(b"\n")
+    try:
+        texts = content.decode().split("\n")
+    except UnicodeDecodeError:
+        texts = [line.decode(errors="replace") for line in lines]
+        for line, text in zip(lines, texts, strict=True):
+            oddities.undecodable += "\ufffd" in text and text.encode() != line
+    return _counted([text.removesuffix("\r") for text in texts], oddities)
+
+
+def _counted(texts: list[str], oddities: Oddities) -> list[str]:
+    oddities.texts += len(texts)
+    oddities.blank += sum(not text.strip() for text in texts)
+    return texts

@@ -226,12 +226,6 @@ def _dataset(
     )
 
 
-def is_built(config: DataConfig) -> bool:
-    """Whether the data is built from texts, a table or an archive by the options for these."""
-    path = _checked_path(config)
-    return path is not None and _is_built(path)
-
-
 def _is_built(path: Path) -> bool:
     """Whether the data has to be built, as it is neither a store nor a file of Keras's."""
     is_store = any((path / name).exists() for name in ("meta.json", "values.npy"))

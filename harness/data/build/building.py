@@ -12,11 +12,10 @@ from harness.base.errors import InputError
 from harness.data import store
 from harness.data.build.counting import counted_vocabulary
 from harness.data.build.numbering import Spool, numbered_blocks
-from harness.data.build.rows import RowFacts
+from harness.data.build.rows import Rows
 from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
-from harness.data.readers.formats import open_source
 from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
 from harness.data.tokens import Numbered, Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -45,16 +44,16 @@ def build(
     With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read."""
     _check_options(source, options)
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
-    problems, facts = Problems(strict=options.strict), RowFacts()
+    problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
-        blocks = facts.noted(source.blocks(problems))
+        blocks = rows.noted(source.blocks(problems))
         for block, digests, num_bytes in numbered_blocks(source, blocks, tokenization):
             spool.add(block)
-            facts.add(block, digests)
+            rows.add(block, digests)
             progress(num_bytes)
-        rows = facts.settled(source, problems, test_split=options.test_split, seed=seed)
+        rows.settle(problems, test_split=options.test_split, seed=seed)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
         vocabulary = counted_vocabulary(rows, options, spool)
         # Third pass: the numbers become ids.
@@ -83,23 +82,6 @@ def build(
     }
     store.seal(folder, described, held_out_rows=built.test_rows)
     return built
-
-
-def build_folder(
-    path: Path,
-    options: BuildOptions,
-    output: Path,
-    *,
-    unique: bool,
-    seed: int,
-    max_data_bytes: int,
-    started: Callable[[Source], Progress],
-) -> Built:
-    """Builds the data set of a path in the new folder `output`; see `build`. `started` is called
-    with the source, and returns the callback for the progress."""
-    source = open_source(path, options, max_data_bytes=max_data_bytes)
-    with store.new_folder(output) as folder:
-        return build(source, options, folder, unique=unique, seed=seed, progress=started(source))
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:

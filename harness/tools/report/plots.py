@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.base.errors import printable
-from harness.tools.report.curves import Calibration, Floats, Ranking
+from harness.tools.report.answers import Calibration, Floats, Ranking
 
 _MAX_POINTS = 500
 _STYLE = {"axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": "small", "svg.fonttype": "none"}

@@ -17,7 +17,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import head_of
 from harness.model.layers import Surroundings, computing
 from harness.model.network import multi_hot_layers, takes_weights
-from harness.tools.report.curves import Bools
+from harness.tools.report.answers import Bools
 
 _ROWS_AT_ONCE = 1_000
 _LEAST_LIFT = 1.5

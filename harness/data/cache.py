@@ -68,11 +68,9 @@ def through(
 
 def _files(source: Path) -> list[Path]:
     """Returns a file by itself, or all files in a folder."""
-    return (
-        sorted(path for path in source.rglob("*") if path.is_file())
-        if source.is_dir()
-        else [source]
-    )
+    if not source.is_dir():
+        return [source]
+    return sorted(path for path in source.rglob("*") if path.is_file())
 
 
 def _note(text: str) -> None:

@@ -115,9 +115,9 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
 
 def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
     """Turns ranks into ids: adds the offset and start ids, and replaces ids out of range."""
+    highest = sets.num_tokens - 1
     require(
-        sets.num_tokens + INDEX_FROM <= INT32_MAX,
-        f"{path}: the rank {sets.num_tokens - 1} is too high for an id of 32 bits. Correct it.",
+        highest < INT32_MAX - INDEX_FROM, f"{path}: the rank {highest} is too high. Correct it."
     )
     ids = sets.values + np.int32(INDEX_FROM)
     values, row_splits = starting_with(START_ID, ids, sets.row_splits)

@@ -19,14 +19,11 @@ from harness.base.errors import InputError
 from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 
 _INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
-_STUBBED = frozenset(
-    {
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-        ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
-        ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
-    }
-)
+_STUBBED = {
+    *(("numpy", "ndarray"), ("numpy", "dtype")),
+    ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
+    ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
+}
 
 
 class _Stub:

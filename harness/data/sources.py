@@ -150,8 +150,8 @@ def load(
 def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
     """Loads the data that the settings of a run name; `tells` prints notes about it."""
     path = _checked_path(config)
-    if path is not None and _is_built(path):
-        return _built(config, _source(config, path), tells=tells)
+    if (source := _source(config, path)) is not None:
+        return _built(config, source, tells=tells)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
@@ -160,11 +160,13 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
 def kind_of(config: DataConfig) -> Kind | None:
     """Returns the form of rows that are built from texts, tables or archives; None for other
     data."""
-    path = _checked_path(config)
-    return None if path is None or not _is_built(path) else _source(config, path).kind
+    source = _source(config, _checked_path(config))
+    return None if source is None else source.kind
 
 
-def _source(config: DataConfig, path: Path) -> Source:
+def _source(config: DataConfig, path: Path | None) -> Source | None:
+    if path is None or not _is_built(path):
+        return None
     return open_source(path, config.build, max_data_bytes=config.max_data_bytes)
 
 

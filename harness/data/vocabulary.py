@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -117,14 +117,9 @@ class Vocabulary:
                 )
         if not ranks:
             raise InputError(f"{path} has no words. Give a word index in Keras's format.")
-        ids = {word: rank + INDEX_FROM for word, rank in ranks.items()}
-        return cls(
-            ids={word: token for word, token in ids.items() if token < num_tokens},
-            num_tokens=num_tokens,
-            start_id=START_ID,
-            unknown_id=UNKNOWN_ID,
-            class_names=class_names,
-        )
+        ids = {w: rank + INDEX_FROM for w, rank in ranks.items() if rank + INDEX_FROM < num_tokens}
+        own: dict[str, Any] = {"num_tokens": num_tokens, "class_names": class_names}
+        return cls(ids=ids, start_id=START_ID, unknown_id=UNKNOWN_ID, **own)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -141,9 +136,8 @@ class Vocabulary:
 
     def with_thresholds(self, thresholds: Sequence[float]) -> Vocabulary:
         """Returns the vocabulary with these thresholds, if it names the classes they belong to."""
-        if len(thresholds) != len(self.class_names):
-            return self
-        return replace(self, thresholds=thresholds)
+        names_them = len(thresholds) == len(self.class_names)
+        return replace(self, thresholds=thresholds) if names_them else self
 
     @property
     def takes_texts(self) -> bool:
@@ -172,11 +166,16 @@ class Vocabulary:
         """Returns the id of each UTF-8 token, int32 [T]; -1 for tokens that are left out."""
         if self.hash_bits is not None:
             return hashed(tokens.to_pylist(), self.hash_bits)
-        other = -1 if self.unknown_id is None else self.unknown_id
-        known = self._encoded
-        if len(tokens) > _MANY * len(known):
-            return self._ids_by_arrow(tokens, other)
-        return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+        other, known = -1 if self.unknown_id is None else self.unknown_id, self._encoded
+        if len(tokens) <= _MANY * len(known):
+            return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+        import pyarrow
+        from pyarrow.compute import index_in
+
+        # Several times as fast for many tokens; each call makes Arrow build a table anew.
+        words = pyarrow.array(list(known), pyarrow.large_binary())
+        places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
+        return np.array([*known.values(), other], np.int32)[places]
 
     def rows_of(
         self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
@@ -188,15 +187,6 @@ class Vocabulary:
         if known.all():
             return ids, row_splits
         return ids[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
-
-    def _ids_by_arrow(self, tokens: pyarrow.LargeBinaryArray, other: int) -> Int32Array:
-        """Looks up many tokens several times as fast; each call makes Arrow build a table anew."""
-        import pyarrow
-        from pyarrow.compute import index_in
-
-        words = pyarrow.array(list(self._encoded), pyarrow.large_binary())
-        places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
-        return np.array([*self._encoded.values(), other], np.int32)[places]
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -48,13 +48,12 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
             counts += 0 if found is None else found
         num_train = int(rows.train.sum())
         idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
-    return replace(
-        vocabulary,
-        start_id=start_id,
-        weighting=options.weighting,
-        normalize=options.normalize,
-        idf=idf,
-    )
+    weights: dict[str, Any] = {
+        "weighting": options.weighting,
+        "normalize": options.normalize,
+        "idf": idf,
+    }
+    return replace(vocabulary, start_id=start_id, **weights)
 
 
 def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
@@ -68,26 +67,19 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
             )
         return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
     tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
-    if options.hash_bits is not None:
-        return Vocabulary(
-            ids={},
-            num_tokens=1 << options.hash_bits,
-            class_names=names,
-            tokenizer=tokenizer,
-            ngrams=options.ngrams,
-            hash_bits=options.hash_bits,
-        )
+    known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
+    if (bits := options.hash_bits) is not None:
+        return Vocabulary(ids={}, num_tokens=1 << bits, hash_bits=bits, **known)
 
     def counted(block: Numbered, places: slice) -> BlockCounts:
         in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
         return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
-    most = (options.num_tokens or _NUM_TOKENS) - first
     tokens = most_frequent(
         lambda: spool.map(counted),
         num_tokens=rows.num_tokens,
-        most=most,
+        most=(options.num_tokens or _NUM_TOKENS) - first,
         min_count=options.min_count,
     )
     return Vocabulary(
@@ -95,9 +87,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
         num_tokens=first + len(tokens),
         start_id=START_ID if rows.kind == "texts" else None,
         unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
-        class_names=names,
-        tokenizer=tokenizer,
-        ngrams=options.ngrams,
+        **known,
     )
 
 

@@ -95,13 +95,10 @@ def _numbered(
     rows: Any, kind: Kind, tokenization: Tokenization
 ) -> tuple[Numbered, npt.NDArray[np.uint64], int]:
     """Numbers the tokens of a block; each string in a row of strings is a token."""
+    contents: Iterable[bytes]
     if kind == "sets":
-        block = Numbered(
-            tokens=pyarrow.array([], pyarrow.large_binary()),
-            values=rows.values,
-            row_splits=rows.row_splits,
-            weights=rows.weights,
-        )
+        parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
+        block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
         contents = _bytes_of(rows)
     elif kind == "texts":
         block = numbered(rows, tokenization)

@@ -1,8 +1,7 @@
 """The third pass of a build: turns tokens into ids and writes the files of a store."""
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,12 +51,10 @@ def write(
             if train is not None:
                 train_rows.add(train)
 
-        def written() -> Iterator[RaggedSets]:
-            return itertools.chain(test_rows, train_rows)
-
-        lengths = np.concatenate([sets.lengths for sets in written()])
-        for name in ("values", *(["weights"] if has_weights else [])):
-            parts = (getattr(sets, name) for sets in written())
+        spools = test_rows, train_rows
+        lengths = np.concatenate([sets.lengths for spooled in spools for sets in spooled])
+        for name in ("values", "weights") if has_weights else ("values",):
+            parts = (getattr(sets, name) for spooled in spools for sets in spooled)
             dtype = np.int32 if name == "values" else np.float32
             store.write_array(folder / f"{name}.npy", dtype, int(lengths.sum()), parts)
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
@@ -77,13 +74,8 @@ def with_ids(block: Numbered, vocabulary: Vocabulary) -> RaggedSets:
     values, row_splits = block.values, block.row_splits
     if len(block.tokens):
         values, row_splits = vocabulary.rows_of(block.tokens, values, row_splits)
-    return RaggedSets(
-        values=values,
-        row_splits=row_splits,
-        num_tokens=vocabulary.num_tokens,
-        name="a block",
-        weights=block.weights,
-    )
+    parts: dict[str, Any] = {"values": values, "row_splits": row_splits, "weights": block.weights}
+    return RaggedSets(**parts, num_tokens=vocabulary.num_tokens, name="a block")
 
 
 # A function, so that no name in `made` keeps the arrays while the next ones are made of them.

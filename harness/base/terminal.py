@@ -3,10 +3,12 @@
 import copy
 import os
 import sys
+from collections.abc import Iterable
 from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.table import Table
 
 
 class LastingStream:
@@ -40,6 +42,16 @@ def lasting(console: Console) -> Console:
     copied = copy.copy(console)
     copied.file = cast(TextIO, LastingStream(console.file))
     return copied
+
+
+def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any) -> Table:
+    """Returns a table whose first column has names, and whose others have numbers."""
+    table = Table(**look)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
 
 
 def prepare_standard_streams() -> None:

@@ -126,8 +126,14 @@ def bench(config: BenchConfig) -> int:
     --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.data.sources import load_configured
     from harness.run.run_folder import claim
-    from harness.tools.bench import plan
-    from harness.tools.bench.measure import Side, measure
+    from harness.tools.bench.measure import (
+        Side,
+        cells,
+        find_baseline,
+        measure,
+        provenance,
+        settings_of_words,
+    )
 
     console = Console()
     folder = Path(config.bench_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
@@ -143,10 +149,10 @@ def bench(config: BenchConfig) -> int:
         scratch = Path(closing.enter_context(in_folder))
         sides = [Side(name="B")]
         if config.against is not None:
-            sides.insert(0, plan.find_baseline(config.against, scratch=scratch))
+            sides.insert(0, find_baseline(config.against, scratch=scratch))
         elif config.against_set:
-            sides.insert(0, Side(name="A", settings=plan.settings_of_words(config.against_set)))
-        planned = plan.cells(vars(config.grid))
+            sides.insert(0, Side(name="A", settings=settings_of_words(config.against_set)))
+        planned = cells(vars(config.grid))
         data = scratch / "data"
         measured = {
             cell: [
@@ -162,7 +168,7 @@ def bench(config: BenchConfig) -> int:
             check_batch(batch_size=cell.batch_size, rows=num_rows, replicas=replicas)
         # In the harness's own format, which each process maps into memory.
         replace(dataset, validation=None).save(data)
-        results = Results(**plan.provenance(), config=asdict(config))
+        results = Results(**provenance(), config=asdict(config))
         del dataset  # leaves its memory to the measured processes
         repeats = config.repeats
         if repeats == "auto":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from harness.data.build.summary import Built
+    from harness.data.build.building import Built
     from harness.data.sources import Dataset
 
 _BAR_WIDTH = 40

@@ -19,6 +19,7 @@ from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.base.reading import opened
+from harness.base.terminal import table_of
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -182,9 +183,7 @@ def _predictions(
 
 
 def _table(predictions: Iterable[_Prediction], *, explains: bool) -> Table:
-    table = Table()
-    for column in ("text", "known words", "class", "its probability"):
-        table.add_column(column, justify="left" if column == "text" else "right")
+    table = table_of(("text", "known words", "class", "its probability"), ())
     if explains:
         table.add_column("words that decided")
     for one in predictions:

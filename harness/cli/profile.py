@@ -43,7 +43,7 @@ def profile(config: ProfileConfig) -> int:
     with quiet_import():
         from harness.data.sources import load_configured
         from harness.run.profiling.profiler import ProfilerObserver
-        from harness.run.profiling.report import print_profile
+        from harness.run.profiling.step_times import print_profile
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()

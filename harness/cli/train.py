@@ -17,6 +17,7 @@ from harness.base.checks import require_extra
 from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
+from harness.base.terminal import table_of
 from harness.base.timeline import Timeline
 from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
@@ -163,7 +164,7 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     stopped = progress is not None and progress.interrupted
     if outcome.start.run_dir:  # only the chief of several workers prints and writes
         if outcome.profiler is not None:
-            from harness.run.profiling.report import print_profile
+            from harness.run.profiling.step_times import print_profile
 
             print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
         if diverged is None and not stopped:
@@ -207,10 +208,7 @@ def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
 
 
 def _timing(timeline: Timeline) -> Table:
-    table = Table(box=SIMPLE, title="where the time went", title_justify="left")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in timeline.stages.items():
-        table.add_row(stage, f"{seconds:.2f}")
-    table.add_row("in all", f"{sum(timeline.stages.values()):.2f}")
-    return table
+    stages = timeline.stages | {"in all": sum(timeline.stages.values())}
+    rows = ((stage, f"{seconds:.2f}") for stage, seconds in stages.items())
+    look = {"box": SIMPLE, "title": "where the time went", "title_justify": "left"}
+    return table_of(("stage", "seconds"), rows, **look)

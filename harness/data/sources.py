@@ -11,7 +11,6 @@ from typing import Any
 from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
 from harness.data import cache, store, vocabulary
-from harness.data.build import summary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
@@ -172,14 +171,14 @@ def _source(config: DataConfig, path: Path | None) -> Source | None:
 
 def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
     """Returns the data set of a source, from the cache if it was built before."""
-    from harness.data.build.building import build  # takes time to import
+    from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:
-        build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
+        building.build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
-        return *_stored(folder), words, summary.notes_in(folder / summary.FILE_NAME)
+        return *_stored(folder), words, building.notes_in(folder / building.FILE_NAME)
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path):

@@ -5,21 +5,25 @@
 3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import read_json
 from harness.data import store
 from harness.data.build.counting import counted_vocabulary
 from harness.data.build.numbering import Spool, numbered_blocks
 from harness.data.build.rows import Rows
-from harness.data.build.summary import FILE_NAME, Built
 from harness.data.build.writing import write
 from harness.data.options import BuildOptions
 from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
 from harness.data.tokens import Numbered, Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 
+FILE_NAME = "build.json"
+"""The summary of a build, which is kept beside the data set."""
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
     "tokens": ("tokenizer", "ngrams"),
@@ -29,6 +33,42 @@ _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
 
 Progress = Callable[[int], None]
 """Callback that is given the number of bytes of text just read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Facts about a data set that was built."""
+
+    source: str
+    note: str
+    """The reader's findings about the source, such as which columns it took."""
+    train_rows: int
+    test_rows: int
+    test_rows_drawn: bool
+    multi_label: bool
+    rows_of_classes: Mapping[str, int]
+    num_tokens: int
+    num_ids: int
+    """Number of ids in all rows, including repeated ones."""
+    num_unknown: int
+    """Number of these ids that stand for tokens outside the vocabulary."""
+    problems: Mapping[str, int]
+    """Number of problems of each kind."""
+    first_problems: Mapping[str, str]
+    """Place of the first problem of each kind."""
+
+    def notes(self) -> list[str]:
+        """Returns notes for the user, a sentence each."""
+        found = [f"{self.source}: {self.note}"] if self.note else []
+        if self.test_rows_drawn:
+            found.append(
+                f"{self.source}: {self.test_rows:,} of {self.train_rows + self.test_rows:,} rows "
+                "were drawn to test on, the same share of each class"
+            )
+        return found + [
+            f"{self.first_problems[kind]}: {kind}" + (f" ({count:,} in all)" if count > 1 else "")
+            for kind, count in self.problems.items()
+        ]
 
 
 def build(
@@ -73,7 +113,7 @@ def build(
         problems=dict(problems.counts),
         first_problems=dict(problems.first),
     )
-    built.save(folder / FILE_NAME)
+    write_json(folder / FILE_NAME, {**asdict(built), "notes": built.notes()})
     described = {
         "name": source.name,
         "num_tokens": vocabulary.num_tokens,
@@ -97,3 +137,12 @@ def _check_options(source: Source, options: BuildOptions) -> None:
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
             "apply. Leave it out."
         )
+
+
+def notes_in(path: Path) -> list[str]:
+    """Reads the notes of a build in its file."""
+    content = read_json(path, remedy="Build the data set again.")
+    notes = content.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise InputError(f"{path} has no notes of a build. Build the data set again.")
+    return notes

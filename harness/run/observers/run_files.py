@@ -189,13 +189,6 @@ def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any
         if (was := flat.pop(name, value)) != value:
             raise InputError(
                 f"{where}: the run was made by an earlier version with --{name.replace('_', '-')} "
-                f"{was}, an option that is gone: imdb.npz is always read with {value}, which gives "
-                "other rows; use the version that made the run, or train anew"
+                f"{was}, an option that is gone; use the version that made the run, or train anew"
             )
-    if flat.get("all_reduce") == "hierarchical":
-        raise InputError(
-            f"{where}: the run was made by an earlier version with --all-reduce hierarchical, "
-            'which is gone; write "auto" in its place there, which changes the losses in their '
-            "last bits at most"
-        )
     return flat

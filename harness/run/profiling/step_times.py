@@ -1,15 +1,22 @@
-"""Reads a profile by TensorFlow's protocol buffers, and divides the time of its steps."""
+"""Reads a profile by TensorFlow's protocol buffers; divides and prints the time of its steps."""
 
 import re
+import shlex
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER
+from harness.base.errors import as_command, printable
+from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER, ProfilerObserver
 
 INPUT, OTHER, HOST = "input", "other operations", "host"
 PARTS = {
@@ -37,6 +44,18 @@ _SCOPES = {
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
 RUN_OTHERS = ("while", "conditional", "call")
 """Opcodes of operations that run others, whose time is counted with these."""
+_NUM_OPERATIONS = 10
+_CUPTI = (
+    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
+    "missing. Usually only administrators may profile: run as root (in a container with --cap-add "
+    "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
+    "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
+)
+_NO_NAMES = (
+    "no operation has the name scope of its part. TensorFlow's persistent cache of "
+    "compiled programs drops them: profile without --tf_xla_persistent_cache_directory in "
+    "TF_XLA_FLAGS."
+)
 
 
 class Event(NamedTuple):
@@ -158,3 +177,51 @@ def _covered_ns(events: list[Event]) -> float:
         covered += max(0.0, event.end_ns - max(event.start_ns, end_ns))
         end_ns = max(end_ns, event.end_ns)
     return covered
+
+
+def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
+    """Prints where the time of the profiled steps of a run goes. Returns whether there is a
+    profile, with the names of operations and, if the steps ran on GPUs, with the GPU's events."""
+    console.print()
+    if profiler.path is None:
+        _print(console, "the run ended before a step to profile: there is no profile")
+        return False
+    times = divide(read(profiler.path))
+    first, last = profiler.first_step, profiler.last_step
+    _print(
+        console,
+        f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
+        f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
+    )
+
+    def show(title: str, name: str, of: str, rows: Iterable[tuple[str, str, float]]) -> None:
+        table = Table(name, box=SIMPLE, title=title, title_justify="left", title_style="bold")
+        table.add_column("ms a step", justify="right")
+        table.add_column("share", justify="right")
+        table.add_column(of)
+        for named, about, ms in rows:
+            # As a Text: brackets in a name are no markup.
+            cells = f"{ms / (last - first):.3f}", f"{ms / times.ms:.1%}", about
+            table.add_row(Text(named), *cells)
+        console.print(table)
+
+    parts = {part: ms for part, ms in times.parts.items() if ms > 0} | {"in all": times.ms}
+    rows = [(part, PARTS.get(part, ""), ms) for part, ms in parts.items()]
+    show("where a step's time goes", "part", "contents", rows)
+    title = f"the {_NUM_OPERATIONS} most expensive operations"
+    show(title, "operation", "part", times.operations[:_NUM_OPERATIONS])
+    problem = None
+    if on_gpu and not times.on_gpu:
+        problem = _CUPTI
+    elif not parts.keys() - {INPUT, OTHER, HOST, "in all"}:
+        problem = _NO_NAMES
+    if problem is not None:
+        _print(console, f"warning: {problem}", style="yellow")
+    _print(console, f"profile        {profiler.path}")
+    folder = shlex.quote(str(profiler.path.parents[3]))
+    _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
+    return problem is None
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(Text(printable(text)), style=style, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Measures a cell once: by one process that trains, or by two that take turns.
+"""What a benchmark measures, and how: a cell by one process, or by two that take turns.
 
 Each is a process of `harness.cli.measured`. The protocol is JSON, one message a line. The parent
 sends the settings to train with, then a request for each turn. The process answers `ready` once it
@@ -9,15 +9,18 @@ with every change that an older process would misunderstand.
 """
 
 import contextlib
+import datetime
 import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,10 +29,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from harness.base.checks import require
 from harness.base.child import OWN_CODE
+from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
-from harness.tools.bench.results import Cell, Row
+from harness.base.reading import read_toml
+from harness.run.machine import host, versions
+from harness.tools.bench.results import AXES, Cell, Row
 
 PROTOCOL_VERSION = 1
 MODULE = "harness.cli.measured"
@@ -222,4 +229,76 @@ def figures(windows: Sequence[Window], totals: Window) -> dict[str, float]:
         "compile_seconds": totals["compile_seconds"],
         "peak_rss_bytes": totals["peak_rss_bytes"],
         "peak_device_bytes": totals["peak_device_bytes"] or 0,
+    }
+
+
+def find_baseline(against: str, *, scratch: Path) -> Side:
+    """Returns the side that `--against` names: the root folder of a checkout, a TOML file of the
+    settings that override the flags, or a git revision, whose code is unpacked into `scratch`."""
+    path = Path(against)
+    if path.is_file() or path.suffix == ".toml":
+        return Side(name="A", settings=flattened(read_toml(path), where=against))
+    code = path.absolute()
+    if not path.is_dir():
+        try:
+            # An exported tree: the user's own checkout stays as it is.
+            name = f"{against}^{{commit}}"
+            commit = _git("rev-parse", "--verify", "--end-of-options", name)
+            _git("archive", "--format=zip", f"--output={scratch / 'code.zip'}", commit)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            raise InputError(
+                f"--against is {against!r}, which is no folder, file or revision; name the root "
+                "folder of a checkout, a TOML file of settings, or a git revision of this program"
+            ) from error
+        code = scratch / commit
+        shutil.unpack_archive(scratch / "code.zip", code)
+    require(
+        code.joinpath(*MODULE.split(".")).with_suffix(".py").is_file(),
+        f"{code} has no {MODULE}: it is not a version of this project, or one older than "
+        "`harness bench`; name another",
+    )
+    return Side(name="A", code=code)
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(OWN_CODE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings of `--against-set name=value ...`; values as in TOML, or plain text."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        require(
+            name != "" and equals != "",
+            f"--against-set has {word!r}; write name=value, as in implementation=gather",
+        )
+        try:
+            settings[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[name] = value
+    return flattened(settings)
+
+
+def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """Returns every combination of the values on the axes, the last axis changing fastest."""
+    for axis in AXES:
+        flag = f"--{axis.replace('_', '-')}"
+        require(len(grid[axis]) > 0, f"{flag} is empty; name at least one value")
+    points = itertools.product(*(grid[axis] for axis in AXES))
+    return tuple(dict.fromkeys(Cell(**dict(zip(AXES, point, strict=True))) for point in points))
+
+
+def provenance() -> dict[str, Any]:
+    """Returns the fields of `Results` that say where its figures come from."""
+    machine = host()
+    try:
+        commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        commit = "unknown"  # an installed package has no repository
+    return {
+        "machine": f"{machine['cpu']}, {machine['cores']} cores",
+        "versions": versions() | {"system": machine["system"], "commit": commit},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

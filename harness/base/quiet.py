@@ -15,8 +15,8 @@ from harness.base.errors import InputError
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
+# With less, importing TensorFlow fails, or its C++ code aborts the process.
 _LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000
-"""With less, importing TensorFlow fails, or its C++ code aborts the process."""
 
 
 @contextlib.contextmanager

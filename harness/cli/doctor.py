@@ -10,8 +10,7 @@ from rich.text import Text
 
 from harness.base.quiet import quiet_import
 
-Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
-"""A part that `--need` can name."""
+Part = Literal["gpu", "native", "tensorboard", "profile", "data"]  # a part that `--need` can name
 _SHOWN_AS = {"ok": "OK", "limited": "limited", "broken": "BROKEN"}
 
 
@@ -30,12 +29,11 @@ class Finding(NamedTuple):
     """One line of the doctor's report."""
 
     subject: str
+    # `limited`: runs work, but an optional part is missing.
     state: Literal["ok", "limited", "broken"]
-    """`limited`: runs work, but an optional part is missing."""
-    text: str
-    """The result of the check, with the remedy unless the state is ok."""
+    text: str  # the result of the check, with the remedy unless the state is ok
+    # The part that `--need` names to make `limited` count as `broken`; None if there is none.
     part: Part | None = None
-    """The part that `--need` names to make `limited` count as `broken`; None if there is none."""
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:

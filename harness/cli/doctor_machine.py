@@ -31,8 +31,8 @@ from kernels.multi_hot.native.build import NativeUnavailableError, require_compi
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
+# Free bytes below which the disk is called full: a wide network may write some hundred MB.
 _LEAST_FREE_BYTES = 10**9
-"""Free bytes below which the disk is called full: a wide network may write some hundred MB."""
 
 
 def examine() -> Iterator[Finding]:

@@ -21,15 +21,14 @@ if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.sources import Dataset
 
-OF_RUN = "run"
-"""The name, for --data, of the data that the model was trained on."""
+OF_RUN = "run"  # the name, for --data, of the data that the model was trained on
+# The options by which texts become ids.
 _OF_IDS = (
     *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown"),
     *("weighting", "normalize"),
 )
-"""The options by which texts become ids."""
+# What `--json` has of each class; the last is the number of rows predicted to be of it.
 _COLUMNS = ("name", "precision", "recall", "f1", "rows", "predicted")
-"""What `--json` has of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
 _MAX_CONFUSED = 12
 

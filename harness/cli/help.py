@@ -11,6 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import tyro
 
+# The options of `train` that people set; `--help-all` lists all of them.
 _SHOWN = frozenset(
     {
         *("data", "test_data", "text_column", "label_column", "ngrams", "validation_split"),
@@ -19,7 +20,6 @@ _SHOWN = frozenset(
         *("precision", "replicas", "run_dir", "resume", "overwrite", "report"),
     }
 )
-"""The options of `train` that people set; `--help-all` lists all of them."""
 
 
 def for_help(kind: Any, settings: Any = None, *, shows_all: bool = True) -> type:

@@ -22,8 +22,7 @@ from harness.run import machine
 from harness.run.records import Observer, Record, Window
 from harness.tools.bench.measure import PROTOCOL_VERSION
 
-_EPOCHS = 2
-"""The number of epochs with their own order of rows; these orders repeat."""
+_EPOCHS = 2  # the number of epochs with their own order of rows; these orders repeat
 
 
 class _Windows(Observer):

@@ -31,8 +31,7 @@ _ROWS_AT_ONCE = 4_096
 _BLOCK_BYTES = 1 << 18
 _MAX_LINE_BYTES = 100_000_000
 _REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
-_NONE = "(none)"
-"""What stands for the classes of a text that has none."""
+_NONE = "(none)"  # what stands for the classes of a text that has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +75,10 @@ class _Prediction:
 
     index: int
     text: str
+    # The classes given, the likeliest first; none if no probability is high enough.
     labels: tuple[str, ...] = ()
-    """The classes given, the likeliest first; none if no probability is high enough."""
+    # The probability of the likeliest class; None for a blank text.
     probability: float | None = None
-    """The probability of the likeliest class; None for a blank text."""
     probabilities: dict[str, float] | None = None
     known_words: int = 0
     words: int = 0
@@ -224,8 +223,7 @@ class Oddities:
 
     texts: int = 0
     blank: int = 0
-    undecodable: int = 0
-    """The number of lines that are not UTF-8, whose wrong bytes became U+FFFD."""
+    undecodable: int = 0  # the number of lines that are not UTF-8, whose wrong bytes became U+FFFD
 
     def notes(self) -> list[str]:
         """Returns a sentence for each kind of oddity."""

@@ -32,12 +32,10 @@ class SavedModel:
 
     path: Path
     trainer: Trainer
-    num_tokens: int
-    """The number below which the model accepts ids."""
+    num_tokens: int  # the number below which the model accepts ids
+    # The content of config.json in the model's run folder; None if the model is in none.
     config: Mapping[str, Any] | None
-    """The content of config.json in the model's run folder; None if the model is in none."""
-    vocabulary: Vocabulary | None
-    """The vocabulary of the model's run; None if there is none."""
+    vocabulary: Vocabulary | None  # the vocabulary of the model's run; None if there is none
 
     @property
     def kind(self) -> str | None:

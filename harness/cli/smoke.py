@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _CORPUS = SyntheticOptions(synthetic_rows=640, synthetic_tokens=1_000)
 _BATCH_SIZE = 64
 _EPOCHS = 3
+# The relative tolerance between the loss after training and that of the saved model in float32.
 _LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
-"""The relative tolerance between the loss after training and that of the saved model in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,14 +42,13 @@ from kernels.files import remove, replacing
 CONFIG_FILE_NAME = "config.json"
 BEST_FILE_NAME = "best.toml"
 _WRITTEN = (STUDY_FILE_NAME, f"{STUDY_FILE_NAME}-journal", BEST_FILE_NAME, TRIALS_FOLDER_NAME)
-_EPOCHS = 10
-"""Epochs of a trial where there is no recipe."""
+_EPOCHS = 10  # epochs of a trial where there is no recipe
 _PATHS = ("data", "test_data", "word_index")
 _MAY_DIFFER = {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs"}
+# Settings that may change when a search is resumed; paths may change if the rows are the same.
 _MAY_DIFFER |= {"data_cache", "max_data_bytes", *_PATHS}
-"""Settings that may change when a search is resumed; paths may change if the rows are the same."""
+# Settings of every trial that do not hold for the model that is trained in the end.
 _OF_TRIALS = {"test": "off", "checkpoint_every": "1m", "keep": 1}
-"""Settings of every trial that do not hold for the model that is trained in the end."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,15 +96,13 @@ class TuneConfig(SearchConfig):
 class _Checked(NamedTuple):
     """What is known before the first trial."""
 
-    searched: dict[str, Any]
-    """The distributions to search."""
-    gpus: list[str]
-    """The GPUs as CUDA_VISIBLE_DEVICES names them."""
+    searched: dict[str, Any]  # the distributions to search
+    gpus: list[str]  # the GPUs as CUDA_VISIBLE_DEVICES names them
+    # The facts about the data that must not change when the search is resumed, none about test
+    # rows.
     known: dict[str, Any]
-    """The facts about the data that must not change when the search is resumed, none about test
-    rows."""
+    # The settings of the recipe of `train`, by their names; none if there is no recipe.
     recipe: dict[str, Any]
-    """The settings of the recipe of `train`, by their names; none if there is no recipe."""
 
 
 def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:

@@ -20,10 +20,10 @@ from kernels.files import replacing
 
 T = TypeVar("T")
 
+# Least size of a source to cache: mapping an entry is hardly faster than reading a smaller one.
 MIN_SOURCE_BYTES = 1_000_000
-"""Least size of a source to cache: mapping an entry is hardly faster than reading a smaller one."""
+# Limit of the size of all entries together; the least recently used ones are removed first.
 MAX_BYTES = 4_000_000_000
-"""Limit of the size of all entries together; the least recently used ones are removed first."""
 
 
 def through(

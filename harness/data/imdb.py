@@ -23,8 +23,7 @@ from kernels.files import replacing
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
-_KERAS_SEED = 113
-"""Seed by which Keras shuffles each part of a file."""
+_KERAS_SEED = 113  # seed by which Keras shuffles each part of a file
 _REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
 
 

@@ -25,8 +25,7 @@ Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
 
 _NO_LABELS = np.zeros(0, np.int32)
-_SHOWN_ROWS, _SHOWN_IDS = 5, 12
-"""What a notebook shows of the sets."""
+_SHOWN_ROWS, _SHOWN_IDS = 5, 12  # what a notebook shows of the sets
 
 # `unique` works on about _UNIQUE_CHUNK_IDS ids at a time, which stay in the processor's cache, and
 # sorts about _UNIQUE_SORTED_IDS at a time: more would take up to three times as long, fewer would

@@ -50,8 +50,7 @@ _DTYPES: dict[str, type[np.number[Any]]] = {
     "weights": np.float32,
 }
 _DESCRIBED = ("name", "num_tokens", "num_classes")
-_LEFT_SECONDS = 24 * 3600
-"""Age from which an unfinished folder is a killed process's."""
+_LEFT_SECONDS = 24 * 3600  # age from which an unfinished folder is a killed process's
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 

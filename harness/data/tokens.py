@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
 
+# Characters that Keras's Tokenizer turns into spaces.
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-"""Characters that Keras's Tokenizer turns into spaces."""
 # Tables of bytes: Python translates bytes six times as fast as strings. In UTF-8, no separator and
 # no ASCII capital is part of another character.
 _TO_SPACES = bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS))
@@ -84,14 +84,12 @@ class Tokenization:
 class Numbered:
     """B rows of tokens."""
 
+    # The distinct tokens in UTF-8, as they first appear; none if the rows came as ids.
     tokens: pyarrow.LargeBinaryArray
-    """The distinct tokens in UTF-8, as they first appear; none if the rows came as ids."""
-    values: npt.NDArray[np.int32]
-    """Each token's place in `tokens`, or ids, [N]."""
-    row_splits: npt.NDArray[np.int64]
-    """Row boundaries in `values`, [B + 1]."""
+    values: npt.NDArray[np.int32]  # each token's place in `tokens`, or ids, [N]
+    row_splits: npt.NDArray[np.int64]  # row boundaries in `values`, [B + 1]
+    # Weights of the ids, if they came with weights, [N].
     weights: npt.NDArray[np.float32] | None = None
-    """Weights of the ids, if they came with weights, [N]."""
 
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:

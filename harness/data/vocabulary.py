@@ -24,12 +24,10 @@ from harness.data.weighting import count, l2_normalized, tf_idf
 if TYPE_CHECKING:
     import pyarrow
 
-FILE_NAME = "vocabulary.json"
-"""The file of a vocabulary in the folder of a run or of a data set."""
+FILE_NAME = "vocabulary.json"  # the file of a vocabulary in the folder of a run or of a data set
 WORD_INDEX_NAME = "imdb_word_index.json"
 
-_MANY = 0.25
-"""Ratio of tokens to words above which Arrow looks tokens up faster than Python."""
+_MANY = 0.25  # ratio of tokens to words above which Arrow looks tokens up faster than Python
 
 # The tutorial's sign for ids that are no words: padding, start, unknown.
 _NO_WORD = "#"

@@ -15,8 +15,8 @@ from harness.run.records import (
     Summary,
 )
 
+# Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind.
 _MAX_WAITING = 16
-"""Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind."""
 _LEFT_BEHIND_SECONDS = 1.0
 
 Task = Callable[[], None]

@@ -25,50 +25,43 @@ from harness.run.records import (
 )
 from harness.run.telemetry.recorder import TelemetryRecorder
 
+# The units of rates, each with the field of `Window` that counts it.
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
-"""The units of rates, each with the field of `Window` that counts it."""
+# The fields of windows that are kept.
 _COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
-"""The fields of windows that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
     """The totals of a run, which a checkpoint holds so that a resumed run goes on counting."""
 
-    examples: int = 0
-    """Examples since the first step."""
-    train_seconds: float = 0.0
-    """Training time since the first step."""
-    epoch_examples: int = 0
-    """Examples of the epoch so far."""
+    examples: int = 0  # examples since the first step
+    train_seconds: float = 0.0  # training time since the first step
+    epoch_examples: int = 0  # examples of the epoch so far
+    # Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
+    # sum that is not finite.
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
-    """Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
-    sum that is not finite."""
     best_loss: float | None = None
-    best_step: int | None = None
-    """Optimizer steps done when the validation loss was lowest."""
+    best_step: int | None = None  # optimizer steps done when the validation loss was lowest
 
 
 @dataclass(kw_only=True)
 class Progress:
     """Everything that happened from the first window to the last."""
 
+    # Statistics of all windows, set at the end.
     windows: WindowStatistics = field(default_factory=WindowStatistics)
-    """Statistics of all windows, set at the end."""
-    last_window: Window | None = None
-    """None if no step was trained."""
+    last_window: Window | None = None  # None if no step was trained
     epochs: list[Epoch] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     compilations: list[Compilation] = field(default_factory=list)
-    step: int
-    """Optimizer steps done, those before a resume included."""
+    step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
+    # The divergence that still lasts, as it was first seen; None if all is finite.
     divergence: Divergence | None = None
-    """The divergence that still lasts, as it was first seen; None if all is finite."""
-    use: MachineUse = field(default_factory=MachineUse)
-    """The use of the GPUs, set at the end."""
+    use: MachineUse = field(default_factory=MachineUse)  # the use of the GPUs, set at the end
+    # The totals of the run, with those before a resume, set at the end.
     counters: Counters = Counters()
-    """The totals of the run, with those before a resume, set at the end."""
 
 
 _NO_COUNTERS = Counters()
@@ -106,8 +99,8 @@ class History:
         self._best: tuple[float, int] | None = None
         if before.best_loss is not None and before.best_step is not None:
             self._best = before.best_loss, before.best_step
+        # Optimizer steps done at the last regular checkpoint; None without any.
         self.saved_step: int | None = start_step or None
-        """Optimizer steps done at the last regular checkpoint; None without any."""
 
     @property
     def must_stop(self) -> bool:

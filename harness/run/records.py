@@ -12,18 +12,14 @@ class DatasetInfo:
     """The rows that a run trains and tests on."""
 
     name: str
-    rows: int
-    """Rows to train on."""
+    rows: int  # rows to train on
     test_rows: int
-    validation_rows: int = 0
-    """Validation rows; 0 if they are the test rows."""
+    validation_rows: int = 0  # validation rows; 0 if they are the test rows
     num_tokens: int
     num_classes: int
-    nnz: int
-    """Ids in the training rows, after `unique()` where the run applies it."""
+    nnz: int  # ids in the training rows, after `unique()` where the run applies it
     unique: bool
-    fingerprint: str
-    """SHA-256 over the content of all rows; `--resume` compares it."""
+    fingerprint: str  # SHA-256 over the content of all rows; `--resume` compares it
     weighted: bool = False
 
 
@@ -46,8 +42,7 @@ class LayerInfo:
 
     name: str
     kind: str
-    inputs: tuple[str, ...]
-    """Names of the layers whose outputs it takes."""
+    inputs: tuple[str, ...]  # names of the layers whose outputs it takes
     output_shape: tuple[int | None, ...]
     dtype: str
     num_parameters: int
@@ -61,27 +56,22 @@ class RunStart:
     config: Mapping[str, Any]
     dataset: DatasetInfo
     devices: tuple[str, ...]
-    task: Choice
-    """The meaning of the labels, such as `binary`."""
+    task: Choice  # the meaning of the labels, such as `binary`
     metrics: tuple[str, ...]
+    # The values of the settings that may be `auto`, by name, in display order.
     choices: Mapping[str, Choice]
-    """The values of the settings that may be `auto`, by name, in display order."""
     batch_size: int
-    learning_rate: float
-    """The learning rate; the optimizer's own default if none was given."""
+    learning_rate: float  # the learning rate; the optimizer's own default if none was given
     num_parameters: int
-    layers: tuple[LayerInfo, ...]
-    """The layers, from the inputs to the head."""
+    layers: tuple[LayerInfo, ...]  # the layers, from the inputs to the head
     steps_per_epoch: int
     epochs: int
-    start_step: int
-    """Optimizer steps done before; above 0 in a resumed run."""
+    start_step: int  # optimizer steps done before; above 0 in a resumed run
+    # An entry for each resume so far: the `step` it followed, and what was `changed`.
     resumed: Sequence[Mapping[str, Any]] = ()
-    """An entry for each resume so far: the `step` it followed, and what was `changed`."""
     versions: Mapping[str, str]
     host: Mapping[str, Any]
-    workers: int = 1
-    """The number of processes that train together."""
+    workers: int = 1  # the number of processes that train together
 
     @property
     def total_steps(self) -> int:
@@ -93,10 +83,10 @@ class Compilation:
     """The compilation of one XLA program; no window's time includes it."""
 
     program: str
+    # Static length of the `values` buffer that the program was compiled for, per replica.
     capacity: int
-    """Static length of the `values` buffer that the program was compiled for, per replica."""
+    # Duration, with that of a trial call, in which libraries generate code of their own.
     seconds: float
-    """Duration, with that of a trial call, in which libraries generate code of their own."""
     step: int
 
 
@@ -104,10 +94,8 @@ class Compilation:
 class StepSums:
     """The results that the device reports for one dispatch."""
 
-    loss: float
-    """Sum of the real rows' losses."""
-    metrics: Mapping[str, float]
-    """Weighted means over the real rows, by name."""
+    loss: float  # sum of the real rows' losses
+    metrics: Mapping[str, float]  # weighted means over the real rows, by name
     skipped_steps: int
     loss_scale: float | None
 
@@ -126,31 +114,27 @@ class Spread:
 class Window:
     """One dispatch of training steps."""
 
-    step: int
-    """Optimizer steps done at its end."""
-    epoch: int
-    """The number of the epoch, counted from 0."""
+    step: int  # optimizer steps done at its end
+    epoch: int  # the number of the epoch, counted from 0
     num_steps: int
     examples: int
     tokens: int
+    # Time from the end of the previous window to the end of this one, compilation excluded.
     seconds: float
-    """Time from the end of the previous window to the end of this one, compilation excluded."""
     data_wait_seconds: float
-    loss: float
-    """The weighted mean over the window's real rows."""
+    loss: float  # the weighted mean over the window's real rows
+    # Weighted means over the window's real rows, by name, such as `accuracy`.
     metrics: Mapping[str, float]
-    """Weighted means over the window's real rows, by name, such as `accuracy`."""
+    # The loss scale after the window; None if the precision needs none.
     loss_scale: float | None = None
-    """The loss scale after the window; None if the precision needs none."""
+    # Steps of this window whose update was skipped because a gradient was not finite.
     skipped_steps: int = 0
-    """Steps of this window whose update was skipped because a gradient was not finite."""
+    # Time of its end, by the loop's clock (`time.perf_counter` outside tests).
     ended_at_seconds: float = math.nan
-    """Time of its end, by the loop's clock (`time.perf_counter` outside tests)."""
+    # The machine's telemetry in the window, by TensorBoard tag, without tags that have no sample.
     telemetry: Mapping[str, Spread] = field(default_factory=dict)
-    """The machine's telemetry in the window, by TensorBoard tag, without tags that have no
-    sample."""
+    # Loss and metrics over the epoch, up to the window's end.
     so_far: Mapping[str, float] = field(default_factory=dict)
-    """Loss and metrics over the epoch, up to the window's end."""
 
     @property
     def steps_per_second(self) -> float:
@@ -184,8 +168,8 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
+    # The checksum of the evaluated weights; None if only training can change them.
     checksum: int | None = None
-    """The checksum of the evaluated weights; None if only training can change them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +178,11 @@ class Epoch:
 
     epoch: int
     step: int
+    # The weighted mean over the rows that this process trained in the epoch; None without any.
     loss: float | None
-    """The weighted mean over the rows that this process trained in the epoch; None without any."""
-    metrics: Mapping[str, float]
-    """Means over the same rows, by name; empty without any."""
+    metrics: Mapping[str, float]  # means over the same rows, by name; empty without any
+    # None without held-out rows, or if `validation_freq` skips the epoch.
     evaluation: Evaluation | None
-    """None without held-out rows, or if `validation_freq` skips the epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +190,9 @@ class Distribution:
     """A histogram of the finite elements of a tensor."""
 
     name: str
-    edges: tuple[float, ...]
-    """The rising edges of the bins, one more than `counts`."""
+    edges: tuple[float, ...]  # the rising edges of the bins, one more than `counts`
     counts: tuple[int, ...]
-    num_non_finite: int
-    """The number of elements outside all bins."""
+    num_non_finite: int  # the number of elements outside all bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,32 +202,28 @@ class Inspection:
     step: int
     epoch: int
     seconds: float
-    non_finite_fraction: float
-    """The share of the gradients' elements that are infinite or NaN."""
+    non_finite_fraction: float  # the share of the gradients' elements that are infinite or NaN
+    # The share of elements, of those not zero in float32, that are zero in 16 bits; None if it was
+    # not measured.
     underflow_fraction: float | None
-    """The share of elements, of those not zero in float32, that are zero in 16 bits; None if it was
-    not measured."""
     weights: tuple[Distribution, ...] = ()
+    # Histograms without the all-zero rows of a table, such as those of ids not in the batch.
     gradients: tuple[Distribution, ...] = ()
-    """Histograms without the all-zero rows of a table, such as those of ids not in the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
     """The loss, or a weight, stopped being a finite number."""
 
-    what: str
-    """The quantity that was not finite: `loss`, `validation loss` or `weights`."""
+    what: str  # the quantity that was not finite: `loss`, `validation loss` or `weights`
     value: float
+    # The first step that may have caused it, counted from 1; the last is `last_step`.
     first_step: int
-    """The first step that may have caused it, counted from 1; the last is `last_step`."""
     last_step: int
+    # The loss of the last window in which it was finite; None if this process had no such.
     loss_before: float | None
-    """The loss of the last window in which it was finite; None if this process had no such."""
-    least_loss_before: float | None
-    """The lowest finite loss of a window; None without any."""
-    saved_step: int | None
-    """Optimizer steps done at the last checkpoint; None without any."""
+    least_loss_before: float | None  # the lowest finite loss of a window; None without any
+    saved_step: int | None  # optimizer steps done at the last checkpoint; None without any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +231,7 @@ class MachineUse:
     """The GPUs that a run used, and their energy."""
 
     num_gpus: int = 0
-    joules: float | None = None
-    """The energy of all GPUs within the windows; None if unknown."""
+    joules: float | None = None  # the energy of all GPUs within the windows; None if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,77 +248,66 @@ class WindowStatistics:
     mean_examples_per_second: float | None = None
     mean_steps_per_second: float | None = None
     mean_tokens_per_second: float | None = None
+    # The share of `train_seconds` in which the device had no batch to work on.
     data_wait_fraction: float | None = None
-    """The share of `train_seconds` in which the device had no batch to work on."""
+    # Sum of the windows' times: evaluation, inspection and compilation excluded.
     train_seconds: float = 0.0
-    """Sum of the windows' times: evaluation, inspection and compilation excluded."""
     examples: int = 0
     skipped_steps: int = 0
-    most_steps: int = 0
-    """The most optimizer steps in one window."""
+    most_steps: int = 0  # the most optimizer steps in one window
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(WindowStatistics):
     """The results of a run, which with facts of `RunStart` make up summary.json."""
 
+    # The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
+    # name; `test_NAME` in summary.json. None for what was not evaluated.
     test: Mapping[str, float | None]
-    """The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
-    name; `test_NAME` in summary.json. None for what was not evaluated."""
+    # The same on the validation rows; measures only without test rows, which have them then.
     validation: Mapping[str, float | None] = field(default_factory=dict)
-    """The same on the validation rows; measures only without test rows, which have them then."""
     compile_seconds: float
-    wall_seconds: float
-    """Time since Python began the command, or the call of `fit`."""
+    wall_seconds: float  # time since Python began the command, or the call of `fit`
     peak_rss_bytes: int
-    epochs: float
-    """Epochs trained in this process; a fraction if the run was interrupted."""
-    steps: int
-    """Optimizer steps done, those before a resume included."""
+    epochs: float  # epochs trained in this process; a fraction if the run was interrupted
+    steps: int  # optimizer steps done, those before a resume included
+    # The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
+    # is the most in one dispatch, since `auto` adapts it to the machine.
     choices: Mapping[str, int | str]
-    """The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
-    is the most in one dispatch, since `auto` adapts it to the machine."""
+    # Number of compilations of the training step: one for each length and capacity of a call.
     compilations: int
-    """Number of compilations of the training step: one for each length and capacity of a call."""
-    non_finite_gradient_fraction: float | None
-    """The highest of all inspections; None without any."""
-    underflow_fraction: float | None
-    """The highest of all inspections; None if none measured it."""
+    non_finite_gradient_fraction: float | None  # the highest of all inspections; None without any
+    underflow_fraction: float | None  # the highest of all inspections; None if none measured it
     interrupted: bool
-    total_examples: int = 0
-    """Examples since the first step, those before a resume included."""
+    total_examples: int = 0  # examples since the first step, those before a resume included
+    # Training time since the first step, that before a resume included.
     total_train_seconds: float = 0.0
-    """Training time since the first step, that before a resume included."""
     resumes: int = 0
-    diverged: bool
-    """Whether the loss was not finite at the end, in which case no model is saved."""
+    diverged: bool  # whether the loss was not finite at the end, in which case no model is saved
+    # Energy of all GPUs while training, by their sampled power; None if it is not known.
     joules_per_1000_examples: float | None = None
-    """Energy of all GPUs while training, by their sampled power; None if it is not known."""
+    # GPUs held, busy or not, times `wall_seconds`; None without GPUs.
     gpu_hours: float | None = None
-    """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
-    workers: int = 1
-    """The number of processes that trained together."""
+    workers: int = 1  # the number of processes that trained together
+    # The throughput as a share of that of as many workers that train alone, each its own share of a
+    # batch, measured on the chief at the start. None for a single worker.
     scaling_efficiency: float | None = None
-    """The throughput as a share of that of as many workers that train alone, each its own share of
-    a batch, measured on the chief at the start. None for a single worker."""
+    # The share of a step spent on the all-reduce and on waiting for workers; None for a single one.
     exchange_share: float | None = None
-    """The share of a step spent on the all-reduce and on waiting for workers; None for a single
-    one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """Something that the run's user should read."""
 
+    # A note is about the machine's nature, a warning about something that went wrong.
     kind: Literal["note", "warning"]
-    """A note is about the machine's nature, a warning about something that went wrong."""
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moment:
-    step: int
-    """Optimizer steps done."""
+    step: int  # optimizer steps done
 
 
 class BatchesAwaited(_Moment):
@@ -357,6 +322,9 @@ class CheckpointDue(_Moment):
     """A checkpoint is about to be written: no record up to its step may be lost."""
 
 
+# A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
+# `Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps,
+# an `Epoch` the last window of an epoch and its evaluation.
 Record = (
     RunStart
     | BatchesAwaited
@@ -369,9 +337,6 @@ Record = (
     | Message
     | Summary
 )
-"""A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
-`Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps, an
-`Epoch` the last window of an epoch and its evaluation."""
 
 
 class Observer:

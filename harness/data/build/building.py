@@ -22,17 +22,15 @@ from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
 from harness.data.tokens import Numbered, Tokenization
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 
-FILE_NAME = "build.json"
-"""The summary of a build, which is kept beside the data set."""
+FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
+# Options that do not apply to rows of each kind.
 _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "texts": (),
     "tokens": ("tokenizer", "ngrams"),
     "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
 }
-"""Options that do not apply to rows of each kind."""
 
-Progress = Callable[[int], None]
-"""Callback that is given the number of bytes of text just read."""
+Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +38,17 @@ class Built:
     """Facts about a data set that was built."""
 
     source: str
-    note: str
-    """The reader's findings about the source, such as which columns it took."""
+    note: str  # the reader's findings about the source, such as which columns it took
     train_rows: int
     test_rows: int
     test_rows_drawn: bool
     multi_label: bool
     rows_of_classes: Mapping[str, int]
     num_tokens: int
-    num_ids: int
-    """Number of ids in all rows, including repeated ones."""
-    num_unknown: int
-    """Number of these ids that stand for tokens outside the vocabulary."""
-    problems: Mapping[str, int]
-    """Number of problems of each kind."""
-    first_problems: Mapping[str, str]
-    """Place of the first problem of each kind."""
+    num_ids: int  # number of ids in all rows, including repeated ones
+    num_unknown: int  # number of these ids that stand for tokens outside the vocabulary
+    problems: Mapping[str, int]  # number of problems of each kind
+    first_problems: Mapping[str, str]  # place of the first problem of each kind
 
     def notes(self) -> list[str]:
         """Returns notes for the user, a sentence each."""

@@ -18,16 +18,14 @@ from harness.data.tokens import Numbered, Tokenizer
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
 
-_NUM_TOKENS = 10_000
-"""Default number of ids, as in the tutorial."""
+_NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
+# Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
+# several blocks have counts several times, so that far fewer are in memory at once.
 _MOST_AT_ONCE = 10_000_000
-"""Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
-several blocks have counts several times, so that far fewer are in memory at once."""
-_MOST_WAITING = 1_000_000
-"""Number of blocks' tokens above which they are added to the counts."""
+_MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
 
+# Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
-"""Distinct tokens of a block in UTF-8, and how often each occurs."""
 
 
 def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
@@ -94,8 +92,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
 class _Counts(NamedTuple):
     tokens: pyarrow.LargeBinaryArray
     counts: npt.NDArray[np.int64]
-    firsts: npt.NDArray[np.int64]
-    """Numbers of the tokens' first appearances."""
+    firsts: npt.NDArray[np.int64]  # numbers of the tokens' first appearances
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "_Counts":
         return _Counts(self.tokens.take(chosen), self.counts[chosen], self.firsts[chosen])

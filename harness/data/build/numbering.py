@@ -22,8 +22,8 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 
+# Limit of the blocks in work: one thread reads the source, so that more would take memory only.
 _MOST_THREADS = 4
-"""Limit of the blocks in work: one thread reads the source, so that more would take memory only."""
 
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)

@@ -34,22 +34,18 @@ class Rows:
     which sets the fields without a value here."""
 
     test: Bools
+    # Masks of the test rows and the train rows, [B]; rows that are neither are left out.
     train: Bools
-    """Masks of the test rows and the train rows, [B]; rows that are neither are left out."""
-    is_drawn: bool
-    """Whether the test rows were drawn from the others."""
-    class_names: Sequence[str]
-    """Names of the classes, [K], sorted."""
+    is_drawn: bool  # whether the test rows were drawn from the others
+    class_names: Sequence[str]  # names of the classes, [K], sorted
     labels: Ints
-    label_splits: Ints
-    """Boundaries of the rows in `labels`, which are places in `class_names`."""
+    label_splits: Ints  # boundaries of the rows in `labels`, which are places in `class_names`
 
     def __init__(self, source: Source) -> None:
         self.where, self.kind = str(source.path), source.kind
         self.is_multi_label = source.is_multi_label
         self.has_weights = False
-        self.num_tokens = 0
-        """Number of distinct tokens of each block, added up."""
+        self.num_tokens = 0  # number of distinct tokens of each block, added up
         self._digests: list[npt.NDArray[np.uint64]] = []
         self._names = _Places()
         # Arrays take a quarter of the memory of lists.

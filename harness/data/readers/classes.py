@@ -22,8 +22,7 @@ from harness.data.readers.records import Part, Problems, Source
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000
-_UNLABELLED = "unsup"
-"""The folder of aclImdb's unlabelled reviews."""
+_UNLABELLED = "unsup"  # the folder of aclImdb's unlabelled reviews
 _PARTS: dict[str, Part] = {"train": "train", "test": "test"}
 _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
 
@@ -77,8 +76,7 @@ class ClassSource(Source):
 
 
 class _Layout(NamedTuple):
-    num_folders: int
-    """Depth of a file: the number of folders around it."""
+    num_folders: int  # depth of a file: the number of folders around it
     has_parts: bool
 
     def place(self, folders: list[str]) -> tuple[Part, str] | None:

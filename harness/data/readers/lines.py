@@ -10,9 +10,9 @@ from harness.data.readers.records import Problems
 
 _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
+# is a bad character of a row, which is counted.
 _BEGINNING_BYTES = 10
-"""Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text,
-a NUL is a bad character of a row, which is counted."""
 
 
 def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:

@@ -14,9 +14,9 @@ from harness.base.errors import InputError
 from harness.base.reading import damage, opened
 from harness.data.archive import Archive
 
+# A file's name, with "/" between folders, its size in bytes, and a function that reads it, to be
+# called before the next member is taken.
 Member = tuple[str, int, Callable[[], bytes | bytearray]]
-"""A file's name, with "/" between folders, its size in bytes, and a function that reads it, to be
-called before the next member is taken."""
 
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20

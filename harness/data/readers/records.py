@@ -13,14 +13,11 @@ from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 
-Kind = Literal["texts", "tokens", "sets"]
-"""Form of a source's rows."""
+Kind = Literal["texts", "tokens", "sets"]  # form of a source's rows
 IN_WORDS: dict[Kind, str] = {"texts": "texts", "tokens": "lists of strings", "sets": "ids"}
-Part = Literal["train", "test", ""]
-"""Use of rows; "" if the source does not say."""
+Part = Literal["train", "test", ""]  # use of rows; "" if the source does not say
 
-BLOCK_BYTES = 8_000_000
-"""Size from which a block is complete."""
+BLOCK_BYTES = 8_000_000  # size from which a block is complete
 _TOKEN_BYTES = 8
 
 
@@ -28,25 +25,22 @@ _TOKEN_BYTES = 8
 class Block:
     """Consecutive rows of a source."""
 
+    # Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of a
+    # block are 1, it has none, even if another block of the source has some.
     contents: list[str] | list[Sequence[str]] | RaggedSets
-    """Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of
-    a block are 1, it has none, even if another block of the source has some."""
+    # The names of each row's classes: one, unless the source is multi-label.
     labels: list[list[str]]
-    """The names of each row's classes: one, unless the source is multi-label."""
-    part: Part = ""
-    """Part of all rows of the block."""
+    part: Part = ""  # part of all rows of the block
 
 
 @dataclass
 class Problems:
     """Counts the problems of single rows of a source, to report them at the end."""
 
-    strict: bool = False
-    """Whether the first problem raises an InputError."""
+    strict: bool = False  # whether the first problem raises an InputError
+    # Number of rows by the kind of problem, such as "invalid UTF-8".
     counts: Counter[str] = field(default_factory=Counter)
-    """Number of rows by the kind of problem, such as "invalid UTF-8"."""
-    first: dict[str, str] = field(default_factory=dict)
-    """Place of the first problem of each kind."""
+    first: dict[str, str] = field(default_factory=dict)  # place of the first problem of each kind
 
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
         if self.strict:
@@ -59,15 +53,12 @@ class Source:
     """Texts, lists of strings, or ids, whose num_tokens is the block's own. Weights that are all 1
     in a block are left out, even if another block of the source has some."""
 
-    unit = "row"
-    """Noun for a row in messages, such as "line"."""
+    unit = "row"  # noun for a row in messages, such as "line"
     kind: Kind = "texts"
-    is_multi_label = False
-    """Whether a row may have several classes, or none."""
+    is_multi_label = False  # whether a row may have several classes, or none
+    # Separator of a row's labels if it has a list of them in one text; None if not.
     separator: str | None = None
-    """Separator of a row's labels if it has a list of them in one text; None if not."""
-    note = ""
-    """The reader's own findings, such as which columns it takes."""
+    note = ""  # the reader's own findings, such as which columns it takes
 
     def __init__(self, path: Path | str, name: str) -> None:
         self.path, self.name = path, name

@@ -28,6 +28,7 @@ SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
 _BAR_WIDTH = 30
 _NOTEBOOK_WIDTH = 120
+# The display names of the measures of held-out rows in summary.json.
 FIGURES = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -35,11 +36,9 @@ FIGURES = {
     "recall_macro": "macro recall",
     "roc_auc": "ROC-AUC",
 }
-"""The display names of the measures of held-out rows in summary.json."""
-_SHOWN_FIGURES = ("f1_macro", "roc_auc")
-"""The measures in the closing report."""
+_SHOWN_FIGURES = ("f1_macro", "roc_auc")  # the measures in the closing report
+# The least share of gradients lost in 16 bits that the closing report mentions.
 NOTEWORTHY_UNDERFLOW = 0.01
-"""The least share of gradients lost in 16 bits that the closing report mentions."""
 
 
 class ConsoleObserver(Observer):
@@ -67,8 +66,7 @@ class ConsoleObserver(Observer):
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
         self._run: RunStart  # from `RunStart` on
-        self._drawn = ""
-        """The bar at the end of the output, which the next one replaces."""
+        self._drawn = ""  # the bar at the end of the output, which the next one replaces
         self._began_at = self._shown_at = 0.0
 
     def tell(self, record: Record) -> None:

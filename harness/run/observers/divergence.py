@@ -6,8 +6,7 @@ from harness.run.history import Progress
 from harness.run.observers.run_files import CHECKPOINT_FOLDER_NAME, MODEL_FILE_NAME
 from harness.run.records import Divergence, RunStart
 
-_RISE = 2.0
-"""The multiple of its minimum above which the last loss counts as having risen."""
+_RISE = 2.0  # the multiple of its minimum above which the last loss counts as having risen
 
 
 def divergence_message(divergence: Divergence, start: RunStart, progress: Progress) -> str:

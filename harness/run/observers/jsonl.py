@@ -15,11 +15,11 @@ from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
 _MAX_LINE_BYTES = 1_000_000
+# What a window's line has of it, beside its metrics and what only some windows have.
 _OF_WINDOW = (
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds", "loss"),
     *("steps_per_second", "examples_per_second", "skipped_steps"),
 )
-"""What a window's line has of it, beside its metrics and what only some windows have."""
 
 
 class JsonlObserver(Observer):

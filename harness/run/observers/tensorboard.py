@@ -39,8 +39,7 @@ class TensorBoardObserver(Observer):
         self._file: EventFile
         self._start_step: int
         self._metrics: tuple[str, ...]
-        self._evaluated: dict[str, float] = {}
-        """The values of the last evaluation, by tag."""
+        self._evaluated: dict[str, float] = {}  # the values of the last evaluation, by tag
 
     def tell(self, record: Record) -> None:
         match record:

@@ -21,9 +21,9 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from harness.run.observers.run_files import RESOLVED, resolved_config
 from harness.run.records import Distribution, LayerInfo, RunStart
 
+# The settings that are columns by default: the HParams page shows five, and those marked as
+# differing between runs come first.
 FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
-"""The settings that are columns by default: the HParams page shows five, and those marked as
-differing between runs come first."""
 
 Setting = bool | int | float | str
 

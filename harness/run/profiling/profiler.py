@@ -19,8 +19,7 @@ from harness.run.records import (
 )
 from harness.run.tf_errors import os_errors
 
-STEP_MARKER = "train"
-"""The name of a dispatch in the trace."""
+STEP_MARKER = "train"  # the name of a dispatch in the trace
 INPUT_MARKER = "waiting for batches"
 
 
@@ -33,10 +32,10 @@ class ProfilerObserver(Observer):
     """
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
+        # The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`.
         self.path: Path | None = None
-        """The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`."""
+        # Optimizer steps done before the profile, and at its end.
         self.first_step = self.last_step = 0
-        """Optimizer steps done before the profile, and at its end."""
         self.num_dispatches = 0
         self._folder, self._first, self._last = folder, first, last
         self._running = False

@@ -19,6 +19,7 @@ from harness.base.errors import as_command, printable
 from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER, ProfilerObserver
 
 INPUT, OTHER, HOST = "input", "other operations", "host"
+# The parts of a step, in display order, each with its contents.
 PARTS = {
     INPUT: "waiting for batches, reading one",
     "first layer, forward": "product, bias, activation",
@@ -31,7 +32,7 @@ PARTS = {
     OTHER: "copies, and what has no scope",
     HOST: "Python, TensorFlow's runtime, between operations",
 }
-"""The parts of a step, in display order, each with its contents."""
+# The name scopes of operations, with their part; the first that matches counts.
 _SCOPES = {
     "multi_hot_(dense|index|forward|backward)": "first layer",
     "model": "dense layers",
@@ -40,10 +41,9 @@ _SCOPES = {
     "loss": "loss",
     "input": INPUT,
 }
-"""The name scopes of operations, with their part; the first that matches counts."""
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
+# Opcodes of operations that run others, whose time is counted with these.
 RUN_OTHERS = ("while", "conditional", "call")
-"""Opcodes of operations that run others, whose time is counted with these."""
 _NUM_OPERATIONS = 10
 _CUPTI = (
     "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
@@ -64,8 +64,7 @@ class Event(NamedTuple):
     name: str
     start_ns: float
     end_ns: float
-    part: str | None = None
-    """The part of an operation; None for other events."""
+    part: str | None = None  # the part of an operation; None for other events
     on_gpu: bool = False
 
 
@@ -73,14 +72,11 @@ class Event(NamedTuple):
 class StepTimes:
     """The time between the step markers, in milliseconds for all steps together."""
 
-    ms: float
-    """The length of all step markers."""
-    parts: dict[str, float]
-    """The time of each part of `PARTS`; the times add up to `ms`."""
+    ms: float  # the length of all step markers
+    parts: dict[str, float]  # the time of each part of `PARTS`; the times add up to `ms`
+    # Name, part and time of each operation, the longest first. Runs on several threads add up.
     operations: list[tuple[str, str, float]]
-    """Name, part and time of each operation, the longest first. Runs on several threads add up."""
-    on_gpu: bool
-    """Whether the operations ran on a GPU."""
+    on_gpu: bool  # whether the operations ran on a GPU
 
 
 def read(path: Path) -> list[Event]:

@@ -14,10 +14,10 @@ import pynvml
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import Card
 
+# A function that receives a message for the run's user.
 Tell = Callable[[Literal["note", "warning"], str], None]
-"""A function that receives a message for the run's user."""
-Read = Callable[[], Mapping[str, float]]
-"""A function that returns values by TensorBoard tag."""
+Read = Callable[[], Mapping[str, float]]  # a function that returns values by TensorBoard tag
+# The queries to NVML, by the name of the metric that each returns.
 _QUERIES: dict[str, Callable[[Any], float]] = {
     "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
     "memory_utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).memory,
@@ -29,9 +29,8 @@ _QUERIES: dict[str, Callable[[Any], float]] = {
     "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
     "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
 }
-"""The queries to NVML, by the name of the metric that each returns."""
+# The metrics that a MIG slice has of its own; the others are the whole card's.
 _OF_A_SLICE = ("utilization_percent", "memory_utilization_percent", "memory_used_bytes")
-"""The metrics that a MIG slice has of its own; the others are the whole card's."""
 
 
 @contextlib.contextmanager

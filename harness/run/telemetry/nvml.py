@@ -20,12 +20,12 @@ _REMEDIES = {
     "drivers, as after an update; reboot",
     pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
 }
+# The errors of a query that this card, driver or user does not support.
 UNAVAILABLE = (
     *(pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT),
     *(pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND),
     pynvml.NVML_ERROR_DEPRECATED,
 )
-"""The errors of a query that this card, driver or user does not support."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +33,14 @@ class Card:
     """A GPU as NVML sees it."""
 
     uuid: str
-    bus: str
-    """PCI address, as in 00000000:17:00.0."""
+    bus: str  # PCI address, as in 00000000:17:00.0
     name: str
-    compute_capability: tuple[int, int] | None = None
-    """None if NVML does not report it."""
-    is_sliced: bool = False
-    """Whether it is in MIG mode: only its slices compute."""
+    compute_capability: tuple[int, int] | None = None  # None if NVML does not report it
+    is_sliced: bool = False  # whether it is in MIG mode: only its slices compute
+    # UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own.
     slices: tuple[str, ...] = ()
-    """UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own."""
+    # NVML's handle, valid as long as NVML stays open.
     handle: Any = field(default=None, compare=False)
-    """NVML's handle, valid as long as NVML stays open."""
 
 
 @contextlib.contextmanager

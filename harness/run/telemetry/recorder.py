@@ -16,21 +16,20 @@ import psutil
 from harness.run.records import MachineUse, Message, Spread
 from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
-STOP_SECONDS = 3.0
-"""How long the end of a run waits for a reading that is under way."""
+STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
 _POWER = "/power_watts"
+# The shortest time to measure over: psutil calls CPU percentages over less meaningless.
 _MIN_CPU_SECONDS = 0.1
-"""The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
 
+# A function that opens what is sampled, on the telemetry's thread.
 Source = Callable[[Tell], AbstractContextManager[Read]]
-"""A function that opens what is sampled, on the telemetry's thread."""
 
 
 class Sample(NamedTuple):
     """The values of one reading, by TensorBoard tag."""
 
+    # The time of its completion, by `time.perf_counter`, which is also the loop's clock.
     seconds: float
-    """The time of its completion, by `time.perf_counter`, which is also the loop's clock."""
     values: Mapping[str, float]
 
 

@@ -48,16 +48,14 @@ class Row:
 
     cell: Cell
     repeat: int
-    side: Literal["A", "B"] = "B"
-    """The side of a comparison; B without one."""
-    note: str = ""
-    """The reason why there are no figures, or nothing."""
+    side: Literal["A", "B"] = "B"  # the side of a comparison; B without one
+    note: str = ""  # the reason why there are no figures, or nothing
+    # The settings with every `auto` resolved, and the devices.
     resolved: Mapping[str, Any] = field(default_factory=dict)
-    """The settings with every `auto` resolved, and the devices."""
+    # What `figures` in `measure.py` returns.
     figures: Mapping[str, float] = field(default_factory=dict)
-    """What `figures` in `measure.py` returns."""
+    # B's examples/s over those of the process of side A that it took turns with.
     ratio: float | None = None
-    """B's examples/s over those of the process of side A that it took turns with."""
 
     @property
     def line(self) -> str:
@@ -75,10 +73,8 @@ class Results:
 
     format: Literal["harness-bench-results 3"] = "harness-bench-results 3"
     machine: str
-    versions: Mapping[str, str]
-    """The versions of packages, and the commit of the measured code."""
-    started: str
-    """The time in UTC, as of ISO 8601."""
+    versions: Mapping[str, str]  # the versions of packages, and the commit of the measured code
+    started: str  # the time in UTC, as of ISO 8601
     config: Mapping[str, Any]
     rows: tuple[Row, ...] = ()
 

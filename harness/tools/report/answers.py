@@ -26,8 +26,7 @@ class Ranking(NamedTuple):
     false_positive_rate: Floats
     recall: Floats
     precision: Floats
-    average_precision: float
-    """The mean precision, weighed by the growth of the recall."""
+    average_precision: float  # the mean precision, weighed by the growth of the recall
 
 
 def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
@@ -56,8 +55,7 @@ class Calibration(NamedTuple):
     probability: Floats
     share: Floats
     counts: Floats
-    error: float
-    """The expected calibration error: the mean distance of both, over answers."""
+    error: float  # the expected calibration error: the mean distance of both, over answers
 
 
 def calibration(probabilities: npt.NDArray[Any], right: Bools) -> Calibration:
@@ -75,12 +73,9 @@ class Answers:
 
     kind: str
     names: Sequence[str]
-    probabilities: npt.NDArray[np.float32]
-    """[B, K]."""
-    taken: Bools
-    """[B, K]: whether a row is predicted to be of a class."""
-    truth: Bools
-    """[B, K]: whether it is."""
+    probabilities: npt.NDArray[np.float32]  # [B, K]
+    taken: Bools  # [B, K]: whether a row is predicted to be of a class
+    truth: Bools  # [B, K]: whether it is
 
     @classmethod
     def of(cls, quality: Quality, rows: RaggedSets, names: Sequence[str]) -> "Answers":

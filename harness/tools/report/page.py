@@ -29,21 +29,19 @@ from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
+# Classes of a confusion matrix, and pairs of classes in a list if there are more.
 _MAX_CONFUSED = 20
-"""Classes of a confusion matrix, and pairs of classes in a list if there are more."""
-_MAX_WORD_ROWS = 5_000
-"""Rows that words are weighed on."""
-_MAX_TEXT = 800
-"""Characters of a text, from its beginning and its end."""
+_MAX_WORD_ROWS = 5_000  # rows that words are weighed on
+_MAX_TEXT = 800  # characters of a text, from its beginning and its end
+# Ids up to which the data is loaded again, so that texts are shown in their own order.
 _MAX_REREAD = 20_000_000
-"""Ids up to which the data is loaded again, so that texts are shown in their own order."""
 
 
+# Keys of summary.json in the table.
 _OF_SUMMARY = (
     *("test_loss", "epochs", "steps", "batch_size", "precision", "implementation", "replicas"),
     *("devices", "examples_per_second", "train_seconds", "compile_seconds", "wall_seconds"),
 )
-"""Keys of summary.json in the table."""
 _REMEDY = "Restore or remove the file."
 
 
@@ -172,14 +170,12 @@ def _shown(value: Any) -> str:
 class _Past(NamedTuple):
     """A run, as far as its folder has the files of one."""
 
-    origin: dict[str, str]
-    """When the model was trained, by which versions and on which machine."""
-    facts: dict[str, Any]
-    """How it was trained, and what came of it."""
+    origin: dict[str, str]  # when the model was trained, by which versions and on which machine
+    facts: dict[str, Any]  # how it was trained, and what came of it
+    # The rows that were evaluated after each epoch: `validation`, or without any `test`.
     held_out: str
-    """The rows that were evaluated after each epoch: `validation`, or without any `test`."""
+    # The steps and the values of each number in metrics.jsonl, [2, records].
     series: dict[str, Floats]
-    """The steps and the values of each number in metrics.jsonl, [2, records]."""
 
 
 def _past(folder: Path) -> _Past:

@@ -13,8 +13,8 @@ from harness.base.errors import printable
 from harness.tools.report.answers import Calibration, Floats, Ranking
 
 _MAX_POINTS = 500
+# Text stays text: the browser has fonts for any script, and the files are small.
 _STYLE = {"axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": "small", "svg.fonttype": "none"}
-"""Text stays text: the browser has fonts for any script, and the files are small."""
 
 
 def _svg(draw: Callable[..., None]) -> Callable[..., str]:

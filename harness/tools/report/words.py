@@ -20,9 +20,9 @@ from harness.model.network import multi_hot_layers, takes_weights
 from harness.tools.report.answers import Bools
 
 _ROWS_AT_ONCE = 1_000
+# How many times as common a word must be in a class's rows as in others. So words of all classes,
+# such as "the", are left out, in any language.
 _LEAST_LIFT = 1.5
-"""How many times as common a word must be in a class's rows as in others. So words of all classes,
-such as "the", are left out, in any language."""
 
 
 class Word(NamedTuple):
@@ -30,10 +30,8 @@ class Word(NamedTuple):
 
     text: str
     weight: float
-    inside: int
-    """Rows of the class that have it."""
-    outside: int
-    """Other rows that have it."""
+    inside: int  # rows of the class that have it
+    outside: int  # other rows that have it
 
 
 def speaking_words(

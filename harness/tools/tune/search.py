@@ -32,14 +32,11 @@ from kernels.files import remove, replacing
 
 STUDY_FILE_NAME = "study.db"
 TRIALS_FOLDER_NAME = "trials"
+# The difference between the sampler's seeds of two trials, so that other seeds give others.
 _SEEDS_APART = 1_000_003
-"""The difference between the sampler's seeds of two trials, so that other seeds give others."""
-_STARTUP_TRIALS = 5
-"""Trials that the median pruner never prunes."""
-_MOST_FAILURES = 3
-"""The number of trials after which the search gives up if all of them failed."""
-_LOOK_SECONDS = 0.2
-"""Seconds between two looks at the processes and their files."""
+_STARTUP_TRIALS = 5  # trials that the median pruner never prunes
+_MOST_FAILURES = 3  # the number of trials after which the search gives up if all of them failed
+_LOOK_SECONDS = 0.2  # seconds between two looks at the processes and their files
 
 
 def open_study(folder: Path, config: SearchConfig) -> Any:
@@ -75,41 +72,35 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
 class Trial:
     """A trial that was begun."""
 
-    asked: Any
-    """Optuna's trial, whose number counts from 0."""
+    asked: Any  # Optuna's trial, whose number counts from 0
     folder: Path
     process: subprocess.Popen[bytes]
+    # The objective after each epoch that was judged, counted from 1.
     values: dict[int, float] = field(default_factory=dict)
-    """The objective after each epoch that was judged, counted from 1."""
+    # The result of the trial; None until the study has it.
     status: Literal["complete", "pruned", "diverged", "failed"] | None = None
-    """The result of the trial; None until the study has it."""
-    note: str = ""
-    """The reason if the trial failed."""
+    note: str = ""  # the reason if the trial failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Runs the trials of a study, several at the same time, until there are enough."""
 
-    study: Any
-    """Optuna's study."""
-    searched: Mapping[str, Any]
-    """Optuna's distribution of each setting, by name."""
+    study: Any  # Optuna's study
+    searched: Mapping[str, Any]  # Optuna's distribution of each setting, by name
     config: SearchConfig
     seed: int
-    folder: Path
-    """The folder of the study and the trials' folders."""
-    gpus: Sequence[str]
-    """The GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them."""
+    folder: Path  # the folder of the study and the trials' folders
+    gpus: Sequence[str]  # the GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them
     num_jobs: int
+    # Returns a trial's settings as TOML, given Optuna's proposal.
     settings_of: Callable[[Mapping[str, Any]], str]
-    """Returns a trial's settings as TOML, given Optuna's proposal."""
+    # Called with each trial once its process has ended and the study has its result.
     ended: Callable[[Trial], None]
-    """Called with each trial once its process has ended and the study has its result."""
+    # The settings of the first trial, by the parameter's name; Optuna proposes those left out.
     first: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of the first trial, by the parameter's name; Optuna proposes those left out."""
+    # Whether the learning rate falls to 0 with a trial's last epoch, so that no other counts.
     falls: bool = False
-    """Whether the learning rate falls to 0 with a trial's last epoch, so that no other counts."""
 
     def run(self) -> None:
         """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have

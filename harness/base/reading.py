@@ -3,11 +3,12 @@ is damaged or hostile, an `InputError` gives the file, the fact and the remedy."
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,10 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    # Files of the kernel call themselves regular, and may never end.
-    if stat.S_ISREG(status.st_mode) and status.st_dev not in map(_device_of, ("/proc", "/sys")):
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
-
-
-def _device_of(folder: str) -> int | None:
-    # In a sandbox it may be an empty folder, on the device of all other files.
-    return os.stat(folder).st_dev if os.path.ismount(folder) else None
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
@@ -97,7 +91,8 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     # Level by level: recursion is what deep nesting would break.
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):
-        inner = [one for outer in level for one in _inside(outer)]
+        groups = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        inner: list[Any] = [*itertools.chain.from_iterable(groups)]
         if any(type(one) is int and one.bit_length() > _MAX_BITS for one in inner):
             raise ValueError(f"it holds a whole number of more than {_MAX_BITS} bits")
         level = [one for one in inner if isinstance(one, dict | list)]
@@ -106,7 +101,3 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     if isinstance(table, dict):
         return table
     raise ValueError(f"it holds a {type(table).__name__}")
-
-
-def _inside(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return outer.values() if isinstance(outer, dict) else outer

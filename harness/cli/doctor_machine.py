@@ -49,24 +49,19 @@ def examine() -> Iterator[Finding]:
     version = machine.installed_version("tensorboard")
     text = f"tensorboard {version}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
-    if importlib.util.find_spec("xprof"):
+    text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
+    if has_xprof := importlib.util.find_spec("xprof") is not None:
         text = f"xprof {machine.installed_version('xprof')}"
-        yield Finding("profile plugin", "ok", text, "profile")
-    else:
-        text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
-        yield Finding("profile plugin", "limited", text, "profile")
+    yield Finding("profile plugin", "ok" if has_xprof else "limited", text, "profile")
     imdb = cached_file("imdb.npz")
-    if imdb.is_file():
-        yield Finding("data sets", "ok", f"imdb at {imdb}, and synthetic", "data")
-    else:
-        text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
-        yield Finding("data sets", "limited", text, "data")
+    text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
+    text = f"imdb at {imdb}, and synthetic" if imdb.is_file() else text
+    yield Finding("data sets", "ok" if imdb.is_file() else "limited", text, "data")
     free_bytes = shutil.disk_usage(Path.cwd()).free
+    is_full = free_bytes < _LEAST_FREE_BYTES
     text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
-    if free_bytes < _LEAST_FREE_BYTES:
-        yield Finding("disk", "limited", f"{text}: make room, or the run ends with a full disk")
-    else:
-        yield Finding("disk", "ok", text)
+    text += ": make room, or the run ends with a full disk" if is_full else ""
+    yield Finding("disk", "limited" if is_full else "ok", text)
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
@@ -84,11 +79,11 @@ def gpus(devices: Devices) -> Iterator[Finding]:
                 text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
                 yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
     except pynvml.NVMLError as error:
+        text = nvml.words(error)
         if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND and devices.device_type == "CPU":
-            text = f"none, runs compute on the CPU. {nvml.words(error)}"
-            yield Finding("GPU", "limited", text, "gpu")
+            yield Finding("GPU", "limited", f"none, runs compute on the CPU. {text}", "gpu")
         else:
-            yield Finding("NVIDIA driver", "broken", nvml.words(error), "gpu")
+            yield Finding("NVIDIA driver", "broken", text, "gpu")
         return
     yield _cuda_libraries()
     yield _seen(devices, cards)

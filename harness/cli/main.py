@@ -144,7 +144,8 @@ def _parse(arguments: list[str]) -> Any:
     # tyro needs the file's settings as its defaults, so the flag is taken out before.
     path, flags = _config_file(arguments)
     default = None
-    kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
+    begins = (" ".join(flags[:2]), *flags[:1])
+    kind = next((kind for kind, (name, _) in _COMMANDS.items() if name in begins), None)
     given: dict[str, Any] = {}
     if path is not None:
         if kind is None:
@@ -225,11 +226,6 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
                 f"--{name.replace('_', '-')} is {text}, which is not text in UTF-8 or holds a NUL; "
                 "name it otherwise"
             )
-
-
-def _begins(flags: Sequence[str], name: str) -> bool:
-    words = name.split()
-    return list(flags[: len(words)]) == words
 
 
 def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:

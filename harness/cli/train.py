@@ -21,7 +21,7 @@ from harness.base.terminal import table_of
 from harness.base.timeline import Timeline
 from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
-from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
@@ -79,7 +79,9 @@ def train(
             import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the data
             from harness.data.sources import load_configured
         timeline.mark("imports")
-        found, goes_on = None, _goes_on(output)
+        # The settings of a run that is there already are known.
+        goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
+        found = None
         if applies(config) and alone and not goes_on:
             if output.run_dir is not None:
                 with ExitStack() as claims:  # a folder that is refused is told before the search
@@ -104,11 +106,6 @@ def train(
         if code == 0 and found is not None and found.advice is not None:
             console.print(f"note: {found.advice}", soft_wrap=True, highlight=False)
         return code
-
-
-def _goes_on(output: OutputConfig) -> bool:
-    """Whether the run is there already; its settings are then known."""
-    return bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
 
 
 def _with_thresholds(data: Dataset, folder: Path) -> Dataset:

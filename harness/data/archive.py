@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from zipfile import ZipFile, ZipInfo
 
 import numpy as np
@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = 16_384
 _PIECE_BYTES = 1 << 20
 
 
-class Archive:
+class Archive(contextlib.AbstractContextManager["Archive"]):
     """A zip file whose unpacked size is bounded, and which lists no member twice. It is read into
     memory, so that a member may have any name."""
 
@@ -89,9 +89,6 @@ class Archive:
     def damage(self) -> contextlib.AbstractContextManager[None]:
         """Turns any exception into an InputError about this file."""
         return damage(self.path, what=self._what, remedy=self._remedy)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()

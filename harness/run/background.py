@@ -22,7 +22,7 @@ _LEFT_BEHIND_SECONDS = 1.0
 Task = Callable[[], None]
 
 
-class Background:
+class Background(contextlib.AbstractContextManager["Background"]):
     """Does one task after another on a thread of its own. After a task has raised, it skips the
     remaining ones, and its next call raises the same.
 
@@ -46,9 +46,6 @@ class Background:
         """Waits until all tasks are done. Raises what a task raised."""
         while self._tasks:
             self._tasks.popleft().result()
-
-    def __enter__(self) -> "Background":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):

@@ -10,9 +10,10 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,7 @@ Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)
 
 
-class Spool(Generic[Sets]):
+class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
     """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
 
     def __init__(self, folder: Path) -> None:
@@ -54,9 +55,6 @@ class Spool(Generic[Sets]):
                 yield block, slice(start, start := start + len(block.row_splits) - 1)
 
         return _in_order(function, arguments())
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class ProcessEndedError(Exception):
     """A process ended before it was told to; the message says why."""
 
 
-class MeasuredProcess:
+class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
     """A process that trains in turns. A context manager that kills it at the end. Its methods raise
     ProcessEndedError when it has ended."""
 
@@ -106,9 +106,6 @@ class MeasuredProcess:
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()

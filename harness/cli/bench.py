@@ -12,13 +12,7 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from harness.base.checks import (
-    check_batch,
-    parse_share,
-    require,
-    require_count,
-    require_extra,
-)
+from harness.base.checks import check_batch, parse_share, require, require_count, require_extra
 from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
 from harness.base.interrupt import EXIT_INTERRUPTED

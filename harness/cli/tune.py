@@ -28,13 +28,7 @@ from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import DataConfig
 from harness.run.run_folder import claim
 from harness.run.telemetry.nvml import VISIBLE
-from harness.tools.tune.search import (
-    STUDY_FILE_NAME,
-    TRIALS_FOLDER_NAME,
-    Search,
-    Trial,
-    open_study,
-)
+from harness.tools.tune.search import STUDY_FILE_NAME, TRIALS_FOLDER_NAME, Search, Trial, open_study
 from harness.tools.tune.space import SearchConfig, Space, parameters, settings_of
 from harness.trainer.settings import Settings, check_folder
 from kernels.files import remove, replacing

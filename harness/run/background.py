@@ -6,14 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
 
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-)
+from harness.run.records import BatchesAwaited, BatchesReady, Observer, Record, RunStart, Summary
 
 # Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind.
 _MAX_WAITING = 16

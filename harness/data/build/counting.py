@@ -99,11 +99,7 @@ class _Counts(NamedTuple):
 
 
 def most_frequent(
-    blocks: Callable[[], Iterable[BlockCounts]],
-    *,
-    num_tokens: int,
-    most: int,
-    min_count: int = 1,
+    blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
 ) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
     equally often, the one that appears first.

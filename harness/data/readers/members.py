@@ -64,10 +64,7 @@ def zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
 
 def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order."""
-    with (
-        opened(path, remedy=_REMEDY) as file,
-        damage(path, what="a tar file", remedy=_REMEDY),
-    ):
+    with opened(path, remedy=_REMEDY) as file, damage(path, what="a tar file", remedy=_REMEDY):
         max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
         unpacker = _UNPACKERS.get(file.peek(2)[:2])
         stream = unpacker(file) if unpacker else file

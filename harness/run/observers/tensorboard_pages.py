@@ -138,9 +138,7 @@ def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
     # No domains: the page would filter by them and hide runs with other values than this one's.
     columns = [
         api_pb2.HParamInfo(
-            name=name,
-            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
-            differs=name in FIRST,
+            name=name, type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64), differs=name in FIRST
         )
         for name, value in settings.items()
     ]

@@ -140,8 +140,7 @@ def parameters(
         flag = _flag(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
         require(
-            applies or not choices,
-            f"{flag} chooses how texts become ids, but {why}; leave it out",
+            applies or not choices, f"{flag} chooses how texts become ids, but {why}; leave it out"
         )
         require(
             given is None or not choices,

@@ -67,8 +67,7 @@ def threads_without_signals() -> Iterator[None]:
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGUSR1 ended a training after everything was saved, and is to end the program: if
-    nothing catches it, with exit code 143."""
+    """SIGTERM or SIGUSR1 ended a training, all is saved, and the program is to end."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_TERMINATED)

@@ -43,8 +43,7 @@ def quiet_import() -> Iterator[None]:
 
 
 def hide_retracing_warnings() -> None:
-    """Hides TensorFlow's warnings of a function that is traced time and again: it takes several
-    trainers in one process for one function."""
+    """Hides TensorFlow's warnings that several trainers trace one function again and again."""
     logging.getLogger("tensorflow").addFilter(_is_no_retracing)  # once, however often it is called
 
 

@@ -50,8 +50,7 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
-    """Opens a regular file to read: neither a folder nor a device or a pipe, which might never
-    end."""
+    """Opens a regular file to read: no folder, and no device or pipe, which might never end."""
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -145,8 +145,7 @@ def load_rows(
 
 
 def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConfig:
-    """Returns other data's settings, in which texts become ids as in the run unless a flag
-    differs."""
+    """Returns other data's settings, in which texts become ids as in the run unless given."""
     from harness.data.sources import kind_of
 
     if saved.config is None or "data" not in saved.config or data.build.hash_bits is not None:

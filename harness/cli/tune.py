@@ -202,8 +202,7 @@ def _checked(config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None)
 
 
 def _recipe(config: TuneConfig, given: Set[str]) -> dict[str, Any]:
-    """Returns the settings of the recipe of `train` on the validation rows; none without a
-    recipe."""
+    """Returns the settings of `train`'s recipe on the validation rows; none without one."""
     flat = _base(config)
     for name in ("ngrams", "num_tokens"):
         if choices := getattr(config.space, f"{name}_choices"):

@@ -20,8 +20,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Archive(contextlib.AbstractContextManager["Archive"]):
-    """A zip file whose unpacked size is bounded, and which lists no member twice. It is read into
-    memory, so that a member may have any name."""
+    """A zip file of bounded size that lists no member twice, and is read into memory."""
 
     def __init__(
         self, path: str | Path, *, what: str, remedy: str, max_bytes: int = MAX_UNPACKED_BYTES
@@ -95,8 +94,7 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
 
 
 def array_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Returns an .npy header's shape, whether the order is Fortran's, the dtype and the header's
-    size."""
+    """Returns an .npy header's shape, whether the order is Fortran's, the dtype and its size."""
     stream = io.BytesIO(start)
     version = np.lib.format.read_magic(stream)
     # Version 3 differs from 2 in the header's encoding alone, and NumPy has no reader for it.

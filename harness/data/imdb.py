@@ -64,8 +64,7 @@ def imdb_file() -> Path:
 def load_imdb(
     path: Path, options: ImdbOptions, *, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> tuple[RaggedSets, int]:
-    """Returns all rows of an npz file in Keras's format, as keras.datasets.imdb.load_data does,
-    test rows first, and the number of test rows."""
+    """Returns all rows of an npz file as keras.datasets.imdb.load_data does, test rows first."""
     parts = _read_parts(path, max_bytes)
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(_KERAS_SEED)

@@ -157,8 +157,7 @@ def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
 
 
 def kind_of(config: DataConfig) -> Kind | None:
-    """Returns the form of rows that are built from texts, tables or archives; None for other
-    data."""
+    """Returns the form of rows built from texts, tables or archives; None for other data."""
     source = _source(config, _checked_path(config))
     return None if source is None else source.kind
 

@@ -105,8 +105,7 @@ def write_arrays(arrays: Arrays, folder: Path) -> None:
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
-    """Adds the meta.json that `load` needs to a folder of arrays that were written one by one.
-    `described` has the name, num_tokens, num_classes and is_unique."""
+    """Adds the meta.json that `load` needs to a folder of arrays written one by one."""
     _write_meta(folder, _sets(_map_arrays(folder), described), held_out_rows)
 
 
@@ -124,8 +123,7 @@ def _write_meta(folder: Path, sets: RaggedSets, held_out_rows: int) -> None:
 def write_array(
     path: Path, dtype: npt.DTypeLike, size: int, parts: Iterable[npt.NDArray[Any]]
 ) -> None:
-    """Writes arrays [M] one after another as one .npy file of `size` elements. Unlike np.save, it
-    raises an OSError that says so when the disk is full."""
+    """Writes arrays [M] as one .npy file. Unlike np.save, it says when the disk is full."""
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})

@@ -180,8 +180,7 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:
-    """Returns FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N]. TensorFlow
-    computes it, so that an exported model has the same ids."""
+    """Returns TensorFlow's hashes of tokens, as an exported model has them, int32 [N]."""
     with quiet_import():
         import tensorflow as tf
 

@@ -29,8 +29,7 @@ def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
 def checked_row_splits(
     name: str, row_splits: npt.ArrayLike, num_values: int
 ) -> npt.NDArray[np.int64]:
-    """Returns row splits [B + 1], B > 0, as read-only int64: from 0 to num_values, never
-    falling."""
+    """Returns row splits [B + 1] as read-only int64: from 0 to num_values, never falling."""
     array = checked_integers(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,

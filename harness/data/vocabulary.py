@@ -178,8 +178,7 @@ class Vocabulary:
     def rows_of(
         self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
     ) -> tuple[Int32Array, Int64Array]:
-        """Returns the ids and splits of rows of places in `tokens`, without tokens that are left
-        out."""
+        """Returns the ids and splits of rows of places in `tokens`, without those left out."""
         ids = self.ids_of(tokens)[values]
         known = ids >= 0
         if known.all():

@@ -174,14 +174,12 @@ class History:
             self._tell(inspection)
 
     def saving(self) -> Counters:
-        """Tells observers that a checkpoint is about to be saved; returns the counters that belong
-        in it."""
+        """Tells observers that a checkpoint is due; returns the counters that belong in it."""
         self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
-        """Notes that a checkpoint is being saved, or that it is not because a weight is not
-        finite."""
+        """Notes that a checkpoint is being saved, or is not: a weight is not finite."""
         if not done:
             self._judge("weights", math.nan)
         elif regular:

@@ -35,8 +35,7 @@ def installed_version(package: str) -> str:
 
 
 def host() -> dict[str, Any]:
-    """Returns the machine's system, processor and memory, and the cores that this process may
-    use."""
+    """Returns the machine's system, processor, memory, and the cores that this process may use."""
     return {
         "system": platform.platform(),
         "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),

@@ -340,8 +340,7 @@ Record = (
 
 
 class Observer:
-    """Receives a run's records in order, and picks those that it needs by their type. An exception
-    that it raises ends the run."""
+    """Receives a run's records in order. An exception that it raises ends the run."""
 
     def tell(self, record: Record) -> None:
         """Takes a record."""

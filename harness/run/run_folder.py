@@ -147,8 +147,7 @@ def event_folder_of(
 
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
-    """Removes the half-written files of killed runs; `clear` removes all that an earlier run
-    wrote."""
+    """Removes half-written files of killed runs, or with `clear` all that a run wrote."""
     for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.

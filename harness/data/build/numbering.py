@@ -63,8 +63,7 @@ class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
 def numbered_blocks(
     source: Source, blocks: Iterable[Block], tokenization: Tokenization
 ) -> Iterator[tuple[Numbered, npt.NDArray[np.uint64], int]]:
-    """Yields each block with its tokens numbered, the hashes of its rows' contents, [B], and the
-    size of its text."""
+    """Yields each block numbered, the hashes of its rows' contents, [B], and its size as text."""
     arguments = ((block.contents, source.kind, tokenization) for block in blocks)
     return _in_order(_numbered, arguments)
 

@@ -30,8 +30,7 @@ class _Places(dict[str, int]):
 
 
 class Rows:
-    """The use of each row of a source, and its labels: noted while the rows are read, then settled,
-    which sets the fields without a value here."""
+    """The use of each row and its labels: noted while they are read, then settled."""
 
     test: Bools
     # Masks of the test rows and the train rows, [B]; rows that are neither are left out.
@@ -68,8 +67,7 @@ class Rows:
         self._digests.append(digests)
 
     def settle(self, problems: Problems, *, test_split: float, seed: int) -> None:
-        """Draws test rows where there are none, numbers the classes, and counts problems of all
-        rows."""
+        """Draws test rows where there are none, numbers the classes, and counts problems."""
         where, test = self.where, np.concatenate(self._is_test)
         labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
         num_rows = test.size
@@ -128,8 +126,7 @@ class Rows:
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def _numbered(self, labels: Ints, train_labels: Ints) -> Ints:
-        """Names the train rows' classes, as a model cannot learn others; returns all labels as
-        places among them, -1 for others."""
+        """Names the train rows' classes; returns all labels as places among them, -1 for others."""
         known = set(np.unique(train_labels).tolist())
         names = _sorted([name for name, number in self._names.items() if number in known])
         if len(names) < 2:

@@ -95,8 +95,7 @@ def tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
 
 
 class _TarMember(tarfile.TarInfo):
-    """Refuses damaged and oversized headers: tarfile takes a damaged one for the archive's end, and
-    reads one of any length."""
+    """Refuses damaged headers, which tarfile takes for the archive's end, and oversized ones."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:

@@ -181,8 +181,7 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Returns the settings in groups of a config.json, by the names of their flags, without those
-    of earlier versions that change nothing."""
+    """Returns a config.json's settings, without those of earlier versions that change nothing."""
     flat = flattened(groups, where=where)
     for name, value in _GONE.items():
         if (was := flat.pop(name, value)) != value:

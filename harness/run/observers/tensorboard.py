@@ -102,8 +102,7 @@ class TensorBoardObserver(Observer):
         self._file.write(inspection.step, scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
-        """Adds the evaluations of the saved model that are new, and marks the run's row as
-        ended."""
+        """Adds the evaluations of the saved model that are new, and marks the run as ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = getattr(summary, rows)

@@ -104,8 +104,7 @@ def read(path: Path) -> list[Event]:
 
 
 def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
-    """Returns the part of each operation, by its program's number and its name; None if it runs
-    others."""
+    """Returns the part of each operation, by program and name; None if it runs others."""
     parts: dict[tuple[int, str], str | None] = {}
     programs = (
         (number, hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module)

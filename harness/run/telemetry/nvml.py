@@ -71,8 +71,7 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def cards() -> tuple[list[Card], list[int]]:
-    """Returns the GPUs that answer, in the order of their PCI addresses, and the indices of
-    others."""
+    """Returns the GPUs that answer, by their PCI addresses, and the indices of others."""
     found, lost = [], []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:

@@ -42,8 +42,7 @@ class TelemetryRecorder:
     """
 
     def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
-        """Samples `source`, or this machine, `hz` times per second. `bus_ids` are the PCI addresses
-        of the GPUs that the run trains on."""
+        """Samples `source`, or this machine and the GPUs at `bus_ids`, `hz` times per second."""
         self._hz = hz
         self._bus_ids = bus_ids
         self._source = source or functools.partial(_machine, bus_ids=bus_ids)
@@ -66,8 +65,7 @@ class TelemetryRecorder:
         self._stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """Returns a window's samples by TensorBoard tag. Windows come in order; their bounds are
-        seconds by `time.perf_counter`."""
+        """Returns the samples between two times of `time.perf_counter`. Windows come in order."""
         values: defaultdict[str, list[float]] = defaultdict(list)
         for sample in self._take(until=end):
             for tag, value in sample.values.items() if start < sample.seconds else ():

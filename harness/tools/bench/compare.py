@@ -38,8 +38,7 @@ class Effect:
         return "faster" if self.low > 1 else "no difference shown"
 
     def gate(self, allowed: float) -> Literal["passed", "inconclusive", "failed"]:
-        """Judges B against an allowed slowdown, a share: failed if the whole interval is below
-        it."""
+        """Judges B against an allowed slowdown, a share: failed if the interval is below it."""
         if self.high < 1 - allowed:
             return "failed"
         return "passed" if self.low >= 1 - allowed else "inconclusive"
@@ -73,8 +72,7 @@ def _effect(*logs: float) -> Effect:
 
 
 def compare(a: Sequence[Row], b: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
-    """Returns the effects in cells that were measured at least twice on both sides, and notes of
-    what else differs."""
+    """Returns the effects in cells measured twice on both sides, and what else differs."""
     cells = list(dict.fromkeys(row.cell for row in (*a, *b)))
     # Bonferroni: a large grid must not raise more false alarms than a small one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(cells))

@@ -62,8 +62,7 @@ class ProcessEndedError(Exception):
 
 
 class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
-    """A process that trains in turns. A context manager that kills it at the end. Its methods raise
-    ProcessEndedError when it has ended."""
+    """A process that trains in turns, and ends with its context or by ProcessEndedError."""
 
     def __init__(self, side: Side) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -139,8 +138,7 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
 
 
 def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
-    """Trains for a time; returns a row for B, or for A and B, or one that says why a process
-    ended."""
+    """Trains for a time; returns a row for each side, or one that says why a process ended."""
     try:
         if len(sides) == 2:
             return _in_turns(cell, sides, repeat, seconds)

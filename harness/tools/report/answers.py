@@ -49,8 +49,7 @@ def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
 
 
 class Calibration(NamedTuple):
-    """The mean probability of answers and the share that is right, in the ten bins that are not
-    empty."""
+    """The mean probability of answers and the share that is right, in bins that are not empty."""
 
     probability: Floats
     share: Floats

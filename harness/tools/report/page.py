@@ -114,8 +114,7 @@ def write_report(
 def _confused(
     confusion: npt.NDArray[np.int64] | None, names: Sequence[str]
 ) -> list[tuple[str, str, int]] | None:
-    """Returns the pairs of class and predicted class that most rows are wrong by, with their rows;
-    None if a matrix of all classes is small enough to show."""
+    """Returns the most frequent pairs of class and wrong prediction; None for few classes."""
     if confusion is None or len(names) <= _MAX_CONFUSED:
         return None
     wrong = confusion * ~np.eye(len(names), dtype=bool)

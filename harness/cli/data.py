@@ -122,9 +122,17 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
     rows = f"{dataset.train.num_rows:,} to train on, {dataset.test.num_rows:,} to test on"
     if dataset.validation:
         rows += f", {dataset.validation.num_rows:,} to validate on"
+    labels = [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
+    found = np.unique(np.concatenate(labels), return_counts=True)
+    rows_of = dict(zip(*(part.tolist() for part in found), strict=True))
+    names = dict(enumerate(dataset.vocabulary.class_names if dataset.vocabulary else ()))
+    classes = {
+        f"{number} ({names[number]})" if number in names else str(number): rows_of.get(number, 0)
+        for number in range(dataset.num_classes)
+    }
     figures = {
         "rows": rows,
-        "labels" if dataset.is_multi_label else "classes": _classes(dataset),
+        "labels" if dataset.is_multi_label else "classes": _listed(classes),
         "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
         "ids": f"{lengths.sum():,}",
         "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, from "
@@ -147,24 +155,14 @@ def facts_table(facts: Mapping[str, str], *, title: str = "") -> Table:
     return table
 
 
-def _classes(dataset: Dataset) -> str:
-    """Returns a text with the rows of each class; of many classes, the smallest and the largest."""
-    import numpy as np
-
-    labels = np.concatenate(
-        [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
-    )
-    present, counts = np.unique(labels, return_counts=True)
-    if dataset.num_classes > _MAX_LISTED_CLASSES:
-        empty = dataset.num_classes - len(present)
-        return f"{dataset.num_classes:,}, of {counts.min():,} to {counts.max():,} rows" + (
-            f"; {empty:,} without a row" if empty else ""
-        )
-    num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    names = list(dataset.vocabulary.class_names) if dataset.vocabulary else []
-    names = [printable(name, most=_MAX_NAME) for name in names]
-    shown = [f"{n} ({name})" for n, name in enumerate(names)] or range(dataset.num_classes)
-    return ", ".join(f"{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(shown))
+def _listed(rows_of: Mapping[str, int]) -> str:
+    """Returns a text with the rows of each class; of many classes, the fewest and the most."""
+    if len(rows_of) <= _MAX_LISTED_CLASSES:
+        return ", ".join(f"{printable(n, most=_MAX_NAME)}: {rows:,}" for n, rows in rows_of.items())
+    present = [rows for rows in rows_of.values() if rows]
+    text = f"{len(rows_of):,}, of {min(present):,} to {max(present):,} rows"
+    empty = len(rows_of) - len(present)
+    return f"{text}; {empty:,} without a row" if empty else text
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
@@ -224,15 +222,10 @@ def build(config: DataBuildConfig) -> int:
 
 
 def _built_table(built: Built) -> Table:
-    classes = list(built.rows_of_classes.items())
-    listed = [f"{printable(n, most=_MAX_NAME)}: {count:,}" for n, count in classes]
-    if len(listed) > _MAX_LISTED_CLASSES:
-        counts = [count for _, count in classes]
-        listed = [f"{len(classes):,}, of {min(counts):,} to {max(counts):,} rows"]
     share = built.num_unknown / max(1, built.num_ids)
     facts = {
         "rows": f"{built.train_rows:,} to train on, {built.test_rows:,} to test on",
-        "labels" if built.multi_label else "classes": ", ".join(listed),
+        "labels" if built.multi_label else "classes": _listed(built.rows_of_classes),
         "ids": f"{built.num_tokens:,}",
         "tokens": f"{built.num_ids:,}, of which {share:.1%} are not in the vocabulary",
     }

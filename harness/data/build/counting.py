@@ -10,9 +10,8 @@ import numpy.typing as npt
 import pyarrow
 
 from harness.base.errors import InputError
-from harness.data.build.numbering import Spool
+from harness.data.build.numbering import Spool, with_ids
 from harness.data.build.rows import Rows
-from harness.data.build.writing import with_ids
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
 from harness.data.tokens import Numbered, Tokenizer
 from harness.data.vocabulary import Vocabulary

@@ -52,19 +52,8 @@ def _layout(run: RunStart) -> layout_pb2.Layout:
     charts["data wait, share of the time"] = r"throughput/data_wait_fraction$"
     if any("GPU" in device for device in run.devices):
         charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
-    return layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(
-                title="Training",
-                chart=[
-                    layout_pb2.Chart(
-                        title=title, multiline=layout_pb2.MultilineChartContent(tag=[pattern])
-                    )
-                    for title, pattern in charts.items()
-                ],
-            )
-        ]
-    )
+    shown = [{"title": title, "multiline": {"tag": [tag]}} for title, tag in charts.items()]
+    return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:

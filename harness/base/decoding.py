@@ -18,11 +18,9 @@ _WORDS: Mapping[Any, str] = {
 
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json;
-    an InputError names `where` and the key.
-
-    Keys are field names with `_` or `-`. Every field has a name of its own, so it may stand in any
-    group or in none. Missing fields keep their defaults. The text "None" stands for a null.
-    """
+    an InputError names `where` and the key. Keys are field names with `_` or `-`. Every field has a
+    name of its own, so it may stand in any group or in none. Missing fields keep their defaults.
+    The text "None" stands for a null."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: {content!r:.100} stands there; give a table of settings")
     flat = flattened(content, where=where)

@@ -33,11 +33,9 @@ _FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?:=([a-z0-9_]+))?(?![\w=-]
 
 
 class ToldError(Exception):
-    """An error whose message alone the command line prints, with exit code 1.
-
-    The message names settings by their flags, such as `--precision=float32`. If `in_python` is
-    true, `str` names them by their arguments, such as `precision="float32"`.
-    """
+    """An error whose message alone the command line prints, with exit code 1. The message names
+    settings by their flags, such as `--precision=float32`. If `in_python` is true, `str` names them
+    by their arguments, such as `precision="float32"`."""
 
     in_python = False
 

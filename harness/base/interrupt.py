@@ -1,8 +1,6 @@
-"""Signals as requests to stop: the current dispatch ends, and what was trained is saved.
-
-Ctrl-C (SIGINT) ends what the user began. SIGTERM and SIGUSR1 announce that the machine is taken
-away, or that a time limit is near. A closed terminal (SIGHUP) is no reason to stop.
-"""
+"""Signals as requests to stop: the current dispatch ends, and what was trained is saved. Ctrl-C
+(SIGINT) ends what the user began. SIGTERM and SIGUSR1 announce that the machine is taken away, or
+that a time limit is near. A closed terminal (SIGHUP) is no reason to stop."""
 
 import contextlib
 import ctypes
@@ -35,12 +33,10 @@ class _SignalStack(ctypes.Structure):
 
 
 def use_signal_stack() -> None:
-    """Gives the main thread a stack for signal handlers on Linux, unless it has one.
-
-    oneDNN, which multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer
-    on the heap (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that
-    moment overwrites the memory below the buffer. Python's handlers use this stack if there is one.
-    """
+    """Gives the main thread a stack for signal handlers on Linux, unless it has one. oneDNN, which
+    multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer on the heap
+    (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that moment
+    overwrites the memory below the buffer. Python's handlers use this stack if there is one."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return
     libc, stack = ctypes.CDLL(None), _SignalStack()

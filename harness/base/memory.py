@@ -11,11 +11,8 @@ from harness.base.errors import InputError
 
 def free_bytes(root: Path = Path("/")) -> int:
     """Returns the bytes of host memory that this process can take before the system ends a process,
-    by proc and sys under `root`.
-
-    Page cache and swap count as free. A control group around the process, such as a container's or
-    Slurm's, may leave less than the machine has.
-    """
+    by proc and sys under `root`. Page cache and swap count as free. A control group around the
+    process, such as a container's or Slurm's, may leave less than the machine has."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux

@@ -56,10 +56,8 @@ def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any
 
 def prepare_standard_streams() -> None:
     """Makes the streams of this process outlast their terminal, print any character, and read any.
-
     A stream that was closed before the start becomes /dev/null, so that no opened file gets its
-    number, and no output of libraries.
-    """
+    number, and no output of libraries."""
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)
     os.close(null)

@@ -1,8 +1,6 @@
-"""`python -m harness.cli.measured`: a process that `harness bench` measures.
-
-It reads the settings from standard input, builds and compiles what `harness train` would train with
-them, and trains for a turn at each request. harness/tools/bench/measure.py describes the messages.
-"""
+"""`python -m harness.cli.measured`: a process that `harness bench` measures. It reads the settings
+from standard input, builds and compiles what `harness train` would train with them, and trains for
+a turn at each request. harness/tools/bench/measure.py describes the messages."""
 
 import json
 import os

@@ -1,9 +1,7 @@
-"""Data sets that are slow to read, kept in the user's cache folder and mapped into memory.
-
-Each entry is a folder of a store. Its name is the SHA-256 of the source file's content (of a
-folder: of its files' names, sizes and times), of the options that decide the result, and of this
-package's code, so an entry never goes stale.
-"""
+"""Data sets that are slow to read, kept in the user's cache folder and mapped into memory. Each
+entry is a folder of a store. Its name is the SHA-256 of the source file's content (of a folder: of
+its files' names, sizes and times), of the options that decide the result, and of this package's
+code, so an entry never goes stale."""
 
 import hashlib
 import os
@@ -33,11 +31,9 @@ def through(
     load: Callable[[Path], T],
 ) -> T | None:
     """Returns what `load` makes of the cached folder of some sources, which `write` makes first if
-    it is missing or damaged; None if the sources are too small or the folder cannot be made.
-
-    The repr of `options` identifies all else that decides the result. Faults of the cache cost only
-    time: they are printed to standard error, and never raised.
-    """
+    it is missing or damaged; None if the sources are too small or the folder cannot be made. The
+    repr of `options` identifies all else that decides the result. Faults of the cache cost only
+    time: they are printed to standard error, and never raised."""
     if sum(file.stat().st_size for source in sources for file in _files(source)) < MIN_SOURCE_BYTES:
         return None
     found = None

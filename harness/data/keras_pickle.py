@@ -1,11 +1,8 @@
 """Reads the object arrays of Keras's .npz files without running anything that a file asks for.
-
 Keras stores rows as a pickled NumPy object array of lists. A pickle may call any function, and a
 forged state makes even NumPy's own constructors read foreign memory. So the names that such an
-array needs get an inert stub, which only records its arguments, and every other name is refused.
-
-No header tells how much memory a pickle takes: six bytes may ask for 32 GB. SECURITY.md says so.
-"""
+array needs get an inert stub, which only records its arguments, and every other name is refused. No
+header tells how much memory a pickle takes: six bytes may ask for 32 GB. SECURITY.md says so."""
 
 import array
 import io

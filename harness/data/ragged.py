@@ -1,7 +1,5 @@
 """Ragged sets of token ids in CSR form: immutable, and validated once, when they are built.
-
-Letters: B rows, V num_tokens, N nnz (ids in all rows together).
-"""
+Letters: B rows, V num_tokens, N nnz (ids in all rows together)."""
 
 import hashlib
 import html

@@ -1,7 +1,5 @@
-"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams).
-
-Letters: B rows, N tokens of all rows together.
-"""
+"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams). Letters: B
+rows, N tokens of all rows together."""
 
 from __future__ import annotations
 

@@ -35,10 +35,8 @@ _NO_WORD = "#"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """The ids of known words, and the ids for a row's start and for unknown words.
-
-    Construction raises `InputError` for an id outside [0, num_tokens) or shared by two words.
-    """
+    """The ids of known words, and the ids for a row's start and for unknown words. Construction
+    raises `InputError` for an id outside [0, num_tokens) or shared by two words."""
 
     ids: Mapping[str, int]
     """The id of each word."""

@@ -1,7 +1,5 @@
-"""Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows.
-
-Letters: B rows, V num_tokens.
-"""
+"""Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows. Letters: B
+rows, V num_tokens."""
 
 from collections.abc import Collection
 
@@ -33,11 +31,9 @@ def inverse_document_frequencies(
 ) -> Float64Array:
     """Returns the inverse document frequencies that `tf_idf` multiplies counts by, float64 [V]:
     `log(1 + B / (1 + the rows that hold the id))`, as `keras.layers.TextVectorization.adapt` learns
-    them. A row does not hold an id whose weight is 0.
-
-    As in Keras, the `unknown_id` of words outside the vocabulary gets the mean of all other ids
-    that occur. The mean leaves out `reserved` ids, which are no words, such as the start id.
-    """
+    them. A row does not hold an id whose weight is 0. As in Keras, the `unknown_id` of words
+    outside the vocabulary gets the mean of all other ids that occur. The mean leaves out `reserved`
+    ids, which are no words, such as the start id."""
     return frequencies_of(
         rows_with(train), train.num_rows, unknown_id=unknown_id, reserved=reserved
     )

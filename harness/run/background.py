@@ -17,11 +17,9 @@ Task = Callable[[], None]
 
 class Background(contextlib.AbstractContextManager["Background"]):
     """Does one task after another on a thread of its own. After a task has raised, it skips the
-    remaining ones, and its next call raises the same.
-
-    As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
-    them, and leaves a running task behind after one more second.
-    """
+    remaining ones, and its next call raises the same. As a context, it finishes the waiting tasks
+    before it ends. After a KeyboardInterrupt it drops them, and leaves a running task behind after
+    one more second."""
 
     def __init__(self) -> None:
         self._pool = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")

@@ -64,12 +64,10 @@ def claim_run_folder(
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
     """Makes `folder`, an absolute path, if it is missing, locks it until `claims` closes, and
-    removes the half-written files of killed runs. `what` names the folder in messages.
-
-    The operating system releases the lock when the process ends, also when it is killed. When
-    `claims` closes, every folder made here that is still empty is removed: a run that is refused
-    leaves nothing behind.
-    """
+    removes the half-written files of killed runs. `what` names the folder in messages. The
+    operating system releases the lock when the process ends, also when it is killed. When `claims`
+    closes, every folder made here that is still empty is removed: a run that is refused leaves
+    nothing behind."""
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         for place in reversed(missing):

@@ -101,12 +101,9 @@ def most_frequent(
     blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
 ) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
-    equally often, the one that appears first.
-
-    `blocks` returns the same blocks at each call. If `num_tokens`, the distinct tokens of each
-    block added up, are many, they are counted in several passes, each for the tokens with some
-    checksums.
-    """
+    equally often, the one that appears first. `blocks` returns the same blocks at each call. If
+    `num_tokens`, the distinct tokens of each block added up, are many, they are counted in several
+    passes, each for the tokens with some checksums."""
     found = _merged([])
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
     for number in range(num_passes):

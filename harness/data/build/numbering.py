@@ -1,7 +1,5 @@
-"""The first pass of a build: rows become numbered tokens, in a file without a name.
-
-Letters: B rows, N tokens of all rows together, T distinct tokens.
-"""
+"""The first pass of a build: rows become numbered tokens, in a file without a name. Letters: B
+rows, N tokens of all rows together, T distinct tokens."""
 
 import hashlib
 import itertools

@@ -1,7 +1,5 @@
-"""The use of the rows of a source, and their classes, before their tokens have ids.
-
-Letters: B rows, K classes, L labels of all rows together.
-"""
+"""The use of the rows of a source, and their classes, before their tokens have ids. Letters: B
+rows, K classes, L labels of all rows together."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence

@@ -19,11 +19,9 @@ _REMEDY = "Give a table in UTF-8 with a row a line."
 
 class CsvSource(TableSource):
     """A CSV file, whose columns a comma, a semicolon or a tab separates; or a TSV file, in which
-    quotes mean nothing: published corpora have texts that begin with one.
-
-    Arrow's `open_csv` is twice as fast as Python, but takes some 100 MB more memory, and takes the
-    rest of the file for a cell where a quote is never closed.
-    """
+    quotes mean nothing: published corpora have texts that begin with one. Arrow's `open_csv` is
+    twice as fast as Python, but takes some 100 MB more memory, and takes the rest of the file for a
+    cell where a quote is never closed."""
 
     unit = "line"
 

@@ -42,12 +42,10 @@ NOTEWORTHY_UNDERFLOW = 0.01
 
 
 class ConsoleObserver(Observer):
-    """Prints what is trained, its progress and its results.
-
-    In a terminal or a notebook a window redraws a bar over all steps of the run, at most ten times
-    a second. Elsewhere it prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. An
-    epoch, a compilation and a message each get a line.
-    """
+    """Prints what is trained, its progress and its results. In a terminal or a notebook a window
+    redraws a bar over all steps of the run, at most ten times a second. Elsewhere it prints a line,
+    if the last such line is `SECONDS_BETWEEN_LINES` old. An epoch, a compilation and a message each
+    get a line."""
 
     def __init__(
         self,

@@ -33,12 +33,10 @@ def divergence_message(divergence: Divergence, start: RunStart, progress: Progre
 
 
 def likely_cause(divergence: Divergence, start: RunStart, progress: Progress) -> str:
-    """Returns the cause that the losses before, the precision and the skipped steps suggest.
-
-    A loss that rose points to the learning rate; so does one that was never finite, unless float16
-    skipped steps. In float16, a loss that did not rise points to activations above the largest
-    number, 65,504: loss scaling skips the steps whose gradients overflow, but cannot mend a loss.
-    """
+    """Returns the cause that the losses before, the precision and the skipped steps suggest. A loss
+    that rose points to the learning rate; so does one that was never finite, unless float16 skipped
+    steps. In float16, a loss that did not rise points to activations above the largest number,
+    65,504: loss scaling skips the steps whose gradients overflow, but cannot mend a loss."""
     least, last = divergence.least_loss_before, divergence.loss_before
     rate = "the learning rate is too high"
     remedy = f"lower --learning-rate (now {start.learning_rate:g})"

@@ -24,11 +24,9 @@ _OF_WINDOW = (
 
 class JsonlObserver(Observer):
     """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines. A
-    resumed run keeps the lines up to the step that it starts from, and appends after them.
-
-    Windows, evaluations and inspections are objects of their own, told apart by `num_steps`,
-    `validation_loss` and `inspection_seconds`; the methods below list their keys.
-    """
+    resumed run keeps the lines up to the step that it starts from, and appends after them. Windows,
+    evaluations and inspections are objects of their own, told apart by `num_steps`,
+    `validation_loss` and `inspection_seconds`; the methods below list their keys."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()

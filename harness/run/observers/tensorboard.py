@@ -156,11 +156,9 @@ class EventFile:
 
 def drop_events_after(folder: Path, step: int) -> None:
     """Removes the events after `step` from the event files in `folder`, and a torn last record.
-
     Otherwise TensorBoard would draw twice the steps that a resumed run repeats. This also removes
     HParams: the resumed run writes its own, and TensorBoard shows the first. Each file is replaced
-    whole or stays as it was; an OSError names the file.
-    """
+    whole or stays as it was; an OSError names the file."""
     for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
         # TensorBoard reads files in the order of their names, which begin with the time. A number
         # sorts before the next file, even if the clock was set back.

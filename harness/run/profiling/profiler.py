@@ -25,11 +25,9 @@ INPUT_MARKER = "waiting for batches"
 
 class ProfilerObserver(Observer):
     """Profiles the dispatches that hold the steps after `first` up to `last`, into TensorBoard's
-    `folder`. It must be called on the thread that trains, whose trace it marks.
-
-    A dispatch is in the profile whole or not at all, with one step marker that begins where the
-    loop asks for its batches. Starting and stopping the profiler takes time of the next window.
-    """
+    `folder`. It must be called on the thread that trains, whose trace it marks. A dispatch is in
+    the profile whole or not at all, with one step marker that begins where the loop asks for its
+    batches. Starting and stopping the profiler takes time of the next window."""
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
         # The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`.

@@ -140,10 +140,8 @@ def part_of(scopes: str) -> str:
 
 def divide(events: list[Event]) -> StepTimes:
     """Divides the time between the step markers; events that begin outside of them do not count.
-
     The time in which operations run belongs to them, in proportion to their own times, of which
-    several may pass at once (on threads, streams or replicas). The rest is the host's.
-    """
+    several may pass at once (on threads, streams or replicas). The rest is the host's."""
     markers = [event for event in events if event.name == STEP_MARKER]
     inside = [e for e in events if any(m.start_ns <= e.start_ns < m.end_ns for m in markers)]
     on_gpu = any(event.on_gpu for event in inside)  # then the host's operations are launches

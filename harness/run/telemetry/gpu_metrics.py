@@ -1,8 +1,6 @@
-"""Samples the GPUs through NVML, by NVIDIA's binding nvidia-ml-py.
-
-NVML's utilization is the share of a period in which some kernel was running; the card decides on
-the period, from a sixth of a second to a second. On many cards, power is a mean over a second.
-"""
+"""Samples the GPUs through NVML, by NVIDIA's binding nvidia-ml-py. NVML's utilization is the share
+of a period in which some kernel was running; the card decides on the period, from a sixth of a
+second to a second. On many cards, power is a mean over a second."""
 
 import contextlib
 import os

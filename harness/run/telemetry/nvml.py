@@ -117,11 +117,9 @@ def hides_all(environment: Mapping[str, str]) -> bool:
 
 def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequence[Card]:
     """Returns the GPUs that CUDA shows a process by CUDA_VISIBLE_DEVICES, which NVML ignores: whole
-    cards, or a single card in MIG mode with the one slice that CUDA shows.
-
-    Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
-    CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short. The first invalid name ends the list.
-    """
+    cards, or a single card in MIG mode with the one slice that CUDA shows. Numbers count in NVML's
+    order, which is CUDA's among GPUs of one model and under CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID
+    may be cut short. The first invalid name ends the list."""
     named = list(cards)
     if VISIBLE in environment:
         named = []

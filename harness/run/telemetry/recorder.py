@@ -34,12 +34,9 @@ class Sample(NamedTuple):
 
 
 class TelemetryRecorder:
-    """Samples GPUs and host until `finish`, or until its context ends.
-
-    A sample belongs to the window during which it was completed; samples between windows (during
-    compilation, evaluation, saving) belong to none. Only the background thread calls NVML, so no
-    driver delays training.
-    """
+    """Samples GPUs and host until `finish`, or until its context ends. A sample belongs to the
+    window during which it was completed; samples between windows (during compilation, evaluation,
+    saving) belong to none. Only the background thread calls NVML, so no driver delays training."""
 
     def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
         """Samples `source`, or this machine and the GPUs at `bus_ids`, `hz` times per second."""

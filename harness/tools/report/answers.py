@@ -1,8 +1,6 @@
 """What a model answers for the test rows, against their labels; and the points of ROC,
-precision-recall and calibration curves, by scikit-learn's definitions.
-
-Letters: B rows, K classes.
-"""
+precision-recall and calibration curves, by scikit-learn's definitions. Letters: B rows, K
+classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

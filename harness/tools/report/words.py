@@ -1,7 +1,5 @@
-"""The words that a class's rows have and others lack, by what the model takes from them.
-
-Letters: B rows, V num_tokens.
-"""
+"""The words that a class's rows have and others lack, by what the model takes from them. Letters: B
+rows, V num_tokens."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -78,13 +76,11 @@ def word_weights(
 ) -> npt.NDArray[np.float64]:
     """Gradient times input, d logit / d x * x, where x is the multi-hot vector, or that of the ids'
     weights: its mean over a class's rows less its mean over the others, [classes, V]. `truth` says
-    whether each row is of each of the `classes`, [B, classes].
-
-    The table's gradient holds it: x[b, t] * (d logit_b / d x[b, t]), summed over rows, is the
-    product of the table's row t with its gradient. So no vector of V numbers is made for a row.
-    Binary: the only output is the logit of class 1, and its negative that of 0. Under a softmax
-    only differences count: the mean of a row's logits is subtracted.
-    """
+    whether each row is of each of the `classes`, [B, classes]. The table's gradient holds it: x[b,
+    t] * (d logit_b / d x[b, t]), summed over rows, is the product of the table's row t with its
+    gradient. So no vector of V numbers is made for a row. Binary: the only output is the logit of
+    class 1, and its negative that of 0. Under a softmax only differences count: the mean of a row's
+    logits is subtracted."""
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
     head = head_of(model, kind)

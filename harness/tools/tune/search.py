@@ -1,8 +1,6 @@
-"""The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows.
-
-A proposal depends on the seed, the trial's number and the trials before it. So a search of one job
-that was interrupted and resumed tries the same as an uninterrupted one.
-"""
+"""The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows. A
+proposal depends on the seed, the trial's number and the trials before it. So a search of one job
+that was interrupted and resumed tries the same as an uninterrupted one."""
 
 import errno
 import functools

@@ -7,8 +7,7 @@ from pathlib import Path
 
 OWN_CODE = Path(__file__).resolve().parents[2]  # the folder that holds the packages of this program
 _PR_SET_PDEATHSIG = 1
-# The C library, loaded here because no library may be loaded between fork and exec.
-_LIBC = ctypes.CDLL(None)
+_LIBC = ctypes.CDLL(None)  # here, as nothing may be loaded between fork and exec
 
 
 def end_with_parent(number: signal.Signals) -> None:

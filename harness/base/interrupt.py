@@ -13,15 +13,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-# Exit code that a shell reports of a program that Ctrl-C ended: 128 + SIGINT.
-EXIT_INTERRUPTED = 130
-# Exit code after SIGTERM (128 + SIGTERM), and SIGUSR1, which schedulers send some time before.
-EXIT_TERMINATED = 143
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+EXIT_TERMINATED = 143  # 128 + SIGTERM; also after SIGUSR1, which schedulers send before
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # Signals of a thread's own errors, which the thread has to handle itself.
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-# Seconds for the main thread to leave C++ code that keeps Python from handling a signal.
-_PATIENCE_SECONDS = 2.0
+_PATIENCE_SECONDS = 2.0  # for the main thread to leave C++ code and handle a signal
 _STACK_BYTES = 256 * 1024
 _SS_DISABLE = 2
 
@@ -85,8 +82,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self.by: signal.Signals | None = None  # the first of the signals; None before
-        # Whether the first signal ends the process, too, until `told` is called.
-        self.nothing_to_save = False
+        self.nothing_to_save = False  # if so, the first signal ends the process
         self._is_first = True
         self._is_main = threading.current_thread() is threading.main_thread()
         self._is_left = threading.Event()

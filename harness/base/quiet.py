@@ -15,8 +15,7 @@ from harness.base.errors import InputError
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
-# With less, importing TensorFlow fails, or its C++ code aborts the process.
-_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000
+_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000  # with less, its import fails or aborts
 
 
 @contextlib.contextmanager

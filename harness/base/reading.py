@@ -14,22 +14,14 @@ from typing import Any
 
 from harness.base.errors import InputError
 
-# Limit of a compressed file's unpacked size, unless the user allows more.
-MAX_UNPACKED_BYTES = 1_000_000_000
-# Limit of a JSON file's size, which a vocabulary of a million words reaches.
-_MAX_JSON_BYTES = 32_000_000
-# Limit of the tables and lists in a file; each takes 24 times its text when it is parsed.
-_MAX_OPENED = 1_000_000
-# Size of read buffers: lines of a kilobyte are read 1.6 times as fast as with Python's 8 kB.
-_BUFFER_BYTES = 1 << 16
-# Limit of a TOML file's size, which Python's parser reads in about a second.
-_MAX_TOML_BYTES = 1_000_000
-# Limit of the dots in a TOML file: Python's parser takes time by the square of a key's dots.
-_MAX_DOTS = 5_000
-# Limit of whole numbers: longer ones may not fit a float, and very long ones cannot be printed.
-_MAX_BITS = 64
-# Limit of the nesting of tables and lists, which could exceed Python's recursion limit.
-_MAX_DEPTH = 50
+MAX_UNPACKED_BYTES = 1_000_000_000  # of a compressed file, unless the user allows more
+_MAX_JSON_BYTES = 32_000_000  # a vocabulary of a million words reaches it
+_MAX_OPENED = 1_000_000  # tables and lists: each takes 24 times its text in memory
+_BUFFER_BYTES = 1 << 16  # lines of a kilobyte are read 1.6 times as fast as by 8 kB
+_MAX_TOML_BYTES = 1_000_000  # Python's parser takes about a second for them
+_MAX_DOTS = 5_000  # Python's parser takes time by the square of a key's dots
+_MAX_BITS = 64  # of whole numbers: longer ones may not fit a float or be printed
+_MAX_DEPTH = 50  # of tables and lists: Python's recursion limit is not far
 
 
 @contextlib.contextmanager

@@ -29,11 +29,9 @@ class Finding(NamedTuple):
     """One line of the doctor's report."""
 
     subject: str
-    # `limited`: runs work, but an optional part is missing.
-    state: Literal["ok", "limited", "broken"]
+    state: Literal["ok", "limited", "broken"]  # `limited` lacks an optional part
     text: str  # the result of the check, with the remedy unless the state is ok
-    # The part that `--need` names to make `limited` count as `broken`; None if there is none.
-    part: Part | None = None
+    part: Part | None = None  # what `--need` names to make `limited` count as `broken`
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:

@@ -31,8 +31,7 @@ from kernels.multi_hot.native.build import NativeUnavailableError, require_compi
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
-# Free bytes below which the disk is called full: a wide network may write some hundred MB.
-_LEAST_FREE_BYTES = 10**9
+_LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
 
 
 def examine() -> Iterator[Finding]:

@@ -75,10 +75,8 @@ class _Prediction:
 
     index: int
     text: str
-    # The classes given, the likeliest first; none if no probability is high enough.
-    labels: tuple[str, ...] = ()
-    # The probability of the likeliest class; None for a blank text.
-    probability: float | None = None
+    labels: tuple[str, ...] = ()  # the classes given, the likeliest first, if one is likely
+    probability: float | None = None  # of the likeliest class; None for a blank text
     probabilities: dict[str, float] | None = None
     known_words: int = 0
     words: int = 0

@@ -14,8 +14,7 @@ from harness.run.observers.console import ConsoleObserver
 from harness.run.records import Observer
 from harness.trainer.settings import Settings
 
-# The most steps per dispatch with `auto`: several dispatches show how steady their times are.
-_STEPS_PER_DISPATCH = 20
+_STEPS_PER_DISPATCH = 20  # with `auto`: several dispatches show how steady their times are
 
 
 @dataclass(frozen=True, kw_only=True)

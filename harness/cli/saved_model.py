@@ -33,8 +33,7 @@ class SavedModel:
     path: Path
     trainer: Trainer
     num_tokens: int  # the number below which the model accepts ids
-    # The content of config.json in the model's run folder; None if the model is in none.
-    config: Mapping[str, Any] | None
+    config: Mapping[str, Any] | None  # of the run folder; None if the model is in none
     vocabulary: Vocabulary | None  # the vocabulary of the model's run; None if there is none
 
     @property

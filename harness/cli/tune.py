@@ -95,8 +95,7 @@ class _Checked(NamedTuple):
     # The facts about the data that must not change when the search is resumed, none about test
     # rows.
     known: dict[str, Any]
-    # The settings of the recipe of `train`, by their names; none if there is no recipe.
-    recipe: dict[str, Any]
+    recipe: dict[str, Any]  # the settings of the recipe of `train`; none without one
 
 
 def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:

@@ -14,8 +14,7 @@ import numpy.typing as npt
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, damage, opened
 
-# Bytes read for the header of an .npy file; NumPy refuses to parse one of more than 10,000.
-MAX_HEADER_BYTES = 16_384
+MAX_HEADER_BYTES = 16_384  # of an .npy file; NumPy parses no header of more than 10,000
 _PIECE_BYTES = 1 << 20
 
 

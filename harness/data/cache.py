@@ -18,10 +18,8 @@ from kernels.files import replacing
 
 T = TypeVar("T")
 
-# Least size of a source to cache: mapping an entry is hardly faster than reading a smaller one.
-MIN_SOURCE_BYTES = 1_000_000
-# Limit of the size of all entries together; the least recently used ones are removed first.
-MAX_BYTES = 4_000_000_000
+MIN_SOURCE_BYTES = 1_000_000  # mapping an entry is hardly faster than reading a smaller source
+MAX_BYTES = 4_000_000_000  # of all entries; the least recently used ones are removed first
 
 
 def through(

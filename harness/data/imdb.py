@@ -105,8 +105,7 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
                 "integers, or train a regression in Python, with harness.RaggedSets.",
             )
             parts.append(sets)
-    # One part may lack the highest rank or class.
-    num_tokens = max(part.num_tokens for part in parts)
+    num_tokens = max(part.num_tokens for part in parts)  # one part may lack the highest
     num_classes = max(part.num_classes for part in parts)
     return [replace(part, num_tokens=num_tokens, num_classes=num_classes) for part in parts]
 
@@ -119,8 +118,7 @@ def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> Rag
     )
     ids = sets.values + np.int32(INDEX_FROM)
     values, row_splits = starting_with(START_ID, ids, sets.row_splits)
-    # None means the highest id as the limit, as in Keras.
-    num_words = options.num_words or int(values.max())
+    num_words = options.num_words or int(values.max())  # None: the highest id, as in Keras
     return RaggedSets(
         values=np.where(values < num_words, values, np.int32(UNKNOWN_ID)),
         row_splits=row_splits,

@@ -22,8 +22,7 @@ from harness.data.vocabulary import Vocabulary
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
-# The fields of `DataConfig` that `load` takes, but does not list.
-_RARE = {"word_index", "validation_rows", "max_data_bytes"}
+_RARE = {"word_index", "validation_rows", "max_data_bytes"}  # fields of `DataConfig` not listed
 _IMDB_CLASSES = ("negative", "positive")
 
 

@@ -44,8 +44,7 @@ def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
     remedy = "Set --synthetic-rows to less"
     needs, place = {"the synthetic rows": num_bytes}, "the host's memory"
     require_memory(needs, free=free_bytes, place=place, remedy=remedy)
-    # RandomState, not Generator: only its streams are promised never to change (NEP 19).
-    rng = np.random.RandomState(options.synthetic_seed)
+    rng = np.random.RandomState(options.synthetic_seed)  # whose streams never change (NEP 19)
     labels = rng.permutation(options.synthetic_rows) % 2
     lengths = _draw_lengths(rng, options.synthetic_rows)
     row_splits = np.concatenate([[0], np.cumsum(lengths)])

@@ -82,12 +82,10 @@ class Tokenization:
 class Numbered:
     """B rows of tokens."""
 
-    # The distinct tokens in UTF-8, as they first appear; none if the rows came as ids.
-    tokens: pyarrow.LargeBinaryArray
+    tokens: pyarrow.LargeBinaryArray  # distinct tokens in UTF-8, as they first appear; none for ids
     values: npt.NDArray[np.int32]  # each token's place in `tokens`, or ids, [N]
     row_splits: npt.NDArray[np.int64]  # row boundaries in `values`, [B + 1]
-    # Weights of the ids, if they came with weights, [N].
-    weights: npt.NDArray[np.float32] | None = None
+    weights: npt.NDArray[np.float32] | None = None  # weights of the ids, if they have some, [N]
 
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:

@@ -36,8 +36,7 @@ def checked_row_splits(
         f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
         "Give at least one row.",
     )
-    # Compared, not subtracted: a difference of unsigned integers would wrap around.
-    falls = np.flatnonzero(array[1:] < array[:-1])
+    falls = np.flatnonzero(array[1:] < array[:-1])  # a difference of unsigned integers wraps
     if falls.size:
         row = falls[0]
         raise InputError(

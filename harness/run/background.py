@@ -8,8 +8,7 @@ from functools import partial
 
 from harness.run.records import BatchesAwaited, BatchesReady, Observer, Record, RunStart, Summary
 
-# Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind.
-_MAX_WAITING = 16
+_MAX_WAITING = 16  # beyond it, adding a task blocks, so that no output lags far behind
 _LEFT_BEHIND_SECONDS = 1.0
 
 Task = Callable[[], None]

@@ -57,11 +57,9 @@ class Progress:
     compilations: list[Compilation] = field(default_factory=list)
     step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
-    # The divergence that still lasts, as it was first seen; None if all is finite.
-    divergence: Divergence | None = None
+    divergence: Divergence | None = None  # the one that still lasts, as it was first seen
     use: MachineUse = field(default_factory=MachineUse)  # the use of the GPUs, set at the end
-    # The totals of the run, with those before a resume, set at the end.
-    counters: Counters = Counters()
+    counters: Counters = Counters()  # with those before a resume, set at the end
 
 
 _NO_COUNTERS = Counters()
@@ -99,8 +97,7 @@ class History:
         self._best: tuple[float, int] | None = None
         if before.best_loss is not None and before.best_step is not None:
             self._best = before.best_loss, before.best_step
-        # Optimizer steps done at the last regular checkpoint; None without any.
-        self.saved_step: int | None = start_step or None
+        self.saved_step: int | None = start_step or None  # at the last regular checkpoint
 
     @property
     def must_stop(self) -> bool:

@@ -58,8 +58,7 @@ class RunStart:
     devices: tuple[str, ...]
     task: Choice  # the meaning of the labels, such as `binary`
     metrics: tuple[str, ...]
-    # The values of the settings that may be `auto`, by name, in display order.
-    choices: Mapping[str, Choice]
+    choices: Mapping[str, Choice]  # of the settings that may be `auto`, by name, in display order
     batch_size: int
     learning_rate: float  # the learning rate; the optimizer's own default if none was given
     num_parameters: int
@@ -67,8 +66,7 @@ class RunStart:
     steps_per_epoch: int
     epochs: int
     start_step: int  # optimizer steps done before; above 0 in a resumed run
-    # An entry for each resume so far: the `step` it followed, and what was `changed`.
-    resumed: Sequence[Mapping[str, Any]] = ()
+    resumed: Sequence[Mapping[str, Any]] = ()  # the `step` and what was `changed`, of each
     versions: Mapping[str, str]
     host: Mapping[str, Any]
     workers: int = 1  # the number of processes that train together
@@ -83,10 +81,8 @@ class Compilation:
     """The compilation of one XLA program; no window's time includes it."""
 
     program: str
-    # Static length of the `values` buffer that the program was compiled for, per replica.
-    capacity: int
-    # Duration, with that of a trial call, in which libraries generate code of their own.
-    seconds: float
+    capacity: int  # static length of the `values` buffer that it is compiled for, per replica
+    seconds: float  # with a trial call, in which libraries generate code of their own
     step: int
 
 
@@ -119,22 +115,15 @@ class Window:
     num_steps: int
     examples: int
     tokens: int
-    # Time from the end of the previous window to the end of this one, compilation excluded.
-    seconds: float
+    seconds: float  # from the end of the previous window to its own end, compilation excluded
     data_wait_seconds: float
     loss: float  # the weighted mean over the window's real rows
-    # Weighted means over the window's real rows, by name, such as `accuracy`.
-    metrics: Mapping[str, float]
-    # The loss scale after the window; None if the precision needs none.
-    loss_scale: float | None = None
-    # Steps of this window whose update was skipped because a gradient was not finite.
-    skipped_steps: int = 0
-    # Time of its end, by the loop's clock (`time.perf_counter` outside tests).
-    ended_at_seconds: float = math.nan
-    # The machine's telemetry in the window, by TensorBoard tag, without tags that have no sample.
-    telemetry: Mapping[str, Spread] = field(default_factory=dict)
-    # Loss and metrics over the epoch, up to the window's end.
-    so_far: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, float]  # weighted means over real rows, such as `accuracy`
+    loss_scale: float | None = None  # after the window; None if the precision needs none
+    skipped_steps: int = 0  # steps without an update, as a gradient was not finite
+    ended_at_seconds: float = math.nan  # by the loop's clock (`time.perf_counter`)
+    telemetry: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
+    so_far: Mapping[str, float] = field(default_factory=dict)  # loss and metrics over the epoch
 
     @property
     def steps_per_second(self) -> float:
@@ -168,8 +157,7 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
-    # The checksum of the evaluated weights; None if only training can change them.
-    checksum: int | None = None
+    checksum: int | None = None  # of the evaluated weights; None if only training can change them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +166,9 @@ class Epoch:
 
     epoch: int
     step: int
-    # The weighted mean over the rows that this process trained in the epoch; None without any.
-    loss: float | None
+    loss: float | None  # weighted mean over the rows that this process trained; None without any
     metrics: Mapping[str, float]  # means over the same rows, by name; empty without any
-    # None without held-out rows, or if `validation_freq` skips the epoch.
-    evaluation: Evaluation | None
+    evaluation: Evaluation | None  # None without held-out rows, or if `validation_freq` skips it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,8 +193,7 @@ class Inspection:
     # not measured.
     underflow_fraction: float | None
     weights: tuple[Distribution, ...] = ()
-    # Histograms without the all-zero rows of a table, such as those of ids not in the batch.
-    gradients: tuple[Distribution, ...] = ()
+    gradients: tuple[Distribution, ...] = ()  # without all-zero rows of a table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,11 +202,9 @@ class Divergence:
 
     what: str  # the quantity that was not finite: `loss`, `validation loss` or `weights`
     value: float
-    # The first step that may have caused it, counted from 1; the last is `last_step`.
-    first_step: int
+    first_step: int  # first step that may have caused it, counted from 1; the last is `last_step`
     last_step: int
-    # The loss of the last window in which it was finite; None if this process had no such.
-    loss_before: float | None
+    loss_before: float | None  # of the last window in which it was finite
     least_loss_before: float | None  # the lowest finite loss of a window; None without any
     saved_step: int | None  # optimizer steps done at the last checkpoint; None without any
 
@@ -246,10 +229,8 @@ class WindowStatistics:
     mean_examples_per_second: float | None = None
     mean_steps_per_second: float | None = None
     mean_tokens_per_second: float | None = None
-    # The share of `train_seconds` in which the device had no batch to work on.
-    data_wait_fraction: float | None = None
-    # Sum of the windows' times: evaluation, inspection and compilation excluded.
-    train_seconds: float = 0.0
+    data_wait_fraction: float | None = None  # share of `train_seconds`
+    train_seconds: float = 0.0  # evaluation, inspection and compilation excluded
     examples: int = 0
     skipped_steps: int = 0
     most_steps: int = 0  # the most optimizer steps in one window
@@ -272,34 +253,28 @@ class Summary(WindowStatistics):
     # The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
     # is the most in one dispatch, since `auto` adapts it to the machine.
     choices: Mapping[str, int | str]
-    # Number of compilations of the training step: one for each length and capacity of a call.
-    compilations: int
+    compilations: int  # of the training step: one for each length and capacity of a call
     non_finite_gradient_fraction: float | None  # the highest of all inspections; None without any
     underflow_fraction: float | None  # the highest of all inspections; None if none measured it
     interrupted: bool
     total_examples: int = 0  # examples since the first step, those before a resume included
-    # Training time since the first step, that before a resume included.
-    total_train_seconds: float = 0.0
+    total_train_seconds: float = 0.0  # since the first step, before a resume included
     resumes: int = 0
     diverged: bool  # whether the loss was not finite at the end, in which case no model is saved
-    # Energy of all GPUs while training, by their sampled power; None if it is not known.
-    joules_per_1000_examples: float | None = None
-    # GPUs held, busy or not, times `wall_seconds`; None without GPUs.
-    gpu_hours: float | None = None
+    joules_per_1000_examples: float | None = None  # of all GPUs while training
+    gpu_hours: float | None = None  # GPUs held, busy or not, times `wall_seconds`
     workers: int = 1  # the number of processes that trained together
     # The throughput as a share of that of as many workers that train alone, each its own share of a
     # batch, measured on the chief at the start. None for a single worker.
     scaling_efficiency: float | None = None
-    # The share of a step spent on the all-reduce and on waiting for workers; None for a single one.
-    exchange_share: float | None = None
+    exchange_share: float | None = None  # share of a step spent on the all-reduce and on waiting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """Something that the run's user should read."""
 
-    # A note is about the machine's nature, a warning about something that went wrong.
-    kind: Literal["note", "warning"]
+    kind: Literal["note", "warning"]  # about the machine's nature, or what went wrong
     text: str
 
 

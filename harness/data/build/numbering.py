@@ -22,8 +22,7 @@ from harness.data.readers.records import Block, Kind, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.data.vocabulary import Vocabulary
 
-# Limit of the blocks in work: one thread reads the source, so that more would take memory only.
-_MOST_THREADS = 4
+_MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
 
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)

@@ -31,8 +31,7 @@ class Rows:
     """The use of each row and its labels: noted while they are read, then settled."""
 
     test: Bools
-    # Masks of the test rows and the train rows, [B]; rows that are neither are left out.
-    train: Bools
+    train: Bools  # masks, [B]; rows that are neither are left out
     is_drawn: bool  # whether the test rows were drawn from the others
     class_names: Sequence[str]  # names of the classes, [K], sorted
     labels: Ints

@@ -8,8 +8,7 @@ import numpy as np
 
 from harness.base.checks import INT32_MAX
 
-# Limit of one row's size; a longer row means a wrong file far more often than a long text.
-MAX_TEXT_BYTES = 8_000_000
+MAX_TEXT_BYTES = 8_000_000  # a longer row means a wrong file far more often than a long text
 
 
 class FlawError(Exception):

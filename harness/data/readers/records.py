@@ -28,8 +28,7 @@ class Block:
     # Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of a
     # block are 1, it has none, even if another block of the source has some.
     contents: list[str] | list[Sequence[str]] | RaggedSets
-    # The names of each row's classes: one, unless the source is multi-label.
-    labels: list[list[str]]
+    labels: list[list[str]]  # names of each row's classes: one, unless the source is multi-label
     part: Part = ""  # part of all rows of the block
 
 
@@ -38,8 +37,7 @@ class Problems:
     """Counts the problems of single rows of a source, to report them at the end."""
 
     strict: bool = False  # whether the first problem raises an InputError
-    # Number of rows by the kind of problem, such as "invalid UTF-8".
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)  # number of rows by problem
     first: dict[str, str] = field(default_factory=dict)  # place of the first problem of each kind
 
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
@@ -56,8 +54,7 @@ class Source:
     unit = "row"  # noun for a row in messages, such as "line"
     kind: Kind = "texts"
     is_multi_label = False  # whether a row may have several classes, or none
-    # Separator of a row's labels if it has a list of them in one text; None if not.
-    separator: str | None = None
+    separator: str | None = None  # of a row's labels, if it has them in one text
     note = ""  # the reader's own findings, such as which columns it takes
 
     def __init__(self, path: Path | str, name: str) -> None:

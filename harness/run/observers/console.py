@@ -37,8 +37,7 @@ FIGURES = {
     "roc_auc": "ROC-AUC",
 }
 _SHOWN_FIGURES = ("f1_macro", "roc_auc")  # the measures in the closing report
-# The least share of gradients lost in 16 bits that the closing report mentions.
-NOTEWORTHY_UNDERFLOW = 0.01
+NOTEWORTHY_UNDERFLOW = 0.01  # least share of gradients lost in 16 bits that is reported
 
 
 class ConsoleObserver(Observer):

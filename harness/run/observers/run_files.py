@@ -21,16 +21,14 @@ MODEL_FILE_NAME = "model.keras"
 REPORT_FILE_NAME = "report.html"
 BEST_FILE_NAME = "best.keras"  # the model of the epoch with the lowest validation loss
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-# The folder in the run folder where earlier versions put event files.
-OLD_EVENT_FOLDER_NAME = "tensorboard"
+OLD_EVENT_FOLDER_NAME = "tensorboard"  # where earlier versions put event files
 # Names of everything that a run writes, and that --overwrite removes, besides event files; profiles
 # lie in the last.
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
     *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins/profile"),
 )
-# Names of the files that TensorBoard reads. It calls a run by the folder that they lie in.
-EVENT_FILES = "events.out.tfevents.*"
+EVENT_FILES = "events.out.tfevents.*"  # TensorBoard calls a run by the folder that they lie in
 RESOLVED = "resolved"
 # Options of imdb.npz that earlier versions recorded, with the values that now always hold.
 _GONE = {

@@ -30,10 +30,8 @@ class ProfilerObserver(Observer):
     batches. Starting and stopping the profiler takes time of the next window."""
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
-        # The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`.
-        self.path: Path | None = None
-        # Optimizer steps done before the profile, and at its end.
-        self.first_step = self.last_step = 0
+        self.path: Path | None = None  # `<folder>/plugins/profile/<time>/<host>.xplane.pb`
+        self.first_step = self.last_step = 0  # steps done before the profile, and at its end
         self.num_dispatches = 0
         self._folder, self._first, self._last = folder, first, last
         self._running = False

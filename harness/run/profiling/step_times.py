@@ -42,8 +42,7 @@ _SCOPES = {
     "input": INPUT,
 }
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
-# Opcodes of operations that run others, whose time is counted with these.
-RUN_OTHERS = ("while", "conditional", "call")
+RUN_OTHERS = ("while", "conditional", "call")  # their time is counted with those that they run
 _NUM_OPERATIONS = 10
 _CUPTI = (
     "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
@@ -74,8 +73,7 @@ class StepTimes:
 
     ms: float  # the length of all step markers
     parts: dict[str, float]  # the time of each part of `PARTS`; the times add up to `ms`
-    # Name, part and time of each operation, the longest first. Runs on several threads add up.
-    operations: list[tuple[str, str, float]]
+    operations: list[tuple[str, str, float]]  # name, part and ms of each, the longest first
     on_gpu: bool  # whether the operations ran on a GPU
 
 

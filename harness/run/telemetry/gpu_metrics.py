@@ -12,8 +12,7 @@ import pynvml
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import Card
 
-# A function that receives a message for the run's user.
-Tell = Callable[[Literal["note", "warning"], str], None]
+Tell = Callable[[Literal["note", "warning"], str], None]  # tells the run's user
 Read = Callable[[], Mapping[str, float]]  # a function that returns values by TensorBoard tag
 # The queries to NVML, by the name of the metric that each returns.
 _QUERIES: dict[str, Callable[[Any], float]] = {

@@ -37,10 +37,8 @@ class Card:
     name: str
     compute_capability: tuple[int, int] | None = None  # None if NVML does not report it
     is_sliced: bool = False  # whether it is in MIG mode: only its slices compute
-    # UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own.
-    slices: tuple[str, ...] = ()
-    # NVML's handle, valid as long as NVML stays open.
-    handle: Any = field(default=None, compare=False)
+    slices: tuple[str, ...] = ()  # UUIDs of MIG devices, each of which CUDA shows as a GPU
+    handle: Any = field(default=None, compare=False)  # NVML's, valid while it stays open
 
 
 @contextlib.contextmanager

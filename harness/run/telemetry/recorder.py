@@ -18,18 +18,15 @@ from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
 STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
 _POWER = "/power_watts"
-# The shortest time to measure over: psutil calls CPU percentages over less meaningless.
-_MIN_CPU_SECONDS = 0.1
+_MIN_CPU_SECONDS = 0.1  # psutil calls CPU percentages over less time meaningless
 
-# A function that opens what is sampled, on the telemetry's thread.
-Source = Callable[[Tell], AbstractContextManager[Read]]
+Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
 
 
 class Sample(NamedTuple):
     """The values of one reading, by TensorBoard tag."""
 
-    # The time of its completion, by `time.perf_counter`, which is also the loop's clock.
-    seconds: float
+    seconds: float  # of its completion, by `time.perf_counter`, the loop's clock
     values: Mapping[str, float]
 
 

@@ -17,8 +17,7 @@ from harness.base.checks import parse_share
 from harness.base.errors import printable
 from harness.tools.bench.results import AXES, Cell, Row, print_cells, varying
 
-# Probability that all intervals of a comparison, over all its cells, contain the true ratios.
-CONFIDENCE = 0.99
+CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
 EXIT_INCONCLUSIVE = 3
 
 

@@ -40,11 +40,9 @@ from harness.tools.bench.results import AXES, Cell, Row
 
 PROTOCOL_VERSION = 1
 MODULE = "harness.cli.measured"
-# How long a turn lasts, in whole dispatches: so short that the machine's pace hardly changes.
-_TURN_SECONDS = 0.05
+_TURN_SECONDS = 0.05  # so short, in whole dispatches, that the machine's pace hardly changes
 _MIN_TURNS = 12
-# A window of a training: `seconds`, `num_steps`, `examples`, `data_wait_seconds`.
-Window = Mapping[str, Any]
+Window = Mapping[str, Any]  # `seconds`, `num_steps`, `examples`, `data_wait_seconds`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +50,7 @@ class Side:
     """One side of a comparison; a sweep has only side B."""
 
     name: Literal["A", "B"] = "B"
-    # Settings of `TrainConfig`, by their names without group.
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of `TrainConfig`, by name
     code: Path = OWN_CODE
 
 

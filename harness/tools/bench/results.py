@@ -50,12 +50,9 @@ class Row:
     repeat: int
     side: Literal["A", "B"] = "B"  # the side of a comparison; B without one
     note: str = ""  # the reason why there are no figures, or nothing
-    # The settings with every `auto` resolved, and the devices.
-    resolved: Mapping[str, Any] = field(default_factory=dict)
-    # What `figures` in `measure.py` returns.
-    figures: Mapping[str, float] = field(default_factory=dict)
-    # B's examples/s over those of the process of side A that it took turns with.
-    ratio: float | None = None
+    resolved: Mapping[str, Any] = field(default_factory=dict)  # with devices, without `auto`
+    figures: Mapping[str, float] = field(default_factory=dict)  # by `figures` in measure.py
+    ratio: float | None = None  # B's examples/s over A's, which it took turns with
 
     @property
     def line(self) -> str:

@@ -29,12 +29,10 @@ from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
-# Classes of a confusion matrix, and pairs of classes in a list if there are more.
-_MAX_CONFUSED = 20
+_MAX_CONFUSED = 20  # classes of a confusion matrix, and pairs in a list if there are more
 _MAX_WORD_ROWS = 5_000  # rows that words are weighed on
 _MAX_TEXT = 800  # characters of a text, from its beginning and its end
-# Ids up to which the data is loaded again, so that texts are shown in their own order.
-_MAX_REREAD = 20_000_000
+_MAX_REREAD = 20_000_000  # ids up to which texts are loaded again in their own order
 
 
 # Keys of summary.json in the table.
@@ -171,10 +169,8 @@ class _Past(NamedTuple):
 
     origin: dict[str, str]  # when the model was trained, by which versions and on which machine
     facts: dict[str, Any]  # how it was trained, and what came of it
-    # The rows that were evaluated after each epoch: `validation`, or without any `test`.
-    held_out: str
-    # The steps and the values of each number in metrics.jsonl, [2, records].
-    series: dict[str, Floats]
+    held_out: str  # the rows evaluated after each epoch: `validation`, or without any `test`
+    series: dict[str, Floats]  # steps and values of metrics.jsonl, [2, records]
 
 
 def _past(folder: Path) -> _Past:

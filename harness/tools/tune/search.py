@@ -30,8 +30,7 @@ from kernels.files import remove, replacing
 
 STUDY_FILE_NAME = "study.db"
 TRIALS_FOLDER_NAME = "trials"
-# The difference between the sampler's seeds of two trials, so that other seeds give others.
-_SEEDS_APART = 1_000_003
+_SEEDS_APART = 1_000_003  # so that two trials, and searches of other seeds, differ
 _STARTUP_TRIALS = 5  # trials that the median pruner never prunes
 _MOST_FAILURES = 3  # the number of trials after which the search gives up if all of them failed
 _LOOK_SECONDS = 0.2  # seconds between two looks at the processes and their files
@@ -73,8 +72,7 @@ class Trial:
     asked: Any  # Optuna's trial, whose number counts from 0
     folder: Path
     process: subprocess.Popen[bytes]
-    # The objective after each epoch that was judged, counted from 1.
-    values: dict[int, float] = field(default_factory=dict)
+    values: dict[int, float] = field(default_factory=dict)  # after each epoch, from 1
     # The result of the trial; None until the study has it.
     status: Literal["complete", "pruned", "diverged", "failed"] | None = None
     note: str = ""  # the reason if the trial failed
@@ -91,14 +89,10 @@ class Search:
     folder: Path  # the folder of the study and the trials' folders
     gpus: Sequence[str]  # the GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them
     num_jobs: int
-    # Returns a trial's settings as TOML, given Optuna's proposal.
-    settings_of: Callable[[Mapping[str, Any]], str]
-    # Called with each trial once its process has ended and the study has its result.
-    ended: Callable[[Trial], None]
-    # The settings of the first trial, by the parameter's name; Optuna proposes those left out.
-    first: Mapping[str, Any] = field(default_factory=dict)
-    # Whether the learning rate falls to 0 with a trial's last epoch, so that no other counts.
-    falls: bool = False
+    settings_of: Callable[[Mapping[str, Any]], str]  # a trial's, as TOML
+    ended: Callable[[Trial], None]  # called with a trial when the study has its result
+    first: Mapping[str, Any] = field(default_factory=dict)  # settings of the first trial
+    falls: bool = False  # whether the learning rate falls to 0, so that the last epoch counts
 
     def run(self) -> None:
         """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
@@ -185,8 +179,7 @@ class Search:
             beside.write_text(self.settings_of(asked.params), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
         path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
-        # The trial runs this code, whatever is installed, on its job's GPU and share of the cores.
-        own = {"PYTHONPATH": path}
+        own = {"PYTHONPATH": path}  # this code, whatever is installed
         if self.gpus:
             own[VISIBLE] = self.gpus[job % len(self.gpus)]
         cores = sorted(os.sched_getaffinity(0))

@@ -50,8 +50,7 @@ def changed(settings: Any) -> dict[str, Any]:
 
 
 def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
-    """Describes the settings that changed, by their flags; "" if none did. A setting that is only
-    in `are` is newer, and counts as no difference."""
+    """Describes the settings that changed, by flag; one that is only in `are` is newer."""
     return "; ".join(
         f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()

@@ -81,8 +81,7 @@ class DivergenceError(ToldError):
 
 
 def as_command(arguments: str) -> str:
-    """Returns the command line for `harness ARGUMENTS`, by the name that the user called it by:
-    `scripts/harness` passes on its own."""
+    """Returns the command line for `harness ARGUMENTS`, by the name that it was called by."""
     if name := os.environ.get("HARNESS_COMMAND"):
         return f"{shlex.quote(name)} {arguments}"
     if shutil.which("harness"):

@@ -30,8 +30,7 @@ class OutOfMemoryError(InputError):
 def require_memory(
     needs: Mapping[str, int], *, free: Callable[[], int], place: str, remedy: str
 ) -> int:
-    """Returns the bytes that a request leaves of the memory called `place`; raises an
-    OutOfMemoryError, which names the parts that it needs, if there is less."""
+    """Returns the bytes that a request leaves of a memory; OutOfMemoryError names its parts."""
     total = sum(needs.values())
     if (left := free() - total) >= 0:
         return left

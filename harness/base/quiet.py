@@ -52,8 +52,7 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _without_matplotlib() -> Iterator[None]:
-    """Hides Matplotlib from Keras in the command line. Keras would import it, which takes 0.3 s,
-    for galleries of pictures that no command shows."""
+    """Hides Matplotlib from Keras, which would import it for pictures that no command shows."""
     name = "matplotlib"
     if "harness.cli" not in sys.modules or name in sys.modules:
         yield

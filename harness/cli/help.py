@@ -70,8 +70,7 @@ def options(kind: type) -> Iterator[tuple[str, Any]]:
 
 
 def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
-    """Returns a message for a command or a flag that is unknown, or a number with a comma; None if
-    it is none of these. `told` is the parser's message."""
+    """Guesses what a command line that cannot be read means; `told` is the parser's message."""
     command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
     if command is None:
         word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])

@@ -229,8 +229,7 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
 
 
 def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
-    """Returns, as defaults, the settings of the run that `train` with these flags resumes; None if
-    it resumes none. Those of a --config file, `given`, override the run's own."""
+    """Returns the settings, as defaults, of the run that `train` with these flags resumes."""
     look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     look.add_argument("--run-dir", "--run_dir")
     look.add_argument("--resume", nargs="?", const=True, default=False)
@@ -252,8 +251,7 @@ def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | No
 
 
 def _union(kinds: Mapping[type, type], default: Any) -> Any:
-    """Returns the union of the commands' settings, or of the classes that stand for them; `default`
-    has those of a --config file or of the run that is resumed."""
+    """Returns the union of the commands' classes; `default` has the settings of one of them."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():

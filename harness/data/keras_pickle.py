@@ -43,8 +43,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Reads the member `name`.npy, an object array of B lists of ints. Returns the ints of all
-    lists, int32 [N], and the lists' lengths, int64 [B]."""
+    """Reads the lists in `name`.npy: all ints, int32 [N], and the lists' lengths, int64 [B]."""
     content = archive.read(f"{name}.npy")
     with archive.damage():
         _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])

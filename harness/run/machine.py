@@ -23,8 +23,7 @@ def versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str:
-    """Returns the version of an importable package, whatever distribution provides it, such as
-    tensorflow-cpu or tf-nightly for `tensorflow`."""
+    """Returns the version of a package, such as that of tensorflow-cpu for `tensorflow`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -47,8 +46,7 @@ def host() -> dict[str, Any]:
 
 
 def peak_rss_bytes() -> int:
-    """Returns the peak resident memory of this process, by Linux's VmHWM if there is one, as
-    getrusage also counts the parent before exec."""
+    """Returns the peak resident memory, by Linux's VmHWM: getrusage counts the parent's, too."""
     if known := _line_after("/proc/self/status", "VmHWM:"):
         return int(known.split()[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -45,8 +45,7 @@ class Claim:
 def claim_run_folder(
     named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
 ) -> Claim:
-    """Claims the run's folder until `claims` closes: `named`, or for `auto` a new one in runs/,
-    named after the date and time. It may hold a run only to resume or to overwrite."""
+    """Claims a run's folder: `named`, or for `auto` a new one in runs/, named after the time."""
     if named == "auto":
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()
@@ -89,8 +88,7 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Holds a lock on a lock file in an open folder, and removes it afterwards. Raises
-    BlockingIOError when another run holds the lock, in this process or another."""
+    """Holds a lock on a file in a folder; raises BlockingIOError when another run holds it."""
 
     file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
 

@@ -140,8 +140,7 @@ def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 
 def host_reader() -> Read:
-    """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
-    reading, and `host/rss_bytes`, the memory of this process."""
+    """Returns a reader of `host/cpu_percent`, since the last reading, and `host/rss_bytes`."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
     asked_at = time.monotonic()

@@ -109,8 +109,7 @@ def report(
     fail_if_slower: str | None,
     fail_if_inconclusive: bool,
 ) -> int:
-    """Prints a line for each cell, the notes, and the gate's verdict. Returns the exit code: 1 if a
-    cell is slower than allowed, 3 if that is inconclusive."""
+    """Prints a line for each cell, the notes and the gate's verdict; returns the exit code."""
     lines: dict[Cell, dict[str, str]] = {}
     for cell, effect in effects.items():
         interval = f"{effect.low:.3f} - {effect.high:.3f}"

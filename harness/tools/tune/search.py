@@ -95,8 +95,7 @@ class Search:
     falls: bool = False  # whether the learning rate falls to 0, so that the last epoch counts
 
     def run(self) -> None:
-        """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
-        saved a checkpoint. An OSError names the study's file."""
+        """Runs the trials. After Ctrl-C, the running ones save a checkpoint before it raises."""
         from optuna.exceptions import StorageInternalError
 
         deadline = time.monotonic() + (self.config.timeout or math.inf)

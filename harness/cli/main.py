@@ -217,10 +217,8 @@ def _given(arguments: Sequence[str]) -> set[str]:
 
 def _check_texts(settings: Mapping[str, Any]) -> None:
     """Checks that every text can be a path, since most are paths: in UTF-8, and without a NUL."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            _check_texts(value)
-        elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+    for name, value in flattened(settings).items():
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
             text = printable(value, most=_MAX_PATH, one_line=True)
             raise InputError(
                 f"--{name.replace('_', '-')} is {text}, which is not text in UTF-8 or holds a NUL; "

@@ -108,7 +108,8 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
         # process loads the data and TensorFlow, so that its end frees their memory and the GPUs.
         parameters(config.space, config.data.build, takes_texts=kind_of(config.data) is not None)
         folder = _open_folder(config, closing)
-        before = _read(folder / CONFIG_FILE_NAME) if config.resume else {}
+        remedy = "Restore it, or name another --tune-dir."
+        before = read_json(folder / CONFIG_FILE_NAME, remedy=remedy) if config.resume else {}
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
             try:
@@ -251,10 +252,6 @@ def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
     if config.resume and not present:
         raise InputError(f"{folder} holds no search to go on with; leave out --resume")
     return folder
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(read_json(path, remedy="Restore it, or name another --tune-dir."))
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

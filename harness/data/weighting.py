@@ -72,7 +72,8 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
             f"{sets.num_tokens}. Learn them from rows of the same vocabulary."
         )
     counts = count(sets)
-    return _weighted(counts, _weights(counts) * frequencies[counts.values])
+    weights = _weights(counts) * frequencies[counts.values]
+    return counts.derived(weights=weights.astype(np.float32))
 
 
 def l2_normalized(sets: RaggedSets) -> RaggedSets:
@@ -82,13 +83,10 @@ def l2_normalized(sets: RaggedSets) -> RaggedSets:
     weights = _weights(sets)
     rows = np.repeat(np.arange(sets.num_rows), sets.lengths)
     lengths = np.sqrt(np.bincount(rows, weights**2, minlength=sets.num_rows))
-    return _weighted(sets, weights / np.where(lengths > 0, lengths, 1)[rows])
+    weights /= np.where(lengths > 0, lengths, 1)[rows]
+    return sets.derived(weights=weights.astype(np.float32))
 
 
 def _weights(sets: RaggedSets) -> Float64Array:
     assert sets.weights is not None
     return sets.weights.astype(np.float64)
-
-
-def _weighted(sets: RaggedSets, weights: Float64Array) -> RaggedSets:
-    return sets.derived(weights=weights.astype(np.float32))

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 from harness.base.errors import InputError
 from harness.data.readers.cells import MAX_TEXT_BYTES
-from harness.data.readers.lines import decoded
 from harness.data.readers.members import Member, folder_members, tar_members, zip_members
-from harness.data.readers.records import Part, Problems, Source
+from harness.data.readers.records import Part, Problems, Source, decoded
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000

@@ -9,8 +9,7 @@ from typing import Any
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
-from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Part, Problems
+from harness.data.readers.records import Part, Problems, lines_of
 
 _REMEDY = "Give a JSON object a line."
 

@@ -1,4 +1,4 @@
-"""What every reader yields: blocks of checked rows, and a count of the problems in them."""
+"""What readers share: blocks of checked rows, a count of the problems in them, lines of files."""
 
 import itertools
 from collections import Counter
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.base.errors import InputError
+from harness.base.reading import damage, opened
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 
@@ -19,6 +20,11 @@ Part = Literal["train", "test", ""]  # use of rows; "" if the source does not sa
 
 BLOCK_BYTES = 8_000_000  # size from which a block is complete
 _TOKEN_BYTES = 8
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
+# is a bad character of a row, which is counted.
+_BEGINNING_BYTES = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,3 +127,40 @@ class Source:
             weights=weights,
         )
         return Block(contents=sets, labels=labels, part=part)
+
+
+def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
+    """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
+    with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
+        beginning = file.peek(_BEGINNING_BYTES)[:_BEGINNING_BYTES]
+        if beginning.startswith(_UTF16_MARKS):
+            raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
+        if b"\0" in beginning:
+            raise InputError(
+                f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}"
+            )
+        if beginning.startswith(_UTF8_MARK):
+            file.read(len(_UTF8_MARK))
+        number = 0
+        while line := file.readline(cells.MAX_TEXT_BYTES + 1):
+            number += 1
+            if len(line) > cells.MAX_TEXT_BYTES:
+                raise too_long(path, f"line {number}", remedy)
+            yield decoded(line, problems, f"{path}, line {number}")
+
+
+def too_long(path: Path | str, where: str, remedy: str) -> InputError:
+    """Returns the error that a row is longer than it may be."""
+    return InputError(
+        f"{path}, {where} is longer than {cells.MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
+        f"{remedy}"
+    )
+
+
+def decoded(content: bytes | bytearray, problems: Problems, where: str) -> str:
+    """Decodes UTF-8; replaces invalid bytes by U+FFFD, and counts the text as a problem."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        problems.add("invalid UTF-8", where)
+        return content.decode(errors="replace")

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.base.checks import INT32_MAX
-from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Part, Problems, Source
+from harness.data.readers.records import Part, Problems, Source, lines_of
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000

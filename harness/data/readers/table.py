@@ -11,8 +11,7 @@ from harness.base.reading import damage
 from harness.data.options import BuildOptions
 from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource, has_header
-from harness.data.readers.lines import lines_of, too_long
-from harness.data.readers.records import Part, Problems
+from harness.data.readers.records import Part, Problems, lines_of, too_long
 
 _REMEDY = "Give a table in UTF-8 with a row a line."
 

@@ -18,14 +18,7 @@ from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
-from harness.trainer.environment import (
-    CUDA_INSTALL,
-    cuda_folders,
-    gpu_warnings,
-    hide_too_new_gpus,
-    missing_libraries,
-    missing_tools,
-)
+from harness.trainer import environment
 from harness.trainer.settings import PRECISIONS, Precision, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
@@ -38,7 +31,7 @@ def examine() -> Iterator[Finding]:
     """Yields all findings, in the order in which they depend on one another."""
     versions = ", ".join(f"{package} {version}" for package, version in machine.versions().items())
     yield Finding("software", "ok", versions)
-    hide_too_new_gpus()
+    environment.hide_too_new_gpus()
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
@@ -109,19 +102,20 @@ def _card(index: int, card: Card) -> Finding:
 def _cuda_libraries() -> Finding:
     subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
-        text = f"this TensorFlow is built without CUDA: {CUDA_INSTALL}"
+        text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
         return Finding(subject, "limited", text, "gpu")
     version = build["cuda_version"]
     wants = f"TensorFlow wants CUDA {version} and cuDNN {build['cudnn_version']}"
-    missing = (*missing_libraries(), *missing_tools(cuda_folders(version)))
+    tools = environment.missing_tools(environment.cuda_folders(version))
+    missing = (*environment.missing_libraries(), *tools)
     if not missing:
         return Finding(subject, "ok", f"all there; {wants}", "gpu")
-    text = f"missing: {', '.join(missing)}; {wants}. {CUDA_INSTALL} brings them"
+    text = f"missing: {', '.join(missing)}; {wants}. {environment.CUDA_INSTALL} brings them"
     return Finding(subject, "limited", text, "gpu")
 
 
 def _seen(devices: Devices, cards: Sequence[Card]) -> Finding:
-    subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
+    subject, warnings = "GPUs that TensorFlow sees", environment.gpu_warnings()
     found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
     if devices.device_type == "GPU" and not warnings:
         return Finding(subject, "ok", found, "gpu")

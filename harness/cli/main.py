@@ -16,27 +16,14 @@ from typing import Annotated, Any, Union
 
 import tyro
 
+from harness.base import interrupt
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
-from harness.base.interrupt import (
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Terminated,
-    TerminatedAtOnce,
-    use_signal_stack,
-)
 from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
+from harness.cli import data
 from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
-from harness.cli.data import (
-    DataBuildConfig,
-    DataConvertConfig,
-    DataInfoConfig,
-    build,
-    convert,
-    info,
-)
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
@@ -64,9 +51,9 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     PredictConfig: ("predict", predict),
     ExportConfig: ("export", export),
     ReportConfig: ("report", report),
-    DataBuildConfig: ("data build", build),
-    DataInfoConfig: ("data info", info),
-    DataConvertConfig: ("data convert", convert),
+    data.DataBuildConfig: ("data build", data.build),
+    data.DataInfoConfig: ("data info", data.info),
+    data.DataConvertConfig: ("data convert", data.convert),
     SmokeConfig: ("smoke", smoke),
     DoctorConfig: ("doctor", doctor),
     TuneConfig: ("tune", tune),
@@ -82,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130
     interrupted, 143 told to end."""
     timeline = Timeline()
-    use_signal_stack()
+    interrupt.use_signal_stack()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments == ["--version"]:
@@ -128,11 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except Terminated:
-        return EXIT_TERMINATED
+    except interrupt.Terminated:
+        return interrupt.EXIT_TERMINATED
     except KeyboardInterrupt as by:
         print("interrupted", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(by, TerminatedAtOnce) else EXIT_INTERRUPTED
+        is_told = isinstance(by, interrupt.TerminatedAtOnce)
+        return interrupt.EXIT_TERMINATED if is_told else interrupt.EXIT_INTERRUPTED
 
 
 def _parse(arguments: list[str]) -> Any:
@@ -256,8 +244,9 @@ def _union(kinds: Mapping[type, type], default: Any) -> Any:
         marks: dict[str, Any] = {"default": default} if type(default) is kinds[kind] else {}
         group = of_data if name.startswith("data ") else commands
         group.append(Annotated[kinds[kind], tyro.conf.subcommand(name.split()[-1], **marks)])
-    data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
-    commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number
+    about = "Build a data set, look at one, or convert it."
+    marked = tyro.conf.subcommand("data", description=about)
+    commands.insert(3, Annotated[Union[tuple(of_data)], marked])  # noqa: UP007 - a computed number
     return Union[tuple(commands)]  # noqa: UP007
 
 

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import InputError, LostFolderError
-from harness.run.observers.run_files import (
-    CHECKPOINT_FOLDER_NAME,
-    CONFIG_FILE_NAME,
-    EVENT_FILES,
-    OLD_EVENT_FOLDER_NAME,
-    WRITTEN,
-)
+from harness.run.observers import run_files
 from kernels.files import opened_folder, remove, remove_partial_files
 
 _LOCK_FILE_NAME = ".harness-lock"
@@ -50,7 +44,7 @@ def claim_run_folder(
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()
     claimed = claim(folder, claims, what="run folder")
-    present = [name for name in WRITTEN if (folder / name).exists()]
+    present = [name for name in run_files.WRITTEN if (folder / name).exists()]
     if present and not (overwrite or resume):
         raise InputError(
             f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
@@ -126,13 +120,13 @@ def event_folder_of(
         return None
     if setting == "on":
         assert folder is not None
-        old = folder / OLD_EVENT_FOLDER_NAME
-        events = old if next(old.glob(EVENT_FILES), None) else folder
+        old = folder / run_files.OLD_EVENT_FOLDER_NAME
+        events = old if next(old.glob(run_files.EVENT_FILES), None) else folder
     else:
         events = Path(setting).absolute()
         if events != folder:
             claim(events, claims, what="TensorBoard folder")
-    present = next(events.glob(EVENT_FILES), None)
+    present = next(events.glob(run_files.EVENT_FILES), None)
     if present is not None and not may_hold_events:
         raise InputError(
             f"TensorBoard folder {events} already holds event files ({present.name}), which "
@@ -144,10 +138,13 @@ def event_folder_of(
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
     """Removes half-written files of killed runs, or with `clear` all that a run wrote."""
-    for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
+    for place in {folder / run_files.CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
-    written = [*WRITTEN, *(path.name for path in folder.glob(EVENT_FILES))]
-    ordered = sorted(written, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
+    written = [*run_files.WRITTEN, *(path.name for path in folder.glob(run_files.EVENT_FILES))]
+    ordered = sorted(
+        written,
+        key=lambda n: (n == run_files.CONFIG_FILE_NAME, n != run_files.CHECKPOINT_FOLDER_NAME),
+    )
     for name in ordered if clear else ():
         remove(folder / name)

@@ -13,14 +13,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
 
 from harness.base.reading import damage
+from harness.run.observers import tensorboard_pages as pages
 from harness.run.observers.run_files import EVENT_FILES
-from harness.run.observers.tensorboard_pages import (
-    graph,
-    histogram,
-    run_pages,
-    scalars,
-    session_end,
-)
 from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
 from harness.run.tf_errors import os_errors
 from kernels.files import replacing
@@ -62,8 +56,8 @@ class TensorBoardObserver(Observer):
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
         self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
-        self._file.write(run.start_step, *run_pages(run))
-        self._file.graph(graph(run.layers))
+        self._file.write(run.start_step, *pages.run_pages(run))
+        self._file.graph(pages.graph(run.layers))
 
     def _window(self, window: Window) -> None:
         values = {
@@ -79,7 +73,7 @@ class TensorBoardObserver(Observer):
         if window.loss_scale is not None:
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = window.skipped_steps
-        self._file.write(window.step, scalars(values))
+        self._file.write(window.step, pages.scalars(values))
 
     def _epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless it was before the run was resumed."""
@@ -89,17 +83,17 @@ class TensorBoardObserver(Observer):
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
         if evaluation.step > self._start_step:
-            self._file.write(evaluation.step, scalars(self._evaluated))
+            self._file.write(evaluation.step, pages.scalars(self._evaluated))
 
     def _inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
         histograms = [
-            *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
-            *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
+            *(pages.histogram(f"weights/{found.name}", found) for found in inspection.weights),
+            *(pages.histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
         ]
-        self._file.write(inspection.step, scalars(values), *histograms)
+        self._file.write(inspection.step, pages.scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
         """Adds the evaluations of the saved model that are new, and marks the run as ended."""
@@ -111,7 +105,7 @@ class TensorBoardObserver(Observer):
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)
-        self._file.write(summary.steps, scalars(new), session_end(done=done))
+        self._file.write(summary.steps, pages.scalars(new), pages.session_end(done=done))
 
     def close(self) -> None:
         self._closing.close()

@@ -7,23 +7,14 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    Compilation,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-    Window,
-)
+from harness.run import records
 from harness.run.tf_errors import os_errors
 
 STEP_MARKER = "train"  # the name of a dispatch in the trace
 INPUT_MARKER = "waiting for batches"
 
 
-class ProfilerObserver(Observer):
+class ProfilerObserver(records.Observer):
     """Profiles the dispatches that hold the steps after `first` up to `last`, into TensorBoard's
     `folder`. It must be called on the thread that trains, whose trace it marks. A dispatch is in
     the profile whole or not at all, with one step marker that begins where the loop asks for its
@@ -38,26 +29,26 @@ class ProfilerObserver(Observer):
         self._steps_per_dispatch = 0
         self._step_marker, self._input_marker = ExitStack(), ExitStack()
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: records.Record) -> None:
         match record:
-            case RunStart():
+            case records.RunStart():
                 self._steps_per_dispatch = int(record.choices["steps_per_dispatch"].value)
-            case BatchesAwaited() if self.path is None:
+            case records.BatchesAwaited() if self.path is None:
                 self._dispatch(record.step)
-            case BatchesReady():
+            case records.BatchesReady():
                 self._input_marker.close()
-            case Compilation() if self._running and not self.num_dispatches:
+            case records.Compilation() if self._running and not self.num_dispatches:
                 # Begin again behind the compilation, which would fill the profile.
                 self.close()
                 self._dispatch(record.step)
                 self._input_marker.close()
-            case Window() if self._running:
+            case records.Window() if self._running:
                 self._step_marker.close()
                 self.num_dispatches += 1
                 self.last_step = record.step
                 if record.step >= self._last:
                     self.finish()
-            case Summary():
+            case records.Summary():
                 self.finish()
 
     def _dispatch(self, step: int) -> None:

@@ -88,8 +88,6 @@ class TuneConfig(SearchConfig):
 
 
 class _Checked(NamedTuple):
-    """What is known before the first trial."""
-
     searched: dict[str, Any]  # the distributions to search
     gpus: list[str]  # the GPUs as CUDA_VISIBLE_DEVICES names them
     # The facts about the data that must not change when the search is resumed, none about test
@@ -239,7 +237,6 @@ def _first_values(
 
 
 def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
-    """Returns the folder of the search, claimed until `claims` closes."""
     folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
     claim(folder, claims, what="tune folder")
     names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
@@ -327,7 +324,6 @@ def _report(
     validation_rows: int,
     interrupted: bool,
 ) -> int:
-    """Writes the settings of the best trial, and prints them; returns the command's exit code."""
     study, folder = search.study, search.folder
     trials = study.get_trials(deepcopy=False)
     is_found = any(trial.state.name == "COMPLETE" for trial in trials)

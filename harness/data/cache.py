@@ -61,7 +61,6 @@ def through(
 
 
 def _files(source: Path) -> list[Path]:
-    """Returns a file by itself, or all files in a folder."""
     if not source.is_dir():
         return [source]
     return sorted(path for path in source.rglob("*") if path.is_file())

@@ -84,7 +84,6 @@ def load_imdb(
 
 
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
-    """Returns the file's train part and test part as word ranks."""
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):

@@ -130,7 +130,6 @@ class RaggedSets:
         return f"<harness.RaggedSets {self.name!r}: {shown}>"
 
     def _repr_html_(self) -> str:
-        """Returns the first rows as a table, for notebooks."""
         rows = (
             f"<tr><th>{place}</th><td>{', '.join(map(str, self.row(place)[:_SHOWN_IDS]))}"
             f"{', ...' if self.lengths[place] > _SHOWN_IDS else ''}</td></tr>"

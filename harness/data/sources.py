@@ -168,7 +168,6 @@ def _source(config: DataConfig, path: Path | None) -> Source | None:
 
 
 def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
-    """Returns the data set of a source, from the cache if it was built before."""
     from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:

@@ -165,7 +165,6 @@ def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
 
 
 def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
-    """Returns the SHA-256 of the rows' fingerprint and the rest of meta.json."""
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
     return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
 

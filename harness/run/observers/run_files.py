@@ -54,7 +54,6 @@ class SummaryObserver(Observer):
                 self._end(record)
 
     def _start(self, run: RunStart) -> None:
-        """Writes config.json; removes the summary.json and the report of an earlier run."""
         self._run = run
         write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
         for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
@@ -155,7 +154,6 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
 
 
 def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """Returns the settings, also those in groups, with the values that were chosen."""
     settled: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):

@@ -51,7 +51,6 @@ def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 
 def _in_use(bus_ids: Sequence[str], tell: Tell) -> dict[int, Card]:
-    """Returns the cards to sample, by TensorFlow's numbers."""
     cards, lost = nvml.cards()
     visible = nvml.visible_cards(cards, os.environ)
     for index in lost:

@@ -115,7 +115,6 @@ class TelemetryRecorder:
         self._messages.append(Message(kind=kind, text=text))
 
     def _run(self) -> None:
-        """Samples, on the thread."""
         try:
             with self._source(self._tell) as read:
                 while True:

@@ -174,7 +174,6 @@ class _Past(NamedTuple):
 
 
 def _past(folder: Path) -> _Past:
-    """Reads the files of a run."""
     paths = folder / run_files.CONFIG_FILE_NAME, folder / run_files.SUMMARY_FILE_NAME
     config = run_files.read_config(folder) if paths[0].is_file() else {}
     summary = read_json(paths[1], remedy=_REMEDY) if paths[1].is_file() else {}

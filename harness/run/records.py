@@ -298,18 +298,7 @@ class CheckpointDue(_Moment):
 # A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
 # `Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps,
 # an `Epoch` the last window of an epoch and its evaluation.
-Record = (
-    RunStart
-    | BatchesAwaited
-    | BatchesReady
-    | Compilation
-    | Window
-    | Epoch
-    | Inspection
-    | CheckpointDue
-    | Message
-    | Summary
-)
+Record = RunStart | _Moment | Compilation | Window | Epoch | Inspection | Message | Summary
 
 
 class Observer:

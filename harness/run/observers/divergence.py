@@ -13,19 +13,13 @@ def divergence_message(divergence: Divergence, start: RunStart, progress: Progre
     """Returns a message: the fact with its step, the likely cause and its remedy, what is saved."""
     first, last = divergence.first_step, divergence.last_step
     where = f"step {last:,}" if first == last else f"steps {first:,} to {last:,}"
-    what = (
-        "weights are not finite"
-        if divergence.what == "weights"
-        else f"the {divergence.what} became {divergence.value}"
-    )
+    what = f"the {divergence.what} became {divergence.value}"
+    what = "weights are not finite" if divergence.what == "weights" else what
     before = "" if divergence.loss_before is None else f" ({divergence.loss_before:.4g} before)"
     folder, saved = Path(start.run_dir, CHECKPOINT_FOLDER_NAME), divergence.saved_step
-    checkpoint = (
-        "no checkpoint had been saved"
-        if saved is None
-        else f"the last good checkpoint is {folder}/ckpt-{saved}.npz: --resume repeats the run "
-        "from there, with --on-nan=continue past this"
-    )
+    checkpoint = f"the last good checkpoint is {folder}/ckpt-{saved}.npz: --resume repeats the run "
+    checkpoint += "from there, with --on-nan=continue past this"
+    checkpoint = "no checkpoint had been saved" if saved is None else checkpoint
     return (
         f"{what} in {where} of {start.total_steps:,}{before}; likely cause: "
         f"{likely_cause(divergence, start, progress)}; {checkpoint}; no {MODEL_FILE_NAME} was saved"

@@ -55,8 +55,7 @@ class PredictConfig:
     """Number of words of each text to show with their weights: how much the log-odds of the
     predicted class fall when the word is left out."""
     word_index: str | None = None
-    """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
-    Keras's cache."""
+    """JSON file of words and their ranks. None: the model's vocabulary, or Keras's cached file."""
 
     def __post_init__(self) -> None:
         require_count("--explain", self.explain, least=0)

@@ -82,8 +82,8 @@ class OutputConfig(RunOptions):
     unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
     run where there is none to continue."""
     report: Literal["on", "off"] = "off"
-    """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
-    Needs the extra `report`."""
+    """Write report.html at the end of the run, as `harness report` does; needs the extra
+    `report`."""
     timing: bool = False
     """Print where the wall time went, from the start of the command on."""
 

@@ -28,8 +28,7 @@ class TensorBoardConfig:
     ends it."""
 
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of runs or profiles, or a folder around them. The profiler's pages need a single
-    one."""
+    """Folders of runs or profiles, or one around them; a single one for the profiler's pages."""
     port: int = 6006
     """Port of the server. 0: any free one."""
     host: str = "localhost"

@@ -131,8 +131,7 @@ class SourceConfig:
     split_seed: int = 0
     """Seed for drawing validation rows, and test rows if the data has no split of its own."""
     data_cache: Literal["on", "off"] = "on"
-    """Keep the rows of a file (of 1 MB or more) in the user's cache folder, from which later runs
-    map them into memory."""
+    """Keep the rows of files of 1 MB or more in your cache folder, for later runs to map them."""
     max_data_bytes: int = MAX_UNPACKED_BYTES
     """Limit of the unpacked size of an .npz or Parquet file or an archive, and of the memory for
     reading the rows of an .npz. A small file may be made to fill any memory; raise the limit for a

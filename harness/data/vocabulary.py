@@ -49,7 +49,7 @@ class Vocabulary:
     class_names: Sequence[str] = ()
     """Names of the classes in the order of their labels; empty if unknown."""
     thresholds: Sequence[float] | None = None
-    """The probability above which each class is given, [K], where a row may have several; None:
+    """The probability above which each class is given, [K], if a row may have several; None:
     0.5."""
     tokenizer: Tokenizer = "keras"
     ngrams: int = 1

@@ -88,8 +88,7 @@ class SearchConfig:
     trials: int = 30
     """Settings to try, in all; with --resume, this includes those that were tried before."""
     epochs: int | None = None
-    """Passes over the training rows in a trial. Left out: the recipe's, or 10 where there is
-    none."""
+    """Passes over the training rows in a trial. Left out: the recipe's, or 10 without one."""
     early_stopping: int | None = 2
     """End a trial after so many epochs without a better one; None: never. The best epoch counts. A
     recipe's learning rate falls to 0 with the last epoch, which counts then, unless this is

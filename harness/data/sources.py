@@ -14,8 +14,7 @@ from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.formats import is_source, open_source
-from harness.data.readers.frames import source_of
+from harness.data.readers.formats import is_source, open_source, source_of
 from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary

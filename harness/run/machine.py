@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,7 @@ def host() -> dict[str, Any]:
     return {
         "system": platform.platform(),
         "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
     }
 
@@ -49,8 +46,7 @@ def peak_rss_bytes() -> int:
     """Returns the peak resident memory, by Linux's VmHWM: getrusage counts the parent's, too."""
     if known := _line_after("/proc/self/status", "VmHWM:"):
         return int(known.split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _line_after(path: str, start: str) -> str | None:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import psutil
 
@@ -23,11 +23,8 @@ _MIN_CPU_SECONDS = 0.1  # psutil calls CPU percentages over less time meaningles
 Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
 
 
-class Sample(NamedTuple):
-    """The values of one reading, by TensorBoard tag."""
-
-    seconds: float  # of its completion, by `time.perf_counter`, the loop's clock
-    values: Mapping[str, float]
+# The time of a reading's completion, by `time.perf_counter`, and its values by TensorBoard tag.
+Sample = tuple[float, Mapping[str, float]]
 
 
 class TelemetryRecorder:
@@ -61,8 +58,8 @@ class TelemetryRecorder:
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
         """Returns the samples between two times of `time.perf_counter`. Windows come in order."""
         values: defaultdict[str, list[float]] = defaultdict(list)
-        for sample in self._take(until=end):
-            for tag, value in sample.values.items() if start < sample.seconds else ():
+        for seconds, found in self._take(until=end):
+            for tag, value in found.items() if start < seconds else ():
                 values[tag].append(value)
         # Most windows are shorter than the time between two samples: power is what it was last.
         means = {tag: statistics.fmean(v) for tag, v in values.items()}
@@ -93,9 +90,9 @@ class TelemetryRecorder:
 
     def _take(self, *, until: float) -> list[Sample]:
         taken = []
-        while self._samples and self._samples[0].seconds <= until:
+        while self._samples and self._samples[0][0] <= until:
             sample = self._samples.popleft()
-            gpus = {tag: value for tag, value in sample.values.items() if tag.startswith("gpu/")}
+            gpus = {tag: value for tag, value in sample[1].items() if tag.startswith("gpu/")}
             self._gpus_seen |= {tag.split("/")[1] for tag in gpus}
             self._watts |= {tag: value for tag, value in gpus.items() if tag.endswith(_POWER)}
             taken.append(sample)
@@ -121,7 +118,7 @@ class TelemetryRecorder:
                     began = time.perf_counter()
                     values = read()
                     now = time.perf_counter()
-                    self._samples.append(Sample(seconds=now, values=values))
+                    self._samples.append((now, values))
                     if self._stopping.is_set():
                         break
                     self._stopping.wait(max(0.0, began + 1 / self._hz - now))

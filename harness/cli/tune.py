@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
 
@@ -87,15 +87,6 @@ class TuneConfig(SearchConfig):
         check_folder("--tune-dir", self.tune_dir, resume=self.resume, overwrite=self.overwrite)
 
 
-class _Checked(NamedTuple):
-    searched: dict[str, Any]  # the distributions to search
-    gpus: list[str]  # the GPUs as CUDA_VISIBLE_DEVICES names them
-    # The facts about the data that must not change when the search is resumed, none about test
-    # rows.
-    known: dict[str, Any]
-    recipe: dict[str, Any]  # the settings of the recipe of `train`; none without one
-
-
 def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
     """Returns the exit code: 1 when no trial came to its end, 130 when interrupted."""
     from harness.data.sources import kind_of  # imports NumPy, which --help need not wait for
@@ -163,8 +154,12 @@ def _begin_checks() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports the interrupt
 
 
-def _checked(config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None) -> _Checked:
-    """Loads the data, and searches the recipe if it is None."""
+def _checked(
+    config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None
+) -> tuple[dict[str, Any], list[str], dict[str, Any], dict[str, Any]]:
+    """Loads the data, and searches the recipe if it is None. Returns the distributions to search,
+    the GPUs as CUDA_VISIBLE_DEVICES names them, the facts about the data that must not change when
+    the search is resumed, and the settings of the recipe; none if there is none."""
     with quiet_import():
         import tensorflow as tf
 
@@ -196,7 +191,7 @@ def _checked(config: TuneConfig, given: Set[str], recipe: dict[str, Any] | None)
     }
     usable = tf.config.get_visible_devices("GPU")
     named = [name for name, gpu in zip(names, gpus, strict=False) if gpu in usable]
-    return _Checked(searched, named, known, recipe)
+    return searched, named, known, recipe
 
 
 def _recipe(config: TuneConfig, given: Set[str]) -> dict[str, Any]:

@@ -1,20 +1,24 @@
 """Keras's IMDB reviews: finds, downloads and reads their file."""
 
+import array
 import hashlib
 import http.client
+import io
 import os
+import pickle
 import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.base.checks import INT32_MAX, require
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, opened
-from harness.data import keras_pickle
-from harness.data.archive import Archive
+from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, ImdbOptions
 from harness.data.ragged import RaggedSets, starting_with
 from kernels.files import replacing
@@ -25,6 +29,12 @@ _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
 _KERAS_SEED = 113  # seed by which Keras shuffles each part of a file
 _REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
+_INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+_STUBBED = {
+    *(("numpy", "ndarray"), ("numpy", "dtype")),
+    ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
+    ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
+}
 
 
 def cached_file(name: str) -> Path:
@@ -87,7 +97,7 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):
-            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}")
+            ranks, lengths = read_rows(archive, f"x_{part}")
             labels = archive.read_array(f"y_{part}")
             known = labels.size and labels.dtype.kind in "iu"
             sets = RaggedSets(
@@ -126,3 +136,73 @@ def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> Rag
         name=sets.name,
         num_classes=sets.num_classes,
     )
+
+
+class _Stub:
+    """Stands in for an array or a dtype, and records its arguments and state."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Keras stores rows as a pickled NumPy object array of lists. A pickle may call any function,
+    and a forged state makes even NumPy's own constructors read foreign memory. So the names that
+    such an array needs get an inert stub, and every other name is refused. No header tells how much
+    memory a pickle takes: six bytes may ask for 32 GB. SECURITY.md says so."""
+
+    def find_class(self, module: str, name: str) -> type[_Stub]:
+        if (module, name) not in _STUBBED:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}; nothing but lists, ints and NumPy arrays is read"
+            )
+        return _Stub
+
+
+def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Reads the lists in `name`.npy: all ints, int32 [N], and the lists' lengths, int64 [B]."""
+    content = archive.read(f"{name}.npy")
+    with archive.damage():
+        _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])
+        if not dtype.hasobject:
+            raise ValueError(f"{name} holds {dtype}, not lists")
+        stream = io.BytesIO(content)
+        stream.seek(start)
+        pickled = _RestrictedUnpickler(stream).load()
+        # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
+        state = getattr(pickled, "state", None)
+        rows = state[-1] if isinstance(state, tuple) and state else None
+        if not isinstance(rows, list) or not rows:
+            raise ValueError(f"{name} is not an array with a list of ints in each row")
+    values = array.array("i")
+    lengths = np.empty(len(rows), np.int64)
+    for index, row in enumerate(rows):
+        before = len(values)
+        try:
+            integers = _integers(row) if isinstance(row, _Stub) else row
+            if bool in set(map(type, integers)):  # an array takes them for 0 and 1
+                raise TypeError("True or False")
+            values.fromlist(integers)
+        except Exception as error:
+            raise InputError(
+                f"{archive.path}: row {index} of {name} holds something other than ints of "
+                f"32 bits: {error}. Correct the file."
+            ) from error
+        lengths[index] = len(values) - before
+        # Python's ints take several times the result's memory: release each row once it is read.
+        rows[index] = None
+    flat = np.frombuffer(values, np.int32) if len(values) else np.empty(0, np.int32)
+    flat.flags.writeable = False
+    return flat, lengths
+
+
+def _integers(row: _Stub) -> list[int]:
+    """Returns the integers of a one-dimensional array; raises any exception if it is none."""
+    _, (_,), dtype, _, content = row.state
+    (name, *_), order = dtype.arguments, dtype.state[1]
+    if name not in _INTEGER_TYPES:
+        raise TypeError(f"an array of {name}")
+    return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()

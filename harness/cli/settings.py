@@ -46,16 +46,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require_count("--warmup", self.warmup, least=0)
-        if self.weight_decay is not None:
-            ok = math.isfinite(self.weight_decay) and self.weight_decay >= 0
-            require(ok, f"--weight-decay is {self.weight_decay}; it must be 0 or above")
-        for name, value in (
-            ("--learning-rate", self.learning_rate),
-            ("--clip-norm", self.clip_norm),
-        ):
-            if value is not None:
-                ok = math.isfinite(value) and value > 0
-                require(ok, f"{name} is {value}; it must be a number above 0")
+        decay = self.weight_decay
+        ok = decay is None or 0 <= decay < math.inf
+        require(ok, f"--weight-decay is {decay}; it must be 0 or above")
+        for name in ("learning_rate", "clip_norm"):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            ok = value is None or 0 < value < math.inf
+            require(ok, f"{flag} is {value}; it must be a number above 0")
 
 
 _RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (

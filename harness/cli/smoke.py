@@ -67,9 +67,7 @@ def smoke(config: SmokeConfig) -> int:
     data = load("synthetic", synthetic=_CORPUS)
     console.out(f"on {num_gpus} GPUs" if num_gpus else "on the CPU")
     num_passed = num_failed = 0
-    for combination in itertools.product(
-        config.implementations, config.precisions, config.replicas
-    ):
+    for combination in itertools.product(*vars(config).values()):
         implementation, precision, replicas = combination
         name = f"{implementation:6}  {precision:14}  x {replicas}"
         if why := why_skipped(implementation, replicas, num_gpus):

@@ -53,9 +53,6 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
     def members(self) -> list[ZipInfo]:
         return self._zip.infolist()
 
-    def size(self, name: str) -> int:
-        return self._zip.getinfo(name).file_size
-
     def read(self, name: str) -> bytes:
         """Returns the content of a member, after a check of its checksum."""
         content = io.BytesIO()

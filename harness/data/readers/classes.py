@@ -158,9 +158,9 @@ def _content(path: str) -> bytes:
 def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """Yields the files of a zip in the archive's order."""
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
-        for name in archive.names:
-            if not name.endswith("/"):
-                yield name, archive.size(name), partial(archive.read, name)
+        for member in archive.members:
+            if not member.is_dir():
+                yield member.filename, member.file_size, partial(archive.read, member.filename)
 
 
 def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:

@@ -66,7 +66,8 @@ class ProfilerObserver(records.Observer):
 
     def finish(self) -> None:
         """Writes what is captured, also of a run that was interrupted."""
-        self._close_markers()
+        self._input_marker.close()
+        self._step_marker.close()
         if not self._running or not self.num_dispatches:
             return
         self._running = False
@@ -86,13 +87,10 @@ class ProfilerObserver(records.Observer):
     def _profiles(self) -> set[Path]:
         return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
 
-    def _close_markers(self) -> None:
-        self._input_marker.close()
-        self._step_marker.close()
-
     def close(self) -> None:
         """Stops the profiler, and drops what it holds."""
-        self._close_markers()
+        self._input_marker.close()
+        self._step_marker.close()
         if self._running:
             tf.profiler.experimental.stop(save=False)
             self._running = False

@@ -39,29 +39,18 @@ class Vocabulary:
     """The ids of known words, and the ids for a row's start and for unknown words. Construction
     raises `InputError` for an id outside [0, num_tokens) or shared by two words."""
 
-    ids: Mapping[str, int]
-    """The id of each word."""
-    num_tokens: int
-    """V of the data set, the number of possible ids."""
-    start_id: int | None = None
-    """The id that starts each row; None for none."""
-    unknown_id: int | None = None
-    """The id of words that are not in `ids`; None leaves them out."""
-    class_names: Sequence[str] = ()
-    """Names of the classes in the order of their labels; empty if unknown."""
-    thresholds: Sequence[float] | None = None
-    """The probability above which each class is given, [K], if a row may have several; None:
-    0.5."""
+    ids: Mapping[str, int]  # the id of each word
+    num_tokens: int  # V of the data set, the number of possible ids
+    start_id: int | None = None  # the id that starts each row; None for none
+    unknown_id: int | None = None  # the id of words that are not in `ids`; None leaves them out
+    class_names: Sequence[str] = ()  # in the order of their labels; empty if unknown
+    thresholds: Sequence[float] | None = None  # of probabilities, [K], if rows have several classes
     tokenizer: Tokenizer = "keras"
-    ngrams: int = 1
-    """`ngrams` of the `Tokenization`."""
-    hash_bits: int | None = None
-    """Bits of the hashes that serve as ids, with empty `ids`; None if ids are in `ids`."""
+    ngrams: int = 1  # `ngrams` of the `Tokenization`
+    hash_bits: int | None = None  # of the hashes that serve as ids, with empty `ids`
     weighting: Weighting = "binary"
-    normalize: Literal["none", "l2"] = "none"
-    """Normalization of a row's weights; see `BuildOptions`."""
-    idf: Sequence[float] | None = None
-    """Inverse document frequencies of the ids, [V], for `tf_idf` only."""
+    normalize: Literal["none", "l2"] = "none"  # of a row's weights
+    idf: Sequence[float] | None = None  # inverse document frequencies, [V], for `tf_idf` only
 
     def __post_init__(self) -> None:
         require_known(self)

@@ -62,10 +62,8 @@ class GateConfig:
     def __post_init__(self) -> None:
         if self.fail_if_slower is not None:
             parse_share("--fail-if-slower", self.fail_if_slower)
-        require(
-            self.fail_if_slower is not None or not self.fail_if_inconclusive,
-            "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow",
-        )
+        ok = self.fail_if_slower is not None or not self.fail_if_inconclusive
+        require(ok, "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +93,8 @@ class BenchConfig(ExperimentConfig):
     def __post_init__(self) -> None:
         require_count("--repeats", self.repeats)
         require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
-        require(
-            self.compares or self.gate.fail_if_slower is None,
-            "--fail-if-slower needs --against or --against-set: what to compare with",
-        )
+        ok = self.compares or self.gate.fail_if_slower is None
+        require(ok, "--fail-if-slower needs --against or --against-set: what to compare with")
         if self.compares:
             require_extra("bench", "a comparison", "scipy")
         require(
@@ -135,10 +131,8 @@ def bench(config: BenchConfig) -> int:
     with ExitStack() as closing:
         # Everything that may be wrong is checked before anything is measured or replaced.
         claim(folder, closing, what="folder")
-        require(
-            config.overwrite or not path.exists(),
-            f"{folder} already holds results; give --overwrite, or another --bench-dir",
-        )
+        ok = config.overwrite or not path.exists()
+        require(ok, f"{folder} already holds results; give --overwrite, or another --bench-dir")
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".bench-")
         scratch = Path(closing.enter_context(in_folder))
         sides = [Side(name="B")]

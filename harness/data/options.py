@@ -95,10 +95,8 @@ class BuildOptions:
     """Refuse data in which a row is wrong, instead of leaving the row out and saying so."""
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.test_split < 1,
-            f"--test-split is {self.test_split}; choose from more than 0 to less than 1",
-        )
+        ok = 0 < self.test_split < 1
+        require(ok, f"--test-split is {self.test_split}; choose from more than 0 to less than 1")
         require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
         require_count("--min-count", self.min_count)
         if self.num_tokens is not None:
@@ -160,7 +158,5 @@ class DataConfig(SourceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known(self)
-        require(
-            0 <= self.validation_split < 1,
-            f"--validation-split is {self.validation_split}; choose from 0 to less than 1",
-        )
+        ok = 0 <= self.validation_split < 1
+        require(ok, f"--validation-split is {self.validation_split}; choose from 0 to less than 1")

@@ -172,10 +172,8 @@ def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
-    require(
-        _FORMAT.items() <= meta.items(),
-        f"{path} is not of the format {_FORMAT}. Save the set again.",
-    )
+    ok = _FORMAT.items() <= meta.items()
+    require(ok, f"{path} is not of the format {_FORMAT}. Save the set again.")
     return meta
 
 

@@ -18,10 +18,8 @@ Float32Array = npt.NDArray[np.float32]
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
     """Checks that num_tokens is in [1, 2^31) and num_classes in [2, 2^31)."""
     for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
-        require(
-            least <= count <= INT32_MAX,
-            f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.",
-        )
+        ok = least <= count <= INT32_MAX
+        require(ok, f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.")
 
 
 def checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:
@@ -96,10 +94,8 @@ def checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes:
 def checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -> Float32Array:
     """Checks that weights [N] are real and finite in float32; returns them as read-only float32."""
     array = _one_dimensional(name, "weights", weights)
-    require(
-        array.dtype.kind in "fiu",
-        f"{name}: weights have dtype {array.dtype}. They must be real numbers.",
-    )
+    ok = array.dtype.kind in "fiu"
+    require(ok, f"{name}: weights have dtype {array.dtype}. They must be real numbers.")
     require(
         array.shape[0] == row_splits[-1],
         f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
@@ -127,10 +123,8 @@ def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> Int64Array:
     array = _one_dimensional(name, "rows", rows)
     if array.size:  # an empty list has no dtype of its own
         checked_integers(name, "rows", array)
-    require(
-        array.size > 0 and array.min() >= 0 and array.max() < num_rows,
-        f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.",
-    )
+    ok = array.size > 0 and array.min() >= 0 and array.max() < num_rows
+    require(ok, f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.")
     return array.astype(np.int64)
 
 

@@ -262,10 +262,8 @@ def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     for word in words:
         name, equals, value = word.partition("=")
-        require(
-            name != "" and equals != "",
-            f"--against-set has {word!r}; write name=value, as in implementation=gather",
-        )
+        ok = name != "" and equals != ""
+        require(ok, f"--against-set has {word!r}; write name=value, as in implementation=gather")
         try:
             settings[name] = tomllib.loads(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:

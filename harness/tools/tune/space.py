@@ -50,14 +50,10 @@ class Space:
             if name == "learning_rates" and not values:
                 continue
             shown = " ".join(map(str, values)) or "empty"
-            require(
-                len(values) in (1, 2),
-                f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
-            )
-            require(
-                values[0] <= values[-1],
-                f"{flag} is {shown}; the first must not be above the second",
-            )
+            ok = len(values) in (1, 2)
+            require(ok, f"{flag} is {shown}; give the two ends of a range, or one value to fix it")
+            ok = values[0] <= values[-1]
+            require(ok, f"{flag} is {shown}; the first must not be above the second")
             for value in values:
                 if name in ("widths", "depths"):
                     require_count(flag, value, least=1 if name == "widths" else 0)

@@ -122,9 +122,8 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
 def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
     """Turns ranks into ids: adds the offset and start ids, and replaces ids out of range."""
     highest = sets.num_tokens - 1
-    require(
-        highest < INT32_MAX - INDEX_FROM, f"{path}: the rank {highest} is too high. Correct it."
-    )
+    ok = highest < INT32_MAX - INDEX_FROM
+    require(ok, f"{path}: the rank {highest} is too high. Correct it.")
     ids = sets.values + np.int32(INDEX_FROM)
     values, row_splits = starting_with(START_ID, ids, sets.row_splits)
     num_words = options.num_words or int(values.max())  # None: the highest id, as in Keras

@@ -58,9 +58,8 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
     """Writes `sets` as a new folder. The first `held_out_rows` are test rows; if 0, `harness.load`
     draws a fifth of the rows at random, each class by its share."""
     folder = Path(folder)
-    require(
-        sets.is_labelled, f"{sets.name}: rows without labels cannot be saved. Give their labels."
-    )
+    ok = sets.is_labelled
+    require(ok, f"{sets.name}: rows without labels cannot be saved. Give their labels.")
     require(
         0 <= held_out_rows < sets.num_rows,
         f"{folder}: held_out_rows is {held_out_rows} of {sets.num_rows} rows. Choose from 0 to "

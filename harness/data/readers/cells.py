@@ -84,10 +84,6 @@ def kind_of(contents: Iterable[Any]) -> Literal["texts", "tokens", "sets"]:
     return "texts"
 
 
-def is_list(value: Any) -> bool:
-    return isinstance(plain(value), list | tuple)
-
-
 def _utf8(text: str) -> str:
     """Returns a text that is valid UTF-8 and a C string."""
     if "\0" in text:

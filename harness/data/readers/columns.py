@@ -75,7 +75,8 @@ class TableSource(Source):
         )
         self.kind = cells.kind_of(contents)
         self.separator = options.label_separator
-        self.is_multi_label = bool(self.separator) or any(map(cells.is_list, labels))
+        are_lists = (isinstance(cells.plain(label), list | tuple) for label in labels)
+        self.is_multi_label = bool(self.separator) or any(are_lists)
 
 
 def label_column(names: Sequence[str]) -> str | None:
@@ -105,8 +106,8 @@ def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
     )
 
 
-def _named(options: BuildOptions) -> tuple[str, ...]:
-    return tuple(name for name in (options.text_column, options.label_column) if name)
+def _named(options: BuildOptions) -> list[str]:
+    return [name for name in (options.text_column, options.label_column) if name]
 
 
 def _looks_like_a_name(cell: str) -> bool:

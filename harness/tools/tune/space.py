@@ -134,9 +134,8 @@ def parameters(
         choices: tuple[int, ...] = getattr(space, f"{name}_choices")
         flag = _flag(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
-        require(
-            applies or not choices, f"{flag} chooses how texts become ids, but {why}; leave it out"
-        )
+        ok = applies or not choices
+        require(ok, f"{flag} chooses how texts become ids, but {why}; leave it out")
         require(
             given is None or not choices,
             f"{_flag(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "

@@ -112,9 +112,8 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     if confusion is not None and len(classes) <= _MAX_CONFUSED:
         console.print("rows of each class by predicted class:")
         named = [_text(one["name"]) for one in classes]
-        counts = (
-            (name, *map("{:,}".format, row)) for name, row in zip(named, confusion, strict=True)
-        )
+        rows = zip(named, confusion, strict=True)
+        counts = ((name, *map("{:,}".format, row)) for name, row in rows)
         console.print(table_of(("class", *named), counts))
     return 0
 

@@ -286,10 +286,8 @@ def _base(config: TuneConfig) -> dict[str, Any]:
 
 def toml_text(settings: Mapping[str, Any]) -> str:
     """Returns settings as lines of TOML; None becomes the string "None"."""
-    lines = (
-        f"{name} = {json.dumps('None' if value is None else value, ensure_ascii=False)}\n"
-        for name, value in settings.items()
-    )
+    given = {name: "None" if value is None else value for name, value in settings.items()}
+    lines = (f"{name} = {json.dumps(v, ensure_ascii=False)}\n" for name, v in given.items())
     return "".join(lines).replace("\x7f", "\\u007f")  # but for this one, TOML escapes as JSON does
 
 

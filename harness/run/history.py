@@ -62,9 +62,6 @@ class Progress:
     counters: Counters = Counters()  # with those before a resume, set at the end
 
 
-_NO_COUNTERS = Counters()
-
-
 class History:
     """Passes a run's records on to its observers, in order, and keeps their sums."""
 
@@ -76,7 +73,7 @@ class History:
         running: Container[str] = (),
         start_step: int = 0,
         stop_at_nan: bool = False,
-        before: Counters = _NO_COUNTERS,
+        before: Counters | None = None,
     ) -> None:
         """Args:
         observers, telemetry: receive the records, and gives the samples and messages.
@@ -91,7 +88,7 @@ class History:
         self._statistics = RunningStatistics()
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._epoch_means = _EpochMeans(running)
-        self._before = before
+        self._before = before = before or Counters()
         self._epoch_means.examples = before.epoch_examples
         self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
         self._best: tuple[float, int] | None = None

@@ -189,8 +189,7 @@ class Inspection:
     epoch: int
     seconds: float
     non_finite_fraction: float  # the share of the gradients' elements that are infinite or NaN
-    # The share of elements, of those not zero in float32, that are zero in 16 bits; None if it was
-    # not measured.
+    # The share of elements not zero in float32 that are zero in 16 bits; None if not measured.
     underflow_fraction: float | None
     weights: tuple[Distribution, ...] = ()
     gradients: tuple[Distribution, ...] = ()  # without all-zero rows of a table
@@ -240,8 +239,7 @@ class WindowStatistics:
 class Summary(WindowStatistics):
     """The results of a run, which with facts of `RunStart` make up summary.json."""
 
-    # The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
-    # name; `test_NAME` in summary.json. None for what was not evaluated.
+    # Loss, metrics and measures such as `f1_macro` of the saved model on the test rows, by name.
     test: Mapping[str, float | None]
     # The same on the validation rows; measures only without test rows, which have them then.
     validation: Mapping[str, float | None] = field(default_factory=dict)
@@ -250,8 +248,7 @@ class Summary(WindowStatistics):
     peak_rss_bytes: int
     epochs: float  # epochs trained in this process; a fraction if the run was interrupted
     steps: int  # optimizer steps done, those before a resume included
-    # The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
-    # is the most in one dispatch, since `auto` adapts it to the machine.
+    # The values of `RunStart.choices`, with the most `steps_per_dispatch` that `auto` came to.
     choices: Mapping[str, int | str]
     compilations: int  # of the training step: one for each length and capacity of a call
     non_finite_gradient_fraction: float | None  # the highest of all inspections; None without any
@@ -264,8 +261,7 @@ class Summary(WindowStatistics):
     joules_per_1000_examples: float | None = None  # of all GPUs while training
     gpu_hours: float | None = None  # GPUs held, busy or not, times `wall_seconds`
     workers: int = 1  # the number of processes that trained together
-    # The throughput as a share of that of as many workers that train alone, each its own share of a
-    # batch, measured on the chief at the start. None for a single worker.
+    # Share of the throughput of as many workers that train alone, each its own share of a batch.
     scaling_efficiency: float | None = None
     exchange_share: float | None = None  # share of a step spent on the all-reduce and on waiting
 

@@ -137,9 +137,8 @@ def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
 
 def session_end(*, done: bool) -> Summary:
     """Returns a message that a row's run on the HParams page ends now: `done`, or failed."""
-    return hparams_summary.session_end_pb(
-        api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-    )
+    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    return hparams_summary.session_end_pb(status)
 
 
 def scalars(values: Mapping[str, float]) -> Summary:

@@ -6,7 +6,6 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,9 +115,11 @@ def predict(config: PredictConfig) -> int:
     model = saved.trainer.model
     words = _vocabulary(config, saved)
     judge = Judge(model, words, head_of(model, saved.kind))
-    found = _predictions(judge, chain([first], blocks), config, _thresholds(config, words, judge))
+    found = _predictions(
+        judge, itertools.chain([first], blocks), config, _thresholds(config, words, judge)
+    )
     if config.texts and not config.json:
-        console.print(_table(chain.from_iterable(found), explains=config.explain > 0))
+        console.print(_table(itertools.chain.from_iterable(found), explains=config.explain > 0))
     else:  # a block at a time, so that answers come while texts still do
         for block in found:
             sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.cli.help import texts_of
 from harness.sklearn import MultiHotClassifier, MultiHotRegressor
-from scripts.options_page import text_of, texts_of
+from scripts.options_page import text_of
 
 _ESTIMATORS = (MultiHotClassifier, MultiHotRegressor)
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "api.md"

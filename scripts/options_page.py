@@ -3,15 +3,13 @@
 .venv/bin/python scripts/options_page.py
 """
 
-import ast
-import inspect
 import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from harness.cli.help import texts_of
 from harness.cli.main import _COMMANDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
@@ -45,22 +43,6 @@ def _options(kind: type, usual: Any) -> Iterator[tuple[Field[Any], Any, Any, str
             yield from _options(hints[field.name], default)
         else:
             yield field, default, hints[field.name], texts.get(field.name, "")
-
-
-def texts_of(kind: type) -> dict[str, str]:
-    """What stands below the fields of a class and of those that it inherits from."""
-    found: dict[str, str] = {}
-    for base in reversed(kind.__mro__):
-        if not is_dataclass(base):
-            continue
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
-        assert isinstance(tree, ast.ClassDef)
-        for field, text in zip(tree.body, tree.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                match text:
-                    case ast.Expr(value=ast.Constant(value=str(words))):
-                        found[field.target.id] = words
-    return found
 
 
 def _row(field: Field[Any], default: Any, hint: Any, text: str) -> str:

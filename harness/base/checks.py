@@ -49,9 +49,8 @@ def require_known(settings: Any) -> None:
         if get_origin(hint) is Literal and given not in known:
             flag = f"--{name.replace('_', '-')}"
             values = ", ".join(value for value in known if value != "auto")
-            choices = (
-                f"auto or one of {values}" if "auto" in known else values.replace(", ", " or ")
-            )
+            choices = f"auto or one of {values}"
+            choices = choices if "auto" in known else values.replace(", ", " or ")
             raise InputError(f"{flag} is {given!r}; choose {choices}")
 
 

@@ -2,18 +2,13 @@
 
 import ctypes
 import signal
-import sys
 from pathlib import Path
 
-OWN_CODE = Path(__file__).resolve().parents[2]
-"""The folder that holds the packages of this program."""
+OWN_CODE = Path(__file__).resolve().parents[2]  # the folder that holds the packages of this program
 _PR_SET_PDEATHSIG = 1
-"""Option of prctl(2)."""
-_LIBC = ctypes.CDLL(None)
-"""The C library, loaded here because no library may be loaded between fork and exec."""
+_LIBC = ctypes.CDLL(None)  # here, as nothing may be loaded between fork and exec
 
 
 def end_with_parent(number: signal.Signals) -> None:
-    """Makes the system send this process a signal when its parent ends, on Linux only."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, number)
+    """Makes the system send this process a signal when its parent ends."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, number)

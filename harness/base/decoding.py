@@ -17,16 +17,10 @@ _WORDS: Mapping[Any, str] = {
 
 
 def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
-    """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json.
-
-    Keys are field names with `_` or `-`. Every field has a name of its own, as on the command line,
-    so it may stand in any group or in none. Missing fields keep their defaults. The text "None"
-    stands for a null, which TOML lacks.
-
-    Raises:
-        InputError: if a key is unknown, set twice or missing, or its value has a wrong type or is
-            out of range; it names `where` and the key.
-    """
+    """Builds settings of the class `kind` from nested mappings, as read from TOML or config.json;
+    an InputError names `where` and the key. Keys are field names with `_` or `-`. Every field has a
+    name of its own, so it may stand in any group or in none. Missing fields keep their defaults.
+    The text "None" stands for a null."""
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: {content!r:.100} stands there; give a table of settings")
     flat = flattened(content, where=where)
@@ -37,11 +31,7 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
 
 
 def flattened(content: Mapping[str, Any], *, where: str = "the settings") -> dict[str, Any]:
-    """Returns the settings of nested groups in one mapping, by their own names.
-
-    Raises:
-        InputError: if two have the same name.
-    """
+    """Returns the settings of nested groups in one mapping, by their own names."""
     flat: dict[str, Any] = {}
     for key, value in content.items():
         is_group = isinstance(value, Mapping)
@@ -60,8 +50,7 @@ def changed(settings: Any) -> dict[str, Any]:
 
 
 def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
-    """Describes the settings that changed, by their flags; "" if none did. A setting that is only
-    in `are` is newer, and counts as no difference."""
+    """Describes the settings that changed, by flag; one that is only in `are` is newer."""
     return "; ".join(
         f"--{name.replace('_', '-')} was {were[name]} and is now {value}"
         for name, value in are.items()
@@ -82,12 +71,7 @@ def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
 
 def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
     """Returns `value`, of mappings, lists and plain values, as the type `hint`: a dataclass, union,
-    tuple, mapping, or plain type.
-
-    Raises:
-        InputError: if a value is missing, unknown or of another type; it names the file, `where`,
-            and the place in it.
-    """
+    tuple, mapping, or plain type. An InputError names the file, `where`, and the place in it."""
     origin, arguments = get_origin(hint), get_args(hint)
 
     def inner(hint: Any, value: Any, name: str) -> Any:

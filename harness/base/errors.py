@@ -17,8 +17,7 @@ _UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
 def printable(text: str, *, most: int | None = None, one_line: bool = False) -> str:
     """Escapes control characters and lone surrogates in `text`, as in \\x1b, so that it cannot
     control a terminal, and any stream can encode it. With `one_line`, also line breaks and tabs.
-    Beyond `most` characters, escapes included, the middle is cut out.
-    """
+    Beyond `most` characters, escapes included, the middle is cut out."""
     unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
     # Cut before escaping, which takes long for a long text, and again after it.
     if most is not None and len(text) > most:
@@ -31,15 +30,12 @@ def printable(text: str, *, most: int | None = None, one_line: bool = False) -> 
 
 
 _FLAG = re.compile(r"(?<![\w-])--([a-z]+(?:-[a-z]+)*)(?:=([a-z0-9_]+))?(?![\w=-])")
-"""Pattern of a flag in a message, perhaps with a value."""
 
 
 class ToldError(Exception):
-    """An error whose message alone the command line prints, with exit code 1.
-
-    The message names settings by their flags, such as `--precision=float32`. If `in_python` is
-    true, `str` names them by their arguments, such as `precision="float32"`.
-    """
+    """An error whose message alone the command line prints, with exit code 1. The message names
+    settings by their flags, such as `--precision=float32`. If `in_python` is true, `str` names them
+    by their arguments, such as `precision="float32"`."""
 
     in_python = False
 
@@ -65,11 +61,8 @@ def in_python() -> Iterator[None]:
 
 
 class InputError(ToldError, ValueError):
-    """Wrong input by the user; the message gives the fact, the values and the remedy.
-
-    The message is made printable. If it is very long, the middle is cut out: the fact stands at the
-    beginning, the remedy at the end. The command line ends with exit code 2.
-    """
+    """Wrong input by the user; the message gives the fact, the values and the remedy, and the
+    command line ends with exit code 2. Of a very long message the middle is cut out."""
 
     def __init__(self, message: object) -> None:
         super().__init__(printable(str(message), most=_MAX_MESSAGE))
@@ -88,11 +81,7 @@ class DivergenceError(ToldError):
 
 
 def as_command(arguments: str) -> str:
-    """Returns the command line for `harness ARGUMENTS`, by the name that the user called it by.
-
-    `scripts/harness` passes on its own name. If the PATH has no harness, the command calls the
-    module.
-    """
+    """Returns the command line for `harness ARGUMENTS`, by the name that it was called by."""
     if name := os.environ.get("HARNESS_COMMAND"):
         return f"{shlex.quote(name)} {arguments}"
     if shutil.which("harness"):

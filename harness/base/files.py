@@ -10,12 +10,9 @@ from kernels.files import replacing
 
 
 def json_text(content: Any, *, indent: int | None = None) -> str:
-    """Returns `content` as JSON text; finite floats read back exactly.
-
-    JSON has only finite numbers. Others are written as the texts "NaN", "Infinity" and "-Infinity"
-    (the JSON mapping of protocol buffers), which Python's `float` and JavaScript's `Number` turn
-    back into numbers.
-    """
+    """Returns `content` as JSON text; finite floats read back exactly. Others become the texts
+    "NaN", "Infinity" and "-Infinity", which Python's `float` and JavaScript's `Number` turn back
+    into numbers."""
     try:
         return json.dumps(content, indent=indent, allow_nan=False)
     except (ValueError, TypeError):  # a number that is not finite; a mapping that is no dict

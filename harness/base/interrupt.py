@@ -1,8 +1,6 @@
-"""Signals as requests to stop: the current dispatch ends, and what was trained is saved.
-
-Ctrl-C (SIGINT) ends what the user began. SIGTERM and SIGUSR1 announce that the machine is taken
-away, or that a time limit is near. A closed terminal (SIGHUP) is no reason to stop.
-"""
+"""Signals as requests to stop: the current dispatch ends, and what was trained is saved. Ctrl-C
+(SIGINT) ends what the user began. SIGTERM and SIGUSR1 announce that the machine is taken away, or
+that a time limit is near. A closed terminal (SIGHUP) is no reason to stop."""
 
 import contextlib
 import ctypes
@@ -15,16 +13,12 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-EXIT_INTERRUPTED = 130
-"""Exit code that a shell reports of a program that Ctrl-C ended: 128 + SIGINT."""
-EXIT_TERMINATED = 143
-"""Exit code after SIGTERM (128 + SIGTERM), and SIGUSR1, which schedulers send some time before."""
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+EXIT_TERMINATED = 143  # 128 + SIGTERM; also after SIGUSR1, which schedulers send before
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+# Signals of a thread's own errors, which the thread has to handle itself.
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-"""Signals of a thread's own errors, which the thread has to handle itself."""
-_PATIENCE_SECONDS = 2.0
-"""Seconds that the main thread has to leave C++ code, such as a compilation, that keeps Python from
-handling a signal."""
+_PATIENCE_SECONDS = 2.0  # for the main thread to leave C++ code and handle a signal
 _STACK_BYTES = 256 * 1024
 _SS_DISABLE = 2
 
@@ -36,12 +30,10 @@ class _SignalStack(ctypes.Structure):
 
 
 def use_signal_stack() -> None:
-    """Gives the main thread a stack for signal handlers on Linux, unless it has one.
-
-    oneDNN, which multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer
-    on the heap (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that
-    moment overwrites the memory below the buffer. Python's handlers use this stack if there is one.
-    """
+    """Gives the main thread a stack for signal handlers on Linux, unless it has one. oneDNN, which
+    multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer on the heap
+    (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that moment
+    overwrites the memory below the buffer. Python's handlers use this stack if there is one."""
     if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
         return
     libc, stack = ctypes.CDLL(None), _SignalStack()
@@ -56,12 +48,9 @@ def use_signal_stack() -> None:
 
 @contextlib.contextmanager
 def threads_without_signals() -> Iterator[None]:
-    """Makes threads that start inside, and all their later threads, leave signals to others.
-
-    Such threads have no signal stack, so TensorFlow's threads would be exposed to the fault that
-    `use_signal_stack` describes. A signal that comes inside is delivered at the end, so the block
-    should be short.
-    """
+    """Makes threads that start inside, and all their later threads, leave signals to others: they
+    have no signal stack, so TensorFlow's would be exposed to the fault that `use_signal_stack`
+    describes. A signal that comes inside is delivered at the end, so the block should be short."""
     use_signal_stack()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
     try:
@@ -71,10 +60,7 @@ def threads_without_signals() -> Iterator[None]:
 
 
 class Terminated(SystemExit):
-    """SIGTERM or SIGUSR1 ended a training after everything was saved, and is to end the program.
-
-    If nothing catches it, the process ends with exit code 143.
-    """
+    """SIGTERM or SIGUSR1 ended a training, all is saved, and the program is to end."""
 
     def __init__(self) -> None:
         super().__init__(EXIT_TERMINATED)
@@ -95,10 +81,8 @@ class Interrupt:
     """
 
     def __init__(self) -> None:
-        self.by: signal.Signals | None = None
-        """The first of the signals; None before."""
-        self.nothing_to_save = False
-        """Whether the first signal ends the process, too, until `told` is called."""
+        self.by: signal.Signals | None = None  # the first of the signals; None before
+        self.nothing_to_save = False  # if so, the first signal ends the process
         self._is_first = True
         self._is_main = threading.current_thread() is threading.main_thread()
         self._is_left = threading.Event()

@@ -11,11 +11,8 @@ from harness.base.errors import InputError
 
 def free_bytes(root: Path = Path("/")) -> int:
     """Returns the bytes of host memory that this process can take before the system ends a process,
-    read from proc and sys under `root`.
-
-    Page cache counts as free, because the system gives it back, and so does swap. A control group
-    around the process, such as a container's or Slurm's, may leave less than the machine has.
-    """
+    by proc and sys under `root`. Page cache and swap count as free. A control group around the
+    process, such as a container's or Slurm's, may leave less than the machine has."""
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
     except OSError:  # not Linux
@@ -33,8 +30,7 @@ class OutOfMemoryError(InputError):
 def require_memory(
     needs: Mapping[str, int], *, free: Callable[[], int], place: str, remedy: str
 ) -> int:
-    """Returns the bytes that a request leaves of the memory called `place`. Raises an
-    OutOfMemoryError, which names the parts that the request needs, if there is less memory."""
+    """Returns the bytes that a request leaves of a memory; OutOfMemoryError names its parts."""
     total = sum(needs.values())
     if (left := free() - total) >= 0:
         return left

@@ -1,9 +1,5 @@
-"""Imports TensorFlow without its informational lines on standard error.
-
-TensorFlow's C++ libraries write a few lines at level "info" to standard error before they read any
-setting for their level; lines above that level still appear. Their later log is off unless
-TF_CPP_MIN_LOG_LEVEL says otherwise; failures come as Python exceptions anyway.
-"""
+"""Imports TensorFlow without its informational lines on standard error, which its C++ libraries
+write before they read any setting for their level; lines above that level still appear."""
 
 import contextlib
 import logging
@@ -19,18 +15,12 @@ from harness.base.errors import InputError
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
-_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000
-"""With less, importing TensorFlow fails, or its C++ code aborts the process."""
+_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000  # with less, its import fails or aborts
 
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Holds back output to standard error inside, then lets through all lines but information.
-
-    Raises:
-        InputError: if the environment asks Keras for another backend, or the process may map too
-            little memory for TensorFlow.
-    """
+    """Holds back output to standard error inside, then lets through all lines but information."""
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY and limit < _LEAST_ADDRESS_SPACE_BYTES:
         raise InputError(
@@ -52,8 +42,7 @@ def quiet_import() -> Iterator[None]:
 
 
 def hide_retracing_warnings() -> None:
-    """Hides TensorFlow's warnings of a function that is traced time and again: it takes several
-    trainers in one process for one function."""
+    """Hides TensorFlow's warnings that several trainers trace one function again and again."""
     logging.getLogger("tensorflow").addFilter(_is_no_retracing)  # once, however often it is called
 
 
@@ -63,11 +52,7 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
 
 @contextlib.contextmanager
 def _without_matplotlib() -> Iterator[None]:
-    """Hides Matplotlib from Keras in the command line.
-
-    Keras imports it if it is installed, which takes 0.3 s, for galleries of pictures that no
-    command shows. Other programs may show them.
-    """
+    """Hides Matplotlib from Keras, which would import it for pictures that no command shows."""
     name = "matplotlib"
     if "harness.cli" not in sys.modules or name in sys.modules:
         yield

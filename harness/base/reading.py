@@ -1,47 +1,33 @@
-"""Reads untrusted files, with checks and limits before anything relies on their contents.
-
-Every reader of the harness opens its files here. If a file is damaged, hostile, or no file at all,
-readers raise an `InputError` with the file, the fact and the remedy.
-"""
+"""Reads untrusted files, with checks and limits before anything relies on their contents. If a file
+is damaged or hostile, an `InputError` gives the file, the fact and the remedy."""
 
 import contextlib
 import io
+import itertools
 import json
 import os
 import stat
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import InputError
 
-MAX_UNPACKED_BYTES = 1_000_000_000
-"""Limit of a compressed file's unpacked size, unless the user allows more."""
-_MAX_JSON_BYTES = 32_000_000
-"""Limit of a JSON file's size, which a vocabulary of a million words reaches."""
-_MAX_OPENED = 1_000_000
-"""Limit of the tables and lists in a file; each takes 24 times its text when it is parsed."""
-_BUFFER_BYTES = 1 << 16
-"""Size of read buffers: lines of a kilobyte are read 1.6 times as fast as with Python's 8 kB."""
-_MAX_TOML_BYTES = 1_000_000
-"""Limit of a TOML file's size, which Python's parser reads in about a second."""
-_MAX_DOTS = 5_000
-"""Limit of the dots in a TOML file: Python's parser takes time by the square of a key's dots."""
-_MAX_BITS = 64
-"""Limit of whole numbers: longer ones may not fit a float, and very long ones cannot be printed."""
-_MAX_DEPTH = 50
-"""Limit of the nesting of tables and lists, which could exceed Python's recursion limit."""
+MAX_UNPACKED_BYTES = 1_000_000_000  # of a compressed file, unless the user allows more
+_MAX_JSON_BYTES = 32_000_000  # a vocabulary of a million words reaches it
+_MAX_OPENED = 1_000_000  # tables and lists: each takes 24 times its text in memory
+_BUFFER_BYTES = 1 << 16  # lines of a kilobyte are read 1.6 times as fast as by 8 kB
+_MAX_TOML_BYTES = 1_000_000  # Python's parser takes about a second for them
+_MAX_DOTS = 5_000  # Python's parser takes time by the square of a key's dots
+_MAX_BITS = 64  # of whole numbers: longer ones may not fit a float or be printed
+_MAX_DEPTH = 50  # of tables and lists: Python's recursion limit is not far
 
 
 @contextlib.contextmanager
 def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
     """Turns any exception into an InputError about the file at `path`, which should be `what`, such
-    as "a results file". The remedy ends the message; it may be empty.
-
-    zipfile, NumPy, Keras and the parsers of text raise two dozen types of exceptions on damaged
-    bytes. Each of them means that the file cannot be relied on.
-    """
+    as "a results file": parsers raise two dozen types on damaged bytes. `remedy` may be empty."""
     try:
         yield
     except InputError:
@@ -56,22 +42,14 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
 
 
 def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
-    """Opens a regular file to read. Raises InputError if it is missing or may not be read, or is a
-    folder, a device or a pipe, which might block or never end."""
+    """Opens a regular file to read: no folder, and no device or pipe, which might never end."""
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    status = os.fstat(descriptor)
-    # Files of the kernel call themselves regular, and may never end.
-    if stat.S_ISREG(status.st_mode) and status.st_dev not in map(_device_of, ("/proc", "/sys")):
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
-
-
-def _device_of(folder: str) -> int | None:
-    # In a sandbox it may be an empty folder, on the device of all other files.
-    return os.stat(folder).st_dev if os.path.ismount(folder) else None
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:
@@ -104,7 +82,8 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     # Level by level: recursion is what deep nesting would break.
     level: list[Any] = [table] if isinstance(table, dict) else []
     for _ in range(_MAX_DEPTH):
-        inner = [one for outer in level for one in _inside(outer)]
+        groups = (outer.values() if isinstance(outer, dict) else outer for outer in level)
+        inner: list[Any] = [*itertools.chain.from_iterable(groups)]
         if any(type(one) is int and one.bit_length() > _MAX_BITS for one in inner):
             raise ValueError(f"it holds a whole number of more than {_MAX_BITS} bits")
         level = [one for one in inner if isinstance(one, dict | list)]
@@ -113,7 +92,3 @@ def _table(content: bytes, parse: Callable[[str], Any], max_bytes: int) -> dict[
     if isinstance(table, dict):
         return table
     raise ValueError(f"it holds a {type(table).__name__}")
-
-
-def _inside(outer: dict[str, Any] | list[Any]) -> Iterable[Any]:
-    return outer.values() if isinstance(outer, dict) else outer

@@ -3,18 +3,17 @@
 import copy
 import os
 import sys
+from collections.abc import Iterable
 from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from rich.console import Console
+from rich.table import Table
 
 
 class LastingStream:
-    """Passes text on to a stream until the stream fails, then drops the rest.
-
-    It fails when its terminal was closed, or the reader of its pipe has ended. Work then goes on:
-    its files and the exit code tell the result.
-    """
+    """Passes text on to a stream until the stream fails, then drops the rest: its terminal was
+    closed, or the reader of its pipe has ended. Work then goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -45,12 +44,20 @@ def lasting(console: Console) -> Console:
     return copied
 
 
+def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any) -> Table:
+    """Returns a table whose first column has names, and whose others have numbers."""
+    table = Table(**look)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def prepare_standard_streams() -> None:
     """Makes the streams of this process outlast their terminal, print any character, and read any.
-
-    A stream that was closed before the start becomes /dev/null. Otherwise the next opened file
-    would get its number, and the output of libraries would end up in that file.
-    """
+    A stream that was closed before the start becomes /dev/null, so that no opened file gets its
+    number, and no output of libraries."""
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)
     os.close(null)

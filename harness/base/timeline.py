@@ -8,8 +8,7 @@ class Timeline:
 
     def __init__(self) -> None:
         self._began = self._marked = time.perf_counter()
-        self.stages: dict[str, float] = {}
-        """Seconds of the stages so far, by name."""
+        self.stages: dict[str, float] = {}  # seconds of the stages so far, by name
 
     @property
     def elapsed_seconds(self) -> float:

@@ -1,5 +1,4 @@
-"""`harness bench`: a sweep over settings, or a comparison of two versions or settings; and `harness
-compare`: two results files of it."""
+"""`harness bench`: a sweep, or a comparison of two versions or settings; and `harness compare`."""
 
 import math
 import tempfile
@@ -13,13 +12,7 @@ from typing import Any, Literal
 import tyro
 from rich.console import Console
 
-from harness.base.checks import (
-    check_batch,
-    parse_share,
-    require,
-    require_count,
-    require_extra,
-)
+from harness.base.checks import check_batch, parse_share, require, require_count, require_extra
 from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
 from harness.base.interrupt import EXIT_INTERRUPTED
@@ -43,22 +36,16 @@ class GridConfig:
 
     batch_size: tuple[int, ...] = (32, 128, 500, 2048, 8192)
     """Rows per optimizer step, over all replicas."""
-
     implementation: tuple[Literal["auto", Implementation], ...] = ("auto",)
     """How the multi-hot product is computed."""
-
     precision: tuple[Literal["auto", Precision], ...] = ("auto",)
     """Number format of the layers' arithmetic."""
-
     input: tuple[Literal["auto", "stream", "resident", "mapped"], ...] = ("auto",)
     """How batches reach the device."""
-
     replicas: tuple[Literal["auto"] | int, ...] = ("auto",)
     """Devices that a batch is spread over; on a CPU, shares of it."""
-
     steps_per_dispatch: tuple[Literal["auto"] | int, ...] = ("auto",)
     """Optimizer steps from one host sync to the next."""
-
     table_optimizer: TableOptimizer = "auto"
     """What updates the table of the multi-hot layer in every cell, as of `harness train`."""
 
@@ -69,17 +56,14 @@ class GateConfig:
 
     fail_if_slower: str | None = None
     """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""
-
     fail_if_inconclusive: bool = False
     """With --fail-if-slower: exit code 3 when the interval neither shows nor excludes that."""
 
     def __post_init__(self) -> None:
         if self.fail_if_slower is not None:
             parse_share("--fail-if-slower", self.fail_if_slower)
-        require(
-            self.fail_if_slower is not None or not self.fail_if_inconclusive,
-            "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow",
-        )
+        ok = self.fail_if_slower is not None or not self.fail_if_inconclusive
+        require(ok, "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,38 +72,29 @@ class BenchConfig(ExperimentConfig):
     --against, compare two versions or settings that take turns."""
 
     grid: GridConfig = field(default_factory=GridConfig)
-
     repeats: Literal["auto"] | int = "auto"
     """Processes for each cell; with --against, pairs of processes. `auto`: 5; 10 with --against,
     which then detects a slowdown of 5 % on a quiet machine."""
-
     seconds: float = 3.0
     """How long each process trains, warm-up included, compilation excluded; with --against, both
     sides together."""
-
     bench_dir: str | None = None
     """Folder for the results. Default: runs/bench_ and the time."""
-
     overwrite: bool = False
     """Replace the results that are already in the folder."""
-
     against: str | None = None
     """Compare with another version or with other settings: the root folder of a checkout, a git
     revision, or a TOML file of settings that override the flags. That side is A; this version
     with the flags is B. They take turns: A B B A."""
-
     against_set: tuple[str, ...] = ()
     """Compare with other settings, as in: --against-set implementation=gather seed=1"""
-
     gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
         require_count("--repeats", self.repeats)
         require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
-        require(
-            self.compares or self.gate.fail_if_slower is None,
-            "--fail-if-slower needs --against or --against-set: what to compare with",
-        )
+        ok = self.compares or self.gate.fail_if_slower is None
+        require(ok, "--fail-if-slower needs --against or --against-set: what to compare with")
         if self.compares:
             require_extra("bench", "a comparison", "scipy")
         require(
@@ -137,12 +112,18 @@ class BenchConfig(ExperimentConfig):
 
 
 def bench(config: BenchConfig) -> int:
-    """Runs the command; returns its exit code: 1 if a process ended or --fail-if-slower finds a
-    cell, 3 if --fail-if-inconclusive does, 130 if interrupted, else 0."""
+    """Returns the exit code: 1 if a process ended or --fail-if-slower finds a cell, 3 if
+    --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.data.sources import load_configured
     from harness.run.run_folder import claim
-    from harness.tools.bench import plan
-    from harness.tools.bench.measure import Side, measure
+    from harness.tools.bench.measure import (
+        Side,
+        cells,
+        find_baseline,
+        measure,
+        provenance,
+        settings_of_words,
+    )
 
     console = Console()
     folder = Path(config.bench_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
@@ -150,18 +131,16 @@ def bench(config: BenchConfig) -> int:
     with ExitStack() as closing:
         # Everything that may be wrong is checked before anything is measured or replaced.
         claim(folder, closing, what="folder")
-        require(
-            config.overwrite or not path.exists(),
-            f"{folder} already holds results; give --overwrite, or another --bench-dir",
-        )
+        ok = config.overwrite or not path.exists()
+        require(ok, f"{folder} already holds results; give --overwrite, or another --bench-dir")
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".bench-")
         scratch = Path(closing.enter_context(in_folder))
         sides = [Side(name="B")]
         if config.against is not None:
-            sides.insert(0, plan.find_baseline(config.against, scratch=scratch))
+            sides.insert(0, find_baseline(config.against, scratch=scratch))
         elif config.against_set:
-            sides.insert(0, Side(name="A", settings=plan.settings_of_words(config.against_set)))
-        planned = plan.cells(vars(config.grid))
+            sides.insert(0, Side(name="A", settings=settings_of_words(config.against_set)))
+        planned = cells(vars(config.grid))
         data = scratch / "data"
         measured = {
             cell: [
@@ -177,7 +156,7 @@ def bench(config: BenchConfig) -> int:
             check_batch(batch_size=cell.batch_size, rows=num_rows, replicas=replicas)
         # In the harness's own format, which each process maps into memory.
         replace(dataset, validation=None).save(data)
-        results = Results(**plan.provenance(), config=asdict(config))
+        results = Results(**provenance(), config=asdict(config))
         del dataset  # leaves its memory to the measured processes
         repeats = config.repeats
         if repeats == "auto":
@@ -250,10 +229,8 @@ class CompareConfig:
 
     baseline: tyro.conf.Positional[str]
     """Results file (or folder) A."""
-
     candidate: tyro.conf.Positional[str]
     """Results file (or folder) B."""
-
     gate: GateConfig = field(default_factory=GateConfig)
 
 

@@ -1,28 +1,34 @@
-"""`harness data info` and `harness data convert`: show a data set; save it to load fast."""
+"""`harness data`: builds a data set of texts, tables and archives, shows one, or converts it."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tyro
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from harness.base.checks import require_count
 from harness.base.errors import printable
-from harness.data.options import DataConfig
+from harness.base.reading import MAX_UNPACKED_BYTES
+from harness.data.options import BuildOptions, DataConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import numpy as np
 
+    from harness.data.build.building import Built
     from harness.data.sources import Dataset
 
 _BAR_WIDTH = 40
-_MAX_LISTED_CLASSES = 10
+_MAX_LISTED_CLASSES = 12
 _MAX_NAME = 100
 
 
@@ -31,7 +37,6 @@ class DataInfoConfig:
     """Show what a data set holds: classes, ids, lengths, and its first row in words."""
 
     data: DataConfig = field(default_factory=DataConfig)
-
     num_bins: int = 20
     """Bins of the histogram of lengths, at most."""
 
@@ -45,8 +50,30 @@ class DataConvertConfig:
 
     out: str
     """Folder to write."""
-
     data: DataConfig = field(default_factory=DataConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBuildConfig:
+    """Build a data set of texts, a table, or an archive, which then loads at once."""
+
+    source: tyro.conf.Positional[str]
+    """A CSV, TSV, JSONL, Parquet or svmlight file; or a folder, tar or zip of texts, with a folder
+    for each class, in train and test if it is split."""
+    output: str
+    """Folder to write."""
+    build: BuildOptions = field(default_factory=BuildOptions)
+    unique: bool = True
+    """Keep each id of a row once; the multi-hot vector is the same."""
+    split_seed: int = 0
+    """Seed for drawing test rows, if the source has none of its own."""
+    max_data_bytes: int = MAX_UNPACKED_BYTES
+    """The most bytes that an archive or a Parquet file may unpack to. A small file may be made to
+    fill any disk; raise the limit for a large one that you trust."""
+
+    def __post_init__(self) -> None:
+        require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
+        require_count("--max-data-bytes", self.max_data_bytes, most=2**62)
 
 
 def info(config: DataInfoConfig, console: Console | None = None) -> int:
@@ -95,9 +122,17 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
     rows = f"{dataset.train.num_rows:,} to train on, {dataset.test.num_rows:,} to test on"
     if dataset.validation:
         rows += f", {dataset.validation.num_rows:,} to validate on"
+    labels = [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
+    found = np.unique(np.concatenate(labels), return_counts=True)
+    rows_of = dict(zip(*(part.tolist() for part in found), strict=True))
+    names = dict(enumerate(dataset.vocabulary.class_names if dataset.vocabulary else ()))
+    classes = {
+        f"{number} ({names[number]})" if number in names else str(number): rows_of.get(number, 0)
+        for number in range(dataset.num_classes)
+    }
     figures = {
         "rows": rows,
-        "labels" if dataset.is_multi_label else "classes": _classes(dataset),
+        "labels" if dataset.is_multi_label else "classes": _listed(classes),
         "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
         "ids": f"{lengths.sum():,}",
         "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, from "
@@ -120,24 +155,14 @@ def facts_table(facts: Mapping[str, str], *, title: str = "") -> Table:
     return table
 
 
-def _classes(dataset: Dataset) -> str:
-    """Returns a text with the rows of each class; of many classes, the smallest and the largest."""
-    import numpy as np
-
-    labels = np.concatenate(
-        [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
-    )
-    present, counts = np.unique(labels, return_counts=True)
-    if dataset.num_classes > _MAX_LISTED_CLASSES:
-        empty = dataset.num_classes - len(present)
-        return f"{dataset.num_classes:,}, of {counts.min():,} to {counts.max():,} rows" + (
-            f"; {empty:,} without a row" if empty else ""
-        )
-    num_rows = dict(zip(present.tolist(), counts.tolist(), strict=True))
-    names = list(dataset.vocabulary.class_names) if dataset.vocabulary else []
-    names = [printable(name, most=_MAX_NAME) for name in names]
-    shown = [f"{n} ({name})" for n, name in enumerate(names)] or range(dataset.num_classes)
-    return ", ".join(f"{name}: {num_rows.get(n, 0):,}" for n, name in enumerate(shown))
+def _listed(rows_of: Mapping[str, int]) -> str:
+    """Returns a text with the rows of each class; of many classes, the fewest and the most."""
+    if len(rows_of) <= _MAX_LISTED_CLASSES:
+        return ", ".join(f"{printable(n, most=_MAX_NAME)}: {rows:,}" for n, rows in rows_of.items())
+    present = [rows for rows in rows_of.values() if rows]
+    text = f"{len(rows_of):,}, of {min(present):,} to {max(present):,} rows"
+    empty = len(rows_of) - len(present)
+    return f"{text}; {empty:,} without a row" if empty else text
 
 
 def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
@@ -156,3 +181,52 @@ def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
         span = f"{left:,}" if left == right else f"{left:,} - {right:,}"
         table.add_row(span, f"{count:,}", bar * round(_BAR_WIDTH * count / counts.max()))
     return table
+
+
+def build(config: DataBuildConfig) -> int:
+    from harness.data.build.building import build as build_data
+    from harness.data.readers.formats import open_source
+    from harness.data.store import new_folder
+
+    console = Console()
+    begin = time.perf_counter()
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[read]}")
+    num_read = 0
+    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+
+    def advance(num_bytes: int) -> None:
+        nonlocal num_read
+        num_read += num_bytes
+        bar.update(task, advance=num_bytes, read=f"{num_read / 1e6:,.0f} MB")
+
+    source = open_source(Path(config.source), config.build, max_data_bytes=config.max_data_bytes)
+    with new_folder(Path(config.output)) as folder, bar:
+        task = bar.add_task("reading", total=source.num_bytes(), read="")
+        built = build_data(
+            source,
+            config.build,
+            folder,
+            unique=config.unique,
+            seed=config.split_seed,
+            progress=advance,
+        )
+    rate = f"{num_read / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
+    console.print(_built_table(built))
+    for line in (
+        *(f"note: {note}" for note in built.notes()),
+        f"wrote {config.output} ({rate})",
+        f"train with: harness train --data {shlex.quote(config.output)}",
+    ):
+        console.out(printable(line, one_line=True), highlight=False)
+    return 0
+
+
+def _built_table(built: Built) -> Table:
+    share = built.num_unknown / max(1, built.num_ids)
+    facts = {
+        "rows": f"{built.train_rows:,} to train on, {built.test_rows:,} to test on",
+        "labels" if built.multi_label else "classes": _listed(built.rows_of_classes),
+        "ids": f"{built.num_tokens:,}",
+        "tokens": f"{built.num_ids:,}, of which {share:.1%} are not in the vocabulary",
+    }
+    return facts_table(facts, title=built.source)

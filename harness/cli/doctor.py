@@ -10,8 +10,7 @@ from rich.text import Text
 
 from harness.base.quiet import quiet_import
 
-Part = Literal["gpu", "native", "tensorboard", "profile", "data"]
-"""A part that `--need` can name."""
+Part = Literal["gpu", "native", "tensorboard", "profile", "data"]  # a part that `--need` can name
 _SHOWN_AS = {"ok": "OK", "limited": "limited", "broken": "BROKEN"}
 
 
@@ -22,7 +21,6 @@ class DoctorConfig:
 
     need: tuple[Part, ...] = ()
     """Parts that must work: exit code 1 when one of them does not."""
-
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -31,17 +29,13 @@ class Finding(NamedTuple):
     """One line of the doctor's report."""
 
     subject: str
-    state: Literal["ok", "limited", "broken"]
-    """`limited`: runs work, but an optional part is missing."""
-    text: str
-    """The result of the check, with the remedy unless the state is ok."""
-    part: Part | None = None
-    """The part that `--need` names to make `limited` count as `broken`; None if there is none."""
+    state: Literal["ok", "limited", "broken"]  # `limited` lacks an optional part
+    text: str  # the result of the check, with the remedy unless the state is ok
+    part: Part | None = None  # what `--need` names to make `limited` count as `broken`
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:
-    """Runs the command; returns 1 when something is broken or a part of `--need` is not ok, else
-    0."""
+    """Returns 1 when something is broken or a part of `--need` is not ok, else 0."""
     with quiet_import():
         from harness.cli.doctor_machine import examine
     console = console or Console()

@@ -17,30 +17,21 @@ from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
+from harness.trainer import environment
 from harness.trainer.choices import choose_precision
-from harness.trainer.environment import (
-    CUDA_INSTALL,
-    cuda_folders,
-    gpu_warnings,
-    hide_too_new_gpus,
-    missing_libraries,
-    missing_tools,
-)
 from harness.trainer.settings import PRECISIONS, Precision, Settings
 from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
-_LEAST_FREE_BYTES = 10**9
-"""Free bytes below which the disk is called full. A run of the tutorial's size writes 20 MB; a
-profile or a wide network some hundred MB."""
+_LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
 
 
 def examine() -> Iterator[Finding]:
     """Yields all findings, in the order in which they depend on one another."""
     versions = ", ".join(f"{package} {version}" for package, version in machine.versions().items())
     yield Finding("software", "ok", versions)
-    hide_too_new_gpus()
+    environment.hide_too_new_gpus()
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
@@ -50,29 +41,23 @@ def examine() -> Iterator[Finding]:
     version = machine.installed_version("tensorboard")
     text = f"tensorboard {version}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
-    if importlib.util.find_spec("xprof"):
+    text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
+    if has_xprof := importlib.util.find_spec("xprof") is not None:
         text = f"xprof {machine.installed_version('xprof')}"
-        yield Finding("profile plugin", "ok", text, "profile")
-    else:
-        text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
-        yield Finding("profile plugin", "limited", text, "profile")
+    yield Finding("profile plugin", "ok" if has_xprof else "limited", text, "profile")
     imdb = cached_file("imdb.npz")
-    if imdb.is_file():
-        yield Finding("data sets", "ok", f"imdb at {imdb}, and synthetic", "data")
-    else:
-        text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
-        yield Finding("data sets", "limited", text, "data")
+    text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
+    text = f"imdb at {imdb}, and synthetic" if imdb.is_file() else text
+    yield Finding("data sets", "ok" if imdb.is_file() else "limited", text, "data")
     free_bytes = shutil.disk_usage(Path.cwd()).free
+    is_full = free_bytes < _LEAST_FREE_BYTES
     text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
-    if free_bytes < _LEAST_FREE_BYTES:
-        yield Finding("disk", "limited", f"{text}: make room, or the run ends with a full disk")
-    else:
-        yield Finding("disk", "ok", text)
+    text += ": make room, or the run ends with a full disk" if is_full else ""
+    yield Finding("disk", "limited" if is_full else "ok", text)
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
-    """Yields findings on the driver, cards and slices, CUDA's libraries, and whether TensorFlow
-    uses them; a single one if the machine has no NVIDIA driver."""
+    """Yields findings on the driver, cards, CUDA's libraries, and whether TensorFlow uses them."""
     try:
         with nvml.opened():
             cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
@@ -86,11 +71,11 @@ def gpus(devices: Devices) -> Iterator[Finding]:
                 text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
                 yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
     except pynvml.NVMLError as error:
+        text = nvml.words(error)
         if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND and devices.device_type == "CPU":
-            text = f"none, runs compute on the CPU. {nvml.words(error)}"
-            yield Finding("GPU", "limited", text, "gpu")
+            yield Finding("GPU", "limited", f"none, runs compute on the CPU. {text}", "gpu")
         else:
-            yield Finding("NVIDIA driver", "broken", nvml.words(error), "gpu")
+            yield Finding("NVIDIA driver", "broken", text, "gpu")
         return
     yield _cuda_libraries()
     yield _seen(devices, cards)
@@ -117,19 +102,20 @@ def _card(index: int, card: Card) -> Finding:
 def _cuda_libraries() -> Finding:
     subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
     if not build["is_cuda_build"]:
-        text = f"this TensorFlow is built without CUDA: {CUDA_INSTALL}"
+        text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
         return Finding(subject, "limited", text, "gpu")
     version = build["cuda_version"]
     wants = f"TensorFlow wants CUDA {version} and cuDNN {build['cudnn_version']}"
-    missing = (*missing_libraries(), *missing_tools(cuda_folders(version)))
+    tools = environment.missing_tools(environment.cuda_folders(version))
+    missing = (*environment.missing_libraries(), *tools)
     if not missing:
         return Finding(subject, "ok", f"all there; {wants}", "gpu")
-    text = f"missing: {', '.join(missing)}; {wants}. {CUDA_INSTALL} brings them"
+    text = f"missing: {', '.join(missing)}; {wants}. {environment.CUDA_INSTALL} brings them"
     return Finding(subject, "limited", text, "gpu")
 
 
 def _seen(devices: Devices, cards: Sequence[Card]) -> Finding:
-    subject, warnings = "GPUs that TensorFlow sees", gpu_warnings()
+    subject, warnings = "GPUs that TensorFlow sees", environment.gpu_warnings()
     found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
     if devices.device_type == "GPU" and not warnings:
         return Finding(subject, "ok", found, "gpu")

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
+from harness.base.terminal import table_of
 from harness.cli.data import facts_table
 from harness.data.options import BuildOptions, DataConfig, SourceConfig
 
@@ -21,19 +21,16 @@ if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.sources import Dataset
 
-OF_RUN = "run"
-"""The name, for --data, of the data that the model was trained on."""
+OF_RUN = "run"  # the name, for --data, of the data that the model was trained on
+# The options by which texts become ids.
 _OF_IDS = (
     *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown"),
     *("weighting", "normalize"),
 )
-"""The options by which texts become ids."""
+# What `--json` has of each class; the last is the number of rows predicted to be of it.
 _COLUMNS = ("name", "precision", "recall", "f1", "rows", "predicted")
-"""What `--json` has of each class; the last is the number of rows predicted to be of it."""
 _MAX_LISTED = 100
-"""The most classes to list in the table."""
 _MAX_CONFUSED = 12
-"""The most classes for which the confusion matrix is printed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,6 @@ class HeldOutRows:
     """The test rows of a run's data, or of other data."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(data=OF_RUN))
-
     batch_size: int = 500
     """Rows per step."""
 
@@ -60,14 +56,12 @@ class EvaluateConfig(HeldOutRows):
 
     model: str
     """Path to a .keras file, or to a run folder that holds one."""
-
     json: bool = False
     """Print one JSON object instead of a table."""
 
 
 def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command; `given` has the names of the settings that were given, perhaps with their
-    defaults."""
+    """Runs the command; `given` has the names of the settings that were given."""
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
@@ -92,13 +86,12 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
         ]
     confusion = None if quality is None or quality.confusion is None else quality.confusion.tolist()
     if config.json:
-        content = {f"test_{name}": value for name, value in {**figures, **found}.items()}
+        content: dict[str, Any] = {
+            f"test_{name}": value for name, value in {**figures, **found}.items()
+        }
         content |= {"test_loss": loss, "examples": data.test.num_rows}
-        print(
-            json_text(
-                content | {"classes": classes, "confusion": confusion} if classes else content
-            )
-        )
+        content |= {"classes": classes, "confusion": confusion} if classes else {}
+        print(json_text(content))
         return 0
     shown = found | {FIGURES[name]: value for name, value in figures.items()} | {"loss": loss}
     facts = {
@@ -109,12 +102,19 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     }
     console.print(facts_table(facts))
     if classes:
-        console.print(_table_of_classes(classes))
+        figures_of = (
+            (_text(one["name"]), *(f"{one[n]:.4f}" for n in _COLUMNS[1:4]), f"{one['rows']:,}")
+            for one in classes[:_MAX_LISTED]
+        )
+        console.print(table_of(("class", "precision", "recall", "F1", "rows"), figures_of))
     if len(classes) > _MAX_LISTED:
         console.print(f"{len(classes) - _MAX_LISTED:,} more classes; --json has them all")
     if confusion is not None and len(classes) <= _MAX_CONFUSED:
         console.print("rows of each class by predicted class:")
-        console.print(_table_of_confusion([one["name"] for one in classes], confusion))
+        named = [_text(one["name"]) for one in classes]
+        rows = zip(named, confusion, strict=True)
+        counts = ((name, *map("{:,}".format, row)) for name, row in rows)
+        console.print(table_of(("class", *named), counts))
     return 0
 
 
@@ -144,8 +144,7 @@ def load_rows(
 
 
 def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConfig:
-    """Returns the settings of other data, in which texts become ids as in the model's run unless a
-    flag says otherwise."""
+    """Returns other data's settings, in which texts become ids as in the run unless given."""
     from harness.data.sources import kind_of
 
     if saved.config is None or "data" not in saved.config or data.build.hash_bits is not None:
@@ -156,27 +155,6 @@ def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConf
     left = (n for n in _OF_IDS if getattr(data.build, n) == getattr(usual, n))
     ours = {name: getattr(of_run, name) for name in left if name not in given}
     return replace(data, build=replace(data.build, **ours))
-
-
-def _table_of_classes(classes: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table()
-    table.add_column("class")
-    for column in ("precision", "recall", "F1", "rows"):
-        table.add_column(column, justify="right")
-    for one in classes[:_MAX_LISTED]:
-        shares = (f"{one[name]:.4f}" for name in ("precision", "recall", "f1"))
-        table.add_row(_text(one["name"]), *shares, f"{one['rows']:,}")
-    return table
-
-
-def _table_of_confusion(names: Sequence[str], confusion: Sequence[Sequence[int]]) -> Table:
-    table = Table()
-    table.add_column("class")
-    for name in names:
-        table.add_column(_text(name), justify="right")
-    for name, counts in zip(names, confusion, strict=True):
-        table.add_row(_text(name), *(f"{count:,}" for count in counts))
-    return table
 
 
 def _text(name: str) -> Text:

@@ -14,10 +14,8 @@ class ExportConfig:
 
     model: str
     """Path to a .keras file, or to a run folder that holds one."""
-
     out: str
     """The new file, or for a SavedModel the new folder."""
-
     format: Literal["saved_model", "onnx", "keras"] = "saved_model"
     """`saved_model`: runs in TensorFlow and TensorFlow Serving, from ids, and from texts where the
     run has a vocabulary. `onnx`: from ids; needs the extra `onnx`. `keras`: Keras's own."""

@@ -11,40 +11,34 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Annotated, Any, Union
 
 import tyro
 
+from harness.base import interrupt
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
-from harness.base.interrupt import (
-    EXIT_INTERRUPTED,
-    EXIT_TERMINATED,
-    Terminated,
-    TerminatedAtOnce,
-    use_signal_stack,
-)
 from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
+from harness.cli import data
 from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
-from harness.cli.data import DataConvertConfig, DataInfoConfig, convert, info
-from harness.cli.data_build import DataBuildConfig, build
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
-from harness.cli.help import is_short, shortened
+from harness.cli.help import for_help, options, suggestion
 from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
-from harness.cli.resume import resumed_config
 from harness.cli.settings import TrainConfig
 from harness.cli.smoke import SmokeConfig, smoke
-from harness.cli.suggestions import suggestion
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import train
 from harness.cli.tune import TuneConfig, tune
+from harness.run.observers.run_files import CONFIG_FILE_NAME
+from harness.trainer.resuming import asked_settings, is_begun
 
 _MAX_PATH = 200
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -57,9 +51,9 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
     PredictConfig: ("predict", predict),
     ExportConfig: ("export", export),
     ReportConfig: ("report", report),
-    DataBuildConfig: ("data build", build),
-    DataInfoConfig: ("data info", info),
-    DataConvertConfig: ("data convert", convert),
+    data.DataBuildConfig: ("data build", data.build),
+    data.DataInfoConfig: ("data info", data.info),
+    data.DataConvertConfig: ("data convert", data.convert),
     SmokeConfig: ("smoke", smoke),
     DoctorConfig: ("doctor", doctor),
     TuneConfig: ("tune", tune),
@@ -72,17 +66,10 @@ _COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command.
-
-    As the console script, it goes on when its terminal or the reader of its pipe goes away: only
-    its further output is lost.
-
-    Returns:
-        The exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130 interrupted,
-        143 told to end.
-    """
+    """Runs one command. Returns the exit code: 0 done, 1 failed, 2 wrong input or a full disk, 130
+    interrupted, 143 told to end."""
     timeline = Timeline()
-    use_signal_stack()
+    interrupt.use_signal_stack()
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments == ["--version"]:
@@ -128,16 +115,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except Terminated:
-        return EXIT_TERMINATED
+    except interrupt.Terminated:
+        return interrupt.EXIT_TERMINATED
     except KeyboardInterrupt as by:
         print("interrupted", file=sys.stderr)
-        return EXIT_TERMINATED if isinstance(by, TerminatedAtOnce) else EXIT_INTERRUPTED
+        is_told = isinstance(by, interrupt.TerminatedAtOnce)
+        return interrupt.EXIT_TERMINATED if is_told else interrupt.EXIT_INTERRUPTED
 
 
 def _parse(arguments: list[str]) -> Any:
-    """Returns the settings of the command that `arguments` names; flags override those of
-    `--config FILE.toml`."""
+    """Returns the settings of a command; flags override those of `--config FILE.toml`."""
     if arguments[:1] == ["launch"]:
         arguments, command = split(arguments)
         if command:
@@ -145,7 +132,8 @@ def _parse(arguments: list[str]) -> Any:
     # tyro needs the file's settings as its defaults, so the flag is taken out before.
     path, flags = _config_file(arguments)
     default = None
-    kind = next((k for k, (name, _) in _COMMANDS.items() if _begins(flags, name)), None)
+    begins = (" ".join(flags[:2]), *flags[:1])
+    kind = next((kind for kind, (name, _) in _COMMANDS.items() if name in begins), None)
     given: dict[str, Any] = {}
     if path is not None:
         if kind is None:
@@ -153,17 +141,21 @@ def _parse(arguments: list[str]) -> Any:
         given = read_toml(path)
         default = from_mapping(kind, given, where=path)
     if kind is TrainConfig:
-        default = resumed_config(flags[1:], given) or default
-    brief = None
-    if kind is TrainConfig and is_short(flags):
-        brief = shortened(default or TrainConfig())
+        default = _resumed(flags[1:], given) or default
+    kinds = {one: one for one in _COMMANDS}
+    if kind is not None and not {"-h", "--help", "--help-all"}.isdisjoint(flags):
+        shows_all = kind is not TrainConfig or "--help-all" in flags
+        kinds[kind] = for_help(kind, default, shows_all=shows_all)
+        if not shows_all:
+            more = f"`--help-all` lists all {len(list(options(kind)))} options."
+            kinds[kind].__doc__ = f"{kind.__doc__}\n\n{more}"
     flags = ["--help" if word == "--help-all" else word for word in flags]
     # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
             return tyro.cli(
-                _union(default, brief),
+                _union(kinds, default),
                 prog="harness",
                 description="Train models whose input is a set of token ids. Every command also "
                 "takes --config FILE.toml, whose settings the flags override. --version prints the "
@@ -213,10 +205,8 @@ def _given(arguments: Sequence[str]) -> set[str]:
 
 def _check_texts(settings: Mapping[str, Any]) -> None:
     """Checks that every text can be a path, since most are paths: in UTF-8, and without a NUL."""
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            _check_texts(value)
-        elif isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
+    for name, value in flattened(settings).items():
+        if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
             text = printable(value, most=_MAX_PATH, one_line=True)
             raise InputError(
                 f"--{name.replace('_', '-')} is {text}, which is not text in UTF-8 or holds a NUL; "
@@ -224,23 +214,39 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _begins(flags: list[str], name: str) -> bool:
-    words = name.split()
-    return flags[: len(words)] == words
+def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
+    """Returns the settings, as defaults, of the run that `train` with these flags resumes."""
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    look.add_argument("--run-dir", "--run_dir")
+    look.add_argument("--resume", nargs="?", const=True, default=False)
+    try:
+        known, _ = look.parse_known_args(flags)
+    except argparse.ArgumentError:  # tyro explains it
+        return None
+    of_file = flattened(given)
+    folder = known.run_dir or of_file.get("run_dir")
+    if not (known.resume or of_file.get("resume")) or not isinstance(folder, str):
+        return None
+    place = Path(folder).absolute()
+    # `--resume auto` begins a run there, by the settings of the command.
+    if not (place / CONFIG_FILE_NAME).exists() or not is_begun(place):
+        return None
+    settings, where = {**asked_settings(place), **of_file}, str(place / CONFIG_FILE_NAME)
+    config: TrainConfig = from_mapping(TrainConfig, settings, where=where)
+    return config
 
 
-def _union(default: Any, brief: type | None) -> Any:
-    """Returns the union of the commands' settings; `default` has those of a --config file or of the
-    run that is resumed, and `brief` stands for those of `train` where only help is wanted."""
+def _union(kinds: Mapping[type, type], default: Any) -> Any:
+    """Returns the union of the commands' classes; `default` has the settings of one of them."""
     commands: list[Any] = []
     of_data: list[Any] = []
     for kind, (name, _) in _COMMANDS.items():
-        kind = brief if brief is not None and kind is TrainConfig else kind
-        marks: dict[str, Any] = {"default": default} if type(default) is kind else {}
+        marks: dict[str, Any] = {"default": default} if type(default) is kinds[kind] else {}
         group = of_data if name.startswith("data ") else commands
-        group.append(Annotated[kind, tyro.conf.subcommand(name.split()[-1], **marks)])
-    data = tyro.conf.subcommand("data", description="Build a data set, look at one, or convert it.")
-    commands.insert(3, Annotated[Union[tuple(of_data)], data])  # noqa: UP007 - a computed number
+        group.append(Annotated[kinds[kind], tyro.conf.subcommand(name.split()[-1], **marks)])
+    about = "Build a data set, look at one, or convert it."
+    marked = tyro.conf.subcommand("data", description=about)
+    commands.insert(3, Annotated[Union[tuple(of_data)], marked])  # noqa: UP007 - a computed number
     return Union[tuple(commands)]  # noqa: UP007
 
 

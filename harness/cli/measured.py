@@ -1,9 +1,6 @@
-"""`python -m harness.cli.measured`: a process that `harness bench` measures.
-
-It reads the settings from standard input, builds and compiles what `harness train` would train with
-them, reports that it is ready, and trains for a turn at each request. The parent's side is
-harness/tools/bench/measure.py, which describes the messages.
-"""
+"""`python -m harness.cli.measured`: a process that `harness bench` measures. It reads the settings
+from standard input, builds and compiles what `harness train` would train with them, and trains for
+a turn at each request. harness/tools/bench/measure.py describes the messages."""
 
 import json
 import os
@@ -23,8 +20,7 @@ from harness.run import machine
 from harness.run.records import Observer, Record, Window
 from harness.tools.bench.measure import PROTOCOL_VERSION
 
-_EPOCHS = 2
-"""The number of epochs with their own order of rows; these orders repeat."""
+_EPOCHS = 2  # the number of epochs with their own order of rows; these orders repeat
 
 
 class _Windows(Observer):

@@ -6,9 +6,8 @@ import itertools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -18,17 +17,20 @@ from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
-from harness.cli.text_lines import Oddities, blocks_of_texts
+from harness.base.reading import opened
+from harness.base.terminal import table_of
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
-    from harness.task.judge import Judge
+    from harness.task.judge import Ids, Judge
 
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
-_NONE = "(none)"
-"""What stands for the classes of a text that has none."""
+_BLOCK_BYTES = 1 << 18
+_MAX_LINE_BYTES = 100_000_000
+_REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
+_NONE = "(none)"  # what stands for the classes of a text that has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,30 +39,22 @@ class PredictConfig:
 
     model: str
     """Path to a .keras file, or to a run folder that holds one."""
-
     texts: tuple[str, ...] = ()
     """The texts. Left out: one a line from --files, or from standard input."""
-
     files: tuple[str, ...] = ()
     """Files with a text in each line, in UTF-8."""
-
     threshold: float | None = None
     """Give classes whose probability is above this. Left out: the likeliest class; or, where a row
     may have several, those above the thresholds saved with the model, or above 0.5."""
-
     top_k: int | None = None
     """Give this many classes, the likeliest first, however likely they are."""
-
     json: bool = False
     """Print one JSON object for each text."""
-
     explain: int = 0
     """Number of words of each text to show with their weights: how much the log-odds of the
     predicted class fall when the word is left out."""
-
     word_index: str | None = None
-    """JSON file of words and their ranks. None: the vocabulary of the model's run, else the one in
-    Keras's cache."""
+    """JSON file of words and their ranks. None: the model's vocabulary, or Keras's cached file."""
 
     def __post_init__(self) -> None:
         require_count("--explain", self.explain, least=0)
@@ -79,10 +73,8 @@ class _Prediction:
 
     index: int
     text: str
-    labels: tuple[str, ...] = ()
-    """The classes given, the likeliest first; none if no probability is high enough."""
-    probability: float | None = None
-    """The probability of the likeliest class; None for a blank text."""
+    labels: tuple[str, ...] = ()  # the classes given, the likeliest first, if one is likely
+    probability: float | None = None  # of the likeliest class; None for a blank text
     probabilities: dict[str, float] | None = None
     known_words: int = 0
     words: int = 0
@@ -98,17 +90,12 @@ class _Prediction:
     def explained(self) -> str:
         return ", ".join(f"{word} {weight:+.2f}" for word, weight in self.explanation)
 
-    def as_json(self) -> str:
-        content = asdict(self)
-        if not self.explanation:
-            del content["explanation"]
-        return json_text(content)
-
-    def as_line(self) -> str:
-        known = f"{self.known_words}/{self.words}"
-        parts = [*self.answer(digits=6), known, self.text]
-        if self.explanation:
-            parts.append(self.explained())
+    def line(self, *, as_json: bool) -> str:
+        if as_json:
+            given = asdict(self).items()
+            return json_text({n: v for n, v in given if n != "explanation" or self.explanation})
+        parts = [*self.answer(digits=6), f"{self.known_words}/{self.words}", self.text]
+        parts += [self.explained()] if self.explanation else []
         return "\t".join(printable(part, one_line=True) for part in parts)
 
 
@@ -128,13 +115,14 @@ def predict(config: PredictConfig) -> int:
     model = saved.trainer.model
     words = _vocabulary(config, saved)
     judge = Judge(model, words, head_of(model, saved.kind))
-    found = _predictions(judge, chain([first], blocks), config, _thresholds(config, words, judge))
+    found = _predictions(
+        judge, itertools.chain([first], blocks), config, _thresholds(config, words, judge)
+    )
     if config.texts and not config.json:
-        console.print(_table(chain.from_iterable(found), explains=config.explain > 0))
+        console.print(_table(itertools.chain.from_iterable(found), explains=config.explain > 0))
     else:  # a block at a time, so that answers come while texts still do
         for block in found:
-            lines = [one.as_json() if config.json else one.as_line() for one in block]
-            sys.stdout.write("".join(f"{line}\n" for line in lines))
+            sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))
             sys.stdout.flush()
     if oddities.texts == oddities.blank:
         raise InputError(
@@ -163,42 +151,36 @@ def _predictions(
 ) -> Iterator[list[_Prediction]]:
     """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
     names, numbers = judge.class_names, itertools.count()
+
+    def prediction(text: str, row: Ids, outputs: list[float]) -> _Prediction:
+        if not text.strip():
+            return _Prediction(index=next(numbers), text=text)
+        order = sorted(range(len(names)), key=lambda n: -outputs[n])
+        given = order[: config.top_k or 1]
+        if config.top_k is None and thresholds is not None:
+            given = [n for n in order if outputs[n] > thresholds[n]]
+        known, words = judge.known(text, row)
+        most = config.explain
+        return _Prediction(
+            index=next(numbers),
+            text=text,
+            labels=tuple(names[n] for n in given),
+            probability=outputs[order[0]],
+            probabilities=dict(zip(names, outputs, strict=True)),
+            known_words=known,
+            words=words,
+            explanation=judge.explain(text, row, order[0], most=most) if most else (),
+        )
+
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
             texts = block[start : start + _ROWS_AT_ONCE]
             rows = judge.encode(texts)
-            made = []
-            for text, row, outputs in zip(
-                texts, rows, judge.probabilities(rows).tolist(), strict=True
-            ):
-                if not text.strip():
-                    made.append(_Prediction(index=next(numbers), text=text))
-                    continue
-                order = sorted(range(len(names)), key=lambda n: -outputs[n])
-                given = order[: config.top_k or 1]
-                if config.top_k is None and thresholds is not None:
-                    given = [n for n in order if outputs[n] > thresholds[n]]
-                known, words = judge.known(text, row)
-                prediction = _Prediction(
-                    index=next(numbers),
-                    text=text,
-                    labels=tuple(names[n] for n in given),
-                    probability=outputs[order[0]],
-                    probabilities=dict(zip(names, outputs, strict=True)),
-                    known_words=known,
-                    words=words,
-                    explanation=judge.explain(text, row, order[0], most=config.explain)
-                    if config.explain
-                    else (),
-                )
-                made.append(prediction)
-            yield made
+            yield [*map(prediction, texts, rows, judge.probabilities(rows).tolist())]
 
 
 def _table(predictions: Iterable[_Prediction], *, explains: bool) -> Table:
-    table = Table()
-    for column in ("text", "known words", "class", "its probability"):
-        table.add_column(column, justify="left" if column == "text" else "right")
+    table = table_of(("text", "known words", "class", "its probability"), ())
     if explains:
         table.add_column("words that decided")
     for one in predictions:
@@ -214,8 +196,7 @@ def _shown(text: str) -> Text:
 
 
 def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
-    """Returns the vocabulary of --word-index, else that of the model's run, else that of the word
-    index in Keras's cache."""
+    """Returns the vocabulary of --word-index, else of the model's run, else of Keras's cache."""
     from harness.data.imdb import cached_file
     from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
 
@@ -232,3 +213,80 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
     names = words.class_names if words is not None else ()
     found = Vocabulary.from_word_index(path, num_tokens=saved.num_tokens, class_names=names)
     return found if words is None else replace(found, thresholds=words.thresholds)
+
+
+@dataclass
+class Oddities:
+    """The oddities of the texts read so far."""
+
+    texts: int = 0
+    blank: int = 0
+    undecodable: int = 0  # the number of lines that are not UTF-8, whose wrong bytes became U+FFFD
+
+    def notes(self) -> list[str]:
+        """Returns a sentence for each kind of oddity."""
+        found = []
+        if self.blank:
+            found.append(f"{self.blank:,} of {self.texts:,} texts are blank and were not judged")
+        if self.undecodable:
+            found.append(
+                f"{self.undecodable:,} of {self.texts:,} texts are not UTF-8; what is wrong in "
+                "them was replaced by U+FFFD"
+            )
+        return found
+
+
+def blocks_of_texts(
+    texts: Sequence[str], files: Sequence[str], oddities: Oddities
+) -> Iterator[list[str]]:
+    """Yields the texts, or the lines of the files, or those of standard input, as they come."""
+    if texts:
+        # Python has lone surrogates for the bytes of an argument that it could not decode: those
+        # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
+        readable = [t.encode(errors="surrogateescape").decode(errors="replace") for t in texts]
+        yield _counted(readable, oddities)
+        return
+    for name in files:
+        with opened(name, remedy=_REMEDY):
+            pass  # so that a file that cannot be read is reported before the others are judged
+    for name in files:
+        with opened(name, remedy=_REMEDY) as file:
+            yield from _lines(file, name, oddities)
+    if not files:
+        yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)
+
+
+def _lines(stream: Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
+    kept: list[bytes] = []
+    num_kept = 0
+    while block := stream.read1(_BLOCK_BYTES):
+        head, newline, tail = block.rpartition(b"\n")
+        if newline:
+            yield _decoded(b"".join([*kept, head]), oddities)
+            kept, num_kept = [], 0
+        kept.append(tail)
+        num_kept += len(tail)
+        if num_kept > _MAX_LINE_BYTES:
+            raise InputError(
+                f"{name}: line {oddities.texts + 1:,} has more than {_MAX_LINE_BYTES:,} bytes; "
+                "give one text a line"
+            )
+    if last := b"".join(kept):
+        yield _decoded(last, oddities)
+
+
+def _decoded(content: bytes, oddities: Oddities) -> list[str]:
+    lines = content.split(b"\n")
+    try:
+        texts = content.decode().split("\n")
+    except UnicodeDecodeError:
+        texts = [line.decode(errors="replace") for line in lines]
+        for line, text in zip(lines, texts, strict=True):
+            oddities.undecodable += "\ufffd" in text and text.encode() != line
+    return _counted([text.removesuffix("\r") for text in texts], oddities)
+
+
+def _counted(texts: list[str], oddities: Oddities) -> list[str]:
+    oddities.texts += len(texts)
+    oddities.blank += sum(not text.strip() for text in texts)
+    return texts

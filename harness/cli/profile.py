@@ -1,5 +1,4 @@
-"""`harness profile`: trains a number of steps under TensorFlow's profiler, and prints where their
-time goes."""
+"""`harness profile`: trains some steps under TensorFlow's profiler, and prints their times."""
 
 import contextlib
 from dataclasses import dataclass, field, replace
@@ -15,8 +14,7 @@ from harness.run.observers.console import ConsoleObserver
 from harness.run.records import Observer
 from harness.trainer.settings import Settings
 
-_STEPS_PER_DISPATCH = 20
-"""The most steps per dispatch with `auto`: several dispatches show how steady their times are."""
+_STEPS_PER_DISPATCH = 20  # with `auto`: several dispatches show how steady their times are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,14 +23,11 @@ class ProfileConfig(ExperimentConfig):
     costliest operations. TensorBoard shows the same profile."""
 
     execution: Settings = field(default_factory=Settings)
-
     profile_dir: str = "runs/profile"
     """TensorBoard's log folder; each profile gets a folder of its own under plugins/profile/."""
-
     steps: int = 60
     """Optimizer steps to profile, in whole dispatches. With --steps-per-dispatch auto a dispatch
     holds at most 20 of them here."""
-
     warm_up: int = 60
     """Optimizer steps to train before the profile."""
 
@@ -47,7 +42,7 @@ def profile(config: ProfileConfig) -> int:
     with quiet_import():
         from harness.data.sources import load_configured
         from harness.run.profiling.profiler import ProfilerObserver
-        from harness.run.profiling.report import print_profile
+        from harness.run.profiling.step_times import print_profile
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()

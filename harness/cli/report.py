@@ -27,7 +27,6 @@ class ReportConfig(HeldOutRows):
 
 
 def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command, as `evaluate` does."""
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.tools.report.page import write_report

@@ -14,13 +14,7 @@ from harness.data.options import DataConfig
 from harness.data.vocabulary import Vocabulary
 from harness.model.network import multi_hot_layers
 from harness.model.saved import load_model
-from harness.run.observers.run_files import (
-    CONFIG_FILE_NAME,
-    MODEL_FILE_NAME,
-    RESOLVED,
-    read_config,
-    recorded_settings,
-)
+from harness.run.observers import run_files
 from harness.task.task import Task
 from harness.trainer.trainer import Trainer
 from harness.workers.membership import require_alone
@@ -32,17 +26,14 @@ class SavedModel:
 
     path: Path
     trainer: Trainer
-    num_tokens: int
-    """The number below which the model accepts ids."""
-    config: Mapping[str, Any] | None
-    """The content of config.json in the model's run folder; None if the model is in none."""
-    vocabulary: Vocabulary | None
-    """The vocabulary of the model's run; None if there is none."""
+    num_tokens: int  # the number below which the model accepts ids
+    config: Mapping[str, Any] | None  # of the run folder; None if the model is in none
+    vocabulary: Vocabulary | None  # the vocabulary of the model's run; None if there is none
 
     @property
     def kind(self) -> str | None:
         """The kind of task of the model's run; None if that is not known."""
-        task = (self.config or {}).get(RESOLVED, {}).get("task", {})
+        task = (self.config or {}).get(run_files.RESOLVED, {}).get("task", {})
         return task.get("name") if isinstance(task, Mapping) else None
 
     def require_classes(self) -> None:
@@ -59,7 +50,7 @@ class SavedModel:
         if not isinstance(recorded, Mapping):
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
         where = "the run's config.json"
-        settings = recorded_settings(recorded, where=where)
+        settings = run_files.recorded_settings(recorded, where=where)
         data: DataConfig = from_mapping(DataConfig, settings, where=where)
         return data
 
@@ -69,7 +60,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     require_alone(os.environ)  # several workers would each do all of it
     path = Path(named)
     if path.is_dir():
-        path = path / MODEL_FILE_NAME
+        path = path / run_files.MODEL_FILE_NAME
     if not path.is_file():
         raise InputError(f"no model at {path}; name a .keras file, or a run folder that holds one")
     require(
@@ -78,7 +69,8 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         "and name that",
     )
     folder = path.parent
-    config = read_config(folder) if (folder / CONFIG_FILE_NAME).is_file() else None
+    has_config = (folder / run_files.CONFIG_FILE_NAME).is_file()
+    config = run_files.read_config(folder) if has_config else None
     words = folder / vocabulary.FILE_NAME
     known = Vocabulary.load(words) if words.is_file() else None
     task = Task(thresholds=None if known is None else known.thresholds)

@@ -31,36 +31,28 @@ class OptimizerConfig:
 
     optimizer: str = "adam"
     """Any Keras optimizer, by name."""
-
     learning_rate: float | None = None
     """The learning rate. Left out: the optimizer's own default."""
-
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
     """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
     `exponential` to 1 % of its start."""
-
     warmup: int = 0
     """Steps over which the learning rate first rises linearly."""
-
     clip_norm: float | None = None
     """Scale all gradients down together when their global norm exceeds this."""
-
     weight_decay: float | None = None
     """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
 
     def __post_init__(self) -> None:
         require_count("--warmup", self.warmup, least=0)
-        if self.weight_decay is not None:
-            ok = math.isfinite(self.weight_decay) and self.weight_decay >= 0
-            require(ok, f"--weight-decay is {self.weight_decay}; it must be 0 or above")
-        for name, value in (
-            ("--learning-rate", self.learning_rate),
-            ("--clip-norm", self.clip_norm),
-        ):
-            if value is not None:
-                ok = math.isfinite(value) and value > 0
-                require(ok, f"{name} is {value}; it must be a number above 0")
+        decay = self.weight_decay
+        ok = decay is None or 0 <= decay < math.inf
+        require(ok, f"--weight-decay is {decay}; it must be 0 or above")
+        for name in ("learning_rate", "clip_norm"):
+            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
+            ok = value is None or 0 < value < math.inf
+            require(ok, f"{flag} is {value}; it must be a number above 0")
 
 
 _RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
@@ -82,16 +74,13 @@ class OutputConfig(RunOptions):
 
     run_dir: str | None = None
     """Folder for everything the run writes. Left out: runs/ and the time of day."""
-
     resume: Annotated[Resume, _RESUME] = False
     """Continue from the newest intact checkpoint in the run folder. Settings are the run's own,
     unless a flag says otherwise. A run that is complete stays as it is. `--resume auto` starts a
     run where there is none to continue."""
-
     report: Literal["on", "off"] = "off"
-    """Write report.html at the end of the run: learning curves, ROC, confusion, words, mistakes.
-    Needs the extra `report`."""
-
+    """Write report.html at the end of the run, as `harness report` does; needs the extra
+    `report`."""
     timing: bool = False
     """Print where the wall time went, from the start of the command on."""
 
@@ -111,24 +100,19 @@ class TrainConfig(ExperimentConfig):
 
     execution: Settings = field(default_factory=Settings)
     output: OutputConfig = field(default_factory=OutputConfig)
-
     recipe: Literal["auto", "tutorial"] = "auto"
     """Where no flag says otherwise: `auto` tries candidates on held-out train rows, and takes
     epochs, batch size, learning rate, hidden units, dropout and, for texts, the words and their
     weights from the best. `tutorial` takes what this help gives as defaults, as `auto` does for
     --data synthetic, imdb and .npz files, for --resume and for several workers."""
-
     epochs: int = 2
     """Passes over the training rows."""
-
     early_stopping: int | None = None
     """Stop after so many epochs without a lower validation loss, and go back to the weights of the
     best one. Needs --validation-split, so that the test rows choose nothing."""
-
     test: Literal["on", "off"] = "on"
     """Whether the model that is saved is evaluated on the test rows. `off` while settings are
     searched, so that the test rows choose nothing; needs --validation-split."""
-
     class_weight: Literal["none", "balanced"] = "none"
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""
@@ -158,8 +142,7 @@ def trainer_of(
     epochs: int,
     balanced: bool = False,
 ) -> Trainer:
-    """Returns a trainer of the network that the settings describe, with balanced class weights if
-    `balanced`."""
+    """Returns a trainer of the network that the settings describe."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
         from harness.program.optimizer import optimizer_factory

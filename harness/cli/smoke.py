@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 _CORPUS = SyntheticOptions(synthetic_rows=640, synthetic_tokens=1_000)
 _BATCH_SIZE = 64
 _EPOCHS = 3
+# The relative tolerance between the loss after training and that of the saved model in float32.
 _LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
-"""The relative tolerance between the loss after training and that of the saved model, which
-computes in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +37,8 @@ class SmokeConfig:
 
     implementations: tuple[Implementation, ...] = IMPLEMENTATIONS
     """Implementations of the multi-hot product to try."""
-
     precisions: tuple[Precision, ...] = PRECISIONS
     """Precisions to try."""
-
     replicas: tuple[int, ...] = (1, 2)
     """Numbers of replicas to try; more than one need as many GPUs."""
 
@@ -70,9 +67,7 @@ def smoke(config: SmokeConfig) -> int:
     data = load("synthetic", synthetic=_CORPUS)
     console.out(f"on {num_gpus} GPUs" if num_gpus else "on the CPU")
     num_passed = num_failed = 0
-    for combination in itertools.product(
-        config.implementations, config.precisions, config.replicas
-    ):
+    for combination in itertools.product(*vars(config).values()):
         implementation, precision, replicas = combination
         name = f"{implementation:6}  {precision:14}  x {replicas}"
         if why := why_skipped(implementation, replicas, num_gpus):
@@ -90,20 +85,16 @@ def smoke(config: SmokeConfig) -> int:
 
 
 def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:
-    """Returns the reason why a combination cannot be tried; None if it can. With 0 for `num_gpus`,
-    it is tried on the CPU."""
-    if why := why_unavailable(implementation, "GPU" if num_gpus else "CPU"):
-        return why
+    """Returns the reason why a combination cannot be tried; None if it can."""
     if replicas > max(num_gpus, 1):
         return f"{replicas} replicas need as many GPUs, and there are {num_gpus}"
-    return None
+    return why_unavailable(implementation, "GPU" if num_gpus else "CPU")
 
 
 def _try(
     data: Dataset, implementation: Implementation, precision: Precision, replicas: int
 ) -> tuple[str, list[str]]:
-    """Trains, and checks the results. Returns the first and the last loss, and a message for each
-    failure."""
+    """Trains; returns the first and the last loss, and a message for each failure."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     from harness.model.network import DefaultNetwork

@@ -28,12 +28,9 @@ class TensorBoardConfig:
     ends it."""
 
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
-    """Folders of runs or profiles, or a folder around them. The profiler's pages need a single
-    one."""
-
+    """Folders of runs or profiles, or one around them; a single one for the profiler's pages."""
     port: int = 6006
     """Port of the server. 0: any free one."""
-
     host: str = "localhost"
     """Address to serve on. 0.0.0.0 lets other machines in."""
 
@@ -43,7 +40,6 @@ class TensorBoardConfig:
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:
-    """Serves until it is interrupted or terminated."""
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:

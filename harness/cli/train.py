@@ -17,10 +17,11 @@ from harness.base.checks import require_extra
 from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
+from harness.base.terminal import table_of
 from harness.base.timeline import Timeline
 from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
-from harness.cli.settings import OutputConfig, TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
@@ -55,15 +56,8 @@ def train(
     given: Set[str] = frozenset(),
     timeline: Timeline | None = None,
 ) -> int:
-    """Runs the command. An InputError comes before anything is written, a DivergenceError after
-    all else.
-
-    Args:
-        config: the settings.
-        console: the console to print to; None is standard output.
-        given: the names of settings that no recipe may change, although they have their default.
-        timeline: the stages passed so far, for --timing.
-    """
+    """Runs the command. An InputError comes before anything is written, a DivergenceError after all
+    else. No recipe changes the settings that were `given`."""
     console, timeline = console or Console(), timeline or Timeline()
     timeline.mark("arguments")
     output = config.output
@@ -85,7 +79,9 @@ def train(
             import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the data
             from harness.data.sources import load_configured
         timeline.mark("imports")
-        found, goes_on = None, _goes_on(output)
+        # The settings of a run that is there already are known.
+        goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
+        found = None
         if applies(config) and alone and not goes_on:
             if output.run_dir is not None:
                 with ExitStack() as claims:  # a folder that is refused is told before the search
@@ -110,11 +106,6 @@ def train(
         if code == 0 and found is not None and found.advice is not None:
             console.print(f"note: {found.advice}", soft_wrap=True, highlight=False)
         return code
-
-
-def _goes_on(output: OutputConfig) -> bool:
-    """Whether the run is there already; its settings are then known."""
-    return bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
 
 
 def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
@@ -170,7 +161,7 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     stopped = progress is not None and progress.interrupted
     if outcome.start.run_dir:  # only the chief of several workers prints and writes
         if outcome.profiler is not None:
-            from harness.run.profiling.report import print_profile
+            from harness.run.profiling.step_times import print_profile
 
             print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
         if diverged is None and not stopped:
@@ -214,10 +205,7 @@ def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
 
 
 def _timing(timeline: Timeline) -> Table:
-    table = Table(box=SIMPLE, title="where the time went", title_justify="left")
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    for stage, seconds in timeline.stages.items():
-        table.add_row(stage, f"{seconds:.2f}")
-    table.add_row("in all", f"{sum(timeline.stages.values()):.2f}")
-    return table
+    stages = timeline.stages | {"in all": sum(timeline.stages.values())}
+    rows = ((stage, f"{seconds:.2f}") for stage, seconds in stages.items())
+    look = {"box": SIMPLE, "title": "where the time went", "title_justify": "left"}
+    return table_of(("stage", "seconds"), rows, **look)

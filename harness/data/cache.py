@@ -1,9 +1,7 @@
-"""Data sets that are slow to read, kept in the user's cache folder and mapped into memory.
-
-Each entry is a folder of a store. Its name is the SHA-256 of the source file's content (of a
-folder: of its files' names, sizes and times), of the options that decide the result, and of this
-package's code, so an entry never goes stale.
-"""
+"""Data sets that are slow to read, kept in the user's cache folder and mapped into memory. Each
+entry is a folder of a store. Its name is the SHA-256 of the source file's content (of a folder: of
+its files' names, sizes and times), of the options that decide the result, and of this package's
+code, so an entry never goes stale."""
 
 import hashlib
 import os
@@ -20,10 +18,8 @@ from kernels.files import replacing
 
 T = TypeVar("T")
 
-MIN_SOURCE_BYTES = 1_000_000
-"""Least size of a source to cache: mapping an entry is hardly faster than reading a smaller one."""
-MAX_BYTES = 4_000_000_000
-"""Limit of the size of all entries together; the least recently used ones are removed first."""
+MIN_SOURCE_BYTES = 1_000_000  # mapping an entry is hardly faster than reading a smaller source
+MAX_BYTES = 4_000_000_000  # of all entries; the least recently used ones are removed first
 
 
 def through(
@@ -32,20 +28,10 @@ def through(
     write: Callable[[Path], object],
     load: Callable[[Path], T],
 ) -> T | None:
-    """Returns what `load` makes of the cached folder of some sources. If there is none, or it was
-    damaged, `write` makes it first.
-
-    Faults of the cache cost only time: they are printed to standard error, and never raised.
-
-    Args:
-        sources: files and folders.
-        options: everything else that decides what is made of them; its repr must identify it.
-        write: gets the path of a folder to make.
-        load: gets the path of such a folder.
-
-    Returns:
-        None if the sources are too small to be cached, or the folder cannot be made.
-    """
+    """Returns what `load` makes of the cached folder of some sources, which `write` makes first if
+    it is missing or damaged; None if the sources are too small or the folder cannot be made. The
+    repr of `options` identifies all else that decides the result. Faults of the cache cost only
+    time: they are printed to standard error, and never raised."""
     if sum(file.stat().st_size for source in sources for file in _files(source)) < MIN_SOURCE_BYTES:
         return None
     found = None
@@ -75,12 +61,9 @@ def through(
 
 
 def _files(source: Path) -> list[Path]:
-    """Returns a file by itself, or all files in a folder."""
-    return (
-        sorted(path for path in source.rglob("*") if path.is_file())
-        if source.is_dir()
-        else [source]
-    )
+    if not source.is_dir():
+        return [source]
+    return sorted(path for path in source.rglob("*") if path.is_file())
 
 
 def _note(text: str) -> None:
@@ -105,13 +88,9 @@ def key_of(sources: Sequence[Path], options: object) -> str:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Removes the least recently used entries until `num_bytes` more fit.
-
-    Unfinished folders do not count as entries: another process may be writing them.
-
-    Raises:
-        OSError: if `num_bytes` exceed the limit of all entries.
-    """
+    """Removes the least recently used entries until `num_bytes` more fit, but no unfinished
+    folders, which another process may be writing. Raises OSError if `num_bytes` exceed the limit of
+    all."""
     if num_bytes > MAX_BYTES:
         raise OSError(f"its {num_bytes / 1e9:,.1f} GB exceed the {MAX_BYTES / 1e9:,.1f} GB of all")
     entries = []

@@ -1,20 +1,24 @@
 """Keras's IMDB reviews: finds, downloads and reads their file."""
 
+import array
 import hashlib
 import http.client
+import io
 import os
+import pickle
 import sys
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.base.checks import INT32_MAX, require
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, opened
-from harness.data import keras_pickle
-from harness.data.archive import Archive
+from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, ImdbOptions
 from harness.data.ragged import RaggedSets, starting_with
 from kernels.files import replacing
@@ -23,9 +27,14 @@ from kernels.files import replacing
 _URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"
 _SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 _TIMEOUT_SECONDS = 30
-_KERAS_SEED = 113
-"""Seed by which Keras shuffles each part of a file."""
+_KERAS_SEED = 113  # seed by which Keras shuffles each part of a file
 _REMEDY = "Give an imdb.npz in Keras's format; to allow more bytes, raise --max-data-bytes."
+_INTEGER_TYPES = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8))
+_STUBBED = {
+    *(("numpy", "ndarray"), ("numpy", "dtype")),
+    ("numpy.core.multiarray", "_reconstruct"),  # NumPy 1
+    ("numpy._core.multiarray", "_reconstruct"),  # NumPy 2
+}
 
 
 def cached_file(name: str) -> Path:
@@ -34,12 +43,7 @@ def cached_file(name: str) -> Path:
 
 
 def imdb_file() -> Path:
-    """Returns the path of Keras's cached imdb.npz; downloads it first if it is absent.
-
-    Raises:
-        InputError: if it is absent and cannot be downloaded, or is another file; the message names
-            the ways out.
-    """
+    """Returns the path of Keras's cached imdb.npz; downloads it first if it is absent."""
     path = cached_file("imdb.npz")
     if path.exists():
         remedy = f"Remove it to have it downloaded again, or use it as it is with --data {path}."
@@ -70,18 +74,7 @@ def imdb_file() -> Path:
 def load_imdb(
     path: Path, options: ImdbOptions, *, max_bytes: int = MAX_UNPACKED_BYTES
 ) -> tuple[RaggedSets, int]:
-    """Returns the rows of an npz file in Keras's format, as keras.datasets.imdb.load_data does.
-
-    Args:
-        path: the file, with members x_train, y_train, x_test and y_test.
-        options: the conventions to apply.
-        max_bytes: limit of the file's unpacked size.
-
-    Returns:
-        All rows, test rows first, and the number of test rows. With `split="tutorial"` the rows are
-        the file's train part, then its test part; with `split="standard"` the test rows are the
-        file's test part.
-    """
+    """Returns all rows of an npz file as keras.datasets.imdb.load_data does, test rows first."""
     parts = _read_parts(path, max_bytes)
     # Keras shuffles both parts with one stream of random numbers, train first.
     rng = np.random.RandomState(_KERAS_SEED)
@@ -101,11 +94,10 @@ def load_imdb(
 
 
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
-    """Returns the file's train part and test part as word ranks."""
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):
-            ranks, lengths = keras_pickle.read_rows(archive, f"x_{part}")
+            ranks, lengths = read_rows(archive, f"x_{part}")
             labels = archive.read_array(f"y_{part}")
             known = labels.size and labels.dtype.kind in "iu"
             sets = RaggedSets(
@@ -122,22 +114,19 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
                 "integers, or train a regression in Python, with harness.RaggedSets.",
             )
             parts.append(sets)
-    # One part may lack the highest rank or class.
-    num_tokens = max(part.num_tokens for part in parts)
+    num_tokens = max(part.num_tokens for part in parts)  # one part may lack the highest
     num_classes = max(part.num_classes for part in parts)
     return [replace(part, num_tokens=num_tokens, num_classes=num_classes) for part in parts]
 
 
 def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
     """Turns ranks into ids: adds the offset and start ids, and replaces ids out of range."""
-    require(
-        sets.num_tokens + INDEX_FROM <= INT32_MAX,
-        f"{path}: the rank {sets.num_tokens - 1} is too high for an id of 32 bits. Correct it.",
-    )
+    highest = sets.num_tokens - 1
+    ok = highest < INT32_MAX - INDEX_FROM
+    require(ok, f"{path}: the rank {highest} is too high. Correct it.")
     ids = sets.values + np.int32(INDEX_FROM)
     values, row_splits = starting_with(START_ID, ids, sets.row_splits)
-    # None means the highest id as the limit, as in Keras.
-    num_words = options.num_words or int(values.max())
+    num_words = options.num_words or int(values.max())  # None: the highest id, as in Keras
     return RaggedSets(
         values=np.where(values < num_words, values, np.int32(UNKNOWN_ID)),
         row_splits=row_splits,
@@ -146,3 +135,73 @@ def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> Rag
         name=sets.name,
         num_classes=sets.num_classes,
     )
+
+
+class _Stub:
+    """Stands in for an array or a dtype, and records its arguments and state."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Keras stores rows as a pickled NumPy object array of lists. A pickle may call any function,
+    and a forged state makes even NumPy's own constructors read foreign memory. So the names that
+    such an array needs get an inert stub, and every other name is refused. No header tells how much
+    memory a pickle takes: six bytes may ask for 32 GB. SECURITY.md says so."""
+
+    def find_class(self, module: str, name: str) -> type[_Stub]:
+        if (module, name) not in _STUBBED:
+            raise pickle.UnpicklingError(
+                f"it asks for {module}.{name}; nothing but lists, ints and NumPy arrays is read"
+            )
+        return _Stub
+
+
+def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Reads the lists in `name`.npy: all ints, int32 [N], and the lists' lengths, int64 [B]."""
+    content = archive.read(f"{name}.npy")
+    with archive.damage():
+        _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])
+        if not dtype.hasobject:
+            raise ValueError(f"{name} holds {dtype}, not lists")
+        stream = io.BytesIO(content)
+        stream.seek(start)
+        pickled = _RestrictedUnpickler(stream).load()
+        # The state of an array: version, shape, dtype, is Fortran's order, a list or raw bytes.
+        state = getattr(pickled, "state", None)
+        rows = state[-1] if isinstance(state, tuple) and state else None
+        if not isinstance(rows, list) or not rows:
+            raise ValueError(f"{name} is not an array with a list of ints in each row")
+    values = array.array("i")
+    lengths = np.empty(len(rows), np.int64)
+    for index, row in enumerate(rows):
+        before = len(values)
+        try:
+            integers = _integers(row) if isinstance(row, _Stub) else row
+            if bool in set(map(type, integers)):  # an array takes them for 0 and 1
+                raise TypeError("True or False")
+            values.fromlist(integers)
+        except Exception as error:
+            raise InputError(
+                f"{archive.path}: row {index} of {name} holds something other than ints of "
+                f"32 bits: {error}. Correct the file."
+            ) from error
+        lengths[index] = len(values) - before
+        # Python's ints take several times the result's memory: release each row once it is read.
+        rows[index] = None
+    flat = np.frombuffer(values, np.int32) if len(values) else np.empty(0, np.int32)
+    flat.flags.writeable = False
+    return flat, lengths
+
+
+def _integers(row: _Stub) -> list[int]:
+    """Returns the integers of a one-dimensional array; raises any exception if it is none."""
+    _, (_,), dtype, _, content = row.state
+    (name, *_), order = dtype.arguments, dtype.state[1]
+    if name not in _INTEGER_TYPES:
+        raise TypeError(f"an array of {name}")
+    return np.frombuffer(content, np.dtype(name).newbyteorder(order)).tolist()

@@ -25,11 +25,9 @@ class ImdbOptions:
     num_words: int | None = 10_000
     """Replace ids from this one on by the id of unknown words, 2; the tutorial has 10,000. None
     keeps every id but the highest, as Keras does."""
-
     split: Literal["tutorial", "standard"] = "tutorial"
     """`tutorial` merges both parts of the file and holds out the first rows; `standard` keeps the
     file's parts (25,000 to train, 25,000 to test)."""
-
     held_out_rows: int = 10_000
     """Rows that the tutorial's split holds out."""
 
@@ -46,10 +44,8 @@ class SyntheticOptions:
 
     synthetic_rows: int = 50_000
     """Rows, half of each class; a fifth is held out."""
-
     synthetic_tokens: int = 10_000
     """The number of ids: from 100 to 2**20, beyond which the rarest words would never occur."""
-
     synthetic_seed: int = 0
     """Seed of the corpus, which is the same with any NumPy version."""
 
@@ -65,57 +61,42 @@ class BuildOptions:
 
     test_data: str | None = None
     """A file or folder of test rows, like --data, whose rows are then all train rows."""
-
     test_split: float = 0.2
     """Share of the rows to test on, drawn at random, the same share of each class, if the data has
     no test rows of its own."""
-
     text_column: str | None = None
     """Name of the column with the texts (or the ids, or the lists of strings); its number from 1 in
     a file without a header. Left out: found where it is plain to see."""
-
     label_column: str | None = None
     """Name of the column with the labels, or its number, as for --text-column."""
-
     label_separator: str | None = None
     """Splits a cell into several labels, as a comma does in "joy,love"."""
-
     tokenizer: Tokenizer = "keras"
     """What a word is. `keras`: lower case, punctuation as spaces, as Keras's Tokenizer;
     `whitespace`: what stands between white space; `scikit-learn`: as its vectorizers."""
-
     ngrams: int = 1
     """Length, in words, of the longest runs of words that have ids as well."""
-
     num_tokens: int | None = None
     """Number of ids: four that stand for no word, then those of the most frequent words of the
     train rows. Left out: 10,000, or for data that holds ids, as many as it shows."""
-
     min_count: int = 1
     """Leave out words that are rarer in the train rows."""
-
     hash_bits: int | None = None
     """Bits to hash words to, instead of counting words: there is no list of words to keep."""
-
     unknown: Literal["id", "drop"] = "id"
     """Words outside the vocabulary. `id`: one id stands for all of them; `drop`: they are left out,
     so that the words of new texts take no share of a row's weights."""
-
     weighting: Weighting = "binary"
     """Weight of an id in a row. `binary`: 1; `count`: how often the row has it; `tf_idf`: its count
     times the logarithm of how rare it is, as in Keras's TextVectorization."""
-
     normalize: Literal["none", "l2"] = "none"
     """`l2` divides the weights of a row by the root of their squares' sum."""
-
     strict: bool = False
     """Refuse data in which a row is wrong, instead of leaving the row out and saying so."""
 
     def __post_init__(self) -> None:
-        require(
-            0 < self.test_split < 1,
-            f"--test-split is {self.test_split}; choose from more than 0 to less than 1",
-        )
+        ok = 0 < self.test_split < 1
+        require(ok, f"--test-split is {self.test_split}; choose from more than 0 to less than 1")
         require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
         require_count("--min-count", self.min_count)
         if self.num_tokens is not None:
@@ -142,18 +123,13 @@ class SourceConfig:
     """`synthetic`, `imdb` (Keras's cached or downloaded file), a path to an .npz in Keras's format,
     a folder written by `harness data build` or `data convert`; or texts: a CSV, TSV, JSONL or
     Parquet file, a folder (or tar or zip) with a folder for each class, or an svmlight file."""
-
     build: BuildOptions = field(default_factory=BuildOptions)
     imdb: ImdbOptions = field(default_factory=ImdbOptions)
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
-
     split_seed: int = 0
     """Seed for drawing validation rows, and test rows if the data has no split of its own."""
-
     data_cache: Literal["on", "off"] = "on"
-    """Keep the rows of a file (of 1 MB or more) in the user's cache folder, from which later runs
-    map them into memory."""
-
+    """Keep the rows of files of 1 MB or more in your cache folder, for later runs to map them."""
     max_data_bytes: int = MAX_UNPACKED_BYTES
     """Limit of the unpacked size of an .npz or Parquet file or an archive, and of the memory for
     reading the rows of an .npz. A small file may be made to fill any memory; raise the limit for a
@@ -170,14 +146,11 @@ class DataConfig(SourceConfig):
 
     word_index: str | None = None
     """JSON file of words and their ranks. None: the one beside the data or in Keras's cache."""
-
     unique: bool = True
     """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
-
     validation_split: float = 0.0
     """Share of the training rows to set apart for validation, the same share of each class. 0: the
     test rows are the validation rows."""
-
     validation_rows: Literal["random", "last"] = "random"
     """The rows to set apart. `random`: drawn at random; `last`: the last of each class, where
     rows side by side belong together, as the reviews of one film, and the test rows have others."""
@@ -185,7 +158,5 @@ class DataConfig(SourceConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_known(self)
-        require(
-            0 <= self.validation_split < 1,
-            f"--validation-split is {self.validation_split}; choose from 0 to less than 1",
-        )
+        ok = 0 <= self.validation_split < 1
+        require(ok, f"--validation-split is {self.validation_split}; choose from 0 to less than 1")

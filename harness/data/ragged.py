@@ -1,7 +1,5 @@
 """Ragged sets of token ids in CSR form: immutable, and validated once, when they are built.
-
-Letters: B rows, V num_tokens, N nnz (ids in all rows together).
-"""
+Letters: B rows, V num_tokens, N nnz (ids in all rows together)."""
 
 import hashlib
 import html
@@ -19,14 +17,10 @@ import numpy.typing as npt
 
 from harness.base.errors import InputError
 from harness.data import validation
-
-Int32Array = npt.NDArray[np.int32]
-Int64Array = npt.NDArray[np.int64]
-Float32Array = npt.NDArray[np.float32]
+from harness.data.validation import Array, Float32Array, Int32Array, Int64Array, Integers
 
 _NO_LABELS = np.zeros(0, np.int32)
-_SHOWN_ROWS, _SHOWN_IDS = 5, 12
-"""What a notebook shows of the sets."""
+_SHOWN_ROWS, _SHOWN_IDS = 5, 12  # what a notebook shows of the sets
 
 # `unique` works on about _UNIQUE_CHUNK_IDS ids at a time, which stay in the processor's cache, and
 # sorts about _UNIQUE_SORTED_IDS at a time: more would take up to three times as long, fewer would
@@ -48,7 +42,7 @@ class RaggedSets:
     """Ids, int32 [N], each in [0, num_tokens); converted from any integers."""
     row_splits: Int64Array
     """Row boundaries, int64 [B + 1], from 0 to N, never falling; converted from any integers."""
-    labels: npt.NDArray[Any] = field(default_factory=lambda: _NO_LABELS)
+    labels: Array = field(default_factory=lambda: _NO_LABELS)
     """Classes, int32 [B], each in [0, num_classes); floats that are such whole numbers are
     converted. Other floats are targets of a regression, or shares of class 1: float32 [B]. Zeros if
     left out, for rows to predict for and for one of several inputs of `Examples`."""
@@ -133,7 +127,6 @@ class RaggedSets:
         return f"<harness.RaggedSets {self.name!r}: {shown}>"
 
     def _repr_html_(self) -> str:
-        """Returns the first rows as a table, for notebooks."""
         rows = (
             f"<tr><th>{place}</th><td>{', '.join(map(str, self.row(place)[:_SHOWN_IDS]))}"
             f"{', ...' if self.lengths[place] > _SHOWN_IDS else ''}</td></tr>"
@@ -156,9 +149,7 @@ class RaggedSets:
     def __iter__(self) -> Iterator[Int32Array]:
         return map(self.row, range(self.num_rows))
 
-    def _check_label_sets(
-        self, sets: "RaggedSets", num_rows: int, labels: npt.NDArray[Any]
-    ) -> None:
+    def _check_label_sets(self, sets: "RaggedSets", num_rows: int, labels: Array) -> None:
         if (sets.num_rows, sets.num_tokens) != (num_rows, self.num_classes) or labels.any():
             raise InputError(
                 f"{self.name}: label_sets have {sets.num_rows} rows of {sets.num_tokens} classes "
@@ -347,15 +338,10 @@ class RaggedSets:
 
 
 def stratified(
-    classes: npt.NDArray[np.integer[Any]], num_drawn_rows: int, *, seed: int | None
+    classes: Integers, num_drawn_rows: int, *, seed: int | None
 ) -> npt.NDArray[np.bool_]:
-    """Draws `num_drawn_rows` rows, the same share of each class; returns their mask, bool [B].
-
-    Args:
-        classes: the rows' classes, integers [B].
-        num_drawn_rows: from 0 to B.
-        seed: seed of the draw; None draws the last rows of each class.
-    """
+    """Draws `num_drawn_rows` rows, the same share of each of the `classes`, integers [B]; returns
+    their mask, bool [B]. Without a seed it draws the last rows of each class."""
     num_rows = classes.shape[0]
     shuffled = np.arange(num_rows)[::-1]
     if seed is not None:
@@ -371,7 +357,7 @@ def stratified(
     return drawn
 
 
-def rarest(values: npt.NDArray[np.integer[Any]], row_splits: Int64Array) -> Int64Array:
+def rarest(values: Integers, row_splits: Int64Array) -> Int64Array:
     """Returns each row's rarest id over all rows, int64 [B]; -1 for a row without ids."""
     counts = np.bincount(values)
     found = np.full(row_splits.shape[0] - 1, -1, np.int64)
@@ -414,7 +400,7 @@ class MappedFile(mmap.mmap):
         return self._status() != self._opened
 
 
-def mapping_of(array: npt.NDArray[Any]) -> mmap.mmap | None:
+def mapping_of(array: Array) -> mmap.mmap | None:
     """Returns the memory map that an array is a view of, if there is one."""
     base: Any = array
     while not isinstance(base, mmap.mmap | None):
@@ -436,12 +422,12 @@ def _chunks(row_splits: Int64Array, num_ids: int) -> Int64Array:
 
 def _unique_rows(
     values: Int32Array, row_splits: Int64Array, num_tokens: int, weights: Float32Array | None
-) -> tuple[Int32Array, Int64Array, npt.NDArray[Any] | None]:
+) -> tuple[Int32Array, Int64Array, Array | None]:
     """Sorts pairs (row, id), packed into integers, by chunks of whole rows; drops equal pairs."""
     id_bits = max(1, (num_tokens - 1).bit_length())
     kept: list[Int32Array] = []
     counts: list[Int64Array] = []
-    sums: list[npt.NDArray[Any]] = []
+    sums: list[Array] = []
     for start, stop in itertools.pairwise(_chunks(row_splits, _UNIQUE_CHUNK_IDS)):
         splits = row_splits[start : stop + 1]
         # 32-bit keys sort about twice as fast; they hold (row, id) unless ids are very many.

@@ -11,20 +11,17 @@ from typing import Any
 from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
 from harness.data import cache, store, vocabulary
-from harness.data.build import summary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.formats import is_source, open_source
-from harness.data.readers.frames import source_of
+from harness.data.readers.formats import is_source, open_source, source_of
 from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
-_RARE = {"word_index", "validation_rows", "max_data_bytes"}
-"""The fields of `DataConfig` that `load` takes, but does not list."""
+_RARE = {"word_index", "validation_rows", "max_data_bytes"}  # fields of `DataConfig` not listed
 _IMDB_CLASSES = ("negative", "positive")
 
 
@@ -148,41 +145,36 @@ def load(
 
 
 def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
-    """Loads the data that the settings of a run name.
-
-    Args:
-        config: the settings.
-        tells: whether to print notes about the data to standard error.
-    """
+    """Loads the data that the settings of a run name; `tells` prints notes about it."""
     path = _checked_path(config)
-    if path is not None and _is_built(path):
-        return _built(config, _source(config, path), tells=tells)
+    if (source := _source(config, path)) is not None:
+        return _built(config, source, tells=tells)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
 
 
 def kind_of(config: DataConfig) -> Kind | None:
-    """Returns the form of the rows that are built from texts, tables or archives; None for other
-    data."""
-    path = _checked_path(config)
-    return None if path is None or not _is_built(path) else _source(config, path).kind
+    """Returns the form of rows built from texts, tables or archives; None for other data."""
+    source = _source(config, _checked_path(config))
+    return None if source is None else source.kind
 
 
-def _source(config: DataConfig, path: Path) -> Source:
+def _source(config: DataConfig, path: Path | None) -> Source | None:
+    if path is None or not _is_built(path):
+        return None
     return open_source(path, config.build, max_data_bytes=config.max_data_bytes)
 
 
 def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
-    """Returns the data set of a source, from the cache if it was built before."""
-    from harness.data.build.building import build  # takes time to import
+    from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:
-        build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
+        building.build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
-        return *_stored(folder), words, summary.notes_in(folder / summary.FILE_NAME)
+        return *_stored(folder), words, building.notes_in(folder / building.FILE_NAME)
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path):
@@ -229,12 +221,6 @@ def _dataset(
         vocabulary=words,
         vocabulary_note=vocabulary_note,
     )
-
-
-def is_built(config: DataConfig) -> bool:
-    """Whether the data is built from texts, a table or an archive by the options for these."""
-    path = _checked_path(config)
-    return path is not None and _is_built(path)
 
 
 def _is_built(path: Path) -> bool:

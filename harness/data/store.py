@@ -50,29 +50,16 @@ _DTYPES: dict[str, type[np.number[Any]]] = {
     "weights": np.float32,
 }
 _DESCRIBED = ("name", "num_tokens", "num_classes")
-_LEFT_SECONDS = 24 * 3600
-"""Age from which an unfinished folder is a killed process's."""
+_LEFT_SECONDS = 24 * 3600  # age from which an unfinished folder is a killed process's
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
 
 def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int = 0) -> None:
-    """Writes `sets` as a new folder.
-
-    Args:
-        sets: the rows.
-        folder: path of the new folder.
-        held_out_rows: how many of the first rows are test rows. 0: `harness.load` draws a fifth of
-            the rows at random, each class by its share.
-
-    Raises:
-        InputError: if the rows have no labels, none would be left to train on, the folder exists
-            already, or its parent cannot be written to.
-        OSError: if writing fails, such as on a full disk; no folder is left behind.
-    """
+    """Writes `sets` as a new folder. The first `held_out_rows` are test rows; if 0, `harness.load`
+    draws a fifth of the rows at random, each class by its share."""
     folder = Path(folder)
-    require(
-        sets.is_labelled, f"{sets.name}: rows without labels cannot be saved. Give their labels."
-    )
+    ok = sets.is_labelled
+    require(ok, f"{sets.name}: rows without labels cannot be saved. Give their labels.")
     require(
         0 <= held_out_rows < sets.num_rows,
         f"{folder}: held_out_rows is {held_out_rows} of {sets.num_rows} rows. Choose from 0 to "
@@ -84,11 +71,7 @@ def save(sets: RaggedSets, folder: str | os.PathLike[str], *, held_out_rows: int
 
 @contextlib.contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Yields a path to make a folder at, which becomes `folder` if the block succeeds.
-
-    Raises:
-        InputError: if the folder exists already, or its parent cannot be written to.
-    """
+    """Yields a path to make a folder at, which becomes `folder` if the block succeeds."""
     if folder.exists() or folder.is_symlink():
         raise InputError(f"{folder} exists already. Choose another folder, or remove it first.")
     try:
@@ -121,13 +104,7 @@ def write_arrays(arrays: Arrays, folder: Path) -> None:
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
-    """Adds the meta.json that `load` needs to a folder of arrays that were written one by one.
-
-    Args:
-        folder: the folder with the arrays.
-        described: values for the keys name, num_tokens, num_classes and is_unique.
-        held_out_rows: see `save`.
-    """
+    """Adds the meta.json that `load` needs to a folder of arrays written one by one."""
     _write_meta(folder, _sets(_map_arrays(folder), described), held_out_rows)
 
 
@@ -145,10 +122,7 @@ def _write_meta(folder: Path, sets: RaggedSets, held_out_rows: int) -> None:
 def write_array(
     path: Path, dtype: npt.DTypeLike, size: int, parts: Iterable[npt.NDArray[Any]]
 ) -> None:
-    """Writes arrays [M] one after another as one .npy file of `size` elements.
-
-    Unlike np.save, it raises an OSError that says so when the disk is full.
-    """
+    """Writes arrays [M] as one .npy file. Unlike np.save, it says when the disk is full."""
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})
@@ -170,8 +144,7 @@ def load(folder: str | os.PathLike[str]) -> RaggedSets:
 
 
 def held_out_rows(folder: str | os.PathLike[str]) -> int:
-    """Returns how many of the first rows of a folder that `load` reads are test rows; 0 if `save`
-    was not given any."""
+    """Returns how many of the first rows of a folder that `load` reads are test rows."""
     return int(_read_meta(Path(folder))["held_out_rows"])
 
 
@@ -191,7 +164,6 @@ def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
 
 
 def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
-    """Returns the SHA-256 of the rows' fingerprint and the rest of meta.json."""
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
     return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
 
@@ -199,10 +171,8 @@ def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
 def _read_meta(folder: Path) -> dict[str, Any]:
     path = folder / "meta.json"
     meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
-    require(
-        _FORMAT.items() <= meta.items(),
-        f"{path} is not of the format {_FORMAT}. Save the set again.",
-    )
+    ok = _FORMAT.items() <= meta.items()
+    require(ok, f"{path} is not of the format {_FORMAT}. Save the set again.")
     return meta
 
 

@@ -19,8 +19,6 @@ from harness.data.ragged import RaggedSets
 _LENGTH_MEAN = 234.7
 _LENGTH_DEVIATION = 172.9
 _LENGTH_MIN, _LENGTH_MAX = 11, 2494
-_BYTES_PER_ID = 8
-"""Memory for each id while ids are drawn: a random number and the id."""
 _UNKNOWN_SHARE = 0.05
 
 _ZIPF_EXPONENT = 1.2
@@ -42,14 +40,11 @@ _SIDE_BITS = 12
 def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
     """Returns the corpus: labels 0 and 1, about 235 ids a row, of which about 130 are distinct."""
     options = options or SyntheticOptions()
-    require_memory(
-        {"the synthetic rows": int(options.synthetic_rows * _LENGTH_MEAN * _BYTES_PER_ID)},
-        free=free_bytes,
-        place="the host's memory",
-        remedy="Set --synthetic-rows to less",
-    )
-    # RandomState, not Generator: only its streams are promised never to change (NEP 19).
-    rng = np.random.RandomState(options.synthetic_seed)
+    num_bytes = int(options.synthetic_rows * _LENGTH_MEAN * 8)  # a random number and the id
+    remedy = "Set --synthetic-rows to less"
+    needs, place = {"the synthetic rows": num_bytes}, "the host's memory"
+    require_memory(needs, free=free_bytes, place=place, remedy=remedy)
+    rng = np.random.RandomState(options.synthetic_seed)  # whose streams never change (NEP 19)
     labels = rng.permutation(options.synthetic_rows) % 2
     lengths = _draw_lengths(rng, options.synthetic_rows)
     row_splits = np.concatenate([[0], np.cumsum(lengths)])

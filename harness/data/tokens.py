@@ -1,7 +1,5 @@
-"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams).
-
-Letters: B rows, N tokens of all rows together.
-"""
+"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams). Letters: B
+rows, N tokens of all rows together."""
 
 from __future__ import annotations
 
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 
 Tokenizer = Literal["keras", "whitespace", "scikit-learn", "list"]
 
+# Characters that Keras's Tokenizer turns into spaces.
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
-"""Characters that Keras's Tokenizer turns into spaces."""
 # Tables of bytes: Python translates bytes six times as fast as strings. In UTF-8, no separator and
 # no ASCII capital is part of another character.
 _TO_SPACES = bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS))
@@ -37,12 +35,11 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 class Tokenization:
     """How a text is divided into tokens."""
 
+    # `keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `whitespace`: text between
+    # white space, unchanged. `scikit-learn`: as its vectorizers: lower case, words of two and more
+    # letters, digits and underscores. `list`: a text is a JSON list of strings.
     tokenizer: Tokenizer = "keras"
-    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `whitespace`: text between
-    white space, unchanged. `scikit-learn`: as its vectorizers: lower case, words of two and more
-    letters, digits and underscores. `list`: a text is a JSON list of strings."""
-    ngrams: int = 1
-    """Length in words of the longest runs that are tokens too, joined by spaces."""
+    ngrams: int = 1  # length in words of the longest runs that are tokens too, joined by spaces
 
     def __post_init__(self) -> None:
         require_known(self)
@@ -84,15 +81,10 @@ class Tokenization:
 class Numbered:
     """B rows of tokens."""
 
-    tokens: pyarrow.LargeBinaryArray
-    """The distinct tokens in UTF-8, in the order in which they first appear; none if the rows came
-    as ids."""
-    values: npt.NDArray[np.int32]
-    """Each token's place in `tokens`, or ids, [N]."""
-    row_splits: npt.NDArray[np.int64]
-    """Row boundaries in `values`, [B + 1]."""
-    weights: npt.NDArray[np.float32] | None = None
-    """Weights of the ids, if they came with weights, [N]."""
+    tokens: pyarrow.LargeBinaryArray  # distinct tokens in UTF-8, as they first appear; none for ids
+    values: npt.NDArray[np.int32]  # each token's place in `tokens`, or ids, [N]
+    row_splits: npt.NDArray[np.int64]  # row boundaries in `values`, [B + 1]
+    weights: npt.NDArray[np.float32] | None = None  # weights of the ids, if they have some, [N]
 
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
@@ -183,10 +175,7 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:
-    """Returns FarmHash's Fingerprint64 of each token, modulo 2**hash_bits, int32 [N].
-
-    TensorFlow computes it, so that an exported model has the same ids.
-    """
+    """Returns TensorFlow's hashes of tokens, as an exported model has them, int32 [N]."""
     with quiet_import():
         import tensorflow as tf
 

@@ -8,17 +8,21 @@ import numpy.typing as npt
 from harness.base.checks import INT32_MAX, require
 from harness.base.errors import InputError
 
+Array = npt.NDArray[Any]
+Integers = npt.NDArray[np.integer[Any]]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+Float32Array = npt.NDArray[np.float32]
+
 
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
     """Checks that num_tokens is in [1, 2^31) and num_classes in [2, 2^31)."""
     for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
-        require(
-            least <= count <= INT32_MAX,
-            f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.",
-        )
+        ok = least <= count <= INT32_MAX
+        require(ok, f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.")
 
 
-def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[np.integer[Any]]:
+def checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:
     """Checks that an array holds integers [N], of any width; returns it."""
     array = _one_dimensional(name, part, array)
     kind = array.dtype.kind
@@ -26,19 +30,15 @@ def checked_integers(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[
     return array
 
 
-def checked_row_splits(
-    name: str, row_splits: npt.ArrayLike, num_values: int
-) -> npt.NDArray[np.int64]:
-    """Checks that row splits [B + 1], B > 0, go from 0 to num_values and never fall; returns them
-    as read-only int64."""
+def checked_row_splits(name: str, row_splits: npt.ArrayLike, num_values: int) -> Int64Array:
+    """Returns row splits [B + 1] as read-only int64: from 0 to num_values, never falling."""
     array = checked_integers(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,
         f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
         "Give at least one row.",
     )
-    # Compared, not subtracted: a difference of unsigned integers would wrap around.
-    falls = np.flatnonzero(array[1:] < array[:-1])
+    falls = np.flatnonzero(array[1:] < array[:-1])  # a difference of unsigned integers wraps
     if falls.size:
         row = falls[0]
         raise InputError(
@@ -53,12 +53,7 @@ def checked_row_splits(
     return _frozen(array, np.int64)
 
 
-def checked_ids(
-    name: str,
-    values: npt.NDArray[np.integer[Any]],
-    row_splits: npt.NDArray[np.int64],
-    num_tokens: int,
-) -> npt.NDArray[np.int32]:
+def checked_ids(name: str, values: Integers, row_splits: Int64Array, num_tokens: int) -> Int32Array:
     """Checks that every id is in [0, num_tokens); returns the ids as read-only int32."""
     if values.size and (values.min() < 0 or values.max() >= num_tokens):
         wrong = np.flatnonzero((values < 0) | (values >= num_tokens))
@@ -71,11 +66,9 @@ def checked_ids(
     return _frozen(values, np.int32)
 
 
-def checked_labels(
-    name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int
-) -> npt.NDArray[Any]:
-    """Checks labels [B]. Returns whole numbers in [0, num_classes) as read-only int32, and other
-    finite floats, which are no classes, as read-only float32."""
+def checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int) -> Array:
+    """Returns labels [B]: whole numbers in [0, num_classes) as read-only int32, and other finite
+    floats, which are no classes, as read-only float32."""
     array = _one_dimensional(name, "labels", labels)
     require(
         array.shape[0] == num_rows,
@@ -98,15 +91,11 @@ def checked_labels(
     return _frozen(array, np.int32)
 
 
-def checked_weights(
-    name: str, weights: npt.ArrayLike, row_splits: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -> Float32Array:
     """Checks that weights [N] are real and finite in float32; returns them as read-only float32."""
     array = _one_dimensional(name, "weights", weights)
-    require(
-        array.dtype.kind in "fiu",
-        f"{name}: weights have dtype {array.dtype}. They must be real numbers.",
-    )
+    ok = array.dtype.kind in "fiu"
+    require(ok, f"{name}: weights have dtype {array.dtype}. They must be real numbers.")
     require(
         array.shape[0] == row_splits[-1],
         f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
@@ -123,32 +112,30 @@ def checked_weights(
     return frozen
 
 
-def finite_in_float32(array: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+def finite_in_float32(array: Array) -> npt.NDArray[np.bool_]:
     """Returns a mask of the numbers that are finite in float32, in the array's shape."""
     with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
         return np.isfinite(array.astype(np.float32, copy=False))
 
 
-def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> npt.NDArray[np.int64]:
+def checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> Int64Array:
     """Checks row numbers [M], M > 0, each in [0, num_rows); returns them as int64."""
     array = _one_dimensional(name, "rows", rows)
     if array.size:  # an empty list has no dtype of its own
         checked_integers(name, "rows", array)
-    require(
-        array.size > 0 and array.min() >= 0 and array.max() < num_rows,
-        f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.",
-    )
+    ok = array.size > 0 and array.min() >= 0 and array.max() < num_rows
+    require(ok, f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.")
     return array.astype(np.int64)
 
 
-def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> npt.NDArray[Any]:
+def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> Array:
     array = np.asarray(array)
     shape = array.shape
     require(array.ndim == 1, f"{name}: {part} has shape {shape}. It must have one dimension.")
     return array
 
 
-def _frozen(array: npt.NDArray[Any], dtype: type[np.number[Any]]) -> npt.NDArray[Any]:
+def _frozen(array: Array, dtype: type[np.number[Any]]) -> Array:
     # Copied unless the array is read-only: nobody may change it after the check.
     frozen = array.astype(dtype, copy=array.flags.writeable)
     frozen.flags.writeable = False

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,19 +17,18 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
-from harness.data.ragged import Int32Array, Int64Array, RaggedSets, starting_with
+from harness.data.ragged import RaggedSets, starting_with
 from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered
+from harness.data.validation import Int32Array, Int64Array
 from harness.data.weighting import count, l2_normalized, tf_idf
 
 if TYPE_CHECKING:
     import pyarrow
 
-FILE_NAME = "vocabulary.json"
-"""The file of a vocabulary in the folder of a run or of a data set."""
+FILE_NAME = "vocabulary.json"  # the file of a vocabulary in the folder of a run or of a data set
 WORD_INDEX_NAME = "imdb_word_index.json"
 
-_MANY = 0.25
-"""Ratio of tokens to words above which Arrow looks tokens up faster than Python."""
+_MANY = 0.25  # ratio of tokens to words above which Arrow looks tokens up faster than Python
 
 # The tutorial's sign for ids that are no words: padding, start, unknown.
 _NO_WORD = "#"
@@ -37,34 +36,21 @@ _NO_WORD = "#"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Vocabulary:
-    """The ids of known words, and the ids for a row's start and for unknown words.
+    """The ids of known words, and the ids for a row's start and for unknown words. Construction
+    raises `InputError` for an id outside [0, num_tokens) or shared by two words."""
 
-    Construction raises `InputError` for an id outside [0, num_tokens) or shared by two words.
-    """
-
-    ids: Mapping[str, int]
-    """The id of each word."""
-    num_tokens: int
-    """V of the data set, the number of possible ids."""
-    start_id: int | None = None
-    """The id that starts each row; None for none."""
-    unknown_id: int | None = None
-    """The id of words that are not in `ids`; None leaves them out."""
-    class_names: Sequence[str] = ()
-    """Names of the classes in the order of their labels; empty if unknown."""
-    thresholds: Sequence[float] | None = None
-    """The probability above which each class is given, [K], where a row may have several; None:
-    0.5."""
+    ids: Mapping[str, int]  # the id of each word
+    num_tokens: int  # V of the data set, the number of possible ids
+    start_id: int | None = None  # the id that starts each row; None for none
+    unknown_id: int | None = None  # the id of words that are not in `ids`; None leaves them out
+    class_names: Sequence[str] = ()  # in the order of their labels; empty if unknown
+    thresholds: Sequence[float] | None = None  # of probabilities, [K], if rows have several classes
     tokenizer: Tokenizer = "keras"
-    ngrams: int = 1
-    """`ngrams` of the `Tokenization`."""
-    hash_bits: int | None = None
-    """Bits of the hashes that serve as ids, with empty `ids`; None if ids are in `ids`."""
+    ngrams: int = 1  # `ngrams` of the `Tokenization`
+    hash_bits: int | None = None  # of the hashes that serve as ids, with empty `ids`
     weighting: Weighting = "binary"
-    normalize: Literal["none", "l2"] = "none"
-    """Normalization of a row's weights; see `BuildOptions`."""
-    idf: Sequence[float] | None = None
-    """Inverse document frequencies of the ids, [V], for `tf_idf` only."""
+    normalize: Literal["none", "l2"] = "none"  # of a row's weights
+    idf: Sequence[float] | None = None  # inverse document frequencies, [V], for `tf_idf` only
 
     def __post_init__(self) -> None:
         require_known(self)
@@ -107,13 +93,8 @@ class Vocabulary:
     def from_word_index(
         cls, path: Path, *, num_tokens: int, class_names: Sequence[str] = ()
     ) -> Self:
-        """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1.
-
-        Args:
-            path: the file.
-            num_tokens: V of the data set, of which rarer words have no id.
-            class_names: names of the classes in the order of their labels.
-        """
+        """Reads Keras's imdb_word_index.json: {word: rank}, with different ranks from 1. Words
+        whose id is not below num_tokens have none."""
         ranks = read_json(path, remedy="Give a word index in Keras's format.")
         for word, rank in ranks.items():
             if type(rank) is not int or rank < 1:
@@ -122,14 +103,9 @@ class Vocabulary:
                 )
         if not ranks:
             raise InputError(f"{path} has no words. Give a word index in Keras's format.")
-        ids = {word: rank + INDEX_FROM for word, rank in ranks.items()}
-        return cls(
-            ids={word: token for word, token in ids.items() if token < num_tokens},
-            num_tokens=num_tokens,
-            start_id=START_ID,
-            unknown_id=UNKNOWN_ID,
-            class_names=class_names,
-        )
+        ids = {w: rank + INDEX_FROM for w, rank in ranks.items() if rank + INDEX_FROM < num_tokens}
+        own: dict[str, Any] = {"num_tokens": num_tokens, "class_names": class_names}
+        return cls(ids=ids, start_id=START_ID, unknown_id=UNKNOWN_ID, **own)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -146,9 +122,8 @@ class Vocabulary:
 
     def with_thresholds(self, thresholds: Sequence[float]) -> Vocabulary:
         """Returns the vocabulary with these thresholds, if it names the classes they belong to."""
-        if len(thresholds) != len(self.class_names):
-            return self
-        return replace(self, thresholds=thresholds)
+        names_them = len(thresholds) == len(self.class_names)
+        return replace(self, thresholds=thresholds) if names_them else self
 
     @property
     def takes_texts(self) -> bool:
@@ -177,31 +152,26 @@ class Vocabulary:
         """Returns the id of each UTF-8 token, int32 [T]; -1 for tokens that are left out."""
         if self.hash_bits is not None:
             return hashed(tokens.to_pylist(), self.hash_bits)
-        other = -1 if self.unknown_id is None else self.unknown_id
-        known = self._encoded
-        if len(tokens) > _MANY * len(known):
-            return self._ids_by_arrow(tokens, other)
-        return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+        other, known = -1 if self.unknown_id is None else self.unknown_id, self._encoded
+        if len(tokens) <= _MANY * len(known):
+            return np.array([known.get(token, other) for token in tokens.to_pylist()], np.int32)
+        import pyarrow
+        from pyarrow.compute import index_in
+
+        # Several times as fast for many tokens; each call makes Arrow build a table anew.
+        words = pyarrow.array(list(known), pyarrow.large_binary())
+        places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
+        return np.array([*known.values(), other], np.int32)[places]
 
     def rows_of(
         self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
     ) -> tuple[Int32Array, Int64Array]:
-        """Returns the ids and splits of rows whose `values` are places in `tokens`, without the
-        tokens that are left out."""
+        """Returns the ids and splits of rows of places in `tokens`, without those left out."""
         ids = self.ids_of(tokens)[values]
         known = ids >= 0
         if known.all():
             return ids, row_splits
         return ids[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
-
-    def _ids_by_arrow(self, tokens: pyarrow.LargeBinaryArray, other: int) -> Int32Array:
-        """Looks up many tokens several times as fast; each call makes Arrow build a table anew."""
-        import pyarrow
-        from pyarrow.compute import index_in
-
-        words = pyarrow.array(list(self._encoded), pyarrow.large_binary())
-        places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
-        return np.array([*self._encoded.values(), other], np.int32)[places]
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:
@@ -209,9 +179,7 @@ class Vocabulary:
 
     def difference(self, other: Vocabulary) -> str:
         """Describes how another vocabulary's ids or labels differ in meaning; "" if they do not.
-
-        One vocabulary may have fewer words, as with a lower limit, but no word may have another id.
-        """
+        One may have fewer words, as with a lower limit, but no word may have another id."""
         for what in ("tokenizer", "ngrams", "hash_bits", "weighting", "normalize"):
             mine, others = getattr(self, what), getattr(other, what)
             if mine != others:
@@ -232,11 +200,7 @@ class Vocabulary:
         return self.weighting != "binary" or self.normalize != "none"
 
     def weighted(self, sets: RaggedSets) -> RaggedSets:
-        """Returns rows of ids with the weights that the vocabulary gives them.
-
-        Args:
-            sets: rows with each id as often as it occurs.
-        """
+        """Returns rows, with each id as often as it occurs, with the weights of this vocabulary."""
         if self.weighting == "tf_idf":
             assert self.idf is not None
             sets = tf_idf(sets, self.idf)

@@ -1,7 +1,5 @@
-"""Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows.
-
-Letters: B rows, V num_tokens.
-"""
+"""Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows. Letters: B
+rows, V num_tokens."""
 
 from collections.abc import Collection
 
@@ -17,11 +15,7 @@ Float64Array = npt.NDArray[np.float64]
 def count(sets: RaggedSets) -> RaggedSets:
     """Returns the rows with each id once, weighted by its count in the row, as
     `keras.layers.TextVectorization(output_mode="count")`. Existing weights, such as earlier counts,
-    are added up instead.
-
-    Raises:
-        InputError: if repeated ids were dropped before, so that nothing is left to count.
-    """
+    are added up instead."""
     if sets.weights is None:
         if sets.is_unique:
             raise InputError(
@@ -35,21 +29,11 @@ def count(sets: RaggedSets) -> RaggedSets:
 def inverse_document_frequencies(
     train: RaggedSets, *, unknown_id: int | None = None, reserved: Collection[int] = ()
 ) -> Float64Array:
-    """Returns the inverse document frequencies that `tf_idf` multiplies counts by.
-
-    They are `log(1 + B / (1 + the rows that hold the id))`, as
-    `keras.layers.TextVectorization.adapt` learns them.
-
-    Args:
-        train: the rows to learn from. Weights only matter where they are 0: then the row does not
-            hold the id.
-        unknown_id: the id of words outside the vocabulary. As in Keras, it gets the mean of all
-            other ids that occur, however often it occurs itself.
-        reserved: ids that are no words, such as the start id; the mean leaves them out.
-
-    Returns:
-        float64 [V].
-    """
+    """Returns the inverse document frequencies that `tf_idf` multiplies counts by, float64 [V]:
+    `log(1 + B / (1 + the rows that hold the id))`, as `keras.layers.TextVectorization.adapt` learns
+    them. A row does not hold an id whose weight is 0. As in Keras, the `unknown_id` of words
+    outside the vocabulary gets the mean of all other ids that occur. The mean leaves out `reserved`
+    ids, which are no words, such as the start id."""
     return frequencies_of(
         rows_with(train), train.num_rows, unknown_id=unknown_id, reserved=reserved
     )
@@ -69,13 +53,7 @@ def frequencies_of(
     unknown_id: int | None = None,
     reserved: Collection[int] = (),
 ) -> Float64Array:
-    """Returns the inverse document frequencies of rows that were counted in parts.
-
-    Args:
-        rows: how many rows hold each id, [V].
-        num_rows: B.
-        unknown_id, reserved: as of `inverse_document_frequencies`.
-    """
+    """Returns `inverse_document_frequencies` by how many of `num_rows` rows hold each id, [V]."""
     found: Float64Array = np.log1p(num_rows / (1 + rows))
     if unknown_id is not None:
         is_word = rows > 0
@@ -86,15 +64,7 @@ def frequencies_of(
 
 def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
     """Returns the rows with each id once, weighted by its count times its inverse document
-    frequency, as `keras.layers.TextVectorization(output_mode="tf_idf")`.
-
-    Args:
-        sets: as for `count`.
-        frequencies: float [V], from `inverse_document_frequencies` of the train rows.
-
-    Raises:
-        InputError: as `count`; or if there is not one frequency for each id.
-    """
+    frequency, float [V], as `keras.layers.TextVectorization(output_mode="tf_idf")`."""
     frequencies = np.asarray(frequencies, np.float64)
     if frequencies.shape != (sets.num_tokens,):
         raise InputError(
@@ -102,23 +72,21 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
             f"{sets.num_tokens}. Learn them from rows of the same vocabulary."
         )
     counts = count(sets)
-    return _weighted(counts, _weights(counts) * frequencies[counts.values])
+    weights = _weights(counts) * frequencies[counts.values]
+    return counts.derived(weights=weights.astype(np.float32))
 
 
 def l2_normalized(sets: RaggedSets) -> RaggedSets:
-    """Returns the rows with each id once, each row's weights scaled to an L2 norm of 1. A row whose
-    weights are all 0 stays as it is. Without weights, all ids of a row get the same weight."""
+    """Returns the rows with each id once, each row's weights scaled to an L2 norm of 1 unless all
+    are 0. Without weights, all ids of a row get the same weight."""
     sets = sets.with_weights().unique()
     weights = _weights(sets)
     rows = np.repeat(np.arange(sets.num_rows), sets.lengths)
     lengths = np.sqrt(np.bincount(rows, weights**2, minlength=sets.num_rows))
-    return _weighted(sets, weights / np.where(lengths > 0, lengths, 1)[rows])
+    weights /= np.where(lengths > 0, lengths, 1)[rows]
+    return sets.derived(weights=weights.astype(np.float32))
 
 
 def _weights(sets: RaggedSets) -> Float64Array:
     assert sets.weights is not None
     return sets.weights.astype(np.float64)
-
-
-def _weighted(sets: RaggedSets, weights: Float64Array) -> RaggedSets:
-    return sets.derived(weights=weights.astype(np.float32))

@@ -6,30 +6,19 @@ from collections.abc import Callable, Sequence
 from concurrent import futures
 from functools import partial
 
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-)
+from harness.run.records import BatchesAwaited, BatchesReady, Observer, Record, RunStart, Summary
 
-_MAX_WAITING = 16
-"""Limit of waiting tasks: beyond it, adding one blocks, so that no output lags far behind."""
+_MAX_WAITING = 16  # beyond it, adding a task blocks, so that no output lags far behind
 _LEFT_BEHIND_SECONDS = 1.0
 
 Task = Callable[[], None]
 
 
-class Background:
-    """Does one task after another on a thread of its own, which starts with the first task.
-
-    After a task has raised, it skips the remaining ones, and its next call raises the same.
-
-    As a context, it finishes the waiting tasks before it ends. After a KeyboardInterrupt it drops
-    them, and leaves a running task behind after one more second.
-    """
+class Background(contextlib.AbstractContextManager["Background"]):
+    """Does one task after another on a thread of its own. After a task has raised, it skips the
+    remaining ones, and its next call raises the same. As a context, it finishes the waiting tasks
+    before it ends. After a KeyboardInterrupt it drops them, and leaves a running task behind after
+    one more second."""
 
     def __init__(self) -> None:
         self._pool = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
@@ -47,9 +36,6 @@ class Background:
         """Waits until all tasks are done. Raises what a task raised."""
         while self._tasks:
             self._tasks.popleft().result()
-
-    def __enter__(self) -> "Background":
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt):
@@ -70,18 +56,11 @@ class Background:
 
 
 class BackgroundObserver(Observer):
-    """Passes records on to other observers, in order, on the thread of `background`, so that the
-    device gets its next work meanwhile.
-
-    If one of them raises an exception, the run ends at the next record. `RunStart` and `Summary`
-    are passed on at once, on the caller's thread, `Summary` to the observers in reverse order.
-    """
+    """Passes records on to other observers on the thread of `background`, so that the device gets
+    its next work meanwhile. If one raises an exception, the run ends at the next record."""
 
     def __init__(self, observers: Sequence[Observer], background: Background) -> None:
-        """Args:
-        observers: receive the records.
-        background: runs the thread; its context must end before `close`.
-        """
+        """The context of `background` must end before `close`."""
         self._observers = observers
         self._background = background
 

@@ -25,54 +25,41 @@ from harness.run.records import (
 )
 from harness.run.telemetry.recorder import TelemetryRecorder
 
+# The units of rates, each with the field of `Window` that counts it.
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
-"""The units of rates, each with the field of `Window` that counts it."""
+# The fields of windows that are kept.
 _COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
-"""The fields of windows that are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Counters:
     """The totals of a run, which a checkpoint holds so that a resumed run goes on counting."""
 
-    examples: int = 0
-    """Examples since the first step."""
-    train_seconds: float = 0.0
-    """Training time since the first step."""
-    epoch_examples: int = 0
-    """Examples of the epoch so far."""
+    examples: int = 0  # examples since the first step
+    train_seconds: float = 0.0  # training time since the first step
+    epoch_examples: int = 0  # examples of the epoch so far
+    # Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
+    # sum that is not finite.
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
-    """Sums of the loss and each metric over the epoch's examples so far; a sum that is not finite
-    is text such as "NaN"."""
     best_loss: float | None = None
-    """The lowest validation loss."""
-    best_step: int | None = None
-    """Optimizer steps done when the validation loss was lowest."""
+    best_step: int | None = None  # optimizer steps done when the validation loss was lowest
 
 
 @dataclass(kw_only=True)
 class Progress:
     """Everything that happened from the first window to the last."""
 
+    # Statistics of all windows, set at the end.
     windows: WindowStatistics = field(default_factory=WindowStatistics)
-    """Statistics of all windows, set at the end."""
-    last_window: Window | None = None
-    """None if no step was trained."""
+    last_window: Window | None = None  # None if no step was trained
     epochs: list[Epoch] = field(default_factory=list)
     inspections: list[Inspection] = field(default_factory=list)
     compilations: list[Compilation] = field(default_factory=list)
-    step: int
-    """Optimizer steps done, those before a resume included."""
+    step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
-    divergence: Divergence | None = None
-    """The divergence that still lasts, as it was first seen; None if all is finite."""
-    use: MachineUse = field(default_factory=MachineUse)
-    """The use of the GPUs, set at the end."""
-    counters: Counters = Counters()
-    """The totals of the run, with those before a resume, set at the end."""
-
-
-_NO_COUNTERS = Counters()
+    divergence: Divergence | None = None  # the one that still lasts, as it was first seen
+    use: MachineUse = field(default_factory=MachineUse)  # the use of the GPUs, set at the end
+    counters: Counters = Counters()  # with those before a resume, set at the end
 
 
 class History:
@@ -86,15 +73,13 @@ class History:
         running: Container[str] = (),
         start_step: int = 0,
         stop_at_nan: bool = False,
-        before: Counters = _NO_COUNTERS,
+        before: Counters | None = None,
     ) -> None:
         """Args:
-        observers: receive the records.
-        telemetry: gives the samples of each window, and messages to pass on; None for none.
+        observers, telemetry: receive the records, and gives the samples and messages.
         running: names of the metrics whose value is that of the epoch so far, not of the window.
-        start_step: optimizer steps done before; if above 0, a checkpoint holds them.
+        start_step, before: steps done before, and the counters of the checkpoint that holds them.
         stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
-        before: the counters of the checkpoint that the run goes on from.
         """
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
@@ -103,14 +88,13 @@ class History:
         self._statistics = RunningStatistics()
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._epoch_means = _EpochMeans(running)
-        self._before = before
+        self._before = before = before or Counters()
         self._epoch_means.examples = before.epoch_examples
         self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
         self._best: tuple[float, int] | None = None
         if before.best_loss is not None and before.best_step is not None:
             self._best = before.best_loss, before.best_step
-        self.saved_step: int | None = start_step or None
-        """Optimizer steps done at the last regular checkpoint; None without any."""
+        self.saved_step: int | None = start_step or None  # at the last regular checkpoint
 
     @property
     def must_stop(self) -> bool:
@@ -118,11 +102,9 @@ class History:
         return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
-        """Tells observers that the loop is about to ask for batches."""
         self._tell(BatchesAwaited(step=self.progress.step))
 
     def ready(self) -> None:
-        """Tells observers that the batches have arrived."""
         self._tell(BatchesReady(step=self.progress.step))
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
@@ -134,11 +116,9 @@ class History:
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
-        """Passes warnings on."""
         self._pass_on(Message(kind="warning", text=text) for text in messages)
 
     def window(self, window: Window) -> None:
-        """Adds a window, and judges its loss."""
         self._pass_on(self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
@@ -160,8 +140,7 @@ class History:
     def epoch(
         self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
     ) -> bool:
-        """Ends an epoch with its evaluation, and judges the validation loss; returns whether it is
-        the lowest so far."""
+        """Ends an epoch; returns whether its validation loss is the lowest so far."""
         self.compiled(compilations)  # those of the evaluation
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
@@ -183,21 +162,18 @@ class History:
     def inspection(
         self, inspection: Inspection | None, compilations: Sequence[Compilation]
     ) -> None:
-        """Adds an inspection, if there was one."""
         self.compiled(compilations)
         if inspection is not None:
             self.progress.inspections.append(inspection)
             self._tell(inspection)
 
     def saving(self) -> Counters:
-        """Tells observers to write all records so far, because a checkpoint of the present state is
-        about to be saved; returns the counters that belong in it."""
+        """Tells observers that a checkpoint is due; returns the counters that belong in it."""
         self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool, *, regular: bool = True) -> None:
-        """Notes that a checkpoint of the present state is being saved (`done`), or that it is not
-        because a weight is not finite."""
+        """Notes that a checkpoint is being saved, or is not: a weight is not finite."""
         if not done:
             self._judge("weights", math.nan)
         elif regular:
@@ -283,19 +259,15 @@ class RunningStatistics:
     def __init__(self) -> None:
         self._columns = {name: array("d") for name in _COUNTED}
         self.examples = 0
-        """Examples trained on so far."""
         self.seconds = 0.0
-        """Training time so far."""
 
     def add(self, window: Window) -> None:
-        """Adds the next window."""
         for name, column in self._columns.items():
             column.append(getattr(window, name))
         self.examples += window.examples
         self.seconds += window.seconds
 
     def result(self) -> WindowStatistics:
-        """Returns the statistics so far."""
         of = self._columns
         if not of["seconds"]:
             return WindowStatistics()

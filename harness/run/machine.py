@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import platform
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str:
-    """Returns the version of an importable package, whatever distribution provides it.
-
-    `tensorflow` may come from tensorflow-cpu or tf-nightly.
-
-    Raises:
-        importlib.metadata.PackageNotFoundError: when it is not installed.
-    """
+    """Returns the version of a package, such as that of tensorflow-cpu for `tensorflow`."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -40,27 +33,20 @@ def installed_version(package: str) -> str:
 
 
 def host() -> dict[str, Any]:
-    """Returns the machine's system, processor and memory, and the number of cores that this process
-    may use."""
+    """Returns the machine's system, processor, memory, and the cores that this process may use."""
     return {
         "system": platform.platform(),
         "cpu": _line_after("/proc/cpuinfo", "model name\t: ") or platform.machine(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": psutil.virtual_memory().total,
     }
 
 
 def peak_rss_bytes() -> int:
-    """Returns the peak resident memory of this process.
-
-    It prefers Linux's VmHWM, as getrusage also counts the parent before exec.
-    """
+    """Returns the peak resident memory, by Linux's VmHWM: getrusage counts the parent's, too."""
     if known := _line_after("/proc/self/status", "VmHWM:"):
         return int(known.split()[0]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _line_after(path: str, start: str) -> str | None:

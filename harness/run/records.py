@@ -1,7 +1,5 @@
-"""The records that a run produces, and the interface of its observers.
-
-Records hold Python numbers and strings, never tensors: reading one never waits for a device.
-"""
+"""The records that a run produces, and the interface of its observers. Records hold Python numbers
+and strings, never tensors: reading one never waits for a device."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,20 +12,15 @@ class DatasetInfo:
     """The rows that a run trains and tests on."""
 
     name: str
-    rows: int
-    """Rows to train on."""
+    rows: int  # rows to train on
     test_rows: int
-    validation_rows: int = 0
-    """Validation rows; 0 if they are the test rows."""
+    validation_rows: int = 0  # validation rows; 0 if they are the test rows
     num_tokens: int
     num_classes: int
-    nnz: int
-    """Ids in the training rows, after `unique()` where the run applies it."""
+    nnz: int  # ids in the training rows, after `unique()` where the run applies it
     unique: bool
-    fingerprint: str
-    """SHA-256 over the content of all rows; `--resume` compares it."""
+    fingerprint: str  # SHA-256 over the content of all rows; `--resume` compares it
     weighted: bool = False
-    """Whether ids have weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +42,9 @@ class LayerInfo:
 
     name: str
     kind: str
-    inputs: tuple[str, ...]
-    """Names of the layers whose outputs it takes."""
+    inputs: tuple[str, ...]  # names of the layers whose outputs it takes
     output_shape: tuple[int | None, ...]
     dtype: str
-    """The output's dtype."""
     num_parameters: int
 
 
@@ -65,28 +56,20 @@ class RunStart:
     config: Mapping[str, Any]
     dataset: DatasetInfo
     devices: tuple[str, ...]
-    task: Choice
-    """The meaning of the labels, such as `binary`."""
+    task: Choice  # the meaning of the labels, such as `binary`
     metrics: tuple[str, ...]
-    """Names of the metrics besides the loss."""
-    choices: Mapping[str, Choice]
-    """The values of the settings that may be `auto`, by name, in display order."""
+    choices: Mapping[str, Choice]  # of the settings that may be `auto`, by name, in display order
     batch_size: int
-    learning_rate: float
-    """The learning rate; the optimizer's own default if none was given."""
+    learning_rate: float  # the learning rate; the optimizer's own default if none was given
     num_parameters: int
-    layers: tuple[LayerInfo, ...]
-    """The layers, from the inputs to the head."""
+    layers: tuple[LayerInfo, ...]  # the layers, from the inputs to the head
     steps_per_epoch: int
     epochs: int
-    start_step: int
-    """Optimizer steps done before; above 0 in a resumed run."""
-    resumed: Sequence[Mapping[str, Any]] = ()
-    """An entry for each resume so far: the `step` it followed, and what was `changed`."""
+    start_step: int  # optimizer steps done before; above 0 in a resumed run
+    resumed: Sequence[Mapping[str, Any]] = ()  # the `step` and what was `changed`, of each
     versions: Mapping[str, str]
     host: Mapping[str, Any]
-    workers: int = 1
-    """The number of processes that train together."""
+    workers: int = 1  # the number of processes that train together
 
     @property
     def total_steps(self) -> int:
@@ -98,22 +81,17 @@ class Compilation:
     """The compilation of one XLA program; no window's time includes it."""
 
     program: str
-    capacity: int
-    """Static length of the `values` buffer that the program was compiled for, per replica."""
-    seconds: float
-    """Duration, with that of a trial call, in which libraries generate code of their own."""
+    capacity: int  # static length of the `values` buffer that it is compiled for, per replica
+    seconds: float  # with a trial call, in which libraries generate code of their own
     step: int
-    """Optimizer steps done by then."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepSums:
     """The results that the device reports for one dispatch."""
 
-    loss: float
-    """Sum of the real rows' losses."""
-    metrics: Mapping[str, float]
-    """Weighted means over the real rows, by name."""
+    loss: float  # sum of the real rows' losses
+    metrics: Mapping[str, float]  # weighted means over the real rows, by name
     skipped_steps: int
     loss_scale: float | None
 
@@ -132,31 +110,20 @@ class Spread:
 class Window:
     """One dispatch of training steps."""
 
-    step: int
-    """Optimizer steps done at its end."""
-    epoch: int
-    """The number of the epoch, counted from 0."""
+    step: int  # optimizer steps done at its end
+    epoch: int  # the number of the epoch, counted from 0
     num_steps: int
     examples: int
     tokens: int
-    seconds: float
-    """Time from the end of the previous window to the end of this one, compilation excluded."""
+    seconds: float  # from the end of the previous window to its own end, compilation excluded
     data_wait_seconds: float
-    loss: float
-    """The weighted mean over the window's real rows."""
-    metrics: Mapping[str, float]
-    """Weighted means over the window's real rows, by name, such as `accuracy`."""
-    loss_scale: float | None = None
-    """The loss scale after the window; None if the precision needs none."""
-    skipped_steps: int = 0
-    """Steps of this window whose update was skipped because a gradient was not finite."""
-    ended_at_seconds: float = math.nan
-    """Time of its end, by the loop's clock (`time.perf_counter` outside tests)."""
-    telemetry: Mapping[str, Spread] = field(default_factory=dict)
-    """Telemetry of the machine in the window, by TensorBoard tag, such as `gpu/0/power_watts`. A
-    tag without a sample in the window is missing."""
-    so_far: Mapping[str, float] = field(default_factory=dict)
-    """Loss and metrics over the epoch, up to the window's end."""
+    loss: float  # the weighted mean over the window's real rows
+    metrics: Mapping[str, float]  # weighted means over real rows, such as `accuracy`
+    loss_scale: float | None = None  # after the window; None if the precision needs none
+    skipped_steps: int = 0  # steps without an update, as a gradient was not finite
+    ended_at_seconds: float = math.nan  # by the loop's clock (`time.perf_counter`)
+    telemetry: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
+    so_far: Mapping[str, float] = field(default_factory=dict)  # loss and metrics over the epoch
 
     @property
     def steps_per_second(self) -> float:
@@ -190,9 +157,7 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
-    """The metrics, by name, such as `accuracy`."""
-    checksum: int | None = None
-    """The checksum of the evaluated weights; None if only training can change them."""
+    checksum: int | None = None  # of the evaluated weights; None if only training can change them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,12 +166,9 @@ class Epoch:
 
     epoch: int
     step: int
-    loss: float | None
-    """The weighted mean over the rows that this process trained in the epoch; None without any."""
-    metrics: Mapping[str, float]
-    """Means over the same rows, by name; empty without any."""
-    evaluation: Evaluation | None
-    """None without held-out rows, or if `validation_freq` skips the epoch."""
+    loss: float | None  # weighted mean over the rows that this process trained; None without any
+    metrics: Mapping[str, float]  # means over the same rows, by name; empty without any
+    evaluation: Evaluation | None  # None without held-out rows, or if `validation_freq` skips it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,11 +176,9 @@ class Distribution:
     """A histogram of the finite elements of a tensor."""
 
     name: str
-    edges: tuple[float, ...]
-    """The rising edges of the bins, one more than `counts`."""
+    edges: tuple[float, ...]  # the rising edges of the bins, one more than `counts`
     counts: tuple[int, ...]
-    num_non_finite: int
-    """The number of elements outside all bins."""
+    num_non_finite: int  # the number of elements outside all bins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,32 +188,24 @@ class Inspection:
     step: int
     epoch: int
     seconds: float
-    non_finite_fraction: float
-    """The share of the gradients' elements that are infinite or NaN."""
+    non_finite_fraction: float  # the share of the gradients' elements that are infinite or NaN
+    # The share of elements not zero in float32 that are zero in 16 bits; None if not measured.
     underflow_fraction: float | None
-    """The share of elements, of those not zero in float32, that are zero in the run's 16-bit
-    precision; None in float32, or if it was not asked for."""
     weights: tuple[Distribution, ...] = ()
-    gradients: tuple[Distribution, ...] = ()
-    """Histograms without the all-zero rows of a table, such as those of ids not in the batch."""
+    gradients: tuple[Distribution, ...] = ()  # without all-zero rows of a table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Divergence:
     """The loss, or a weight, stopped being a finite number."""
 
-    what: str
-    """The quantity that was not finite: `loss`, `validation loss` or `weights`."""
+    what: str  # the quantity that was not finite: `loss`, `validation loss` or `weights`
     value: float
-    first_step: int
-    """The first step that may have caused it, counted from 1; the last is `last_step`."""
+    first_step: int  # first step that may have caused it, counted from 1; the last is `last_step`
     last_step: int
-    loss_before: float | None
-    """The loss of the last window in which it was finite; None if this process had no such."""
-    least_loss_before: float | None
-    """The lowest finite loss of a window; None without any."""
-    saved_step: int | None
-    """Optimizer steps done at the last checkpoint; None without any."""
+    loss_before: float | None  # of the last window in which it was finite
+    least_loss_before: float | None  # the lowest finite loss of a window; None without any
+    saved_step: int | None  # optimizer steps done at the last checkpoint; None without any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,18 +213,14 @@ class MachineUse:
     """The GPUs that a run used, and their energy."""
 
     num_gpus: int = 0
-    joules: float | None = None
-    """The energy of all GPUs within the windows; None if unknown."""
+    joules: float | None = None  # the energy of all GPUs within the windows; None if unknown
 
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
-    """Throughput over all windows of a run: compilation excluded, data wait included.
-
-    The `NAME_per_second` are medians over windows, which one slow window does not move. The
-    `mean_NAME_per_second` are totals over `train_seconds`, in which slow windows count in full. All
-    rates are None without windows.
-    """
+    """Throughput over all windows of a run: compilation excluded, data wait included. The
+    `NAME_per_second` are medians over windows, which one slow window does not move. The
+    `mean_NAME_per_second` are totals over `train_seconds`. All rates are None without windows."""
 
     examples_per_second: float | None = None
     steps_per_second: float | None = None
@@ -280,81 +228,55 @@ class WindowStatistics:
     mean_examples_per_second: float | None = None
     mean_steps_per_second: float | None = None
     mean_tokens_per_second: float | None = None
-    data_wait_fraction: float | None = None
-    """The share of `train_seconds` in which the device had no batch to work on."""
-    train_seconds: float = 0.0
-    """Sum of the windows' times: evaluation, inspection and compilation excluded."""
+    data_wait_fraction: float | None = None  # share of `train_seconds`
+    train_seconds: float = 0.0  # evaluation, inspection and compilation excluded
     examples: int = 0
     skipped_steps: int = 0
-    most_steps: int = 0
-    """The most optimizer steps in one window."""
+    most_steps: int = 0  # the most optimizer steps in one window
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary(WindowStatistics):
-    """The results of a run. They and facts of `RunStart` make up summary.json, whose keys are
-    stable."""
+    """The results of a run, which with facts of `RunStart` make up summary.json."""
 
+    # Loss, metrics and measures such as `f1_macro` of the saved model on the test rows, by name.
     test: Mapping[str, float | None]
-    """The loss, the metrics and measures such as `f1_macro` of the saved model on the test rows, by
-    name; `test_NAME` in summary.json. The loss and the metrics are None without test rows, or if
-    the run ended before it evaluated them."""
+    # The same on the validation rows; measures only without test rows, which have them then.
     validation: Mapping[str, float | None] = field(default_factory=dict)
-    """The same on the validation rows; measures only without test rows, which have them then."""
     compile_seconds: float
-    wall_seconds: float
-    """Time since Python began the command or the call of `fit`: neither an installation nor a
-    notebook's age counts."""
+    wall_seconds: float  # time since Python began the command, or the call of `fit`
     peak_rss_bytes: int
-    epochs: float
-    """Epochs trained in this process; a fraction if the run was interrupted."""
-    steps: int
-    """Optimizer steps done, those before a resume included."""
+    epochs: float  # epochs trained in this process; a fraction if the run was interrupted
+    steps: int  # optimizer steps done, those before a resume included
+    # The values of `RunStart.choices`, with the most `steps_per_dispatch` that `auto` came to.
     choices: Mapping[str, int | str]
-    """The values of `RunStart.choices`; each has its own key in summary.json. `steps_per_dispatch`
-    is the most in one dispatch, since `auto` adapts it to the machine."""
-    compilations: int
-    """Number of compilations of the training step: one for each length and capacity of a call."""
-    non_finite_gradient_fraction: float | None
-    """The highest of all inspections; None without any."""
-    underflow_fraction: float | None
-    """The highest of all inspections; None if none measured it."""
+    compilations: int  # of the training step: one for each length and capacity of a call
+    non_finite_gradient_fraction: float | None  # the highest of all inspections; None without any
+    underflow_fraction: float | None  # the highest of all inspections; None if none measured it
     interrupted: bool
-    total_examples: int = 0
-    """Examples since the first step, those before a resume included."""
-    total_train_seconds: float = 0.0
-    """Training time since the first step, that before a resume included."""
+    total_examples: int = 0  # examples since the first step, those before a resume included
+    total_train_seconds: float = 0.0  # since the first step, before a resume included
     resumes: int = 0
-    diverged: bool
-    """Whether the loss was not finite at the end, in which case no model is saved."""
-    joules_per_1000_examples: float | None = None
-    """Energy of all GPUs while training, by their sampled power; None without GPUs, without
-    telemetry, or if a GPU does not report its power."""
-    gpu_hours: float | None = None
-    """GPUs held, busy or not, times `wall_seconds`; None without GPUs."""
-    workers: int = 1
-    """The number of processes that trained together."""
+    diverged: bool  # whether the loss was not finite at the end, in which case no model is saved
+    joules_per_1000_examples: float | None = None  # of all GPUs while training
+    gpu_hours: float | None = None  # GPUs held, busy or not, times `wall_seconds`
+    workers: int = 1  # the number of processes that trained together
+    # Share of the throughput of as many workers that train alone, each its own share of a batch.
     scaling_efficiency: float | None = None
-    """The throughput as a share of that of as many workers that train alone, each its own share of
-    a batch, measured on the chief at the start. None for a single worker."""
-    exchange_share: float | None = None
-    """The share of a step that is spent on the all-reduce and on waiting for other workers. None
-    for a single worker."""
+    exchange_share: float | None = None  # share of a step spent on the all-reduce and on waiting
 
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
     """Something that the run's user should read."""
 
-    kind: Literal["note", "warning"]
-    """A note is about the machine's nature, a warning about something that went wrong."""
+    kind: Literal["note", "warning"]  # about the machine's nature, or what went wrong
     text: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moment:
-    step: int
-    """Optimizer steps done."""
+    step: int  # optimizer steps done
 
 
 class BatchesAwaited(_Moment):
@@ -369,29 +291,14 @@ class CheckpointDue(_Moment):
     """A checkpoint is about to be written: no record up to its step may be lost."""
 
 
-Record = (
-    RunStart
-    | BatchesAwaited
-    | BatchesReady
-    | Compilation
-    | Window
-    | Epoch
-    | Inspection
-    | CheckpointDue
-    | Message
-    | Summary
-)
-"""A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
-`Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps, an
-`Epoch` the last window of an epoch and its evaluation."""
+# A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
+# `Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps,
+# an `Epoch` the last window of an epoch and its evaluation.
+Record = RunStart | _Moment | Compilation | Window | Epoch | Inspection | Message | Summary
 
 
 class Observer:
-    """Receives a run's records in order.
-
-    An observer picks the records that it needs by their type. An exception that it raises ends the
-    run. `close` is called once, also after a failure.
-    """
+    """Receives a run's records in order. An exception that it raises ends the run."""
 
     def tell(self, record: Record) -> None:
         """Takes a record."""

@@ -11,13 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import InputError, LostFolderError
-from harness.run.observers.run_files import (
-    CHECKPOINT_FOLDER_NAME,
-    CONFIG_FILE_NAME,
-    EVENT_FILES,
-    OLD_EVENT_FOLDER_NAME,
-    WRITTEN,
-)
+from harness.run.observers import run_files
 from kernels.files import opened_folder, remove, remove_partial_files
 
 _LOCK_FILE_NAME = ".harness-lock"
@@ -29,9 +23,7 @@ class Claim:
     """A folder that belongs to one run for as long as that lasts."""
 
     path: Path
-    """The absolute path of the folder."""
     descriptor: int
-    """The file descriptor of the open folder."""
 
     def check(self) -> None:
         """Raises LostFolderError if the folder is no longer where it was claimed."""
@@ -47,13 +39,12 @@ class Claim:
 def claim_run_folder(
     named: str | Path, claims: ExitStack, *, resume: bool | Literal["auto"], overwrite: bool
 ) -> Claim:
-    """Claims the run's folder until `claims` closes: `named`, or for `auto` a new one in runs/,
-    named after the date and time. It may hold a run only to resume or to overwrite."""
+    """Claims a run's folder: `named`, or for `auto` a new one in runs/, named after the time."""
     if named == "auto":
         named = datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S.%f")  # two runs never share one
     folder = Path(named).absolute()
     claimed = claim(folder, claims, what="run folder")
-    present = [name for name in WRITTEN if (folder / name).exists()]
+    present = [name for name in run_files.WRITTEN if (folder / name).exists()]
     if present and not (overwrite or resume):
         raise InputError(
             f"{folder} already holds a run ({', '.join(present)}); give --overwrite to replace it, "
@@ -65,18 +56,11 @@ def claim_run_folder(
 
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
-    """Makes `folder` if it is missing, locks it until `claims` closes, and removes the half-written
-    files of killed runs.
-
-    The operating system releases the lock when the process ends, also when it is killed. When
-    `claims` closes, the lock file and every folder made here that is still empty are removed: a run
-    that is refused leaves nothing behind.
-
-    Args:
-        folder: an absolute path.
-        claims: closed when the run is over.
-        what: the name of the folder in messages.
-    """
+    """Makes `folder`, an absolute path, if it is missing, locks it until `claims` closes, and
+    removes the half-written files of killed runs. `what` names the folder in messages. The
+    operating system releases the lock when the process ends, also when it is killed. When `claims`
+    closes, every folder made here that is still empty is removed: a run that is refused leaves
+    nothing behind."""
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         for place in reversed(missing):
@@ -98,12 +82,7 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Makes a lock file in an open folder, holds a lock on it, and removes it afterwards.
-
-    Raises:
-        BlockingIOError: when another run holds the lock, in this process or another.
-        OSError: when the file cannot be made, or is something other than a file.
-    """
+    """Holds a lock on a file in a folder; raises BlockingIOError when another run holds it."""
 
     file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
 
@@ -134,25 +113,20 @@ def _remove_if_empty(folder: Path) -> None:
 def event_folder_of(
     setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
 ) -> Path | None:
-    """Returns the folder of a run's event files; None if it writes none.
-
-    Args:
-        setting: `on` for the run's folder, `off`, or another folder, which is claimed.
-        folder: the run's folder; None if nothing is written.
-        claims: closed when the run is over.
-        may_hold_events: whether the run replaces event files that are there, or adds to them.
-    """
+    """Returns the folder of a run's event files; None if it writes none. `setting` is `on` for the
+    run's `folder`, `off`, or another folder, which is claimed. It may hold event files only if the
+    run replaces or continues them."""
     if setting == "off" or (setting == "on" and folder is None):
         return None
     if setting == "on":
         assert folder is not None
-        old = folder / OLD_EVENT_FOLDER_NAME
-        events = old if next(old.glob(EVENT_FILES), None) else folder
+        old = folder / run_files.OLD_EVENT_FOLDER_NAME
+        events = old if next(old.glob(run_files.EVENT_FILES), None) else folder
     else:
         events = Path(setting).absolute()
         if events != folder:
             claim(events, claims, what="TensorBoard folder")
-    present = next(events.glob(EVENT_FILES), None)
+    present = next(events.glob(run_files.EVENT_FILES), None)
     if present is not None and not may_hold_events:
         raise InputError(
             f"TensorBoard folder {events} already holds event files ({present.name}), which "
@@ -163,12 +137,14 @@ def event_folder_of(
 
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
-    """Removes the half-written files of killed runs; `clear` removes all that an earlier run wrote
-    to `folder`, and nothing else."""
-    for place in {folder / CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
+    """Removes half-written files of killed runs, or with `clear` all that a run wrote."""
+    for place in {folder / run_files.CHECKPOINT_FOLDER_NAME, tensorboard_folder or folder}:
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
-    written = [*WRITTEN, *(path.name for path in folder.glob(EVENT_FILES))]
-    ordered = sorted(written, key=lambda n: (n == CONFIG_FILE_NAME, n != CHECKPOINT_FOLDER_NAME))
+    written = [*run_files.WRITTEN, *(path.name for path in folder.glob(run_files.EVENT_FILES))]
+    ordered = sorted(
+        written,
+        key=lambda n: (n == run_files.CONFIG_FILE_NAME, n != run_files.CHECKPOINT_FOLDER_NAME),
+    )
     for name in ordered if clear else ():
         remove(folder / name)

@@ -11,11 +11,7 @@ import tensorflow as tf
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turns TensorFlow's error about a file at `path`, or in it, back into the OSError that caused
-    it, and gives any OSError the name `path`.
-
-    TensorFlow's message holds "FILE; REASON" with the system's words; the number itself is lost.
-    """
+    """Turns TensorFlow's error about a file back into the OSError that caused it, of `path`."""
     try:
         yield
     except tf.errors.OpError as error:

@@ -1,9 +1,8 @@
-"""The second pass of a build: counts the tokens of the train rows, in bounded memory, and gives
-ids to the most frequent ones."""
+"""The second pass of a build: counts the train rows' tokens, and gives ids to the most frequent."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -11,24 +10,21 @@ import numpy.typing as npt
 import pyarrow
 
 from harness.base.errors import InputError
-from harness.data.build.numbering import Spool
+from harness.data.build.numbering import Spool, with_ids
 from harness.data.build.rows import Rows
-from harness.data.build.writing import with_ids
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
 from harness.data.tokens import Numbered, Tokenizer
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
 
-_NUM_TOKENS = 10_000
-"""Default number of ids, as in the tutorial."""
+_NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
+# Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
+# several blocks have counts several times, so that far fewer are in memory at once.
 _MOST_AT_ONCE = 10_000_000
-"""Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
-several blocks have counts several times, so that far fewer are in memory at once."""
-_MOST_WAITING = 1_000_000
-"""Number of blocks' tokens above which they are added to the counts."""
+_MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
 
+# Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, npt.NDArray[np.int64]]
-"""Distinct tokens of a block in UTF-8, and how often each occurs."""
 
 
 def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
@@ -49,13 +45,12 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
             counts += 0 if found is None else found
         num_train = int(rows.train.sum())
         idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
-    return replace(
-        vocabulary,
-        start_id=start_id,
-        weighting=options.weighting,
-        normalize=options.normalize,
-        idf=idf,
-    )
+    weights: dict[str, Any] = {
+        "weighting": options.weighting,
+        "normalize": options.normalize,
+        "idf": idf,
+    }
+    return replace(vocabulary, start_id=start_id, **weights)
 
 
 def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
@@ -69,26 +64,19 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
             )
         return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
     tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
-    if options.hash_bits is not None:
-        return Vocabulary(
-            ids={},
-            num_tokens=1 << options.hash_bits,
-            class_names=names,
-            tokenizer=tokenizer,
-            ngrams=options.ngrams,
-            hash_bits=options.hash_bits,
-        )
+    known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
+    if (bits := options.hash_bits) is not None:
+        return Vocabulary(ids={}, num_tokens=1 << bits, hash_bits=bits, **known)
 
     def counted(block: Numbered, places: slice) -> BlockCounts:
         in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
         return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
 
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
-    most = (options.num_tokens or _NUM_TOKENS) - first
     tokens = most_frequent(
         lambda: spool.map(counted),
         num_tokens=rows.num_tokens,
-        most=most,
+        most=(options.num_tokens or _NUM_TOKENS) - first,
         min_count=options.min_count,
     )
     return Vocabulary(
@@ -96,39 +84,26 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
         num_tokens=first + len(tokens),
         start_id=START_ID if rows.kind == "texts" else None,
         unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
-        class_names=names,
-        tokenizer=tokenizer,
-        ngrams=options.ngrams,
+        **known,
     )
 
 
 class _Counts(NamedTuple):
     tokens: pyarrow.LargeBinaryArray
     counts: npt.NDArray[np.int64]
-    firsts: npt.NDArray[np.int64]
-    """Numbers of the tokens' first appearances."""
+    firsts: npt.NDArray[np.int64]  # numbers of the tokens' first appearances
 
     def take(self, chosen: npt.NDArray[np.int64]) -> "_Counts":
         return _Counts(self.tokens.take(chosen), self.counts[chosen], self.firsts[chosen])
 
 
 def most_frequent(
-    blocks: Callable[[], Iterable[BlockCounts]],
-    *,
-    num_tokens: int,
-    most: int,
-    min_count: int = 1,
+    blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
 ) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
-    equally often, the one that appears first.
-
-    Args:
-        blocks: returns the same blocks at each call.
-        num_tokens: the number of distinct tokens of each block, added up. Many tokens are counted
-            in several passes over the blocks, each for the tokens with some checksums.
-        most: how many tokens to return.
-        min_count: leaves out tokens that are rarer.
-    """
+    equally often, the one that appears first. `blocks` returns the same blocks at each call. If
+    `num_tokens`, the distinct tokens of each block added up, are many, they are counted in several
+    passes, each for the tokens with some checksums."""
     found = _merged([])
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
     for number in range(num_passes):
@@ -139,7 +114,6 @@ def most_frequent(
 
 
 def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Counts:
-    """Counts the tokens of one pass."""
     merged, waiting = _merged([]), list[_Counts]()
     passed = num_waiting = 0
     for tokens, counts in blocks:
@@ -157,8 +131,7 @@ def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Co
 
 
 def _merged(parts: list[_Counts]) -> _Counts:
-    """Merges counts of earlier and later blocks: each token once, in the order in which they first
-    appear."""
+    """Merges counts: each token once, in the order in which they first appear."""
     if not parts:
         empty = np.zeros(0, np.int64)
         return _Counts(pyarrow.array([], pyarrow.large_binary()), empty, empty)

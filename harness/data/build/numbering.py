@@ -1,7 +1,5 @@
-"""The first pass of a build: rows become numbered tokens, in a file without a name.
-
-Letters: B rows, N tokens of all rows together, T distinct tokens.
-"""
+"""The first pass of a build: rows become numbered tokens, in a file without a name. Letters: B
+rows, N tokens of all rows together, T distinct tokens."""
 
 import hashlib
 import itertools
@@ -10,9 +8,10 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,17 +20,16 @@ import pyarrow
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
+from harness.data.vocabulary import Vocabulary
 
-_MOST_THREADS = 4
-"""Limit of the blocks in work: one thread reads the source, so that more would take memory only."""
+_MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
 
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)
 
 
-class Spool(Generic[Sets]):
-    """Blocks of rows in a temporary file. It has no name, so that nobody else can change it, and it
-    vanishes with the process."""
+class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
+    """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
 
     def __init__(self, folder: Path) -> None:
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
@@ -47,8 +45,7 @@ class Spool(Generic[Sets]):
             yield pickle.load(self._file)
 
     def map(self, function: Callable[[Sets, slice], Result]) -> Iterator[Result]:
-        """Calls a function with each block and the slice of its rows among all rows, for several
-        blocks at a time; yields the results in the order of the blocks."""
+        """Yields in order what the function returns for each block and the slice of its rows."""
 
         def arguments() -> Iterator[tuple[Sets, slice]]:
             start = 0
@@ -57,9 +54,6 @@ class Spool(Generic[Sets]):
 
         return _in_order(function, arguments())
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
@@ -67,8 +61,7 @@ class Spool(Generic[Sets]):
 def numbered_blocks(
     source: Source, blocks: Iterable[Block], tokenization: Tokenization
 ) -> Iterator[tuple[Numbered, npt.NDArray[np.uint64], int]]:
-    """Numbers the tokens of a source's blocks with all cores; yields each block, the hashes of its
-    rows' contents, [B], and the size of its text."""
+    """Yields each block numbered, the hashes of its rows' contents, [B], and its size as text."""
     arguments = ((block.contents, source.kind, tokenization) for block in blocks)
     return _in_order(_numbered, arguments)
 
@@ -76,8 +69,7 @@ def numbered_blocks(
 def _in_order(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """Calls a function for several blocks at a time, and yields the results in the order of
-    `arguments`."""
+    """Calls a function for several blocks at a time, and yields the results in order."""
     waiting: deque[Future[Result]] = deque()
     # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -98,13 +90,10 @@ def _numbered(
     rows: Any, kind: Kind, tokenization: Tokenization
 ) -> tuple[Numbered, npt.NDArray[np.uint64], int]:
     """Numbers the tokens of a block; each string in a row of strings is a token."""
+    contents: Iterable[bytes]
     if kind == "sets":
-        block = Numbered(
-            tokens=pyarrow.array([], pyarrow.large_binary()),
-            values=rows.values,
-            row_splits=rows.row_splits,
-            weights=rows.weights,
-        )
+        parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
+        block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
         contents = _bytes_of(rows)
     elif kind == "texts":
         block = numbered(rows, tokenization)
@@ -127,3 +116,12 @@ def _bytes_of(sets: RaggedSets) -> Iterator[bytes]:
     weights = np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights
     for start, stop in itertools.pairwise(sets.row_splits.tolist()):
         yield sets.values[start:stop].tobytes() + weights[start:stop].tobytes()
+
+
+def with_ids(block: Numbered, vocabulary: Vocabulary) -> RaggedSets:
+    """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
+    values, row_splits = block.values, block.row_splits
+    if len(block.tokens):
+        values, row_splits = vocabulary.rows_of(block.tokens, values, row_splits)
+    parts: dict[str, Any] = {"values": values, "row_splits": row_splits, "weights": block.weights}
+    return RaggedSets(**parts, num_tokens=vocabulary.num_tokens, name="a block")

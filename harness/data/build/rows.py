@@ -1,11 +1,8 @@
-"""The use of the rows of a source, and their classes, before their tokens have ids.
-
-Letters: B rows, K classes, L labels of all rows together.
-"""
+"""The use of the rows of a source, and their classes, before their tokens have ids. Letters: B
+rows, K classes, L labels of all rows together."""
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +10,7 @@ import numpy.typing as npt
 
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets, rarest, stratified
-from harness.data.readers.records import Block, Kind, Problems, Source
+from harness.data.readers.records import Block, Problems, Source
 from harness.data.tokens import Numbered
 
 Bools = npt.NDArray[np.bool_]
@@ -22,27 +19,90 @@ Ints = npt.NDArray[np.int64]
 _MAX_LISTED = 5
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rows:
-    """The use of each row, and its labels."""
+class _Places(dict[str, int]):
+    """Numbers names in the order in which they first appear."""
 
-    where: str
-    """Their source, for messages."""
-    kind: Kind
-    train: Bools
+    def __missing__(self, name: str) -> int:
+        place = self[name] = len(self)
+        return place
+
+
+class Rows:
+    """The use of each row and its labels: noted while they are read, then settled."""
+
     test: Bools
-    """Mask of the test rows, [B]. Rows that are neither train nor test rows are left out."""
-    is_drawn: bool
-    """Whether the test rows were drawn from the others."""
-    is_multi_label: bool
-    has_weights: bool
-    num_tokens: int
-    """Number of distinct tokens of each block, added up."""
-    class_names: Sequence[str]
-    """Names of the classes, [K], sorted."""
+    train: Bools  # masks, [B]; rows that are neither are left out
+    is_drawn: bool  # whether the test rows were drawn from the others
+    class_names: Sequence[str]  # names of the classes, [K], sorted
     labels: Ints
-    label_splits: Ints
-    """Boundaries of the rows in `labels`, which are places in `class_names`."""
+    label_splits: Ints  # boundaries of the rows in `labels`, which are places in `class_names`
+
+    def __init__(self, source: Source) -> None:
+        self.where, self.kind = str(source.path), source.kind
+        self.is_multi_label = source.is_multi_label
+        self.has_weights = False
+        self.num_tokens = 0  # number of distinct tokens of each block, added up
+        self._digests: list[npt.NDArray[np.uint64]] = []
+        self._names = _Places()
+        # Arrays take a quarter of the memory of lists.
+        self._labels, self._ends = array("q"), array("q", [0])
+        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
+
+    def noted(self, blocks: Iterable[Block]) -> Iterator[Block]:
+        """Yields blocks after noting the parts and labels of their rows."""
+        for block in blocks:
+            self._is_test.append(np.full(len(block.labels), block.part == "test"))
+            for names in block.labels:
+                self._labels.extend(map(self._names.__getitem__, names))
+                self._ends.append(len(self._labels))
+            yield block
+
+    def add(self, block: Numbered, digests: npt.NDArray[np.uint64]) -> None:
+        """Notes the rows of a block, and the hashes of their contents, [B]; 0 for an empty row."""
+        self.has_weights |= block.weights is not None
+        self.num_tokens += len(block.tokens)
+        self._digests.append(digests)
+
+    def settle(self, problems: Problems, *, test_split: float, seed: int) -> None:
+        """Draws test rows where there are none, numbers the classes, and counts problems."""
+        where, test = self.where, np.concatenate(self._is_test)
+        labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
+        num_rows = test.size
+        if num_rows < 2:
+            problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
+            raise InputError(
+                f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
+                "take one each. Give more rows."
+            )
+        self.is_drawn = not test.any()
+        if self.is_drawn:  # the source does not say which rows are for testing
+            classes = rarest(labels, splits) if self.is_multi_label else labels
+            num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
+            test = stratified(classes, num_drawn, seed=seed)
+        elif test.all():
+            raise InputError(f"{where} has test rows alone. Give rows to train on.")
+        self.train = ~test
+        labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
+        unknown = labels < 0
+        if unknown.any():
+            known = set(self.class_names)
+            listed = [name for name in self._names if name not in known][:_MAX_LISTED]
+            problems.add(
+                "test label that no train row has",
+                f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
+                count=int(unknown.sum()),
+            )
+            if self.is_multi_label:
+                splits = np.concatenate([[0], np.cumsum(~unknown)])[splits]
+                labels = labels[~unknown]
+            else:
+                test = test & ~unknown
+                if not test.any():
+                    raise InputError(f"{where}: no test row has a class of the train rows.")
+                labels = np.maximum(labels, 0)  # only of rows that are left out
+        if num_repeated := _num_repeated(np.concatenate(self._digests), self.train, test):
+            problems.add("test row that is a train row as well", where, count=num_repeated)
+        self.test, self.labels, self.label_splits = test, labels, splits
 
     def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
         """Returns the store's arrays of these rows' labels."""
@@ -62,109 +122,19 @@ class Rows:
         counts = np.bincount(self.labels[used], minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-
-class _Places(dict[str, int]):
-    """Numbers names in the order in which they first appear."""
-
-    def __missing__(self, name: str) -> int:
-        place = self[name] = len(self)
-        return place
-
-
-class RowFacts:
-    """Facts about all rows, noted while they are read."""
-
-    def __init__(self) -> None:
-        self._has_weights = False
-        self._num_tokens = 0
-        self._digests: list[npt.NDArray[np.uint64]] = []
-        self._names = _Places()
-        """Numbers of the classes' names, in the order in which they first appear."""
-        # Arrays take a quarter of the memory of lists.
-        self._labels, self._ends = array("q"), array("q", [0])
-        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
-
-    def noted(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yields blocks after noting the parts and labels of their rows."""
-        for block in blocks:
-            self._is_test.append(np.full(len(block.labels), block.part == "test"))
-            for names in block.labels:
-                self._labels.extend(map(self._names.__getitem__, names))
-                self._ends.append(len(self._labels))
-            yield block
-
-    def add(self, block: Numbered, digests: npt.NDArray[np.uint64]) -> None:
-        """Notes the numbered rows of a block, and the hashes of their contents, [B]; 0 for an empty
-        row."""
-        self._has_weights |= block.weights is not None
-        self._num_tokens += len(block.tokens)
-        self._digests.append(digests)
-
-    def settled(self, source: Source, problems: Problems, *, test_split: float, seed: int) -> Rows:
-        """Draws test rows where there are none, and numbers the classes. Counts the problems that
-        show in all rows together."""
-        where = str(source.path)
-        test = np.concatenate(self._is_test)
-        labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
-        num_rows = test.size
-        if num_rows < 2:
-            problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
-            raise InputError(
-                f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
-                "take one each. Give more rows."
-            )
-        is_drawn = not test.any()
-        if is_drawn:  # the source does not say which rows are for testing
-            classes = rarest(labels, splits) if source.is_multi_label else labels
-            num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
-            test = stratified(classes, num_drawn, seed=seed)
-        elif test.all():
-            raise InputError(f"{where} has test rows alone. Give rows to train on.")
-        train = ~test
-        names, labels = self._classes(where, labels, labels[np.repeat(train, np.diff(splits))])
-        unknown = labels < 0
-        if unknown.any():
-            listed = [name for name in self._names if name not in set(names)][:_MAX_LISTED]
-            problems.add(
-                "test label that no train row has",
-                f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
-                count=int(unknown.sum()),
-            )
-            if source.is_multi_label:
-                splits = np.concatenate([[0], np.cumsum(~unknown)])[splits]
-                labels = labels[~unknown]
-            else:
-                test = test & ~unknown
-                if not test.any():
-                    raise InputError(f"{where}: no test row has a class of the train rows.")
-                labels = np.maximum(labels, 0)  # only of rows that are left out
-        if num_repeated := _num_repeated(np.concatenate(self._digests), train, test):
-            problems.add("test row that is a train row as well", where, count=num_repeated)
-        return Rows(
-            where=where,
-            kind=source.kind,
-            train=train,
-            test=test,
-            is_drawn=is_drawn,
-            is_multi_label=source.is_multi_label,
-            has_weights=self._has_weights,
-            num_tokens=self._num_tokens,
-            class_names=names,
-            labels=labels,
-            label_splits=splits,
-        )
-
-    def _classes(self, where: str, labels: Ints, train_labels: Ints) -> tuple[list[str], Ints]:
-        """Returns the sorted names of the train rows' classes, as a model cannot learn others; and
-        all labels as places among them, -1 for other classes."""
+    def _numbered(self, labels: Ints, train_labels: Ints) -> Ints:
+        """Names the train rows' classes; returns all labels as places among them, -1 for others."""
         known = set(np.unique(train_labels).tolist())
         names = _sorted([name for name, number in self._names.items() if number in known])
         if len(names) < 2:
             listed = f"the class {names[0]:.100}" if names else "no classes"
-            raise InputError(f"{where} has {listed} alone to train on. Give rows of two or more.")
+            raise InputError(
+                f"{self.where} has {listed} alone to train on. Give rows of two or more."
+            )
         places = np.full(len(self._names), -1)
         places[[self._names[name] for name in names]] = np.arange(len(names))
-        return names, places[labels]
+        self.class_names = names
+        return places[labels]
 
 
 def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:

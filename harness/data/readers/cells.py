@@ -8,8 +8,7 @@ import numpy as np
 
 from harness.base.checks import INT32_MAX
 
-MAX_TEXT_BYTES = 8_000_000
-"""Limit of one row's size; a longer row means a wrong file far more often than a long text."""
+MAX_TEXT_BYTES = 8_000_000  # a longer row means a wrong file far more often than a long text
 
 
 class FlawError(Exception):
@@ -44,7 +43,6 @@ def ids(content: Any) -> Sequence[int] | np.ndarray:
 
 
 def _name(label: Any) -> str:
-    """Returns a label as the name of a class."""
     if not isinstance(label, str):
         label = plain(label)
         if isinstance(label, list | tuple | dict):
@@ -84,10 +82,6 @@ def kind_of(contents: Iterable[Any]) -> Literal["texts", "tokens", "sets"]:
         if row is None:
             break
     return "texts"
-
-
-def is_list(value: Any) -> bool:
-    return isinstance(plain(value), list | tuple)
 
 
 def _utf8(text: str) -> str:

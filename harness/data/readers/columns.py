@@ -9,8 +9,6 @@ from harness.data.readers import cells
 from harness.data.readers.records import Source
 
 SAMPLE_ROWS = 200
-"""Rows from which a reader finds out what a table holds."""
-
 # The first of these names that a table has is taken.
 _CONTENT_NAMES = (
     *("text", "review", "sentence", "content", "comment", "body", "message", "tweet", "document"),
@@ -40,16 +38,10 @@ class TableSource(Source):
         *,
         has_header: bool = True,
     ) -> None:
-        """Chooses the columns to read, and finds the form of the rows.
-
-        Args:
-            names: names of all columns; their numbers from 1 if there is no header.
-            sample: some rows of cells.
-            options: name columns that the user chose.
-            has_header: whether the table names its columns.
-        """
-        listed = f"{'Its columns are' if has_header else 'It has no header; its columns are'} "
-        listed += f"{', '.join(names):.{_MAX_LISTED}}."
+        """Chooses the columns to read by the `names` of all, which are numbers from 1 without a
+        header, and by a sample of rows; finds the form of the rows."""
+        listed = "Its columns are" if has_header else "It has no header; its columns are"
+        listed += f" {', '.join(names):.{_MAX_LISTED}}."
         for name in _named(options):
             if name not in names:
                 raise InputError(f"{self.path} has no column {name}. {listed} {_REMEDY}")
@@ -83,7 +75,8 @@ class TableSource(Source):
         )
         self.kind = cells.kind_of(contents)
         self.separator = options.label_separator
-        self.is_multi_label = bool(self.separator) or any(map(cells.is_list, labels))
+        are_lists = (isinstance(cells.plain(label), list | tuple) for label in labels)
+        self.is_multi_label = bool(self.separator) or any(are_lists)
 
 
 def label_column(names: Sequence[str]) -> str | None:
@@ -95,11 +88,8 @@ _REMEDY = "Set --text-column and --label-column, to a name or, without a header,
 
 
 def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
-    """Whether the first row names the columns.
-
-    It does if the user or this module knows one of its names. Otherwise each cell has to look like
-    a name, and none may occur again below, as labels do.
-    """
+    """Whether the first row names the columns: the user or this module knows one of its names, or
+    each cell looks like a name and none occurs again below, as labels do."""
     first, named = [cell.strip() for cell in rows[0]], _named(options)
     if any(name in first for name in named):
         return True
@@ -116,9 +106,8 @@ def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
     )
 
 
-def _named(options: BuildOptions) -> tuple[str, ...]:
-    """Returns the columns that the user names."""
-    return tuple(name for name in (options.text_column, options.label_column) if name)
+def _named(options: BuildOptions) -> list[str]:
+    return [name for name in (options.text_column, options.label_column) if name]
 
 
 def _looks_like_a_name(cell: str) -> bool:

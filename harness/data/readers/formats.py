@@ -1,17 +1,21 @@
-"""The one entry to readers: chooses a reader by a path's kind and name."""
+"""The one entry to readers: chooses one by a path's kind and name; and those of rows in memory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data.options import BuildOptions
+from harness.data.ragged import RaggedSets
+from harness.data.readers import cells
 from harness.data.readers.classes import ARCHIVES, ClassSource
+from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.jsonl import JsonlSource
 from harness.data.readers.parquet import ParquetSource
-from harness.data.readers.records import IN_WORDS, Block, Problems, Source
+from harness.data.readers.records import IN_WORDS, Block, Part, Problems, Source
 from harness.data.readers.svmlight import SvmlightSource, has_id_zero
 from harness.data.readers.table import CsvSource
 
@@ -25,13 +29,8 @@ def open_source(
     *,
     max_data_bytes: int = MAX_UNPACKED_BYTES,
 ) -> Source:
-    """Returns a reader of the file or folder at `path`.
-
-    Args:
-        path: a file whose name ends like a table's or an archive's, or a folder of texts.
-        options: names a table's columns and the test data; None for the defaults.
-        max_data_bytes: limit of the unpacked size of an archive or a Parquet file.
-    """
+    """Returns a reader of the file or folder at `path`, and of the test data that `options` name.
+    An archive or a Parquet file may unpack to `max_data_bytes`."""
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
     # The first id of svmlight files is 1, unless the train or the test data has an id 0.
@@ -94,3 +93,51 @@ class PairSource(Source):
             yield replace(block, part="train")
         for block in self._test.blocks(problems):
             yield replace(block, part="test")
+
+
+def source_of(
+    table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
+) -> Source | None:
+    """Returns a reader of a frame, or of a sparse matrix with its labels; None for others."""
+    if hasattr(table, "tocsr"):
+        return MatrixSource(table, labels)
+    return FrameSource(table, options) if hasattr(table, "columns") else None
+
+
+class FrameSource(TableSource):
+    def __init__(self, frame: Any, options: BuildOptions) -> None:
+        super().__init__("the frame", "frame")
+        self._columns = {str(column): column for column in frame.columns}
+        if len(self._columns) < len(frame.columns):
+            raise InputError("the frame has two columns of one name. Give each its own.")
+        self._frame = frame
+        head = (frame[column][:SAMPLE_ROWS].to_list() for column in self._columns.values())
+        self.choose(list(self._columns), [*zip(*head, strict=True)], options)
+
+    def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
+        names = self.content_column, self.label_column
+        lists = (map(cells.plain, self._frame[self._columns[name]].to_list()) for name in names)
+        for number, (content, label) in enumerate(zip(*lists, strict=True), 1):
+            yield number, content, label, ""
+
+
+class MatrixSource(Source):
+    """A sparse matrix: columns are ids, values are their weights, unless all are 1."""
+
+    kind = "sets"
+    note = "ids from the matrix's columns"
+
+    def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
+        super().__init__("the matrix", "matrix")
+        self._sets = RaggedSets.from_scipy(matrix)
+        if labels is None:
+            raise InputError("the matrix has no labels, which training needs. Give some.")
+        self._labels = [[str(label)] for label in labels]
+        if len(self._labels) != self._sets.num_rows:
+            raise InputError(
+                f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "
+                "labels. Give one for each row."
+            )
+
+    def blocks(self, problems: Problems) -> Iterator[Block]:
+        yield Block(contents=self._sets, labels=self._labels)

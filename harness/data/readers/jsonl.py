@@ -9,17 +9,13 @@ from typing import Any
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
-from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Part, Problems
+from harness.data.readers.records import Part, Problems, lines_of
 
 _REMEDY = "Give a JSON object a line."
 
 
 class JsonlSource(TableSource):
-    """A JSONL file: texts, lists of strings or lists of ids, with a label or a list of labels.
-
-    Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types.
-    """
+    """Arrow's reader of JSON refuses a file for one wrong line, or for labels of several types."""
 
     unit = "line"
 

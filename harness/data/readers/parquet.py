@@ -13,15 +13,12 @@ from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Part, Problems
 
 _REMEDY = "Give a Parquet file; to allow more bytes, raise --max-data-bytes."
-_TEXT_BYTES = 16
-"""Compressed size of a text below which texts are taken for repeated ones."""
-_BATCH_ROWS = 256
-"""Number of rows to unpack at a time, which may be long texts."""
+_TEXT_BYTES = 16  # compressed size of a text below which texts are taken for repeated ones
+_BATCH_ROWS = 256  # number of rows to unpack at a time, which may be long texts
 
 
 class ParquetSource(TableSource):
-    """A column of texts, of lists of strings or of lists of ids, and one of labels or lists of
-    labels. Reads only these columns, in batches."""
+    """A column of texts or of lists, and one of labels or of lists of labels, read in batches."""
 
     def __init__(self, path: Path, options: BuildOptions, *, max_bytes: int) -> None:
         from pyarrow import types

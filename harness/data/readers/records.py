@@ -1,4 +1,4 @@
-"""What every reader yields: blocks of checked rows, and a count of the problems in them."""
+"""What readers share: blocks of checked rows, a count of the problems in them, lines of files."""
 
 import itertools
 from collections import Counter
@@ -10,47 +10,43 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.base.errors import InputError
+from harness.base.reading import damage, opened
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 
-Kind = Literal["texts", "tokens", "sets"]
-"""Form of a source's rows."""
+Kind = Literal["texts", "tokens", "sets"]  # form of a source's rows
 IN_WORDS: dict[Kind, str] = {"texts": "texts", "tokens": "lists of strings", "sets": "ids"}
-Part = Literal["train", "test", ""]
-"""Use of rows; "" if the source does not say."""
+Part = Literal["train", "test", ""]  # use of rows; "" if the source does not say
 
-BLOCK_BYTES = 8_000_000
-"""Size from which a block is complete."""
+BLOCK_BYTES = 8_000_000  # size from which a block is complete
 _TOKEN_BYTES = 8
-"""Bytes that a token or an id adds to a block's size."""
+_UTF8_MARK = b"\xef\xbb\xbf"
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
+# is a bad character of a row, which is counted.
+_BEGINNING_BYTES = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Block:
     """Consecutive rows of a source."""
 
+    # Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of a
+    # block are 1, it has none, even if another block of the source has some.
     contents: list[str] | list[Sequence[str]] | RaggedSets
-    """Texts, lists of strings, or ids. The num_tokens of ids is the block's own. If all weights of
-    a block are 1, it has none, even if another block of the source has some."""
-    labels: list[list[str]]
-    """The names of each row's classes: one, unless the source is multi-label."""
-    part: Part = ""
-    """Part of all rows of the block."""
+    labels: list[list[str]]  # names of each row's classes: one, unless the source is multi-label
+    part: Part = ""  # part of all rows of the block
 
 
 @dataclass
 class Problems:
     """Counts the problems of single rows of a source, to report them at the end."""
 
-    strict: bool = False
-    """Whether the first problem raises an InputError."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """Number of rows by the kind of problem, such as "invalid UTF-8"."""
-    first: dict[str, str] = field(default_factory=dict)
-    """Place of the first problem of each kind."""
+    strict: bool = False  # whether the first problem raises an InputError
+    counts: Counter[str] = field(default_factory=Counter)  # number of rows by problem
+    first: dict[str, str] = field(default_factory=dict)  # place of the first problem of each kind
 
     def add(self, kind: str, where: str, *, count: int = 1) -> None:
-        """Counts a problem."""
         if self.strict:
             raise InputError(f"{where}: {kind}. Correct it, or leave out --strict.")
         self.counts[kind] += count
@@ -58,32 +54,25 @@ class Problems:
 
 
 class Source:
-    """Rows that can be read repeatedly, always the same in the same order.
+    """Texts, lists of strings, or ids, whose num_tokens is the block's own. Weights that are all 1
+    in a block are left out, even if another block of the source has some."""
 
-    A reader says in its constructor what the rows are, and yields them one by one in `rows`.
-    """
-
-    unit = "row"
-    """Noun for a row in messages, such as "line"."""
+    unit = "row"  # noun for a row in messages, such as "line"
     kind: Kind = "texts"
-    is_multi_label = False
-    """Whether a row may have several classes, or none."""
-    separator: str | None = None
-    """Separator of a row's labels if it has a list of them in one text; None if not."""
-    note = ""
-    """The reader's own findings, such as which columns it takes."""
+    is_multi_label = False  # whether a row may have several classes, or none
+    separator: str | None = None  # of a row's labels, if it has them in one text
+    note = ""  # the reader's own findings, such as which columns it takes
 
     def __init__(self, path: Path | str, name: str) -> None:
         self.path, self.name = path, name
 
     def rows(self, problems: Problems) -> Iterator[tuple[int | str, Any, Any, Part]]:
-        """Yields each row's number or name for messages, content, label or labels, and part.
-        Counts what is no row."""
+        """Yields each row's number or name for messages, content, label or labels, and part."""
         raise NotImplementedError
 
     def num_bytes(self) -> int | None:
         """Returns about how many bytes of text `rows` yields, for progress; None if unknown."""
-        return Path(self.path).stat().st_size
+        return self.path.stat().st_size if isinstance(self.path, Path) else None
 
     def where(self, number: int | str) -> str:
         return f"{self.path}, {self.unit} {number}"
@@ -105,11 +94,8 @@ class Source:
             yield self._block(contents, labels, part)
 
     def _checked(self, problems: Problems) -> Iterator[tuple[Any, list[str], Part]]:
-        """Yields the contents, class names and parts of rows.
-
-        Rows in another format are counted and left out. Empty texts are counted and kept: without
-        them, a test set would have another accuracy.
-        """
+        """Yields the contents, class names and parts of rows. Rows in another format are left out.
+        Empty texts are kept: without them, a test set would have another accuracy."""
         check = {"texts": cells.text, "tokens": cells.tokens, "sets": cells.ids}[self.kind]
         empty = "empty text" if self.kind == "texts" else "empty row"
         for number, content, label, part in self.rows(problems):
@@ -141,3 +127,40 @@ class Source:
             weights=weights,
         )
         return Block(contents=sets, labels=labels, part=part)
+
+
+def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
+    """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
+    with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
+        beginning = file.peek(_BEGINNING_BYTES)[:_BEGINNING_BYTES]
+        if beginning.startswith(_UTF16_MARKS):
+            raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
+        if b"\0" in beginning:
+            raise InputError(
+                f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}"
+            )
+        if beginning.startswith(_UTF8_MARK):
+            file.read(len(_UTF8_MARK))
+        number = 0
+        while line := file.readline(cells.MAX_TEXT_BYTES + 1):
+            number += 1
+            if len(line) > cells.MAX_TEXT_BYTES:
+                raise too_long(path, f"line {number}", remedy)
+            yield decoded(line, problems, f"{path}, line {number}")
+
+
+def too_long(path: Path | str, where: str, remedy: str) -> InputError:
+    """Returns the error that a row is longer than it may be."""
+    return InputError(
+        f"{path}, {where} is longer than {cells.MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
+        f"{remedy}"
+    )
+
+
+def decoded(content: bytes | bytearray, problems: Problems, where: str) -> str:
+    """Decodes UTF-8; replaces invalid bytes by U+FFFD, and counts the text as a problem."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        problems.add("invalid UTF-8", where)
+        return content.decode(errors="replace")

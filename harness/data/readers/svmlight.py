@@ -4,19 +4,17 @@ import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from harness.base.checks import INT32_MAX
-from harness.base.reading import opened
-from harness.data.readers.lines import lines_of
-from harness.data.readers.records import Part, Problems, Source
+from harness.data.readers.records import Part, Problems, Source, lines_of
 
 _REMEDY = "Give a file with `label id:value id:value ...` in each line."
 _SAMPLE_LINES = 1000
-_PIECE_BYTES = 1 << 20
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
-_ZEROS = (b" 0:", b"\t0:", b"\n0:")
+_ID_ZERO = re.compile(r"(?:^|[ \t])0:")
 _NUMBER = r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
 _PAIRS = re.compile(rf"(?:\+?[0-9]+:{_NUMBER}(?:\s+|$))*", re.ASCII)
 
@@ -28,10 +26,7 @@ class SvmlightSource(Source):
     kind = "sets"
 
     def __init__(self, path: Path, *, one_based: bool) -> None:
-        """Args:
-        path: the file.
-        one_based: whether ids start at 1; they are shifted to start at 0.
-        """
+        """`one_based` says that ids start at 1; they are shifted to start at 0."""
         super().__init__(path, path.stem)
         self._first_id = int(one_based)
         self.note = f"ids from {self._first_id}"
@@ -39,9 +34,7 @@ class SvmlightSource(Source):
         heads = [line.partition(" ")[0] for line in sample if line.partition("#")[0].strip()]
         self.is_multi_label = any("," in head or not head or ":" in head for head in heads)
 
-    def rows(
-        self, problems: Problems
-    ) -> Iterator[tuple[int, np.ndarray | None, list[str] | str, Part]]:
+    def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         for number, line in enumerate(lines_of(self.path, problems, remedy=_REMEDY), 1):
             line = line.partition("#")[0].strip()
             head, _, pairs = line.replace("\t", " ").partition(" ")
@@ -73,18 +66,10 @@ class SvmlightSource(Source):
 
 
 def has_id_zero(path: Path) -> bool:
-    with opened(path, remedy=_REMEDY) as file:
-        end = b"\n"
-        while piece := file.read(_PIECE_BYTES):
-            piece = end + piece
-            if any(zero in piece for zero in _ZEROS):
-                return True
-            end = piece[-2:]
-    return False
+    return any(map(_ID_ZERO.search, lines_of(path, Problems(), remedy=_REMEDY)))
 
 
 def _name(label: str) -> str:
-    """Returns the name of a class, such as 1 for +1 and 1.0."""
     try:
         number = float(label)
     except ValueError:

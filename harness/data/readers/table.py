@@ -11,21 +11,16 @@ from harness.base.reading import damage
 from harness.data.options import BuildOptions
 from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource, has_header
-from harness.data.readers.lines import lines_of, too_long
-from harness.data.readers.records import Part, Problems
+from harness.data.readers.records import Part, Problems, lines_of, too_long
 
 _REMEDY = "Give a table in UTF-8 with a row a line."
 
 
 class CsvSource(TableSource):
-    """A CSV or TSV file.
-
-    Quotes mean nothing in a TSV file: published corpora have texts that begin with one. In a CSV
-    file without a comma in its first line, a semicolon or a tab separates columns.
-
-    Python parses it. Arrow's `open_csv` is twice as fast, but takes some 100 MB more memory, and
-    takes the rest of the file for a cell where a quote is never closed.
-    """
+    """A CSV file, whose columns a comma, a semicolon or a tab separates; or a TSV file, in which
+    quotes mean nothing: published corpora have texts that begin with one. Arrow's `open_csv` is
+    twice as fast as Python, but takes some 100 MB more memory, and takes the rest of the file for a
+    cell where a quote is never closed."""
 
     unit = "line"
 

@@ -10,25 +10,15 @@ from rich.console import Console
 from rich.text import Text
 
 from harness.base.errors import as_command, printable
-from harness.run.records import (
-    Choice,
-    Compilation,
-    Epoch,
-    Message,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-    Window,
-)
+from harness.run import records
 
 Rows = list[tuple[str, str]]
 
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
 _BAR_WIDTH = 30
-"""The most characters of the bar."""
 _NOTEBOOK_WIDTH = 120
+# The display names of the measures of held-out rows in summary.json.
 FIGURES = {
     "f1_macro": "macro F1",
     "f1_micro": "micro F1",
@@ -36,22 +26,15 @@ FIGURES = {
     "recall_macro": "macro recall",
     "roc_auc": "ROC-AUC",
 }
-"""The display names of the measures of held-out rows in summary.json."""
-_SHOWN_FIGURES = ("f1_macro", "roc_auc")
-"""The measures in the closing report."""
-NOTEWORTHY_UNDERFLOW = 0.01
-"""The least share of gradients lost in 16 bits that the closing report mentions."""
+_SHOWN_FIGURES = ("f1_macro", "roc_auc")  # the measures in the closing report
+NOTEWORTHY_UNDERFLOW = 0.01  # least share of gradients lost in 16 bits that is reported
 
 
-class ConsoleObserver(Observer):
-    """Prints what is trained, its progress and its results.
-
-    In a terminal or a notebook a bar over all steps of the run shows the epoch, loss and metrics,
-    examples/s and the remaining time. A window redraws it, at most ten times a second. Elsewhere a
-    window prints a line, if the last such line is `SECONDS_BETWEEN_LINES` old. Every epoch
-    gets a line with its training and validation loss and metrics; compilations, warnings and notes
-    get one each.
-    """
+class ConsoleObserver(records.Observer):
+    """Prints what is trained, its progress and its results. In a terminal or a notebook a window
+    redraws a bar over all steps of the run, at most ten times a second. Elsewhere it prints a line,
+    if the last such line is `SECONDS_BETWEEN_LINES` old. An epoch, a compilation and a message each
+    get a line."""
 
     def __init__(
         self,
@@ -69,33 +52,32 @@ class ConsoleObserver(Observer):
         self._console = console
         self._tensorboard_dir = tensorboard_dir
         self._clock = clock
-        self._run: RunStart  # from `RunStart` on
-        self._drawn = ""
-        """The bar at the end of the output, which the next one replaces."""
+        self._run: records.RunStart  # from `RunStart` on
+        self._drawn = ""  # the bar at the end of the output, which the next one replaces
         self._began_at = self._shown_at = 0.0
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: records.Record) -> None:
         match record:
-            case RunStart():
+            case records.RunStart():
                 self._start(record)
-            case Compilation():
+            case records.Compilation():
                 # Those before an overwritten run was cleared were no part of the time since then.
                 self._began_at = min(self._began_at + record.seconds, self._clock())
                 self._print(
                     f"compiled {record.program} for {record.capacity:,} ids per batch and replica "
                     f"in {record.seconds:.2f} s"
                 )
-            case Window():
+            case records.Window():
                 self._window(record)
-            case Epoch():
+            case records.Epoch():
                 self._epoch(record)
-            case Message():
+            case records.Message():
                 style = "yellow" if record.kind == "warning" else None
                 self._print(f"{record.kind}: {record.text}", style)
-            case Summary():
+            case records.Summary():
                 self._end(record)
 
-    def _start(self, run: RunStart) -> None:
+    def _start(self, run: records.RunStart) -> None:
         self._run = run
         self._print_rows(starting_rows(run))
         self._began_at = self._shown_at = self._clock()
@@ -103,8 +85,7 @@ class ConsoleObserver(Observer):
             epoch = min(run.start_step // run.steps_per_epoch, run.epochs - 1)
             self._draw(run.start_step, self._place(epoch, run.start_step))
 
-    def _window(self, window: Window) -> None:
-        """Moves the bar, or prints a line when it is time for one."""
+    def _window(self, window: records.Window) -> None:
         now = self._clock()
         every_seconds = SECONDS_BETWEEN_REDRAWS if self._has_bar else SECONDS_BETWEEN_LINES
         if now - self._shown_at < every_seconds:
@@ -120,7 +101,7 @@ class ConsoleObserver(Observer):
         left = timedelta(seconds=round((self._run.total_steps - window.step) / rate))
         self._draw(window.step, f"{line}  {left} left")
 
-    def _epoch(self, epoch: Epoch) -> None:
+    def _epoch(self, epoch: records.Epoch) -> None:
         values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
         parts = [self._place(epoch.epoch, epoch.step), _values(values)]
         if (found := epoch.evaluation) is not None:
@@ -130,8 +111,7 @@ class ConsoleObserver(Observer):
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()
 
-    def _end(self, summary: Summary) -> None:
-        """Removes the bar and prints the results."""
+    def _end(self, summary: records.Summary) -> None:
         self.close()
         self._print("")
         if summary.interrupted:
@@ -146,7 +126,6 @@ class ConsoleObserver(Observer):
         self._print_rows(rows)
 
     def close(self) -> None:
-        """Removes the bar."""
         self._replace("")
 
     def _place(self, epoch: int, step: int) -> str:
@@ -181,7 +160,7 @@ class ConsoleObserver(Observer):
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
-def starting_rows(run: RunStart) -> Rows:
+def starting_rows(run: records.RunStart) -> Rows:
     """Returns rows that say what will be trained, on which data, and how every `auto` resolved."""
     data = run.dataset
     parts = [f"{data.rows:,} rows for training"]
@@ -211,11 +190,11 @@ def starting_rows(run: RunStart) -> Rows:
     ]
 
 
-def _folder_row(run: RunStart) -> Rows:
+def _folder_row(run: records.RunStart) -> Rows:
     return [("run folder", run.run_dir)] if run.run_dir else []
 
 
-def closing_rows(summary: Summary, run: RunStart) -> Rows:
+def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
     """Returns the rows of the results; a dash stands for a missing one."""
     what, found = "validation", summary.validation if run.dataset.validation_rows else {}
     if run.dataset.test_rows:
@@ -265,7 +244,7 @@ def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:
     return f"{median:,.{digits}f} in the median window, {mean:,.{digits}f} on average"
 
 
-def _choice(choice: Choice) -> str:
+def _choice(choice: records.Choice) -> str:
     return f"{choice.name} ({choice.why})"
 
 

@@ -15,26 +15,18 @@ from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
 _MAX_LINE_BYTES = 1_000_000
+# What a window's line has of it, beside its metrics and what only some windows have.
 _OF_WINDOW = (
     *("step", "epoch", "num_steps", "examples", "tokens", "seconds", "data_wait_seconds", "loss"),
     *("steps_per_second", "examples_per_second", "skipped_steps"),
 )
-"""What a window's line has of it, beside its metrics and what only some windows have."""
 
 
 class JsonlObserver(Observer):
-    """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines.
-    A resumed run keeps the lines up to the step that it starts from, and appends after them.
-
-    Windows, evaluations and inspections are objects of their own, told apart by `num_steps`,
-    `validation_loss` and `inspection_seconds`; the methods below list their keys.
-
-    Finite floats read back exactly. Other floats are texts; see `json_text`.
-
-    Raises:
-        OSError: naming the path, when a line cannot be written. The file then ends with the
-            previous line.
-    """
+    """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines. A
+    resumed run keeps the lines up to the step that it starts from, and appends after them. Windows,
+    evaluations and inspections are objects of their own, told apart by `num_steps`,
+    `validation_loss` and `inspection_seconds`; the methods below list their keys."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
@@ -138,11 +130,8 @@ class JsonlObserver(Observer):
 
 
 def kept_bytes(path: Path, start_step: int) -> int:
-    """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps; 0
-    without a file.
-
-    The file may begin at a later step than the first: a run resumed without a file starts one.
-    """
+    """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps. The
+    file may begin at a later step than the first: a run resumed without a file starts one."""
     # `Path.exists` would raise if a link leads to a name that is too long.
     if start_step == 0 or not os.path.exists(path):
         return 0

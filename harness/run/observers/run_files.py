@@ -19,20 +19,18 @@ CONFIG_FILE_NAME = "config.json"
 SUMMARY_FILE_NAME = "summary.json"
 MODEL_FILE_NAME = "model.keras"
 REPORT_FILE_NAME = "report.html"
-BEST_FILE_NAME = "best.keras"
-"""The model of the epoch with the lowest validation loss."""
+BEST_FILE_NAME = "best.keras"  # the model of the epoch with the lowest validation loss
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-OLD_EVENT_FOLDER_NAME = "tensorboard"
-"""The folder in the run folder where earlier versions put event files."""
+OLD_EVENT_FOLDER_NAME = "tensorboard"  # where earlier versions put event files
+# Names of everything that a run writes, and that --overwrite removes, besides event files; profiles
+# lie in the last.
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
     *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins/profile"),
 )
-"""Names of everything that a run writes besides event files, and so of everything that --overwrite
-removes; profiles lie in the last."""
-EVENT_FILES = "events.out.tfevents.*"
-"""Names of the files that TensorBoard reads. It calls a run by the folder that they lie in."""
+EVENT_FILES = "events.out.tfevents.*"  # TensorBoard calls a run by the folder that they lie in
 RESOLVED = "resolved"
+# Options of imdb.npz that earlier versions recorded, with the values that now always hold.
 _GONE = {
     "skip_top": 0,
     "start_char": 1,
@@ -41,8 +39,6 @@ _GONE = {
     "maxlen": None,
     "shuffle_seed": 113,
 }
-"""Options of imdb.npz that earlier versions recorded, with the values that it is now always read
-by."""
 
 
 class SummaryObserver(Observer):
@@ -58,7 +54,6 @@ class SummaryObserver(Observer):
                 self._end(record)
 
     def _start(self, run: RunStart) -> None:
-        """Writes config.json; removes the summary.json and the report of an earlier run."""
         self._run = run
         write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
         for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
@@ -90,12 +85,8 @@ def summarize(
     wall_seconds: float,
     scaling: Mapping[str, float] = MappingProxyType({}),
 ) -> Summary:
-    """Returns the summary of a run that has ended or was interrupted.
-
-    `test` and `validation` are evaluations of the saved model, and `figures` are measures on the
-    test rows or, without any, on the validation rows. `scaling` has `scaling_efficiency` and
-    `exchange_share`, if there are several workers.
-    """
+    """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
+    on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
     windows, use = progress.windows, progress.use
     unknown = dict.fromkeys((*start.metrics, "loss"))
 
@@ -139,11 +130,8 @@ def summarize(
 
 
 def resolved_config(run: RunStart) -> dict[str, Any]:
-    """Returns the settings with every `auto` resolved, and under `resolved` the values and reasons,
-    with the data set, the devices, the versions and the host.
-
-    Without `resolved`, `from_mapping(TrainConfig, ...)` makes settings of it that repeat the run.
-    """
+    """Returns the settings with every `auto` resolved, which repeat the run, and under `resolved`
+    the values and reasons, with the data set, the devices, the versions and the host."""
     choices = run.choices
     return {
         **_settled(run.config, choices),
@@ -166,7 +154,6 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
 
 
 def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
-    """Returns the settings, also those in groups, with the values that were chosen."""
     settled: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping):
@@ -190,20 +177,12 @@ def read_config(run_dir: Path) -> dict[str, Any]:
 
 
 def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Returns the settings in groups of a config.json, by the names of their flags, without those
-    of earlier versions that change nothing. Raises an InputError if one would."""
+    """Returns a config.json's settings, without those of earlier versions that change nothing."""
     flat = flattened(groups, where=where)
     for name, value in _GONE.items():
         if (was := flat.pop(name, value)) != value:
             raise InputError(
                 f"{where}: the run was made by an earlier version with --{name.replace('_', '-')} "
-                f"{was}, an option that is gone: imdb.npz is always read with {value}, which gives "
-                "other rows; use the version that made the run, or train anew"
+                f"{was}, an option that is gone; use the version that made the run, or train anew"
             )
-    if flat.get("all_reduce") == "hierarchical":
-        raise InputError(
-            f"{where}: the run was made by an earlier version with --all-reduce hierarchical, "
-            'which is gone; write "auto" in its place there, which changes the losses in their '
-            "last bits at most"
-        )
     return flat

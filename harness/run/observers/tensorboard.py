@@ -1,45 +1,39 @@
 """A run's curves, settings and network for TensorBoard."""
 
 import contextlib
+import itertools
+import os
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
-from harness.run.observers.event_file import EventFile, drop_events_after
+import tensorflow as tf
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
+
+from harness.base.reading import damage
+from harness.run.observers import tensorboard_pages as pages
 from harness.run.observers.run_files import EVENT_FILES
-from harness.run.observers.tensorboard_pages import (
-    graph,
-    histogram,
-    run_pages,
-    scalars,
-    session_end,
-)
 from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
+from harness.run.tf_errors import os_errors
+from kernels.files import replacing
 
 
 class TensorBoardObserver(Observer):
-    """Writes an event file into a folder, in place of those that are there. A resumed run keeps
-    the events up to its first step, and adds a file for those after it.
-
-    Pages: Scalars; Custom Scalars with the charts to begin with; Text with `run/settings` and
-    `run/environment`; Graphs with the network's layers; HParams with a row for the run; Histograms.
-
-    The methods below list the tags of each record; telemetry adds `gpu/<index>/*` and `host/*`.
-
-    Raises:
-        OSError: naming the file, when it cannot be written.
-    """
+    """Writes an event file into a folder, in place of those that are there. A resumed run keeps the
+    events up to its first step, and adds a file for those after it. The methods below list the tags
+    of each record; telemetry adds `gpu/<index>/*` and `host/*`."""
 
     def __init__(self, folder: Path) -> None:
-        """Args:
-        folder: the folder of the event files, which belongs to the run alone.
-        """
+        """`folder` belongs to the run alone."""
         self._folder = folder
         self._closing = contextlib.ExitStack()
         # Set by `RunStart`.
         self._file: EventFile
         self._start_step: int
         self._metrics: tuple[str, ...]
-        self._evaluated: dict[str, float] = {}
-        """The values of the last evaluation, by tag."""
+        self._evaluated: dict[str, float] = {}  # the values of the last evaluation, by tag
 
     def tell(self, record: Record) -> None:
         match record:
@@ -62,8 +56,8 @@ class TensorBoardObserver(Observer):
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
         self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
-        self._file.write(run.start_step, *run_pages(run))
-        self._file.graph(graph(run.layers))
+        self._file.write(run.start_step, *pages.run_pages(run))
+        self._file.graph(pages.graph(run.layers))
 
     def _window(self, window: Window) -> None:
         values = {
@@ -79,7 +73,7 @@ class TensorBoardObserver(Observer):
         if window.loss_scale is not None:
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = window.skipped_steps
-        self._file.write(window.step, scalars(values))
+        self._file.write(window.step, pages.scalars(values))
 
     def _epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless it was before the run was resumed."""
@@ -89,21 +83,20 @@ class TensorBoardObserver(Observer):
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
         if evaluation.step > self._start_step:
-            self._file.write(evaluation.step, scalars(self._evaluated))
+            self._file.write(evaluation.step, pages.scalars(self._evaluated))
 
     def _inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
         if inspection.underflow_fraction is not None:
             values["precision/underflow_fraction"] = inspection.underflow_fraction
         histograms = [
-            *(histogram(f"weights/{found.name}", found) for found in inspection.weights),
-            *(histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
+            *(pages.histogram(f"weights/{found.name}", found) for found in inspection.weights),
+            *(pages.histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
         ]
-        self._file.write(inspection.step, scalars(values), *histograms)
+        self._file.write(inspection.step, pages.scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
-        """Adds the evaluations of the saved model that are new, and marks the run's row of the
-        HParams page as ended."""
+        """Adds the evaluations of the saved model that are new, and marks the run as ended."""
         new: dict[str, float] = {}
         for rows in ("test", "validation"):
             values = getattr(summary, rows)
@@ -112,7 +105,68 @@ class TensorBoardObserver(Observer):
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)
-        self._file.write(summary.steps, scalars(new), session_end(done=done))
+        self._file.write(summary.steps, pages.scalars(new), pages.session_end(done=done))
 
     def close(self) -> None:
         self._closing.close()
+
+
+class EventFile:
+    """A new event file in `folder`. Every record is written and flushed by itself, since
+    `tf.summary` ignores a record that cannot be written; methods raise an OSError that names the
+    folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        made = f"{time.time_ns() // 10**9:010}.{socket.gethostname()}.{os.getpid()}"
+        numbers = (folder / EVENT_FILES.replace("*", f"{made}.{n}.v2") for n in itertools.count())
+        with os_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._writer = tf.io.TFRecordWriter(str(next(p for p in numbers if not p.exists())))
+        self._record(file_version="brain.Event:2")
+
+    def write(self, step: int, *summaries: Any) -> None:
+        """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
+        merged = SummaryProto()
+        for summary in summaries:
+            # As bytes: some are of TensorFlow's class of that name, others of TensorBoard's.
+            merged.MergeFromString(summary.SerializeToString())
+        self._record(step=step, summary=merged)
+
+    def graph(self, graph: "tf.compat.v1.GraphDef") -> None:
+        """Writes the graph of TensorBoard's Graphs page, which shows the last one of a run."""
+        self._record(graph_def=graph.SerializeToString())
+
+    def close(self) -> None:
+        with os_errors(self._folder):
+            self._writer.close()
+
+    def _record(self, **fields: Any) -> None:
+        event = Event(wall_time=time.time(), **fields)
+        with os_errors(self._folder):
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
+
+
+def drop_events_after(folder: Path, step: int) -> None:
+    """Removes the events after `step` from the event files in `folder`, and a torn last record.
+    Otherwise TensorBoard would draw twice the steps that a resumed run repeats. This also removes
+    HParams: the resumed run writes its own, and TensorBoard shows the first. Each file is replaced
+    whole or stays as it was; an OSError names the file."""
+    for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
+        # TensorBoard reads files in the order of their names, which begin with the time. A number
+        # sorts before the next file, even if the clock was set back.
+        path = found.rename(folder / EVENT_FILES.replace("*", f"{index:010}.v2"))
+        with (
+            os_errors(path),
+            replacing(path) as beside,
+            tf.io.TFRecordWriter(str(beside)) as writer,
+            contextlib.suppress(tf.errors.DataLossError),  # torn: the run was killed as it wrote
+        ):
+            for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+                remedy = "Remove it to resume without its records."
+                with damage(path, what="an event file of TensorBoard", remedy=remedy):
+                    event = Event.FromString(record)
+                is_hparams = any(v.tag.startswith("_hparams_/") for v in event.summary.value)
+                if event.step <= step and not is_hparams:
+                    writer.write(record)

@@ -21,9 +21,9 @@ from tensorboard.util.tensor_util import make_tensor_proto
 from harness.run.observers.run_files import RESOLVED, resolved_config
 from harness.run.records import Distribution, LayerInfo, RunStart
 
+# The settings that are columns by default: the HParams page shows five, and those marked as
+# differing between runs come first.
 FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
-"""The settings that are columns by default: the HParams page shows five, and those marked as
-differing between runs come first."""
 
 Setting = bool | int | float | str
 
@@ -44,8 +44,7 @@ def run_pages(run: RunStart) -> list[Summary]:
 
 
 def _layout(run: RunStart) -> layout_pb2.Layout:
-    """Returns the charts of the Custom Scalars page: the title of each, and a pattern that matches
-    its tags from their start."""
+    """Returns the charts of the Custom Scalars page, each with a pattern that matches its tags."""
     charts = {
         name: f"(train|validation|test)/{re.escape(name)}$" for name in ("loss", *run.metrics)
     }
@@ -53,19 +52,8 @@ def _layout(run: RunStart) -> layout_pb2.Layout:
     charts["data wait, share of the time"] = r"throughput/data_wait_fraction$"
     if any("GPU" in device for device in run.devices):
         charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
-    return layout_pb2.Layout(
-        category=[
-            layout_pb2.Category(
-                title="Training",
-                chart=[
-                    layout_pb2.Chart(
-                        title=title, multiline=layout_pb2.MultilineChartContent(tag=[pattern])
-                    )
-                    for title, pattern in charts.items()
-                ],
-            )
-        ]
-    )
+    shown = [{"title": title, "multiline": {"tag": [tag]}} for title, tag in charts.items()]
+    return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
 
 
 def _text(tag: str, content: Mapping[str, Any]) -> Summary:
@@ -90,10 +78,9 @@ def _cell(value: Any) -> str:
 
 
 def graph(layers: Sequence[LayerInfo]) -> tf.compat.v1.GraphDef:
-    """Returns the layers as nodes, each with an edge from every layer that it takes its input from.
-
-    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed precision.
-    """
+    """Returns the layers as nodes, with edges from those that they take their input from.
+    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed
+    precision."""
     nodes = tf.compat.v1.GraphDef()
     for layer in layers:
         node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
@@ -128,8 +115,7 @@ def _settings(run: RunStart) -> dict[str, Setting]:
 
 
 def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
-    """Returns the columns of the HParams page, which it reads from any one run. A metric's value
-    there is the last point of its tag."""
+    """Returns the columns of the HParams page, which shows the last point of a metric's tag."""
     held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
     metrics = {
         **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
@@ -141,9 +127,7 @@ def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
     # No domains: the page would filter by them and hide runs with other values than this one's.
     columns = [
         api_pb2.HParamInfo(
-            name=name,
-            type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
-            differs=name in FIRST,
+            name=name, type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64), differs=name in FIRST
         )
         for name, value in settings.items()
     ]
@@ -153,13 +137,11 @@ def _columns(run: RunStart, settings: Mapping[str, Setting]) -> Summary:
 
 def session_end(*, done: bool) -> Summary:
     """Returns a message that a row's run on the HParams page ends now: `done`, or failed."""
-    return hparams_summary.session_end_pb(
-        api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-    )
+    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    return hparams_summary.session_end_pb(status)
 
 
 def scalars(values: Mapping[str, float]) -> Summary:
-    """Returns a float32 point of each tag's curve."""
     return Summary(value=[scalar_pb(tag, value).value[0] for tag, value in values.items()])
 
 

@@ -7,70 +7,48 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    Compilation,
-    Observer,
-    Record,
-    RunStart,
-    Summary,
-    Window,
-)
+from harness.run import records
 from harness.run.tf_errors import os_errors
 
-STEP_MARKER = "train"
-"""The name of a dispatch in the trace."""
+STEP_MARKER = "train"  # the name of a dispatch in the trace
 INPUT_MARKER = "waiting for batches"
 
 
-class ProfilerObserver(Observer):
-    """Profiles the dispatches that hold the steps after `first` up to `last`.
-
-    A dispatch is in the profile whole or not at all, with one step marker that begins where the
-    loop asks for its batches. The observer must be called on the thread that trains, whose trace it
-    marks. Starting and stopping the profiler takes time of the next window.
-
-    Raises:
-        OSError: naming the folder, when the profile cannot be written there.
-    """
+class ProfilerObserver(records.Observer):
+    """Profiles the dispatches that hold the steps after `first` up to `last`, into TensorBoard's
+    `folder`. It must be called on the thread that trains, whose trace it marks. A dispatch is in
+    the profile whole or not at all, with one step marker that begins where the loop asks for its
+    batches. Starting and stopping the profiler takes time of the next window."""
 
     def __init__(self, folder: Path, *, first: int, last: int) -> None:
-        """Args:
-        folder: TensorBoard's folder; created if it is missing.
-        first, last: optimizer steps done before the first step of interest, and after the last.
-        """
-        self.path: Path | None = None
-        """The profile, once it is written: `<folder>/plugins/profile/<time>/<host>.xplane.pb`,
-        where TensorBoard's plugin looks."""
-        self.first_step = self.last_step = 0
-        """Optimizer steps done before the profile, and at its end."""
+        self.path: Path | None = None  # `<folder>/plugins/profile/<time>/<host>.xplane.pb`
+        self.first_step = self.last_step = 0  # steps done before the profile, and at its end
         self.num_dispatches = 0
         self._folder, self._first, self._last = folder, first, last
         self._running = False
         self._steps_per_dispatch = 0
         self._step_marker, self._input_marker = ExitStack(), ExitStack()
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: records.Record) -> None:
         match record:
-            case RunStart():
+            case records.RunStart():
                 self._steps_per_dispatch = int(record.choices["steps_per_dispatch"].value)
-            case BatchesAwaited() if self.path is None:
+            case records.BatchesAwaited() if self.path is None:
                 self._dispatch(record.step)
-            case BatchesReady():
+            case records.BatchesReady():
                 self._input_marker.close()
-            case Compilation() if self._running and not self.num_dispatches:
+            case records.Compilation() if self._running and not self.num_dispatches:
                 # Begin again behind the compilation, which would fill the profile.
                 self.close()
                 self._dispatch(record.step)
                 self._input_marker.close()
-            case Window() if self._running:
+            case records.Window() if self._running:
                 self._step_marker.close()
                 self.num_dispatches += 1
                 self.last_step = record.step
                 if record.step >= self._last:
                     self.finish()
-            case Summary():
+            case records.Summary():
                 self.finish()
 
     def _dispatch(self, step: int) -> None:
@@ -88,7 +66,8 @@ class ProfilerObserver(Observer):
 
     def finish(self) -> None:
         """Writes what is captured, also of a run that was interrupted."""
-        self._close_markers()
+        self._input_marker.close()
+        self._step_marker.close()
         if not self._running or not self.num_dispatches:
             return
         self._running = False
@@ -108,13 +87,10 @@ class ProfilerObserver(Observer):
     def _profiles(self) -> set[Path]:
         return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
 
-    def _close_markers(self) -> None:
-        self._input_marker.close()
-        self._step_marker.close()
-
     def close(self) -> None:
         """Stops the profiler, and drops what it holds."""
-        self._close_markers()
+        self._input_marker.close()
+        self._step_marker.close()
         if self._running:
             tf.profiler.experimental.stop(save=False)
             self._running = False

@@ -1,17 +1,25 @@
-"""Reads a profile by TensorFlow's protocol buffers, and divides the time of its steps."""
+"""Reads a profile by TensorFlow's protocol buffers; divides and prints the time of its steps."""
 
 import re
+import shlex
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER
+from harness.base.errors import as_command, printable
+from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER, ProfilerObserver
 
 INPUT, OTHER, HOST = "input", "other operations", "host"
+# The parts of a step, in display order, each with its contents.
 PARTS = {
     INPUT: "waiting for batches, reading one",
     "first layer, forward": "product, bias, activation",
@@ -24,7 +32,7 @@ PARTS = {
     OTHER: "copies, and what has no scope",
     HOST: "Python, TensorFlow's runtime, between operations",
 }
-"""The parts of a step, in display order, each with its contents."""
+# The name scopes of operations, with their part; the first that matches counts.
 _SCOPES = {
     "multi_hot_(dense|index|forward|backward)": "first layer",
     "model": "dense layers",
@@ -33,10 +41,20 @@ _SCOPES = {
     "loss": "loss",
     "input": INPUT,
 }
-"""The name scopes of operations, with their part; the first that matches counts."""
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
-RUN_OTHERS = ("while", "conditional", "call")
-"""Opcodes of operations that run others, whose time is counted with these."""
+RUN_OTHERS = ("while", "conditional", "call")  # their time is counted with those that they run
+_NUM_OPERATIONS = 10
+_CUPTI = (
+    "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
+    "missing. Usually only administrators may profile: run as root (in a container with --cap-add "
+    "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
+    "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
+)
+_NO_NAMES = (
+    "no operation has the name scope of its part. TensorFlow's persistent cache of "
+    "compiled programs drops them: profile without --tf_xla_persistent_cache_directory in "
+    "TF_XLA_FLAGS."
+)
 
 
 class Event(NamedTuple):
@@ -45,8 +63,7 @@ class Event(NamedTuple):
     name: str
     start_ns: float
     end_ns: float
-    part: str | None = None
-    """The part of an operation; None for other events."""
+    part: str | None = None  # the part of an operation; None for other events
     on_gpu: bool = False
 
 
@@ -54,15 +71,10 @@ class Event(NamedTuple):
 class StepTimes:
     """The time between the step markers, in milliseconds for all steps together."""
 
-    ms: float
-    """The length of all step markers."""
-    parts: dict[str, float]
-    """The time of each part of `PARTS`; the times add up to `ms`."""
-    operations: list[tuple[str, str, float]]
-    """Name, part and time of each operation, the one with the most time first. Runs on several
-    threads at once add up."""
-    on_gpu: bool
-    """Whether the operations ran on a GPU."""
+    ms: float  # the length of all step markers
+    parts: dict[str, float]  # the time of each part of `PARTS`; the times add up to `ms`
+    operations: list[tuple[str, str, float]]  # name, part and ms of each, the longest first
+    on_gpu: bool  # whether the operations ran on a GPU
 
 
 def read(path: Path) -> list[Event]:
@@ -90,8 +102,7 @@ def read(path: Path) -> list[Event]:
 
 
 def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
-    """Returns the part of each operation, by its program's number and its name; None if it runs
-    others."""
+    """Returns the part of each operation, by program and name; None if it runs others."""
     parts: dict[tuple[int, str], str | None] = {}
     programs = (
         (number, hlo_pb2.HloProto.FromString(stat.bytes_value).hlo_module)
@@ -115,9 +126,8 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
 
 
 def part_of(scopes: str) -> str:
-    """Returns the part of an operation by its name scopes: those of the layers (their Keras names),
-    of `Program`, of the training step and of the multi-hot product. A gradient has the scopes of
-    its operation behind `gradient_tape/`."""
+    """Returns the part of an operation by its name scopes: those of layers, of the training step
+    and of the multi-hot product. A gradient has its operation's scopes behind `gradient_tape/`."""
     for pattern, part in _SCOPES.items():
         if re.search(rf"(^|/)({pattern})(_\d+)?/", scopes):
             if f"{part}, forward" in PARTS:
@@ -128,10 +138,8 @@ def part_of(scopes: str) -> str:
 
 def divide(events: list[Event]) -> StepTimes:
     """Divides the time between the step markers; events that begin outside of them do not count.
-
     The time in which operations run belongs to them, in proportion to their own times, of which
-    several may pass at once (on threads, streams or replicas). The rest is the host's.
-    """
+    several may pass at once (on threads, streams or replicas). The rest is the host's."""
     markers = [event for event in events if event.name == STEP_MARKER]
     inside = [e for e in events if any(m.start_ns <= e.start_ns < m.end_ns for m in markers)]
     on_gpu = any(event.on_gpu for event in inside)  # then the host's operations are launches
@@ -160,3 +168,51 @@ def _covered_ns(events: list[Event]) -> float:
         covered += max(0.0, event.end_ns - max(event.start_ns, end_ns))
         end_ns = max(end_ns, event.end_ns)
     return covered
+
+
+def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
+    """Prints where the time of the profiled steps of a run goes. Returns whether there is a
+    profile, with the names of operations and, if the steps ran on GPUs, with the GPU's events."""
+    console.print()
+    if profiler.path is None:
+        _print(console, "the run ended before a step to profile: there is no profile")
+        return False
+    times = divide(read(profiler.path))
+    first, last = profiler.first_step, profiler.last_step
+    _print(
+        console,
+        f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
+        f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
+    )
+
+    def show(title: str, name: str, of: str, rows: Iterable[tuple[str, str, float]]) -> None:
+        table = Table(name, box=SIMPLE, title=title, title_justify="left", title_style="bold")
+        table.add_column("ms a step", justify="right")
+        table.add_column("share", justify="right")
+        table.add_column(of)
+        for named, about, ms in rows:
+            # As a Text: brackets in a name are no markup.
+            cells = f"{ms / (last - first):.3f}", f"{ms / times.ms:.1%}", about
+            table.add_row(Text(named), *cells)
+        console.print(table)
+
+    parts = {part: ms for part, ms in times.parts.items() if ms > 0} | {"in all": times.ms}
+    rows = [(part, PARTS.get(part, ""), ms) for part, ms in parts.items()]
+    show("where a step's time goes", "part", "contents", rows)
+    title = f"the {_NUM_OPERATIONS} most expensive operations"
+    show(title, "operation", "part", times.operations[:_NUM_OPERATIONS])
+    problem = None
+    if on_gpu and not times.on_gpu:
+        problem = _CUPTI
+    elif not parts.keys() - {INPUT, OTHER, HOST, "in all"}:
+        problem = _NO_NAMES
+    if problem is not None:
+        _print(console, f"warning: {problem}", style="yellow")
+    _print(console, f"profile        {profiler.path}")
+    folder = shlex.quote(str(profiler.path.parents[3]))
+    _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
+    return problem is None
+
+
+def _print(console: Console, text: str, style: str | None = None) -> None:
+    console.print(Text(printable(text)), style=style, soft_wrap=True)

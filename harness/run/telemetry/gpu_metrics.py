@@ -1,8 +1,6 @@
-"""Samples the GPUs through NVML, by NVIDIA's binding nvidia-ml-py.
-
-NVML's utilization is the share of a period in which some kernel was running; the card decides on
-the period, from a sixth of a second to a second. On many cards, power is a mean over a second.
-"""
+"""Samples the GPUs through NVML, by NVIDIA's binding nvidia-ml-py. NVML's utilization is the share
+of a period in which some kernel was running; the card decides on the period, from a sixth of a
+second to a second. On many cards, power is a mean over a second."""
 
 import contextlib
 import os
@@ -14,10 +12,9 @@ import pynvml
 from harness.run.telemetry import nvml
 from harness.run.telemetry.nvml import Card
 
-Tell = Callable[[Literal["note", "warning"], str], None]
-"""A function that receives a message for the run's user."""
-Read = Callable[[], Mapping[str, float]]
-"""A function that returns values by TensorBoard tag."""
+Tell = Callable[[Literal["note", "warning"], str], None]  # tells the run's user
+Read = Callable[[], Mapping[str, float]]  # a function that returns values by TensorBoard tag
+# The queries to NVML, by the name of the metric that each returns.
 _QUERIES: dict[str, Callable[[Any], float]] = {
     "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
     "memory_utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).memory,
@@ -29,20 +26,15 @@ _QUERIES: dict[str, Callable[[Any], float]] = {
     "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
     "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
 }
-"""The queries to NVML, by the name of the metric that each returns."""
+# The metrics that a MIG slice has of its own; the others are the whole card's.
 _OF_A_SLICE = ("utilization_percent", "memory_utilization_percent", "memory_used_bytes")
-"""The metrics that a MIG slice has of its own; the others are the whole card's."""
 
 
 @contextlib.contextmanager
 def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
-    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use.
-
-    Args:
-        tell: receives messages on missing metrics, failures, and other processes on the GPUs.
-        bus_ids: PCI addresses of TensorFlow's GPUs, in its order. If TensorFlow computes on the
-            CPU it is empty, and every GPU that CUDA would show this process is sampled.
-    """
+    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use: those at the PCI
+    addresses `bus_ids`, in TensorFlow's order, or if it computes on the CPU, every GPU that CUDA
+    would show."""
     gpus: list[_Gpu] = []
     with contextlib.ExitStack() as opened:
         try:
@@ -59,7 +51,6 @@ def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 
 def _in_use(bus_ids: Sequence[str], tell: Tell) -> dict[int, Card]:
-    """Returns the cards to sample, by TensorFlow's numbers."""
     cards, lost = nvml.cards()
     visible = nvml.visible_cards(cards, os.environ)
     for index in lost:

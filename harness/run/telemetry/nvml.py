@@ -1,5 +1,4 @@
-"""The machine's GPUs as NVML knows them, those that CUDA shows a process, and NVML's errors in
-words."""
+"""The machine's GPUs as NVML knows them, those that CUDA shows, and NVML's errors in words."""
 
 import contextlib
 import dataclasses
@@ -21,12 +20,12 @@ _REMEDIES = {
     "drivers, as after an update; reboot",
     pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
 }
+# The errors of a query that this card, driver or user does not support.
 UNAVAILABLE = (
     *(pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_INVALID_ARGUMENT),
     *(pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND),
     pynvml.NVML_ERROR_DEPRECATED,
 )
-"""The errors of a query that this card, driver or user does not support."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +33,17 @@ class Card:
     """A GPU as NVML sees it."""
 
     uuid: str
-    bus: str
-    """PCI address, as in 00000000:17:00.0."""
+    bus: str  # PCI address, as in 00000000:17:00.0
     name: str
-    compute_capability: tuple[int, int] | None = None
-    """None if NVML does not report it."""
-    is_sliced: bool = False
-    """Whether it is in MIG mode: only its slices compute."""
-    slices: tuple[str, ...] = ()
-    """UUIDs of its MIG devices, each of which CUDA shows as a GPU of its own."""
-    handle: Any = field(default=None, compare=False)
-    """NVML's handle, valid as long as NVML stays open."""
+    compute_capability: tuple[int, int] | None = None  # None if NVML does not report it
+    is_sliced: bool = False  # whether it is in MIG mode: only its slices compute
+    slices: tuple[str, ...] = ()  # UUIDs of MIG devices, each of which CUDA shows as a GPU
+    handle: Any = field(default=None, compare=False)  # NVML's, valid while it stays open
 
 
 @contextlib.contextmanager
 def opened() -> Iterator[None]:
-    """Holds NVML open; several may do so at a time.
-
-    Raises:
-        pynvml.NVMLError: when there is no library, or it cannot be used.
-    """
+    """Holds NVML open; several may do so at a time."""
     pynvml.nvmlInit()
     try:
         yield
@@ -69,11 +59,7 @@ def words(error: Any) -> str:
 
 
 def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns what NVML answers; None if this card, driver or user does not support the query.
-
-    Raises:
-        pynvml.NVMLError: any other failure.
-    """
+    """Returns what NVML answers; None if this card, driver or user does not support the query."""
     try:
         return ask(*arguments)
     except pynvml.NVMLError as error:
@@ -83,12 +69,7 @@ def answer(ask: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def cards() -> tuple[list[Card], list[int]]:
-    """Returns the GPUs that answer, in NVML's order, which is that of their PCI addresses, and
-    NVML's indices of those that do not.
-
-    Raises:
-        pynvml.NVMLError: when NVML does not answer.
-    """
+    """Returns the GPUs that answer, by their PCI addresses, and the indices of others."""
     found, lost = [], []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
@@ -133,16 +114,10 @@ def hides_all(environment: Mapping[str, str]) -> bool:
 
 
 def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequence[Card]:
-    """Applies CUDA_VISIBLE_DEVICES, which NVML ignores, to the machine's GPUs.
-
-    Numbers count in NVML's order, which is CUDA's among GPUs of one model and under
-    CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID may be cut short where it stays unambiguous. The first
-    invalid name ends the list.
-
-    Returns:
-        The GPUs that CUDA shows a process: whole cards, or a single card in MIG mode with the one
-        slice that CUDA shows.
-    """
+    """Returns the GPUs that CUDA shows a process by CUDA_VISIBLE_DEVICES, which NVML ignores: whole
+    cards, or a single card in MIG mode with the one slice that CUDA shows. Numbers count in NVML's
+    order, which is CUDA's among GPUs of one model and under CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID
+    may be cut short. The first invalid name ends the list."""
     named = list(cards)
     if VISIBLE in environment:
         named = []

@@ -9,45 +9,31 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import psutil
 
 from harness.run.records import MachineUse, Message, Spread
 from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
-STOP_SECONDS = 3.0
-"""How long the end of a run waits for a reading that is under way."""
+STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
 _POWER = "/power_watts"
-_MIN_CPU_SECONDS = 0.1
-"""The shortest time to measure over: psutil calls CPU percentages over less meaningless."""
+_MIN_CPU_SECONDS = 0.1  # psutil calls CPU percentages over less time meaningless
 
-Source = Callable[[Tell], AbstractContextManager[Read]]
-"""A function that opens what is sampled, on the telemetry's thread."""
+Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
 
 
-class Sample(NamedTuple):
-    """The values of one reading, by TensorBoard tag."""
-
-    seconds: float
-    """The time of its completion, by `time.perf_counter`, which is also the loop's clock."""
-    values: Mapping[str, float]
+# The time of a reading's completion, by `time.perf_counter`, and its values by TensorBoard tag.
+Sample = tuple[float, Mapping[str, float]]
 
 
 class TelemetryRecorder:
-    """Samples GPUs and host until `finish`, or until its context ends.
-
-    Readings start `1 / hz` seconds apart, or later where one takes longer. A sample belongs to the
+    """Samples GPUs and host until `finish`, or until its context ends. A sample belongs to the
     window during which it was completed; samples between windows (during compilation, evaluation,
-    saving) belong to none. Only the background thread calls NVML, so no driver delays training.
-    """
+    saving) belong to none. Only the background thread calls NVML, so no driver delays training."""
 
     def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
-        """Args:
-        hz: samples per second; 0 for none.
-        bus_ids: PCI addresses of the GPUs that the run trains on; empty on CPU.
-        source: what is sampled; None is this machine.
-        """
+        """Samples `source`, or this machine and the GPUs at `bus_ids`, `hz` times per second."""
         self._hz = hz
         self._bus_ids = bus_ids
         self._source = source or functools.partial(_machine, bus_ids=bus_ids)
@@ -70,11 +56,10 @@ class TelemetryRecorder:
         self._stop()
 
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
-        """Returns the samples of a window, by TensorBoard tag. Windows come in order; their bounds
-        are seconds by `time.perf_counter`."""
+        """Returns the samples between two times of `time.perf_counter`. Windows come in order."""
         values: defaultdict[str, list[float]] = defaultdict(list)
-        for sample in self._take(until=end):
-            for tag, value in sample.values.items() if start < sample.seconds else ():
+        for seconds, found in self._take(until=end):
+            for tag, value in found.items() if start < seconds else ():
                 values[tag].append(value)
         # Most windows are shorter than the time between two samples: power is what it was last.
         means = {tag: statistics.fmean(v) for tag, v in values.items()}
@@ -105,9 +90,9 @@ class TelemetryRecorder:
 
     def _take(self, *, until: float) -> list[Sample]:
         taken = []
-        while self._samples and self._samples[0].seconds <= until:
+        while self._samples and self._samples[0][0] <= until:
             sample = self._samples.popleft()
-            gpus = {tag: value for tag, value in sample.values.items() if tag.startswith("gpu/")}
+            gpus = {tag: value for tag, value in sample[1].items() if tag.startswith("gpu/")}
             self._gpus_seen |= {tag.split("/")[1] for tag in gpus}
             self._watts |= {tag: value for tag, value in gpus.items() if tag.endswith(_POWER)}
             taken.append(sample)
@@ -127,14 +112,13 @@ class TelemetryRecorder:
         self._messages.append(Message(kind=kind, text=text))
 
     def _run(self) -> None:
-        """Samples, on the thread."""
         try:
             with self._source(self._tell) as read:
                 while True:
                     began = time.perf_counter()
                     values = read()
                     now = time.perf_counter()
-                    self._samples.append(Sample(seconds=now, values=values))
+                    self._samples.append((now, values))
                     if self._stopping.is_set():
                         break
                     self._stopping.wait(max(0.0, began + 1 / self._hz - now))
@@ -152,8 +136,7 @@ def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 
 def host_reader() -> Read:
-    """Returns a reader of `host/cpu_percent`, the use of the whole machine since the previous
-    reading, from 0 to 100, and `host/rss_bytes`, the memory of this process."""
+    """Returns a reader of `host/cpu_percent`, since the last reading, and `host/rss_bytes`."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
     asked_at = time.monotonic()

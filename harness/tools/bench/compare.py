@@ -17,8 +17,7 @@ from harness.base.checks import parse_share
 from harness.base.errors import printable
 from harness.tools.bench.results import AXES, Cell, Row, print_cells, varying
 
-CONFIDENCE = 0.99
-"""Probability that all intervals of a comparison, over all its cells, contain the true ratios."""
+CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
 EXIT_INCONCLUSIVE = 3
 
 
@@ -38,8 +37,7 @@ class Effect:
         return "faster" if self.low > 1 else "no difference shown"
 
     def gate(self, allowed: float) -> Literal["passed", "inconclusive", "failed"]:
-        """Judges B against an allowed slowdown, a share: failed if the whole interval shows that B
-        is slower by more, passed if it excludes that."""
+        """Judges B against an allowed slowdown, a share: failed if the interval is below it."""
         if self.high < 1 - allowed:
             return "failed"
         return "passed" if self.low >= 1 - allowed else "inconclusive"
@@ -73,8 +71,7 @@ def _effect(*logs: float) -> Effect:
 
 
 def compare(a: Sequence[Row], b: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
-    """Compares the cells that have at least two rows with figures on both sides. Returns the
-    effects, and notes of what else differs between the sides."""
+    """Returns the effects in cells measured twice on both sides, and what else differs."""
     cells = list(dict.fromkeys(row.cell for row in (*a, *b)))
     # Bonferroni: a large grid must not raise more false alarms than a small one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(cells))
@@ -112,8 +109,7 @@ def report(
     fail_if_slower: str | None,
     fail_if_inconclusive: bool,
 ) -> int:
-    """Prints a line for each cell, what the figures mean, the notes, and what the gate says.
-    Returns the exit code: 1 if a cell is slower than allowed, 3 if that is inconclusive."""
+    """Prints a line for each cell, the notes and the gate's verdict; returns the exit code."""
     lines: dict[Cell, dict[str, str]] = {}
     for cell, effect in effects.items():
         interval = f"{effect.low:.3f} - {effect.high:.3f}"

@@ -1,4 +1,4 @@
-"""Measures a cell once: by one process that trains, or by two that take turns.
+"""What a benchmark measures, and how: a cell by one process, or by two that take turns.
 
 Each is a process of `harness.cli.measured`. The protocol is JSON, one message a line. The parent
 sends the settings to train with, then a request for each turn. The process answers `ready` once it
@@ -9,38 +9,40 @@ with every change that an older process would misunderstand.
 """
 
 import contextlib
+import datetime
 import itertools
 import json
 import os
+import shutil
 import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 
+from harness.base.checks import require
 from harness.base.child import OWN_CODE
+from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
-from harness.tools.bench.results import Cell, Row
+from harness.base.reading import read_toml
+from harness.run.machine import host, versions
+from harness.tools.bench.results import AXES, Cell, Row
 
 PROTOCOL_VERSION = 1
 MODULE = "harness.cli.measured"
-_TURN_SECONDS = 0.05
-"""How long a turn lasts, in whole dispatches. It is short so that the machine's pace is about the
-same in neighbouring turns."""
+_TURN_SECONDS = 0.05  # so short, in whole dispatches, that the machine's pace hardly changes
 _MIN_TURNS = 12
-"""The fewest turns of each side."""
-
-Window = Mapping[str, Any]
-"""A window of a training: `seconds`, `num_steps`, `examples`, `data_wait_seconds`."""
+Window = Mapping[str, Any]  # `seconds`, `num_steps`, `examples`, `data_wait_seconds`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,22 +50,16 @@ class Side:
     """One side of a comparison; a sweep has only side B."""
 
     name: Literal["A", "B"] = "B"
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """Settings of `TrainConfig`, by their names without group."""
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of `TrainConfig`, by name
     code: Path = OWN_CODE
-    """The root folder of the version of the code."""
 
 
 class ProcessEndedError(Exception):
     """A process ended before it was told to; the message says why."""
 
 
-class MeasuredProcess:
-    """A process that trains in turns. A context manager that kills it at the end.
-
-    Its methods raise InputError when the settings do not fit the data or the devices, and
-    ProcessEndedError when the process ended.
-    """
+class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
+    """A process that trains in turns, and ends with its context or by ProcessEndedError."""
 
     def __init__(self, side: Side) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
@@ -107,9 +103,6 @@ class MeasuredProcess:
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.communicate()  # closes the pipes, too
@@ -142,8 +135,7 @@ class MeasuredProcess:
 
 
 def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
-    """Trains for a time, and returns a row for each side: for B alone, or for A and B. If a process
-    ended, there is one row, which says why."""
+    """Trains for a time; returns a row for each side, or one that says why a process ended."""
     try:
         if len(sides) == 2:
             return _in_turns(cell, sides, repeat, seconds)
@@ -229,4 +221,74 @@ def figures(windows: Sequence[Window], totals: Window) -> dict[str, float]:
         "compile_seconds": totals["compile_seconds"],
         "peak_rss_bytes": totals["peak_rss_bytes"],
         "peak_device_bytes": totals["peak_device_bytes"] or 0,
+    }
+
+
+def find_baseline(against: str, *, scratch: Path) -> Side:
+    """Returns the side that `--against` names: the root folder of a checkout, a TOML file of the
+    settings that override the flags, or a git revision, whose code is unpacked into `scratch`."""
+    path = Path(against)
+    if path.is_file() or path.suffix == ".toml":
+        return Side(name="A", settings=flattened(read_toml(path), where=against))
+    code = path.absolute()
+    if not path.is_dir():
+        try:
+            # An exported tree: the user's own checkout stays as it is.
+            name = f"{against}^{{commit}}"
+            commit = _git("rev-parse", "--verify", "--end-of-options", name)
+            _git("archive", "--format=zip", f"--output={scratch / 'code.zip'}", commit)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            raise InputError(
+                f"--against is {against!r}, which is no folder, file or revision; name the root "
+                "folder of a checkout, a TOML file of settings, or a git revision of this program"
+            ) from error
+        code = scratch / commit
+        shutil.unpack_archive(scratch / "code.zip", code)
+    require(
+        code.joinpath(*MODULE.split(".")).with_suffix(".py").is_file(),
+        f"{code} has no {MODULE}: it is not a version of this project, or one older than "
+        "`harness bench`; name another",
+    )
+    return Side(name="A", code=code)
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", "-C", str(OWN_CODE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
+    """Returns the settings of `--against-set name=value ...`; values as in TOML, or plain text."""
+    settings: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        ok = name != "" and equals != ""
+        require(ok, f"--against-set has {word!r}; write name=value, as in implementation=gather")
+        try:
+            settings[name] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[name] = value
+    return flattened(settings)
+
+
+def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
+    """Returns every combination of the values on the axes, the last axis changing fastest."""
+    for axis in AXES:
+        flag = f"--{axis.replace('_', '-')}"
+        require(len(grid[axis]) > 0, f"{flag} is empty; name at least one value")
+    points = itertools.product(*(grid[axis] for axis in AXES))
+    return tuple(dict.fromkeys(Cell(**dict(zip(AXES, point, strict=True))) for point in points))
+
+
+def provenance() -> dict[str, Any]:
+    """Returns the fields of `Results` that say where its figures come from."""
+    machine = host()
+    try:
+        commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        commit = "unknown"  # an installed package has no repository
+    return {
+        "machine": f"{machine['cpu']}, {machine['cores']} cores",
+        "versions": versions() | {"system": machine["system"], "commit": commit},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

@@ -48,16 +48,11 @@ class Row:
 
     cell: Cell
     repeat: int
-    side: Literal["A", "B"] = "B"
-    """The side of a comparison; B without one."""
-    note: str = ""
-    """The reason why there are no figures, or nothing."""
-    resolved: Mapping[str, Any] = field(default_factory=dict)
-    """The settings with every `auto` resolved, and the devices."""
-    figures: Mapping[str, float] = field(default_factory=dict)
-    """What `figures` in `measure.py` returns."""
-    ratio: float | None = None
-    """B's examples/s over those of the process of side A that it took turns with."""
+    side: Literal["A", "B"] = "B"  # the side of a comparison; B without one
+    note: str = ""  # the reason why there are no figures, or nothing
+    resolved: Mapping[str, Any] = field(default_factory=dict)  # with devices, without `auto`
+    figures: Mapping[str, float] = field(default_factory=dict)  # by `figures` in measure.py
+    ratio: float | None = None  # B's examples/s over A's, which it took turns with
 
     @property
     def line(self) -> str:
@@ -75,17 +70,13 @@ class Results:
 
     format: Literal["harness-bench-results 3"] = "harness-bench-results 3"
     machine: str
-    versions: Mapping[str, str]
-    """The versions of packages, and the commit of the measured code."""
-    started: str
-    """The time in UTC, as of ISO 8601."""
+    versions: Mapping[str, str]  # the versions of packages, and the commit of the measured code
+    started: str  # the time in UTC, as of ISO 8601
     config: Mapping[str, Any]
-    """The settings of the command."""
     rows: tuple[Row, ...] = ()
 
 
 def write_results(path: Path, results: Results) -> None:
-    """Writes the file, whole or not at all."""
     write_json(path, dataclasses.asdict(results))
 
 

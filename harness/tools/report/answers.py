@@ -1,10 +1,10 @@
-"""What a model answers for the test rows, against their labels.
-
-Letters: B rows, K classes.
-"""
+"""What a model answers for the test rows, against their labels; and the points of ROC,
+precision-recall and calibration curves, by scikit-learn's definitions. Letters: B rows, K
+classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,55 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.task.measures import Quality, class_labels
-from harness.tools.report.curves import Bools, Calibration, Ranking, calibration, ranking
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+class Ranking(NamedTuple):
+    """What every threshold comes to, from the highest score down."""
+
+    false_positive_rate: Floats
+    recall: Floats
+    precision: Floats
+    average_precision: float  # the mean precision, weighed by the growth of the recall
+
+
+def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
+    """The curves of one class, from each row's score and whether it is in the class: a point for
+    each distinct score, after that of a threshold above all. None where all rows or none are in the
+    class."""
+    if among.all() or not among.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    ordered, inside = scores[order], among[order]
+    last = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)  # of each distinct score
+    hits = np.cumsum(inside)[last]
+    recall, precision = hits / hits[-1], hits / (last + 1)
+    return Ranking(
+        false_positive_rate=np.append(0.0, (last + 1 - hits) / (len(among) - hits[-1])),
+        recall=np.append(0.0, recall),
+        precision=np.append(1.0, precision),
+        average_precision=float((np.diff(recall, prepend=0.0) * precision).sum()),
+    )
+
+
+class Calibration(NamedTuple):
+    """The mean probability of answers and the share that is right, in bins that are not empty."""
+
+    probability: Floats
+    share: Floats
+    counts: Floats
+    error: float  # the expected calibration error: the mean distance of both, over answers
+
+
+def calibration(probabilities: npt.NDArray[Any], right: Bools) -> Calibration:
+    """The calibration of answers, from the probability of each and whether it is right."""
+    weights = np.ones(len(right)), probabilities, right.astype(float)
+    sums = np.array([np.histogram(probabilities, 10, (0, 1), weights=one)[0] for one in weights])
+    counts, total, hits = sums[:, sums[0] > 0]
+    error = float(np.abs(total - hits).sum() / counts.sum())
+    return Calibration(total / counts, hits / counts, counts, error)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,12 +70,9 @@ class Answers:
 
     kind: str
     names: Sequence[str]
-    probabilities: npt.NDArray[np.float32]
-    """[B, K]."""
-    taken: Bools
-    """[B, K]: whether a row is predicted to be of a class."""
-    truth: Bools
-    """[B, K]: whether it is."""
+    probabilities: npt.NDArray[np.float32]  # [B, K]
+    taken: Bools  # [B, K]: whether a row is predicted to be of a class
+    truth: Bools  # [B, K]: whether it is
 
     @classmethod
     def of(cls, quality: Quality, rows: RaggedSets, names: Sequence[str]) -> "Answers":
@@ -55,8 +100,7 @@ class Answers:
         return [(self.names[n], curve) for n, curve in curves.items() if curve is not None]
 
     def calibration(self) -> Calibration:
-        """Returns the calibration of the probability of class 1, of the predicted class, or of all
-        labels."""
+        """Returns the calibration of class 1, of the predicted class, or of all labels."""
         # Of two classes one says all; of labels each is an answer of its own.
         counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
         answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)

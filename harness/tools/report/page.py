@@ -2,39 +2,45 @@
 
 import contextlib
 import io
-from collections.abc import Sequence
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError, printable
+from harness.base.reading import damage, read_json
 from harness.data.options import DataConfig
 from harness.data.ragged import RaggedSets
 from harness.data.sources import Dataset, load_configured
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
+from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import FIGURES
-from harness.run.observers.run_files import REPORT_FILE_NAME
 from harness.task.measures import MAX_RANKED
-from harness.tools.report import history, plots
-from harness.tools.report.answers import Answers
+from harness.tools.report import plots
+from harness.tools.report.answers import Answers, Floats
 from harness.tools.report.words import speaking_words, word_weights
 from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
-"""Classes whose curves and words are shown: the worst."""
-_MAX_CONFUSED = 20
-"""Classes of a confusion matrix, and pairs of classes in a list if there are more."""
-_MAX_WORD_ROWS = 5_000
-"""Rows that words are weighed on."""
-_MAX_TEXT = 800
-"""Characters of a text, from its beginning and its end."""
-_MAX_REREAD = 20_000_000
-"""Ids up to which the data is loaded again, so that texts are shown in their own order."""
+_MAX_CONFUSED = 20  # classes of a confusion matrix, and pairs in a list if there are more
+_MAX_WORD_ROWS = 5_000  # rows that words are weighed on
+_MAX_TEXT = 800  # characters of a text, from its beginning and its end
+_MAX_REREAD = 20_000_000  # ids up to which texts are loaded again in their own order
+
+
+# Keys of summary.json in the table.
+_OF_SUMMARY = (
+    *("test_loss", "epochs", "steps", "batch_size", "precision", "implementation", "replicas"),
+    *("devices", "examples_per_second", "train_seconds", "compile_seconds", "wall_seconds"),
+)
+_REMEDY = "Restore or remove the file."
 
 
 def write_report(
@@ -46,15 +52,9 @@ def write_report(
     *,
     command: str | None = None,
 ) -> Path:
-    """Writes report.html into a run's folder, whole or not at all, and returns its path.
-
-    The test rows are judged, or as many as there may be probabilities, evenly among them. `command`
-    is the one that repeats the run.
-
-    Raises:
-        InputError: when the rows do not fit the model, or the run's files are damaged.
-        OSError: when the file cannot be written, naming it.
-    """
+    """Writes report.html into a run's folder, whole or not at all, and returns its path. `command`
+    is the one that repeats the run. The test rows are judged, or as many as there may be
+    probabilities, evenly among them."""
     test = data.test
     if not test.is_labelled:
         raise InputError(f"{test.name} has no labels; give the rows to test on")
@@ -72,7 +72,7 @@ def write_report(
     texts = _in_order(data, source) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
-    past = history.past(folder)
+    past = _past(folder)
     facts = {
         **({"repeat it": command} if command else {}),
         **past.origin,
@@ -103,7 +103,7 @@ def write_report(
         ],
         in_order=not texts.is_unique,
     )
-    path = folder / REPORT_FILE_NAME
+    path = folder / run_files.REPORT_FILE_NAME
     with replacing(path) as beside:
         beside.write_text(content, encoding="utf-8")
     return path
@@ -112,8 +112,7 @@ def write_report(
 def _confused(
     confusion: npt.NDArray[np.int64] | None, names: Sequence[str]
 ) -> list[tuple[str, str, int]] | None:
-    """Returns the pairs of class and predicted class that most rows are wrong by, with their rows;
-    None if a matrix of all classes is small enough to show."""
+    """Returns the most frequent pairs of class and wrong prediction; None for few classes."""
     if confusion is None or len(names) <= _MAX_CONFUSED:
         return None
     wrong = confusion * ~np.eye(len(names), dtype=bool)
@@ -163,3 +162,50 @@ def _shown(value: Any) -> str:
         return f"{value:,}"
     text = ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
     return printable(text, most=_MAX_TEXT, one_line=True)
+
+
+class _Past(NamedTuple):
+    """A run, as far as its folder has the files of one."""
+
+    origin: dict[str, str]  # when the model was trained, by which versions and on which machine
+    facts: dict[str, Any]  # how it was trained, and what came of it
+    held_out: str  # the rows evaluated after each epoch: `validation`, or without any `test`
+    series: dict[str, Floats]  # steps and values of metrics.jsonl, [2, records]
+
+
+def _past(folder: Path) -> _Past:
+    paths = folder / run_files.CONFIG_FILE_NAME, folder / run_files.SUMMARY_FILE_NAME
+    config = run_files.read_config(folder) if paths[0].is_file() else {}
+    summary = read_json(paths[1], remedy=_REMEDY) if paths[1].is_file() else {}
+    resolved, origin = config.get(run_files.RESOLVED, {}), {}
+    if config:
+        versions, host = resolved.get("versions", {}), resolved.get("host", {})
+        begun = time.localtime(paths[0].stat().st_mtime)
+        with damage(paths[0], what="the settings of a run", remedy=_REMEDY):
+            origin = {
+                "begun": time.strftime("%Y-%m-%d %H:%M", begun),
+                "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+                "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
+            }
+    facts: dict[str, Any] = {}
+    for group in (config.get("model"), config.get("optimizer")):
+        facts |= group if isinstance(group, Mapping) else {}
+    facts |= {name: summary.get(name) for name in _OF_SUMMARY}
+    return _Past(
+        origin=origin,
+        facts={name.replace("_", " "): v for name, v in facts.items() if v is not None},
+        held_out="validation" if resolved.get("dataset", {}).get("validation_rows") else "test",
+        series=_series(folder / jsonl.FILE_NAME),
+    )
+
+
+def _series(path: Path) -> dict[str, Floats]:
+    found = defaultdict(list)
+    for record in jsonl.records(path):
+        names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}
+        if "num_steps" in record:  # a window: the others have seconds too, but of no training
+            names |= {"loss", "seconds", "examples_per_second"}
+        with damage(path, what="a record of a run", remedy=_REMEDY):
+            for name in names:
+                found[name].append((float(record["step"]), float(record[name])))
+    return {name: np.array(points).T for name, points in found.items()}

@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from harness.base.errors import printable
-from harness.tools.report.curves import Calibration, Floats, Ranking
+from harness.tools.report.answers import Calibration, Floats, Ranking
 
 _MAX_POINTS = 500
-"""Points of a curve; more would make a large file."""
+# Text stays text: the browser has fonts for any script, and the files are small.
 _STYLE = {"axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": "small", "svg.fonttype": "none"}
-"""Text stays text: the browser has fonts for any script, and the files are small."""
 
 
 def _svg(draw: Callable[..., None]) -> Callable[..., str]:

@@ -1,8 +1,5 @@
-"""The words that speak for a class: what the model takes from them in the class's rows, and not in
-others.
-
-Letters: B rows, V num_tokens.
-"""
+"""The words that a class's rows have and others lack, by what the model takes from them. Letters: B
+rows, V num_tokens."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -18,12 +15,12 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import head_of
 from harness.model.layers import Surroundings, computing
 from harness.model.network import multi_hot_layers, takes_weights
-from harness.tools.report.curves import Bools
+from harness.tools.report.answers import Bools
 
 _ROWS_AT_ONCE = 1_000
+# How many times as common a word must be in a class's rows as in others. So words of all classes,
+# such as "the", are left out, in any language.
 _LEAST_LIFT = 1.5
-"""How many times as common a word must be in a class's rows as in others. So words of all classes,
-such as "the", are left out, in any language."""
 
 
 class Word(NamedTuple):
@@ -31,10 +28,8 @@ class Word(NamedTuple):
 
     text: str
     weight: float
-    inside: int
-    """Rows of the class that have it."""
-    outside: int
-    """Other rows that have it."""
+    inside: int  # rows of the class that have it
+    outside: int  # other rows that have it
 
 
 def speaking_words(
@@ -45,17 +40,10 @@ def speaking_words(
     *,
     most: int,
 ) -> list[list[Word]]:
-    """Returns the words that speak for each class, the heaviest first: their weight times the
-    logarithm of how many times as common they are in the class's rows as in others. Ids without a
-    word, such as the start's, are left out; without words, as for hashed ones, ids are shown.
-
-    Args:
-        weights: those of `word_weights`, [classes, V].
-        rows: the rows that they were taken from.
-        truth: whether each row is of each class, [B, classes].
-        vocabulary: the words of the ids.
-        most: words to return for a class.
-    """
+    """Returns the words that speak for each class, the heaviest first: their weight [classes, V]
+    times the logarithm of how many times as common they are in the rows of the class, by `truth`
+    [B, classes], as in others. Ids without a word, such as the start's, are left out; without
+    words, as for hashed ones, ids are shown."""
     name: Callable[[int], str | None] = "id {}".format
     if vocabulary is not None and vocabulary.ids:
         reserved = {vocabulary.start_id, vocabulary.unknown_id}
@@ -87,19 +75,12 @@ def word_weights(
     model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int], truth: Bools
 ) -> npt.NDArray[np.float64]:
     """Gradient times input, d logit / d x * x, where x is the multi-hot vector, or that of the ids'
-    weights: its mean over a class's rows less its mean over the others, [classes, V].
-
-    The table's gradient holds it: x[b, t] * (d logit_b / d x[b, t]), summed over rows, is the
-    product of the table's row t with its gradient. So no vector of V numbers is made for a row.
-
-    Args:
-        model: of one input of ids.
-        rows: to take the means over.
-        kind: of the task. Binary: the only output is the logit of class 1, and its negative that
-            of 0. Under a softmax only differences count: the mean of a row's logits is subtracted.
-        classes: whose logits; the first axis of the result.
-        truth: whether each row is of each of these classes, [B, classes].
-    """
+    weights: its mean over a class's rows less its mean over the others, [classes, V]. `truth` says
+    whether each row is of each of the `classes`, [B, classes]. The table's gradient holds it: x[b,
+    t] * (d logit_b / d x[b, t]), summed over rows, is the product of the table's row t with its
+    gradient. So no vector of V numbers is made for a row. Binary: the only output is the logit of
+    class 1, and its negative that of 0. Under a softmax only differences count: the mean of a row's
+    logits is subtracted."""
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
     head = head_of(model, kind)

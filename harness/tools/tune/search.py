@@ -1,8 +1,6 @@
-"""The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows.
-
-Optuna's proposal for a trial depends on the seed, the trial's number and the trials before it. So a
-search of one job that was interrupted and resumed tries the same as an uninterrupted one.
-"""
+"""The search: Optuna proposes trials, each a process of `harness train` whose metrics it follows. A
+proposal depends on the seed, the trial's number and the trials before it. So a search of one job
+that was interrupted and resumed tries the same as an uninterrupted one."""
 
 import errno
 import functools
@@ -32,23 +30,14 @@ from kernels.files import remove, replacing
 
 STUDY_FILE_NAME = "study.db"
 TRIALS_FOLDER_NAME = "trials"
-_SEEDS_APART = 1_000_003
-"""The difference between the sampler's seeds of two trials, so that searches of different seeds
-differ."""
-_STARTUP_TRIALS = 5
-"""Trials that the median pruner never prunes."""
-_MOST_FAILURES = 3
-"""The number of trials after which the search gives up if all of them failed."""
-_LOOK_SECONDS = 0.2
-"""Seconds between two looks at the processes and their files."""
+_SEEDS_APART = 1_000_003  # so that two trials, and searches of other seeds, differ
+_STARTUP_TRIALS = 5  # trials that the median pruner never prunes
+_MOST_FAILURES = 3  # the number of trials after which the search gives up if all of them failed
+_LOOK_SECONDS = 0.2  # seconds between two looks at the processes and their files
 
 
 def open_study(folder: Path, config: SearchConfig) -> Any:
-    """Opens Optuna's study in `folder`, or begins one if there is none.
-
-    Raises:
-        InputError: when the study's file is damaged.
-    """
+    """Opens Optuna's study in `folder`, or begins one if there is none."""
     import optuna
     from sqlalchemy.exc import DBAPIError
 
@@ -80,50 +69,33 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
 class Trial:
     """A trial that was begun."""
 
-    asked: Any
-    """Optuna's trial, whose number counts from 0."""
+    asked: Any  # Optuna's trial, whose number counts from 0
     folder: Path
     process: subprocess.Popen[bytes]
-    values: dict[int, float] = field(default_factory=dict)
-    """The objective after each epoch that was judged, counted from 1."""
+    values: dict[int, float] = field(default_factory=dict)  # after each epoch, from 1
+    # The result of the trial; None until the study has it.
     status: Literal["complete", "pruned", "diverged", "failed"] | None = None
-    """The result of the trial; None until the study has it."""
-    note: str = ""
-    """The reason if the trial failed."""
+    note: str = ""  # the reason if the trial failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
     """Runs the trials of a study, several at the same time, until there are enough."""
 
-    study: Any
-    """Optuna's study."""
-    searched: Mapping[str, Any]
-    """Optuna's distribution of each setting, by name."""
+    study: Any  # Optuna's study
+    searched: Mapping[str, Any]  # Optuna's distribution of each setting, by name
     config: SearchConfig
     seed: int
-    folder: Path
-    """The folder of the study and the trials' folders."""
-    gpus: Sequence[str]
-    """The GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them."""
+    folder: Path  # the folder of the study and the trials' folders
+    gpus: Sequence[str]  # the GPUs that the jobs share in turn, as CUDA_VISIBLE_DEVICES names them
     num_jobs: int
-    settings_of: Callable[[Mapping[str, Any]], str]
-    """Returns a trial's settings as TOML, given Optuna's proposal."""
-    ended: Callable[[Trial], None]
-    """Called with each trial once its process has ended and the study has its result."""
-    first: Mapping[str, Any] = field(default_factory=dict)
-    """The settings of the first trial, by the parameter's name; Optuna proposes those left out."""
-    falls: bool = False
-    """Whether the learning rate falls to 0 with a trial's last epoch, so that no other counts."""
+    settings_of: Callable[[Mapping[str, Any]], str]  # a trial's, as TOML
+    ended: Callable[[Trial], None]  # called with a trial when the study has its result
+    first: Mapping[str, Any] = field(default_factory=dict)  # settings of the first trial
+    falls: bool = False  # whether the learning rate falls to 0, so that the last epoch counts
 
     def run(self) -> None:
-        """Runs the trials. After Ctrl-C it raises KeyboardInterrupt, once the running ones have
-        saved a checkpoint.
-
-        Raises:
-            InputError: when the task does not measure the objective.
-            OSError: when the study cannot be written, naming its file.
-        """
+        """Runs the trials. After Ctrl-C, the running ones save a checkpoint before it raises."""
         from optuna.exceptions import StorageInternalError
 
         deadline = time.monotonic() + (self.config.timeout or math.inf)
@@ -206,8 +178,7 @@ class Search:
             beside.write_text(self.settings_of(asked.params), encoding="utf-8")
         command = [sys.executable, "-P", "-m", "harness", "train", "--resume", "auto"]
         path = os.pathsep.join(filter(None, (str(OWN_CODE), os.environ.get("PYTHONPATH"))))
-        # The trial runs this code, whatever is installed, on its job's GPU and share of the cores.
-        own = {"PYTHONPATH": path}
+        own = {"PYTHONPATH": path}  # this code, whatever is installed
         if self.gpus:
             own[VISIBLE] = self.gpus[job % len(self.gpus)]
         cores = sorted(os.sched_getaffinity(0))

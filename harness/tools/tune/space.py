@@ -24,32 +24,23 @@ class Space:
     learning_rates: tuple[float, ...] = ()
     """Range of the learning rate, on a logarithmic scale. Left out: 1/8 to 8 times the recipe's, or
     1e-4 to 3e-2 where there is none."""
-
     widths: tuple[int, ...] = (16, 256)
     """Range of the units of each hidden layer, on a logarithmic scale."""
-
     depths: tuple[int, ...] = (0, 3)
     """Range of the number of hidden layers; 0 is a linear model."""
-
     dropouts: tuple[float, ...] = (0.0, 0.7)
     """Range of the dropout rate, the same after each hidden layer."""
-
     weight_decays: tuple[float, ...] = (1e-4, 1.0)
     """Range of the weight decay, on a logarithmic scale; 0 alone: none."""
-
     ngrams_choices: tuple[int, ...] = ()
     """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
-
     num_tokens_choices: tuple[int, ...] = ()
     """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 131072, unless
     --num-tokens is given."""
-
     optimizer: str = "adamw"
     """Any Keras optimizer, by name."""
-
     activation: str = "relu"
     """Activation of the hidden layers, by Keras's name."""
-
     table_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number type of the multi-hot layer's table, as for `harness train`."""
 
@@ -59,14 +50,10 @@ class Space:
             if name == "learning_rates" and not values:
                 continue
             shown = " ".join(map(str, values)) or "empty"
-            require(
-                len(values) in (1, 2),
-                f"{flag} is {shown}; give the two ends of a range, or one value to fix it",
-            )
-            require(
-                values[0] <= values[-1],
-                f"{flag} is {shown}; the first must not be above the second",
-            )
+            ok = len(values) in (1, 2)
+            require(ok, f"{flag} is {shown}; give the two ends of a range, or one value to fix it")
+            ok = values[0] <= values[-1]
+            require(ok, f"{flag} is {shown}; the first must not be above the second")
             for value in values:
                 if name in ("widths", "depths"):
                     require_count(flag, value, least=1 if name == "widths" else 0)
@@ -96,27 +83,20 @@ class SearchConfig:
 
     trials: int = 30
     """Settings to try, in all; with --resume, this includes those that were tried before."""
-
     epochs: int | None = None
-    """Passes over the training rows in a trial. Left out: the recipe's, or 10 where there is
-    none."""
-
+    """Passes over the training rows in a trial. Left out: the recipe's, or 10 without one."""
     early_stopping: int | None = 2
     """End a trial after so many epochs without a better one; None: never. The best epoch counts. A
     recipe's learning rate falls to 0 with the last epoch, which counts then, unless this is
     given."""
-
     objective: Literal["accuracy", "loss"] = "accuracy"
     """The objective on the validation rows: the highest accuracy or the lowest loss."""
-
     pruner: Pruner = "median"
     """Trials to end early, once an epoch was no better than those before. `median`: trials that
     have done worse than the median of the others; `halving`: all but the best quarter after 1, 4,
     16 ... epochs; `none`: nothing."""
-
     timeout: float | None = None
     """Start no trial after so many seconds."""
-
     jobs: Literal["auto"] | int = "auto"
     """Trials at the same time, each in a process of its own on its own GPU, or with its share of
     the CPU's cores. `auto`: one for each GPU; on a CPU one."""
@@ -132,18 +112,8 @@ class SearchConfig:
 def parameters(
     space: Space, build: BuildOptions, *, takes_texts: bool, learning_rate: float | None = None
 ) -> dict[str, Any]:
-    """Returns Optuna's distribution of each setting, by the setting's name.
-
-    Args:
-        space: the space to search.
-        build: how texts become ids; settings given there are fixed.
-        takes_texts: whether the data is built from texts, whose words become ids.
-        learning_rate: the recipe's; None if there is none.
-
-    Raises:
-        InputError: when choices for texts are asked for, but the data has no texts, or `build`
-            fixes the same setting.
-    """
+    """Returns Optuna's distribution of each setting, by name. Settings that `build` gives are
+    fixed; `takes_texts` says whether words become ids, and `learning_rate` is the recipe's."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     decays, rates = space.weight_decays, space.learning_rates
@@ -164,10 +134,8 @@ def parameters(
         choices: tuple[int, ...] = getattr(space, f"{name}_choices")
         flag = _flag(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
-        require(
-            applies or not choices,
-            f"{flag} chooses how texts become ids, but {why}; leave it out",
-        )
+        ok = applies or not choices
+        require(ok, f"{flag} chooses how texts become ids, but {why}; leave it out")
         require(
             given is None or not choices,
             f"{_flag(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
@@ -181,12 +149,7 @@ def parameters(
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a trial's settings of `harness train`, by their bare names.
-
-    Args:
-        space: the space of the search.
-        values: the values of the search's parameters.
-    """
+    """Returns a trial's settings of `harness train`, by name, from the search's values."""
     depth = values["depth"]
     decay = values["weight_decay"]
     return {

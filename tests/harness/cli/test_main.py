@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.help import options, shortened
+from harness.cli.help import for_help, options
 from harness.cli.main import main
 from harness.cli.settings import TrainConfig
 
@@ -56,7 +56,7 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
 
 
 def test_the_short_help_has_the_values_of_a_settings_file_as_defaults() -> None:
-    assert shortened(TrainConfig(epochs=7))().epochs == 7
+    assert for_help(TrainConfig, TrainConfig(epochs=7), shows_all=False)().epochs == 7
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.cli.text_lines import Oddities, blocks_of_texts
+from harness.cli.predict import Oddities, blocks_of_texts
 from harness.data.vocabulary import Vocabulary
 from tests.harness.cli.runs import Result, call, write_npz
 

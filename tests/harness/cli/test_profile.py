@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from harness.run.profiling.profiler import STEP_MARKER, ProfilerObserver
-from harness.run.profiling.report import print_profile
-from harness.run.profiling.step_times import Event, StepTimes, divide, read
+from harness.run.profiling.step_times import Event, StepTimes, divide, print_profile, read
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
 from tests.harness.cli.runs import (

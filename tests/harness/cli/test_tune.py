@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.cli.tune_run import described, toml_text
+from harness.cli.tune import described, toml_text
 from tests.harness.cli.runs import (
     Result,
     call,

@@ -93,7 +93,6 @@ def test_what_was_chosen_is_chosen_again_and_what_was_asked_for_is_kept(folder: 
     [
         ("data", {"skip_top": 5}, "--skip-top 5, an option that is gone"),
         ("data", {"start_char": None}, "--start-char None, an option that is gone"),
-        ("execution", {"all_reduce": "hierarchical"}, "--all-reduce hierarchical, which is gone"),
     ],
 )
 def test_settings_of_earlier_versions(

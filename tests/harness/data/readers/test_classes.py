@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
@@ -110,11 +109,8 @@ def test_parts_by_the_endings_of_their_names(tmp_path: Path, read: Reader) -> No
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("/etc/pos/passwd", {}, "/etc/pos/passwd lies outside of it"),
-        ("../pos/evil", {}, r"\.\./pos/evil lies outside of it"),
-        ("pos/link", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "pos/link is a link"),
+        ("pos/link", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "link is no regular"),
         ("pos/zero", {"type": tarfile.CHRTYPE}, "pos/zero is no regular file"),
-        ("pos/x", {"pax_headers": {"path": "/etc/pos/x"}}, "etc/pos/x lies outside of it"),
         ("pos/x", {"pax_headers": {"size": "9" * 15}}, "unpacks to more than the 1,000,000,000"),
     ],
 )
@@ -125,18 +121,6 @@ def test_a_tar_that_means_harm(
     with pytest.raises(InputError, match=message):
         open_source(path)
     assert os.listdir(tmp_path) == ["evil.tar"]
-
-
-def test_a_zip_that_means_harm(tmp_path: Path) -> None:
-    for name in ("/etc/pos/passwd", "../pos/evil"):
-        with pytest.raises(InputError, match=f"{name} lies outside of it"):
-            open_source(write_zip(tmp_path / "evil.zip", {name: b"x"}))
-    link = zipfile.ZipInfo("pos/link")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
-        archive.writestr(link, "/etc/passwd")
-    with pytest.raises(InputError, match="pos/link is a link"):
-        open_source(tmp_path / "evil.zip")
 
 
 @pytest.mark.parametrize("form", ["zip", "tar.xz"])

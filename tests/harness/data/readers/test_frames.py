@@ -9,7 +9,7 @@ from scipy import sparse
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.data.readers.frames import source_of
+from harness.data.readers.formats import source_of
 
 Reader = Callable[..., Any]
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from harness.base.errors import InputError
-from harness.run.observers.event_file import EventFile, drop_events_after
+from harness.run.observers.tensorboard import EventFile, drop_events_after
 from harness.run.observers.tensorboard_pages import scalars
 
 

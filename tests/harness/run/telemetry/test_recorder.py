@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.run.records import MachineUse, Spread
 from harness.run.telemetry.gpu_metrics import Read, Tell
-from harness.run.telemetry.recorder import Sample, Source, TelemetryRecorder
+from harness.run.telemetry.recorder import Source, TelemetryRecorder
 from tests.harness.run.observers.samples import REPOSITORY
 
 PATIENCE_SECONDS = 120.0
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 120.0
 def played(*samples: tuple[float, dict[str, float]], num_gpus: int) -> TelemetryRecorder:
     """Returns a recorder of GPUs that gets these samples."""
     recorder = TelemetryRecorder(hz=0.0, bus_ids=[f"0000:0{n}:00.0" for n in range(num_gpus)])
-    recorder._samples.extend(Sample(*sample) for sample in samples)
+    recorder._samples.extend(samples)
     return recorder
 
 

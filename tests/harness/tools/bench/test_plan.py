@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
-from harness.tools.bench import plan
-from harness.tools.bench.plan import cells, find_baseline, provenance, settings_of_words
+from harness.tools.bench import measure
+from harness.tools.bench.measure import cells, find_baseline, provenance, settings_of_words
 from harness.tools.bench.results import AXES, Cell
 
 
@@ -36,9 +36,9 @@ def git(folder: Path, *arguments: str) -> str:
 def test_the_state_of_the_code(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "OWN_CODE", tmp_path)
+    monkeypatch.setattr(measure, "OWN_CODE", tmp_path)
     assert provenance()["versions"]["commit"] == "unknown"
-    monkeypatch.setattr(plan, "OWN_CODE", repository)
+    monkeypatch.setattr(measure, "OWN_CODE", repository)
     commit = git(repository, "rev-parse", "HEAD")
     assert provenance()["versions"]["commit"] == commit
     (repository / "file").write_text("changed")
@@ -48,7 +48,7 @@ def test_the_state_of_the_code(
 def test_a_revision_is_unpacked(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "OWN_CODE", repository)
+    monkeypatch.setattr(measure, "OWN_CODE", repository)
     (repository / "file").write_text("changed since")
     scratch = tmp_path / "scratch"
     scratch.mkdir()

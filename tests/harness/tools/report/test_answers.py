@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 
 from harness.task.measures import roc_auc
-from harness.tools.report.curves import calibration, ranking
+from harness.tools.report.answers import calibration, ranking
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))

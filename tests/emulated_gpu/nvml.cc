@@ -83,7 +83,14 @@ int nvmlInitWithFlags(unsigned) {
   initialized -= code != kSuccess;
   return code;
 }
+int nvmlInit_v2() { return nvmlInitWithFlags(0); }
 int nvmlShutdown() { return initialized-- > 0 ? kSuccess : kUninitialized; }
+// What TensorFlow alone asks; it has no GPU where a function is missing.
+int nvmlDeviceGetHandleByPciBusId_v2(const char*, Device*) { return kNotSupported; }
+int nvmlDeviceGetMaxPcieLinkGeneration(Device, unsigned*) { return kNotSupported; }
+int nvmlDeviceGetMaxPcieLinkWidth(Device, unsigned*) { return kNotSupported; }
+int nvmlDeviceGetCurrPcieLinkGeneration(Device, unsigned*) { return kNotSupported; }
+int nvmlDeviceGetCurrPcieLinkWidth(Device, unsigned*) { return kNotSupported; }
 const char* nvmlErrorString(int code) {
   return code == 9 ? "Driver Not Loaded" : code == 15 ? "GPU is lost" : code == 18 ? "Driver/library version mismatch" : "An error";
 }

@@ -62,21 +62,6 @@ def test_unique_sorts_each_rows_set(case: tuple[int, Rows]) -> None:
     check_again(unique)
 
 
-@pytest.mark.parametrize("num_tokens", [3, 10_000, 2**31 - 1])
-def test_unique_of_more_ids_than_are_sorted_at_a_time(num_tokens: int) -> None:
-    rng = np.random.default_rng()
-    lengths = rng.integers(0, 4_000, 300)
-    lengths[[0, 7, 299]] = 0, 300_000, 0
-    splits = np.concatenate([[0], np.cumsum(lengths)])
-    values = rng.integers(0, num_tokens, splits[-1], dtype=np.int32)
-    sets = RaggedSets(
-        values=values, row_splits=splits, labels=splits[1:] * 0, num_tokens=num_tokens, name="long"
-    )
-    unique = sets.unique()
-    for index in range(sets.num_rows):
-        np.testing.assert_array_equal(unique.row(index), np.unique(sets.row(index)))
-
-
 @given(rows_below(50), st.data())
 def test_take_gives_the_rows_in_order(rows: Rows, data: st.DataObject) -> None:
     chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), min_size=1, max_size=30))

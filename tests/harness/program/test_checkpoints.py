@@ -217,3 +217,13 @@ def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, sets: RaggedSets) -> No
     with pytest.raises(InputError, match=message):
         checkpoints(rig, tmp_path).restore()
     assert_same(rig.values(), before)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, sets: RaggedSets) -> None:
+    save(build_rig(sets, hidden_units=(6, 4)), tmp_path, 1)
+    other = build_rig(sets, hidden_units=(6, 5))
+    before = other.values()
+    misfit = r"of model/dense_1/kernel it holds float32 \[6, 4\], and float32 \[6, 5\] is wanted"
+    with pytest.raises(InputError, match=f"does not fit .*: {misfit}; resume with the settings"):
+        checkpoints(other, tmp_path).restore()
+    assert_same(other.values(), before)

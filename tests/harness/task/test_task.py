@@ -103,6 +103,12 @@ def test_sure_and_wrong_is_costly_but_finite() -> None:
     )
 
 
+def test_an_even_chance_is_class_0_as_in_keras() -> None:
+    logits = np.zeros([2, 1], np.float32)
+    hits = settled("binary").judge(np.array([0, 1]), logits).hits
+    np.testing.assert_array_equal(hits, [1, 0])
+
+
 @pytest.mark.parametrize("kind", ["binary", "multi_class"])
 def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     rng = np.random.default_rng()

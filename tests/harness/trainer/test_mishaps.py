@@ -117,6 +117,12 @@ def test_a_refused_fit_changes_nothing() -> None:
     assert own.step == 10
 
 
+def test_a_divergence_is_raised() -> None:
+    own = trainer(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.raises(harness.DivergenceError, match="learning rate"):
+        own.fit(rows(), epochs=5, verbose=False)
+
+
 def test_a_softmax_does_not_go_with_many_labels_a_row() -> None:
     def classes(inputs: Any) -> Any:
         x = harness.MultiHotDense(4, TOKENS)(inputs)

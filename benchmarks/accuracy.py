@@ -7,7 +7,7 @@ import argparse
 import statistics
 from pathlib import Path
 
-from benchmarks.runs import summary_of_run
+from benchmarks.against_tutorial import summary_of_run
 from harness.base.files import write_json
 from harness.run import machine
 from harness.trainer.settings import PRECISIONS

@@ -25,7 +25,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runs import summary_of_run
 from harness.base.files import write_json
 from harness.run import machine
 from kernels.cache import CACHE_VARIABLE
@@ -34,6 +33,21 @@ _TUTORIAL = Path(__file__).parent / "peers" / "tutorial.py"
 _FIGURES = ("wall_seconds", "peak_rss_bytes", "examples_per_second", "test_accuracy")
 _FIRST = ("wall_seconds", "ours, first run")
 _REST_SECONDS = 15
+
+
+def summary_of_run(data: str, *flags: str) -> dict[str, Any]:
+    """Trains two epochs at batch 500 in a temporary folder; returns `summary.json`.
+
+    Args:
+        data: the --data of `harness train`.
+        flags: further flags of `harness train`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "harness", "train", "--data", data, "--epochs", "2"]
+        command += ["--batch-size", "500", "--run-dir", folder, *flags]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        summary: dict[str, Any] = json.loads((Path(folder) / "summary.json").read_text())
+        return summary
 
 
 def run_tutorial(data: Path, seed: int) -> dict[str, Any]:

@@ -144,12 +144,6 @@ def throughput(machine: Machine) -> str:
     return machine.bench("--replicas", "1", *kinds)
 
 
-def threads(machine: Machine) -> str:
-    """Tests that the number of threads stays the same over 20,000 steps of two replicas, or 400."""
-    steps = ("--steps", "400") if machine.is_short else ()
-    return machine.run(sys.executable, "-m", "benchmarks.threads", *steps)
-
-
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
     ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
@@ -157,7 +151,6 @@ _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),
-    ("Threads", threads, 2),
 )
 """The parts, each with its title and the number of GPUs that it needs."""
 

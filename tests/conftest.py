@@ -47,7 +47,6 @@ LONG_FILES = (
     "tests/scripts/test_environment.py",
     "tests/harness/cli/test_telemetry.py",
     "tests/harness/cli/test_resume.py",
-    "tests/harness/trainer/test_keras_parity.py",
     "tests/browser/test_tensorboard.py",
     "tests/benchmarks/cluster/test_parity.py",
     "tests/kernels/multi_hot/test_gather.py",

@@ -28,42 +28,31 @@ class Recorder(C.Callback):
         if hook in LOGGED:
             self.logs.append((hook, {k: float(v) for k, v in (logs or {}).items()}))
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._write("train_begin", None, logs)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._write("train_end", None, logs)
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._write("epoch_begin", epoch, logs)
-
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._write("epoch_end", epoch, logs)
         optimizer = self.model.optimizer
         total = sum(float(abs(weights).sum()) for weights in self.model.get_weights())
         self.seen.append((int(optimizer.iterations), float(optimizer.learning_rate), total))
 
-    def on_test_begin(self, logs: Any = None) -> None:
-        self._write("test_begin", None, logs)
-
-    def on_test_end(self, logs: Any = None) -> None:
-        self._write("test_end", None, logs)
-
 
 class BatchRecorder(Recorder):
     """Records the hooks of every batch, too."""
 
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._write("train_batch_begin", batch, logs)
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._write("train_batch_end", batch, logs)
+def _writing(hook: str) -> Callable[..., None]:
+    def with_index(self: Recorder, index: int, logs: Any = None) -> None:
+        self._write(hook, index, logs)
 
-    def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._write("test_batch_begin", batch, logs)
+    def without(self: Recorder, logs: Any = None) -> None:
+        self._write(hook, None, logs)
 
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._write("test_batch_end", batch, logs)
+    return with_index if "batch" in hook or "epoch" in hook else without
+
+
+for _hook in ("train_begin", "train_end", "epoch_begin", "test_begin", "test_end"):
+    setattr(Recorder, f"on_{_hook}", _writing(_hook))
+for _hook in ("train_batch_begin", "train_batch_end", "test_batch_begin", "test_batch_end"):
+    setattr(BatchRecorder, f"on_{_hook}", _writing(_hook))
 
 
 class Decayed(C.Callback):

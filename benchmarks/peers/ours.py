@@ -11,7 +11,7 @@ TASK = protocol.load()
 os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
-from benchmarks.training import tutorial_network  # noqa: E402
+from harness.model.network import DefaultNetwork  # noqa: E402
 from harness.run.records import Observer, Record, Window  # noqa: E402
 
 _NUM_ORDERS = 10
@@ -40,7 +40,12 @@ def main() -> None:
         name="benchmark",
     ).unique()
     trainer = harness.Trainer(
-        tutorial_network,
+        DefaultNetwork(
+            hidden_units=protocol.HIDDEN_UNITS,
+            dropout=protocol.DROPOUT,
+            num_tokens=protocol.NUM_TOKENS,
+            num_classes=2,
+        ),
         optimizer="adam",  # the default rate is protocol.LEARNING_RATE
         batch_size=TASK.batch_size,
         precision="float32",

@@ -11,11 +11,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.harness.run.telemetry.nvml import library as nvml
+from tests.emulated_gpu import nvml
 
 SOURCES = Path(__file__).resolve().parent
 ROOT = SOURCES.parents[1]
-_NVML = ROOT / "tests" / "harness" / "run" / "telemetry" / "nvml"
 _LIBRARIES = (
     "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9",
     "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",
@@ -73,9 +72,7 @@ def build() -> Path:
     if "f16c" not in Path("/proc/cpuinfo").read_text():
         raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
     nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")
-    sources = sorted(
-        [*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py", *_NVML.glob("*.[ch]*")]
-    )
+    sources = sorted([*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py"])
     texts = [file.read_bytes() for file in (*sources, Path(__file__))]
     key = hashlib.sha256(b"\0".join([*texts, str(nvrtc).encode()])).hexdigest()[:16]
     cache = Path(
@@ -103,7 +100,7 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
     headers = Path(tensorflow.origin).parent / "include" / "third_party" / "gpus" / "cuda"
     own = [file for file in SOURCES.glob("*.cc") if file.name != "nvrtc.cc"]
     for files, path in (
-        ([*own, _NVML / "nvml.cc"], lib / _LIBRARIES[0]),
+        (own, lib / _LIBRARIES[0]),
         ([SOURCES / "nvrtc.cc"], package / "lib" / "libnvrtc.so.12"),
     ):
         command = ["g++", *_FLAGS, "-isystem", str(headers / "include"), *map(str, files), "-ldl"]
@@ -134,7 +131,7 @@ def environment(
 
     Args:
         folder: a folder for the process's files.
-        script: more lines for NVML; see tests/harness/run/telemetry/nvml/library.py.
+        script: more lines for NVML; see nvml.py.
         devices: the number of devices.
         settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
             number 1), `seed`, `guard` (1: pages behind every buffer that must not be touched),

@@ -21,7 +21,7 @@ thread_local CUcontext current = nullptr;
 int number(const char* name, const char* otherwise) { return std::atoi(setting(name, otherwise).c_str()); }
 size_t total_memory() { return static_cast<size_t>(number("MEMORY_MB", "600")) << 20; }
 
-// The same as in the script of tests/harness/run/telemetry/nvml.
+// The same as in the script of tests/emulated_gpu/nvml.py.
 std::string uuid_of(int card) {
   char text[48];
   std::snprintf(text, sizeof text, "GPU-%df2c9b1e-0000-4000-8000-00000000000%d", card, card);

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.emulated_gpu import device
+from tests.emulated_gpu import device, nvml
 from tests.harness.cli.runs import call
-from tests.harness.run.telemetry.nvml import library as nvml
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 # 64 rows to train on: no batch is smaller and has programs of its own, whose kernels take long.

@@ -40,11 +40,6 @@ def test_content_that_is_refused(tmp_path: Path, name: str, content: bytes, fact
         read(path)
 
 
-def test_nesting_that_is_usual(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"a":' * 50 + "1" + "}" * 50)
-    assert read(tmp_path / "a.json")
-
-
 @pytest.mark.parametrize(
     "make",
     [

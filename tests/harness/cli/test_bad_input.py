@@ -1,10 +1,7 @@
 """Wrong input: exit code 2, one message, nothing written, nothing removed."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,43 +20,18 @@ def refused(result: Result, *parts: str) -> None:
     assert all(part in result.err for part in parts), result.err
 
 
-def half(path: Path) -> Path:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
-
-
-class Call:
-    """An object whose pickle makes a folder when it is read."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self._folder),)
-
-
-BROKEN_NPZ: dict[str, tuple[Callable[[Path], Any], list[str]]] = {
-    "missing": (lambda path: None, ["No file or folder", "reviews.npz"]),
-    "truncated": (lambda path: half(write_npz(path)), ["damaged, or not an .npz file"]),
-    "calls a function": (
-        lambda path: write_npz(path, x_train=[Call(path.parent / "called")] * 4),
-        ["mkdir", "nothing but lists, ints and NumPy arrays is read"],
-    ),
-}
-
-
-@pytest.mark.parametrize("kind", BROKEN_NPZ)
-def test_a_broken_file_in_kerass_format(kind: str, tmp_path: Path) -> None:
-    make, parts = BROKEN_NPZ[kind]
+@pytest.mark.parametrize("fact", ["No file or folder", "damaged, or not an .npz file"])
+def test_a_broken_file_in_kerass_format(fact: str, tmp_path: Path) -> None:
     path = tmp_path / "reviews.npz"
-    make(path)
+    if "damaged" in fact:
+        path.write_bytes(write_npz(path).read_bytes()[:1_000])
     before = contents(tmp_path)
     for command in (
         ("train", "--run-dir", tmp_path / "run", *NPZ),
         ("data", "info", "--split", "standard"),
         ("data", "convert", "--out", tmp_path / "out", "--split", "standard"),
     ):
-        refused(call(*command, "--data", path), str(path), *parts)
+        refused(call(*command, "--data", path), str(path), fact)
     assert contents(tmp_path) == before
 
 

@@ -73,14 +73,3 @@ def test_a_run_that_stopped_early_is_complete(stopped: Path) -> None:
     assert (result.code, result.err) == (0, "")
     assert "holds a complete run" in result.out
     assert contents(stopped) == before
-
-
-def test_a_schedule_changes_what_is_trained(trained_folder: Path, tmp_path: Path) -> None:
-    flags = ("--learning-rate-schedule", "linear", "--warmup", "8", "--epochs", "1")
-    result = call("train", *SMALL, *flags, "--run-dir", tmp_path / "run")
-    assert (result.code, result.err) == (0, "")
-    found, constant = (
-        [r["loss"] for r in records(folder) if "loss" in r][:4]
-        for folder in (tmp_path / "run", trained_folder)
-    )
-    assert found != constant

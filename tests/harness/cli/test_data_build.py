@@ -2,20 +2,13 @@
 
 import json
 import os
-import signal
-import subprocess
-import time
 from pathlib import Path
-
-import numpy as np
 
 from tests.harness.cli.runs import (
     IMPLEMENTATION,
     NETWORK,
     call,
-    command_line,
     contents,
-    environment,
 )
 
 TABLE = "review,sentiment\n" + "".join(
@@ -88,28 +81,3 @@ def test_wrong_sources_leave_nothing(tmp_path: Path) -> None:
     wrong = call("train", "--data", "synthetic", "--ngrams", "2")
     assert (wrong.code, "--ngrams is for texts" in wrong.err) == (2, True)
     assert sorted(os.listdir(tmp_path)) == ["empty", "odd.txt", "reviews.csv"]
-
-
-def test_a_build_that_was_killed_can_be_run_again(tmp_path: Path) -> None:
-    table, folder = tmp_path / "reviews.csv", tmp_path / "built"
-    rng = np.random.default_rng(0)
-    words = np.array([f"word{number}" for number in range(20_000)])
-    with table.open("w") as file:
-        file.write("text,label\n")
-        for number in range(60):
-            text = " ".join(words[rng.integers(0, len(words), 40_000)])
-            file.write(f"{text},{'ab'[number % 2]}\n")
-    command = command_line("data", "build", table, "--output", folder)
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, env=environment(), start_new_session=True
-    ) as process:
-        while not list(tmp_path.glob(".partial-*/*")):
-            assert process.poll() is None
-            time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-    (left,) = tmp_path.glob(".partial-*")
-    os.utime(left, (0, 0))  # as a day later, when no other process can be writing there
-    assert not folder.exists()
-    again = call("data", "build", table, "--output", folder)
-    assert again.code == 0, again.err
-    assert sorted(os.listdir(tmp_path)) == ["built", "reviews.csv"]

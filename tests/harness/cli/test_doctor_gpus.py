@@ -7,35 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.cli.runs import REPOSITORY
-from tests.harness.run.telemetry.nvml.library import (
+from tests.emulated_gpu.nvml import (
     ERROR_GPU_IS_LOST,
     ERROR_LIB_RM_VERSION_MISMATCH,
     Nvml,
     modern,
-    old,
-    slice_of,
     system,
 )
+from tests.harness.cli.runs import REPOSITORY
 
 SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
     "two": (
         [*system(), *modern(0), *modern(1)],
         {},
     ),
-    "sliced": (
-        [
-            *system(),
-            *modern(0, mig_mode=1, memory_total_bytes="error 4"),
-            *slice_of(0, 0),
-            *slice_of(0, 1),
-        ],
-        {},
-    ),
-    "without slices": ([*system(), *modern(0, mig_mode=1)], {}),
     "too new": ([*system(), *modern(0, compute_capability="12.0")], {}),
     "hidden": ([*system(), *modern(0)], {"CUDA_VISIBLE_DEVICES": ""}),
-    "old driver": ([*system(cuda_version=11040), *old(0)], {}),
     "lost": (
         [*system(), *modern(0), "gpu1.uuid = GPU-lost", f"gpu1.* = error {ERROR_GPU_IS_LOST}"],
         {},

@@ -11,11 +11,8 @@ from tests.harness.cli.runs import (
     IMPLEMENTATION,
     SMALL,
     call,
-    command_line,
     losses,
     records,
-    run,
-    settings_of,
     summary,
 )
 
@@ -53,17 +50,6 @@ def test_four_replicas(alone: np.ndarray, tmp_path: Path) -> None:
     assert (figures["replicas"], figures["devices"]) == (4, ["/CPU:0"])
 
 
-def test_stream_and_resident(trained_folder: Path, tmp_path: Path) -> None:
-    """The network has dropout, and the last batch is padded: 1,600 rows in batches of 500."""
-    flags = (*SMALL, "--batch-size", "500", "--replicas", 2, "--precision", "float32")
-    streamed, resident = (
-        losses_of(tmp_path / kind, *flags, "--input", kind) for kind in ("stream", "resident")
-    )
-    np.testing.assert_array_equal(streamed, resident)
-    tokens = sum(line["tokens"] for line in records(tmp_path / "stream") if "loss" in line)
-    assert tokens == 2 * summary(trained_folder)["dataset"]["nnz"]
-
-
 @pytest.mark.parametrize(("steps", "tolerance"), [("1", 1e-6), ("auto", 0)])
 def test_steps_per_dispatch(
     steps: str, tolerance: float, trained_folder: Path, tmp_path: Path
@@ -78,17 +64,6 @@ def test_steps_per_dispatch(
         for folder in (tmp_path / "run", trained_folder)
     )
     np.testing.assert_allclose(found, expected, rtol=tolerance)
-
-
-def test_deterministic(trained_folder: Path, tmp_path: Path) -> None:
-    """Every run on a CPU is deterministic. The test uses a separate process, since the setting
-    lasts to the process's end."""
-    folder = tmp_path / "run"
-    flags = ("--precision", "float32", "--deterministic", "--run-dir", folder)
-    result = run(command_line("train", *SMALL, *flags))
-    assert (result.code, result.err) == (0, "")
-    assert losses(folder) == losses(trained_folder)
-    assert settings_of(folder)["execution"]["deterministic"] is True
 
 
 def test_a_run_goes_on_with_another_number_of_replicas(alone: np.ndarray, tmp_path: Path) -> None:

@@ -4,15 +4,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.cli.bench import GateConfig
-from harness.cli.settings import TrainConfig
 from harness.model.options import ModelConfig
-
-
-def test_the_defaults_are_the_tutorials() -> None:
-    config = TrainConfig()
-    assert (config.epochs, config.execution.batch_size) == (2, 500)
-    assert config.model == ModelConfig(hidden_units=(50, 50, 50), dropout=(0.3, 0.2, 0.0))
-    assert (config.optimizer.optimizer, config.optimizer.learning_rate) == ("adam", None)
 
 
 def test_one_dropout_rate_holds_for_all_layers() -> None:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from tests.emulated_gpu import nvml as library
+from tests.emulated_gpu.nvml import Nvml
 from tests.harness.cli.runs import (
     CORPUS,
     IMPLEMENTATION,
@@ -26,8 +27,6 @@ from tests.harness.cli.runs import (
     run,
     summary,
 )
-from tests.harness.run.telemetry.nvml import library
-from tests.harness.run.telemetry.nvml.library import Call, Nvml
 
 PATIENCE_SECONDS = 600.0
 SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")
@@ -37,13 +36,12 @@ PER_GPU = {
 }
 
 
-def curves(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
-    """Returns every scalar's (wall time, step, value)s, as TensorBoard sees them."""
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Returns every scalar's (step, value)s, as TensorBoard sees them."""
     reader = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
     return {
         tag: [
-            (event.wall_time, event.step, tensor_util.make_ndarray(event.tensor_proto).item())
-            for event in reader.Tensors(tag)
+            (e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in reader.Tensors(tag)
         ]
         for tag in reader.PluginTagToContent("scalars")
     }
@@ -51,19 +49,6 @@ def curves(folder: Path) -> dict[str, list[tuple[float, int, float]]]:
 
 def gpu_tags(folder: Path) -> set[str]:
     return {tag for tag in curves(folder) if tag.startswith("gpu/")}
-
-
-def share_high(start: float, end: float, period: float) -> float:
-    """Returns the share of the time in which a square wave is in the first half of its period."""
-
-    def high_until(now: float) -> float:
-        return now // period * period / 2 + min(now % period, period / 2)
-
-    return (high_until(end) - high_until(start)) / (end - start)
-
-
-def is_wave(call: Call) -> bool:
-    return (call.function, call.subject) == ("nvmlDeviceGetUtilizationRates", "gpu0")
 
 
 @contextlib.contextmanager
@@ -84,8 +69,8 @@ def training(nvml: Nvml, folder: Path, *flags: str) -> Iterator[subprocess.Popen
         process.wait()
 
 
-def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """Waits for the first new window whose telemetry `holds` accepts; returns its record."""
+def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> None:
+    """Waits for the first new window whose telemetry `holds` accepts."""
     path = folder / "metrics.jsonl"
     deadline = time.monotonic() + PATIENCE_SECONDS
     seen = path.stat().st_size if path.exists() else 0
@@ -99,7 +84,7 @@ def wait_for_window(folder: Path, holds: Callable[[dict[str, Any]], bool]) -> di
         for line in lines:
             record = json.loads(line)
             if "loss" in record and holds(record.get("telemetry", {})):
-                return record
+                return
         seen += sum(map(len, lines))
     pytest.fail("waited in vain for a window")
 
@@ -112,17 +97,12 @@ def lacks(tag: str) -> Callable[[dict[str, Any]], bool]:
     return lambda telemetry: tag not in telemetry
 
 
-def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
-    low, high, period = 10, 90, 1.9
-    nvml.write(
-        library.system(),
-        library.modern(0, utilization_percent=f"square {low} {high} {period}"),
-        library.modern(1, power_milliwatts=100_000),
-    )
+def test_what_is_sampled_is_drawn_and_recorded(nvml: Nvml, tmp_path: Path) -> None:
+    nvml.write(library.system(), library.modern(0), library.modern(1, power_milliwatts=100_000))
     folder = tmp_path / "run"
     # A window an epoch, each of half a second or more.
     layout = ("--batch-size", "500", "--steps-per-dispatch", "50", "--implementation", "dense")
-    data = ("--synthetic-rows", "10000", "--epochs", "3")
+    data = ("--synthetic-rows", "10000", "--epochs", "2")
     done = run(
         command_line("train", *data, *layout, "--telemetry-hz", "100", "--run-dir", folder),
         env=nvml.environment(PYTHONPATH=str(REPOSITORY)),
@@ -133,26 +113,14 @@ def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
     assert {tag for tag in read if not tag.startswith(("train/", "valid", "throughput/"))} == (
         expected | {"host/cpu_percent", "host/rss_bytes", "test/accuracy", "test/loss"}
     )
-    # The wave runs by the monotonic clock, TensorBoard's wall time by that of day.
-    ahead = time.time() - time.monotonic()
     windows = {line["step"]: line for line in records(folder) if "loss" in line}
-    asked = np.array([c.seconds for c in nvml.calls() if is_wave(c)])
-    for wall_time, step, percent in read["gpu/0/utilization_percent"]:
-        line = windows[step]
+    assert dict(read["gpu/0/utilization_percent"]) == dict.fromkeys(windows, 50.0)
+    for line in windows.values():
         sampled = line["telemetry"]["gpu/0/utilization_percent"]
-        assert sampled["mean"] == pytest.approx(percent, rel=1e-6)
-        assert low <= sampled["min"] <= sampled["mean"] <= sampled["max"] <= high
-        end = wall_time - ahead
-        start = end - line["seconds"]
-        mean = low + (high - low) * share_high(start, end, period)
-        # Where a busy machine sampled late, an edge of the wave lies anywhere in a gap.
-        inside = asked[(asked > start) & (asked < end)]
-        gap = np.diff([start, *inside, end]).max()
-        late = max(0.0, gap - 0.04) / (end - start) * (high - low)
-        assert percent == pytest.approx(mean, abs=5.0 + late)
-    assert {value for _, _, value in read["gpu/1/utilization_percent"]} == {50.0}
-    assert all(value > 1e8 for _, _, value in read["host/rss_bytes"])
-    assert all(0 <= value <= 100 for _, _, value in read["host/cpu_percent"])
+        assert (sampled["min"], sampled["mean"], sampled["max"]) == (50, 50, 50)
+        assert sampled["samples"] > 1
+    assert all(value > 1e8 for _, value in read["host/rss_bytes"])
+    assert all(0 <= value <= 100 for _, value in read["host/cpu_percent"])
     # The GPUs take 250 W and 100 W all the time.
     figures = summary(folder)
     examples = sum(line["examples"] for line in windows.values())
@@ -160,10 +128,6 @@ def test_utilization_follows_a_square_wave(nvml: Nvml, tmp_path: Path) -> None:
     assert figures["joules_per_1000_examples"] == pytest.approx(1000 * joules / examples, rel=0.02)
     assert figures["gpu_hours"] == pytest.approx(2 * figures["wall_seconds"] / 3600)
     assert f"{figures['joules_per_1000_examples']:,.3g} J per 1,000 examples" in done.out
-    # After the check at the start, whoever trains waits for no answer of NVML's.
-    calls = nvml.calls()
-    checked = next(i for i, call in enumerate(calls) if call.function == "nvmlShutdown") + 1
-    assert len({call.thread for call in calls[checked:]}) == 1
 
 
 def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes(

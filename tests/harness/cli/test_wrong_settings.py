@@ -21,6 +21,7 @@ WRONG = [
     f"{TRAIN} --steps-per-dispatch -1",
     f"{TRAIN} --replicas 0",
     f"{TRAIN} --seed 2147483648",
+    f"{TRAIN} --synthetic-rows 2147483647",
     f"{TRAIN} --epochs 0",
     f"{TRAIN} --optimizer magic",
     f"{TRAIN} --activation threshold",

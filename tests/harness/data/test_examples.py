@@ -78,8 +78,3 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
 def test_what_no_rows_can_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         made(**changes)
-
-
-def test_neither_sets_nor_examples() -> None:
-    with pytest.raises(InputError, match=r"rows are given as list; give harness\.RaggedSets"):
-        Examples.of([[1, 2]])  # type: ignore[arg-type]

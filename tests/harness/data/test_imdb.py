@@ -84,12 +84,6 @@ def test_the_default_split_holds_out_the_head_of_the_merged_set(write_npz: Write
     np.testing.assert_array_equal(merged.labels, expected.labels)
 
 
-def test_a_part_may_lack_a_class(write_npz: WriteNpz) -> None:
-    path = write_npz(y_train=np.array([0, 4, 2, 3]))
-    for options in (STANDARD, ImdbOptions(held_out_rows=2)):
-        assert load_imdb(path, options)[0].num_classes == 5
-
-
 # Keras's own folder and the download.
 
 
@@ -156,23 +150,6 @@ def test_content_that_is_wrong(write_npz: WriteNpz, changes: dict[str, Any], mes
     assert str(path) in str(caught.value)
 
 
-def test_a_file_truncated_anywhere(write_npz: WriteNpz) -> None:
-    path = write_npz()
-    content = path.read_bytes()
-    for kept_bytes in range(0, len(content), 37):
-        path.write_bytes(content[:kept_bytes])
-        with pytest.raises(InputError, match="truncated"):
-            load_imdb(path, ImdbOptions())
-
-
 def test_too_few_rows_to_hold_out(write_npz: WriteNpz) -> None:
     with pytest.raises(InputError, match=r"7 rows, too few to hold out 10000.*--split=standard"):
         load_imdb(write_npz(), ImdbOptions())
-
-
-@pytest.mark.parametrize("wrong", [{"num_words": 0}, {"held_out_rows": 0}], ids=str)
-def test_options_out_of_range(wrong: dict[str, int]) -> None:
-    ((name, value),) = wrong.items()
-    flag = "--" + name.replace("_", "-")
-    with pytest.raises(InputError, match=rf"{flag} is {value}; choose from"):
-        ImdbOptions(**wrong)  # type: ignore[arg-type]

@@ -8,9 +8,9 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data import store
-from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions
+from harness.data.options import ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.sources import Dataset, load, load_configured
+from harness.data.sources import Dataset, load
 
 WriteNpz = Callable[..., Path]
 SMALL = SyntheticOptions(synthetic_rows=50, synthetic_tokens=200)
@@ -151,23 +151,3 @@ def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: P
         assert rows[0].values.tolist() + rows[2].values.tolist() == of_class
     with pytest.raises(InputError, match="validation_rows is 'first'; choose random or last"):
         load(sorted_folder, validation_split=0.1, validation_rows="first")
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
-def test_a_validation_split_that_leaves_nothing_to_train_on(share: float) -> None:
-    with pytest.raises(InputError, match=f"validation_split is {share}; choose from 0 to less"):
-        load("synthetic", validation_split=share)
-
-
-def test_the_settings_of_a_run_reach_the_data(write_npz: WriteNpz, keras_home: Path) -> None:
-    path = write_npz()
-    options = ImdbOptions(split="standard", num_words=9)
-    config = DataConfig(data=str(path), imdb=options, unique=False)
-    configured, direct = load_configured(config), load(str(path), imdb=options, unique=False)
-    np.testing.assert_array_equal(configured.train.values, direct.train.values)
-    np.testing.assert_array_equal(configured.test.values, direct.test.values)
-    rows = load_configured(
-        DataConfig(synthetic=SyntheticOptions(synthetic_rows=20, synthetic_seed=4))
-    )
-    same = load("synthetic", synthetic=SyntheticOptions(synthetic_rows=20, synthetic_seed=4))
-    np.testing.assert_array_equal(rows.train.values, same.train.values)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from harness.base.errors import InputError
 from harness.data import store
@@ -110,27 +108,3 @@ def test_rows_without_labels_do_not_become_rows_of_class_0(tmp_path: Path) -> No
     rows = RaggedSets(values=[1], row_splits=[0, 1], num_tokens=2, name="bare")
     with pytest.raises(InputError, match="bare: rows without labels cannot be saved"):
         store.save(rows, tmp_path / "sets")
-
-
-def test_nothing_is_overwritten(saved: Path) -> None:
-    with pytest.raises(InputError, match="exists already"):
-        store.save(some_sets(), saved)
-
-
-# NumPy warns of headers that Python 2 may have written, which some changes make of a header.
-@pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing:UserWarning")
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_change_of_bytes_gives_sets_or_one_message(saved: Path, data: st.DataObject) -> None:
-    path = saved / data.draw(st.sampled_from(["values.npy", "row_splits.npy", "meta.json"]))
-    content = path.read_bytes()
-    changed = bytearray(content)
-    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
-        changed[position] = data.draw(st.integers(0, 255))
-    path.write_bytes(changed)
-    try:
-        store.load(saved)
-    except InputError:
-        pass
-    finally:
-        path.write_bytes(content)

@@ -1,7 +1,5 @@
 """Counts, tf-idf and normalized rows, against Keras's layers."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import pytest
@@ -32,24 +30,6 @@ def matrix_of(sets: RaggedSets) -> np.ndarray:
         matrix, (np.repeat(np.arange(sets.num_rows), sets.lengths), sets.values), sets.weights
     )
     return matrix
-
-
-@pytest.mark.parametrize("start", [False, True])
-@pytest.mark.parametrize("mode", ["count", "tf_idf"])
-def test_as_keras_vectorizes_texts(mode: str, start: bool) -> None:
-    train, held_out = TEXTS, ["a zz b b b", "d unseen"]
-    layer: Any = keras.layers.TextVectorization(max_tokens=5, output_mode=mode)
-    layer.adapt(train)
-    columns = [WORDS.get(word, UNKNOWN) for word in layer.get_vocabulary()]
-    assert sorted(columns) == [UNKNOWN, 3, 4, 5, 6]
-    idf = weighting.inverse_document_frequencies(
-        sets_of(train, start=start), unknown_id=UNKNOWN, reserved=[START]
-    )
-    for texts in (train, held_out):
-        sets = sets_of(texts, start=start)
-        found = weighting.count(sets) if mode == "count" else weighting.tf_idf(sets, idf)
-        assert found.is_unique
-        np.testing.assert_allclose(matrix_of(found)[:, columns], layer(texts), rtol=1e-6)
 
 
 def test_normalized_rows() -> None:

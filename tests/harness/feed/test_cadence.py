@@ -56,27 +56,6 @@ def test_a_call_uses_half_of_what_is_allowed_or_more(work: dict[str, Any]) -> No
         assert steps == most
 
 
-@given(works, st.sampled_from(["bytes_moved", "flops", "prepared_bytes"]), st.floats(1, 1e6))
-def test_larger_steps_get_no_longer_calls(work: dict[str, Any], part: str, factor: float) -> None:
-    larger = work | {part: factor * work[part]}
-    assert steps_per_call(**larger) <= steps_per_call(**work)
-
-
-@pytest.mark.parametrize(
-    ("most", "steps_per_epoch", "expected"),
-    [(49, 50, 25), (60, 50, 50), (10, 53, 10), (7, 15, 5), (11, 15, 11), (1, 1, 1)],
-)
-def test_divisors(most: int, steps_per_epoch: int, expected: int) -> None:
-    steps = steps_per_call(
-        bytes_moved=RATES["CPU"][0] / (most + 0.5),
-        flops=0,
-        prepared_bytes=0,
-        device_type="CPU",
-        steps_per_epoch=steps_per_epoch,
-    )
-    assert steps == expected
-
-
 def window(num_steps: int, seconds: float) -> Window:
     return Window(
         step=num_steps,

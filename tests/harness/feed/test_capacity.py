@@ -44,14 +44,6 @@ def test_almost_every_shuffled_batch_is_typical() -> None:
     assert capacities.typical[0] < 0.4 * capacities.largest[0]
 
 
-def test_an_outlier_in_one_column_falls_to_the_largest_of_all() -> None:
-    lengths = np.full([2, 1000], 10)
-    lengths[0, 500:504] = 40_000
-    capacities = capacities_for_any_order(lengths, rows=10)
-    assert capacities.holding([100, 100]) == capacities.typical < capacities.largest
-    assert capacities.holding([4 * 40_000 + 60, 100]) == capacities.largest
-
-
 @given(st.integers(0, 3), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
 def test_known_batches_get_one_capacity(
     columns: int, steps: list[int], data: st.DataObject

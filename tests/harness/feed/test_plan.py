@@ -175,18 +175,6 @@ def test_only_the_last_calls_of_each_size_are_short_and_no_program_is_spare(
 
 
 @given(plans(), st.data())
-def test_resumed_after_any_dispatch_it_goes_on_as_it_would_have(
-    plan: Plan, data: st.DataObject
-) -> None:
-    whole = list(dispatches(plan, start_step=0, epochs=2, calls=itertools.repeat(1)))
-    done = data.draw(st.integers(0, len(whole) - 1))
-    start_step = whole[done].step
-    resumed = dispatches(plan, start_step=start_step, epochs=2, calls=itertools.repeat(1))
-    assert list(resumed) == whole[done:]
-    assert set(plan.programs(start_step=start_step)) <= set(plan.programs())
-
-
-@given(plans(), st.data())
 def test_resumed_within_a_dispatch_it_soon_meets_those_of_the_uninterrupted_run(
     plan: Plan, data: st.DataObject
 ) -> None:
@@ -196,21 +184,6 @@ def test_resumed_within_a_dispatch_it_soon_meets_those_of_the_uninterrupted_run(
         for start in (0, start_step)
     )
     assert resumed[1:] == [dispatch for dispatch in whole if dispatch.step > start_step]
-
-
-@given(plans(), epochs)
-def test_replicas_and_calls_do_not_change_the_rows(plan: Plan, epoch: int) -> None:
-    for replicas, steps in itertools.product(range(1, 5), (1, 7)):
-        if plan.batch_size % replicas == 0:
-            other = training_plan(
-                plan.lengths,
-                batch_size=plan.batch_size,
-                replicas=replicas,
-                steps_per_call=steps,
-                seed=plan.seed or 0,
-                epochs=1,
-            )
-            np.testing.assert_array_equal(other.order(epoch), plan.order(epoch))
 
 
 @pytest.mark.parametrize("repeating", [False, True])
@@ -227,13 +200,6 @@ def test_epochs_differ_until_they_repeat(repeating: bool) -> None:
     orders = [tuple(plan.order(epoch).tolist()) for epoch in range(6)]
     assert len(set(orders)) == (3 if repeating else 6)
     assert (orders[3:] == orders[:3]) is repeating
-
-
-def test_rows_in_stored_order() -> None:
-    lengths = np.ones([1, 33], np.int64)
-    plan = training_plan(lengths, batch_size=10, replicas=1, steps_per_call=2, seed=None, epochs=3)
-    for epoch in range(3):
-        np.testing.assert_array_equal(plan.order(epoch), np.arange(33))
 
 
 def test_a_run_that_was_looked_at_has_the_one_capacity_that_it_needs() -> None:

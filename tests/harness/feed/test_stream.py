@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +23,6 @@ from harness.feed.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
-    shares_of,
     training_plan,
 )
 from harness.feed.stream import Stream
@@ -34,86 +32,55 @@ from tests.harness.random_sets import random_sets
 ONE_DEVICE = ("/CPU:0",)
 
 
-def expected(
-    columns: Columns, plan: Plan, devices: tuple[str, ...], *, epochs: int, start_step: int = 0
-) -> Iterator[tuple[Dispatch, dict[int, list[dict[str, Any]]]]]:
-    """Yields each dispatch, and the fields of its batches by their size and device."""
-    replicas = range(len(devices))
-    for epoch, first_step in epochs_from(plan, start_step=start_step, epochs=epochs):
-        planned = EpochPlan(plan, epoch)
-        step = first_step
-        while step < plan.steps_per_epoch:
-            end = plan.dispatch_end(step)
-            dispatch = planned.dispatch(step, end, origin=step)
-            yield (
-                dispatch,
-                {
-                    rows: [fields_of(columns, plan, own, dispatch, rows) for own in replicas]
-                    for rows in plan.capacities
-                },
-            )
-            step = end
-
-
-def fields_of(
-    columns: Columns, plan: Plan, replica: int, dispatch: Dispatch, rows: int
-) -> dict[str, Any]:
-    """Returns the fields of `StreamBatches` for the batches of so many rows, with zeros behind the
-    dispatch's steps."""
-    is_last = rows < plan.batch_size
-    S = 1 if is_last else min(plan.steps_per_call, plan.whole_steps)
-    b = max(1, shares_of(rows, plan.replicas)[replica])
-    capacities = [call.capacity for call in dispatch.calls if call.rows == rows]
-    (capacity,) = capacities or [(0,) * len(columns.ragged)]
-    ragged = {
-        name: {"values": np.zeros((S, own), np.int64), "row_splits": np.zeros((S, b + 1), np.int64)}
-        for name, own in zip(columns.ragged, capacity, strict=True)
-    }
-    for name, sets in columns.ragged.items():
-        if sets.weights is not None:
-            ragged[name]["weights"] = np.zeros(ragged[name]["values"].shape, np.float32)
-    dense = {
-        name: np.zeros((S, b, *array.shape[1:]), array.dtype)
-        for name, array in columns.dense.items()
-    }
-    first = dispatch.step % plan.steps_per_epoch
-    steps = range(first, first + dispatch.num_steps)
-    for place, step in enumerate(s for s in steps if (s == plan.whole_steps) == is_last):
-        held = expected_share(columns, plan, replica=replica, epoch=dispatch.epoch, step=step)
-        for name, own in held.ragged.items():
-            ids = [token_id for row in own for token_id in row]
-            ragged[name]["values"][place, : len(ids)] = ids
-            ragged[name]["row_splits"][place] = np.cumsum([0, *map(len, own)])
-        for name, weights in held.id_weights.items():
-            ragged[name]["weights"][place, : len(weights)] = weights
-        for name, array in held.dense.items():
-            dense[name][place] = array
-    return {"ragged": ragged, "dense": dense}
-
-
 def check(
     examples: Examples,
     plan: Plan,
     *,
     devices: tuple[str, ...] = ONE_DEVICE,
     mapped: bool = False,
-    **run: int,
+    epochs: int = 1,
+    start_step: int = 0,
 ) -> list[tuple[Dispatch, BatchesByRows]]:
-    """Compares all of a stream; returns the stream."""
+    """Compares all of a stream with the rows; returns the stream."""
     columns = Columns.of(examples)
-    stream = list(Stream(columns, devices=devices, mapped=mapped).dispatches(plan, **run))
-    whole = expected(columns, plan, devices, **({"epochs": 1} | run))
-    for (dispatch, batches), (planned, fields) in zip(stream, whole, strict=True):
-        assert dispatch == planned
-        assert batches.keys() == fields.keys()
-        for rows, of_devices in batches.items():
-            for own, arrays in zip(of_devices, fields[rows], strict=True):
-                tf.nest.map_structure(
-                    lambda tensor, array: np.testing.assert_array_equal(tensor.numpy(), array),
-                    list(own),
-                    list(arrays.values()),
+    stream = Stream(columns, devices=devices, mapped=mapped)
+    found = list(stream.dispatches(plan, epochs=epochs, start_step=start_step))
+    planned = (
+        EpochPlan(plan, epoch).dispatch(step, plan.dispatch_end(step), origin=step)
+        for epoch, first in epochs_from(plan, start_step=start_step, epochs=epochs)
+        for step in starts(plan, first)
+    )
+    for (dispatch, batches), wanted in zip(found, planned, strict=True):
+        assert dispatch == wanted
+        assert batches.keys() == plan.capacities.keys()
+        first = dispatch.step % plan.steps_per_epoch
+        for step in range(first, first + dispatch.num_steps):
+            is_last = step == plan.whole_steps
+            rows = next(rows for rows in batches if (rows < plan.batch_size) == is_last)
+            (capacity,) = {call.capacity for call in dispatch.calls if call.rows == rows}
+            for replica, own in enumerate(batches[rows]):
+                place = 0 if is_last else step - first
+                held = expected_share(
+                    columns, plan, replica=replica, epoch=dispatch.epoch, step=step
                 )
-    return stream
+                for (name, wanted_rows), length in zip(held.ragged.items(), capacity, strict=True):
+                    parts = {n: t.numpy()[place] for n, t in own.ragged[name].items()}
+                    ids = [token for row in wanted_rows for token in row]
+                    assert parts["row_splits"].tolist() == [0, *np.cumsum([*map(len, wanted_rows)])]
+                    assert parts["values"].tolist() == ids + [0] * (length - len(ids))
+                    if name in held.id_weights:
+                        weights = parts["weights"].tolist()
+                        assert weights == held.id_weights[name] + [0] * (length - len(ids))
+                for name, array in held.dense.items():
+                    np.testing.assert_array_equal(own.dense[name].numpy()[place], array)
+    return found
+
+
+def starts(plan: Plan, step: int) -> Iterator[int]:
+    """Yields the steps with which an epoch's dispatches begin."""
+    while step < plan.steps_per_epoch:
+        yield step
+        step = plan.dispatch_end(step)
 
 
 @st.composite
@@ -163,23 +130,6 @@ def test_every_device_gets_its_shares(logical_devices: list[str], last: int) -> 
         for of_devices in batches.values():
             for device, own in zip(devices, of_devices, strict=True):
                 assert all(tensor.device.endswith(device) for tensor in tf.nest.flatten(own))
-
-
-def test_rows_can_be_divided_again_by_another_plan() -> None:
-    sets = random_sets(np.random.default_rng(), rows=43)
-    stream = Stream(Columns.of(Examples.of(sets)), devices=ONE_DEVICE)
-    # 8 steps an epoch, in dispatches of 3, 3 and 2; 1; 2, the last batch's too.
-    for batch_size, calls in ((6, 9), (43, 3), (30, 3)):
-        plan = training_plan(
-            sets.lengths[None],
-            batch_size=batch_size,
-            replicas=1,
-            steps_per_call=3,
-            seed=7,
-            epochs=3,
-        )
-        for _ in range(2):
-            assert len(list(stream.dispatches(plan, epochs=3))) == calls
 
 
 def test_both_capacities_occur_and_hold_their_batches() -> None:

@@ -1,6 +1,5 @@
 """MultiHotDense against the NumPy reference, and as a Keras layer: types, configuration, files."""
 
-import json
 from typing import Any
 
 import keras
@@ -31,22 +30,6 @@ def symbolic_inputs(**dtypes: str) -> dict[str, keras.KerasTensor]:
 def randomize(layer: keras.layers.Layer) -> None:
     rng = np.random.default_rng()
     layer.set_weights([rng.normal(size=w.shape) for w in layer.get_weights()])
-
-
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_trainer_may_give_the_rows_of_the_values(implementation: str, dtype: str) -> None:
-    sets = random_sets(np.random.default_rng(), rows=30, num_tokens=70)
-    layer = MultiHotDense(9, 70, dtype=dtype)
-    layer.build(None)
-    randomize(layer)
-    outputs = within(layer, implementation, inputs_of(sets, padding=13), rowids_of(sets, 13))
-    kernel, bias = (tf.cast(w, layer.compute_dtype).numpy() for w in layer.get_weights())
-    truth = reference.multi_hot_dense(kernel, sets.values, sets.row_splits)
-    tolerance = 1e-5 if dtype == "float32" else 2**-7
-    np.testing.assert_allclose(
-        tf.cast(outputs, tf.float64), truth + bias.astype(np.float64), tolerance, tolerance
-    )
 
 
 def rowids_of(sets: RaggedSets, padding: int) -> np.ndarray:
@@ -153,43 +136,6 @@ def test_refuses_floats(name: str, dtype: str) -> None:
         MultiHotDense(3, 10)(arrays | {name: arrays[name].astype(dtype)})
     with pytest.raises(ValueError, match=f"{name} of type {dtype}"):
         MultiHotDense(3, 10)(symbolic_inputs(**{name: dtype}))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        [np.array([1, 2], np.int32), np.array([0, 2], np.int32)],
-        {"ids": np.array([1], np.int32), "row_splits": np.array([0, 1], np.int32)},
-    ],
-)
-def test_refuses_anything_but_the_mapping(wrong: Any) -> None:
-    with pytest.raises(ValueError, match="takes a mapping of 'values' and 'row_splits'"):
-        MultiHotDense(3, 10)(wrong)
-
-
-def test_config_round_trip() -> None:
-    layer = MultiHotDense(
-        3,
-        10,
-        implementation="dense",
-        unique=True,
-        activation="relu",
-        use_bias=False,
-        kernel_initializer=keras.initializers.RandomNormal(stddev=0.2, seed=4),
-        bias_initializer="ones",
-        kernel_regularizer=keras.regularizers.L2(0.1),
-        dtype="mixed_bfloat16",
-        name="first",
-    )
-    config = layer.get_config()
-    json.dumps(config)
-    again = MultiHotDense.from_config(config)
-    assert again.get_config() == config
-    assert (again.implementation, again.unique, again.use_bias) == ("dense", True, False)
-    assert again.dtype_policy.name == "mixed_bfloat16"
-    again.build(None)
-    layer.build(None)
-    np.testing.assert_array_equal(again.get_weights()[0], layer.get_weights()[0])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "mixed_bfloat16", "mixed_float16"])

@@ -33,23 +33,12 @@ def network(*, dtype: str = "float32", seed: int = 0, **changes: Any) -> keras.M
     return built(function, Examples.of(sets), seed=seed, dtype=dtype)
 
 
-TUTORIAL: dict[str, Any] = {"hidden_units": (50, 50, 50), "dropout": (0.3, 0.2, 0.0)}
-
-
 def built(given: Any, examples: Examples, *, seed: int = 0, dtype: str = "float32") -> keras.Model:
     return build_model(given, examples, dtype=dtype, device="/CPU:0", seed=seed)
 
 
 def inputs_of(sets: RaggedSets) -> dict[str, np.ndarray]:
     return {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
-
-
-def test_default_is_the_tutorials() -> None:
-    model = network(**TUTORIAL, num_tokens=10_000)
-    assert model.count_params() == 505_201
-    rates = [x.rate for x in model.layers if isinstance(x, keras.layers.Dropout)]
-    assert rates == [0.3, 0.2]
-    assert model.layers[-1].activation is keras.activations.sigmoid
 
 
 def test_a_linear_model_has_no_hidden_layer() -> None:
@@ -89,21 +78,6 @@ def test_the_twin_computes_in_float32_with_the_others_weights(dtype: str) -> Non
     )
     outputs, _ = twin.stateless_call(*values, inputs)
     np.testing.assert_allclose(outputs, truth(inputs), rtol=1e-5, atol=1e-6)
-
-
-def test_layer_infos_say_how_the_layers_are_connected() -> None:
-    infos = layer_infos(network(dropout=(0.3, 0.0), num_classes=3, dtype="mixed_bfloat16"))
-    assert [(i.name, i.inputs, i.output_shape, i.dtype, i.num_parameters) for i in infos[2:]] == [
-        ("multi_hot_dense", ("row_splits", "values"), (None, 5), "bfloat16", 60 * 5 + 5),
-        ("dropout_0", ("multi_hot_dense",), (None, 5), "bfloat16", 0),
-        ("dense_1", ("dropout_0",), (None, 4), "bfloat16", 5 * 4 + 4),
-        ("logits", ("dense_1",), (None, 3), "float32", 4 * 3 + 3),
-        ("softmax", ("logits",), (None, 3), "float32", 0),
-    ]
-    assert {(i.name, i.kind, i.inputs, i.dtype) for i in infos[:2]} == {
-        (name, "InputLayer", (), "int32") for name in ("values", "row_splits")
-    }
-    assert [i.kind for i in infos[2:4]] == ["MultiHotDense", "HashDropout"]
 
 
 def of_three(inputs: Any) -> Any:

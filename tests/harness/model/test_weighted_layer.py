@@ -46,19 +46,6 @@ def test_weights_stay_float32(policy: str) -> None:
     np.testing.assert_allclose(tf.cast(outputs, tf.float64), truth, tolerance, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
-def test_refuses_weights_of_another_type(dtype: str) -> None:
-    inputs = {
-        "values": np.array([1, 2], np.int32),
-        "row_splits": np.array([0, 2]),
-        "weights": np.ones(2, dtype),
-    }
-    with pytest.raises(ValueError, match=f"weights of type {dtype}; it takes float32"):
-        MultiHotDense(3, 10)(inputs)
-    with pytest.raises(ValueError, match=f"weights of type {dtype}; it takes float32"):
-        MultiHotDense(3, 10)(symbolic_inputs(dtype))
-
-
 def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
     inputs = symbolic_inputs()
     outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="tanh")(inputs))

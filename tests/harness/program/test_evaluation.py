@@ -1,10 +1,9 @@
-"""The compiled evaluation against NumPy over all rows, with a smaller last batch."""
+"""The compiled evaluation against Keras over all rows, with a smaller last batch."""
 
 from typing import Any
 
 import keras
 import numpy as np
-import pytest
 
 import harness
 from harness.data.examples import Examples
@@ -13,8 +12,7 @@ from harness.feed.batch import Columns
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Plan, evaluation_plan
 from harness.task.task import Task
-from tests.harness.program.numpy_network import forward_backward
-from tests.harness.program.rig import Rig, assert_same, build_rig
+from tests.harness.program.rig import Rig, build_rig
 from tests.harness.random_sets import random_sets
 
 
@@ -48,29 +46,3 @@ def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
     before = rig.states[0].save()
     rig.programs.evaluate(*held_out(rig, rows), step=17, epoch=3)
     np.testing.assert_equal(rig.states[0].save(), before)
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "implementation", "input_"),
-    [(2, "gather", "resident"), (5, "dense", "stream")],
-)
-def test_is_the_mean_over_all_rows(num_classes: int, implementation: str, input_: str) -> None:
-    # 45 rows in batches of 8: calls of 3 and 2 steps, and one of a batch of 5 rows.
-    sets = random_sets(np.random.default_rng(), rows=45, num_classes=num_classes)
-    rig = build_rig(sets, dropout=0.4, implementation=implementation, input=input_)
-    rows = held_out(rig, sets)
-    for call in range(2):
-        rig.randomize(np.random.default_rng())
-        before = rig.values()
-        evaluation, compilations = rig.programs.evaluate(*rows, step=17, epoch=3)
-        truth = forward_backward(rig.weights(), sets)
-        np.testing.assert_allclose(evaluation.loss, truth.loss.mean(), rtol=1e-5)
-        assert evaluation.metrics["accuracy"] == truth.hits.sum() / 45
-        assert (evaluation.examples, evaluation.step, evaluation.epoch) == (45, 17, 3)
-        assert evaluation.seconds > 0
-        assert_same(rig.values(), before)  # also no seed was used up
-        if call == 0:
-            assert [(made.program, made.step) for made in compilations] == 3 * [("evaluation", 17)]
-            assert all(made.seconds > 0 for made in compilations)
-        else:
-            assert not compilations

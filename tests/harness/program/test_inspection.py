@@ -35,18 +35,6 @@ def test_it_changes_nothing(precision: str) -> None:
     assert_same(end, rig.values())
 
 
-def test_it_is_the_same_however_an_epoch_was_divided() -> None:
-    rig = build_rig(random_sets(np.random.default_rng(), rows=32), steps_per_call=4)
-    whole, batches = next(rig.dispatches())
-    rest = replace(whole, step=3, num_steps=1, calls=(step_of(whole.calls[0], 3),))
-    seen, of_rest = (
-        rig.programs.inspect(dispatch, batches, EVERY)[0] for dispatch in (whole, rest)
-    )
-    assert seen is not None
-    assert of_rest is not None
-    assert replace(seen, seconds=0.0) == replace(of_rest, seconds=0.0)
-
-
 def test_the_gradients_are_those_of_training() -> None:
     """Under plain descent with a rate of 1, a step moves each weight by its gradient."""
     sets = random_sets(np.random.default_rng(), rows=64)

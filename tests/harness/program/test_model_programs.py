@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.base.errors import InputError
 from harness.feed.cadence import Cadence
 from harness.feed.plan import evaluation_plan
-from harness.model.layers import MultiHotDense
 from harness.program.checkpoints import Checkpoints
 from harness.run.background import Background
 from harness.run.history import History
@@ -115,32 +113,6 @@ def test_programs_that_are_compiled_together_change_nothing() -> None:
     assert sum(c.seconds for c in compilations) <= seconds
     assert_same(rig.values(), before)
     assert not run.prepare(*first)
-
-
-class Leaving(keras.layers.Layer):
-    """A layer that leaves TensorFlow outside of training."""
-
-    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        if training:
-            return x
-        return tf.reshape(tf.numpy_function(np.sin, [x], tf.float32), tf.shape(x))
-
-    def compute_output_shape(self, shape: Any) -> Any:
-        return shape
-
-
-def test_a_compilation_that_fails_changes_nothing_either() -> None:
-    sets = random_sets(np.random.default_rng(), rows=64)
-
-    def model(inputs: Any) -> Any:
-        x = MultiHotDense(4, sets.num_tokens, activation="gelu")(inputs)
-        return Leaving(name="leaving")(keras.layers.Dense(1)(x))
-
-    rig = build_rig(sets, model=model)
-    before = rig.values()
-    with pytest.raises(InputError, match="'leaving' cannot be compiled"):
-        run_of(rig).prepare(*next(rig.dispatches()))
-    assert_same(rig.values(), before)
 
 
 def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path: Path) -> None:

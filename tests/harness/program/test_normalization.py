@@ -66,18 +66,6 @@ def test_it_is_keras_own_on_the_whole_batch(rows: int, devices: int, kind: str) 
         )
 
 
-def test_layers_are_as_before_afterwards_and_at_any_depth() -> None:
-    inner = keras.layers.BatchNormalization(momentum=0.0)
-    model = keras.Sequential([keras.Sequential([inner])])
-    inputs = np.array([[1.0], [3.0]], np.float32)
-    share = Share({}, {}, None, tf.ones([2]), {}).within(4, 2, 0)
-    with over_all_rows(model, share, lambda tensors: [2 * tensor for tensor in tensors]):
-        model(inputs, training=True)
-        assert "_moments" in vars(inner)
-    assert float(inner.moving_mean[0]) == 2
-    assert "_moments" not in vars(inner)
-
-
 def test_16_bits_are_normalized_in_float32() -> None:
     inputs = np.full([4096, 1], 40.0, np.float16)  # whose squares and sums float16 does not hold
     outputs, (layer, _) = normalized(inputs, devices=2, dtype="mixed_float16")

@@ -28,12 +28,6 @@ def test_offers_all_of_keras_but_the_wrappers() -> None:
     assert sorted({name.lower() for name in names} - others) == OFFERED
 
 
-@pytest.mark.parametrize("name", ["adamm", "optimizer", "LossScaleOptimizer"])
-def test_refuses_others_by_name(name: str) -> None:
-    with pytest.raises(InputError, match=f"--optimizer is '{name}'.*choose one of adadelta, .*sgd"):
-        optimizer_factory(name)()
-
-
 def test_settings_reach_the_optimizer_and_defaults_are_keras() -> None:
     given = optimizer_factory("SGD", learning_rate=0.25, clip_norm=2.0)()
     assert float(given.learning_rate) == 0.25
@@ -69,7 +63,10 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=8, num_tokens=20)
 
 
-@pytest.mark.parametrize("name", OFFERED)
+# Those with variables of unusual kinds; benchmarks.differential draws all.
+@pytest.mark.parametrize(
+    "name", ["adafactor", "ftrl", "lamb", "muon", "nadam", "schedulefreeadamw", "sgd"]
+)
 def test_a_compiled_step_is_keras_own_step(name: str, sets: RaggedSets) -> None:
     # With a ReLU a unit may be dead, whose gradients of 0 Keras's Adafactor divides by.
     settings: dict[str, Any] = {"hidden_units": (3,), "activation": "gelu", "steps_per_call": 1}

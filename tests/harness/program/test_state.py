@@ -13,7 +13,7 @@ from harness.program.devices import Devices
 from harness.program.optimizer import optimizer_factory
 from harness.program.packing import variables_by_name
 from harness.program.state import State
-from tests.harness.program.rig import assert_same, build_rig
+from tests.harness.program.rig import build_rig
 from tests.harness.program.test_optimizer import OFFERED
 from tests.harness.random_sets import random_sets
 
@@ -125,18 +125,6 @@ def test_devices_have_seeds_of_their_own_that_follow_from_the_first(sets: Ragged
 
 def seeds_of(state: State) -> dict[str, np.ndarray]:
     return {name: array for name, array in state.save().items() if "seed_generator" in name}
-
-
-def test_a_call_changes_nothing(sets: RaggedSets) -> None:
-    rig = build_rig(sets, dropout=0.5)
-    before = rig.values()
-    inputs = {"values": tf.constant([1, 2]), "row_splits": tf.constant([0, 1, 2])}
-    called = rig.states[0].call(rig.model, inputs, training=True)
-    (seeds,) = called.changes.values()
-    assert seeds.numpy().tolist() == [500, 1, 501, 1], "a count of draws for each dropout"
-    assert called.added_loss is None
-    assert called.outputs.shape == (2, 1)
-    assert_same(rig.values(), before)
 
 
 def averaging_model() -> keras.Model:

@@ -22,7 +22,7 @@ from harness.program.table_choice import (
     choose_table_optimizer,
     plans_of,
 )
-from harness.program.tables import clipped, layers_of
+from harness.program.tables import layers_of
 from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
 from harness.trainer.loop import Steps
@@ -154,20 +154,6 @@ def test_what_each_optimizer_leaves_alone() -> None:
     table = native[1]["products_12/kernel"]
     np.testing.assert_array_equal(table[untouched], initial[untouched])
     assert (np.delete(table, untouched, axis=0) != np.delete(initial, untouched, axis=0)).any()
-
-
-@pytest.mark.parametrize("kind", ["clipnorm", "clipvalue", "global_clipnorm"])
-def test_clipping_counts_touched_rows_as_keras_does_the_whole_table(kind: str) -> None:
-    dense, rows = np.full((3, 2), 0.3, np.float32), np.full((4, 5), -0.2, np.float32)
-    limit = 0.1 if kind == "clipvalue" else 0.5
-    squares = tf.reduce_sum(tf.square(rows))[None]
-    gradients, [(of_rows, factor)] = clipped(
-        [tf.constant(dense)], [(tf.constant(rows), squares)], **{kind: limit}
-    )
-    theirs = keras.optimizers.SGD(**{kind: limit})._clip_gradients([dense, rows])
-    np.testing.assert_allclose(factor * of_rows, theirs[1], rtol=1e-6)
-    if kind == "global_clipnorm":  # the optimizer clips by the others itself
-        np.testing.assert_allclose(gradients[0], theirs[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])

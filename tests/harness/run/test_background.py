@@ -1,6 +1,5 @@
 """The background thread, and observers on it: everything in order, and no failure is lost."""
 
-import functools
 import threading
 import time
 from collections.abc import Callable
@@ -39,21 +38,6 @@ def _none_before() -> None:
 
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if "background" in thread.name]
-
-
-def test_in_order_on_one_thread_of_its_own() -> None:
-    done: list[tuple[int, int]] = []
-
-    def note(number: int) -> None:
-        done.append((number, threading.get_ident()))
-
-    with Background() as background:
-        for number in range(1000):
-            background.do(functools.partial(note, number))
-        background.wait()
-        assert [number for number, _ in done] == list(range(1000))
-        assert len({thread for _, thread in done} | {threading.get_ident()}) == 2
-    assert not threads()
 
 
 def test_no_more_than_so_many_wait() -> None:

@@ -47,25 +47,6 @@ def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> No
     )
 
 
-@pytest.mark.parametrize(("start_step", "saved_step"), [(0, None), (4, 4)])
-def test_in_the_first_window_there_is_nothing_before(
-    start_step: int, saved_step: int | None
-) -> None:
-    dispatches = [d for d in planned(epochs=2, steps=4, per_dispatch=2) if d.step >= start_step]
-    done = run(
-        dispatches,
-        steps_per_epoch=4,
-        start_step=start_step,
-        stop_at_nan=True,
-        programs=losses_are(start_step),
-    )
-    progress = done.progress
-    assert progress.divergence is not None
-    assert progress.divergence.loss_before is None
-    assert progress.divergence.saved_step == saved_step
-    assert len(done.windows) == 1
-
-
 def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
     done = run(
         planned(epochs=3, steps=2, per_dispatch=1),
@@ -108,20 +89,6 @@ def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
     else:
         assert "observer 0 told: the validation loss is inf from step 2 on" in done.log
         assert done.progress.divergence is None, "the next window was finite"
-
-
-def test_interrupted_with_a_spoiled_weight_it_saves_nothing() -> None:
-    done = run(
-        planned(epochs=1, steps=4, per_dispatch=1),
-        steps_per_epoch=4,
-        should_stop=lambda: True,
-        stop_at_nan=True,
-        programs={"spoiled": lambda step: True},
-    )
-    assert done.log[-1] == "not saved 1"
-    assert done.progress.interrupted
-    assert done.progress.divergence is not None
-    assert done.progress.divergence.what == "weights"
 
 
 def test_epochs_have_means_over_their_rows() -> None:

@@ -2,20 +2,11 @@
 
 import subprocess
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
-from harness.run.machine import peak_rss_bytes, versions
+from harness.run.machine import peak_rss_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-def test_versions_are_those_installed() -> None:
-    known = versions()
-    assert set(known) == {"python", "harness", "tensorflow", "keras", "numpy", "tensorboard"}
-    assert known["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert known["numpy"] == version("numpy")
-    assert known["harness"] == version("multi-hot-harness")
 
 
 def test_peak_memory_is_of_this_process_and_stays_when_memory_is_freed() -> None:

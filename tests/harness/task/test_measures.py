@@ -1,13 +1,12 @@
 """Measures against scikit-learn, and against loops that define each of them."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from sklearn import metrics
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
@@ -15,11 +14,6 @@ from harness.task import measures
 from harness.task.measures import Measures, Quality, best_thresholds, measured, roc_auc
 
 KINDS = ("binary", "multi_class", "multi_label")
-
-
-SCIKIT_LEARN = Path(__file__).with_name("measures_of_scikit_learn.json")
-"""The results of scikit-learn 1.9.1 for `case`, which this file writes when it is run as a program.
-The tests do not install scikit-learn: Keras would import it in every process that they start."""
 
 
 def case(kind: str, num_rows: int, num_classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,10 +48,32 @@ def quality(kind: str, labels: Any, probabilities: np.ndarray) -> Quality:
     return measured(probabilities, examples(labels), kind=kind, num_classes=num_classes)
 
 
+def values_of_scikit_learn(kind: str, labels: Any, probabilities: np.ndarray) -> dict[str, Any]:
+    taken = probabilities > 0.5
+    every = range(2 if kind == "binary" else 7)
+    found: dict[str, Any] = {}
+    if kind == "multi_label":
+        found["accuracy"] = 1 - metrics.hamming_loss(labels, taken)
+    else:
+        taken = taken[:, 0] if kind == "binary" else probabilities.argmax(axis=1)
+        found["accuracy"] = metrics.accuracy_score(labels, taken)
+        found["confusion"] = metrics.confusion_matrix(labels, taken, labels=every)
+    for name in ("precision", "recall", "f1"):
+        score = getattr(metrics, f"{name}_score")
+        found[name] = score(labels, taken, average=None, labels=every, zero_division=0)
+        found[f"{name}_macro"] = score(labels, taken, average="macro", zero_division=0)
+    found["f1_micro"] = metrics.f1_score(labels, taken, average="micro", zero_division=0)
+    labels, scores = ranked(kind, labels, probabilities)
+    scores = scores[:, 0] if kind == "binary" else scores
+    found["roc_auc"] = metrics.roc_auc_score(labels, scores, multi_class="ovr", average="macro")
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scikit_learn_agrees(kind: str) -> None:
-    for seed, theirs in enumerate(json.loads(SCIKIT_LEARN.read_text())[kind]):
+    for seed in range(3):
         labels, probabilities = case(kind, 300, 7, seed)
+        theirs = values_of_scikit_learn(kind, labels, probabilities)
         found = quality(kind, labels, probabilities)
         assert found.accuracy == pytest.approx(theirs["accuracy"])
         if kind == "multi_label":
@@ -177,36 +193,6 @@ def test_whether_it_beats_the_commonest_class(
 )
 def test_only_classes_are_measured(labels: Any, are: bool) -> None:
     assert measures.are_classes(examples(np.array(labels))) is are
-
-
-def values_of_scikit_learn(kind: str, seed: int) -> dict[str, Any]:
-    from sklearn import metrics
-
-    labels, probabilities = case(kind, 300, 7, seed)
-    taken = probabilities > 0.5
-    every = range(2 if kind == "binary" else 7)
-    found: dict[str, Any] = {}
-    if kind == "multi_label":
-        found["accuracy"] = 1 - metrics.hamming_loss(labels, taken)
-    else:
-        taken = taken[:, 0] if kind == "binary" else probabilities.argmax(axis=1)
-        found["accuracy"] = metrics.accuracy_score(labels, taken)
-        found["confusion"] = metrics.confusion_matrix(labels, taken, labels=every).tolist()
-    for name in ("precision", "recall", "f1"):
-        score = getattr(metrics, f"{name}_score")
-        by_class = score(labels, taken, average=None, labels=every, zero_division=0)
-        found[name] = by_class.tolist()
-        found[f"{name}_macro"] = score(labels, taken, average="macro", zero_division=0)
-    found["f1_micro"] = metrics.f1_score(labels, taken, average="micro", zero_division=0)
-    labels, scores = ranked(kind, labels, probabilities)
-    scores = scores[:, 0] if kind == "binary" else scores
-    found["roc_auc"] = metrics.roc_auc_score(labels, scores, multi_class="ovr", average="macro")
-    return found
-
-
-if __name__ == "__main__":
-    every_case = {kind: [values_of_scikit_learn(kind, seed) for seed in range(3)] for kind in KINDS}
-    SCIKIT_LEARN.write_text(json.dumps(every_case) + "\n")
 
 
 @given(

@@ -87,14 +87,6 @@ def test_steps_per_dispatch(
     assert (asked == "auto") or (str(asked) in choice.why) or (choice.why == "asked for")
 
 
-def test_a_call_is_shorter_the_more_a_step_has_to_do(rows: Examples, cpu: Devices) -> None:
-    """Nothing is measured before; with large layers the optimizer has the most to do."""
-    assert settle("steps_per_dispatch", known(rows, cpu)).name == "80"
-    choice = settle("steps_per_dispatch", known(rows, cpu, hidden_units=(2000, 2000)))
-    assert int(choice.name) < 40
-    assert 80 % int(choice.name) == 0, "an epoch's last call would be a program of its own"
-
-
 def test_native_of_a_run_begun_on_a_cpu_is_chosen_anew_on_a_gpu(rows: Examples) -> None:
     before = Settings(implementation="native")
     # Deterministic: with no GPU at hand nothing can be measured on one.
@@ -113,14 +105,6 @@ def test_an_implementation_that_a_layer_names_must_run_there(rows: Examples) -> 
     )
     with pytest.raises(InputError, match="--implementation=native cannot be had on /GPU:0"):
         settle("implementation", asking)
-
-
-def test_a_model_whose_layers_name_theirs_leaves_nothing_to_choose(
-    rows: Examples, cpu: Devices
-) -> None:
-    layer = MultiHotDense(3, 200, implementation="dense")
-    model = build_model(layer, rows, dtype="float32", device="/CPU:0", seed=0)
-    assert settle("implementation", replace(known(rows, cpu), model=model)).name == "gather"
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,13 @@ from typing import Any
 import pytest
 
 from harness.program.checkpoint_schedule import CheckpointSchedule, Every
-from harness.run.history import Counters, History
-from harness.run.records import Observer, Record, Window
-from harness.trainer.loop import train
+from harness.run.history import Counters
+from harness.run.records import Window
 from tests.harness.stand_in import (
     COMPILE_SECONDS,
     NEXT_SECONDS,
     OBSERVER_SECONDS,
     TRAIN_SECONDS,
-    Clock,
-    StandIn,
     planned,
     run,
 )
@@ -74,32 +71,8 @@ def test_evaluates_and_saves_at_the_end_of_every_epoch_alone() -> None:
     assert (done.progress.step, done.progress.interrupted) == (15, False)
 
 
-def test_saves_within_epochs_and_once_after_the_last_step() -> None:
-    done = run(
-        planned(epochs=2, steps=5, per_dispatch=2),
-        steps_per_epoch=5,
-        saving=CheckpointSchedule(Every(steps=4)),
-    )
-    saves = [entry for entry in done.log if entry.startswith("save")]
-    assert saves == ["save 4", "save 9", "save 10"]
-    epoch_end = run(
-        planned(epochs=2, steps=5, per_dispatch=2),
-        steps_per_epoch=5,
-        saving=CheckpointSchedule(Every()),
-    )
-    assert [e for e in epoch_end.log if e.startswith("save")] == ["save 5", "save 10"]
-    # Saving takes 10,000 s here, which no window contains.
-    assert max(window.seconds for window in done.windows) < 20
-    by_time = run(
-        planned(epochs=2, steps=5, per_dispatch=2),
-        steps_per_epoch=5,
-        saving=CheckpointSchedule(Every(seconds=120.0)),  # compiling takes 100 s
-    )
-    assert next(entry for entry in by_time.log if entry.startswith("save")) == "save 4"
-
-
 def test_the_lowest_validation_loss_is_kept_also_that_before_a_resume() -> None:
-    losses = {5: 0.5, 10: 0.4, 15: 0.45, 20: 0.3}
+    losses = {5: 0.5, 10: 0.4, 15: 0.4, 20: 0.3}  # an equal one is no better
     settings: dict[str, Any] = {
         "steps_per_epoch": 5,
         "programs": {"validation_loss": losses.__getitem__},
@@ -155,26 +128,6 @@ def test_resumed_after_the_last_step_it_only_evaluates() -> None:
     assert done.progress.epochs[0].loss is None
     assert [(e.step, e.epoch) for e in done.progress.epochs] == [(8, 1)]
     assert not done.progress.interrupted
-
-
-def test_what_an_observer_raises_ends_the_run() -> None:
-    class Broken(Observer):
-        def tell(self, record: Record) -> None:
-            if isinstance(record, Window):
-                raise OSError("disk full")
-
-    clock = Clock()
-    log: list[str] = []
-    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
-    with pytest.raises(OSError, match="disk full"):
-        train(
-            [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-            StandIn(clock, log),
-            History([Broken()]),
-            steps_per_epoch=4,
-            clock=clock,
-        )
-    assert log == ["compile training step 0", "train 0"]
 
 
 def test_an_inspection_costs_no_window_any_time() -> None:

@@ -81,17 +81,6 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
         trainer.recommend(seen, k=61)
 
 
-def test_samples_of_all_items_train_as_all_items() -> None:
-    rows = (drawn(), drawn())
-    first = harness.Trainer(of_sets, task="multinomial", batch_size=10)
-    losses = first.fit(rows, epochs=2, verbose=False).history["loss"]
-    loss = harness.Multinomial(num_samples=ITEMS)
-    sampled = harness.Trainer(of_sets, task=harness.Task(loss=loss), batch_size=10)
-    np.testing.assert_allclose(
-        sampled.fit(rows, epochs=2, verbose=False).history["loss"], losses, rtol=1e-4
-    )
-
-
 def test_two_towers_train_as_in_keras() -> None:
     """Negatives are the rows of the same batch, of which the last has fewer, without those of the
     same item."""

@@ -129,3 +129,35 @@ def test_a_refused_fit_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch"):
         fit(model(), rows(10), run_dir=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+
+
+def built(*more: str) -> keras.Model:
+    dtypes = {"values": "int32", "row_splits": "int32", **dict.fromkeys(more, "float32")}
+    inputs = {name: keras.Input([], dtype=dtype, name=name) for name, dtype in dtypes.items()}
+    return keras.Model(inputs, model()(inputs), name="mine")
+
+
+def without_weights(inputs: Any) -> Any:
+    return model()({name: inputs[name] for name in ("values", "row_splits")})
+
+
+def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
+    plain = rows()
+    weighted = plain.derived(weights=np.ones(plain.nnz, np.float32))
+    lacks = "the ids of rows have no weights, but the model .* takes ids with weights; give"
+    for taken, sets, message in (
+        (built("weights"), plain, lacks),
+        (built(), weighted, "the ids of rows have weights, but the model 'mine' takes ids without"),
+        (without_weights, weighted, "have weights, but the function that builds the model"),
+    ):
+        own = harness.Trainer(taken, batch_size=20, implementation="gather")
+        with pytest.raises(ValueError, match=message):
+            own.fit(sets, verbose=False)
+        with pytest.raises(ValueError, match=message):
+            own.predict(sets)
+    own = harness.Trainer(model(), batch_size=20, implementation="gather")
+    own.fit(weighted, verbose=False)
+    with pytest.raises(ValueError, match=lacks):
+        own.evaluate(plain)
+    with pytest.raises(ValueError, match=lacks):
+        own.fit(weighted, validation=plain, verbose=False)

@@ -156,25 +156,6 @@ class ProductContract:
             rows = [[1, 2, 3], [], [2, 1]]
             self.run(rows, rng, H=H, unique=True, compiled=False, weighted=weighted)
 
-    def test_one_token(self, rng: np.random.Generator) -> None:
-        self.run([[0], [0, 0], []], rng, V=1)
-
-    def test_repeated_ids_change_nothing(self, rng: np.random.Generator) -> None:
-        sets = [list(rng.permutation(11)[:4]) for _ in range(5)]
-        table, dy = rng.normal(size=(11, 5)), rng.normal(size=(5, 5))
-
-        def check(rows: list[list[int]], unique: bool) -> tuple[np.ndarray, np.ndarray]:
-            y, dw = self.check(
-                table, np.concatenate(rows), np.cumsum([0] + [len(row) for row in rows]), dy,
-                unique=unique, dtype=tf.float32, compiled=True,
-            )  # fmt: skip
-            return y.numpy(), dw.numpy()
-
-        once = check(sets, unique=True)
-        repeated = check([[*row, *rng.permutation(row)] for row in sets], unique=False)
-        for first, second in zip(once, repeated, strict=True):
-            np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
-
     def test_uint16_ids(self) -> None:
         table = np.zeros([40_001, 2], np.float32)
         table[[1, 40_000], [1, 0]] = 1
@@ -288,45 +269,6 @@ class ProductContract:
         for _ in range(20):
             wanted -= 0.001 * matrix.T @ (matrix @ wanted)
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-5)
-
-    def test_two_shares_of_a_batch(self, rng: np.random.Generator) -> None:
-        """Two products with one table in one program, as the replicas of a CPU have them."""
-        case = SMALL[0]
-        shares = [case.draw(int(rng.integers(2**32))) for _ in range(2)]
-        table = shares[0].table
-
-        @tf.function(jit_compile=True)
-        def gradient(table: Tensor, batches: list[tuple[Tensor, ...]]) -> Tensor:
-            with tf.GradientTape() as tape:
-                tape.watch(table)
-                products = [
-                    tf.reduce_sum(
-                        dy * multi_hot_dense(
-                            table, values, row_splits,
-                            implementation=self.implementation, unique=case.unique,
-                        )
-                    )
-                    for values, row_splits, dy in batches
-                ]  # fmt: skip
-                total = tf.add_n(products)
-            return tape.gradient(total, table)
-
-        batches = [
-            tuple(map(tf.constant, (share.values, share.row_splits, share.dy))) for share in shares
-        ]
-        wanted, magnitude = (
-            np.sum(
-                [
-                    reference.table_gradient(
-                        part(share.dy), share.values, share.row_splits, num_tokens=case.num_tokens
-                    )
-                    for share in shares
-                ],
-                axis=0,
-            )
-            for part in (np.array, np.abs)
-        )
-        assert_close(gradient(tf.constant(table), batches), wanted, magnitude)
 
     @pytest.mark.parametrize(
         ("values", "row_splits", "message"),

@@ -12,7 +12,6 @@ from kernels.multi_hot import (
     multi_hot,
     multi_hot_dense,
 )
-from tests.kernels.multi_hot import checks, reference
 
 FITTING: dict[str, Any] = {
     "table": np.ones([4, 2], np.float32),
@@ -51,27 +50,6 @@ def test_wrong_arguments(change: dict[str, Any], message: str) -> None:
     table, values, row_splits = (arguments.pop(name) for name in ("table", "values", "row_splits"))
     with pytest.raises(ValueError, match=message):
         multi_hot_dense(table, values, row_splits, **arguments)
-
-
-@pytest.mark.parametrize(
-    ("implementation", "compiled", "weighted"),
-    [("dense", False, True), ("gather", True, False)],
-)
-def test_a_float64_table_is_added_up_in_float64(
-    implementation: Implementation, compiled: bool, weighted: bool
-) -> None:
-    rng = np.random.default_rng()
-    ids, splits = rng.integers(0, 20, 60).astype(np.int32), np.arange(0, 61, 6, np.int32)
-    table, dy = rng.normal(size=(20, 3)), rng.normal(size=(10, 3))
-    weights = rng.normal(size=60).astype(np.float32) if weighted else None
-    compute = checks.compiled if compiled else checks.value_and_gradient
-    y, dw = compute(
-        implementation, False, tf.constant(table), ids, splits, tf.constant(dy), weights=weights
-    )
-    matrix = reference.multi_hot(ids, splits, num_tokens=20, weights=weights)
-    assert (y.dtype, dw.dtype) == (tf.float64, tf.float64)
-    np.testing.assert_allclose(y, matrix @ table, rtol=1e-13, atol=1e-13)
-    np.testing.assert_allclose(dw, matrix.T @ dy, rtol=1e-13, atol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,6 @@ from kernels.multi_hot.segments import take_batches
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 NUM_ROWS, NUM_BATCHES, BATCH_ROWS, CAPACITY = 30, 3, 12, 256
-DTYPES = pytest.mark.parametrize(
-    ("values", "row_splits"),
-    [(np.uint16, np.int64), (np.uint32, np.int32)],
-    ids=lambda dtype: dtype.__name__,
-)
 
 
 class Resident:
@@ -67,48 +62,6 @@ def operands(sets: Resident, rows: np.ndarray, types: dict[str, Any]) -> tuple[t
         tf.constant(sets.row_splits.astype(types.get("row_splits", np.int64))),
         tf.constant(rows.astype(types.get("rows", np.int32))),
     )
-
-
-def check_batches(sets: Resident, capacity: int = CAPACITY, **types: Any) -> None:
-    taken, splits, rowids = take_all(sets, capacity, **types)
-    assert (splits.dtype, rowids.dtype) == (tf.int32, tf.int32)
-    assert taken.shape == rowids.shape == [NUM_BATCHES, capacity]
-    for rows, got, ends, places in zip(
-        sets.rows, taken.numpy(), splits.numpy(), rowids.numpy(), strict=True
-    ):
-        ids, wanted = sets.expected(rows)
-        assert ends.tolist() == wanted
-        assert got[: len(ids)].tolist() == ids
-        padding = [len(rows)] * (capacity - len(ids))
-        assert places.tolist() == [*np.repeat(np.arange(len(rows)), np.diff(wanted)), *padding]
-
-
-def largest_of(values: type) -> int:
-    return 2**31 - 1 if values is np.uint32 else 2**16 - 1
-
-
-@needs_compiler
-@DTYPES
-def test_the_kernel_takes_the_rows_in_order(
-    values: type, row_splits: type, rng: np.random.Generator
-) -> None:
-    sets = Resident(rng, largest=largest_of(values))
-    taken, splits = take(sets, values=values, row_splits=row_splits)
-    ids, ends = sets.expected(sets.rows[0])
-    assert splits.numpy().tolist() == ends
-    assert taken.numpy()[: len(ids)].tolist() == ids
-    assert taken.dtype == splits.dtype == tf.int32
-    assert taken.shape == [CAPACITY]
-
-
-@DTYPES
-def test_batches_are_the_rows_in_order(
-    values: type, row_splits: type, rng: np.random.Generator
-) -> None:
-    sets = Resident(rng, largest=largest_of(values))
-    taken, _, _ = take_all(sets, values=values, row_splits=row_splits)
-    assert taken.dtype == values
-    check_batches(sets, values=values, row_splits=row_splits)
 
 
 @needs_compiler

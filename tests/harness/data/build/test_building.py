@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 import harness
 from harness.base.errors import InputError
-from harness.data.options import ImdbOptions
 from harness.data.tokens import Tokenization
 
 WORDS = st.lists(st.sampled_from(["good", "Bad", "film,", "it's", "été", "x"]), max_size=6)
@@ -88,37 +87,6 @@ def test_unknown_words_are_left_out(
         np.testing.assert_array_equal(part.weights, expected.weights)
 
 
-def test_the_published_reviews_are_those_of_keras(imdb_path: Path) -> None:
-    """The words of each review are the same, with a vocabulary of all words of the train half.
-    Words that only the test half has are missing in Keras's file, and unknown here."""
-    archive = imdb_path.parent / "aclImdb_labelled.tar.xz"
-    if not archive.exists():
-        pytest.skip(f"no {archive}")
-    ours = harness.load(archive, num_tokens=100_000, unique=False)
-    options = ImdbOptions(split="standard", num_words=100_000)  # None leaves one out
-    keras = harness.load(imdb_path, imdb=options, unique=False)
-    assert ours.vocabulary is not None
-    assert keras.vocabulary is not None
-    assert ours.vocabulary.class_names == ["neg", "pos"]
-    lacking = keras.vocabulary.ids.keys() - ours.vocabulary.ids.keys()
-    assert (len(lacking), len(ours.vocabulary.ids)) == (0, 88_581)
-    numbers = np.zeros(keras.num_tokens + 1, np.int32)
-    for word, token in keras.vocabulary.ids.items():
-        numbers[token] = ours.vocabulary.ids[word]
-    for mine, theirs in ((ours.train, keras.train), (ours.test, keras.test)):
-        assert rows_of(mine, np.arange(mine.num_tokens)) == rows_of(theirs, numbers)
-
-
-def rows_of(sets: harness.RaggedSets, numbers: np.ndarray) -> Counter[tuple[int, bytes]]:
-    """Counts rows by their label and the numbers of their words in order."""
-    rows: Counter[tuple[int, bytes]] = Counter()
-    for index in range(sets.num_rows):
-        ids = sets.row(index)
-        ids = numbers[ids[ids > 3]].astype(np.int32)
-        rows[int(sets.labels[index]), ids[ids > 3].tobytes()] += 1
-    return rows
-
-
 def test_what_is_wrong_is_counted_and_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,13 +129,6 @@ def test_what_cannot_be_built_is_told(
     path = write_csv(tmp_path / "rows.csv", rows)
     with pytest.raises(InputError, match=message):
         harness.load(path, **options)
-
-
-def test_a_file_that_was_cut_off_has_its_other_rows(tmp_path: Path) -> None:
-    path = write_csv(tmp_path / "cut.csv", [(f"{word} film", word) for word in "abababab"])
-    whole = harness.load(path).train.num_rows
-    path.write_text(path.read_text() + "no lab")  # a block of its own, without a row
-    assert harness.load(path).train.num_rows == whole
 
 
 def test_test_rows_are_drawn_by_class(tmp_path: Path) -> None:

@@ -65,8 +65,3 @@ def test_wrong_lines_are_counted(write: Callable[..., Path], read: Reader) -> No
     assert (rows.contents, rows.labels) == ([[0]], ["spam"])
     assert rows.problems.counts == {"qid, which is not used": 1, "not a list of id:value": 9}
     assert rows.problems.first["not a list of id:value"] == f"{path}, line 2"
-
-
-def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:
-    rows = read(open_source(write("1 1:1 2:1\n" * 10)), block_bytes=32)
-    assert rows.num_rows == [2] * 5

@@ -69,11 +69,6 @@ def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
     assert source.note.endswith("the file has no header")
 
 
-def test_a_first_row_whose_label_occurs_again_is_no_header(write: Writer, read: Reader) -> None:
-    rows = read(open_source(write("good movie,pos\nbad movie,neg\nfine movie,pos\n")))
-    assert rows.contents == ["good movie", "bad movie", "fine movie"]
-
-
 def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:
     path = write('\ufefftext;label\r\n"one, ""two""\nthree";a\r\n\r\n=cmd|\' /C calc\'!A0;b\r\n')
     assert read(open_source(path)).contents == ['one, "two"\nthree', "=cmd|' /C calc'!A0"]
@@ -141,8 +136,3 @@ def test_a_quote_that_is_never_closed_does_not_swallow_rows(write: Writer, read:
 def test_no_such_table(write: Writer, content: str | bytes, name: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         open_source(write(content, name))
-
-
-def test_a_picture_is_no_table(write: Writer) -> None:
-    with pytest.raises(InputError, match="begins like a picture or a spreadsheet"):
-        open_source(write(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"))

@@ -1,13 +1,8 @@
 """The console's output: through the real rich, on text streams and on a real terminal."""
 
 import io
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
@@ -16,7 +11,6 @@ from harness.base.errors import as_command
 from harness.run.observers.console import ConsoleObserver
 from harness.run.records import Compilation
 from tests.harness.run.observers.samples import (
-    REPOSITORY,
     choices,
     epoch,
     run_start,
@@ -105,20 +99,6 @@ def test_the_end_is_a_table() -> None:
     assert rows["curves"] == as_command("tensorboard 'runs/a b/tensorboard'")
 
 
-def test_an_interrupted_run_shows_dashes_for_what_it_lacks(plain: Screen) -> None:
-    plain.observer.tell(run_start(Path("r")))
-    plain.lines()
-    none: dict[str, Any] = dict.fromkeys(("examples_per_second", "mean_examples_per_second"))
-    test = {"accuracy": None, "loss": None}
-    plain.observer.tell(summary(**none, test=test, interrupted=True, steps=60))
-    first, *lines = plain.lines()
-    assert first == "interrupted after step 60 of 160"
-    rows = dict(line.split(maxsplit=1) for line in lines[2:])
-    assert rows["examples/s"] == "-"
-    assert [line.split()[-1] for line in lines[:2]] == ["-", "-"]
-    assert "curves" not in rows, "there are no event files"
-
-
 def test_the_bar_shows_where_the_run_is() -> None:
     screen = Screen(terminal=True)
     screen.observer.tell(run_start(Path("r")))
@@ -155,48 +135,3 @@ def test_a_notebook_gets_a_bar_that_is_redrawn_in_place() -> None:
     redrawn, _, line = stream.getvalue().rstrip("\n").split("\n")[-1].split("\r")[-3:]
     assert re.match(r"[━┈]+ epoch 1/2  step 80/160  loss 0.42", redrawn)
     assert line.startswith("epoch 1/2  step 80/160  loss 0.4400")
-
-
-SHOWING = """
-from pathlib import Path
-from rich.console import Console
-from harness.run.observers.console import ConsoleObserver
-from harness.run.records import Message
-from tests.harness.run.observers.samples import epoch, run_start, summary, window
-observer = ConsoleObserver(Console(), tensorboard_dir=None)
-observer.tell(run_start(Path("r")))
-observer.tell(window(80))
-observer.tell(epoch(80))
-observer.tell(Message(kind="warning", text="w"))
-observer.tell(summary())
-observer.close()
-"""
-# What rich takes from the environment is left out, so that the stream alone decides.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-} | {"TERM": "xterm-256color"}
-
-
-def test_a_terminal_gets_a_bar() -> None:
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", SHOWING],
-        stdout=theirs,
-        stderr=theirs,
-        env=ENVIRONMENT,
-        cwd=REPOSITORY,
-    ) as process:
-        os.close(theirs)
-        output = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                output += chunk
-        except OSError:
-            pass  # Linux says EIO when the last process has left the terminal
-        os.close(ours)
-    assert process.returncode == 0, output
-    assert b"0/160" in output
-    assert "┈ epoch 1/2  step 0/160".encode() in output
-    assert b"run folder" in output

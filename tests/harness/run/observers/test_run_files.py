@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -59,16 +58,6 @@ def test_summary_json_holds_the_promised_keys(tmp_path: Path) -> None:
     assert {"name", "rows", "num_tokens", "nnz"} <= set(content["dataset"])
     assert content["devices"] == ["CPU:0"]
     assert content["test_accuracy"] == 0.885
-
-
-def test_figures_that_there_are_none_of_are_null(tmp_path: Path) -> None:
-    observer = SummaryObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(summary(test={"accuracy": None, "loss": math.nan}, interrupted=True))
-    content = json.loads((tmp_path / "summary.json").read_text())
-    assert content["test_accuracy"] is None
-    assert content["test_loss"] == "NaN"
-    assert "test_f1_macro" not in content
 
 
 def test_figures_of_validation_rows_are_not_called_test(tmp_path: Path) -> None:

@@ -1,18 +1,15 @@
 """The event files, read with TensorBoard's own reader."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
-import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
 from harness.run.observers.tensorboard import TensorBoardObserver
 from harness.run.records import (
     Distribution,
-    Spread,
 )
 from tests.harness.run.observers.samples import (
     epoch,
@@ -22,15 +19,6 @@ from tests.harness.run.observers.samples import (
     window,
 )
 from tests.harness.run.observers.tensorboard_app import TensorBoardApp
-
-THROUGHPUT = {
-    "throughput/steps_per_second",
-    "throughput/examples_per_second",
-    "throughput/tokens_per_second",
-    "throughput/step_time_ms",
-    "throughput/data_wait_fraction",
-}
-ALWAYS = {"train/loss", "train/accuracy"} | THROUGHPUT
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
@@ -45,33 +33,6 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     }
 
 
-def test_tags_steps_and_values(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path)
-    observer.tell(run_start(tmp_path))
-    for step in (20, 40, 60, 80):
-        observer.tell(window(step))
-    observer.tell(epoch(80))
-    observer.tell(summary())
-    observer.close()
-
-    read = curves(tmp_path)
-    held_out = {
-        f"{rows}/{name}" for rows in ("test", "validation") for name in ("loss", "accuracy")
-    }
-    assert set(read) == ALWAYS | held_out
-    assert read["test/accuracy"] == [(160, float(np.float32(0.885)))]
-    assert read["train/loss"] == [
-        (step, float(np.float32(0.5 - step / 1000))) for step in (20, 40, 60, 80)
-    ]
-    assert read["throughput/steps_per_second"] == [(step, 125.0) for step in (20, 40, 60, 80)]
-    assert read["throughput/examples_per_second"][0] == (20, 62_500.0)
-    assert read["throughput/tokens_per_second"][0] == (20, 8_137_500.0)
-    assert read["throughput/step_time_ms"][0] == (20, 8.0)
-    assert read["throughput/data_wait_fraction"][0][1] == pytest.approx(0.025)
-    assert read["validation/accuracy"] == [(80, float(np.float32(0.885)))]
-    assert read["validation/loss"] == [(80, float(np.float32(0.29)))]
-
-
 def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
     for found in ({"loss": 0.29, "accuracy": 0.885}, {"loss": 0.25, "accuracy": 0.9}):
         observer = TensorBoardObserver(tmp_path)
@@ -82,46 +43,6 @@ def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
         values = [0.885] if found["loss"] == 0.29 else [0.885, 0.9]
         expected = [(160, float(np.float32(value))) for value in values]
         assert curves(tmp_path)["validation/accuracy"] == expected
-
-
-def test_loss_scale_and_skipped_steps(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path)
-    observer.tell(run_start(tmp_path))
-    observer.tell(window(20, loss_scale=32768.0, skipped_steps=2))
-    observer.tell(window(40, loss_scale=16384.0))
-    observer.tell(window(60, loss_scale=8192.0, skipped_steps=1))
-    observer.close()
-    read = curves(tmp_path)
-    assert read["precision/loss_scale"] == [(20, 32768.0), (40, 16384.0), (60, 8192.0)]
-    assert read["precision/skipped_steps"] == [(20, 2.0), (40, 0.0), (60, 1.0)]
-
-
-def test_what_was_sampled_in_a_window_stands_at_its_step(tmp_path: Path) -> None:
-    observer = TensorBoardObserver(tmp_path)
-    observer.tell(run_start(tmp_path))
-    telemetry = {
-        "gpu/0/power_watts": Spread(mean=250.0, min=200.0, max=300.0, num_samples=2),
-    }
-    observer.tell(window(20, telemetry=telemetry))
-    observer.tell(window(40))
-    observer.close()
-    read = curves(tmp_path)
-    assert read["gpu/0/power_watts"] == [(20, 250.0)]
-
-
-def test_a_reader_sees_each_record_at_once(tmp_path: Path) -> None:
-    before = time.time()
-    observer = TensorBoardObserver(tmp_path)
-    observer.tell(run_start(tmp_path))
-    for step in (20, 40):
-        observer.tell(window(step))
-        assert curves(tmp_path)["train/loss"][-1][0] == step
-    observer.tell(epoch(40))
-    assert [step for step, _ in curves(tmp_path)["validation/loss"]] == [40]
-    reader = EventAccumulator(str(tmp_path)).Reload()
-    times = [e.wall_time for e in reader.Tensors("train/loss")]
-    ordered = [before, *times, time.time()]
-    assert ordered == sorted(ordered)
 
 
 def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:

@@ -74,13 +74,6 @@ def test_the_dispatches_that_hold_the_steps(
     assert path.parents[3] == tmp_path / "new"
 
 
-def test_a_compilation_in_the_middle_stays_in(tmp_path: Path) -> None:
-    profiler = ProfilerObserver(tmp_path, first=4, last=12)
-    drive(profiler, tmp_path, [4, 4, 4], compiled_at=(0, 8))
-    assert captured(profiler) == (4, 12, 2)
-    profiler.close()
-
-
 def test_an_interrupted_run_keeps_what_was_captured(tmp_path: Path) -> None:
     profiler = ProfilerObserver(tmp_path, first=4, last=100)
     drive(profiler, tmp_path, [4, 4])

@@ -9,8 +9,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from tests.emulated_gpu.nvml import Nvml
 from tests.harness.run.observers.samples import REPOSITORY
-from tests.harness.run.telemetry.nvml.library import Nvml
 
 
 @dataclass(frozen=True, kw_only=True)

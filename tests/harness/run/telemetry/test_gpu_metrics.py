@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.run.telemetry.nvml import library
-from tests.harness.run.telemetry.nvml.library import Nvml
+from tests.emulated_gpu import nvml as library
+from tests.emulated_gpu.nvml import Nvml
 from tests.harness.run.telemetry.reading import Told, read_gpus
 
 ON_CPU = "TensorFlow computes on the CPU; gpu/* are the GPUs that CUDA would show this process"
-LOST = f"error {library.ERROR_GPU_IS_LOST}"
 
 
 def indices(told: Told) -> set[str]:
@@ -33,7 +32,7 @@ def test_every_figure_of_a_modern_card(nvml: Nvml) -> None:
     assert told.notes == told.warnings == []
 
 
-def test_an_old_card_leaves_out_what_it_lacks_and_is_not_asked_again(nvml: Nvml) -> None:
+def test_an_old_card_leaves_out_what_it_lacks(nvml: Nvml) -> None:
     nvml.write(library.system(), library.old(0))
     told = read_gpus(nvml, "0000:17:00.0", times=5)
     names = {tag.removeprefix("gpu/0/") for tag in told.first}
@@ -44,9 +43,6 @@ def test_an_old_card_leaves_out_what_it_lacks_and_is_not_asked_again(nvml: Nvml)
     (note,) = told.notes
     assert note.startswith("GPU 0 (NVIDIA Old 10) does not support these metrics: ")
     assert {"utilization_percent", "power_watts"} <= set(note.partition(": ")[2].split(", "))
-    functions = [call.function for call in nvml.calls()]
-    assert functions.count("nvmlDeviceGetPowerUsage") == 1
-    assert functions.count("nvmlDeviceGetTemperature") == 6  # one to see what is supported
 
 
 def test_a_slice(nvml: Nvml) -> None:
@@ -106,9 +102,9 @@ def test_tensorflows_gpus_are_told_by_their_address_whatever_their_order(nvml: N
 def test_other_processes_are_named(nvml: Nvml) -> None:
     # In a container the run's own process has another id, which is the host's.
     for processes, bus_ids, ids in (
-        ("4711:1500000000 999999999:100", (), "4711, 999999999"),
-        ("4711:5 999999999:7", ("0000:17:00.0",), "4711, 999999999; one of them is this run"),
-        ("4711:5", ("0000:17:00.0",), None),
+        ("4711 999999999", (), "4711, 999999999"),
+        ("4711 999999999", ("0000:17:00.0",), "4711, 999999999; one of them is this run"),
+        ("4711", ("0000:17:00.0",), None),
     ):
         nvml.write(library.system(), library.modern(0, processes=processes))
         assert read_gpus(nvml, *bus_ids).warnings == (
@@ -121,22 +117,6 @@ def test_other_processes_are_named(nvml: Nvml) -> None:
         )
 
 
-def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
-    nvml.write(
-        library.system(),
-        [line + f" until 2 {LOST}" for line in library.modern(0)],
-        library.modern(1),
-    )
-    told = read_gpus(nvml, times=5)
-    present = [{tag.split("/")[1] for tag in reading} for reading in told.readings]
-    assert present == [{"0", "1"}] + [{"1"}] * 4
-    (warning,) = told.warnings
-    assert warning.startswith("GPU 0 failed to report ")
-    assert warning.endswith(
-        "NVML says: GPU is lost; the kernel's log has the reason, a line with Xid"
-    )
-
-
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -145,7 +125,7 @@ def test_a_gpu_that_falls_off_the_bus_leaves_the_others(nvml: Nvml) -> None:
     ],
 )
 def test_a_driver_that_does_not_work(nvml: Nvml, error: int, words: str) -> None:
-    nvml.write(library.system(init=f"error {error}"), library.modern(0))
+    nvml.write(library.system(driver_version=f"error {error}"), library.modern(0))
     told = read_gpus(nvml, "0000:17:00.0")
     assert told.readings == [{}]
     (warning,) = told.warnings

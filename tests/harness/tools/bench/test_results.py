@@ -37,14 +37,6 @@ def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
     assert [p.name for p in path.parent.iterdir()] == [RESULTS_FILE_NAME]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_file(written: tuple[Path, Results], share: float) -> None:
-    path, _ = written
-    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(InputError, match=r"not a JSON object: .* Name a results file"):
-        read_results(path)
-
-
 def change(where: str, value: Any) -> Callable[[dict[str, Any]], Any]:
     def changed(content: dict[str, Any]) -> None:
         *above, last = where.split(".")

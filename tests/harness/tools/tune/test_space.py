@@ -8,7 +8,7 @@ from optuna.distributions import IntDistribution
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.tools.tune.space import SearchConfig, Space, parameters, settings_of
+from harness.tools.tune.space import SearchConfig, Space, parameters
 
 
 def test_texts_have_choices_of_their_own() -> None:
@@ -28,32 +28,6 @@ def test_texts_have_choices_of_their_own() -> None:
     assert "num_tokens" not in asked
     asked = parameters(Space(num_tokens_choices=(7, 9)), BuildOptions(), takes_texts=True)
     assert asked["num_tokens"].choices == (7, 9)
-
-
-@pytest.mark.parametrize(
-    ("space", "decay"),
-    [
-        ({}, 1e-4),
-        ({"weight_decays": (0.0,)}, 0.0),
-        ({"weight_decays": (0.0,), "optimizer": "adam"}, None),
-    ],
-)
-def test_settings_of_a_trial(space: dict[str, Any], decay: float | None) -> None:
-    asked = Space(**space)
-    values = {"learning_rate": 1e-4, "width": 16, "depth": 2, "dropout": 0.0, "ngrams": 1}
-    values |= {"weight_decay": asked.weight_decays[0], "num_tokens": 10_000}
-    assert settings_of(asked, values) == {
-        "optimizer": asked.optimizer,
-        "learning_rate": 1e-4,
-        "weight_decay": decay,
-        "hidden_units": [16, 16],
-        "dropout": [0.0, 0.0],
-        "activation": "relu",
-        "table_dtype": "float32",
-        "recipe": "tutorial",
-        "ngrams": 1,
-        "num_tokens": 10_000,
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-// The kernels alone, without XLA: random and hostile inputs against the obvious loops in double.
+// The kernels alone, without XLA: random and hostile inputs, with one thread and with several. Their numbers
+// are those of the contract's tests.
 // Built and run under sanitizers by test_sanitizers.py; prints the seed first and the fault last.
 #include <algorithm>
 #include <atomic>
@@ -193,7 +194,7 @@ std::vector<std::vector<float>> run(const Input& input, bool unique,
   return {y, dw, by_rows};
 }
 
-void check_against_reference(Random& random, std::vector<Pool*> pools) {
+void check_threads(Random& random, std::vector<Pool*> pools) {
   const bool repeat = draw(random, 0, 1);
   const Input input = draw_input(random, repeat);
   const Sets sets = input.sets(!repeat);
@@ -204,28 +205,8 @@ void check_against_reference(Random& random, std::vector<Pool*> pools) {
   for (auto* matrix : {&table, &dy}) {
     for (float& element : *matrix) element = normal(random);
   }
-  std::vector<double> y(B * H), dw(V * H), y_size(B * H), dw_size(V * H);
-  for (int64_t row = 0; row < B; ++row) {
-    std::set<int32_t> seen;
-    for (int64_t i = input.splits[row]; i < input.splits[row + 1]; ++i) {
-      const int32_t id = input.values[i];
-      if (!seen.insert(id).second && !input.weighted) continue;
-      const double weight = input.weighted ? input.weights[i] : 1.0;
-      for (int64_t h = 0; h < H; ++h) {
-        const double w = weight * table[id * H + h], d = weight * dy[row * H + h];
-        y[row * H + h] += w, y_size[row * H + h] += std::abs(w);
-        dw[id * H + h] += d, dw_size[id * H + h] += std::abs(d);
-      }
-    }
-  }
   const auto got = run(input, !repeat, table, dy, 1, *pools[0]);
-  for (int64_t i = 0; i < B * H; ++i) {
-    CHECK(std::abs(got[0][i] - y[i]) <= 2e-6 * y_size[i] + 1e-7);
-  }
   CHECK(got[1] == got[2]);  // the same sums in the same order
-  for (int64_t i = 0; i < V * H; ++i) {
-    CHECK(std::abs(got[1][i] - dw[i]) <= 2e-6 * dw_size[i] + 1e-7);
-  }
   // The same bits from any number of threads and chunks.
   for (Pool* pool : pools) {
     CHECK(run(input, !repeat, table, dy, draw(random, 1, 9), *pool) == got);
@@ -349,7 +330,7 @@ int main(int argc, char** argv) {
   Random random(seed);
   Pool none(0), one(1), two(2), five(5);
   for (int round = 0; round < rounds; ++round) {
-    check_against_reference(random, {&one, &two, &five, &none});
+    check_threads(random, {&one, &two, &five, &none});
     check_updates(random, {&one, &two, &five});
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);

@@ -27,6 +27,8 @@ class Folder:
         """Return a descriptor of the user's own file, for reading; OSError if it cannot be
         trusted."""
         path = self.path / name
+        if path.is_symlink():  # O_NOFOLLOW refuses it too, in other words
+            raise PermissionError(f"{path} is a symbolic link")
         # Without O_NONBLOCK, opening a named pipe would wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

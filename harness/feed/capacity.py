@@ -12,8 +12,6 @@ import numpy as np
 _DEVIATIONS = 4.0  # that `typical` allows for; 1 batch in 30,000 needs `largest`
 _MERGE_RATIO = 1.25  # up to which padding costs less than a second program
 _QUANTUM = 128  # Unit that lengths are rounded up to, for whole vector registers and cache lines
-
-
 Capacity = tuple[int, ...]  # The static length of the `values` buffer of each ragged column
 
 

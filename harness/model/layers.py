@@ -36,8 +36,6 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
-
-
 TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
 TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)

@@ -17,8 +17,6 @@ Schedule = Literal["constant", "cosine", "exponential", "linear"]
 OptimizerFactory = partial[keras.optimizers.Optimizer]
 """Makes an optimizer once the devices are chosen: before, its variables would start TensorFlow with
 all memory of every GPU."""
-
-
 _NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
 
 

@@ -131,7 +131,7 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
         descriptor = folder.open(name)
     except FileNotFoundError:
         return None
-    except OSError as error:  # it is a link, or others could change it
+    except PermissionError as error:
         reason = str(error)
     else:
         with open(descriptor, "rb", closefd=False) as file:

@@ -11,7 +11,7 @@ program cannot reach them.
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -94,6 +94,7 @@ class State:
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
         for_gpu: bool = False,
+        small: Collection[str] = (),
     ) -> None:
         """Args:
         model: the model whose values the state begins with; `write_to_model` gives it the trained
@@ -107,6 +108,7 @@ class State:
         metrics: the metrics that keep sums of their own.
         tables: the plans of the tables that are updated by rows, by their names.
         for_gpu: whether to make programs for a GPU, where each kernel costs a launch.
+        small: the names of larger weights that one variable can hold together with small ones.
         """
         self.device = device
         self.for_gpu = for_gpu
@@ -128,7 +130,7 @@ class State:
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
-            together = held_together(weights, stack=stack) if pack else []
+            together = held_together(weights, stack=stack, small=small) if pack else []
             names = {name for stored in together for name in stored.shapes}
             self._weights = [
                 Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in names

@@ -45,6 +45,7 @@ def small_layers(model: keras.Model, rows: int) -> list[keras.layers.Dense]:
         layer
         for layer in model._flatten_layers()
         if type(layer) is keras.layers.Dense
+        and "call" not in vars(layer)  # set by the user
         and layer.compute_dtype != "float64"
         and _is_small(rows, *layer.kernel.shape)
     ]
@@ -71,7 +72,7 @@ def small_products(model: keras.Model, rows: int) -> Iterator[None]:
 def _called(
     layer: keras.layers.Dense, rows: int, inputs: tf.Tensor, training: bool | None = None
 ) -> Any:
-    if inputs.shape != (rows, layer.kernel.shape[0]):
+    if inputs.shape != (rows, layer.kernel.shape[0]) or inputs.dtype != layer.compute_dtype:
         return keras.layers.Dense.call(layer, inputs, training=training)
     outputs = _small_product(inputs, tf.convert_to_tensor(layer.kernel))
     if layer.bias is not None:

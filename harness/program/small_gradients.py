@@ -28,6 +28,8 @@ _MAX_PRODUCT = 2**21
 _MAX_TERMS = 128
 # The most terms of a sum that XLA computes within the kernel that reads it.
 _CHUNK = 15
+# The most gradients in one sum. For each of its numbers, XLA looks which of them it belongs to.
+_MAX_TOGETHER = 8
 # The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
 # the update.
 _MAX_PARTS = 31
@@ -119,10 +121,13 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
         elif (product := _divided(op)) is not None and product.shape == gradient.shape:
             found[name] = product
     for of_height in matrices.values():
-        sizes = [matrix.shape[1] for matrix in of_height.values()]
-        sums = tf.reduce_sum(_joined(list(of_height.values())), axis=0)
-        for name, total in zip(of_height, tf.split(sums, sizes), strict=True):
-            found[name] = tf.reshape(total, gradients[name].shape)
+        names = list(of_height)
+        for first in range(0, len(names), _MAX_TOGETHER):
+            own = {name: of_height[name] for name in names[first : first + _MAX_TOGETHER]}
+            sums = tf.reduce_sum(_joined(list(own.values())), axis=0)
+            sizes = [matrix.shape[1] for matrix in own.values()]
+            for name, total in zip(own, tf.split(sums, sizes), strict=True):
+                found[name] = tf.reshape(total, gradients[name].shape)
     return found
 
 

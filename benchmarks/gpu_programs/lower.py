@@ -158,6 +158,7 @@ class Built:
             devices,
             optimizer,
             implementation=implementation,
+            batch_size=case.rows,
             unique=unique,
             tables=plans_of(asked, case.table, implementation),
         )

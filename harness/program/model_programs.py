@@ -22,6 +22,7 @@ from harness.program.normalization import needs_all_rows
 from harness.program.packing import checksum_of
 from harness.program.padding import require_masked
 from harness.program.program import Loop, Program, compile_all
+from harness.program.small_gradients import small_layers
 from harness.program.state import State
 from harness.program.step import Caller, evaluation_step, prediction_step, training_step
 from harness.program.tables import TablePlan
@@ -51,11 +52,14 @@ class ModelPrograms:
         optimizer: keras.optimizers.Optimizer,
         *,
         implementation: Implementation,
+        batch_size: int,
         unique: frozenset[str] = frozenset(),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
-        self.states = _states(model, optimizer, devices, task, tables, in_part=in_part)
+        self.states = _states(
+            model, optimizer, devices, task, tables, in_part=in_part, batch_size=batch_size
+        )
         # Whether XLA compiles only a part of a training step.
         self.compiles_in_part = in_part
         # Two compilations at once would compete for a GPU's memory and disturb XLA's measurements
@@ -353,9 +357,14 @@ def _states(
     tables: Mapping[str, TablePlan],
     *,
     in_part: bool,
+    batch_size: int,
 ) -> tuple[State, ...]:
     # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
     scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
+    # Programs for a GPU use operations that only XLA has.
+    for_gpu = devices.device_type == "GPU" and not in_part
+    num_devices = devices.num_replicas * devices.cluster.num_workers
+    small = small_layers(model, batch_size // num_devices) if for_gpu else ()
     return tuple(
         State(
             model,
@@ -366,8 +375,8 @@ def _states(
             scaled=scaled,
             metrics=task.stateful,
             tables=tables,
-            # Programs for a GPU use operations that only XLA has.
-            for_gpu=devices.device_type == "GPU" and not in_part,
+            for_gpu=for_gpu,
+            small={layer.kernel.path for layer in small},
         )
         for place, device in enumerate(devices.names)
     )

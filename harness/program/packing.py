@@ -7,7 +7,7 @@ to launch than to run. Weights in one variable need only one kernel.
 import functools
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,19 +99,21 @@ def packed(weights: Mapping[str, keras.Variable]) -> Stored:
     return Stored(tf.Variable(np.concatenate(values)), shapes)
 
 
-def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list[Stored]:
+def held_together(
+    weights: Mapping[str, keras.Variable], *, stack: bool, small: Collection[str] = ()
+) -> list[Stored]:
     """Returns new variables on the current device, each of which holds several of the weights: one
     vector of the small weights, and with `stack` also stacks of matrices of the same shape that are
     not large, so that one kernel converts a stack and one updates it. A weight that would be alone
     in its variable is left out."""
-    small: dict[str, keras.Variable] = {}
+    together: dict[str, keras.Variable] = {}
     by_shape: dict[tuple[int, ...], dict[str, keras.Variable]] = {}
     for name, weight in weights.items():
         shape = tuple(weight.shape)
         if weight.dtype != "float32":
             continue
-        if math.prod(shape) < _SMALL:
-            small[name] = weight
+        if math.prod(shape) < _SMALL or name in small:
+            together[name] = weight
         elif stack and len(shape) == 2 and math.prod(shape) < _STACKED:
             by_shape.setdefault(shape, {})[name] = weight
     found = [
@@ -119,7 +121,7 @@ def held_together(weights: Mapping[str, keras.Variable], *, stack: bool) -> list
         for shape, own in by_shape.items()
         if len(own) > 1
     ]
-    return [*found, packed(small)] if len(small) > 1 else found
+    return [*found, packed(together)] if len(together) > 1 else found
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -1,20 +1,34 @@
-"""Gradients of small weights by fewer kernels on a GPU, where a small kernel takes longer to launch
-than to run.
+"""Small layers by fewer kernels on a GPU, where a small kernel takes longer to launch than to run.
 
-These gradients are sums over a batch's rows. A bias has the column sums of a matrix as its
-gradient, and so has the kernel of a layer with one output; XLA makes a kernel of each. It divides a
-product of many rows and few results among processors, which takes one kernel to pad the rows and
-another to add the processors' results.
+A product of small matrices is a call of a library, before and after which other kernels run. As
+sums in a loop of each thread, it becomes a part of the kernel that adds the bias, and so does its
+gradient to the layer's inputs.
+
+The gradients of weights are sums over a batch's rows, of which XLA makes a kernel each. One sum
+computes all that are small. XLA divides a product of many rows and few results among processors,
+which takes one kernel to pad the rows and another to add the processors' results.
 """
 
+import contextlib
 import functools
-from collections.abc import Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
-# The most column sums in one kernel. Each takes 4 KB of a block's shared memory, 48 KB in all.
+# The most multiplications in a small product. Neighbouring threads read neighbouring numbers in all
+# passes but that to the inputs, which takes about as long at this size as the launch that it saves.
+_MAX_PRODUCT = 2**21
+# The most terms of the sums in a small product, which each thread adds up one after another.
+_MAX_TERMS = 128
+# The most terms of a sum that XLA computes within the kernel that reads it.
+_CHUNK = 15
+# The most gradients in one sum. For each of its numbers, XLA looks which of them it belongs to.
 _MAX_TOGETHER = 8
 # The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
 # the update.
@@ -27,6 +41,71 @@ _MAX_RESULTS = 2**14
 _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
+def small_layers(model: keras.Model, rows: int) -> list[keras.layers.Dense]:
+    """Returns the model's layers whose products of so many rows are small."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if type(layer) is keras.layers.Dense
+        and "call" not in vars(layer)  # set by the user
+        and layer.compute_dtype != "float64"
+        and _is_small(rows, *layer.kernel.shape)
+    ]
+
+
+def _is_small(rows: int, *widths: int) -> bool:
+    # A product of one column is no call of a library.
+    return rows * math.prod(widths) <= _MAX_PRODUCT and 1 < min(widths) <= max(widths) <= _MAX_TERMS
+
+
+@contextlib.contextmanager
+def small_products(model: keras.Model, rows: int) -> Iterator[None]:
+    """Makes small layers compute their products by sums in the block."""
+    layers = small_layers(model, rows)
+    for layer in layers:
+        layer.call = functools.partial(_called, layer, rows)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.call
+
+
+def _called(
+    layer: keras.layers.Dense, rows: int, inputs: tf.Tensor, training: bool | None = None
+) -> Any:
+    if inputs.shape != (rows, layer.kernel.shape[0]) or inputs.dtype != layer.compute_dtype:
+        return keras.layers.Dense.call(layer, inputs, training=training)
+    outputs = _small_product(inputs, tf.convert_to_tensor(layer.kernel))
+    if layer.bias is not None:
+        outputs += tf.convert_to_tensor(layer.bias)
+    return outputs if layer.activation is None else layer.activation(outputs)
+
+
+@tf.custom_gradient
+def _small_product(left: tf.Tensor, right: tf.Tensor) -> Any:
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _sums(dy[:, None], right, axis=2), tf.matmul(left, dy, transpose_a=True)
+
+    return _sums(left[:, :, None], right, axis=1), gradient
+
+
+def _sums(left: tf.Tensor, right: tf.Tensor, *, axis: int) -> tf.Tensor:
+    """Returns the sums of products along an axis of [rows, inputs, outputs], from factors that are
+    broadcast to that shape; the sums are float32 inside."""
+    size = left.shape[axis]
+    length = math.ceil(size / math.ceil(size / _CHUNK))
+    length += length in (2, 4, 8)  # which XLA would sum by a kernel of their own
+    padding = [[0, 0], [0, 0], [0, 0]]
+    padding[axis][1] = -size % length
+    parts = [
+        tf.split(tf.pad(tf.cast(factor, tf.float32), padding), math.ceil(size / length), axis)
+        for factor in (left, right[None])
+    ]
+    sums = [tf.reduce_sum(a * b, axis=axis) for a, b in zip(*parts, strict=True)]
+    return tf.cast(tf.add_n(sums), left.dtype)
+
+
 def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Returns the same float32 gradients, in a program that XLA compiles. Some that are sums
     over rows are added in another order, and 16-bit summands in float32."""
@@ -36,19 +115,19 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
         op = _origin(gradient)
         if op is None:
             continue
-        if (product := _divided(op)) is not None and product.shape == gradient.shape:
-            found[name] = product
         matrix = _summed(op)
         if matrix is not None and matrix.shape[1] == gradient.shape.num_elements():
             matrices.setdefault(matrix.shape[0], {})[name] = matrix
+        elif (product := _divided(op)) is not None and product.shape == gradient.shape:
+            found[name] = product
     for of_height in matrices.values():
         names = list(of_height)
         for first in range(0, len(names), _MAX_TOGETHER):
-            own = names[first : first + _MAX_TOGETHER]
-            if len(own) > 1:
-                sums = _column_sums([of_height[name] for name in own])
-                for name, total in zip(own, sums, strict=True):
-                    found[name] = tf.reshape(total, gradients[name].shape)
+            own = {name: of_height[name] for name in names[first : first + _MAX_TOGETHER]}
+            sums = tf.reduce_sum(_joined(list(own.values())), axis=0)
+            sizes = [matrix.shape[1] for matrix in own.values()]
+            for name, total in zip(own, tf.split(sums, sizes), strict=True):
+                found[name] = tf.reshape(total, gradients[name].shape)
     return found
 
 
@@ -113,37 +192,22 @@ def _summed(op: tf.Operation) -> tf.Tensor | None:
         axes = tf.get_static_value(op.inputs[1])
         if axes is not None and list(axes.reshape(-1)) == [0]:
             matrix = op.inputs[0]
-    elif _is_product_over_rows(op) and op.inputs[1].shape[1] == 1:
+    elif _is_product_over_rows(op):
         left, right = (tf.cast(operand, tf.float32) for operand in op.inputs)
-        matrix = left * right
+        if right.shape[1] == 1 or _is_small(*left.shape, right.shape[1]):
+            matrix = tf.reshape(left[:, :, None] * right[:, None], [left.shape[0], -1])
     if matrix is None or matrix.shape.rank != 2 or not matrix.shape.is_fully_defined():
         return None
     return tf.cast(matrix, tf.float32)
 
 
-def _column_sums(matrices: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the column sums [n] of each matrix [rows, n], by one reduction of many operands."""
-    widths = [matrix.shape[1] for matrix in matrices]
-    # The operands of a reduction have the same shape. The padding is not read from memory.
-    padded = [
-        tf.pad(matrix, [[0, 0], [0, max(widths) - width]])
-        for matrix, width in zip(matrices, widths, strict=True)
-    ]
-    sums = tf_xla.variadic_reduce(
-        padded,
-        [tf.constant(0.0)] * len(padded),
-        dimensions_to_reduce=[0],
-        reducer=_adder(len(padded)),
+def _joined(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Concatenates matrices [rows, n] along the second axis. XLA computes this within the kernel
+    that reads it at any number of rows, unlike `tf.concat`."""
+    ends = list(itertools.accumulate(matrix.shape[1] for matrix in matrices))
+    return tf.add_n(
+        [
+            tf.pad(matrix, [[0, 0], [end - matrix.shape[1], ends[-1] - end]])
+            for matrix, end in zip(matrices, ends, strict=True)
+        ]
     )
-    return [own[:width] for own, width in zip(sums, widths, strict=True)]
-
-
-@functools.cache
-def _adder(count: int) -> tf.types.experimental.ConcreteFunction:
-    """Returns a function that adds the second half of its scalars to the first."""
-
-    @tf.function(autograph=False)
-    def add(*scalars: tf.Tensor) -> list[tf.Tensor]:
-        return [scalars[i] + scalars[count + i] for i in range(count)]
-
-    return add.get_concrete_function(*[tf.TensorSpec([], tf.float32)] * (2 * count))

@@ -11,7 +11,7 @@ program cannot reach them.
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ class State:
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
         for_gpu: bool = False,
+        small: Collection[str] = (),
     ) -> None:
         self.device = device
         self.for_gpu = for_gpu
@@ -108,7 +109,7 @@ class State:
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
             stack = for_gpu and computes_in_16_bits(model)
-            together = held_together(weights, stack=stack) if pack else []
+            together = held_together(weights, stack=stack, small=small) if pack else []
             names = {name for stored in together for name in stored.shapes}
             self._weights = [
                 Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in names

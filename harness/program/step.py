@@ -1,5 +1,6 @@
 """The steps of training, evaluation and prediction, each for one batch: functions for `Program`."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, Layout, packed, product_calls, unpacked
 from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
+from harness.program.small_gradients import small_products
 from harness.program.state import Called, State
 from harness.task.ranking import Ranking, best, without_seen
 from harness.task.task import Judgement, SettledTask
@@ -70,12 +72,14 @@ class Caller:
         )
         inputs: Any = {**share.inputs, **ragged}
         inputs = inputs[""] if list(inputs) == [""] else inputs
-        with computing(surroundings), over_all_rows(model, share, all_reduce):
+        rows = share.weights.shape[0]
+        small = small_products(model, rows) if state.for_gpu else contextlib.nullcontext()
+        with computing(surroundings), over_all_rows(model, share, all_reduce), small:
             called = state.call(model, inputs, training=training, tables=tables, products=products)
-        shape, num_rows = [*getattr(called.outputs, "shape", ())], share.weights.shape[0]
-        if shape and shape[0] not in (None, num_rows):
+        shape = [*getattr(called.outputs, "shape", ())]
+        if shape and shape[0] not in (None, rows):
             raise InputError(
-                f"the model gives outputs of shape {shape} for {num_rows} rows; give one for each "
+                f"the model gives outputs of shape {shape} for {rows} rows; give one for each "
                 "row, by pooling what is computed for each of its ids"
             )
         return called

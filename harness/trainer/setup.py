@@ -364,6 +364,7 @@ def _built(
         known.devices,
         optimizer,
         implementation=implementation,
+        batch_size=known.settings.batch_size,
         unique=unique,
         tables=tables,
     )

@@ -128,12 +128,16 @@ class Module:
         )
         self.kernels: dict[str, tuple[str, str, str]] = {}
         """The parameters, directives and body of each kernel, by name."""
-        for head in re.finditer(r"\.entry\s+([\w$]+)\s*\(([^)]*)\)([^{;]*)\{", text):
-            self.kernels[head[1]] = (
-                head[2],
-                head[3],
-                text[head.end() : block_end(text, head.end() - 1)],
-            )
+        self.functions: dict[str, tuple[str, str]] = {}
+        """The parameters, the result's first, and the body of each function, by name."""
+        head_of = r"\.(entry|func)\s*(?:\(([^)]*)\))?\s*([\w$]+)\s*\(([^)]*)\)([^{;]*)\{"
+        for head in re.finditer(head_of, text):
+            kind, result, name, params, directives = head.groups()
+            body = text[head.end() : block_end(text, head.end() - 1)]
+            if kind == "func":
+                self.functions[name] = ", ".join(filter(None, (result, params))), body
+            else:
+                self.kernels[name] = params, directives, body
         self.offsets: dict[str, int] = {}
         """The offsets of variables in shared memory, by name."""
         self.shared_bytes = 0
@@ -160,6 +164,10 @@ class Module:
         names = list(self.kernels) if entry == "all" else [entry]
         kernels = [Translator(self, name, *self.kernels[name]) for name in names]
         code = [kernel.emit() for kernel in kernels]
+        for kernel in kernels:  # grows by the functions that are called
+            for called in sorted(kernel.calls - {known.name for known in kernels}):
+                kernels.append(Translator(self, called, "", "", self.functions[called][1]))
+                code.insert(0, kernels[-1].emit_function(self.functions[called][0]))
         used = set().union(*(kernel.used for kernel in kernels))
         variables = [text for name, text in self.globals.items() if entry == "all" or name in used]
         return "\n".join(['#include "kernel.h"', *variables, *code]) + "\n"
@@ -189,6 +197,17 @@ class Translator:
         self.locals: set[str] = set()
         self.used: set[str] = set()
         self.opcodes: set[str] = set()
+        self.calls: set[str] = set()
+
+    def emit_function(self, params: str) -> str:
+        """Translates a function, which gets the addresses of its result and parameters."""
+        names = [declared(param.replace(".param", "", 1))[1] for param in split(params)]
+        self.locals.update(names)
+        lines = [self.statement(text) for text in self.statements()]
+        if self.opcodes & {*COOPERATE}:
+            raise UnknownError(f"{self.name}: lanes that cooperate in a function")
+        given = "".join(f", uint64_t {name_of(name)}" for name in names)
+        return "\n".join([f"static void F{self.name}(Thread* t{given}) {{", *lines, ";}"])
 
     def emit(self) -> str:
         lines = [self.statement(text) for text in self.statements()]
@@ -224,8 +243,8 @@ class Translator:
             return f"L{name_of(text[:-1].strip())}: ;"
         if text.startswith(".reg"):
             return self.declare(text)
-        if text.startswith(".local"):
-            kind, name, count, _ = declared(text.removeprefix(".local"))
+        if text.startswith((".local", ".param")):
+            kind, name, count, _ = declared(text[len(".local") :])
             self.locals.add(name)
             return f"{bits_in_c(kind)} {name_of(name)}[{count}] __attribute__((aligned(16)));"
         if text.startswith(".shared"):  # the module has it
@@ -442,6 +461,13 @@ class Translator:
 
     def on_bra(self, modifiers: list[str], operands: list[str]) -> str:
         return f"goto L{name_of(operands[0])};"
+
+    def on_call(self, modifiers: list[str], operands: list[str]) -> str:
+        words = re.findall(r"[\w$]+", " ".join(operands))
+        (name,) = (word for word in words if word in self.module.functions)
+        self.calls.add(name)
+        given = "".join(f", {self.raw(word)}" for word in words if word != name)
+        return f"F{name}(t{given});"
 
     def on_ret(self, modifiers: list[str], operands: list[str]) -> str:
         return "return;"

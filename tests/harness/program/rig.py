@@ -156,6 +156,7 @@ def build_rig(
             devices,
             optimizer,
             implementation=implementation,
+            batch_size=batch_size,
             unique=frozenset(n for n, sets in examples.ragged.items() if sets.is_unique),
             tables=dict.fromkeys(layers_of(built), plan) if plan else {},
         ),

@@ -1,12 +1,16 @@
-"""The gradients of small weights as a GPU computes them: the same numbers by fewer sums."""
+"""Small layers and the gradients of small weights as a GPU computes them: the same numbers by other
+sums."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 
-from harness.program.small_gradients import by_fewer_kernels
+from harness.program.small_gradients import by_fewer_kernels, small_layers, small_products
 
 _NUM_LAYERS = 10
 
@@ -41,3 +45,41 @@ def test_the_same_gradients_by_fewer_reductions() -> None:
         rounding = {"shared": 0, "shift": 0, "scalar": 0, "kernel": 2**-8}.get(name, 2e-6)
         error = np.abs(found[name] - gradient).max()
         assert error <= rounding * np.abs(gradient).max(), name
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [("float32", 1e-5), ("mixed_float16", 2e-3), ("mixed_bfloat16", 2e-2)]
+)
+def test_small_layers_compute_what_keras_does(dtype: str, rounding: float) -> None:
+    """Rounding is relative to the largest number, after ten layers."""
+    x = inputs = keras.Input((7,))
+    for width in (2, 33, 3, 8, 1, 16, 128, 129):
+        layer = keras.layers.Dense(
+            width,
+            activation="tanh",
+            use_bias=width > 2,
+            kernel_initializer=keras.initializers.GlorotUniform(seed=width),
+            dtype=dtype,
+        )
+        x = layer(x)
+    model = keras.Model(inputs, keras.layers.Dense(5, dtype="float32")(x))
+    assert [layer.units for layer in small_layers(model, 12)] == [2, 33, 3, 8, 128]
+
+    @tf.function(jit_compile=True, autograph=False)
+    def trained(rows: tf.Tensor, *, for_gpu: bool) -> Any:
+        with (
+            tf.GradientTape() as tape,
+            small_products(model, 12) if for_gpu else contextlib.nullcontext(),
+        ):
+            tape.watch(rows)
+            outputs = model(rows)
+            loss = tf.reduce_sum(tf.square(outputs))
+        weights = {variable.path: variable.value for variable in model.trainable_variables}
+        found = tape.gradient(loss, {"rows": rows, **weights})
+        return {"outputs": outputs, **(by_fewer_kernels(found) if for_gpu else found)}
+
+    rows = tf.constant(np.random.default_rng(0).normal(size=(12, 7)), tf.float32)
+    found, expected = trained(rows, for_gpu=True), trained(rows, for_gpu=False)
+    for name, tensor in expected.items():
+        error = np.abs(found[name] - tensor).max()
+        assert error <= rounding * np.abs(tensor).max(), name

@@ -58,7 +58,7 @@ def test_what_is_saved_is_restored(optimizer: str) -> None:
 def test_what_a_gpu_holds_together_is_saved_by_the_same_names(sets: RaggedSets) -> None:
     of_gpu, of_cpu = (
         build_rig(
-            sets, hidden_units=(40, 40, 40), precision="mixed_bfloat16", dropout=0.2,
+            sets, hidden_units=(130, 130, 130, 40, 40), precision="mixed_bfloat16", dropout=0.2,
             devices=Devices(
                 names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",),
                 memory_bytes=2**30,
@@ -67,7 +67,8 @@ def test_what_a_gpu_holds_together_is_saved_by_the_same_names(sets: RaggedSets) 
         for kind in ("GPU", "CPU")
     )  # fmt: skip
     shapes = [tuple(variable.shape) for variable in of_gpu.trainable]
-    assert shapes[1:] == [(2, 40, 40), (4 * 40 + 1,)], "the table, a stack, and what is small"
+    small = 3 * 130 + 3 * 40 + 1 + 40 * 40  # biases, the output layer, and a small layer
+    assert shapes[1:] == [(130, 40), (2, 130, 130), (small,)], "behind the table"
     assert of_gpu.kinds == of_cpu.kinds
     of_gpu.restore(of_cpu.save())
     for name, array in of_gpu.save().items():

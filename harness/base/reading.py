@@ -46,10 +46,17 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
     with damage(path, what="a file's name", remedy=remedy):
         # Without O_NONBLOCK, opening a named pipe waits for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    status = os.fstat(descriptor)
+    # Files of the kernel call themselves regular, and may never end.
+    if stat.S_ISREG(status.st_mode) and status.st_dev not in map(_device_of, ("/proc", "/sys")):
         return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
+
+
+def _device_of(folder: str) -> int | None:
+    # In a sandbox it may be an empty folder, on the device of all other files.
+    return os.stat(folder).st_dev if os.path.ismount(folder) else None
 
 
 def read_json(path: str | Path, *, remedy: str) -> dict[str, Any]:

@@ -46,12 +46,13 @@ def test_content_that_is_refused(tmp_path: Path, name: str, content: bytes, fact
         os.mkfifo,
         os.mkdir,
         lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.symlink("/proc/self/status", path),  # which calls itself regular
         lambda path: os.symlink(os.path.basename(path), path),
         lambda path: os.symlink("nowhere", path),
         lambda path: os.symlink("n" * 300, path),
         lambda path: None,
     ],
-    ids=["pipe", "folder", "zeros", "loop", "dangling", "long name", "nothing"],
+    ids=["pipe", "folder", "zeros", "kernel", "loop", "dangling", "long name", "nothing"],
 )
 def test_what_is_no_file_is_neither_read_nor_waited_for(
     tmp_path: Path, make: Callable[[str], None]

@@ -133,7 +133,7 @@ class Slurm:
                 raise TimeoutError(f"not within {seconds:g} s")
             time.sleep(0.5)
 
-    def wait_for_end(self, job: str, seconds: float = 400) -> dict[str, str]:
+    def wait_for_end(self, job: str, seconds: float = 900) -> dict[str, str]:
         running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED")
         self.wait_for(lambda: self.facts(job)["JobState"] not in running, seconds)
         return self.facts(job)

@@ -49,6 +49,11 @@ _COMMAND = """\
 export PYTHONPATH={source}
 if [[ ${{BAD_TASK-}} == "$SLURM_PROCID" ]]; then set -- "$@" --data /no/such.npz; fi
 set -- "${{@//ARRAY_TASK/${{SLURM_ARRAY_TASK_ID-}}}}"
+if [[ ${{BAD_END-}} == "$SLURM_PROCID" ]]; then
+  trap : TERM USR1
+  {python} -m harness "$@"
+  exit 1
+fi
 exec {python} -m harness "$@"
 """
 

@@ -62,6 +62,7 @@ class Cases:
         yield "time", self._time
         yield "preemption", self._preemption
         yield "failing-task", self._failing
+        yield "failing-save", self._failing_save
         for what in ("scancel", "requeue"):
             for when in ("start", "compilation", "training"):
                 yield f"{what}-{when}", lambda w=what, t=when: self._told(w, t)
@@ -110,6 +111,15 @@ class Cases:
         facts = self._ended(job, "FAILED", "2:0")
         assert facts["Restarts"] == "0", facts
         return "the code of the task that failed, not queued again"
+
+    def _failing_save(self) -> str:
+        """The chief fails at the last save, and the other worker ends as it was told."""
+        job = self._submit("failing-save", "--export=ALL,BAD_END=0", epochs=_ENDLESS)
+        self._wait_for(job, "failing-save", "training")
+        self._slurm.call("scancel", "--batch", "--signal=USR1", job)
+        facts = self._ended(job, "FAILED", "143:0")
+        assert facts["Restarts"] == "0", facts
+        return "not queued again, though srun returned 143"
 
     def _told(self, what: str, when: str) -> str:
         """scancel, or scontrol requeue."""

@@ -18,7 +18,8 @@ max_restarts=20
 HARNESS_CLUSTER_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export HARNESS_CLUSTER_TOKEN
 
-# The chief, task 0, writes this file if it was told to end: the run asks to be queued again.
+# The chief, task 0, writes this file, which all machines share, if it was told to end: the run asks
+# to be queued again.
 asks=$HOME/.harness-asks-$SLURM_JOB_ID
 rm -f "$asks"
 # shellcheck disable=SC2016  # the task's shell expands it
@@ -48,8 +49,9 @@ code=$?
 # preemption. A failure would come again, also one of the last save. 143 is the code of a run that was
 # told to end and has saved, 138 of one that had not begun.
 preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
-if [[ -e $asks ]] && { [[ $time_is_up ]] || preempted; }; then
-  rm -f "$asks"
+asked=$([[ -e $asks ]] && echo yes)
+rm -f "$asks"
+if [[ $asked ]] && { [[ $time_is_up ]] || preempted; }; then
   if ((${SLURM_RESTART_COUNT:-0} < max_restarts)); then
     scontrol requeue "$SLURM_JOB_ID"
   fi

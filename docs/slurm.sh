@@ -18,10 +18,17 @@ max_restarts=20
 HARNESS_CLUSTER_TOKEN=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 export HARNESS_CLUSTER_TOKEN
 
+# The chief, task 0, writes this file, which all machines share, if it was told to end: the run asks
+# to be queued again.
+asks=$HOME/.harness-asks-$SLURM_JOB_ID
+rm -f "$asks"
+# shellcheck disable=SC2016  # the task's shell expands it
+task='trap : TERM USR1; "$@"; code=$?; ((SLURM_PROCID == 0 && (code == 143 || code == 138))) && : >"$0"; exit "$code"'
+
 # One task on each machine, with all of its GPUs. The data and the run folder lie on a file system
 # that all machines share. When a worker fails, the others end by themselves, and srun returns the
-# code of the one that failed; --wait is for one that hangs.
-srun --wait=120 harness train \
+# highest of the codes; --wait is for one that hangs.
+srun --wait=120 bash -c "$task" "$asks" harness train \
   --data "$HOME/reviews.npz" \
   --run-dir "$HOME/runs/reviews" \
   --resume auto \
@@ -38,10 +45,13 @@ while kill -0 "$run" 2>/dev/null; do wait "$run"; done  # a signal ends only the
 wait "$run"
 code=$?
 
-# The run goes on in another job only if it was stopped for lack of time, or by preemption. A failure
-# would come again. 143 is the code of a run that was told to end, 138 of one that had not begun.
+# The run goes on in another job only if the chief asks for it, and was stopped for lack of time or by
+# preemption. A failure would come again, also one of the last save. 143 is the code of a run that was
+# told to end and has saved, 138 of one that had not begun.
 preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q 'PreemptTime=[0-9]'; }
-if ((code == 143 || code == 138)) && { [[ $time_is_up ]] || preempted; }; then
+asked=$([[ -e $asks ]] && echo yes)
+rm -f "$asks"
+if [[ $asked ]] && { [[ $time_is_up ]] || preempted; }; then
   if ((${SLURM_RESTART_COUNT:-0} < max_restarts)); then
     scontrol requeue "$SLURM_JOB_ID"
   fi

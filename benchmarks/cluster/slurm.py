@@ -49,6 +49,11 @@ _COMMAND = """\
 export PYTHONPATH={source}
 if [[ ${{BAD_TASK-}} == "$SLURM_PROCID" ]]; then set -- "$@" --data /no/such.npz; fi
 set -- "${{@//ARRAY_TASK/${{SLURM_ARRAY_TASK_ID-}}}}"
+if [[ ${{BAD_END-}} == "$SLURM_PROCID" ]]; then
+  trap : TERM USR1
+  {python} -m harness "$@"
+  exit 1
+fi
 exec {python} -m harness "$@"
 """
 
@@ -133,7 +138,7 @@ class Slurm:
                 raise TimeoutError(f"not within {seconds:g} s")
             time.sleep(0.5)
 
-    def wait_for_end(self, job: str, seconds: float = 400) -> dict[str, str]:
+    def wait_for_end(self, job: str, seconds: float = 900) -> dict[str, str]:
         running = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "SUSPENDED", "REQUEUED")
         self.wait_for(lambda: self.facts(job)["JobState"] not in running, seconds)
         return self.facts(job)

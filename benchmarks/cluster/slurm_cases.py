@@ -38,6 +38,11 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
 
 
+def _is_worker(line: str) -> bool:
+    """Whether a command line is that of a worker, not of the shell that starts it."""
+    return "-m harness" in line
+
+
 class Cases:
     """Every case returns what it found, and raises an AssertionError if that is wrong."""
 
@@ -57,6 +62,7 @@ class Cases:
         yield "time", self._time
         yield "preemption", self._preemption
         yield "failing-task", self._failing
+        yield "failing-save", self._failing_save
         for what in ("scancel", "requeue"):
             for when in ("start", "compilation", "training"):
                 yield f"{what}-{when}", lambda w=what, t=when: self._told(w, t)
@@ -78,9 +84,17 @@ class Cases:
         return ", ".join(self._parity(f"array-{index}") for index in range(2))
 
     def _time(self) -> str:
-        """The time is up twice: each time the job is queued again, and goes on."""
-        job = self._submit("time", "--time=2", "--signal=B:USR1@50", epochs=_ENDLESS)
-        return self._goes_on(job, "time", restarts=2)
+        """The time is up twice: each time the job saves, is queued again, and goes on."""
+        job = self._submit("time", "--time=60", "--signal=B:USR1@50", epochs=_ENDLESS)
+        self._wait_for(job, "time", "training")
+        for restarts in (1, 2):
+            # Only now, since on a busy machine the time could be up before the first step.
+            _, minutes, _ = self._slurm.facts(job)["RunTime"].split(":")
+            self._limit(job, int(minutes) + 2)
+            self._trains_again(job, "time", restarts=restarts)
+        text = self._goes_on(job, "time", restarts=2)
+        assert "resumed 2 times" in text, text
+        return text
 
     def _preemption(self) -> str:
         job = self._submit("preemption", "--partition=low", "--exclusive", epochs=_ENDLESS)
@@ -97,6 +111,15 @@ class Cases:
         facts = self._ended(job, "FAILED", "2:0")
         assert facts["Restarts"] == "0", facts
         return "the code of the task that failed, not queued again"
+
+    def _failing_save(self) -> str:
+        """The chief fails at the last save, and the other worker ends as it was told."""
+        job = self._submit("failing-save", "--export=ALL,BAD_END=0", epochs=_ENDLESS)
+        self._wait_for(job, "failing-save", "training")
+        self._slurm.call("scancel", "--batch", "--signal=USR1", job)
+        facts = self._ended(job, "FAILED", "143:0")
+        assert facts["Restarts"] == "0", facts
+        return "not queued again, though srun returned 143"
 
     def _told(self, what: str, when: str) -> str:
         """scancel, or scontrol requeue."""
@@ -132,7 +155,7 @@ class Cases:
         files = {"compilation": "config.json", "training": "metrics.jsonl"}
         self._slurm.wait_for(lambda: self._slurm.facts(job)["JobState"] == "RUNNING")
         if when == "start":
-            self._slurm.wait_for(lambda: len(self._slurm.orphans()) >= 2)
+            self._slurm.wait_for(lambda: sum(map(_is_worker, self._slurm.orphans())) >= 2)
             time.sleep(3)
             return
         path = self._folder / name / files[when]
@@ -140,10 +163,14 @@ class Cases:
         if when == "training":
             self._slurm.wait_for(lambda: any((self._folder / name).glob("checkpoints/*")))
 
-    def _goes_on(self, job: str, name: str, *, restarts: int) -> str:
-        """Waits until a job has been queued so many times again and trains; cancels it."""
+    def _limit(self, job: str, minutes: int) -> None:
+        self._slurm.call("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes}")
+
+    def _trains_again(self, job: str, name: str, *, restarts: int) -> None:
+        """Waits until a job has been queued so many times again and trains."""
         facts = self._slurm.facts
-        self._slurm.wait_for(lambda: int(facts(job)["Restarts"]) >= restarts, 300)
+        self._slurm.wait_for(lambda: int(facts(job)["Restarts"]) >= restarts, 400)
+        self._limit(job, 60)
         self._slurm.wait_for(lambda: facts(job)["JobState"] == "RUNNING", 300)
         count = 0
 
@@ -153,7 +180,12 @@ class Cases:
             return 0 < before < count
 
         path = self._folder / name / "metrics.jsonl"
-        self._slurm.wait_for(lambda: path.exists() and trains(), 200)
+        self._slurm.wait_for(lambda: path.exists() and trains(), 400)
+
+    def _goes_on(self, job: str, name: str, *, restarts: int) -> str:
+        """Waits until a job has been queued so many times again and trains; cancels it."""
+        facts = self._slurm.facts
+        self._trains_again(job, name, restarts=restarts)
         found = facts(job)
         assert int(found["Restarts"]) == restarts, found
         self._slurm.call("scancel", job)

@@ -18,10 +18,17 @@ from harness.program.all_reduce import AllReduce
 from harness.program.normalization import SumOverDevices
 from harness.program.state import State
 
-_ROUND_TRIP = 2**16
-"""The most numbers to send in place of a round trip between processes; estimated, not measured."""
 Step = Callable[[State, Share, SumOverDevices], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
+
+
+class _Part(NamedTuple):
+    """A tensor's part of a vector that is exchanged. There is a vector for each dtype, one to sum
+    and one to gather, since every exchange between processes costs a round trip."""
+
+    dtype: str
+    is_gathered: bool
+    shape: tf.TensorShape
 
 
 class Begun(NamedTuple):
@@ -80,7 +87,7 @@ class CutLoops:
         self._implementation = implementation
         self._row_sums = row_sums
         self._tokens: list[tf.Variable] = []
-        self._parts: dict[Any, tuple[Callable[..., Any], ...]] = {}
+        self._programs: dict[Any, tuple[Callable[..., Any], Callable[..., Any], list[_Part]]] = {}
 
     def loop(
         self, call: Call, *, exchanging: bool = True
@@ -99,16 +106,15 @@ class CutLoops:
 
         def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
             def on_device(device: int, state: State) -> Any:
-                begin, finish, vectors = compiled[device]
+                begin, finish, parts = compiled[device]
                 with tf.device(state.device):
                     to_send, carried = begin(batches[device], number)
                     keys = self._sums.keys((call.capacity, call.rows))
                     exchanged = []
-                    for places, is_gathered in vectors():
-                        # Join outside of the compiled program: XLA would fuse the tensors'
-                        # computation into the copy, element by element, which takes a hundred
-                        # times as long as the step (measured on a CPU).
-                        (vector,) = _joined([to_send[place] for place in places])
+                    # Join outside of the compiled program: XLA would fuse the tensors' computation
+                    # into the copy, element by element, which takes a hundred times as long as the
+                    # step (measured on a CPU).
+                    for (_, is_gathered), vector in _joined(to_send, parts).items():
                         token = self._token(device)
                         if not exchanging:
                             vector = tf.tile(vector, [self._sums.size if is_gathered else 1])
@@ -156,16 +162,15 @@ class CutLoops:
 
     def _compiled(
         self, device: int, call: Call, *, exchanging: bool
-    ) -> tuple[Callable[..., Any], ...]:
-        """Returns a device's programs before and after the exchange, and a function that returns,
-        once the first is traced, the vectors to exchange. The first program is not compiled by XLA
-        if it needs sums as well."""
+    ) -> tuple[Callable[..., Any], Callable[..., Any], list[_Part]]:
+        """Returns a device's programs before and after the exchange, and the parts to exchange,
+        which are known once the first is traced. The first program is not compiled by XLA if it
+        needs sums as well."""
         key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
-        if key in self._parts:
-            return self._parts[key]
+        if key in self._programs:
+            return self._programs[key]
         state = self._states[device]
-        shapes: list[tuple[tf.DType, tf.TensorShape]] = []
-        gathered: list[bool] = []
+        parts: list[_Part] = []
         facts: list[Any] = []  # of the first part, which is traced before the second
 
         @tf.function(jit_compile=not self._step.sums_early, autograph=False)
@@ -178,30 +183,16 @@ class CutLoops:
             early = self._early(device, call) if exchanging else list
             begun = self._step.begin(state, share, early)
             facts[:] = [begun.facts]
-            shapes[:] = [(tensor.dtype, tensor.shape) for tensor in begun.to_send]
-            gathered[:] = begun.gathered
+            parts[:] = _parts(begun.to_send, begun.gathered)
             return list(begun.to_send), begun.carried
-
-        def vectors() -> list[tuple[list[int], bool]]:
-            return _vectors(shapes, gathered, self._sums.size)
 
         @tf.function(jit_compile=True, autograph=False)
         def finish(exchanged: list[tf.Tensor], carried: Any) -> Any:
-            found: dict[int, tf.Tensor] = {}
-            for (places, is_gathered), vector in zip(vectors(), exchanged, strict=True):
-                rows = tf.reshape(vector, [self._sums.size if is_gathered else 1, -1])
-                sizes = [shapes[place][1].num_elements() for place in places]
-                found |= zip(places, tf.split(rows, sizes, axis=1), strict=True)
-            sent = [
-                found[place] if is_gathered else tf.reshape(tf.reduce_sum(found[place], 0), shape)
-                for place, (is_gathered, (_, shape)) in enumerate(
-                    zip(gathered, shapes, strict=True)
-                )
-            ]
+            sent = _parted(exchanged, parts, self._sums.size)
             return self._step.finish(state, sent, carried, facts[0])
 
-        self._parts[key] = begin, finish, vectors
-        return self._parts[key]
+        self._programs[key] = begin, finish, parts
+        return self._programs[key]
 
     def _early(self, device: int, call: Call) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
@@ -210,50 +201,44 @@ class CutLoops:
         before: list[tf.Tensor] = []
 
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+            parts = _parts(tensors, [False] * len(tensors))
             with tf.control_dependencies(before):
-                joined = _joined([tf.identity(tensor) for tensor in tensors])
-            summed = self._sums(device, keys, joined, token=self._token(device))
+                joined = _joined([tf.identity(tensor) for tensor in tensors], parts)
+            summed = self._sums(device, keys, [*joined.values()], token=self._token(device))
             before[:] = summed
-            return _parted(summed, [(tensor.dtype, tensor.shape) for tensor in tensors])
+            return _parted(summed, parts, self._sums.size)
 
         return in_order
 
 
-def _vectors(
-    shapes: Sequence[tuple[tf.DType, tf.TensorShape]], gathered: Sequence[bool], num_devices: int
-) -> list[tuple[list[int], bool]]:
-    """Returns the vectors to exchange: the places of the tensors in each, and whether it is
-    gathered. A ring gathers (devices - 2) / 2 times more bytes than it sums: what is to be summed
-    is gathered with the rest while that costs less than a round trip of its own."""
-    found = []
-    for kind in sorted({dtype for dtype, _ in shapes}, key=str):
-        places = [place for place, (dtype, _) in enumerate(shapes) if dtype == kind]
-        own = [place for place in places if gathered[place]]
-        rest = [place for place in places if not gathered[place]]
-        more = (num_devices - 2) * sum(shapes[place][1].num_elements() for place in rest)
-        if own and more <= _ROUND_TRIP:
-            own, rest = places, []
-        found += [(each, each is own) for each in (own, rest) if each]
-    return found
+def _parts(tensors: Sequence[tf.Tensor], gathered: Sequence[bool]) -> list[_Part]:
+    return [_Part(t.dtype.name, own, t.shape) for t, own in zip(tensors, gathered, strict=True)]
 
 
-def _joined(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Concatenates the tensors to one vector for each dtype, since every all-reduce between
-    processes costs a round trip."""
-    types = sorted({tensor.dtype for tensor in tensors}, key=str)
-    return [
-        tf.concat([tf.reshape(t, [-1]) for t in tensors if t.dtype == kind], axis=0)
-        for kind in types
-    ]
+def _joined(
+    tensors: Sequence[tf.Tensor], parts: Sequence[_Part]
+) -> dict[tuple[str, bool], tf.Tensor]:
+    """Concatenates the tensors; returns the vectors by dtype and by whether they are gathered."""
+    return {
+        kind: tf.concat(
+            [tf.reshape(t, [-1]) for t, own in zip(tensors, parts, strict=True) if own[:2] == kind],
+            axis=0,
+        )
+        for kind in sorted({part[:2] for part in parts})
+    }
 
 
 def _parted(
-    joined: Sequence[tf.Tensor], shapes: Sequence[tuple[tf.DType, tf.TensorShape]]
+    vectors: Sequence[tf.Tensor], parts: Sequence[_Part], num_devices: int
 ) -> list[tf.Tensor]:
-    """Splits joined vectors into tensors of the given dtypes and shapes: undoes `_joined`."""
-    types = sorted({dtype for dtype, _ in shapes}, key=str)
-    parts = {
-        kind: iter(tf.split(vector, [s.num_elements() for d, s in shapes if d == kind]))
-        for kind, vector in zip(types, joined, strict=True)
-    }
-    return [tf.reshape(next(parts[kind]), shape) for kind, shape in shapes]
+    """Splits exchanged vectors into tensors: undoes `_joined`. A gathered tensor becomes [devices,
+    numbers]."""
+    found = {}
+    for kind, vector in zip(sorted({part[:2] for part in parts}), vectors, strict=True):
+        rows = tf.reshape(vector, [num_devices if kind[1] else 1, -1])
+        sizes = [part.shape.num_elements() for part in parts if part[:2] == kind]
+        found[kind] = iter(tf.split(rows, sizes, axis=1))
+    return [
+        next(found[part[:2]]) if part.is_gathered else tf.reshape(next(found[part[:2]]), part.shape)
+        for part in parts
+    ]

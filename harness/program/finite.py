@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 _ROWS_AT_ONCE = 2**16
 # Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
@@ -39,9 +40,15 @@ def change_by_blocks(variable: tf.Variable, change: Callable[[tf.Tensor], tf.Ten
     for first in range(0, variable.shape[0], _ROWS_AT_ONCE):
         last = min(first + _ROWS_AT_ONCE, variable.shape[0])
         changed = change(tf.convert_to_tensor(variable)[first:last])
-        tf.raw_ops.ResourceStridedSliceAssign(
-            ref=variable.handle, begin=[first], end=[last], strides=[1], value=changed
-        )
+        with tf.device(variable.device):
+            _put(variable, changed, tf.constant([first, 0]))
+
+
+# TensorFlow's own slice assignment would make each later read of the variable a copy of it.
+@tf.function(jit_compile=True, autograph=False)
+def _put(variable: tf.Variable, rows: tf.Tensor, place: tf.Tensor) -> None:
+    found = tf_xla.dynamic_update_slice(variable.read_value(), rows, place)
+    variable.assign(found)
 
 
 def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:

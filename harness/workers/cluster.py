@@ -62,6 +62,7 @@ class Cluster:
         self._held: socket.socket | None = None
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_key = itertools.count(1)
+        self._next_text = itertools.count()
 
     @property
     def num_workers(self) -> int:
@@ -208,15 +209,13 @@ class Cluster:
         Args:
             facts: JSON-serializable values by the names that messages use for them.
         """
-        if self.is_alone:
-            return
         found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
         for index, own in enumerate(found):
             if refusal := difference(self.member, index, own, found[0]):
                 raise InputError(refusal)
 
     def any(self, wish: bool) -> bool:
-        return bool(self.most([wish])[0]) if not self.is_alone else wish
+        return bool(self.most([wish])[0])
 
     def wait_for_all(self) -> None:
         """Waits for all workers, so that none fails because another exits right afterwards. Raises
@@ -231,16 +230,11 @@ class Cluster:
         time.sleep(_LINGER_SECONDS)
 
     def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
-        if self.is_alone:
-            return list(wishes)
         return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         """Returns the maximum of each number over all workers."""
-        if self.is_alone:
-            return list(numbers)
-        found = self._reduce(np.array(numbers, np.int64), merge_op="Max")
-        return [int(number) for number in found]
+        return [int(n) for n in self._reduce(np.array(numbers, np.int64), merge_op="Max")]
 
     def total(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """Returns the sums of arrays over all workers; float64 if there are several workers."""
@@ -252,40 +246,36 @@ class Cluster:
 
     def gather(self, array: np.ndarray) -> np.ndarray:
         """Returns the arrays of all workers, which have one shape and dtype, as [workers, ...]."""
-        if self.is_alone:
-            return array[None]
         # Sent as bits, so that any type works.
         bits = _bits(array.tobytes())
         together = np.zeros([self.num_workers, len(bits)], np.int32)
         together[self.index] = bits
-        found = self._reduce(together)
-        rows = [row.tobytes()[: array.nbytes] for row in found]
+        rows = [row.tobytes()[: array.nbytes] for row in self._reduce(together)]
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
     def texts(self, text: str) -> list[str]:
-        # A collective needs one shape: texts are padded to the longest.
-        data = text.encode()
-        sizes = self.gather(np.array([len(data)]))[:, 0]
-        padded = np.zeros(sizes.max(), np.uint8)
-        padded[: len(data)] = np.frombuffer(data, np.uint8)
-        rows = self.gather(padded)
-        return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+        """Returns the texts of all workers, by TensorFlow's key-value store."""
+        if self.is_alone:
+            return [text]
+        from tensorflow.python.eager import context
+
+        store, call = context.context(), next(self._next_text)
+        store.set_config_key_value(f"harness/{call}/{self.index}", text)
+        self.any(False)  # raises if a worker is lost, for whose text the store would wait for ever
+        return [
+            store.get_config_key_value(f"harness/{call}/{index}")
+            for index in range(self.num_workers)
+        ]
 
     def array_of_chief(self, own: np.ndarray) -> np.ndarray:
         """Returns the chief's array, which has the dtype and shape of this worker's array."""
-        if self.is_alone:
-            return own
         # A sum to which only the chief adds anything is its broadcast.
-        bits = _bits(own.tobytes() if self.is_chief else bytes(own.nbytes))
-        data = self._reduce(bits).tobytes()[: own.nbytes]
-        return np.frombuffer(data, own.dtype).reshape(own.shape)
+        data = self._reduce(_bits(own.tobytes() if self.is_chief else bytes(own.nbytes))).tobytes()
+        return np.frombuffer(data[: own.nbytes], own.dtype).reshape(own.shape)
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Turns TensorFlow's errors about a lost worker into a LostWorkerError that names it."""
-        if self.is_alone:
-            yield
-            return
         import tensorflow as tf
 
         try:
@@ -312,6 +302,8 @@ class Cluster:
         )
 
     def _reduce(self, array: np.ndarray, *, merge_op: str = "Add") -> np.ndarray:
+        if self.is_alone:
+            return array
         import tensorflow as tf
 
         assert self._has_started

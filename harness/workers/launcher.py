@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import fcntl
 import functools
+import math
 import os
 import secrets
 import signal
@@ -77,25 +78,21 @@ class Job:
             The exit code of the job, 0 if that of every worker is 0; and the index of the worker
             that failed first, or None.
         """
-        failed: int | None = None
-        deadline = None
-        while any(process.poll() is None for process in self._processes):
+        failed, deadline = None, math.inf
+        while True:
             codes = [process.poll() for process in self._processes]
-            if failed is None:
-                failed = next((i for i, code in enumerate(codes) if code), None)
-                if failed is not None:
-                    # The others notice by themselves and say so. Workers told to end save first.
-                    told = codes[failed] in ENDED_AS_TOLD
-                    deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
-            if deadline is not None and time.monotonic() > deadline:
-                self._end()
+            if failed is None and any(codes):
+                failed = next(i for i, code in enumerate(codes) if code)
+                # The others notice by themselves and say so. Workers told to end save first.
+                told = codes[failed] in ENDED_AS_TOLD
+                deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
+            if None not in codes:
                 break
+            if time.monotonic() > deadline:
+                self._end()
             time.sleep(_POLL_SECONDS)
-        codes = [process.wait() for process in self._processes]
         for reader in self._readers:
             reader.join(timeout=5)
-        if failed is None:
-            failed = next((i for i, code in enumerate(codes) if code), None)
         if failed is None:
             return 0, None
         code = codes[failed]

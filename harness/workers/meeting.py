@@ -245,9 +245,9 @@ async def _answer(
     member: Membership, chief: str, facts: Mapping[str, Any], deadline: float
 ) -> dict[str, Any]:
     """Returns the answer of the chief to a worker's facts."""
-    writer = None
+    writer, now = None, asyncio.get_running_loop().time()
     try:
-        async with asyncio.timeout(_HELLO_SECONDS):
+        async with asyncio.timeout_at(min(now + _HELLO_SECONDS, deadline)):
             reader, writer = await asyncio.open_connection(*address(chief), limit=_MAX_BYTES)
             talk = _Talk(member, await reader.readexactly(_NUMBER_BYTES), reader, writer)
             talk.say(facts)

@@ -129,8 +129,8 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
         config: Any = json.loads(text)
         jobs = {job: list(hosts) for job, hosts in config.get("cluster", {}).items() if hosts}
         task = config.get("task", {})
-        kind, index = str(task.get("type", "worker")), int(task.get("index", 0))
-    except (ValueError, AttributeError, TypeError, ArithmeticError, RecursionError) as error:
+        kind, index = str(task.get("type", "worker")), int(str(task.get("index", 0)))
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
         raise wrong("which is no cluster") from error
     if sum(map(len, jobs.values())) <= 1:
         return ("",), 0
@@ -139,6 +139,8 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
     hosts = [*jobs.get("chief", []), *jobs.get("worker", [])]
     if not all(isinstance(host, str) and _is_address(host) for host in hosts):
         raise wrong("whose workers are not all of the form name:port")
+    if len(jobs.get("chief", [])) > 1:
+        raise wrong("which has two chiefs")
     if len(set(hosts)) < len(hosts):
         raise wrong("which names one worker twice")
     if kind not in jobs or not 0 <= index < len(jobs[kind]):

@@ -122,4 +122,6 @@ def test_a_variable_is_changed_by_blocks(
 
     finite.change_by_blocks(variable, twice)
     np.testing.assert_array_equal(variable.numpy(), 2 * before)
+    reads = [tf.convert_to_tensor(variable) for _ in range(2)]
+    assert np.shares_memory(*map(np.asarray, reads)), "a read copies the variable"
     assert sizes == {(): [], (5,): [5], (3, 2): [3], (11, 2): [4, 4, 3]}[shape]

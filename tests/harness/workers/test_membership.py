@@ -68,8 +68,11 @@ SLURM = {
         ),
         (config({"worker": ["a:1", "a:1"]}), "names one worker twice"),
         (config({"worker": WORKERS}, index=3), "whose task 'worker 3' is not in the cluster"),
-        (config({"worker": WORKERS}, index=1e400), "which is no cluster"),
-        (config({"worker": WORKERS}, index=[]), "which is no cluster"),
+        (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "which has two chiefs"),
+        *(
+            (config({"worker": WORKERS}, index=index), "which is no cluster")
+            for index in (1e400, 0.7, True, [])
+        ),
         (config({"worker": WORKERS}, kind=[]), "is not in the cluster"),
         (config({"worker": WORKERS}, kind="chief"), "whose task 'chief 0' is not in the cluster"),
         # A batch script, whose command is not started by srun.

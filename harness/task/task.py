@@ -87,6 +87,10 @@ class Task:
             kind, why = self.kind, "asked for"
         elif isinstance(self.loss, Multinomial) and kind == "multi_label":
             kind, why = "multinomial", "by the loss"
+        if self.seen and kind != "multinomial":
+            raise InputError(
+                f"seen is {self.seen!r}, which only a multinomial leaves out, not {kind}"
+            )
         num_classes = _num_classes(examples, kind)
         if kind == "binary" and num_classes > 2:
             raise InputError(

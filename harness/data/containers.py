@@ -86,15 +86,15 @@ def without_labels(rows: Any) -> Examples:
 
 
 def _inputs(rows: Any, num_tokens: int | None, name: str) -> dict[str, Any]:
-    """Returns the inputs of a model by name, or a single one without."""
-    if isinstance(rows, Mapping):
-        return {n: _input(part, n, num_tokens) for n, part in rows.items()}
-    if isinstance(rows, np.ndarray) and rows.ndim > 1:
-        raise InputError(
-            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
-            "its columns are ids, or list(rows) if its numbers are"
-        )
-    return {"": _sets(rows, name, num_tokens)}
+    """Returns the inputs of a model by name, or a single one without: ragged sets, or beside others
+    numbers [B, features] as they are."""
+    if not isinstance(rows, Mapping):
+        return {"": _sets(rows, name, num_tokens)}
+    return {n: part if _is_matrix(part) else _sets(part, n, num_tokens) for n, part in rows.items()}
+
+
+def _is_matrix(rows: Any) -> bool:
+    return isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim > 1
 
 
 def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -117,11 +117,10 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
-    if _are_rows(first) and all(isinstance(row, list) and not _are_rows(row) for row in first):
-        return _joined(read, is_batched=True), None, weights
-    # PyTorch's DataLoader makes lists of pairs.
-    if not (isinstance(first, tuple) or (isinstance(first, list) and _are_rows(first[:1]))):
-        return _joined(read, _is_batch(first)), None, weights
+    # PyTorch's DataLoader makes lists of pairs; a list of lists of ids is a batch without labels.
+    is_pair = isinstance(first, list) and _are_rows(first) and not all(map(_is_plain, first))
+    if not isinstance(first, tuple) and not is_pair:
+        return _joined(read, _is_batch(first) or _are_rows(first)), None, weights
     is_batched = _is_batch(first[0]) or _are_rows(first[0])
     parts = [_joined([*part], is_batched) for part in zip(*read, strict=True)]
     return _of_tuple(parts, weights)
@@ -129,11 +128,15 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
 
 def _are_rows(part: Any) -> bool:
     """Whether an element's part is a list of rows, not of ids."""
-    return isinstance(part, list) and len(part) > 0 and _has_ids(part[0])
-
-
-def _has_ids(row: Any) -> bool:
+    if not isinstance(part, list) or not part:
+        return False
+    row = part[0]
     return getattr(row, "ndim", 1) > 0 and hasattr(row, "__len__") and not isinstance(row, str)
+
+
+def _is_plain(row: Any) -> bool:
+    """Whether a list is a row of ids, not rows."""
+    return isinstance(row, list) and not _are_rows(row)
 
 
 def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
@@ -213,15 +216,14 @@ def _arrow(rows: Any) -> Any:
     return rows if isinstance(rows, pa.Array) else None
 
 
-def _input(rows: Any, name: str, num_tokens: int | None) -> Any:
-    """Returns a named input of a model: ragged sets, or numbers [B, features] as they are."""
-    is_matrix = isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim == 2
-    return rows if is_matrix else _sets(rows, name, num_tokens)
-
-
 def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
     if isinstance(rows, RaggedSets):
         return rows
+    if isinstance(rows, np.ndarray) and rows.ndim > 1:
+        raise InputError(
+            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
+            "its columns are ids, or list(rows) if its numbers are"
+        )
     parts = {"name": name} | ({} if num_tokens is None else {"num_tokens": num_tokens})
     if hasattr(rows, "tocsr"):
         return RaggedSets.from_scipy(rows, **parts)
@@ -270,11 +272,14 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         else:
             column = column.dictionary_decode() if hasattr(column, "dictionary") else column
             labels = column.to_numpy(zero_copy_only=False)
-    is_matrix = isinstance(labels, np.ndarray) and labels.dtype != object
+    is_array = isinstance(labels, np.ndarray) and labels.dtype != object
     if (
         isinstance(labels, list | tuple | np.ndarray)
-        and not is_matrix
-        and any(map(_is_several, labels))
+        and not is_array
+        and any(
+            isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0
+            for label in labels
+        )
     ):
         rows = [*map(list, labels)]
         lengths, numbers = {*map(len, rows)}, {number for row in rows for number in row}
@@ -306,8 +311,3 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
             f"{listed}; give labels of these, or train with all"
         )
     return np.array([places[one] for one in given], np.int32), names
-
-
-def _is_several(label: Any) -> bool:
-    """Whether a row's label is a container of several, not a number or a name."""
-    return isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0

@@ -79,26 +79,29 @@ def test_samples_of_all_items_are_all_items_and_fewer_are_drawn_evenly() -> None
 
 
 @pytest.mark.parametrize("own", [(4, 20_003), (20_003,)])
-def test_the_own_items_of_a_row_count_once_among_the_drawn(own: tuple[int, ...]) -> None:
+def test_the_own_items_of_a_row_count_once_among_the_drawn(
+    own: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The estimate keeps its digits, although each of two drawn items stands for 20,000."""
     num_items, logits = 40_000, np.linspace(-2, 2, 40_000).astype(np.float32)
     logits[[4, 20_003]] = 9, 12
-    loss, inputs = Multinomial(num_samples=2), np.ones([1, 1], np.float32)
-    for draw in ([4, 20_003], [7, 20_003], [4, 30_000]):
-        others = [item for item in draw if item not in own]
+    sets = {
+        "values": tf.constant([*own, 0], tf.int32),
+        "row_splits": tf.constant([0, len(own)], tf.int32),
+    }
+
+    @tf.function(jit_compile=True, autograph=False)
+    def estimate(drawn: tf.Tensor) -> tf.Tensor:
+        monkeypatch.setattr(multinomial, "_drawn", lambda *_: drawn)
+        return Multinomial(num_samples=2).of_samples(sets, tf.ones([1, 1]) @ logits[None])
+
+    for drawn in ([4, 20_003], [7, 20_003], [4, 30_000]):
+        others = [item for item in drawn if item not in own]
         total = np.exp(logits[[*own]], dtype=np.float64).sum()
         total += num_items / 2 * np.exp(logits[others], dtype=np.float64).sum()
-        sets = {"values": np.array([*own, 0], np.int32), "row_splits": np.array([0, len(own)])}
-
-        @tf.function(jit_compile=True, autograph=False)
-        def estimate(draw: Any = draw, sets: Any = sets) -> Any:
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(multinomial, "_drawn", lambda *_: tf.constant(draw, tf.int32))
-                product = tf.constant(inputs) @ tf.constant(logits[None])
-                return loss.of_samples(tf.nest.map_structure(tf.constant, sets), product)
-
         expected = len(own) * np.log(total) - logits[[*own]].sum(dtype=np.float64)
-        np.testing.assert_allclose(estimate(), [expected], rtol=2e-6, atol=2e-6)
+        found = estimate(tf.constant(drawn, tf.int32))
+        np.testing.assert_allclose(found, [expected], rtol=2e-6, atol=2e-6)
 
 
 def test_what_cannot_be_sampled_is_refused() -> None:

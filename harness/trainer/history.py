@@ -1,9 +1,9 @@
 """What `fit` returns: Keras's history, which can plot itself."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from harness.base.checks import require_extra
 from harness.base.errors import in_python
@@ -37,14 +37,11 @@ class History(keras.callbacks.History):
         figure = pyplot.figure(figsize=(4.5 * max(1, len(names)), 3.5), layout="constrained")
         for place, name in enumerate(names, 1):
             axes = figure.add_subplot(1, len(names), place, xlabel="epoch", title=name)
-            axes.plot(_counted(self.epoch), self.history[name], marker=".", label="training")
+            epochs = np.array(self.epoch) + 1
+            axes.plot(epochs, self.history[name], marker=".", label="training")
             if (held_out := f"val_{name}") in self.history:
-                validated = _counted(self._validated)
-                axes.plot(validated, self.history[held_out], marker="o", label="validation")
+                epochs = np.array(self._validated) + 1
+                axes.plot(epochs, self.history[held_out], marker="o", label="validation")
             axes.legend()
         pyplot.close(figure)  # or a notebook would show it twice
         return figure
-
-
-def _counted(epochs: Sequence[int]) -> list[int]:
-    return [epoch + 1 for epoch in epochs]

@@ -117,6 +117,10 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
+    if isinstance(first, Mapping) and not all(map(_has_ids, first.values())):  # rows of a table
+        import pyarrow as pa
+
+        return *_columns(pa.Table.from_pylist(read)), weights
     # PyTorch's DataLoader makes lists of pairs; a list of lists of ids is a batch without labels.
     is_pair = isinstance(first, list) and _are_rows(first) and not all(map(_is_plain, first))
     if not isinstance(first, tuple) and not is_pair:
@@ -128,9 +132,10 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
 
 def _are_rows(part: Any) -> bool:
     """Whether an element's part is a list of rows, not of ids."""
-    if not isinstance(part, list) or not part:
-        return False
-    row = part[0]
+    return isinstance(part, list) and len(part) > 0 and _has_ids(part[0])
+
+
+def _has_ids(row: Any) -> bool:
     return getattr(row, "ndim", 1) > 0 and hasattr(row, "__len__") and not isinstance(row, str)
 
 
@@ -189,7 +194,7 @@ def _columns(table: Any) -> tuple[Any, Any]:
         raise InputError(
             f"the table has {len(contents)} columns of lists besides its labels, and its columns "
             f"are {', '.join(names)}; give rows and labels as (table[...], table[...]). "
-            "harness.load(table) numbers the words of texts."
+            "harness.load numbers the words of texts in a frame of pandas or polars."
         )
     if label is None and len(names) == 2:
         label = next(name for name in names if name not in contents)
@@ -206,7 +211,7 @@ def _arrow(rows: Any) -> Any:
     """Returns a frame as an Arrow table, and a column as an array; None for other objects."""
     import pyarrow as pa
 
-    if hasattr(rows, "with_format") and hasattr(rows, "column_names"):  # datasets.Dataset
+    if hasattr(rows, "with_format") and hasattr(rows, "__len__"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
     if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars
@@ -232,7 +237,8 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
     if hasattr(rows, "dense_shape"):
         return RaggedSets.from_scipy(_sparse(rows), **parts)
     column = _arrow(rows)
-    if column is not None and _is_list(column.type):
+    kind = getattr(column, "type", None)  # None for a table
+    if column is not None and kind is not None and _is_list(kind):
         if column.null_count:
             raise InputError(f"{name}: {column.null_count:,} rows are null; give them empty lists")
         splits = np.asarray(column.offsets)
@@ -243,7 +249,7 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
             return RaggedSets.from_lists(rows, **parts)
         given = f"{type(rows).__name__} of {type(rows[0]).__name__}"
     else:
-        given = type(rows).__name__ if column is None else f"a column of {column.type}"
+        given = type(rows).__name__ if kind is None else f"a column of {kind}"
     raise InputError(
         f"{name} are given as {given}; give lists of ids, a SciPy matrix, a tf.RaggedTensor, a "
         "column of lists or harness.RaggedSets; of texts, harness.load numbers the words"

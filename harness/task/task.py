@@ -227,7 +227,7 @@ class SettledTask:
                 f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
                 f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
                 f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
-                "where the rows lack a class give num_classes, or labels' num_tokens as RaggedSets"
+                "give num_classes (num_tokens of RaggedSets) where the rows lack a class"
             )
 
     def check_labels(self, examples: Examples) -> None:

@@ -276,8 +276,8 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         elif _is_list(column.type):
             return _sets(column, f"{name}' labels", None), class_names
         else:
-            column = column.dictionary_decode() if hasattr(column, "dictionary") else column
-            labels = column.to_numpy(zero_copy_only=False)
+            is_named = hasattr(column, "dictionary")  # polars' cannot be decoded by Arrow
+            labels = column.to_pylist() if is_named else column.to_numpy(zero_copy_only=False)
     is_array = isinstance(labels, np.ndarray) and labels.dtype != object
     if (
         isinstance(labels, list | tuple | np.ndarray)

@@ -96,6 +96,8 @@ def test_frames(package: str) -> None:
     assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
     if package == "polars":
         lazy = module.LazyFrame({"items": _ROWS, "tag": ["b", "a", "a", "b"]})
+        lazy = lazy.with_columns(module.col("tag").cast(module.Categorical))
+        assert as_examples(lazy).labels.tolist() == _LABELS  # type: ignore[union-attr]
         assert as_examples(lazy).inputs[""].fingerprint == examples.inputs[""].fingerprint  # type: ignore[union-attr]
 
 

@@ -8,6 +8,7 @@ Letters: B rows, V features or ids, K classes or targets.
 
 import inspect
 import itertools
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Sequence
@@ -63,6 +64,7 @@ _SETTINGS = (
     *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
 )
 """Parameters that are settings of `harness train`."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _Form = Literal["texts", "tokens", "ids", "vectors"]
 _lock = threading.RLock()
 """Held by the thread that trains: threads of a search would change each other's weights."""
@@ -222,6 +224,12 @@ class _MultiHotEstimator(BaseEstimator):
     def _read(self, X: list[Any], labels: Any, *, searches: bool) -> tuple[TrainConfig, Dataset]:
         """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
+        for place, row in enumerate(X):
+            if _NO_TEXT.search(row if isinstance(row, str) else "".join(row)):
+                raise InputError(
+                    f"row {place} of X holds a NUL character or a lone surrogate, which are no "
+                    "text; leave it out"
+                )
         if isinstance(labels, RaggedSets):
             names: Any = [*labels]
         else:  # a regression reads no labels, but a file has some
@@ -238,11 +246,7 @@ class _MultiHotEstimator(BaseEstimator):
             if found is not None and self.verbose:
                 print(found)
             data = load_configured(config.data, tells=False) if found is None else found.data
-        if data.train.num_rows != len(X):
-            raise InputError(
-                f"{len(X) - data.train.num_rows} texts of X hold NUL characters or lone "
-                "surrogates, which are no text; leave them out"
-            )
+        assert data.train.num_rows == len(X)
         assert data.vocabulary is not None
         self.vocabulary_ = data.vocabulary
         return config if found is None else found.config, data
@@ -302,7 +306,12 @@ class _MultiHotEstimator(BaseEstimator):
         if form != self._form and {form, self._form} != {"ids", "vectors"}:
             raise InputError(f"X holds {form}, but the estimator was fitted on {self._form}")
         if self._form == "vectors":
-            matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
+            try:
+                matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
+            except ValueError as error:
+                remedy = "give a single column of texts, or turn the others into numbers"
+                is_of_texts = "could not convert string to float" in str(error)
+                raise InputError(f"X: {error}; {remedy}" if is_of_texts else error) from error
             return RaggedSets.from_scipy(matrix, name="X").with_weights()
         if self._form == "ids":
             sets = RaggedSets.from_lists(X, name="X").unique()

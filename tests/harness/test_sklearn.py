@@ -137,6 +137,10 @@ def test_lists_of_strings_and_of_ids() -> None:
             quick.predict(rows)
     with pytest.raises(ValueError, match="X has no rows"):
         quick.predict([])
+    with pytest.raises(ValueError, match="row 1 of X holds a NUL character"):
+        quick.fit(["a film", "no\0text"], [0, 1])
+    with pytest.raises(ValueError, match="give a single column of texts"):
+        MultiHotClassifier().fit(np.array([["a film"], ["another"]], object), [0, 1])
     with pytest.raises(ValueError, match="row 1 of X holds 3, not a string"):
         quick.fit([["a"], ["b", 3]], [0, 1])
 

@@ -41,7 +41,8 @@ def as_examples(
             - a frame or table of these with such a column, and one of labels if `labels` is None;
             - a tf.data.Dataset, a PyTorch data set or DataLoader, or an iterator of rows, or of
               batches, which are lists of rows, ragged or sparse; each with its label, and perhaps
-              its weight, if `labels` is None. It is read once;
+              its weight, if `labels` is None; or an iterator of a table's rows, as mappings. It is
+              read once;
             - `RaggedSets` or `Examples`;
             - a tuple of rows and labels, or of rows, labels and weights, as Keras takes them.
         labels: one for each row: class numbers, booleans, or names, which are strings or -1

@@ -8,25 +8,26 @@ Letters: B rows, V features or ids, K classes or targets.
 
 import inspect
 import itertools
+import re
 import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
-from harness.base.checks import require_extra
+from harness.base.checks import require, require_count, require_extra
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError, in_python
-from harness.base.quiet import quiet_import
+from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.recipe import find, sizes_for
-from harness.cli.settings import OptimizerConfig, TrainConfig, trainer_of
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
 from harness.data.options import Tokenizer, Weighting
 from harness.data.ragged import RaggedSets, starting_with, stratified
@@ -45,9 +46,10 @@ with quiet_import():
 
     from harness.model.layers import Surroundings, computing
     from harness.model.network import DefaultNetwork, build_model
-    from harness.program.optimizer import Schedule, Scheduled, optimizer_factory
-    from harness.task.task import Kind
+    from harness.program.optimizer import Schedule, optimizer_factory
+    from harness.task.task import Task
     from harness.trainer.callbacks import EarlyStopping
+    from harness.trainer.settings import Settings
     from harness.trainer.trainer import Trainer
 
 _MOST_SHARED = 4
@@ -62,8 +64,8 @@ _SETTINGS = (
     *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
 )
 """Parameters that are settings of `harness train`."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _Form = Literal["texts", "tokens", "ids", "vectors"]
-_shared: OrderedDict[Any, tuple[Trainer, Callable[..., None]]] = OrderedDict()
 _lock = threading.RLock()
 """Held by the thread that trains: threads of a search would change each other's weights."""
 
@@ -130,160 +132,171 @@ class _MultiHotEstimator(BaseEstimator):
     callbacks: Sequence[keras.callbacks.Callback] | None = None
     random_state: int | np.random.RandomState | None = 0
     verbose: bool = False
+    _task: ClassVar[Any] = "auto"
+    _num_classes: int | None = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = tags.input_tags.string = True
-        tags.target_tags.required = True
+        tags.input_tags.sparse = tags.input_tags.string = tags.target_tags.required = True
         return tags
 
     def _config(self, **more: Any) -> TrainConfig:
         """Returns the parameters as settings of `harness train`."""
-        given = {name: getattr(self, name) for name in _SETTINGS}
-        given = {name: _plain(name, value) for name, value in given.items() if value is not None}
-        seed = self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = check_random_state(seed).randint(2**31)
+        if self.early_stopping is not None:
+            require_count("early_stopping", self.early_stopping)
+            share, ok = self.validation_split, 0 < self.validation_split < 1
+            require(ok, f"validation_split is {share}; give a share between 0 and 1, as in 0.1")
+        given = {name: getattr(self, name) for name in self._given()}
+        given |= {n: np.atleast_1d(given[n]) for n in ("hidden_units", "dropout") if n in given}
+        given = {name: np.asarray(value).tolist() for name, value in given.items()}
+        seed, state = self.random_state, check_random_state(self.random_state)
+        seed = seed if isinstance(seed, int | np.integer) else state.randint(2**31)
         config = {"seed": int(seed), "recipe": self.recipe, **given, **more}
         made: TrainConfig = from_mapping(TrainConfig, config, where=type(self).__name__)
         return made
 
-    def _fitted(
-        self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int, **more: Any
-    ) -> Self:
+    def _given(self) -> set[str]:
+        return {name for name in _SETTINGS if getattr(self, name) is not None}
+
+    def _fitted(self, X: Any, labels: Any, weights: Any) -> Self:
         """Fits rows with labels in the form that `Examples` takes."""
         self.__dict__.pop("_trainer", None)
-        config, data, sets = self._begun(X, labels, kind, **more)
         with _lock:
-            self._train(
-                _examples(sets, labels, weights, kind, num_outputs), config, kind, num_outputs, data
-            )
+            config, data, train = self._begun(X, labels, weights, searches=self.recipe == "auto")
+            held_out, epochs, callbacks = None, config.epochs, [*(self.callbacks or ())]
+            if self.early_stopping is not None:
+                epochs = self.epochs or _MOST_EPOCHS
+                train, held_out = _split(train, self.validation_split, config.data.split_seed)
+                callbacks.append(EarlyStopping(patience=self.early_stopping))
+            config = self._sized(config, train)
+            if data is not None:  # as the command does
+                data = replace(data, train=train.ragged[""])
+                trainer = trainer_of(config, data, config.execution, epochs=epochs)
+            else:
+                trainer = self._restarted(config, train)
+                callbacks.insert(0, _rate(config, epochs))
+            history = self._trained(trainer, train, held_out, epochs=epochs, callbacks=callbacks)
+            self.history_, self.n_iter_ = history.history, len(history.epoch)
+            assert trainer.last is not None
+            words = None if data is None else data.vocabulary
+            thresholds = trainer.last.thresholds or (words and words.thresholds)
+            self._thresholds, self._model = np.asarray(thresholds or 0.5, np.float32), trainer.model
+            if data is None:  # another fit will change that one
+                self._model = keras.models.clone_model(trainer.model)
+                self._model.set_weights(trainer.model.get_weights())
         return self
 
-    def _partly_fitted(
-        self, X: Any, labels: Any, weights: Any, kind: Kind, num_outputs: int
-    ) -> Self:
+    def _partly_fitted(self, X: Any, labels: Any, weights: Any) -> Self:
         """Trains for one epoch; a further call continues from there."""
-        trainer = vars(self).get("_trainer")
         is_new = not hasattr(self, "_model")
-        if is_new:
-            config, _, sets = self._begun(X, labels, kind, searches=False)
-        else:
-            config, sets = self._config(), self._sets(X)
-        rows = _examples(sets, labels, weights, kind, num_outputs)
         with _lock:
-            if trainer is None:
-                network: Any = _function(_network(config, sets, kind, num_outputs), kind)
-                network = network if is_new else self._model
-                size = self.batch_size or min(config.execution.batch_size, sets.num_rows)
-                settings = vars(config.execution) | {"batch_size": size}
-                rate = optimizer_factory(**_optimizer(config), learning_rate=self.learning_rate)
-                trainer = self._trainer = Trainer(network, task=kind, optimizer=rate, **settings)
-            self._fit_trainer(trainer, rows, epochs=1, callbacks=[*(self.callbacks or ())])
-            self._model: Any = trainer.model
-            self._thresholds: Any = np.float32(0.5)
+            if is_new:
+                config, _, rows = self._begun(X, labels, weights, searches=False)
+            else:
+                config, rows = self._config(), self._examples(self._sets(X), labels, weights)
+            if (trainer := vars(self).get("_trainer")) is None:
+                config, given = self._sized(config, rows), config.optimizer
+                rate = optimizer_factory(**_optimizer(config), learning_rate=given.learning_rate)
+                model = self._network(config, rows) if is_new else self._model
+                trainer = Trainer(model, task=self._task, optimizer=rate, **vars(config.execution))
+            self._trained(trainer, rows, None, epochs=1, callbacks=[*(self.callbacks or ())])
+            self._trainer, self._model, self._thresholds = trainer, trainer.model, np.asarray(0.5)
         return self
 
     def _begun(
-        self, X: Any, labels: Any, kind: Kind, *, searches: bool = True, **more: Any
-    ) -> tuple[TrainConfig, Dataset | None, RaggedSets]:
-        """Returns the settings for a fit; the data set, if the recipe chose the settings for texts;
-        and the rows."""
-        self._form, data = _form_of(X), None
-        searches = searches and self.recipe == "auto" and kind != "regression"
+        self, X: Any, labels: Any, weights: Any, *, searches: bool
+    ) -> tuple[TrainConfig, Dataset | None, Examples]:
+        """Returns the settings for a fit; the data set, if the command would choose the settings
+        for these texts; and the rows."""
+        self._form, data, searches = _form_of(X), None, searches and self._task != "regression"
         if self._form in ("texts", "tokens"):
-            rows = _checked_texts(X)
-            config, data = self._read(rows, labels, kind, self._config(**more), searches=searches)
+            config, data = self._read(_checked_texts(X), labels, searches=searches)
             sets = data.train
         else:
             config, sets = self._config(), self._sets(X, reset=True)
-        if data is not None and searches:
-            return config, data, sets
-        if self.recipe == "auto":
-            free = {name for name in _SETTINGS if getattr(self, name) is None}
+        if self.recipe == "auto" and (data is None or not searches):
+            data, free = None, {*_SETTINGS} - self._given()
             usual = {"epochs": _EPOCHS, "learning_rate_schedule": "linear"}
             usual |= sizes_for(sets, config, free)
             config = self._config(**{name: usual[name] for name in free & usual.keys()})
-        return config, None, sets
+        return config, data, self._examples(sets, labels, weights)
 
-    def _read(
-        self, X: list[Any], labels: Any, kind: Kind, config: TrainConfig, *, searches: bool
-    ) -> tuple[TrainConfig, Dataset]:
+    def _read(self, X: list[Any], labels: Any, *, searches: bool) -> tuple[TrainConfig, Dataset]:
         """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
-        if kind == "multi_label":
-            names: list[Any] = [[*map(str, row)] for row in labels]
-        elif kind == "regression":  # which reads no labels, but a file has some
-            names = [str(row % 2) for row in range(len(X))]
-        else:
-            names = [*map(str, labels)]
+        for place, row in enumerate(X):
+            if _NO_TEXT.search(row if isinstance(row, str) else "".join(row)):
+                raise InputError(
+                    f"row {place} of X holds a NUL character or a lone surrogate, which are no "
+                    "text; leave it out"
+                )
+        if isinstance(labels, RaggedSets):
+            names: Any = [*labels]
+        else:  # a regression reads no labels, but a file has some
+            names = np.arange(len(X)) % 2 if self._task == "regression" else labels
+        table = pa.table({"text": X, "label": names})
         with tempfile.TemporaryDirectory() as folder:
-            for part, most in (("train", len(X)), ("test", 1)):  # a test row chooses nothing
-                table = pa.table({"text": X[:most], "label": names[:most]})
-                parquet.write_table(table, Path(folder, f"{part}.parquet"))
-            build = replace(config.data.build, test_data=str(Path(folder, "test.parquet")))
-            place = str(Path(folder, "train.parquet"))
-            config = replace(
-                config, data=replace(config.data, data=place, data_cache="off", build=build)
-            )
-            given = {name for name in _SETTINGS if getattr(self, name) is not None}
+            train, test = (str(Path(folder, f"{part}.parquet")) for part in ("train", "test"))
+            parquet.write_table(table, train)
+            parquet.write_table(table[:1], test)  # a test row chooses nothing
+            config = self._config(data=train, test_data=test, data_cache="off")
             found = None
             if searches:
-                found = find(config, given, started=lambda: None, tells=False)
+                found = find(config, self._given(), started=lambda: None, tells=False)
             if found is not None and self.verbose:
                 print(found)
             data = load_configured(config.data, tells=False) if found is None else found.data
-        if data.train.num_rows != len(X):
-            raise InputError(
-                f"{len(X) - data.train.num_rows} texts of X hold NUL characters or lone "
-                "surrogates, which are no text; leave them out"
-            )
+        assert data.train.num_rows == len(X)
         assert data.vocabulary is not None
         self.vocabulary_ = data.vocabulary
         return config if found is None else found.config, data
 
-    def _train(
-        self,
-        rows: Examples,
-        config: TrainConfig,
-        kind: Kind,
-        num_outputs: int,
-        data: Dataset | None,
-    ) -> None:
-        """Trains a network on the rows and stores it."""
-        train, held_out, epochs, callbacks = rows, None, config.epochs, [*(self.callbacks or ())]
-        if self.early_stopping is not None:
-            epochs = self.epochs or _MOST_EPOCHS
-            train, held_out = _split(rows, self.validation_split, seed=config.data.split_seed)
-            callbacks.append(EarlyStopping(patience=self.early_stopping))
-        sets = train.ragged[""]
-        size = self.batch_size or min(config.execution.batch_size, train.num_rows)
-        config = replace(config, execution=replace(config.execution, batch_size=size))
-        if data is not None:  # as the command does
-            data = replace(data, train=sets)
-            trainer = trainer_of(config, data, config.execution, epochs=epochs)
-        else:
-            trainer = _restarted(_network(config, sets, kind, num_outputs), kind, config, train)
-            callbacks.insert(0, _rate(config.optimizer, epochs))
-        history = self._fit_trainer(
-            trainer, train, validation=held_out, epochs=epochs, callbacks=callbacks
-        )
-        self.history_ = history.history
-        self.n_iter_ = len(history.epoch)
-        assert trainer.last is not None
-        words = None if data is None else data.vocabulary
-        thresholds = trainer.last.thresholds or (words and words.thresholds)
-        self._thresholds = np.asarray(thresholds or 0.5, np.float32)
-        self._model = trainer.model
-        if data is None:  # another fit will change that one
-            self._model = keras.models.clone_model(trainer.model)
-            self._model.set_weights(trainer.model.get_weights())
+    def _sized(self, config: TrainConfig, rows: Examples) -> TrainConfig:
+        """Returns the settings with a batch size that does not exceed the rows, unless it was
+        given."""
+        size = self.batch_size or min(config.execution.batch_size, rows.num_rows)
+        return replace(config, execution=replace(config.execution, batch_size=size))
 
-    def _fit_trainer(self, trainer: Trainer, rows: Examples, **how: Any) -> keras.callbacks.History:
-        history = trainer.fit(rows, verbose=self.verbose, telemetry_hz=0, **how)
+    def _examples(self, sets: RaggedSets, labels: Any, weights: Any) -> Examples:
+        parts = {"inputs": {"": sets}, "labels": labels, "weights": weights}
+        return Examples(**parts, num_classes=self._num_classes, name="X")
+
+    def _network(self, config: TrainConfig, rows: Examples) -> DefaultNetwork:
+        task = Task(self._task).settled(rows)
+        return (_Regression if self._task == "regression" else DefaultNetwork)(
+            **vars(config.model),
+            num_tokens=rows.ragged[""].num_tokens,
+            num_classes=task.num_classes,
+            multi_label=task.kind in ("multi_label", "regression"),
+            seed=config.execution.seed,
+        )
+
+    def _restarted(self, config: TrainConfig, rows: Examples) -> Trainer:
+        """Returns a trainer in its initial state. If one was used before for rows of this kind, it
+        is that one, with its compiled programs, which do not depend on the seed or the learning
+        rate."""
+        network, settings = self._network(config, rows), replace(config.execution, seed=0)
+        has_weights = rows.weights is not None, rows.ragged[""].weights is not None
+        parts = replace(network, seed=0), self._task, settings, *has_weights
+        trainer, snapshots = _shared(*parts, **_optimizer(config))
+        if not snapshots:
+            snapshots.append(trainer.snapshot(rows))
+        snapshots[0](network.seed)
+        if network.seed != 0:
+            how: Any = {"dtype": "float32", "device": trainer.devices.names[0]}
+            fresh = build_model(network, rows, **how, seed=network.seed)
+            for variable, value in zip(trainer.model.variables, fresh.variables, strict=True):
+                variable.assign(value)
+        return trainer
+
+    def _trained(
+        self, trainer: Trainer, rows: Examples, held_out: Examples | None, **how: Any
+    ) -> keras.callbacks.History:
+        hide_retracing_warnings()
+        how |= {"validation": held_out, "verbose": self.verbose, "telemetry_hz": 0}
+        history = trainer.fit(rows, **how)
         assert trainer.last is not None
-        progress = trainer.last.progress
-        if progress is not None and progress.interrupted:
+        if trainer.last.progress is not None and trainer.last.progress.interrupted:
             raise KeyboardInterrupt
         return history
 
@@ -293,12 +306,16 @@ class _MultiHotEstimator(BaseEstimator):
         if form != self._form and {form, self._form} != {"ids", "vectors"}:
             raise InputError(f"X holds {form}, but the estimator was fitted on {self._form}")
         if self._form == "vectors":
-            matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
+            try:
+                matrix = csr_array(validate_data(self, X, accept_sparse="csr", reset=reset))
+            except ValueError as error:
+                remedy = "give a single column of texts, or turn the others into numbers"
+                is_of_texts = "could not convert string to float" in str(error)
+                raise InputError(f"X: {error}; {remedy}" if is_of_texts else error) from error
             return RaggedSets.from_scipy(matrix, name="X").with_weights()
         if self._form == "ids":
             sets = RaggedSets.from_lists(X, name="X").unique()
-            if reset:
-                self.n_features_in_ = sets.num_tokens
+            self.n_features_in_: int = sets.num_tokens if reset else self.n_features_in_
             most = self.n_features_in_
             if sets.num_tokens > most:
                 raise InputError(
@@ -314,10 +331,9 @@ class _MultiHotEstimator(BaseEstimator):
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
         """Returns the network's outputs, [B, outputs], computed without compilation."""
         check_is_fitted(self)
-        sets = self._sets(X)
+        sets, outputs = self._sets(X), []
         starts = np.searchsorted(sets.row_splits[1:], np.arange(0, sets.nnz, _MOST_IDS))
         bounds = np.unique([0, *starts, sets.num_rows])
-        outputs = []
         with computing(Surroundings(implementation="gather", export=True)):
             for start, stop in itertools.pairwise(bounds.tolist()):
                 part = sets[start:stop]
@@ -326,9 +342,6 @@ class _MultiHotEstimator(BaseEstimator):
                     inputs["weights"] = part.weights
                 outputs.append(self._model(inputs, training=False).numpy())
         return np.concatenate(outputs)
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -366,12 +379,8 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             InputError: a ValueError, if X, y or the parameters are wrong.
         """
         y, weights = _checked(self, X, y, sample_weight)
-        is_several = type_of_target(y) == "multilabel-indicator"
-        self.classes_ = np.arange(y.shape[1]) if is_several else _classes(y)
-        self._seen = np.flatnonzero(y.any(axis=0)) if is_several else None
-        (labels, weights), (kind, number) = self._labels(y, weights), self._kind()
-        more = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
-        return self._fitted(X, labels, weights, kind, number, **more)
+        self._number(y, y)
+        return self._fitted(X, *self._labels(y, weights))
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
@@ -388,12 +397,20 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         """
         y, weights = _checked(self, X, y, sample_weight)
         if not hasattr(self, "_model"):
-            is_several = type_of_target(y) == "multilabel-indicator"
-            if classes is None and not is_several:
+            if classes is None and y.ndim == 1:
                 raise InputError("classes must be given in the first call of partial_fit")
-            self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(classes)
-            self._seen = self.classes_ if is_several else None
-        return self._partly_fitted(X, *self._labels(y, weights), *self._kind())
+            self._number(y, classes, may_grow=True)
+        return self._partly_fitted(X, *self._labels(y, weights))
+
+    def _number(self, y: Any, classes: Any, *, may_grow: bool = False) -> None:
+        """Numbers the classes. Those that no row has are left out, unless more rows follow."""
+        check_classification_targets(y)
+        is_several = type_of_target(y) == "multilabel-indicator"
+        self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(column_or_1d(classes))
+        self._seen = np.flatnonzero(y.any(axis=0) | may_grow) if is_several else None
+        if (number := len(self.classes_ if self._seen is None else self._seen)) < 2:
+            raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
+        self._num_classes = None if is_several else number
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns labels in the form that `Examples` takes, and the rows' weights times those of
@@ -411,13 +428,9 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             weights = own if weights is None else own * weights
         return np.searchsorted(self.classes_, y).astype(np.int32), weights
 
-    def _kind(self) -> tuple[Kind, int]:
-        number = len(self.classes_ if self._seen is None else self._seen)
-        if number < 2:
-            raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
-        if self._seen is not None:
-            return "multi_label", number
-        return "binary" if number == 2 else "multi_class", number
+    def _config(self, **more: Any) -> TrainConfig:
+        balanced = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
+        return super()._config(**balanced, **more)
 
     @in_python()
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
@@ -449,6 +462,8 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     features decide.
     """
 
+    _task: ClassVar[Any] = "regression"
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
@@ -457,42 +472,60 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     @in_python()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains on rows X, as in `MultiHotClassifier.fit`, with the targets y, [B] or [B, K]."""
-        y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
-        self._scale(y)
-        return self._fitted(X, self._scaled(y), weights, "regression", _num_targets(y))
+        return self._fitted(X, *self._scaled(X, y, sample_weight, learns=True))
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains for one epoch, on at least `batch_size` rows; each further call continues from
         there. The first call's targets decide how all are standardized."""
-        y, weights = _checked(self, X, y, sample_weight, dtype=np.float64)
-        if not hasattr(self, "_model"):
-            self._scale(y)
-        return self._partly_fitted(X, self._scaled(y), weights, "regression", _num_targets(y))
+        learns = not hasattr(self, "_model")
+        return self._partly_fitted(X, *self._scaled(X, y, sample_weight, learns=learns))
 
-    def _scale(self, y: Any) -> None:
-        self._mean, deviation = y.mean(axis=0), y.std(axis=0)
-        self._deviation = np.where(deviation > 0, deviation, 1)
-
-    def _scaled(self, y: Any) -> npt.NDArray[np.float32]:
-        scaled: npt.NDArray[np.float32] = ((y - self._mean) / self._deviation).astype(np.float32)
-        return scaled
+    def _scaled(self, X: Any, y: Any, weights: Any, *, learns: bool) -> tuple[Any, Any]:
+        """Returns targets, standardized as those that it `learns` from, and the rows' weights."""
+        y, weights = _checked(self, X, y, weights, dtype=np.float64)
+        if learns:
+            self._mean, deviation = y.mean(axis=0), y.std(axis=0)
+            self._deviation = np.where(deviation > 0, deviation, 1)
+        return ((y - self._mean) / self._deviation).astype(np.float32), weights
 
     @in_python()
     def predict(self, X: Any) -> npt.NDArray[np.float64]:
         """Returns the predicted targets, [B] or [B, K]."""
         outputs = self._outputs(X)
-        if np.ndim(self._mean) == 0:
-            outputs = outputs[:, 0]
+        outputs = outputs[:, 0] if np.ndim(self._mean) == 0 else outputs
         return outputs * self._deviation + self._mean
 
 
-def _plain(name: str, value: Any) -> Any:
-    """Returns a parameter as a setting: NumPy's numbers become Python's; `hidden_units` and
-    `dropout` become lists."""
-    if name in ("hidden_units", "dropout"):
-        return np.atleast_1d(value).tolist()
-    return value.item() if isinstance(value, np.generic) else value
+class _Regression(DefaultNetwork):
+    """The network without its sigmoid."""
+
+    def __call__(self, inputs: Any) -> Any:
+        return keras.Model(inputs, super().__call__(inputs)).get_layer("logits").output
+
+
+@lru_cache(maxsize=_MOST_SHARED)
+def _shared(
+    network: DefaultNetwork, task: Any, settings: Settings, *_: bool, **optimizer: Any
+) -> tuple[Trainer, list[Callable[..., None]]]:
+    """Returns a trainer for all fits with these arguments, and a list for the function that takes
+    it back to its initial state."""
+    how: dict[str, Any] = {"task": task, "optimizer": optimizer_factory(**optimizer)}
+    return Trainer(network, **how, **vars(settings)), []
+
+
+def _optimizer(config: TrainConfig) -> dict[str, Any]:
+    """Returns the optimizer's settings that are constants of a compiled program."""
+    return {name: getattr(config.optimizer, name) for name in ("optimizer", "weight_decay")}
+
+
+def _rate(config: TrainConfig, epochs: int) -> keras.callbacks.Callback:
+    """Returns a callback that sets the learning rate of each epoch."""
+    made = optimizer_factory(**vars(config.optimizer), num_steps=epochs)
+    rate = made.keywords.get("learning_rate")  # a number or a schedule; None keeps the default
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch, now: float(rate(epoch)) if callable(rate) else rate or now
+    )
 
 
 def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None) -> tuple[Any, Any]:
@@ -506,36 +539,41 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
     check_consistent_length(X, y, weights)
     if weights is not None:
         weights = np.asarray(weights, np.float32)
-        if not weights.any():
-            raise InputError("all sample weights are zero; give some rows a weight above 0")
+        require(weights.any(), "all sample weights are zero; give some rows a weight above 0")
     return y, weights
 
 
 def _form_of(X: Any) -> _Form:
     """Returns the form of rows. Lists of numbers of one length are vectors, as in scikit-learn."""
-    if isinstance(X, str):
-        raise InputError("X is a single text; give a list of texts")
+    require(not isinstance(X, str), "X is a single text; give a list of texts")
     if hasattr(X, "tocsr") or getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
         return "vectors"
-    first = next(iter(X), None)
-    if isinstance(first, str):
-        return "texts"
-    if not isinstance(first, Sequence | set | frozenset | np.ndarray):
+    rows = [*X]
+    require(bool(rows), "X has no rows, 0 sample(s); give a minimum of 1")
+    is_text = [isinstance(row, str) for row in rows]
+    is_row = is_text if any(is_text) else [isinstance(row, Collection) for row in rows]
+    if not any(is_row):
         return "vectors"
-    if any(isinstance(token, str) for row in X for token in itertools.islice(row, 1)):
+    if not all(is_row):
+        place, what = is_row.index(False), "a text" if any(is_text) else "a list"
+        raise InputError(
+            f"row {place} of X is {rows[place]!r:.100}, not {what} as others are; fill it in or "
+            "leave it out"
+        )
+    if any(is_text):
+        return "texts"
+    if any(isinstance(token, str) for row in rows for token in itertools.islice(row, 1)):
         return "tokens"
-    is_ragged = isinstance(first, set | frozenset) or len({*map(len, X)}) > 1
+    is_ragged = isinstance(rows[0], set | frozenset) or len({*map(len, rows)}) > 1
     return "ids" if is_ragged else "vectors"
 
 
 def _checked_texts(X: Any) -> list[Any]:
     """Returns texts or lists of strings as lists."""
-    for place, row in enumerate(X):
-        if not isinstance(row, Iterable):
-            raise InputError(f"row {place} of X is {row!r}, not a text; fill it in or leave it out")
     rows = [row if isinstance(row, str) else [*row] for row in X]
-    if any(isinstance(row, str) is not isinstance(rows[0], str) for row in rows):
-        raise InputError("X mixes texts and lists of strings; give only one of the two")
+    for place, row in enumerate(rows if isinstance(rows[0], list) else ()):
+        if strange := [token for token in row if not isinstance(token, str)]:
+            raise InputError(f"row {place} of X holds {strange[0]!r}, not a string; leave it out")
     return rows
 
 
@@ -549,116 +587,19 @@ def _encoded_tokens(X: list[list[str]], words: Vocabulary) -> list[Any]:
     return [values[start:stop] for start, stop in itertools.pairwise(splits.tolist())]
 
 
-def _split(rows: Examples, share: float, *, seed: int) -> tuple[Examples, Examples]:
+def _split(rows: Examples, share: float, seed: int) -> tuple[Examples, ...]:
     """Returns rows to train on, and those that are held out."""
     labels: Any = rows.labels
-    is_class = isinstance(labels, np.ndarray) and labels.dtype.kind == "i"
-    classes = labels if is_class else np.zeros(rows.num_rows, np.int64)
+    classes = labels if rows.num_classes else np.zeros(rows.num_rows, np.int64)
     drawn = stratified(classes, max(1, round(share * rows.num_rows)), seed=seed)
-
-    def part(chosen: npt.NDArray[np.bool_]) -> Examples:
-        return replace(
-            rows,
-            inputs={"": rows.ragged[""][chosen]},
-            labels=labels[chosen],
-            weights=None if rows.weights is None else rows.weights[chosen],
-        )
-
-    return part(~drawn), part(drawn)
-
-
-def _examples(
-    sets: RaggedSets, labels: Any, weights: Any, kind: Kind, num_outputs: int
-) -> Examples:
-    is_class = kind in ("binary", "multi_class")
-    number = num_outputs if is_class else None
-    return Examples(inputs={"": sets}, labels=labels, weights=weights, num_classes=number, name="X")
-
-
-def _classes(y: Any) -> npt.NDArray[Any]:
-    """Returns the classes of labels [B], sorted."""
-    y = column_or_1d(y)
-    check_classification_targets(y)
-    found: npt.NDArray[Any] = np.unique(y)
-    return found
-
-
-def _num_targets(y: Any) -> int:
-    return 1 if y.ndim == 1 else int(y.shape[1])
-
-
-def _network(config: TrainConfig, sets: RaggedSets, kind: Kind, num_outputs: int) -> DefaultNetwork:
-    return DefaultNetwork(
-        **vars(config.model),
-        num_tokens=sets.num_tokens,
-        num_classes=num_outputs,
-        multi_label=kind in ("multi_label", "regression"),
-        seed=config.execution.seed,
-    )
-
-
-def _function(network: DefaultNetwork, kind: Kind) -> Callable[[Any], Any]:
-    """Returns a function that builds the network, without its sigmoid for a regression."""
-
-    def numbers(inputs: Any) -> Any:
-        return keras.Model(inputs, network(inputs)).get_layer("logits").output
-
-    return numbers if kind == "regression" else network
-
-
-def _optimizer(config: TrainConfig) -> dict[str, Any]:
-    """Returns the optimizer's settings that are constants of a compiled program."""
-    return {name: getattr(config.optimizer, name) for name in ("optimizer", "weight_decay")}
-
-
-def _restarted(
-    network: DefaultNetwork, kind: Kind, config: TrainConfig, train: Examples
-) -> Trainer:
-    """Returns a trainer in its initial state. If one was used before for rows of this kind, it is
-    that one, with its compiled programs, which do not depend on the seed or the learning rate."""
-    settings, seed = replace(config.execution, seed=0), config.execution.seed
-    usual, optimizer = replace(network, seed=0), _optimizer(config)
-    is_weighted = train.weights is not None, train.ragged[""].weights is not None
-    key = (usual, kind, settings, *optimizer.values(), is_weighted)
-    if key not in _shared:
-        trainer = Trainer(
-            _function(usual, kind),
-            task=kind,
-            optimizer=optimizer_factory(**optimizer),
-            **vars(settings),
-        )
-        _shared[key] = trainer, trainer.snapshot(train)
-    _shared.move_to_end(key)
-    while len(_shared) > _MOST_SHARED:
-        _shared.popitem(last=False)
-    trainer, restore = _shared[key]
-    restore(seed)
-    if seed != 0:
-        fresh = build_model(
-            _function(network, kind),
-            train,
-            dtype="float32",
-            device=trainer.devices.names[0],
-            seed=seed,
-        )
-        for variable, value in zip(trainer.model.variables, fresh.variables, strict=True):
-            variable.assign(value)
-    return trainer
-
-
-def _rate(config: OptimizerConfig, epochs: int) -> keras.callbacks.Callback:
-    """Returns a callback that sets the learning rate of each epoch."""
-    falls = Scheduled(config.learning_rate_schedule, 1.0, warmup=0, num_steps=epochs)
-    peak = config.learning_rate
-
-    def rate(epoch: int, now: float) -> float:
-        nonlocal peak
-        peak = now if peak is None else peak  # the optimizer's own
-        return peak * float(falls(epoch))
-
-    return keras.callbacks.LearningRateScheduler(rate)
+    parts = []
+    for chosen in (~drawn, drawn):
+        weights = None if rows.weights is None else rows.weights[chosen]
+        inputs = {"": rows.ragged[""][chosen]}
+        parts.append(replace(rows, inputs=inputs, labels=labels[chosen], weights=weights))
+    return tuple(parts)
 
 
 _, _, _parameters = inspect.cleandoc(_MultiHotEstimator.__doc__ or "").partition("\n\n")
-for _kind in (MultiHotClassifier, MultiHotRegressor):
-    _kind.__doc__ = f"{inspect.getdoc(_kind)}\n\n{_parameters}"
+for _estimator in (MultiHotClassifier, MultiHotRegressor):
+    _estimator.__doc__ = f"{inspect.getdoc(_estimator)}\n\n{_parameters}"

@@ -24,7 +24,7 @@ def from_mapping(kind: type, content: Mapping[str, Any], *, where: str) -> Any:
     if not isinstance(content, Mapping):
         raise InputError(f"{where}: {content!r:.100} stands there; give a table of settings")
     flat = flattened(content, where=where)
-    nested = _grouped(kind, flat)
+    nested = _grouped(kind, flat, where)
     for name in flat:  # what no group has taken
         raise InputError(f"{where}: unknown setting '{name}'; `--help-all` lists them all")
     return decoded(kind, nested, where=where)
@@ -58,13 +58,14 @@ def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
     )
 
 
-def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
+def _grouped(kind: Any, flat: dict[str, Any], where: str) -> dict[str, Any]:
     """Moves the settings of the class `kind` out of `flat` into groups, as in the class."""
     grouped: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if not dataclasses.is_dataclass(hint):
-            grouped |= {name: flat.pop(name)} if name in flat else {}
-        elif inner := _grouped(hint, flat):
+            if name in flat:  # decoded here, so that messages do not name the group
+                grouped[name] = decoded(hint, flat.pop(name), where=where, place=name)
+        elif inner := _grouped(hint, flat, where):
             grouped[name] = inner
     return grouped
 

@@ -41,7 +41,8 @@ def as_examples(
             - a frame or table of these with such a column, and one of labels if `labels` is None;
             - a tf.data.Dataset, a PyTorch data set or DataLoader, or an iterator of rows, or of
               batches, which are lists of rows, ragged or sparse; each with its label, and perhaps
-              its weight, if `labels` is None. It is read once;
+              its weight, if `labels` is None; or an iterator of a table's rows, as mappings. It is
+              read once;
             - `RaggedSets` or `Examples`;
             - a tuple of rows and labels, or of rows, labels and weights, as Keras takes them.
         labels: one for each row: class numbers, booleans, or names, which are strings or -1
@@ -86,15 +87,15 @@ def without_labels(rows: Any) -> Examples:
 
 
 def _inputs(rows: Any, num_tokens: int | None, name: str) -> dict[str, Any]:
-    """Returns the inputs of a model by name, or a single one without."""
-    if isinstance(rows, Mapping):
-        return {n: _input(part, n, num_tokens) for n, part in rows.items()}
-    if isinstance(rows, np.ndarray) and rows.ndim > 1:
-        raise InputError(
-            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
-            "its columns are ids, or list(rows) if its numbers are"
-        )
-    return {"": _sets(rows, name, num_tokens)}
+    """Returns the inputs of a model by name, or a single one without: ragged sets, or beside others
+    numbers [B, features] as they are."""
+    if not isinstance(rows, Mapping):
+        return {"": _sets(rows, name, num_tokens)}
+    return {n: part if _is_matrix(part) else _sets(part, n, num_tokens) for n, part in rows.items()}
+
+
+def _is_matrix(rows: Any) -> bool:
+    return isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim > 1
 
 
 def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -117,11 +118,14 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
-    if _are_rows(first) and all(isinstance(row, list) and not _are_rows(row) for row in first):
-        return _joined(read, is_batched=True), None, weights
-    # PyTorch's DataLoader makes lists of pairs.
-    if not (isinstance(first, tuple) or (isinstance(first, list) and _are_rows(first[:1]))):
-        return _joined(read, _is_batch(first)), None, weights
+    if isinstance(first, Mapping) and not all(map(_has_ids, first.values())):  # rows of a table
+        import pyarrow as pa
+
+        return *_columns(pa.Table.from_pylist(read)), weights
+    # PyTorch's DataLoader makes lists of pairs; a list of lists of ids is a batch without labels.
+    is_pair = isinstance(first, list) and _are_rows(first) and not all(map(_is_plain, first))
+    if not isinstance(first, tuple) and not is_pair:
+        return _joined(read, _is_batch(first) or _are_rows(first)), None, weights
     is_batched = _is_batch(first[0]) or _are_rows(first[0])
     parts = [_joined([*part], is_batched) for part in zip(*read, strict=True)]
     return _of_tuple(parts, weights)
@@ -134,6 +138,11 @@ def _are_rows(part: Any) -> bool:
 
 def _has_ids(row: Any) -> bool:
     return getattr(row, "ndim", 1) > 0 and hasattr(row, "__len__") and not isinstance(row, str)
+
+
+def _is_plain(row: Any) -> bool:
+    """Whether a list is a row of ids, not rows."""
+    return isinstance(row, list) and not _are_rows(row)
 
 
 def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
@@ -186,7 +195,7 @@ def _columns(table: Any) -> tuple[Any, Any]:
         raise InputError(
             f"the table has {len(contents)} columns of lists besides its labels, and its columns "
             f"are {', '.join(names)}; give rows and labels as (table[...], table[...]). "
-            "harness.load(table) numbers the words of texts."
+            "harness.load numbers the words of texts in a frame of pandas or polars."
         )
     if label is None and len(names) == 2:
         label = next(name for name in names if name not in contents)
@@ -203,7 +212,7 @@ def _arrow(rows: Any) -> Any:
     """Returns a frame as an Arrow table, and a column as an array; None for other objects."""
     import pyarrow as pa
 
-    if hasattr(rows, "with_format") and hasattr(rows, "column_names"):  # datasets.Dataset
+    if hasattr(rows, "with_format") and hasattr(rows, "__len__"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
     if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars
@@ -213,15 +222,14 @@ def _arrow(rows: Any) -> Any:
     return rows if isinstance(rows, pa.Array) else None
 
 
-def _input(rows: Any, name: str, num_tokens: int | None) -> Any:
-    """Returns a named input of a model: ragged sets, or numbers [B, features] as they are."""
-    is_matrix = isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim == 2
-    return rows if is_matrix else _sets(rows, name, num_tokens)
-
-
 def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
     if isinstance(rows, RaggedSets):
         return rows
+    if isinstance(rows, np.ndarray) and rows.ndim > 1:
+        raise InputError(
+            f"{name} are given as ndarray {list(rows.shape)}; give scipy.sparse.csr_array(rows) if "
+            "its columns are ids, or list(rows) if its numbers are"
+        )
     parts = {"name": name} | ({} if num_tokens is None else {"num_tokens": num_tokens})
     if hasattr(rows, "tocsr"):
         return RaggedSets.from_scipy(rows, **parts)
@@ -230,7 +238,8 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
     if hasattr(rows, "dense_shape"):
         return RaggedSets.from_scipy(_sparse(rows), **parts)
     column = _arrow(rows)
-    if column is not None and _is_list(column.type):
+    kind = getattr(column, "type", None)  # None for a table
+    if column is not None and kind is not None and _is_list(kind):
         if column.null_count:
             raise InputError(f"{name}: {column.null_count:,} rows are null; give them empty lists")
         splits = np.asarray(column.offsets)
@@ -241,7 +250,7 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
             return RaggedSets.from_lists(rows, **parts)
         given = f"{type(rows).__name__} of {type(rows[0]).__name__}"
     else:
-        given = type(rows).__name__ if column is None else f"a column of {column.type}"
+        given = type(rows).__name__ if kind is None else f"a column of {kind}"
     raise InputError(
         f"{name} are given as {given}; give lists of ids, a SciPy matrix, a tf.RaggedTensor, a "
         "column of lists or harness.RaggedSets; of texts, harness.load numbers the words"
@@ -268,13 +277,16 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         elif _is_list(column.type):
             return _sets(column, f"{name}' labels", None), class_names
         else:
-            column = column.dictionary_decode() if hasattr(column, "dictionary") else column
-            labels = column.to_numpy(zero_copy_only=False)
-    is_matrix = isinstance(labels, np.ndarray) and labels.dtype != object
+            is_named = hasattr(column, "dictionary")  # polars' cannot be decoded by Arrow
+            labels = column.to_pylist() if is_named else column.to_numpy(zero_copy_only=False)
+    is_array = isinstance(labels, np.ndarray) and labels.dtype != object
     if (
         isinstance(labels, list | tuple | np.ndarray)
-        and not is_matrix
-        and any(map(_is_several, labels))
+        and not is_array
+        and any(
+            isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0
+            for label in labels
+        )
     ):
         rows = [*map(list, labels)]
         lengths, numbers = {*map(len, rows)}, {number for row in rows for number in row}
@@ -306,8 +318,3 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
             f"{listed}; give labels of these, or train with all"
         )
     return np.array([places[one] for one in given], np.int32), names
-
-
-def _is_several(label: Any) -> bool:
-    """Whether a row's label is a container of several, not a number or a name."""
-    return isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0

@@ -94,6 +94,11 @@ class RaggedSets:
         lists = [sorted(row) if isinstance(row, set | frozenset) else list(row) for row in rows]
         lengths = np.array([*map(len, lists)], np.int64)
         ids = np.array([*itertools.chain.from_iterable(lists)])
+        if ids.dtype.kind in "SU":
+            raise InputError(
+                f"the rows hold the string {str(ids[0])!r}; number the items, as by "
+                "numpy.unique(items, return_inverse=True), and give the numbers"
+            )
         values = ids if ids.size else np.zeros(0, np.int32)
         return cls.from_csr(values, _splits_of(lengths), **parts)
 

@@ -139,7 +139,7 @@ def load(
     if table is None:
         raise InputError(
             f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame "
-            "of pandas or polars, or a SciPy CSR matrix."
+            "of pandas or polars, as to_pandas() makes of others, or a SciPy CSR matrix."
         )
     return _built(config, table)
 

@@ -91,17 +91,22 @@ class Multinomial(keras.losses.Loss):
         of_rows = tf.gather(inputs, targets.rows) * tf.transpose(kernels[:, :size])
         own = tf.reduce_sum(of_rows, axis=1) + biases[:size]
         others = inputs @ kernels[:, size:] + biases[size:]
-        # A drawn item counts V / S times, also if it is one of the row's own: that is taken off.
-        times = num_items / num_samples
-        counts = tf.math.unsorted_segment_sum(tf.ones([num_samples]), drawn, num_items)
-        factor = 1 - times * tf.gather(counts, targets.ids)
+        # A drawn item counts V / S times, and those of the row once each. An item lies in one or
+        # two of the S parts that items are drawn from.
+        first = tf.cast(targets.ids, tf.int64) * num_samples
+        parts = tf.concat([first, first + num_samples - 1], axis=0) // num_items
+        is_own = tf.tile(targets.counts, [2]) & (
+            tf.gather(drawn, parts) == tf.tile(targets.ids, [2])
+        )
+        places = tf.stack([tf.tile(tf.cast(targets.rows, tf.int64), [2]), parts], axis=1)
+        times = tf.fill(tf.shape(others), num_items / num_samples)
+        times = tf.tensor_scatter_nd_min(times, places, tf.where(is_own, 0.0, times.dtype.max))
         known = tf.where(targets.counts, own, others.dtype.min)
         highest = tf.math.unsorted_segment_max(known, targets.rows, targets.num_rows)
         highest = tf.stop_gradient(tf.maximum(highest, tf.reduce_max(others, axis=1)))
         shifted = tf.where(targets.counts, own - tf.gather(highest, targets.rows), 0)
-        total = times * tf.reduce_sum(tf.exp(others - highest[:, None]), axis=1)
-        total += _totals(targets, factor * tf.exp(shifted))
-        sums = tf.math.log(total) + highest
+        total = tf.reduce_sum(times * tf.exp(others - highest[:, None]), axis=1)
+        sums = tf.math.log(total + _totals(targets, tf.exp(shifted))) + highest
         return _totals(targets, tf.gather(sums, targets.rows) - own)
 
     def get_config(self) -> dict[str, Any]:

@@ -86,6 +86,10 @@ class Task:
             kind, why = self.kind, "asked for"
         elif isinstance(self.loss, Multinomial) and kind == "multi_label":
             kind, why = "multinomial", "by the loss"
+        if self.seen and kind != "multinomial":
+            raise InputError(
+                f"seen is {self.seen!r}, which only a multinomial leaves out, not {kind}"
+            )
         num_classes = _num_classes(examples, kind)
         if kind == "binary" and num_classes > 2:
             raise InputError(
@@ -201,7 +205,7 @@ class SettledTask:
                 f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
                 f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
                 f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
-                "give num_classes where the rows lack a class"
+                "give num_classes (num_tokens of RaggedSets) where the rows lack a class"
             )
 
     def check_labels(self, examples: Examples) -> None:

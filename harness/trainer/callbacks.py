@@ -68,6 +68,8 @@ def with_batch_hooks(
 class History(keras.callbacks.History):
     """Keras's history: `history["loss"]`, `history["val_loss"]`, ... have a number per epoch."""
 
+    history: dict[str, list[float]]
+
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
         self._validated: list[int] = []  # epochs; `validation_freq` may leave some out

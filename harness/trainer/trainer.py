@@ -370,15 +370,17 @@ class Trainer:
 
     @for_python()
     def recommend(self, rows: AnyRows, *, k: int = 20) -> Recommended:
-        """Returns the K items with the highest outputs for each row, without those that it has: the
-        ids of the input that the task's `seen` names. The outputs of all items stay on the device.
+        """Returns the K items with the highest outputs for each row. A `multinomial` leaves out
+        those that the row has: the ids of the input that the task's `seen` names. Other tasks rank
+        all outputs, such as classes. The outputs of all items stay on the device.
 
         Raises:
             InputError: when there are fewer than `k` outputs, or the rows lack the input `seen`.
         """
         examples = without_labels(rows)
         setup = self._set_up(examples)
-        ranking = Ranking(k, self._task.seen)
+        kind = setup.task.kind if setup.task.is_known else self._task.kind
+        ranking = Ranking(k, self._task.seen if kind in ("auto", "multinomial") else None)
         ranking.check(examples, setup.task.num_outputs)
         with outside_fit((), setup, examples, "predict") as (hooks, ready):
             found = hooks.predict(ready.feed, ready.plan, ranking=ranking)

@@ -1,6 +1,7 @@
 """The estimators for scikit-learn."""
 
 import csv
+import gc
 import pickle
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
-from harness import sklearn as estimators
 from harness.sklearn import MultiHotClassifier, MultiHotRegressor
+from harness.trainer.trainer import Trainer
 from tests.harness.cli.runs import call, summary
 
 _GOOD, _BAD = ["good", "fine", "nice", "great"], ["bad", "poor", "awful", "dull"]
@@ -55,7 +56,7 @@ def fitted(vectors: Any) -> MultiHotClassifier:
 
 
 def _num_programs() -> int:
-    trainers = [trainer for trainer, _ in estimators._shared.values()]
+    trainers = [each for each in gc.get_objects() if isinstance(each, Trainer)]
     setups = [trainer._setup for trainer in trainers if trainer._setup is not None]
     return sum(len(setup.programs._training._loops) for setup in setups)
 
@@ -131,8 +132,17 @@ def test_lists_of_strings_and_of_ids() -> None:
         sets.predict(texts)
     with pytest.raises(ValueError, match="X is a single text; give a list"):
         quick.predict("a film")
-    with pytest.raises(ValueError, match="row 1 of X is None, not a text"):
-        quick.predict(["a film", None])
+    for rows, place in ((["a film", None], 1), ([None, "a film"], 0)):
+        with pytest.raises(ValueError, match=f"row {place} of X is None, not a text"):
+            quick.predict(rows)
+    with pytest.raises(ValueError, match="X has no rows"):
+        quick.predict([])
+    with pytest.raises(ValueError, match="row 1 of X holds a NUL character"):
+        quick.fit(["a film", "no\0text"], [0, 1])
+    with pytest.raises(ValueError, match="give a single column of texts"):
+        MultiHotClassifier().fit(np.array([["a film"], ["another"]], object), [0, 1])
+    with pytest.raises(ValueError, match="row 1 of X holds 3, not a string"):
+        quick.fit([["a"], ["b", 3]], [0, 1])
 
 
 def test_several_classes_of_a_row(vectors: Any) -> None:

@@ -61,8 +61,8 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
-        ('batch-size = "big"', "execution.batch_size is 'big'; it must be a whole number"),
-        ("hidden-units = [50, 0.5]", "model.hidden_units[1] is 0.5; it must be a whole number"),
+        ('batch-size = "big"', "batch_size is 'big'; it must be a whole number"),
+        ("hidden-units = [50, 0.5]", "hidden_units[1] is 0.5; it must be a whole number"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",

@@ -71,6 +71,7 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "iterator": lambda: zip(_ROWS, _LABELS, strict=True),
     "PyTorch": _Indexed,
     "DataLoader": lambda: iter([[_ROWS[:3], np.array(_LABELS[:3])], [_ROWS[3:], [_LABELS[3]]]]),
+    "rows of a table": lambda: iter(pa.table({"ids": _ROWS, "label": _LABELS}).to_pylist()),
     "batches of lists": lambda: iter([(_ROWS[:3], _LABELS[:3]), (_ROWS[3:], _LABELS[3:])]),
     "SparseTensor": lambda: (_sparse_tensor(), _LABELS),
     "sparse batches": lambda: iter([(_sparse_tensor(), _LABELS)]),
@@ -95,6 +96,8 @@ def test_frames(package: str) -> None:
     assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
     if package == "polars":
         lazy = module.LazyFrame({"items": _ROWS, "tag": ["b", "a", "a", "b"]})
+        lazy = lazy.with_columns(module.col("tag").cast(module.Categorical))
+        assert as_examples(lazy).labels.tolist() == _LABELS  # type: ignore[union-attr]
         assert as_examples(lazy).inputs[""].fingerprint == examples.inputs[""].fingerprint  # type: ignore[union-attr]
 
 
@@ -171,7 +174,8 @@ def test_batches_of_rows_without_labels(size: int) -> None:
         (pa.table({"text": ["a", "b"], "label": [0, 1]}), "0 columns of lists .* harness.load"),
         (([[1], [2]], ["a", None]), "row 1 has the label None among names"),
         (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
-        ([["a"], ["b"]], "ids has dtype <U1"),
+        ([["a"], ["b"]], "the rows hold the string 'a'; number the items"),
+        ({"train": pa.table({"ids": [[1]]})}, "train are given as Table; give lists of ids"),
         (5, "rows are given as int; give lists"),
         (np.eye(3, dtype=int), r"ndarray \[3, 3\]; give scipy\.sparse\.csr_array"),
         (iter([]), "has no rows; give at least one"),

@@ -78,6 +78,32 @@ def test_samples_of_all_items_are_all_items_and_fewer_are_drawn_evenly() -> None
     assert np.abs(counts - 10_000 / ITEMS).max() < 6 * np.sqrt(10_000 / ITEMS)
 
 
+@pytest.mark.parametrize("own", [(4, 20_003), (20_003,)])
+def test_the_own_items_of_a_row_count_once_among_the_drawn(
+    own: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The estimate keeps its digits, although each of two drawn items stands for 20,000."""
+    num_items, logits = 40_000, np.linspace(-2, 2, 40_000).astype(np.float32)
+    logits[[4, 20_003]] = 9, 12
+    sets = {
+        "values": tf.constant([*own, 0], tf.int32),
+        "row_splits": tf.constant([0, len(own)], tf.int32),
+    }
+
+    @tf.function(jit_compile=True, autograph=False)
+    def estimate(drawn: tf.Tensor) -> tf.Tensor:
+        monkeypatch.setattr(multinomial, "_drawn", lambda *_: drawn)
+        return Multinomial(num_samples=2).of_samples(sets, tf.ones([1, 1]) @ logits[None])
+
+    for drawn in ([4, 20_003], [7, 20_003], [4, 30_000]):
+        others = [item for item in drawn if item not in own]
+        total = np.exp(logits[[*own]], dtype=np.float64).sum()
+        total += num_items / 2 * np.exp(logits[others], dtype=np.float64).sum()
+        expected = len(own) * np.log(total) - logits[[*own]].sum(dtype=np.float64)
+        found = estimate(tf.constant(drawn, tf.int32))
+        np.testing.assert_allclose(found, [expected], rtol=2e-6, atol=2e-6)
+
+
 def test_what_cannot_be_sampled_is_refused() -> None:
     _, sets, dense = drawn()
 

@@ -81,6 +81,18 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
         trainer.recommend(seen, k=61)
 
 
+def test_other_tasks_rank_all_outputs() -> None:
+    """The ids of the inputs, such as words, are no classes, though they may be as few."""
+    words, tags = drawn(), drawn()
+    trainer = harness.Trainer(of_sets, batch_size=10)
+    trainer.fit((words, tags), verbose=False)
+    best = np.argsort(-trainer.predict(words), axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(trainer.recommend(words, k=5).items, best)
+    task = harness.Task("multi_label", seen="basket")
+    with pytest.raises(InputError, match="seen is 'basket', which only a multinomial leaves out"):
+        harness.Trainer(of_sets, task=task, batch_size=10).fit((words, tags))
+
+
 def test_two_towers_train_as_in_keras() -> None:
     """Negatives are the rows of the same batch, of which the last has fewer, without those of the
     same item."""

@@ -53,6 +53,9 @@ def check(
     for (dispatch, batches), wanted in zip(found, planned, strict=True):
         assert dispatch == wanted
         assert batches.keys() == plan.capacities.keys()
+        for rows in batches.keys() - {call.rows for call in dispatch.calls}:
+            tensors = tf.nest.flatten([list(own) for own in batches[rows]])
+            assert not any(np.any(tensor.numpy()) for tensor in tensors), "none comes early"
         first = dispatch.step % plan.steps_per_epoch
         for step in range(first, first + dispatch.num_steps):
             is_last = step == plan.whole_steps

@@ -38,7 +38,7 @@ def test_by_epochs_steps_and_time() -> None:
     assert saved(CheckpointSchedule(Every()), steps=60) == [30, 60]
     # After the dispatch in which the 10th, 20th ... step is done; counted from the first step.
     assert saved(CheckpointSchedule(Every(steps=10)), steps=42) == [12, 21, 30, 42]
-    assert saved(CheckpointSchedule(Every(steps=10), start_step=9), steps=9) == []
+    assert saved(CheckpointSchedule(Every(steps=10), start_step=12), steps=18) == []
     assert saved(CheckpointSchedule(Every(steps=2)), steps=9) == [3, 6, 9]
     assert saved(CheckpointSchedule(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
 

@@ -69,6 +69,12 @@ def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
     assert source.note.endswith("the file has no header")
 
 
+def test_a_first_row_whose_label_occurs_again_is_no_header(write: Writer, read: Reader) -> None:
+    for first in ("good movie,pos", "pos,pos"):
+        rows = read(open_source(write(f"{first}\nbad movie,neg\nfine movie,pos\n")))
+        assert rows.contents == [first.partition(",")[0], "bad movie", "fine movie"]
+
+
 def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:
     path = write('\ufefftext;label\r\n"one, ""two""\nthree";a\r\n\r\n=cmd|\' /C calc\'!A0;b\r\n')
     assert read(open_source(path)).contents == ['one, "two"\nthree', "=cmd|' /C calc'!A0"]

@@ -58,6 +58,13 @@ def test_energy_is_power_times_the_time_of_the_windows(
     assert use.joules == pytest.approx(sum(watts) * train_seconds)
 
 
+def test_power_that_was_first_known_after_a_window_stands_for_it() -> None:
+    recorder = played((1.5, {"gpu/0/power_watts": 100.0}), num_gpus=1)
+    recorder.window(0.0, 1.0)
+    recorder.window(1.0, 3.0)
+    assert recorder.finish().joules == pytest.approx(300.0)
+
+
 def test_energy_that_is_not_known_is_none() -> None:
     power, none = {"gpu/0/power_watts": 100.0}, MachineUse(num_gpus=2, joules=None)
     for samples in ([], [(0.5, power)], [(0.5, power | {"gpu/1/temperature_celsius": 40.0})]):

@@ -119,7 +119,7 @@ class _MultiHotEstimator(BaseEstimator):
     batch_size: int | None = None
     early_stopping: int | None = None
     validation_split: float = 0.1
-    tokenizer: Tokenizer = "keras"
+    tokenizer: Tokenizer | None = None
     ngrams: int | None = None
     num_tokens: int | None = None
     min_count: int = 1

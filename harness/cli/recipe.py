@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.trainer.trainer import Trainer
 
-_OF_TEXTS = ("ngrams", "num_tokens", "unknown", "weighting", "normalize")
+_OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
     *_OF_TEXTS,
     *("hidden_units", "dropout", "batch_size", "epochs"),
@@ -40,8 +40,8 @@ DECIDES = (
 """The settings that a recipe decides."""
 _WITHOUT: Mapping[str | None, Sequence[str]] = {
     "texts": (),
-    "tokens": ("ngrams",),
-    "sets": ("ngrams", "unknown"),
+    "tokens": ("tokenizer", "ngrams"),
+    "sets": ("tokenizer", "ngrams", "unknown"),
     None: _OF_TEXTS,
 }
 """The settings of `_OF_TEXTS` that do not apply, by the kind of the rows; None stands for data that
@@ -209,9 +209,15 @@ class _Search:
             vocabulary = {}
             weights |= {} if bits <= MAX_TF_IDF_BITS else {"weighting": "binary"}
         words = {**weights, **vocabulary}
-        if self.kind == "tokens" or "ngrams" not in self._free:
+        if self.kind == "tokens":
             return [words]
-        return [{**words, "ngrams": 1}, {**words, "ngrams": 2}]
+        # Marks tell where sentences end, between words of which a pair means little.
+        tokenizers = {1: "keras"}
+        lengths = (1, 2) if "ngrams" in self._free else (self._config.data.build.ngrams,)
+        return [
+            {**words, "ngrams": length, "tokenizer": tokenizers.get(length, "punctuation")}
+            for length in lengths
+        ]
 
     def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
         """Returns the command's settings with those of `changes` and sizes for the data, all of
@@ -397,8 +403,9 @@ def _seen(config: TrainConfig, kind: str | None) -> str:
     weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
     if kind == "tokens":
         return f"{model}{weighting} of items"
-    words = {1: "words", 2: "words and pairs"}.get(build.ngrams, f"runs of {build.ngrams} words")
-    return f"{model}{weighting} of {words}"
+    marks = ", marks" if build.tokenizer == "punctuation" else ""
+    runs = {1: "", 2: ", pairs"}.get(build.ngrams, f", runs of up to {build.ngrams}")
+    return f"{model}{weighting} of words{marks}{runs}"
 
 
 def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks.Callback:

@@ -35,7 +35,7 @@ _OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "norma
 DECIDES = (
     *_OF_TEXTS,
     *("hidden_units", "dropout", "batch_size", "epochs"),
-    *("learning_rate", "learning_rate_schedule"),
+    *("learning_rate", "learning_rate_schedule", "epsilon"),
 )
 """The settings that a recipe decides."""
 _WITHOUT: Mapping[str | None, Sequence[str]] = {
@@ -71,6 +71,13 @@ makes up for it, as `_PACE` does, 512 units are no better and take several times
 _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
 network's outputs; and the highest learning rate."""
+_LINEAR_RATE = 0.03
+"""The learning rate of a linear model, whose loss would still fall after all epochs at a lower
+one."""
+_EPSILON, _LINEAR_EPSILON = 0.002, 0.016
+"""Adam's epsilon times the batch size, over which gradients are means. At Keras's 1e-7 an id that
+three rows hold moves as far as one that many have, and learns these rows by heart. In a network,
+gradients of the table have the scale of the next layer's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -505,11 +512,15 @@ def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[st
     units: Sequence[int] = config.model.hidden_units
     if "hidden_units" in free and not config.model.is_linear:
         units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / train.num_tokens)))),)
+    batch_size = min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256))))
     sizes = {
         "hidden_units": units,
         "dropout": (0.0 if config.model.is_linear else 0.5,),
-        "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
+        "batch_size": batch_size,
     }
     if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
-        sizes["learning_rate"] = min(_PACE / max(units[0], 1), _MOST_RATE)
+        linear = config.model.is_linear
+        sizes["learning_rate"] = _LINEAR_RATE if linear else min(_PACE / units[0], _MOST_RATE)
+        batch_size = batch_size if "batch_size" in free else config.execution.batch_size
+        sizes["epsilon"] = (_LINEAR_EPSILON if linear else _EPSILON) / batch_size
     return sizes

@@ -72,8 +72,8 @@ _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
 network's outputs; and the highest learning rate."""
 _LINEAR_RATE = 0.03
-"""The learning rate of a linear model, whose loss would still fall after all epochs at a lower
-one."""
+"""The learning rate of a linear model of rows of length 1, whose loss would still fall after all
+epochs at a lower one."""
 _EPSILON, _LINEAR_EPSILON = 0.002, 0.016
 """Adam's epsilon times the batch size, over which gradients are means. At Keras's 1e-7 an id that
 three rows hold moves as far as one that many have, and learns these rows by heart. In a network,
@@ -519,8 +519,11 @@ def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[st
         "batch_size": batch_size,
     }
     if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
-        linear = config.model.is_linear
-        sizes["learning_rate"] = _LINEAR_RATE if linear else min(_PACE / units[0], _MOST_RATE)
+        linear, build = config.model.is_linear, config.data.build
+        is_fast = linear and build.normalize == "l2"
+        sizes["learning_rate"] = min(
+            _PACE / max(units[0], 1), _LINEAR_RATE if is_fast else _MOST_RATE
+        )
         batch_size = batch_size if "batch_size" in free else config.execution.batch_size
         sizes["epsilon"] = (_LINEAR_EPSILON if linear else _EPSILON) / batch_size
     return sizes

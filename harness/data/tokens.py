@@ -41,8 +41,8 @@ class Tokenization:
     """How a text is divided into tokens."""
 
     tokenizer: Tokenizer = "keras"
-    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `punctuation`: likewise, but
-    each punctuation mark is a word. `whitespace`: text between white space, unchanged.
+    """`keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `punctuation`: likewise,
+    but each punctuation mark is a word. `whitespace`: text between white space, unchanged.
     `scikit-learn`: as its vectorizers: lower case, words of two and more letters, digits and
     underscores. `list`: a text is a JSON list of strings."""
     ngrams: int = 1

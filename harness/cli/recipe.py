@@ -35,7 +35,7 @@ _OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "norma
 DECIDES = (
     *_OF_TEXTS,
     *("hidden_units", "dropout", "batch_size", "epochs"),
-    *("learning_rate", "learning_rate_schedule", "epsilon"),
+    *("learning_rate", "learning_rate_schedule"),
 )
 """The settings that a recipe decides."""
 _WITHOUT: Mapping[str | None, Sequence[str]] = {
@@ -74,10 +74,6 @@ network's outputs; and the highest learning rate."""
 _LINEAR_RATE = 0.03
 """The learning rate of a linear model of rows of length 1, whose loss would still fall after all
 epochs at a lower one."""
-_EPSILON, _LINEAR_EPSILON = 0.002, 0.016
-"""Adam's epsilon times the batch size, over which gradients are means. At Keras's 1e-7 an id that
-three rows hold moves as far as one that many have, and learns these rows by heart. In a network,
-gradients of the table have the scale of the next layer's weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -512,18 +508,13 @@ def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[st
     units: Sequence[int] = config.model.hidden_units
     if "hidden_units" in free and not config.model.is_linear:
         units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / train.num_tokens)))),)
-    batch_size = min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256))))
     sizes = {
         "hidden_units": units,
         "dropout": (0.0 if config.model.is_linear else 0.5,),
-        "batch_size": batch_size,
+        "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }
     if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
-        linear, build = config.model.is_linear, config.data.build
-        is_fast = linear and build.normalize == "l2"
-        sizes["learning_rate"] = min(
-            _PACE / max(units[0], 1), _LINEAR_RATE if is_fast else _MOST_RATE
-        )
-        batch_size = batch_size if "batch_size" in free else config.execution.batch_size
-        sizes["epsilon"] = (_LINEAR_EPSILON if linear else _EPSILON) / batch_size
+        is_fast = config.model.is_linear and config.data.build.normalize == "l2"
+        most = _LINEAR_RATE if is_fast else _MOST_RATE
+        sizes["learning_rate"] = min(_PACE / max(units[0], 1), most)
     return sizes

@@ -49,10 +49,6 @@ class OptimizerConfig:
     """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
 
-    epsilon: float | None = None
-    """What Adam and its kin add to the divisor of an update. The larger it is, the more slowly ids
-    learn that few rows have. Left out: the optimizer's own default, such as 1e-7."""
-
     def __post_init__(self) -> None:
         require_count("--warmup", self.warmup, least=0)
         if self.weight_decay is not None:
@@ -61,7 +57,6 @@ class OptimizerConfig:
         for name, value in (
             ("--learning-rate", self.learning_rate),
             ("--clip-norm", self.clip_norm),
-            ("--epsilon", self.epsilon),
         ):
             if value is not None:
                 ok = math.isfinite(value) and value > 0

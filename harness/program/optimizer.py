@@ -152,7 +152,6 @@ def optimizer_factory(
     learning_rate: float | None = None,
     clip_norm: float | None = None,
     weight_decay: float | None = None,
-    epsilon: float | None = None,
     learning_rate_schedule: Schedule = "constant",
     warmup: int = 0,
     num_steps: int = 0,
@@ -166,14 +165,12 @@ def optimizer_factory(
         clip_norm: the limit of the gradients' global norm.
         weight_decay: the share of itself that a weight loses in a step, divided by the learning
             rate; None is the optimizer's default.
-        epsilon: the optimizer's constant of this name; None is its default.
         learning_rate_schedule: how the learning rate falls after the warm-up.
         warmup: the steps over which the learning rate rises linearly from 0.
         num_steps: the steps of the training, warm-up included; the end of the schedule.
 
     Raises:
-        InputError: when Keras has no optimizer of that name, it has no epsilon although one is
-            given, or the warm-up leaves no step.
+        InputError: when Keras has no optimizer of that name, or the warm-up leaves no step.
     """
     known = _optimizers()
     kind = known.get(optimizer.lower())
@@ -200,10 +197,6 @@ def optimizer_factory(
         settings["global_clipnorm"] = clip_norm
     if weight_decay is not None:
         settings["weight_decay"] = weight_decay
-    if epsilon is not None:
-        if "epsilon" not in inspect.signature(kind).parameters:
-            raise InputError(f"--epsilon is {epsilon}, but {optimizer} has none; leave it out")
-        settings["epsilon"] = epsilon
     return partial(kind, **settings)
 
 

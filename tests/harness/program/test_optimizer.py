@@ -158,12 +158,6 @@ def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:
         harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
 
 
-def test_an_epsilon_is_for_optimizers_that_have_one() -> None:
-    assert optimizer_factory("adam", epsilon=1e-4)().epsilon == 1e-4
-    with pytest.raises(InputError, match=r"--epsilon is 0.0001, but sgd has none; leave it out"):
-        optimizer_factory("sgd", epsilon=1e-4)
-
-
 def test_a_warm_up_that_leaves_no_step() -> None:
     with pytest.raises(InputError, match=r"--warmup is 10, but .* 10 steps; set --warmup to 9 or"):
         optimizer_factory("adam", warmup=10, num_steps=10)()

@@ -215,10 +215,9 @@ class _Search:
         if self.kind == "tokens":
             return [words]
         # Marks tell where sentences end, between words of which a pair means little.
-        tokenizers = {1: "keras"}
         lengths = (1, 2) if "ngrams" in self._free else (self._config.data.build.ngrams,)
         return [
-            {**words, "ngrams": length, "tokenizer": tokenizers.get(length, "punctuation")}
+            {**words, "ngrams": length, "tokenizer": "keras" if length == 1 else "punctuation"}
             for length in lengths
         ]
 

@@ -1,14 +1,15 @@
 // Answers texts by an exported model: node predict.mjs reviews.onnx vocabulary.json "a wonderful film" ...
-// `npm install onnxruntime-node`; vocabulary.json is the one in the run folder. For --tokenizer keras, the default.
+// `npm install onnxruntime-node`; vocabulary.json is the one in the run folder. For --tokenizer keras and punctuation.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
-const SEPARATORS = /[!"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~\t\n ]+/;
+const MARK = /[!"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~]/g;
 
 /** The ids of a text and their weights: counts, by tf-idf or 1, of length 1 if the model wants that. */
 export function encode(text, vocabulary) {
-  const { ids, ngrams, start_id, unknown_id, weighting, normalize, idf } = vocabulary;
-  const words = text.toLowerCase().split(SEPARATORS).filter((word) => word !== "");
+  const { ids, tokenizer, ngrams, start_id, unknown_id, weighting, normalize, idf } = vocabulary;
+  const spaced = text.toLowerCase().replace(MARK, tokenizer === "keras" ? " " : " $& ");
+  const words = spaced.split(/[\t\n ]+/).filter((word) => word !== "");
   const found = new Map(start_id === null ? [] : [[start_id, 1]]);
   for (let length = 1; length <= ngrams; length++) {
     for (let start = 0; start + length <= words.length; start++) {

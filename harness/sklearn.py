@@ -121,7 +121,7 @@ class _MultiHotEstimator(BaseEstimator):
     batch_size: int | None = None
     early_stopping: int | None = None
     validation_split: float = 0.1
-    tokenizer: Tokenizer = "keras"
+    tokenizer: Tokenizer | None = None
     ngrams: int | None = None
     num_tokens: int | None = None
     min_count: int = 1
@@ -133,7 +133,10 @@ class _MultiHotEstimator(BaseEstimator):
     random_state: int | np.random.RandomState | None = 0
     verbose: bool = False
     _task: ClassVar[Any] = "auto"
-    _num_classes: int | None = None
+
+    @property
+    def _num_classes(self) -> int | None:
+        return None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -410,7 +413,10 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         self._seen = np.flatnonzero(y.any(axis=0) | may_grow) if is_several else None
         if (number := len(self.classes_ if self._seen is None else self._seen)) < 2:
             raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
-        self._num_classes = None if is_several else number
+
+    @property
+    def _num_classes(self) -> int | None:
+        return len(self.classes_) if self._seen is None else None
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns labels in the form that `Examples` takes, and the rows' weights times those of

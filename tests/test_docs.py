@@ -259,11 +259,12 @@ def test_node_finds_the_ids_and_weights_of_the_vocabulary() -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("needs Node")
-    ids = {"a": 1, "été": 2, "a été": 3, "don't": 4, "ας": 5}
-    plain = Vocabulary(ids=ids, num_tokens=7, start_id=0, unknown_id=6, ngrams=2)
-    weighted = replace(plain, unknown_id=None, weighting="tf_idf", normalize="l2", idf=[0.5] * 7)
+    ids = {"a": 1, "été": 2, "a été": 3, "don't": 4, "ας": 5, "( ας": 7}
+    plain = Vocabulary(ids=ids, num_tokens=8, start_id=0, unknown_id=6, ngrams=2)
+    weighted = replace(plain, unknown_id=None, weighting="tf_idf", normalize="l2", idf=[0.5] * 8)
+    marks = replace(plain, tokenizer="punctuation")
     text = "A  ÉTÉ, a don't (ΑΣ) other"
-    for words in (plain, weighted, replace(weighted, weighting="binary", idf=None)):
+    for words in (plain, marks, weighted, replace(weighted, weighting="binary", idf=None)):
         known = {field.name: getattr(words, field.name) for field in fields(words)}
         program = f"""import {{ encode }} from "{ROOT}/docs/predict.mjs";
         console.log(JSON.stringify(encode({json.dumps(text)}, {json.dumps(known)})));"""

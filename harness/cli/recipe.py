@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
     from harness.trainer.trainer import Trainer
 
-_OF_TEXTS = ("ngrams", "num_tokens", "unknown", "weighting", "normalize")
+_OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
     *_OF_TEXTS,
     *("hidden_units", "dropout", "batch_size", "epochs"),
@@ -40,8 +40,8 @@ DECIDES = (
 """The settings that a recipe decides."""
 _WITHOUT: Mapping[str | None, Sequence[str]] = {
     "texts": (),
-    "tokens": ("ngrams",),
-    "sets": ("ngrams", "unknown"),
+    "tokens": ("tokenizer", "ngrams"),
+    "sets": ("tokenizer", "ngrams", "unknown"),
     None: _OF_TEXTS,
 }
 """The settings of `_OF_TEXTS` that do not apply, by the kind of the rows; None stands for data that
@@ -71,6 +71,9 @@ makes up for it, as `_PACE` does, 512 units are no better and take several times
 _PACE, _MOST_RATE = 0.512, 0.01
 """The product of width and learning rate, on which it depends how far a step of Adam changes the
 network's outputs; and the highest learning rate."""
+_LINEAR_RATE = 0.03
+"""The learning rate of a linear model of rows of length 1, whose loss would still fall after all
+epochs at a lower one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,9 +212,14 @@ class _Search:
             vocabulary = {}
             weights |= {} if bits <= MAX_TF_IDF_BITS else {"weighting": "binary"}
         words = {**weights, **vocabulary}
-        if self.kind == "tokens" or "ngrams" not in self._free:
+        if self.kind == "tokens":
             return [words]
-        return [{**words, "ngrams": 1}, {**words, "ngrams": 2}]
+        # Marks tell where sentences end, between words of which a pair means little.
+        lengths = (1, 2) if "ngrams" in self._free else (self._config.data.build.ngrams,)
+        return [
+            {**words, "ngrams": length, "tokenizer": "keras" if length == 1 else "punctuation"}
+            for length in lengths
+        ]
 
     def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
         """Returns the command's settings with those of `changes` and sizes for the data, all of
@@ -397,8 +405,9 @@ def _seen(config: TrainConfig, kind: str | None) -> str:
     weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
     if kind == "tokens":
         return f"{model}{weighting} of items"
-    words = {1: "words", 2: "words and pairs"}.get(build.ngrams, f"runs of {build.ngrams} words")
-    return f"{model}{weighting} of {words}"
+    marks = ", marks" if build.tokenizer == "punctuation" else ""
+    runs = {1: "", 2: ", pairs"}.get(build.ngrams, f", runs of up to {build.ngrams}")
+    return f"{model}{weighting} of words{marks}{runs}"
 
 
 def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks.Callback:
@@ -504,5 +513,7 @@ def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[st
         "batch_size": min(rows, 2 ** round(math.log2(min(max(rows / 200, 16), 256)))),
     }
     if "adam" in config.optimizer.optimizer.lower():  # others' rates are on another scale
-        sizes["learning_rate"] = min(_PACE / max(units[0], 1), _MOST_RATE)
+        is_fast = config.model.is_linear and config.data.build.normalize == "l2"
+        most = _LINEAR_RATE if is_fast else _MOST_RATE
+        sizes["learning_rate"] = min(_PACE / max(units[0], 1), most)
     return sizes

@@ -6,7 +6,7 @@ from typing import Literal
 from harness.base.checks import INT32_MAX, require, require_count, require_known
 from harness.base.reading import MAX_UNPACKED_BYTES
 
-Tokenizer = Literal["keras", "whitespace", "scikit-learn"]
+Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn"]
 Weighting = Literal["binary", "count", "tf_idf"]
 MAX_NGRAMS = 8
 MAX_HASH_BITS = 30
@@ -73,7 +73,8 @@ class BuildOptions:
     """Splits a cell into several labels, as a comma does in "joy,love"."""
     tokenizer: Tokenizer = "keras"
     """What a word is. `keras`: lower case, punctuation as spaces, as Keras's Tokenizer;
-    `whitespace`: what stands between white space; `scikit-learn`: as its vectorizers."""
+    `punctuation`: likewise, but each punctuation mark is a word; `whitespace`: what stands between
+    white space; `scikit-learn`: as its vectorizers."""
     ngrams: int = 1
     """Length, in words, of the longest runs of words that have ids as well."""
     num_tokens: int | None = None

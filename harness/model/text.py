@@ -14,6 +14,7 @@ from harness.data.tokens import SEPARATORS
 from harness.data.vocabulary import Vocabulary
 
 _SEPARATOR = f"[{re.escape(SEPARATORS)}]"
+_MARK = f"[{re.escape(SEPARATORS.strip())}]"
 
 
 class TextEncoder(tf.Module):
@@ -23,7 +24,9 @@ class TextEncoder(tf.Module):
             raise InputError("the model's vocabulary takes no texts; export it without")
         self._vocabulary = vocabulary
         self._separator = _SEPARATOR
-        if vocabulary.tokenizer == "whitespace":
+        if vocabulary.tokenizer == "punctuation":
+            self._separator = "[\t\n]"
+        elif vocabulary.tokenizer == "whitespace":
             self._separator = f"[{_class_of(str.isspace)}]"
         elif vocabulary.tokenizer == "scikit-learn":
             self._separator = f"[^{_class_of(lambda c: c.isalnum() or c == '_')}]"
@@ -81,6 +84,8 @@ class TextEncoder(tf.Module):
     def _words(self, texts: tf.Tensor) -> tf.RaggedTensor:
         tokenizer = self._vocabulary.tokenizer
         texts = texts if tokenizer == "whitespace" else _lower(texts)
+        if tokenizer == "punctuation":
+            texts = tf.strings.regex_replace(texts, _MARK, r" \0 ")
         spaced = tf.strings.regex_replace(texts, self._separator, " ")
         words = tf.strings.split(spaced, " ")
         least = 2 if tokenizer == "scikit-learn" else 1

@@ -168,6 +168,18 @@ def test_flags_go_together_with_a_recipe(flags: tuple[str, ...], tmp_path: Path)
     assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.01)
 
 
+def test_marks_are_words_beside_pairs_alone(tmp_path: Path) -> None:
+    """They tell two classes apart that have the same words."""
+    rows = [("you like it?", "question"), ("you like it.", "answer")] * 150
+    write(tmp_path / "marks.csv", rows)
+    data = ("--data", tmp_path / "marks.csv", "--epochs", "4")
+    for ngrams, tokenizer, accuracy in ((1, "keras", 0.5), (2, "punctuation", 1.0)):
+        folder = tmp_path / f"marks_{ngrams}"
+        assert call("train", *data, "--ngrams", str(ngrams), "--run-dir", folder).code == 0
+        assert chosen(folder)["tokenizer"] == tokenizer
+        assert summary(folder)["test_accuracy"] == accuracy
+
+
 def test_the_dropout_is_free_beside_a_width(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", [("a good film", "pos"), ("a bad one", "neg")] * 150)
     data = ("--data", tmp_path / "rows.csv", "--epochs", "2", "--ngrams", "1")

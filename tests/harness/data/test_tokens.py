@@ -14,6 +14,7 @@ from harness.data.vocabulary import Vocabulary
 TOKENIZATIONS = [
     Tokenization(),
     Tokenization(ngrams=3),
+    Tokenization(tokenizer="punctuation", ngrams=2),
     Tokenization(tokenizer="whitespace", ngrams=2),
     Tokenization(tokenizer="scikit-learn", ngrams=2),
 ]

@@ -324,12 +324,32 @@ class Translator:
 
     def instruction(self, words: list[str], operands: list[str]) -> str:
         opcode, modifiers = words[0], words[1:]
+        if modifiers and modifiers[-1] in ("f16x2", "bf16x2"):
+            return self.halves(words, operands)
         self.opcodes.add(opcode)
         special = getattr(self, f"on_{opcode}", None)
         if special is not None and (opcode, *modifiers[:2]) != ("bar", "red", "and"):
             return special(modifiers, operands)
         kinds = [word for word in modifiers if word in BITS]
         return self.expression(opcode, modifiers, kinds[-1] if kinds else "u32", operands)
+
+    def halves(self, words: list[str], operands: list[str]) -> str:
+        """Translates an instruction on pairs of 16-bit numbers: that on the lower ones, and that on
+        the upper ones. Two predicates take the results of a comparison."""
+        target, *sources = operands
+        names = [f"%half{i}" for i in range(len(operands))]
+        self.registers.append(dict.fromkeys(names, "b16"))
+        code = "{ uint32_t pair = 0;"
+        for half in range(2):
+            parts = [f"{name_of(names[0])} = 0"]
+            for name, source in zip(names[1:], sources, strict=True):
+                parts.append(f"{name_of(name)} = ({self.raw(source)}) >> {16 * half}")
+            own = target.split("|")[half] if "|" in target else names[0]
+            step = self.instruction([*words[:-1], words[-1][:-2]], [own, *names[1:]])
+            keep = f"pair |= (uint32_t){name_of(names[0])} << {16 * half};"
+            code += f"{{ uint16_t {', '.join(parts)}; {step} {keep} }}"
+        self.registers.pop()
+        return f"{code} {'' if '|' in target else self.assign(target, 'b32', 'pair')} }}"
 
     def expression(self, opcode: str, modifiers: list[str], kind: str, operands: list[str]) -> str:
         """Translates by the tables, by the entry with the most modifiers that the instruction
@@ -445,6 +465,9 @@ class Translator:
 
     def on_cvt(self, modifiers: list[str], operands: list[str]) -> str:
         to, of = modifiers[-2:]
+        if to.endswith("x2"):
+            high, low = (f"to_{to[:-2]}({self.value(operand, of)})" for operand in operands[1:3])
+            return self.assign(operands[0], "b32", f"(uint32_t){high} << 16 | {low}")
         code = self.value(operands[1], of)
         for modifier, function in (
             ("rni", "rint"),

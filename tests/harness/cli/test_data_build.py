@@ -31,7 +31,7 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     told = call("predict", "--model", run_dir, "--json", "--explain", "1", "--texts", *texts)
     judged = [json.loads(line) for line in told.out.splitlines()]
     assert [one["labels"] for one in judged] == [["pos"], ["neg"]]
-    assert [one["known_words"] for one in judged] == [4, 11]
+    assert [one["known_words"] for one in judged] == [4, 31]  # with marks and pairs
     evaluated = call("evaluate", "--model", run_dir, "--json")
     assert json.loads(evaluated.out)["test_accuracy"] == 1.0
     other = tmp_path / "other.csv"

@@ -72,9 +72,9 @@ class BuildOptions:
     label_separator: str | None = None
     """Splits a cell into several labels, as a comma does in "joy,love"."""
     tokenizer: Tokenizer = "keras"
-    """What a word is. `keras`: lower case, punctuation as spaces, as Keras's Tokenizer;
-    `punctuation`: likewise, but each punctuation mark is a word; `whitespace`: what stands between
-    white space; `scikit-learn`: as its vectorizers."""
+    """How texts are divided into words. `keras`: lower case, punctuation as spaces, as Keras's
+    Tokenizer; `punctuation`: lower case, and each punctuation mark is a word; `whitespace`: what
+    stands between white space; `scikit-learn`: as its vectorizers."""
     ngrams: int = 1
     """Length, in words, of the longest runs of words that have ids as well."""
     num_tokens: int | None = None

@@ -47,6 +47,8 @@ def small_layers(model: keras.Model, rows: int) -> list[keras.layers.Dense]:
         layer
         for layer in model._flatten_layers()
         if type(layer) is keras.layers.Dense
+        and layer.built  # a subclass of Model need not call all of its layers
+        and isinstance(layer.kernel, keras.Variable)  # LoRA and quantization compute it
         and "call" not in vars(layer)  # set by the user
         and layer.compute_dtype != "float64"
         and _is_small(rows, *layer.kernel.shape)

@@ -83,3 +83,12 @@ def test_small_layers_compute_what_keras_does(dtype: str, rounding: float) -> No
     for name, tensor in expected.items():
         error = np.abs(found[name] - tensor).max()
         assert error <= rounding * np.abs(tensor).max(), name
+
+
+def test_layers_that_are_unused_or_adapted_stay_as_they_are() -> None:
+    layers = [keras.layers.Dense(4, name=name) for name in ("plain", "adapted", "unused")]
+    for layer in layers[:2]:
+        layer.build((None, 5))
+    layers[1].enable_lora(2)
+    model = keras.Sequential(layers)
+    assert [layer.name for layer in small_layers(model, 3)] == ["plain"]

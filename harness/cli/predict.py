@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +31,11 @@ _ROWS_AT_ONCE = 4_096
 _BLOCK_BYTES = 1 << 18
 _MAX_LINE_BYTES = 100_000_000
 _REMEDY = "Name a file with a text in each line; a pipe goes to standard input."
+# What is said of texts of each kind that is counted.
+_NOTES = {
+    "blank": "blank and were not judged",
+    "undecodable": "not UTF-8; what is wrong in them was replaced by U+FFFD",
+}
 _NONE = "(none)"  # what stands for the classes of a text that has none
 
 
@@ -101,8 +107,8 @@ class _Prediction:
 
 def predict(config: PredictConfig) -> int:
     console, notes = Console(), Console(stderr=True)
-    oddities = Oddities()
-    blocks = blocks_of_texts(config.texts, config.files, oddities)
+    counts = Counter[str]()
+    blocks = blocks_of_texts(config.texts, config.files, counts)
     first = next(blocks, [])  # a missing file is told before TensorFlow is loaded
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
@@ -124,13 +130,15 @@ def predict(config: PredictConfig) -> int:
         for block in found:
             sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))
             sys.stdout.flush()
-    if oddities.texts == oddities.blank:
+    if counts["texts"] == counts["blank"]:
         raise InputError(
             "there is no text that is not blank; give texts as arguments, or one a line in --files "
             "or on standard input"
         )
-    for note in oddities.notes():
-        notes.print(f"note: {note}", soft_wrap=True, highlight=False)
+    for kind, what in _NOTES.items():
+        if counts[kind]:
+            text = f"note: {counts[kind]:,} of {counts['texts']:,} texts are {what}"
+            notes.print(text, soft_wrap=True, highlight=False)
     return 0
 
 
@@ -215,78 +223,51 @@ def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
     return found if words is None else replace(found, thresholds=words.thresholds)
 
 
-@dataclass
-class Oddities:
-    """The oddities of the texts read so far."""
-
-    texts: int = 0
-    blank: int = 0
-    undecodable: int = 0  # the number of lines that are not UTF-8, whose wrong bytes became U+FFFD
-
-    def notes(self) -> list[str]:
-        """Returns a sentence for each kind of oddity."""
-        found = []
-        if self.blank:
-            found.append(f"{self.blank:,} of {self.texts:,} texts are blank and were not judged")
-        if self.undecodable:
-            found.append(
-                f"{self.undecodable:,} of {self.texts:,} texts are not UTF-8; what is wrong in "
-                "them was replaced by U+FFFD"
-            )
-        return found
-
-
 def blocks_of_texts(
-    texts: Sequence[str], files: Sequence[str], oddities: Oddities
+    texts: Sequence[str], files: Sequence[str], counts: Counter[str]
 ) -> Iterator[list[str]]:
-    """Yields the texts, or the lines of the files, or those of standard input, as they come."""
+    """Yields the texts, or the lines of the files, or those of standard input, as they come. Counts
+    the texts, and those that are blank or not UTF-8."""
+    for block in _blocks(texts, files):
+        found = [_decoded(line, counts) for line in block]
+        counts["texts"] += len(found)
+        counts["blank"] += sum(not text.strip() for text in found)
+        yield found
+
+
+def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]:
     if texts:
         # Python has lone surrogates for the bytes of an argument that it could not decode: those
         # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
-        readable = [t.encode(errors="surrogateescape").decode(errors="replace") for t in texts]
-        yield _counted(readable, oddities)
+        yield [text.encode(errors="surrogateescape") for text in texts]
         return
     for name in files:
         with opened(name, remedy=_REMEDY):
             pass  # so that a file that cannot be read is reported before the others are judged
     for name in files:
         with opened(name, remedy=_REMEDY) as file:
-            yield from _lines(file, name, oddities)
+            yield from _lines(file, name)
     if not files:
-        yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input", oddities)
+        yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input")
 
 
-def _lines(stream: Any, name: str, oddities: Oddities) -> Iterator[list[str]]:
-    kept: list[bytes] = []
-    num_kept = 0
+def _lines(stream: Any, name: str) -> Iterator[list[bytes]]:
+    rest = b""
     while block := stream.read1(_BLOCK_BYTES):
-        head, newline, tail = block.rpartition(b"\n")
-        if newline:
-            yield _decoded(b"".join([*kept, head]), oddities)
-            kept, num_kept = [], 0
-        kept.append(tail)
-        num_kept += len(tail)
-        if num_kept > _MAX_LINE_BYTES:
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
             raise InputError(
-                f"{name}: line {oddities.texts + 1:,} has more than {_MAX_LINE_BYTES:,} bytes; "
-                "give one text a line"
+                f"{name}: the line that begins with {rest[:40]!r} has more than "
+                f"{_MAX_LINE_BYTES:,} bytes; give one text a line"
             )
-    if last := b"".join(kept):
-        yield _decoded(last, oddities)
+        yield [line.removesuffix(b"\r") for line in lines]
+    if rest:
+        yield [rest.removesuffix(b"\r")]
 
 
-def _decoded(content: bytes, oddities: Oddities) -> list[str]:
-    lines = content.split(b"\n")
+def _decoded(line: bytes, counts: Counter[str]) -> str:
     try:
-        texts = content.decode().split("\n")
+        return line.decode()
     except UnicodeDecodeError:
-        texts = [line.decode(errors="replace") for line in lines]
-        for line, text in zip(lines, texts, strict=True):
-            oddities.undecodable += "\ufffd" in text and text.encode() != line
-    return _counted([text.removesuffix("\r") for text in texts], oddities)
-
-
-def _counted(texts: list[str], oddities: Oddities) -> list[str]:
-    oddities.texts += len(texts)
-    oddities.blank += sum(not text.strip() for text in texts)
-    return texts
+        counts["undecodable"] += 1
+        return line.decode(errors="replace")

@@ -5,12 +5,13 @@ import io
 import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness.cli.predict import Oddities, blocks_of_texts
+from harness.cli.predict import blocks_of_texts
 from harness.data.vocabulary import Vocabulary
 from tests.harness.cli.runs import Result, call, write_npz
 
@@ -132,4 +133,4 @@ def test_no_word_index(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_bytes_that_python_could_not_decode_in_an_argument() -> None:
     """With LC_ALL=C and PYTHONUTF8=0 Python decodes none beyond ASCII, though they are UTF-8."""
     text = b"\xc3\xa9 a\xffb".decode("ascii", errors="surrogateescape")
-    assert next(blocks_of_texts([text], [], Oddities())) == ["\u00e9 a\ufffdb"]
+    assert next(blocks_of_texts([text], [], Counter())) == ["\u00e9 a\ufffdb"]

@@ -49,9 +49,7 @@ class SavedModel:
         recorded = (self.config or {}).get("data")
         if not isinstance(recorded, Mapping):
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")
-        where = "the run's config.json"
-        settings = run_files.recorded_settings(recorded, where=where)
-        data: DataConfig = from_mapping(DataConfig, settings, where=where)
+        data: DataConfig = from_mapping(DataConfig, recorded, where="the run's config.json")
         return data
 
 

@@ -120,8 +120,7 @@ def event_folder_of(
         return None
     if setting == "on":
         assert folder is not None
-        old = folder / run_files.OLD_EVENT_FOLDER_NAME
-        events = old if next(old.glob(run_files.EVENT_FILES), None) else folder
+        events = folder
     else:
         events = Path(setting).absolute()
         if events != folder:

@@ -21,7 +21,6 @@ from harness.run.observers.run_files import (
     SUMMARY_FILE_NAME,
     WRITTEN,
     read_config,
-    recorded_settings,
 )
 from harness.run.records import DatasetInfo, RunStart
 from harness.run.run_folder import Claim, claim_run_folder, event_folder_of
@@ -154,7 +153,7 @@ def asked_settings(folder: Path) -> dict[str, Any]:
             f"the run in {folder} was started from Python: its config.json does not name the data; "
             "go on with it by Trainer.fit(..., resume=True)"
         )
-    flat = recorded_settings(recorded, where=str(folder / CONFIG_FILE_NAME))
+    flat = flattened(recorded, where=str(folder / CONFIG_FILE_NAME))
     resolved["replicas"] = {"why": resolved.get("replicas_why")}
     automatic = [f.name for f in (*fields(Settings), *fields(RunOptions)) if f.default == "auto"]
     for name in automatic:

@@ -123,7 +123,7 @@ class Trainer:
                 f"Keras cannot copy the weights of the model {model.name!r}; give the class "
                 f"{type(model).__name__} a method build that builds its layers"
             )
-        vars(self).update({"class_names": (), "_thresholds": None} | kept)  # older ones lack them
+        vars(self).update(kept)
 
     @property
     def model(self) -> keras.Model:

@@ -6,7 +6,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.base.decoding import flattened
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
@@ -21,24 +20,14 @@ MODEL_FILE_NAME = "model.keras"
 REPORT_FILE_NAME = "report.html"
 BEST_FILE_NAME = "best.keras"  # the model of the epoch with the lowest validation loss
 CHECKPOINT_FOLDER_NAME = "checkpoints"
-OLD_EVENT_FOLDER_NAME = "tensorboard"  # where earlier versions put event files
 # Names of everything that a run writes, and that --overwrite removes, besides event files; profiles
 # lie in the last.
 WRITTEN = (
     *(CONFIG_FILE_NAME, SUMMARY_FILE_NAME, METRICS_FILE_NAME, MODEL_FILE_NAME, BEST_FILE_NAME),
-    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, OLD_EVENT_FOLDER_NAME, "plugins/profile"),
+    *(REPORT_FILE_NAME, CHECKPOINT_FOLDER_NAME, "plugins/profile"),
 )
 EVENT_FILES = "events.out.tfevents.*"  # TensorBoard calls a run by the folder that they lie in
 RESOLVED = "resolved"
-# Options of imdb.npz that earlier versions recorded, with the values that now always hold.
-_GONE = {
-    "skip_top": 0,
-    "start_char": 1,
-    "oov_char": 2,
-    "index_from": 3,
-    "maxlen": None,
-    "shuffle_seed": 113,
-}
 
 
 class SummaryObserver(Observer):
@@ -174,15 +163,3 @@ def read_config(run_dir: Path) -> dict[str, Any]:
             "set. Restore it, or name another folder."
         )
     return content
-
-
-def recorded_settings(groups: Mapping[str, Any], *, where: str) -> dict[str, Any]:
-    """Returns a config.json's settings, without those of earlier versions that change nothing."""
-    flat = flattened(groups, where=where)
-    for name, value in _GONE.items():
-        if (was := flat.pop(name, value)) != value:
-            raise InputError(
-                f"{where}: the run was made by an earlier version with --{name.replace('_', '-')} "
-                f"{was}, an option that is gone; use the version that made the run, or train anew"
-            )
-    return flat

@@ -40,16 +40,3 @@ def test_a_folder_of_its_own(tmp_path: Path) -> None:
     assert call(*flags, run, "--resume", "--epochs", "2").code == 0
     assert steps(board) == [4, 8, 12, 16, 20, 24, 28, 32]
     assert mine.read_text() == "not an event file"
-
-
-def test_a_run_of_an_earlier_version_keeps_its_folder(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    assert call("train", *SMALL, "--epochs", "1", "--run-dir", run).code == 0
-    (run / "tensorboard").mkdir()
-    (events,) = run.glob("events*")
-    events.rename(run / "tensorboard" / events.name)
-    assert call("train", *SMALL, "--run-dir", run, "--resume", "--epochs", "2").code == 0
-    assert steps(run / "tensorboard") == [4, 8, 12, 16, 20, 24, 28, 32]
-    assert not list(run.glob("events*"))
-    assert call("train", *SMALL, "--epochs", "1", "--run-dir", run, "--overwrite").code == 0
-    assert not (run / "tensorboard" / events.name).exists()

@@ -88,29 +88,6 @@ def test_what_was_chosen_is_chosen_again_and_what_was_asked_for_is_kept(folder: 
         asked_settings(folder)
 
 
-@pytest.mark.parametrize(
-    ("group", "old", "told"),
-    [
-        ("data", {"skip_top": 5}, "--skip-top 5, an option that is gone"),
-        ("data", {"start_char": None}, "--start-char None, an option that is gone"),
-    ],
-)
-def test_settings_of_earlier_versions(
-    folder: Path, group: str, old: dict[str, Any], told: str
-) -> None:
-    path = folder / "config.json"
-    content = json.loads(path.read_text())
-    usual = {"start_char": 1, "oov_char": 2, "index_from": 3, "maxlen": None, "shuffle_seed": 113}
-    content["data"]["imdb"] = {"skip_top": 0, **usual}
-    path.write_text(json.dumps(content))
-    assert not {"skip_top", *usual} & asked_settings(folder).keys()
-    content[group].pop("imdb", None)
-    content[group] |= old
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=told):
-        asked_settings(folder)
-
-
 def test_what_changes_the_last_bits_is_told(folder: Path) -> None:
     recorded = check_resumable(folder, config())
     same = {"implementation": "native", "replicas": 1, "devices": ["/CPU:0"]}

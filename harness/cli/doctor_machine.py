@@ -104,11 +104,8 @@ def _cuda_libraries() -> Finding:
     if not build["is_cuda_build"]:
         text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
         return Finding(subject, "limited", text, "gpu")
-    version = build["cuda_version"]
-    wants = f"TensorFlow wants CUDA {version} and cuDNN {build['cudnn_version']}"
-    tools = environment.missing_tools(environment.cuda_folders(version))
-    missing = (*environment.missing_libraries(), *tools)
-    if not missing:
+    wants = f"TensorFlow wants CUDA {build['cuda_version']} and cuDNN {build['cudnn_version']}"
+    if not (missing := environment.missing_libraries()):
         return Finding(subject, "ok", f"all there; {wants}", "gpu")
     text = f"missing: {', '.join(missing)}; {wants}. {environment.CUDA_INSTALL} brings them"
     return Finding(subject, "limited", text, "gpu")

@@ -4,9 +4,8 @@ missing."""
 import ctypes
 import importlib.util
 import os
-import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ _LIBRARIES = (
     *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
     *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
 )  # The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them
-_TOOLS = {"ptxas": "bin/ptxas", "libdevice.10.bc": "nvvm/libdevice/libdevice.10.bc"}
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
@@ -151,22 +149,6 @@ def _loads(library: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def missing_tools(folders: Iterable[Path]) -> tuple[str, ...]:
-    """Returns XLA's tools that no CUDA folder has; `ptxas` may be on the PATH instead."""
-    places = [(name, folder / path) for folder in folders for name, path in _TOOLS.items()]
-    found = {name for name, place in places if place.is_file()}
-    if shutil.which("ptxas"):
-        found.add("ptxas")
-    return tuple(name for name in _TOOLS if name not in found)
-
-
-def cuda_folders(version: str) -> list[Path]:
-    """Returns where XLA looks for its tools (tsl/platform/default/cuda_root_path.cc)."""
-    major_minor = ".".join(version.split(".")[:2])
-    system = (f"/usr/local/cuda-{major_minor}", "/usr/local/cuda", "/opt/cuda", sys.prefix)
-    return [*(folder / "cuda_nvcc" for folder in _packages()), *map(Path, system)]
 
 
 def _packages() -> list[Path]:

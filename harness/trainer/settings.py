@@ -131,8 +131,8 @@ class RunOptions:
     bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
     bits, 0 in float32."""
     profile_steps: str | None = None
-    """Profile steps A:B of the run, counted from 0, without B, in whole dispatches. TensorBoard
-    shows the profile; the printed breakdown needs the extra `profile`."""
+    """Profile steps A:B of the run, counted from 0, without B, in whole dispatches, and print where
+    their time goes. TensorBoard shows the profile with the extra `profile`."""
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""

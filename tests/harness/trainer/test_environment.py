@@ -1,7 +1,6 @@
 """The checks before TensorFlow computes, on machines of every kind."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -10,7 +9,7 @@ import tensorflow as tf
 
 import harness.trainer.environment
 from harness.run.telemetry.nvml import Card
-from harness.trainer.environment import is_too_new, missing_tools, unusable_gpus
+from harness.trainer.environment import is_too_new, unusable_gpus
 
 BUILD = {
     "is_cuda_build": True,
@@ -45,16 +44,6 @@ def test_the_installed_tensorflow() -> None:
         pytest.skip("TensorFlow is built without CUDA")
     assert is_too_new(RTX_50, build)
     assert not is_too_new(H100, build)
-
-
-def test_the_tools_of_xla(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert missing_tools([tmp_path]) == ("ptxas", "libdevice.10.bc")
-    (tmp_path / "nvvm" / "libdevice").mkdir(parents=True)
-    (tmp_path / "nvvm" / "libdevice" / "libdevice.10.bc").touch()
-    assert missing_tools([tmp_path / "empty", tmp_path]) == ("ptxas",)
-    (tmp_path / "ptxas").touch(mode=0o755)  # on the PATH
-    assert missing_tools([tmp_path]) == ()
 
 
 def warnings_of(

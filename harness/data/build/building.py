@@ -85,10 +85,9 @@ def build(
     folder.mkdir()
     with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
-        blocks = rows.noted(source.blocks(problems))
-        for block, digests, num_bytes in numbered_blocks(source, blocks, tokenization):
-            spool.add(block)
-            rows.add(block, digests)
+        for block, found, digests, num_bytes in numbered_blocks(source, problems, tokenization):
+            spool.add(found)
+            rows.add(block, found, digests)
             progress(num_bytes)
         rows.settle(problems, test_split=options.test_split, seed=seed)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.

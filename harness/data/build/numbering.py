@@ -1,7 +1,6 @@
 """The first pass of a build: rows become numbered tokens, in a file without a name. Letters: B
 rows, N tokens of all rows together, T distinct tokens."""
 
-import hashlib
 import itertools
 import os
 import pickle
@@ -18,7 +17,7 @@ import numpy.typing as npt
 import pyarrow
 
 from harness.data.ragged import RaggedSets
-from harness.data.readers.records import Block, Kind, Source
+from harness.data.readers.records import Block, Kind, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.data.vocabulary import Vocabulary
 
@@ -26,6 +25,7 @@ _MOST_THREADS = 4  # in work: one thread reads the source, so that more would ta
 
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)
+Digests = npt.NDArray[np.int64]  # Python's hashes of rows' contents, [B]; 0 for an empty row
 
 
 class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
@@ -59,10 +59,11 @@ class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
 
 
 def numbered_blocks(
-    source: Source, blocks: Iterable[Block], tokenization: Tokenization
-) -> Iterator[tuple[Numbered, npt.NDArray[np.uint64], int]]:
-    """Yields each block numbered, the hashes of its rows' contents, [B], and its size as text."""
-    arguments = ((block.contents, source.kind, tokenization) for block in blocks)
+    source: Source, problems: Problems, tokenization: Tokenization
+) -> Iterator[tuple[Block, Numbered, Digests, int]]:
+    """Yields each block of a source, the same numbered, the hashes of its rows' contents, and its
+    size as text."""
+    arguments = ((block, source.kind, tokenization) for block in source.blocks(problems))
     return _in_order(_numbered, arguments)
 
 
@@ -87,27 +88,22 @@ def _in_order(
 
 
 def _numbered(
-    rows: Any, kind: Kind, tokenization: Tokenization
-) -> tuple[Numbered, npt.NDArray[np.uint64], int]:
+    given: Block, kind: Kind, tokenization: Tokenization
+) -> tuple[Block, Numbered, Digests, int]:
     """Numbers the tokens of a block; each string in a row of strings is a token."""
-    contents: Iterable[bytes]
+    rows: Any = given.contents
     if kind == "sets":
         parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
         block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
-        contents = _bytes_of(rows)
+        contents = [*_bytes_of(rows)]
     elif kind == "texts":
         block = numbered(rows, tokenization)
-        contents = (text.encode() for text in rows)
+        contents = [text.encode() for text in rows]
     else:
         block = numbered_rows(rows)
-        contents = ("\0".join(row).encode() for row in rows)
-    digests, num_bytes = list[int](), 0
-    for content in contents:
-        # A 64-bit hash; 0 for an empty row.
-        digest = hashlib.sha256(content).digest()[:8] if content else b""
-        digests.append(int.from_bytes(digest, "little"))
-        num_bytes += len(content)
-    return block, np.array(digests, np.uint64), num_bytes
+        contents = ["\0".join(row).encode() for row in rows]
+    digests = np.fromiter(map(hash, contents), np.int64, len(contents))
+    return given, block, digests, sum(map(len, contents))
 
 
 def _bytes_of(sets: RaggedSets) -> Iterator[bytes]:

@@ -2,13 +2,14 @@
 rows, K classes, L labels of all rows together."""
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError
+from harness.data.build.numbering import Digests
 from harness.data.ragged import RaggedSets, rarest, stratified
 from harness.data.readers.records import Block, Problems, Source
 from harness.data.tokens import Numbered
@@ -42,25 +43,20 @@ class Rows:
         self.is_multi_label = source.is_multi_label
         self.has_weights = False
         self.num_tokens = 0  # number of distinct tokens of each block, added up
-        self._digests: list[npt.NDArray[np.uint64]] = []
+        self._digests: list[Digests] = []
         self._names = _Places()
         # Arrays take a quarter of the memory of lists.
         self._labels, self._ends = array("q"), array("q", [0])
         self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
 
-    def noted(self, blocks: Iterable[Block]) -> Iterator[Block]:
-        """Yields blocks after noting the parts and labels of their rows."""
-        for block in blocks:
-            self._is_test.append(np.full(len(block.labels), block.part == "test"))
-            for names in block.labels:
-                self._labels.extend(map(self._names.__getitem__, names))
-                self._ends.append(len(self._labels))
-            yield block
-
-    def add(self, block: Numbered, digests: npt.NDArray[np.uint64]) -> None:
-        """Notes the rows of a block, and the hashes of their contents, [B]; 0 for an empty row."""
-        self.has_weights |= block.weights is not None
-        self.num_tokens += len(block.tokens)
+    def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
+        """Notes the parts, labels and digests of a block's rows."""
+        self._is_test.append(np.full(len(block.labels), block.part == "test"))
+        for names in block.labels:
+            self._labels.extend(map(self._names.__getitem__, names))
+            self._ends.append(len(self._labels))
+        self.has_weights |= numbered.weights is not None
+        self.num_tokens += len(numbered.tokens)
         self._digests.append(digests)
 
     def settle(self, problems: Problems, *, test_split: float, seed: int) -> None:
@@ -137,12 +133,12 @@ class Rows:
         return places[labels]
 
 
-def _num_repeated(digests: npt.NDArray[np.uint64], train: Bools, test: Bools) -> int:
+def _num_repeated(digests: Digests, train: Bools, test: Bools) -> int:
     """Returns how many test rows have the content of a train row, empty rows not counted."""
     # A search in sorted digests: np.isin would make several more arrays of that size.
     known, asked = np.sort(digests[train]), digests[test]
     places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return int(((known[places] == asked) & (asked > 0)).sum())
+    return int(((known[places] == asked) & (asked != 0)).sum())
 
 
 def _sorted(names: list[str]) -> list[str]:

@@ -30,9 +30,8 @@ from harness.cli.recipe import find, sizes_for
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
 from harness.data.options import Tokenizer, Weighting
-from harness.data.ragged import RaggedSets, starting_with, stratified
+from harness.data.ragged import RaggedSets, stratified
 from harness.data.sources import Dataset, load_configured
-from harness.data.vocabulary import Vocabulary
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
 with quiet_import():
@@ -327,7 +326,7 @@ class _MultiHotEstimator(BaseEstimator):
                 )
             return sets.derived(num_tokens=most)
         X, words = _checked_texts(X), self.vocabulary_
-        rows = words.encode_all(X) if self._form == "texts" else _encoded_tokens(X, words)
+        rows = words.encode_all(X)
         sets = RaggedSets.from_lists(rows, num_tokens=words.num_tokens, name="X")
         return words.weighted(sets).unique()
 
@@ -581,16 +580,6 @@ def _checked_texts(X: Any) -> list[Any]:
         if strange := [token for token in row if not isinstance(token, str)]:
             raise InputError(f"row {place} of X holds {strange[0]!r}, not a string; leave it out")
     return rows
-
-
-def _encoded_tokens(X: list[list[str]], words: Vocabulary) -> list[Any]:
-    """Returns the ids of lists of strings."""
-    splits = np.cumsum([0, *map(len, X)])
-    tokens = pa.array([token.encode() for row in X for token in row], pa.large_binary())
-    values, splits = words.rows_of(tokens, np.arange(splits[-1], dtype=np.int32), splits)
-    if words.start_id is not None:
-        values, splits = starting_with(words.start_id, values, splits)
-    return [values[start:stop] for start, stop in itertools.pairwise(splits.tolist())]
 
 
 def _split(rows: Examples, share: float, seed: int) -> tuple[Examples, ...]:

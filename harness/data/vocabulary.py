@@ -18,7 +18,7 @@ from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
 from harness.data.ragged import RaggedSets, starting_with
-from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered
+from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered, numbered_rows
 from harness.data.validation import Int32Array, Int64Array
 from harness.data.weighting import count, l2_normalized, tf_idf
 
@@ -208,9 +208,10 @@ class Vocabulary:
             sets = count(sets)
         return l2_normalized(sets) if self.normalize == "l2" else sets
 
-    def encode_all(self, texts: Sequence[str]) -> list[Int32Array]:
-        """Returns `encode` of each text, faster than one by one."""
-        found = numbered(texts, self.tokenization)
+    def encode_all(self, rows: Sequence[Any]) -> list[Int32Array]:
+        """Returns `encode` of each text, faster than one by one; or the ids of lists of tokens."""
+        is_text = isinstance(rows[0], str) if rows else True
+        found = numbered(rows, self.tokenization) if is_text else numbered_rows(rows)
         values, splits = self.rows_of(found.tokens, found.values, found.row_splits)
         if self.start_id is not None:
             values, splits = starting_with(self.start_id, values, splits)

@@ -38,7 +38,7 @@ class ProfileConfig(ExperimentConfig):
 
 
 def profile(config: ProfileConfig) -> int:
-    """Runs the command; returns 1 when the profile lacks the GPU or names."""
+    """Runs the command; returns 1 when there is no profile or it lacks the GPU."""
     with quiet_import():
         from harness.data.sources import load_configured
         from harness.run.profiling.profiler import ProfilerObserver

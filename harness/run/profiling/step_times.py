@@ -50,11 +50,6 @@ _CUPTI = (
     "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
     "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
-_NO_NAMES = (
-    "no operation has the name scope of its part. TensorFlow's persistent cache of "
-    "compiled programs drops them: profile without --tf_xla_persistent_cache_directory in "
-    "TF_XLA_FLAGS."
-)
 
 
 class Event(NamedTuple):
@@ -172,7 +167,7 @@ def _covered_ns(events: list[Event]) -> float:
 
 def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
     """Prints where the time of the profiled steps of a run goes. Returns whether there is a
-    profile, with the names of operations and, if the steps ran on GPUs, with the GPU's events."""
+    profile, with the GPU's events if the steps ran on GPUs."""
     console.print()
     if profiler.path is None:
         _print(console, "the run ended before a step to profile: there is no profile")
@@ -201,17 +196,13 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
     show("where a step's time goes", "part", "contents", rows)
     title = f"the {_NUM_OPERATIONS} most expensive operations"
     show(title, "operation", "part", times.operations[:_NUM_OPERATIONS])
-    problem = None
-    if on_gpu and not times.on_gpu:
-        problem = _CUPTI
-    elif not parts.keys() - {INPUT, OTHER, HOST, "in all"}:
-        problem = _NO_NAMES
-    if problem is not None:
-        _print(console, f"warning: {problem}", style="yellow")
+    is_complete = times.on_gpu or not on_gpu
+    if not is_complete:
+        _print(console, f"warning: {_CUPTI}", style="yellow")
     _print(console, f"profile        {profiler.path}")
     folder = shlex.quote(str(profiler.path.parents[3]))
     _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
-    return problem is None
+    return is_complete
 
 
 def _print(console: Console, text: str, style: str | None = None) -> None:

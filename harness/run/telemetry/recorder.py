@@ -18,7 +18,6 @@ from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
 STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
 _POWER = "/power_watts"
-_MIN_CPU_SECONDS = 0.1  # psutil calls CPU percentages over less time meaningless
 
 Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
 
@@ -139,14 +138,7 @@ def host_reader() -> Read:
     """Returns a reader of `host/cpu_percent`, since the last reading, and `host/rss_bytes`."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
-    asked_at = time.monotonic()
-
-    def read() -> dict[str, float]:
-        nonlocal asked_at
-        values = {"host/rss_bytes": float(process.memory_info().rss)}
-        if time.monotonic() - asked_at >= _MIN_CPU_SECONDS:
-            values["host/cpu_percent"] = psutil.cpu_percent()
-            asked_at = time.monotonic()
-        return values
-
-    return read
+    return lambda: {
+        "host/rss_bytes": float(process.memory_info().rss),
+        "host/cpu_percent": psutil.cpu_percent(),
+    }

@@ -45,8 +45,8 @@ DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tok
   }
   sets.values = values.memory();
   sets.splits = splits.memory();
-  sets.narrow_ids = values.type() == kType<uint16_t>;
-  sets.wide_splits = splits.type() == kType<int64_t>;
+  sets.narrow_ids = values.type() == XLA_FFI_DataType_U16;
+  sets.wide_splits = splits.type() == XLA_FFI_DataType_S64;
   sets.num_values = static_cast<int>(N);
   sets.num_rows = static_cast<int>(B);
   sets.num_tokens = static_cast<int>(num_tokens);
@@ -60,10 +60,8 @@ void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
     const Buffer operand = call.operand(place);
     if (operand.rank() == 0) {
       sets->step = operand.data<int32_t>();
-    } else if (operand.size() == int64_t{sets->num_steps} * sets->num_values) {
-      sets->weights = operand.data<float>();
     } else {
-      throw std::invalid_argument("there must be one weight for each value");
+      sets->weights = operand.data<float>();
     }
   }
 }
@@ -138,8 +136,8 @@ void take_rows_call(const Call& call, Queue& queue) {
   TakeArguments a = {};
   a.values = values.memory();
   a.splits = splits.memory();
-  a.wide_ids = values.type() == kType<uint32_t>;
-  a.wide_splits = splits.type() == kType<int64_t>;
+  a.wide_ids = values.type() == XLA_FFI_DataType_U32;
+  a.wide_splits = splits.type() == XLA_FFI_DataType_S64;
   a.rows = rows.data<int32_t>();
   a.taken = taken.data<int32_t>();
   a.row_splits = call.result(1).data<int32_t>();
@@ -167,14 +165,8 @@ Touched touched_from(const Call& call, int64_t place) {
 }
 
 // The results of a call that finds the rows that sets touch.
-Touched touched_into(const Call& call, const DeviceSets& sets) {
-  const Touched touched = touched_of(call.result(0), call.result(1), call.result(2), call.result(3),
-                                     call.result(4));
-  if (touched.num_slots < std::min(sets.num_values, sets.num_tokens) ||
-      call.result(1).size() < int64_t{sets.num_values} + 1) {
-    throw std::logic_error("the index of the touched rows is too small");
-  }
-  return touched;
+Touched touched_into(const Call& call) {
+  return touched_of(call.result(0), call.result(1), call.result(2), call.result(3), call.result(4));
 }
 
 // (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
@@ -182,7 +174,7 @@ Touched touched_into(const Call& call, const DeviceSets& sets) {
 void touch_call(const Call& call, Queue& queue) {
   DeviceSets sets =
       sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
-  const Touched touched = touched_into(call, sets);
+  const Touched touched = touched_into(call);
   if (touched.weights != nullptr) sets.weights = call.operand(2).data<float>();
   const int64_t words = IndexWorkspace(sets.num_values, sets.num_tokens).size;
   run_touch(queue, sets, touched, workspace_of(call.result(5), words));
@@ -193,7 +185,7 @@ void touch_sorted_call(const Call& call, Queue& queue) {
   DeviceSets sets = {};
   const Index index = index_of(call, 0, &sets);
   sets.num_tokens = static_cast<int>(call.attribute<int64_t>("num_tokens"));
-  run_touch_sorted(queue, sets, index, touched_into(call, sets),
+  run_touch_sorted(queue, sets, index, touched_into(call),
                    workspace_of(call.result(5), kSegments));
 }
 

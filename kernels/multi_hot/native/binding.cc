@@ -2,8 +2,6 @@
 //
 // Shapes: B rows, V num_tokens, H units, N values.
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "calls.h"
 #include "take_rows.h"
@@ -16,15 +14,9 @@ namespace {
 void backward_call(const Call& call, Pool& pool) {
   const Buffer dw = call.result(0), ends = call.result(1), rows = call.result(2);
   const Sets sets = sets_of(call, dw.dim(0));
-  TransposedIndex index = {ends.data<int32_t>(), ends.dim(0), rows.data<uint16_t>(), nullptr};
-  bool fits = index.admits(sets.num_rows) &&
-              rows.size() >= sets.num_values + TransposedIndex::kSlack;
-  if (sets.weights != nullptr) {
-    const Buffer placed = call.result(3);
-    fits = fits && placed.size() >= sets.num_values;
-    index.weights = placed.data<float>();
-  }
-  if (!fits) throw std::logic_error("the workspace of the index is too small");
+  const TransposedIndex index = {
+      ends.data<int32_t>(), ends.dim(0), rows.data<uint16_t>(),
+      sets.weights == nullptr ? nullptr : call.result(3).data<float>()};
   require(backward(sets, call.operand(0).data<float>(), dw.dim(1), index, dw.data<float>(), pool));
 }
 
@@ -32,17 +24,10 @@ template <class Id>
 void take_rows_of(const Call& call, Pool& pool) {
   const Buffer values = call.operand(0), splits = call.operand(1), rows = call.operand(2);
   const Buffer taken = call.result(0);
-  const float* weights = last_weights(call, 3, values.size());
-  float* taken_weights = nullptr;
-  if (call.num_results() > 2) {  // also where there are no ids, and so no memory for weights
-    const Buffer result = call.result(2);
-    if (result.size() != taken.size()) {
-      throw std::invalid_argument("there must be one weight for each value");
-    }
-    taken_weights = result.data<float>();
-  }
+  // There may be weights without any ids, and so without memory for them.
+  float* taken_weights = call.num_results() > 2 ? call.result(2).data<float>() : nullptr;
   const ResidentSets<Id> sets = {values.data<Id>(), values.size(), splits.data<int64_t>(),
-                                 splits.size() - 1, weights};
+                                 splits.size() - 1, last_weights(call, 3)};
   require(take_rows(sets, rows.data<int32_t>(), rows.size(), taken.size(),
                     call.result(1).data<int32_t>(), taken.data<int32_t>(), taken_weights, pool));
 }
@@ -50,11 +35,8 @@ void take_rows_of(const Call& call, Pool& pool) {
 // (values [M], row_splits [R + 1], rows [B]; weights [M] where ids have weights)
 //   -> values [C], row_splits [B + 1]; weights [C]
 void take_rows_call(const Call& call, Pool& pool) {
-  switch (call.operand(0).type()) {
-    case kType<uint16_t>: return take_rows_of<uint16_t>(call, pool);
-    case kType<uint32_t>: return take_rows_of<uint32_t>(call, pool);
-    default: require("resident ids are uint16 or uint32");
-  }
+  if (call.operand(0).type() == XLA_FFI_DataType_U16) return take_rows_of<uint16_t>(call, pool);
+  take_rows_of<uint32_t>(call, pool);
 }
 
 }  // namespace

@@ -5,8 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <stdexcept>
-#include <string>
 
 #include "frame.h"
 #include "product.h"
@@ -15,17 +13,10 @@
 namespace multi_hot {
 namespace {
 
-const float* checked_weights(const Buffer& weights, int64_t num_values) {
-  if (weights.size() != num_values) {
-    throw std::invalid_argument("there must be one weight for each value");
-  }
-  return weights.data<float>();
-}
-
 // Returns the weights [N] that are a call's last operand; null where there are none, so that an id
 // counts once.
-const float* last_weights(const Call& call, int64_t place, int64_t num_values) {
-  return call.num_operands() > place ? checked_weights(call.operand(place), num_values) : nullptr;
+const float* last_weights(const Call& call, int64_t place) {
+  return call.num_operands() > place ? call.operand(place).data<float>() : nullptr;
 }
 
 Sets sets_from(const Call& call, const Buffer& values, const Buffer& splits, const float* weights,
@@ -36,8 +27,7 @@ Sets sets_from(const Call& call, const Buffer& values, const Buffer& splits, con
 
 // Of both passes, whose operands are a matrix and the sets.
 Sets sets_of(const Call& call, int64_t num_tokens) {
-  const Buffer values = call.operand(1), splits = call.operand(2);
-  return sets_from(call, values, splits, last_weights(call, 3, values.size()), num_tokens);
+  return sets_from(call, call.operand(1), call.operand(2), last_weights(call, 3), num_tokens);
 }
 
 // (table [V, H], values [N], row_splits [B + 1]; weights [N] where ids have weights) -> y [B, H]

@@ -34,10 +34,9 @@ inline Parts parts_in_place(const Call& call, int64_t place) {
       parts.table = part.memory();
       parts.type = part.type();
       parts.num_tokens = part.dim(0);
-    } else if (part.type() == kType<int64_t>) {
+    } else if (part.type() == XLA_FFI_DataType_S64) {
       parts.last = part.data<int64_t>();
     } else {
-      if (num_slots == 3) throw std::logic_error("the table has too many parts");
       parts.slots[num_slots++] = part.data<float>();
       parts.num_rates = part.size();  // of the last one
     }
@@ -60,17 +59,13 @@ inline Update update_of(const Call& call, const Parts& parts, int64_t units) {
 // Returns what exact Adam makes up for but for the step, from a call (active, all, step, ids, num,
 // decays [2, R + 1], centers [S], terms [S, J, L], and the parts).
 inline CatchUp catch_up_of(const Call& call, const Parts& parts) {
-  const Buffer decays = call.operand(5), terms = call.operand(7);
-  if (parts.type != kType<float> || parts.last == nullptr || terms.dim(1) != kTerms ||
-      decays.size() != 2 * (parts.num_rates + 1)) {
-    throw std::logic_error("the operands of the catch-up are wrong");
-  }
+  const Buffer terms = call.operand(7);
   CatchUp row = {};
   row.table = static_cast<float*>(parts.table);
   for (int i = 0; i < 2; ++i) row.moments[i] = parts.slots[i];
   row.last = parts.last;
   row.rates = parts.slots[2];
-  row.decays = decays.data<float>();
+  row.decays = call.operand(5).data<float>();
   row.centers = call.operand(6).data<float>();
   row.terms = terms.data<float>();
   row.epsilon = call.attribute<float>("epsilon");

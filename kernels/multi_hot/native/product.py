@@ -25,9 +25,8 @@ from kernels.multi_hot.registry import Problem, Product
 Tensor = Any
 
 _MAX_CHUNKS = 8
-# TransposedIndex::kSlack; the kernel checks this constant and the next.
-_INDEX_SLACK = 8
-_MAX_CHUNK_ROWS = 2**16
+_INDEX_SLACK = 8  # TransposedIndex::kSlack
+_MAX_CHUNK_ROWS = 2**16  # which TransposedIndex stores in 16 bits
 
 
 # The host's kernels compute in float32, because 16 bits save a CPU hardly any time.

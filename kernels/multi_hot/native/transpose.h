@@ -21,10 +21,9 @@ struct TransposedIndex {
   // How far `copy` may read beyond the end of an id's rows, and write beyond its copy.
   static constexpr int64_t kSlack = 8;
 
-  // Rows are stored in 16 bits, relative to their chunk's first row: so the index, which is written
-  // in the order of the ids, still fits a core's cache at some thousand rows.
-  static constexpr int64_t kMaxChunkRows = 1 << 16;
-
+  // Rows are stored in 16 bits, relative to their chunk's first row, of which a chunk thus has up to
+  // 2^16: so the index, which is written in the order of the ids, still fits a core's cache at some
+  // thousand rows.
   int32_t* ends;       // [C, V]: where in `rows` the chunk's rows of an id end, the next one's begin
   int64_t num_chunks;  // C, at least 1; what is read from the index does not depend on C
   uint16_t* rows;      // [N + kSlack]: ascending within an id
@@ -33,9 +32,6 @@ struct TransposedIndex {
   int64_t first_row(const Sets& sets, int64_t chunk) const {
     return sets.num_rows * chunk / num_chunks;
   }
-
-  // Whether there are enough chunks for a batch of this many rows.
-  bool admits(int64_t num_rows) const { return num_rows <= kMaxChunkRows * num_chunks; }
 };
 
 // Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the

@@ -3,9 +3,7 @@
 // memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
-#include <algorithm>
-#include <stdexcept>
-#include <string>
+#include <cstdint>
 
 #include "../calls.h"
 #include "../parts.h"
@@ -23,7 +21,7 @@ void touch_call(const Call& call, Pool& pool) {
   const Buffer values = call.operand(0), weights = call.operand(2);
   const Buffer ids = call.result(0), rows = call.result(2), own = call.result(4);
   const Buffer entries = call.result(5), counts = call.result(6), placed = call.result(7);
-  const float* given = weights.size() > 0 ? checked_weights(weights, values.size()) : nullptr;
+  const float* given = weights.size() > 0 ? weights.data<float>() : nullptr;
   const Sets sets =
       sets_from(call, values, call.operand(1), given, call.attribute<int64_t>("num_tokens"));
   const TouchedIndex index = {
@@ -31,11 +29,6 @@ void touch_call(const Call& call, Pool& pool) {
       given == nullptr ? nullptr : own.data<float>(), call.result(3).data<int32_t>(),
       entries.data<int64_t>(), placed.data<float>(), counts.data<int32_t>(), ids.size(),
       counts.dim(0) - 2, counts.dim(1)};
-  const int64_t N = sets.num_values;
-  if (index.num_slots < std::min(N, sets.num_tokens) || index.num_chunks < 1 || rows.size() < N ||
-      entries.size() < N || (index.num_buckets & (index.num_buckets - 1)) != 0) {
-    throw std::logic_error("the workspace of the touched rows is too small");
-  }
   require(touch(sets, index, pool));
 }
 
@@ -63,7 +56,8 @@ void row_gradients_call(const Call& call, Pool& pool) {
 Parts large_parts(const Call& call, int64_t place) {
   for (int64_t i = place; i < call.num_operands(); ++i) {
     const Buffer part = call.operand(i);
-    const int64_t bytes = part.type() == kType<Bfloat16> ? 2 : part.type() == kType<int64_t> ? 8 : 4;
+    const auto type = part.type();
+    const int64_t bytes = type == XLA_FFI_DataType_BF16 ? 2 : type == XLA_FFI_DataType_S64 ? 8 : 4;
     use_large_pages(part.memory(), part.size() * bytes);
   }
   return parts_in_place(call, place);
@@ -84,7 +78,7 @@ void update_call(const Call& call, Pool& pool) {
                 call.attribute<bool>("from_dy"), pool);
   };
   const Buffer table = call.operand(9);
-  if (table.type() == kType<Bfloat16>) return update_table(table.data<Bfloat16>());
+  if (table.type() == XLA_FFI_DataType_BF16) return update_table(table.data<Bfloat16>());
   update_table(table.data<float>());
 }
 

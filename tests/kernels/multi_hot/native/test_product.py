@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from kernels.multi_hot import multi_hot_dense
 from kernels.multi_hot.native.build import find_compiler
-from kernels.multi_hot.native.call import Kernel, call_on_platform
-from kernels.multi_hot.native.library import load
 from tests.kernels.multi_hot.contract import MultiHotContract
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
@@ -65,39 +63,3 @@ def test_out_of_memory_is_an_error() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     got = multi_hot_dense([[1.0], [2.0]], [0, 1], [0, 2], implementation="native")
     assert got.numpy().tolist() == [[3.0]]
-
-
-@needs_compiler
-@pytest.mark.parametrize(
-    ("given", "attributes", "match"),
-    [
-        (["table", "values", "splits"], {"unique": True}, ""),
-        (["table", "values"], {"unique": True}, "too few operands"),
-        (["table", "values", "values"], {"unique": True}, "operand 2 of the call has the wrong"),
-        (["values", "values", "splits"], {"unique": True}, "operand 0 of the call has too few"),
-        (["table", "values", "splits"], {"unique": 1}, "no unique of the"),
-        (["table", "values", "splits"], {}, "no unique of the"),
-        (["table", "values", "splits", "table"], {"unique": True}, "one weight for each value"),
-    ],
-)
-def test_another_call_than_the_kernels_expect_is_refused(
-    given: list[str], attributes: dict[str, bool | int], match: str
-) -> None:
-    load()
-    tensors = {
-        "table": tf.constant([[1.0], [2.0], [4.0]]),
-        "values": tf.constant([0, 2]),
-        "splits": tf.constant([0, 2], tf.int64),
-    }
-    host = Kernel(target="multi_hot_forward", attributes=attributes)
-
-    @tf.function(jit_compile=True, autograph=False)
-    def forward() -> list[tf.Tensor]:
-        operands = [tensors[name] for name in given]
-        return call_on_platform(operands, [tf.TensorSpec([1, 1])], host=host, cuda=host)
-
-    if not match:
-        assert forward()[0].numpy().tolist() == [[5.0]]
-        return
-    with pytest.raises(tf.errors.InvalidArgumentError, match=match):
-        forward()

@@ -28,7 +28,7 @@ from kernels.multi_hot import choose_implementation
 def test_auto_and_the_layer_know_cast():
     Settings(implementation="cast")
     choice = choose_implementation(num_rows=40, num_values=800, num_tokens=300, units=20)
-    assert {"cast", "dense"} <= set(choice.seconds_by_name)
+    assert "dense " in choice.why
     assert "cast " in choice.why
     layer = MultiHotDense(2, 3, implementation="cast", kernel_initializer="ones")
     sums = layer({"values": tf.constant([0, 2, 2]), "row_splits": tf.constant([0, 1, 3])})

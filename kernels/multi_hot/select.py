@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,11 +25,9 @@ from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, Unavaila
 
 Tensor = Any
 
-_NUM_PRODUCTS = 50  # in a measured loop: a call on a GPU takes longer than one product
-_NUM_ROUNDS = 7
-_TRIAL_PRODUCTS = 2
-_TRIAL_ROUNDS = 3
-_OUT_OF_THE_RUNNING = 3.0  # times the best of a trial loop, which need no more
+_NUM_PRODUCTS = {"CPU": 4, "GPU": 50}  # in a measured loop: a call on a GPU takes longer than one
+_MOST_ROUNDS = 20
+_OUT_OF_THE_RUNNING = 3.0  # times the best so far
 _BUDGET_SECONDS = 0.5
 _MANY_NUMBERS = 32
 _MANY_PRODUCTS = 2**27
@@ -42,7 +40,6 @@ processors multiply such matrices many times faster."""
 class Choice(NamedTuple):
     name: Implementation
     why: str  # measured times, or why nothing was measured; and what is unavailable
-    seconds_by_name: Mapping[str, float]  # Best of a batch; empty if not measured
 
 
 def choose_implementation(
@@ -81,7 +78,7 @@ def choose_implementation(
         builds = fixed_order or builds
     names = list(builds)
     if len(names) == 1:
-        return Choice(names[0], f"the only one that fits{missing}", {})
+        return Choice(names[0], f"the only one that fits{missing}")
     dtype = tf.as_dtype(dtype)
     asked = {
         "shapes": (num_rows, num_values, num_tokens, units),
@@ -95,7 +92,9 @@ def choose_implementation(
     }
     digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     file_name = f"choice-{digest[:24]}.json"
-    if (kept := kept_choice(file_name, names)) is not None:
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        with open(cache.opened().open(file_name), "rb") as file:
+            kept = Choice(**json.load(file))
         return kept._replace(why=f"measured before: {kept.why}{missing}")
     mean_length = num_values / max(num_rows, 1)
     case = Case("auto", num_rows, num_tokens, units, mean_length, unique, weighted=weighted)
@@ -108,7 +107,7 @@ def choose_implementation(
     why = (
         f"forward and backward of {num_rows:,} rows, {num_values:,} ids, {num_tokens:,} x {units:,}"
     )
-    choice = Choice(name, f"{why}: {times}", seconds)
+    choice = Choice(name, f"{why}: {times}")
     with contextlib.suppress(OSError):  # without such a folder, the next process measures again
         cache.opened().write(file_name, json.dumps(choice._asdict()).encode())
     return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
@@ -133,10 +132,15 @@ def _prepared(
 def _measure(
     names: list[Implementation], case: Case, num_values: int, dtype: tf.DType, device: str
 ) -> dict[str, float]:
+    """Return each implementation's best time of one product. Those that are far from the best are
+    measured only once."""
     sets = case.draw(0)
     splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
-    # Outside the loop, as in training. Compiling this would take longer than the trial.
+    # Outside the loop, as in training. Compiling this would take longer than the measurement.
     rowids = np.searchsorted(splits[1:], np.arange(num_values), side="right").astype(np.int32)
+    num_products = _NUM_PRODUCTS["CPU" if "CPU" in device else "GPU"]
+    loops = {name: _loop(name, num_products, case.unique) for name in names}
+    seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
     with tf.device(device):
         operands = [
             tf.cast(tf.constant(sets.table), dtype),
@@ -150,34 +154,18 @@ def _measure(
         ]
         if sets.weights is not None:
             operands.append(tf.constant(np.resize(sets.weights, num_values)))
-        trial = _take_turns(names, _TRIAL_PRODUCTS, _TRIAL_ROUNDS, case.unique, operands)
-        slowest = _OUT_OF_THE_RUNNING * min(trial.values())
-        close = [name for name in names if trial[name] <= slowest]
-        if len(close) == 1:
-            return trial
-        return trial | _take_turns(close, _NUM_PRODUCTS, _NUM_ROUNDS, case.unique, operands)
-
-
-def _take_turns(
-    names: list[Implementation],
-    num_products: int,
-    num_rounds: int,
-    unique: bool,
-    operands: Sequence[Tensor],
-) -> dict[str, float]:
-    """Return each implementation's best time of one product, from loops of `num_products`."""
-    loops = {name: _loop(name, num_products, unique) for name in names}
-    seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
-    for loop in loops.values():
-        loop(*operands)[:1].numpy()  # waits for the device
-    start = time.perf_counter()
-    for _ in range(num_rounds):
-        for name, loop in loops.items():
-            began = time.perf_counter()
-            loop(*operands)[:1].numpy()
-            seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
-        if time.perf_counter() - start > _BUDGET_SECONDS:
-            break
+        for loop in loops.values():
+            loop(*operands)[:1].numpy()  # waits for the device
+        start = time.perf_counter()
+        for _ in range(_MOST_ROUNDS):
+            for name, loop in loops.items():
+                began = time.perf_counter()
+                loop(*operands)[:1].numpy()
+                seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
+            slowest = _OUT_OF_THE_RUNNING * min(seconds.values())
+            loops = {name: loop for name, loop in loops.items() if seconds[name] <= slowest}
+            if len(loops) == 1 or time.perf_counter() - start > _BUDGET_SECONDS:
+                break
     return seconds
 
 
@@ -214,21 +202,3 @@ def _device_name(device: str) -> str:
     physical = tf.config.list_physical_devices(device.split(":")[0])
     details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
     return f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}"
-
-
-def kept_choice(file_name: str, names: list[Implementation]) -> Choice | None:
-    """Return the answer in the cache; None if there is none that is intact."""
-    try:
-        with open(cache.opened().open(file_name), "rb") as file:
-            choice = Choice(**json.load(file))
-        seconds = choice.seconds_by_name
-        is_sound = (
-            choice.name in names
-            and isinstance(choice.why, str)
-            and isinstance(seconds, dict)
-            and set(seconds) == set(names)
-            and all(isinstance(taken, float) for taken in seconds.values())
-        )
-    except (OSError, ValueError, TypeError, RecursionError):
-        return None
-    return choice if is_sound else None

@@ -4,10 +4,10 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
@@ -41,58 +41,56 @@ TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
 TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 
-@dataclass(eq=False, kw_only=True)
-class TableCall:
-    """A call of a layer in a step that needs the gradient to its table by touched rows."""
-
-    watch: Callable[[Any], None]  # the method of the tape
-    caught_up: Callable[[Any], Any]  # From the touched rows to the table [V, H] to read
-    implementation: Implementation  # Implementation that finds, sums and updates the touched rows
-    sets: Mapping[str, Any] = field(default_factory=dict)
-    """`values`, `row_splits`, `weights`, `unique`."""
-    touched: Any = None  # Rows that the inputs touch, a `Touched`; None until the layer is called
-    outputs: Any = None  # Zeros [B, H] added to the products, to get their gradient
-
-    def product(self, layer: "MultiHotDense", touched: Any, compute: Callable[[Any], Any]) -> Any:
-        """Returns the products that `compute` makes of the table; `outputs` gets their gradient."""
-        assert self.touched is None, f"{layer.name} is called twice"  # see `other_uses`
-        self.touched = touched
-        # A watched table would get a gradient of its own size.
-        products = compute(tf.stop_gradient(self.caught_up(touched)))
-        self.outputs = tf.zeros_like(products)
-        self.watch(self.outputs)
-        return products + self.outputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProductCall:
+class TableCall(NamedTuple):
     """A call of a layer whose ids and products' gradient take the place of the table's gradient."""
 
     layer: "MultiHotDense"
     implementation: Implementation
-    sets: Mapping[str, Any]  # this and the next field as in `TableCall`
-    outputs: Any
+    sets: Mapping[str, Any]  # `values`, `row_splits`, `weights`, `unique`
+    touched: Any  # Rows that the sets touch, a `Touched`, if only these are updated; else None
+    outputs: Any  # Zeros [B, H] added to the products, to get their gradient
+
+
+class RowReader(NamedTuple):
+    """How a layer reads a table that is updated by rows."""
+
+    implementation: Implementation  # Implementation that finds, sums and updates the touched rows
+    caught_up: Callable[[Any], Any]  # From the touched rows to the table [V, H] to read
 
 
 @dataclass(eq=False, kw_only=True)
-class ProductCalls:
+class TableCalls:
+    """The calls of the layers in a step that needs gradients, by which their tables' follow."""
+
     watch: Callable[[Any], None]  # the method of the tape
-    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool]  # For a layer with these inputs
-    made: list[ProductCall] = field(default_factory=list)
+    by_rows: Mapping[str, RowReader]  # By the kernel's path
+    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool] = lambda layer, inputs: False
+    """Whether to make a `TableCall` for another layer, given its inputs."""
+    made: list[TableCall] = field(default_factory=list)
 
     def product(
         self,
         layer: "MultiHotDense",
         sets: Mapping[str, Any],
-        implementation: Implementation,
-        products: Any,
+        compute: Callable[[Any], Any],
+        *,
+        kernel: Any,
+        shared: Mapping[str, Any],
     ) -> Any:
-        """Records a call; returns its `products`, which do not depend on the table for the tape."""
+        """Returns the products that `compute` makes of the kernel, or of the rows that caught up.
+        For the tape they do not depend on the table, whose gradient would take as much memory."""
+        touched, implementation = None, shared["implementation"]
+        if (reader := self.by_rows.get(layer.kernel.path)) is not None:
+            implementation = reader.implementation
+            own = {**shared, "implementation": implementation}
+            touched = touched_rows(
+                sets["values"], sets["row_splits"], num_tokens=layer.num_tokens, **own
+            )
+            kernel = reader.caught_up(touched)
+        products = compute(tf.stop_gradient(kernel))
         outputs = tf.zeros_like(products)
         self.watch(outputs)
-        self.made.append(
-            ProductCall(layer=layer, implementation=implementation, sets=sets, outputs=outputs)
-        )
+        self.made.append(TableCall(layer, implementation, sets, touched, outputs))
         return products + outputs
 
 
@@ -107,10 +105,10 @@ class Surroundings:
     among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
     """Batches on a GPU that sets are part of, by the `identity` of sets that no layer has
     changed."""
-    tables: Mapping[str, TableCall | None] = field(default_factory=dict)
-    """Calls of the layers whose tables are updated by rows, by the kernel's path; None if there is
-    no gradient. Such tables are not cast to the compute dtype, which would take a second table."""
-    products: ProductCalls | None = None  # Of other layers; None: gradients are exchanged
+    by_rows: Collection[str] = ()
+    """The paths of the kernels that are updated by rows. Such tables are not cast to the compute
+    dtype, which would take a second table."""
+    calls: TableCalls | None = None  # None: nothing needs gradients
     export: bool = False  # Whether `implementation` overrides the layers' own, to run anywhere
     padded: bool = False  # Whether `padded_dense` computes, for other runtimes
     num_devices: int = 1  # Number of devices that share the batch
@@ -262,33 +260,27 @@ class MultiHotDense(keras.layers.Layer):
             "weights": weights,
             "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
             "among": around.among.get(identity(inputs)),
+            "implementation": implementation,
         }
-        options = {**shared, "implementation": implementation}
-        path = self.kernel.path
-        own = {**inputs, "values": values, "unique": shared["unique"]}
-        sets = {**dict.fromkeys(_OPTIONAL), **own}
-        if path in around.tables:  # a 16-bit table does not round the products
-            options["dtype"] = tf.float32
-        if around.padded:
-            kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
-            outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
-        elif (table := around.tables.get(path)) is not None:
-            by_rows: Any = {**shared, "implementation": table.implementation}
-            touched = touched_rows(*operands, num_tokens=self.num_tokens, **by_rows)
-            table.sets = sets
-            outputs = table.product(
-                self, touched, lambda kernel: multi_hot_dense(kernel, *operands, **options)
-            )
+        kernel, dtype = tf.convert_to_tensor(self.kernel), None
+        by_rows = self.kernel.path in around.by_rows
+        if by_rows:
+            dtype = tf.float32  # a 16-bit table does not round the products
         else:
-            kernel = tf.convert_to_tensor(self.kernel)
-            kernel = kernel if path in around.tables else tf.cast(kernel, self.compute_dtype)
-            calls = around.products
-            by_tape = calls is None or path in around.tables or kernel.dtype == tf.float64
-            if calls is None or by_tape or not calls.pays(self, inputs):
-                outputs = multi_hot_dense(kernel, *operands, **options)
-            else:
-                products = multi_hot_dense(tf.stop_gradient(kernel), *operands, **options)
-                outputs = calls.product(self, sets, implementation, products)
+            kernel = tf.cast(kernel, self.compute_dtype)
+
+        def product(kernel: Any) -> Any:
+            return multi_hot_dense(kernel, *operands, **shared, dtype=dtype)
+
+        calls = around.calls
+        if around.padded:
+            outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
+        elif calls is not None and (by_rows or calls.pays(self, inputs)):
+            own = {**inputs, "values": values, "unique": shared["unique"]}
+            sets = {**dict.fromkeys(_OPTIONAL), **own}
+            outputs = calls.product(self, sets, product, kernel=kernel, shared=shared)
+        else:
+            outputs = product(kernel)
         outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)

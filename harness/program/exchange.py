@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.feed.batch import Share
-from harness.model.layers import MultiHotDense, ProductCalls
+from harness.model.layers import MultiHotDense
 from harness.program.loss_scale import without
 from harness.program.tables import ProductGradient, RowGradient
 from kernels.multi_hot import table_gradient, touched_rows
@@ -58,16 +58,18 @@ class Gradients(NamedTuple):
         )
 
 
-def product_calls(watch: Callable[[Any], None], share: Share) -> ProductCalls:
-    """Returns the `ProductCalls` of a step, which tell a layer whether to find its table's gradient
-    from the ids and dy of all devices; `watch` is the gradient tape's."""
+def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]:
+    """Returns whether a layer's gradient is to follow from the ids and dy of all devices, as
+    `TableCalls.pays`."""
     graph = tf.compat.v1.get_default_graph()
 
     def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
         if tf.compat.v1.get_default_graph() is not graph:  # in a branch: the tape cannot give dy
             return False
         table = layer.num_tokens * layer.units
-        if table < _LARGE or not layer.kernel.trainable or layer.kernel_regularizer is not None:
+        if table < _LARGE or layer.compute_dtype == "float64":
+            return False
+        if not layer.kernel.trainable or layer.kernel_regularizer is not None:
             return False
         num_values = inputs["values"].shape[0]
         if max(num_values, layer.num_tokens) > MAX_NUMBER:
@@ -76,7 +78,7 @@ def product_calls(watch: Callable[[Any], None], share: Share) -> ProductCalls:
         sent += share.most_rows * (1 + layer.units) + 1
         return bool(sent * share.num_devices <= _MOST * table)
 
-    return ProductCalls(watch=watch, pays=pays)
+    return pays
 
 
 class _PackedTable(NamedTuple):
@@ -178,11 +180,12 @@ def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.Inde
     tables: list[RowGradient | ProductGradient] = [*gradients.rows, *gradients.products]
     for table in tables:
         missing = share.most_rows - table.dy.shape[0]
-        splits = table.sets["row_splits"]
+        sets = table.call.sets
+        splits = sets["row_splits"]
         splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
-        parts = {"row_splits": splits, "values": table.sets["values"]}
-        if table.sets["weights"] is not None:
-            parts["weights"] = table.sets["weights"]
+        parts = {"row_splits": splits, "values": sets["values"]}
+        if sets["weights"] is not None:
+            parts["weights"] = sets["weights"]
         parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
         shapes = {name: part.shape.as_list() for name, part in parts.items()}
         if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
@@ -228,9 +231,9 @@ def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> 
             table = packed.of.table
             num_tokens, how = table.variable.shape[0], table.implementation
             touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
-            rows.append(RowGradient(table, touched, dy, sets, is_of_all=True))
+            rows.append(packed.of._replace(touched=touched, dy=dy, is_of_all=True))
         else:
-            layer, how = packed.of.layer, packed.of.implementation
+            layer, how = packed.of.call.layer, packed.of.call.implementation
             gradient = table_gradient(dy, **sets, num_tokens=layer.num_tokens, implementation=how)
             gradient = tf.cast(gradient, layer.kernel.dtype)
             of_tables.setdefault(packed.of.place, []).append(gradient)
@@ -266,6 +269,6 @@ def _joined(packed: _PackedTable, vectors: tf.Tensor) -> tuple[dict[str, Any], t
         "values": tf.cast(in_turn("values"), tf.int32),
         "row_splits": row_splits,
         "weights": in_turn("weights") if "weights" in parts else None,
-        "unique": packed.of.sets["unique"],
+        "unique": packed.of.call.sets["unique"],
     }
     return sets, tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])

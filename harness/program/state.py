@@ -22,7 +22,7 @@ from keras.src.backend.common import global_state
 from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from harness.base.errors import InputError
-from harness.model.layers import ProductCalls, TableCall
+from harness.model.layers import TableCall
 from harness.model.network import computes_in_16_bits
 from harness.program.exchange import Gradients
 from harness.program.finite import all_finite, blocks, change_by_blocks
@@ -54,8 +54,7 @@ class Called(NamedTuple):
     """Next values of non-trainable variables, seeds as in `Seeds.together`."""
     weights: list[dict[str, tf.Tensor]]  # Values of each of `State.trainable`, by name
     added_loss: tf.Tensor | None  # Sum of the losses that layers add; None without any
-    tables: Mapping[str, TableCall]  # Calls of tables by rows; empty without gradients
-    products: ProductCalls | None
+    calls: Sequence[TableCall] = ()  # By which gradients of tables follow
 
 
 class _Scope(keras.StatelessScope):
@@ -210,8 +209,6 @@ class State:
         inputs: Any,
         *,
         training: bool,
-        tables: Mapping[str, TableCall | None] = MappingProxyType({}),
-        products: ProductCalls | None = None,
     ) -> Called:
         """Calls a model, the state's own or another with variables of the same names, with this
         state's values; changes nothing except rows of tables that make up for missed steps."""
@@ -239,9 +236,7 @@ class State:
             )
         changes = {name: new for name, new in after.items() if new is not given[name]}
         changes = self.seeds.together(changes, given, after)
-        called = {name: table for name, table in tables.items() if table is not None}
-        added = tf.add_n(losses) if losses else None
-        return Called(outputs, changes, weights, added, called, products)
+        return Called(outputs, changes, weights, tf.add_n(losses) if losses else None)
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False
@@ -249,39 +244,34 @@ class State:
         """Returns the gradients of a loss: zeros for a weight that it does not depend on. With
         `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
         Keras's optimizers square before they add up repeated rows."""
-        outputs = {name: table.outputs for name, table in called.tables.items()}
-        made = {name: tensor for name, tensor in outputs.items() if tensor is not None}
-        calls = called.products.made if called.products is not None else []
-        found, of_outputs, of_products = tape.gradient(
-            loss, (called.weights, made, [call.outputs for call in calls])
-        )
-        rows = [
-            RowGradient(table, call.touched, tf.cast(dy, tf.float32), call.sets)
-            for table in self.tables.all
-            if (dy := of_outputs.get(table.name)) is not None
-            and (call := called.tables[table.name])
-        ]
-        places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
-        products = [
-            ProductGradient(
-                places[call.layer.kernel.path],
-                call.layer,
-                call.implementation,
-                tf.cast(dy, tf.float32),
-                call.sets,
-            )
-            for call, dy in zip(calls, of_products, strict=True)
+        calls = called.calls
+        found, of_outputs = tape.gradient(loss, (called.weights, [call.outputs for call in calls]))
+        told = [
+            (call, tf.cast(dy, tf.float32))
+            for call, dy in zip(calls, of_outputs, strict=True)
             if dy is not None
         ]
-        told = {product.place for product in products}
-        unused = [name for name in outputs if of_outputs.get(name) is None]
+        by_path = {call.layer.kernel.path: (call, dy) for call, dy in told if call.touched}
+        rows = []
+        for table in self.tables.all:
+            if table.name in by_path:
+                call, dy = by_path[table.name]
+                rows.append(RowGradient(table, call, call.touched, dy))
+        places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
+        products = [
+            ProductGradient(places[call.layer.kernel.path], call, dy)
+            for call, dy in told
+            if not call.touched
+        ]
+        of_products = {product.place for product in products}
+        unused = [table.name for table in self.tables.all if table.name not in by_path]
         weights: list[tf.Tensor | tf.IndexedSlices | None] = []
         for place, (stored, held, own) in enumerate(
             zip(self._weights, called.weights, found, strict=True)
         ):
             missing = [name for name, gradient in own.items() if gradient is None]
             first = next(iter(own.values()))
-            if missing and place in told:  # the products tell it all
+            if missing and place in of_products:  # the products tell it all
                 weights.append(None)
             elif sparse and isinstance(first, tf.IndexedSlices):  # never of several weights
                 weights.append(_of_real_rows(first, stored.variable.shape))

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.feed.batch import Share
-from harness.model.layers import Surroundings, computing, identity
+from harness.model.layers import Surroundings, TableCalls, computing, identity
 from harness.program.cut_step import Begun, CutStep, Step
-from harness.program.exchange import Gradients, Layout, packed, product_calls, unpacked
+from harness.program.exchange import Gradients, Layout, packed, pays_for, unpacked
 from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
 from harness.program.small_gradients import small_products
@@ -47,15 +47,19 @@ class Caller:
         watch: Callable[[Any], None] | None = None,
         catch_up: bool = False,
     ) -> Called:
-        """Calls a model with a state's values; for `watch` and `catch_up` see `Tables.calls`."""
+        """Calls a model with a state's values. With `watch`, the gradient tape's, gradients may
+        follow; for `catch_up` see `Tables.readers`."""
         model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
-        tables = state.tables.calls(watch, catch_up=catch_up)
-        # Within a machine, to send a table's gradient is faster than to compute all of it on each
-        # device.
-        several = self.num_workers > 1
-        products = product_calls(watch, share) if watch and several else None
+        by_rows = state.tables.readers(catch_up=catch_up)
+        calls = None
+        if watch is not None:
+            calls = TableCalls(watch=watch, by_rows=by_rows)
+            # Within a machine, to send a table's gradient is faster than to compute all of it on
+            # each device.
+            if self.num_workers > 1:
+                calls.pays = pays_for(share)
         surroundings = Surroundings(
             implementation=self.implementation,
             values={id(ragged[name]["values"]): sets["values"] for name, sets in given.items()},
@@ -66,8 +70,8 @@ class Caller:
             },
             unique=frozenset(id(ragged[name]["values"]) for name in self.unique if name in ragged),
             among={identity(ragged[n]): lot for n, lot in share.among.items() if n in ragged},
-            tables=tables,
-            products=products,
+            by_rows=by_rows,
+            calls=calls,
             num_devices=share.num_devices,
         )
         inputs: Any = {**share.inputs, **ragged}
@@ -75,14 +79,14 @@ class Caller:
         rows = share.weights.shape[0]
         small = small_products(model, rows) if state.for_gpu else contextlib.nullcontext()
         with computing(surroundings), over_all_rows(model, share, all_reduce), small:
-            called = state.call(model, inputs, training=training, tables=tables, products=products)
+            called = state.call(model, inputs, training=training)
         shape = [*getattr(called.outputs, "shape", ())]
         if shape and shape[0] not in (None, rows):
             raise InputError(
                 f"the model gives outputs of shape {shape} for {rows} rows; give one for each "
                 "row, by pooling what is computed for each of its ids"
             )
-        return called
+        return called._replace(calls=calls.made if calls else [])
 
 
 def row_sums(judged: Judgement, share: Share, added: Any) -> tf.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,7 +16,7 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.model.layers import MultiHotDense, Surroundings, TableCall, computing
+from harness.model.layers import MultiHotDense, RowReader, Surroundings, TableCalls, computing
 from harness.program.compile_errors import named_culprit
 from harness.program.exchange import MAX_NUMBER
 from harness.program.packing import variables_by_name
@@ -33,24 +33,6 @@ _TOUCHED_SHARE = {"CPU": 0.45, "GPU": 0.1}
 """The largest share of a table's rows that a batch may touch. On a CPU, `benchmarks.regret` finds
 exact_adam as fast as dense Adam up to half; a GPU writes a whole table faster."""
 _OF_ALL_ROWS = ("dense", "adam")
-
-
-class _Looked(TableCall):
-    """Counts the calls of a layer in a trace that needs no gradients."""
-
-    num_calls = 0
-
-    @classmethod
-    def of(cls, table: tf.Tensor) -> _Looked:
-        def zeros(_: Any) -> tf.Tensor:
-            return tf.zeros(table.shape, table.dtype)
-
-        return cls(watch=lambda _: None, caught_up=zeros, implementation="gather")
-
-    def product(self, layer: MultiHotDense, touched: Any, compute: Callable[[Any], Any]) -> Any:
-        self.num_calls += 1
-        self.outputs = compute(self.caught_up(touched))
-        return self.outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +53,26 @@ class TablesAsked:
 
         def trace(inputs: Any, labels: Any) -> None:
             graph = tf.compat.v1.get_default_graph()
-            # A product reads `caught_up`; any other use reads one of these zeros.
+            # A product reads other zeros than these, which any other use reads.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
-            calls = {name: _Looked.of(table) for name, table in tables.items()}
+            by_rows = {
+                n: RowReader("gather", functools.partial(_zeros, t)) for n, t in tables.items()
+            }
+            calls = TableCalls(watch=lambda _: None, by_rows=by_rows)
             named = variables_by_name(self.model)
             mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
             how = {"training": True} if self.model._call_has_training_arg else {}
-            around = Surroundings(implementation="gather", tables=calls)
+            around = Surroundings(implementation="gather", by_rows=by_rows, calls=calls)
             with keras.StatelessScope(mapping, collect_losses=True), computing(around):
                 outputs = self.model(inputs, **how)
                 _ = self.model.losses, self.task.judge(labels, outputs)
-            for name, call in calls.items():
-                if tables[name].consumers():
+            for name, table in tables.items():
+                outputs = [c.outputs for c in calls.made if c.layer.kernel.path == name]
+                if table.consumers():
                     found[name] = "the loss depends on its table in another way than by its product"
-                elif call.num_calls > 1:
+                elif len(outputs) > 1:
                     found[name] = "it is called more than once"
-                elif call.num_calls and call.outputs.graph is not graph:
+                elif outputs and outputs[0].graph is not graph:
                     found[name] = "it is called in a branch or a loop"
 
         with named_culprit({layer.name for layer in self.model._flatten_layers()}):
@@ -104,6 +90,11 @@ class TablesAsked:
 
         inputs = {name: of(part) for name, part in self.train.inputs.items()}
         return inputs.get("", inputs), of(self.train.labels)
+
+
+def _zeros(table: tf.Tensor, touched: Any) -> tf.Tensor:
+    del touched
+    return tf.zeros(table.shape, table.dtype)
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:

@@ -4,13 +4,13 @@ Under `exact_adam` a row that is not touched lags behind: it makes up for the mi
 is touched again, or in `settle`, which brings all rows up to date.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
-from harness.model.layers import MultiHotDense, TableCall
+from harness.model.layers import MultiHotDense, RowReader, TableCall
 from kernels.multi_hot import registry
 from kernels.multi_hot.native.table import catch_up
 from kernels.multi_hot.table_rules import Rule, StepNumbers
@@ -75,9 +75,9 @@ class RowGradient(NamedTuple):
     """The tensors from which the update of a table's rows follows."""
 
     table: Table
+    call: TableCall
     touched: Touched
     dy: tf.Tensor  # The gradient of the products, float32 [B, H]
-    sets: Mapping[str, Any]  # The sets of the batch's rows, as in `TableCall.sets`
     is_of_all: bool = False
     """Whether `touched` is of all devices, of which only its own have caught up."""
 
@@ -91,10 +91,8 @@ class ProductGradient(NamedTuple):
     """The tensors from which a whole table's gradient follows."""
 
     place: int  # The weight's place in `State.trainable`
-    layer: MultiHotDense
-    implementation: registry.Implementation
+    call: TableCall
     dy: tf.Tensor  # The gradient of the products, float32 [B, H]
-    sets: Mapping[str, Any]  # The sets of the batch's rows, as in `TableCall.sets`
 
 
 def clipped(
@@ -147,20 +145,19 @@ class Tables:
         if self._frozen is not None:
             self._frozen.assign(int(frozen))
 
-    def calls(self, watch: Any, *, catch_up: bool) -> Mapping[str, TableCall | None]:
-        """Returns the call that each table's layer is to make, by the path of its kernel, or None
-        without `watch`, the tape's. With `catch_up`, rows may make up for missed steps; otherwise
-        all must be settled."""
+    def readers(self, *, catch_up: bool) -> dict[str, RowReader]:
+        """Returns how each table's layer is to read it, by the path of its kernel. With `catch_up`,
+        rows may make up for missed steps; otherwise all must be settled."""
 
-        def call(table: Table) -> TableCall:
+        def reader(table: Table) -> RowReader:
             def caught_up(touched: Touched) -> tf.Tensor:
                 if not catch_up:
                     return tf.convert_to_tensor(table.variable)
                 return table.catch_up(touched, step=self._steps_done(), active=self._is_active())
 
-            return TableCall(watch=watch, caught_up=caught_up, implementation=table.implementation)
+            return RowReader(table.implementation, caught_up)
 
-        return {table.name: None if watch is None else call(table) for table in self.all}
+        return {table.name: reader(table) for table in self.all}
 
     def apply(
         self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool

@@ -167,7 +167,7 @@ def _state(seed: int) -> Any:
 
     from harness.program.state import State
 
-    return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, scaled=True)
+    return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0)
 
 
 def _digest(arrays: Any) -> str:

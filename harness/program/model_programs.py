@@ -359,8 +359,6 @@ def _states(
     in_part: bool,
     batch_size: int,
 ) -> tuple[State, ...]:
-    # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
-    scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
     # Programs for a GPU use operations that only XLA has.
     for_gpu = devices.device_type == "GPU" and not in_part
     num_devices = devices.num_replicas * devices.cluster.num_workers
@@ -372,7 +370,6 @@ def _states(
             device=device,
             place=place,
             share=devices.first_share + place,
-            scaled=scaled,
             metrics=task.stateful,
             tables=tables,
             for_gpu=for_gpu,

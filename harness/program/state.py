@@ -71,8 +71,7 @@ class _Scope(keras.StatelessScope):
 class State:
     """The state of a model in training on one device: the model's own variables on the first one
     (at `place` 0), except those that are held together, and copies elsewhere, with a copy of the
-    optimizer. The device trains the share `share` of each batch. With `scaled`, it has a loss scale
-    (float16)."""
+    optimizer. The device trains the share `share` of each batch."""
 
     def __init__(
         self,
@@ -82,7 +81,6 @@ class State:
         device: str,
         place: int,
         share: int = 0,
-        scaled: bool,
         metrics: Sequence[keras.metrics.Metric] = (),
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
         for_gpu: bool = False,
@@ -132,6 +130,8 @@ class State:
             # Not the optimizer's property, which is divided where gradients are accumulated.
             own = self.optimizer.variables
             self._iterations = next(v.value for v in own if v.name == _COMMON[0])
+            # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
+            scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]

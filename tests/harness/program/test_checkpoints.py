@@ -137,7 +137,7 @@ def test_swapped_layers_of_one_shape_are_not_restored(tmp_path: Path) -> None:
     def state_of(*names: str) -> State:
         layers = [keras.layers.Dense(3, name=name) for name in names]
         model = keras.Sequential([keras.Input((3,)), *layers], name="net")
-        return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, scaled=False)
+        return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0)
 
     first = state_of("one", "two")
     with Background() as background:
@@ -181,7 +181,6 @@ def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: Ra
                 keras.optimizers.SGD(),
                 device="/CPU:0",
                 place=place,
-                scaled=False,
                 metrics=metrics,
             )
             for place in range(count)

@@ -25,7 +25,7 @@ def sets() -> RaggedSets:
 
 def state_of(model: keras.Model, *, place: int = 0, optimizer: str = "adam") -> State:
     built = optimizer_factory(optimizer)()
-    return State(model, built, device="/CPU:0", place=place, share=place, scaled=False)
+    return State(model, built, device="/CPU:0", place=place, share=place)
 
 
 def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:

@@ -27,7 +27,7 @@ from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
-from harness.cli.help import for_help, options
+from harness.cli.help import for_help, options, suggestion
 from harness.cli.launch import LaunchConfig, launch, split
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
@@ -150,7 +150,7 @@ def _parse(arguments: list[str]) -> Any:
             more = f"`--help-all` lists all {len(list(options(kind)))} options."
             kinds[kind].__doc__ = f"{kind.__doc__}\n\n{more}"
     flags = ["--help" if word == "--help-all" else word for word in flags]
-    # Held back: an InputError has a message of its own.
+    # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
@@ -171,6 +171,9 @@ def _parse(arguments: list[str]) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
+        commands = {name: kind for kind, (name, _) in _COMMANDS.items()}
+        if text := suggestion(flags, commands, held.getvalue()):
+            raise InputError(text) from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise
 

@@ -56,13 +56,13 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
 def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
     names = rows.class_names
     if rows.kind == "sets":
-        shown = 1 + max(int(block.values.max(initial=0)) for block in spool)
-        if options.num_tokens is not None and options.num_tokens < shown:
+        num_ids = options.num_tokens or rows.num_ids
+        if num_ids < rows.num_ids:
             raise InputError(
-                f"{rows.where} has the id {shown - 1}, but --num-tokens is {options.num_tokens}. "
-                f"Set it to {shown} or more, or leave it out."
+                f"{rows.where} has the id {rows.num_ids - 1}, but --num-tokens is {num_ids}. "
+                f"Set it to {rows.num_ids} or more, or leave it out."
             )
-        return Vocabulary(ids={}, num_tokens=options.num_tokens or shown, class_names=names)
+        return Vocabulary(ids={}, num_tokens=num_ids, class_names=names)
     tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
     known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
     if (bits := options.hash_bits) is not None:

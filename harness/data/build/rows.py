@@ -43,6 +43,7 @@ class Rows:
         self.is_multi_label = source.is_multi_label
         self.has_weights = False
         self.num_tokens = 0  # number of distinct tokens of each block, added up
+        self.num_ids = 1  # the limit of ids in rows that hold ids
         self._digests: list[Digests] = []
         self._names = _Places()
         # Arrays take a quarter of the memory of lists.
@@ -55,7 +56,9 @@ class Rows:
         for names in block.labels:
             self._labels.extend(map(self._names.__getitem__, names))
             self._ends.append(len(self._labels))
-        self.has_weights |= numbered.weights is not None
+        if isinstance(block.contents, RaggedSets):
+            self.has_weights |= block.contents.weights is not None
+            self.num_ids = max(self.num_ids, block.contents.num_tokens)
         self.num_tokens += len(numbered.tokens)
         self._digests.append(digests)
 

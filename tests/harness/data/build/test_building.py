@@ -192,10 +192,11 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
         assert part.weights is not None
         found += list(zip(part.values.tolist(), part.weights.tolist(), strict=True))
     assert sorted(found) == [(2, 1.0), (2, 2.5), (3, 1.0), (3, 1.0), (8, 1.0), (8, 1.0)]
-    dense = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
+    dense = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]])
     matrix = scipy.sparse.csr_matrix(dense)
     table = harness.load(matrix, labels=["no", "yes", "no", "yes"], test_split=0.5)
-    assert (table.num_tokens, table.train.num_rows, table.test.num_rows) == (3, 2, 2)
+    # An id for each column, also for one that no row has.
+    assert (table.num_tokens, table.train.num_rows, table.test.num_rows) == (4, 2, 2)
     with pytest.raises(InputError, match="labels go with a matrix"):
         harness.load(path, labels=[1, 2])
     with pytest.raises(InputError, match="dict is no data that can be loaded"):

@@ -91,11 +91,10 @@ def _inputs(rows: Any, num_tokens: int | None, name: str) -> dict[str, Any]:
     numbers [B, features] as they are."""
     if not isinstance(rows, Mapping):
         return {"": _sets(rows, name, num_tokens)}
-    return {n: part if _is_matrix(part) else _sets(part, n, num_tokens) for n, part in rows.items()}
-
-
-def _is_matrix(rows: Any) -> bool:
-    return isinstance(rows, np.ndarray) and rows.dtype != object and rows.ndim > 1
+    return {
+        n: part if isinstance(part, np.ndarray) and part.ndim > 1 else _sets(part, n, num_tokens)
+        for n, part in rows.items()
+    }
 
 
 def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
@@ -108,7 +107,9 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     table = _arrow(rows)
     if table is not None and hasattr(table, "column_names"):
         return *_columns(table), weights
-    is_list = isinstance(rows, list | np.ndarray) and not _is_pair(rows[0] if len(rows) else None)
+    is_list = isinstance(rows, list | np.ndarray)
+    if is_list and len(rows) and isinstance(rows[0], tuple):  # a row and its label, or a row's ids
+        is_list = _depth(rows[0]) < 2
     is_plain = is_list or _is_batch(rows) or table is not None
     if is_plain or not (hasattr(rows, "__iter__") or hasattr(rows, "__getitem__")):
         return rows, None, weights
@@ -118,12 +119,12 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
-    if isinstance(first, Mapping) and not all(map(_has_ids, first.values())):  # rows of a table
+    if isinstance(first, Mapping) and not all(map(_depth, first.values())):  # rows of a table
         import pyarrow as pa
 
         return *_columns(pa.Table.from_pylist(read)), weights
     # PyTorch's DataLoader makes lists of pairs; a list of lists of ids is a batch without labels.
-    is_pair = isinstance(first, list) and _are_rows(first) and not all(map(_is_plain, first))
+    is_pair = _are_rows(first) and not all(isinstance(r, list) and _depth(r) < 2 for r in first)
     if not isinstance(first, tuple) and not is_pair:
         return _joined(read, _is_batch(first) or _are_rows(first)), None, weights
     is_batched = _is_batch(first[0]) or _are_rows(first[0])
@@ -133,16 +134,14 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
 
 def _are_rows(part: Any) -> bool:
     """Whether an element's part is a list of rows, not of ids."""
-    return isinstance(part, list) and len(part) > 0 and _has_ids(part[0])
+    return isinstance(part, list) and _depth(part) > 1
 
 
-def _has_ids(row: Any) -> bool:
-    return getattr(row, "ndim", 1) > 0 and hasattr(row, "__len__") and not isinstance(row, str)
-
-
-def _is_plain(row: Any) -> bool:
-    """Whether a list is a row of ids, not rows."""
-    return isinstance(row, list) and not _are_rows(row)
+def _depth(value: Any) -> int:
+    """Returns 0 for a number or a text, 1 for a row of ids, 2 for rows."""
+    if hasattr(value, "ndim") or isinstance(value, str | bytes) or not hasattr(value, "__len__"):
+        return getattr(value, "ndim", 0)
+    return 1 + (_depth(next(iter(value))) if len(value) else 0)
 
 
 def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
@@ -154,11 +153,6 @@ def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
             "(rows, labels, weights), or rows as a list"
         )
     return parts[0], parts[1], parts[2] if len(parts) == 3 else weights
-
-
-def _is_pair(row: Any) -> bool:
-    """Whether an element is a row and its label, not the ids of a row."""
-    return isinstance(row, tuple) and len(row) > 0 and hasattr(row[0], "__len__")
 
 
 def _joined(parts: list[Any], is_batched: bool) -> Any:
@@ -280,14 +274,7 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
             is_named = hasattr(column, "dictionary")  # polars' cannot be decoded by Arrow
             labels = column.to_pylist() if is_named else column.to_numpy(zero_copy_only=False)
     is_array = isinstance(labels, np.ndarray) and labels.dtype != object
-    if (
-        isinstance(labels, list | tuple | np.ndarray)
-        and not is_array
-        and any(
-            isinstance(label, list | tuple | set) or getattr(label, "ndim", 0) > 0
-            for label in labels
-        )
-    ):
+    if isinstance(labels, list | tuple | np.ndarray) and not is_array and any(map(_depth, labels)):
         rows = [*map(list, labels)]
         lengths, numbers = {*map(len, rows)}, {number for row in rows for number in row}
         if len(lengths) > 1 or lengths == {1} or not numbers <= {0, 1}:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -190,18 +189,15 @@ def build(config: DataBuildConfig) -> int:
 
     console = Console()
     begin = time.perf_counter()
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[read]}")
     num_read = 0
-    bar = Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
     def advance(num_bytes: int) -> None:
         nonlocal num_read
         num_read += num_bytes
-        bar.update(task, advance=num_bytes, read=f"{num_read / 1e6:,.0f} MB")
+        status.update(f"read {num_read / 1e6:,.0f} MB")
 
     source = open_source(Path(config.source), config.build, max_data_bytes=config.max_data_bytes)
-    with new_folder(Path(config.output)) as folder, bar:
-        task = bar.add_task("reading", total=source.num_bytes(), read="")
+    with new_folder(Path(config.output)) as folder, console.status("reading") as status:
         built = build_data(
             source,
             config.build,

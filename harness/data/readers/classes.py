@@ -64,12 +64,6 @@ class ClassSource(Source):
         self.note = "classes and parts" if self._layout.has_parts else "classes"
         self.note += " from the names of folders"
 
-    def num_bytes(self) -> int | None:
-        """Returns the size of all files; None if that takes unpacking an archive."""
-        if self._ending in ("", ".zip"):
-            return sum(size for _, size, _ in self._members())
-        return super().num_bytes() if self._ending == ".tar" else None
-
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
         """Yields a row for each file that lies in a class's folder."""
         for name, size, content in self._members():

@@ -80,10 +80,6 @@ class PairSource(Source):
         self.is_multi_label = train.is_multi_label or test.is_multi_label
         self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
 
-    def num_bytes(self) -> int | None:
-        train, test = self._train.num_bytes(), self._test.num_bytes()
-        return None if train is None or test is None else train + test
-
     def blocks(self, problems: Problems) -> Iterator[Block]:
         for block in self._train.blocks(problems):
             if block.part == "test":

@@ -40,10 +40,6 @@ class ParquetSource(TableSource):
         if _item_type(schema.field(self.label_column).type) is not None:
             self.is_multi_label = True
 
-    def num_bytes(self) -> int | None:
-        """Returns the unpacked size of the content column."""
-        return sum(part.total_uncompressed_size for part in self._parts_of([self.content_column]))
-
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         cells = self._cells([self.content_column, self.label_column])
         for number, (content, label) in enumerate(cells, 1):

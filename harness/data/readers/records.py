@@ -70,10 +70,6 @@ class Source:
         """Yields each row's number or name for messages, content, label or labels, and part."""
         raise NotImplementedError
 
-    def num_bytes(self) -> int | None:
-        """Returns about how many bytes of text `rows` yields, for progress; None if unknown."""
-        return self.path.stat().st_size if isinstance(self.path, Path) else None
-
     def where(self, number: int | str) -> str:
         return f"{self.path}, {self.unit} {number}"
 

@@ -42,7 +42,6 @@ def test_texts_with_labels(
     source = open_source(write(text=["good", "bad"], more=[1, 2], label=labels))
     assert (read(source).contents, read(source).labels) == (["good", "bad"], names)
     assert source.note == "text from column text, labels from column label"
-    assert source.num_bytes()
 
 
 def test_lists_of_ids_and_of_strings(write: Callable[..., Path], read: Reader) -> None:

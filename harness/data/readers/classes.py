@@ -15,10 +15,10 @@ import os
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self
+from typing import IO, Any, Self
 
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened
@@ -59,9 +59,17 @@ class ClassSource(Source):
         self._ending = "" if path.is_dir() else max(endings, key=len)
         super().__init__(path, path.name[: len(path.name) - len(self._ending)])
         self._folder, self._max_bytes = path, max_bytes
-        sample = (name for name, _, _ in itertools.islice(self._members(), _SAMPLE_FILES))
-        self._layout = _layout(path, map(_folders, sample))
-        self.note = "classes and parts" if self._layout.has_parts else "classes"
+        sample = [_folders(name) for name, _, _ in itertools.islice(self._members(), _SAMPLE_FILES)]
+        in_parts = [names for names in sample if len(names) > 2 and _part(names[-3]) is not None]
+        depths = Counter(len(names) for names in in_parts or sample if len(names) > 1)
+        if not depths:
+            raise InputError(
+                f"{path} has no folder with files in it. Give a folder (or a tar or zip) with a "
+                "folder of texts for each class, in train and test if it is split."
+            )
+        ((self._depth, _),) = depths.most_common(1)
+        self._has_parts = bool(in_parts)
+        self.note = "classes and parts" if self._has_parts else "classes"
         self.note += " from the names of folders"
 
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
@@ -71,7 +79,7 @@ class ClassSource(Source):
             # Problems come before the content is read, which may be much.
             if any(folder.startswith((".", "__MACOSX")) for folder in folders):
                 problems.add("hidden file", self.where(name))
-            elif (place := self._layout.place(folders)) is None:
+            elif (place := self._place(folders)) is None:
                 problems.add("file outside of a class's folder", self.where(name))
             elif place[1] == _UNLABELLED:
                 problems.add("unlabelled text in unsup", self.where(name))
@@ -84,38 +92,18 @@ class ClassSource(Source):
                 text = decoded(content(), problems, self.where(name))
                 yield name, text, place[1], place[0]
 
+    def _place(self, folders: list[str]) -> tuple[Part, str] | None:
+        """Returns a file's part and class; `folders` ends with the file's own name."""
+        if len(folders) != self._depth:
+            return None
+        part = _part(folders[-3]) if self._has_parts else ""
+        return None if part is None else (part, folders[-2])
+
     def _members(self) -> Iterator[Member]:
         if not self._ending:
             return _folder_members(self._folder)
         members = _zip_members if self._ending == ".zip" else _tar_members
         return members(self._folder, self._max_bytes)
-
-
-class _Layout(NamedTuple):
-    num_folders: int  # depth of a file: the number of folders around it
-    has_parts: bool
-
-    def place(self, folders: list[str]) -> tuple[Part, str] | None:
-        """Returns a file's part and class; `folders` ends with the file's own name."""
-        if len(folders) != self.num_folders + 1:
-            return None
-        part = _part(folders[-3]) if self.has_parts else ""
-        return None if part is None else (part, folders[-2])
-
-
-def _layout(path: Path, files: Iterable[list[str]]) -> _Layout:
-    """Returns the layout of most files in parts, or of most files if none are in parts."""
-    depths: Counter[_Layout] = Counter()
-    for folders in files:
-        if len(folders) > 1:
-            has_parts = len(folders) > 2 and _part(folders[-3]) is not None
-            depths[_Layout(len(folders) - 1, has_parts)] += 1
-    if not depths:
-        raise InputError(
-            f"{path} has no folder with files in it. Give a folder (or a tar or zip) with a folder "
-            "of texts for each class, in train and test if it is split."
-        )
-    return max(depths, key=lambda layout: (layout.has_parts, depths[layout]))
 
 
 def _folders(name: str) -> list[str]:

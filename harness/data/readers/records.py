@@ -54,8 +54,7 @@ class Problems:
 
 
 class Source:
-    """Texts, lists of strings, or ids, whose num_tokens is the block's own. Weights that are all 1
-    in a block are left out, even if another block of the source has some."""
+    """A reader of texts, lists of strings, or ids."""
 
     unit = "row"  # noun for a row in messages, such as "line"
     kind: Kind = "texts"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from harness.data.build import Built
+    from harness.data.build.building import Built
     from harness.data.sources import Dataset
 
 _BAR_WIDTH = 40
@@ -183,7 +183,7 @@ def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
 
 
 def build(config: DataBuildConfig) -> int:
-    from harness.data.build import build as build_data
+    from harness.data.build.building import build as build_data
     from harness.data.readers.formats import open_source
     from harness.data.store import new_folder
 

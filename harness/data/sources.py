@@ -167,14 +167,14 @@ def _source(config: DataConfig, path: Path | None) -> Source | None:
 
 
 def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
-    from harness.data import build  # takes time to import
+    from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:
-        build.build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
+        building.build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
-        return *_stored(folder), words, build.notes_in(folder / build.FILE_NAME)
+        return *_stored(folder), words, building.notes_in(folder / building.FILE_NAME)
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path):

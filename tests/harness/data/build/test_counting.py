@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import build
-from harness.data.build import BlockCounts, most_frequent
+from harness.data.build import counting
+from harness.data.build.counting import BlockCounts, most_frequent
 
 BLOCKS = st.lists(st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), max_size=6)
 
@@ -41,6 +41,6 @@ def test_parts_of_the_tokens_give_what_all_give(
     assert most_frequent(counted, num_tokens=num_tokens, **how) == kept
     # More than `at_once` tokens are counted in several passes; checksums may be equal by chance.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(build, "_MOST_WAITING", 0)
-        patched.setattr(build, "_MOST_AT_ONCE", at_once)
+        patched.setattr(counting, "_MOST_WAITING", 0)
+        patched.setattr(counting, "_MOST_AT_ONCE", at_once)
         assert most_frequent(counted, num_tokens=num_tokens, **how) == kept

@@ -1,0 +1,1 @@
+"""Builds data sets of texts, tokens or ids: numbers their tokens in blocks, and writes a store."""

@@ -1,0 +1,205 @@
+"""Builds a data set from a source in three passes, none of which holds all rows in memory.
+
+1. Numbers the tokens of each block of rows; notes the rows' parts, labels and digests.
+2. Draws test rows if the source has none; counts the tokens of the train rows.
+3. Turns tokens into ids and writes them to a store, test rows first.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.base.errors import InputError
+from harness.base.files import write_json
+from harness.base.reading import read_json
+from harness.data import store
+from harness.data.build.counting import counted_vocabulary
+from harness.data.build.numbering import Spool, numbered_blocks, with_ids
+from harness.data.build.rows import Rows
+from harness.data.options import BuildOptions
+from harness.data.ragged import RaggedSets, starting_with
+from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
+from harness.data.tokens import Numbered, Tokenization
+from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
+from harness.data.vocabulary import Vocabulary
+
+FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
+# Options that do not apply to rows of each kind.
+_OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
+    "texts": (),
+    "tokens": ("tokenizer", "ngrams"),
+    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
+}
+
+Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """Facts about a data set that was built."""
+
+    source: str
+    note: str  # the reader's findings about the source, such as which columns it took
+    train_rows: int
+    test_rows: int
+    test_rows_drawn: bool
+    multi_label: bool
+    rows_of_classes: Mapping[str, int]
+    num_tokens: int
+    num_ids: int  # number of ids in all rows, including repeated ones
+    num_unknown: int  # number of these ids that stand for tokens outside the vocabulary
+    problems: Mapping[str, int]  # number of problems of each kind
+    first_problems: Mapping[str, str]  # place of the first problem of each kind
+
+    def notes(self) -> list[str]:
+        """Returns notes for the user, a sentence each."""
+        found = [f"{self.source}: {self.note}"] if self.note else []
+        if self.test_rows_drawn:
+            found.append(
+                f"{self.source}: {self.test_rows:,} of {self.train_rows + self.test_rows:,} rows "
+                "were drawn to test on, the same share of each class"
+            )
+        return found + [
+            f"{self.first_problems[kind]}: {kind}" + (f" ({count:,} in all)" if count > 1 else "")
+            for kind, count in self.problems.items()
+        ]
+
+
+def build(
+    source: Source,
+    options: BuildOptions,
+    folder: Path,
+    *,
+    unique: bool = True,
+    seed: int = 0,
+    progress: Progress = lambda num_bytes: None,
+) -> Built:
+    """Builds a data set in a new `folder`; the same source, options and seed give the same one.
+    With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read."""
+    _check_options(source, options)
+    tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
+    problems, rows = Problems(strict=options.strict), Rows(source)
+    folder.mkdir()
+    with Spool[Numbered](folder) as spool:
+        # First pass: the texts become numbers, block by block.
+        for block, found, digests, num_bytes in numbered_blocks(source, problems, tokenization):
+            spool.add(found)
+            rows.add(block, found, digests)
+            progress(num_bytes)
+        rows.settle(problems, test_split=options.test_split, seed=seed)
+        # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
+        vocabulary = counted_vocabulary(rows, options, spool)
+        # Third pass: the numbers become ids.
+        num_ids, num_unknown = _write(rows, vocabulary, spool, folder, unique=unique)
+    vocabulary.save(folder / VOCABULARY_FILE_NAME)
+    built = Built(
+        source=str(source.path),
+        note=source.note,
+        train_rows=int(rows.train.sum()),
+        test_rows=int(rows.test.sum()),
+        test_rows_drawn=rows.is_drawn,
+        multi_label=rows.is_multi_label,
+        rows_of_classes=rows.rows_of_classes(),
+        num_tokens=vocabulary.num_tokens,
+        num_ids=num_ids,
+        num_unknown=num_unknown,
+        problems=dict(problems.counts),
+        first_problems=dict(problems.first),
+    )
+    write_json(folder / FILE_NAME, {**asdict(built), "notes": built.notes()})
+    described = {
+        "name": source.name,
+        "num_tokens": vocabulary.num_tokens,
+        "num_classes": len(rows.class_names),
+        "is_unique": unique or vocabulary.is_weighted or rows.has_weights,
+    }
+    store.seal(folder, described, held_out_rows=built.test_rows)
+    return built
+
+
+def _write(
+    rows: Rows, vocabulary: Vocabulary, spool: Spool[Numbered], folder: Path, *, unique: bool
+) -> tuple[int, int]:
+    """Writes a store's arrays, test rows first; returns the number of tokens, and of unknown ones.
+    With `unique`, each id of a row is kept once; ids with weights always are."""
+    has_weights = rows.has_weights or vocabulary.is_weighted
+
+    def made(block: Numbered, places: slice) -> tuple[list[RaggedSets | None], int, int]:
+        """Returns a block's test rows and train rows, its number of tokens, and of unknown ones."""
+        test, train = rows.test[places], rows.train[places]
+        used = test | train
+        if not used.any():  # or the block has no rows
+            return [None, None], 0, 0
+        sets = with_ids(block, vocabulary)
+        if not used.all():
+            sets, test = sets.take(np.flatnonzero(used)), test[used]
+        num_words = block.values.size if used.all() else int(np.diff(block.row_splits)[used].sum())
+        num_unknown = int((sets.values == vocabulary.unknown_id).sum())
+        counts = num_words, num_unknown + num_words - sets.nnz
+        if vocabulary.start_id is not None:
+            sets = _with_start(sets, vocabulary.start_id)
+        if rows.has_weights:
+            sets = sets.with_weights()
+        sets = vocabulary.weighted(sets)
+        sets = sets.unique() if unique or has_weights else sets
+        return [_chosen(sets, test), _chosen(sets, ~test)], *counts
+
+    num_tokens = num_unknown = 0
+    # Rows wait in temporary files: those to test on are the first of the store.
+    with Spool[RaggedSets](folder) as test_rows, Spool[RaggedSets](folder) as train_rows:
+        for (test, train), num_found, num_not_known in spool.map(made):
+            num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
+            if test is not None:
+                test_rows.add(test)
+            if train is not None:
+                train_rows.add(train)
+
+        spools = test_rows, train_rows
+        lengths = np.concatenate([sets.lengths for spooled in spools for sets in spooled])
+        for name in ("values", "weights") if has_weights else ("values",):
+            parts = (getattr(sets, name) for spooled in spools for sets in spooled)
+            dtype = np.int32 if name == "values" else np.float32
+            store.write_array(folder / f"{name}.npy", dtype, int(lengths.sum()), parts)
+    labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
+    splits = np.concatenate([[0], np.cumsum(lengths)])
+    store.write_arrays({"row_splits": splits, **labels}, folder)
+    return num_tokens, num_unknown
+
+
+def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
+    if chosen.all():
+        return sets
+    return sets.take(np.flatnonzero(chosen)) if chosen.any() else None
+
+
+# A function, so that no name in `made` keeps the arrays while the next ones are made of them.
+def _with_start(sets: RaggedSets, start_id: int) -> RaggedSets:
+    values, row_splits = starting_with(start_id, sets.values, sets.row_splits)
+    return sets.derived(values=values, row_splits=row_splits)
+
+
+def _check_options(source: Source, options: BuildOptions) -> None:
+    usual = BuildOptions()
+    chosen = [
+        f"--{name.replace('_', '-')}"
+        for name in _OPTIONS_OF_TEXTS[source.kind]
+        if getattr(options, name) != getattr(usual, name)
+    ]
+    if chosen:
+        which = ", which are its tokens" if source.kind == "tokens" else ""
+        raise InputError(
+            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
+            "apply. Leave it out."
+        )
+
+
+def notes_in(path: Path) -> list[str]:
+    """Reads the notes of a build in its file."""
+    content = read_json(path, remedy="Build the data set again.")
+    notes = content.get("notes")
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise InputError(f"{path} has no notes of a build. Build the data set again.")
+    return notes

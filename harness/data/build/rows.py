@@ -1,0 +1,155 @@
+"""The use of the rows of a source, and their classes, before their tokens have ids. Letters: B
+rows, K classes, L labels of all rows together."""
+
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.base.errors import InputError
+from harness.data.build.numbering import Digests
+from harness.data.ragged import RaggedSets, rarest, stratified
+from harness.data.readers.records import Block, Problems, Source
+from harness.data.tokens import Numbered
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+_MAX_LISTED = 5
+
+
+class _Places(dict[str, int]):
+    """Numbers names in the order in which they first appear."""
+
+    def __missing__(self, name: str) -> int:
+        place = self[name] = len(self)
+        return place
+
+
+class Rows:
+    """The use of each row and its labels: noted while they are read, then settled."""
+
+    test: Bools
+    train: Bools  # masks, [B]; rows that are neither are left out
+    is_drawn: bool  # whether the test rows were drawn from the others
+    class_names: Sequence[str]  # names of the classes, [K], sorted
+    labels: Ints
+    label_splits: Ints  # boundaries of the rows in `labels`, which are places in `class_names`
+
+    def __init__(self, source: Source) -> None:
+        self.where, self.kind = str(source.path), source.kind
+        self.is_multi_label = source.is_multi_label
+        self.has_weights = False
+        self.num_tokens = 0  # number of distinct tokens of each block, added up
+        self.num_ids = 1  # the limit of ids in rows that hold ids
+        self._digests: list[Digests] = []
+        self._names = _Places()
+        # Arrays take a quarter of the memory of lists.
+        self._labels, self._ends = array("q"), array("q", [0])
+        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
+
+    def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
+        """Notes the parts, labels and digests of a block's rows."""
+        self._is_test.append(np.full(len(block.labels), block.part == "test"))
+        for names in block.labels:
+            self._labels.extend(map(self._names.__getitem__, names))
+            self._ends.append(len(self._labels))
+        if isinstance(block.contents, RaggedSets):
+            self.has_weights |= block.contents.weights is not None
+            self.num_ids = max(self.num_ids, block.contents.num_tokens)
+        self.num_tokens += len(numbered.tokens)
+        self._digests.append(digests)
+
+    def settle(self, problems: Problems, *, test_split: float, seed: int) -> None:
+        """Draws test rows where there are none, numbers the classes, and counts problems."""
+        where, test = self.where, np.concatenate(self._is_test)
+        labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
+        num_rows = test.size
+        if num_rows < 2:
+            problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
+            raise InputError(
+                f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
+                "take one each. Give more rows."
+            )
+        self.is_drawn = not test.any()
+        if self.is_drawn:  # the source does not say which rows are for testing
+            classes = rarest(labels, splits) if self.is_multi_label else labels
+            num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
+            test = stratified(classes, num_drawn, seed=seed)
+        elif test.all():
+            raise InputError(f"{where} has test rows alone. Give rows to train on.")
+        self.train = ~test
+        labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
+        unknown = labels < 0
+        if unknown.any():
+            known = set(self.class_names)
+            listed = [name for name in self._names if name not in known][:_MAX_LISTED]
+            problems.add(
+                "test label that no train row has",
+                f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
+                count=int(unknown.sum()),
+            )
+            if self.is_multi_label:
+                splits = np.concatenate([[0], np.cumsum(~unknown)])[splits]
+                labels = labels[~unknown]
+            else:
+                test = test & ~unknown
+                if not test.any():
+                    raise InputError(f"{where}: no test row has a class of the train rows.")
+                labels = np.maximum(labels, 0)  # only of rows that are left out
+        if num_repeated := _num_repeated(np.concatenate(self._digests), self.train, test):
+            problems.add("test row that is a train row as well", where, count=num_repeated)
+        self.test, self.labels, self.label_splits = test, labels, splits
+
+    def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
+        """Returns the store's arrays of these rows' labels."""
+        if not self.is_multi_label:  # each row has one
+            return {"labels": self.labels[rows].astype(np.int32)}
+        sets = RaggedSets(
+            values=self.labels.astype(np.int32),
+            row_splits=self.label_splits,
+            num_tokens=len(self.class_names),
+        ).take(rows)
+        no_labels = np.zeros(rows.shape[0], np.int32)
+        return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
+
+    def rows_of_classes(self) -> dict[str, int]:
+        """Returns the number of train and test rows together of each class."""
+        used = np.repeat(self.train | self.test, np.diff(self.label_splits))
+        counts = np.bincount(self.labels[used], minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def _numbered(self, labels: Ints, train_labels: Ints) -> Ints:
+        """Names the train rows' classes; returns all labels as places among them, -1 for others."""
+        known = set(np.unique(train_labels).tolist())
+        names = _sorted([name for name, number in self._names.items() if number in known])
+        if len(names) < 2:
+            listed = f"the class {names[0]:.100}" if names else "no classes"
+            raise InputError(
+                f"{self.where} has {listed} alone to train on. Give rows of two or more."
+            )
+        places = np.full(len(self._names), -1)
+        places[[self._names[name] for name in names]] = np.arange(len(names))
+        self.class_names = names
+        return places[labels]
+
+
+def _num_repeated(digests: Digests, train: Bools, test: Bools) -> int:
+    """Returns how many test rows have the content of a train row, empty rows not counted."""
+    # A search in sorted digests: np.isin would make several more arrays of that size.
+    known, asked = np.sort(digests[train]), digests[test]
+    places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+    return int(((known[places] == asked) & (asked != 0)).sum())
+
+
+def _sorted(names: list[str]) -> list[str]:
+    """Returns names sorted, as numbers if all are numbers."""
+    try:
+        numbers = {name: float(name) for name in names}
+    except ValueError:
+        return sorted(names)
+    if np.isnan(list(numbers.values())).any():
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))

@@ -71,7 +71,7 @@ class Rows:
             problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
             raise InputError(
                 f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
-                "take one each. Give more rows."
+                "take one each. Correct the rows, or give more."
             )
         self.is_drawn = not test.any()
         if self.is_drawn:  # the source does not say which rows are for testing

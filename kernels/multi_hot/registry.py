@@ -6,6 +6,7 @@ Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
@@ -38,13 +39,14 @@ class Lot:
         self.values = values  # [L, N] int32, uint16 or uint32
         self.row_splits = row_splits  # [L, B + 1] int32
         self.weights = weights  # [L, N] float32
-        self._graph = tf.compat.v1.get_default_graph()
+        eager = tf.executing_eagerly()
+        self._graph = None if eager else tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[[Lot], Any]) -> Any:
         """Return what `make` makes of the batches, always computed outside the loop."""
         if key not in self._made:
-            with self._graph.as_default():
+            with self._graph.as_default() if self._graph else contextlib.nullcontext():
                 self._made[key] = make(self)
         return self._made[key]
 
@@ -68,6 +70,16 @@ class Problem(NamedTuple):
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
     result: Any = None  # the result's dtype; None: the table's
     among: Batches | None = None  # several batches that the sets are one of
+
+    @property
+    def batches(self) -> Batches:
+        """The batches that a GPU's kernels read: those above, or the sets alone."""
+        if self.among is not None:
+            return self.among
+        import tensorflow as tf
+
+        sets = (self.values, self.row_splits, self.weights)
+        return Batches(Lot(*(None if s is None else s[None] for s in sets)), tf.constant(0))
 
 
 def _imported(module: str, name: str) -> Callable[..., Any]:

@@ -33,12 +33,10 @@ int* workspace_of(const Buffer& buffer, int64_t words) {
   return buffer.data<int32_t>();
 }
 
-int64_t last_dim(const Buffer& buffer) { return buffer.dim(buffer.rank() - 1); }
-
-// The sets of a batch, or of several; without their weights and step.
+// The sets of L batches, without their weights and step.
 DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tokens) {
   DeviceSets sets = {};
-  const int64_t N = last_dim(values), B = last_dim(splits) - 1;
+  const int64_t N = values.dim(1), B = splits.dim(1) - 1;
   // Positions are counted in int32, and a little beyond them.
   if (N > INT_MAX - 4096 || B > INT_MAX / 32 - 4096 || num_tokens > INT_MAX - 1) {
     throw std::invalid_argument("a batch may hold up to 2^31 ids and 2^26 rows");
@@ -50,11 +48,11 @@ DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tok
   sets.num_values = static_cast<int>(N);
   sets.num_rows = static_cast<int>(B);
   sets.num_tokens = static_cast<int>(num_tokens);
-  sets.num_steps = splits.rank() > 1 ? static_cast<int>(splits.dim(0)) : 1;
+  sets.num_steps = static_cast<int>(splits.dim(0));
   return sets;
 }
 
-// Reads weights, where there are any, and the step of several batches from the operands from `place` on.
+// Reads the step, and weights where there are any, from the operands from `place` on.
 void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
   for (; place < call.num_operands(); ++place) {
     const Buffer operand = call.operand(place);
@@ -66,33 +64,14 @@ void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
   }
 }
 
-// The sets of a pass, whose first operand is a matrix.
-DeviceSets sets_of(const Call& call, int64_t num_tokens) {
-  DeviceSets sets = sets_from(call.operand(1), call.operand(2), num_tokens);
-  read_rest(call, 3, &sets);
-  return sets;
-}
-
-// (table [V, H], values [N], row_splits [B + 1], maybe weights [N]) -> y [B, H]; each of the sets
-// for several steps, then also the step []
+// (table [V, H], values [L, N], row_splits [L, B + 1], the step [], maybe weights [L, N]) -> y [B, H]
 void forward_call(const Call& call, Queue& queue) {
   const Buffer table = call.operand(0);
+  DeviceSets sets = sets_from(call.operand(1), call.operand(2), table.dim(0));
+  read_rest(call, 3, &sets);
   run_forward(queue, type_name(table.type()), call.attribute<bool>("unique"),
-              {sets_of(call, table.dim(0)), table.memory(), call.result(0).memory(),
+              {sets, table.memory(), call.result(0).memory(),
                static_cast<int>(table.dim(1))});
-}
-
-// (dy [B, H], values [N], row_splits [B + 1], maybe weights [N]) -> dW [V, H], and the workspace
-void backward_call(const Call& call, Queue& queue) {
-  const Buffer dy = call.operand(0), dw = call.result(0);
-  const DeviceSets sets = sets_of(call, dw.dim(0));
-  const int units = static_cast<int>(dw.dim(1));
-  const IndexWorkspace at(sets.num_values, sets.num_tokens);
-  int* const memory =
-      workspace_of(call.result(1), at.size + SumWorkspace(sets.num_values, units).size);
-  run_index(queue, sets, at.in(memory), memory);
-  run_gradient(queue, type_name(dy.type()), sets, at.in(memory), dy.memory(), units, dw.memory(),
-               memory + at.size);
 }
 
 // (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
@@ -169,18 +148,8 @@ Touched touched_into(const Call& call) {
   return touched_of(call.result(0), call.result(1), call.result(2), call.result(3), call.result(4));
 }
 
-// (values [N], row_splits [B + 1], weights [N]) -> ids [n], slots [at least N + 1], rows [N], num [1],
-// weights [N], and the workspace. Without weights all of theirs are empty.
-void touch_call(const Call& call, Queue& queue) {
-  DeviceSets sets =
-      sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
-  const Touched touched = touched_into(call);
-  if (touched.weights != nullptr) sets.weights = call.operand(2).data<float>();
-  const int64_t words = IndexWorkspace(sets.num_values, sets.num_tokens).size;
-  run_touch(queue, sets, touched, workspace_of(call.result(5), words));
-}
-
-// (the index of L batches, the step [], maybe weights [L, N]) -> as touch_call
+// (the index of L batches, the step [], maybe weights [L, N]) -> ids [n], slots [at least N + 1],
+// rows [N], num [1], weights [N], and the workspace. Without weights theirs are empty.
 void touch_sorted_call(const Call& call, Queue& queue) {
   DeviceSets sets = {};
   const Index index = index_of(call, 0, &sets);
@@ -249,11 +218,9 @@ constexpr XLA_FFI_Handler* kHandler =
     handler<Queue, kernel, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE>;
 
 const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
-                           {"multi_hot_cuda_backward", kHandler<backward_call>},
                            {"multi_hot_cuda_index", kHandler<index_call>},
                            {"multi_hot_cuda_gradient", kHandler<gradient_call>},
                            {"multi_hot_cuda_take_rows", kHandler<take_rows_call>},
-                           {"multi_hot_cuda_touch", kHandler<touch_call>},
                            {"multi_hot_cuda_touch_sorted", kHandler<touch_sorted_call>},
                            {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
                            {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},

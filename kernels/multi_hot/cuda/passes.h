@@ -83,22 +83,6 @@ struct SortWorkspace : Layout {
   }
 };
 
-// The index of one batch in a workspace, behind what its sort needs.
-struct IndexWorkspace : SortWorkspace {
-  int64_t fault, rows, sorted_keys, sorted_positions;
-
-  IndexWorkspace(int64_t num_values, int64_t num_tokens)
-      : SortWorkspace(1, num_values, num_tokens),
-        fault(take(1)),
-        rows(take(num_values)),
-        sorted_keys(take(num_values)),
-        sorted_positions(take(num_values)) {}
-
-  Index in(int* memory) const {
-    return {memory + fault, memory + rows, memory + sorted_keys, memory + sorted_positions};
-  }
-};
-
 // The sums of tiles.
 struct SumWorkspace : Tiles, Layout {
   int64_t heads, tails;
@@ -207,13 +191,6 @@ inline void run_touch_sorted(Queue& queue, const DeviceSets& sets, const Index& 
   for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
     queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
   }
-}
-
-// Fills `touched`. `memory` has room for IndexWorkspace(N, V).size ints.
-inline void run_touch(Queue& queue, const DeviceSets& sets, const Touched& touched, int* memory) {
-  const IndexWorkspace at(sets.num_values, sets.num_tokens);
-  run_index(queue, sets, at.in(memory), memory);
-  run_touch_sorted(queue, sets, at.in(memory), touched, memory + at.counts);
 }
 
 // Writes the gradients of the touched rows, [n, H], and anything behind them. `memory` has room for

@@ -21,11 +21,6 @@ def sort_words(num_batches: int, num_values: int, num_tokens: int) -> int:
     return 2 * _aligned(num_batches * num_values) + _aligned(counts)
 
 
-def index_words(num_values: int, num_tokens: int) -> int:
-    """Return `IndexWorkspace(N, V).size` of passes.h."""
-    return sort_words(1, num_values, num_tokens) + _ALIGN + 3 * _aligned(num_values)
-
-
 def sum_words(num_values: int, units: int) -> int:
     """Return `SumWorkspace(N, H).size` of passes.h."""
     entries = max(1, num_values)

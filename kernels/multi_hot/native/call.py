@@ -6,9 +6,7 @@ call for the device.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +30,6 @@ _MLIR_TYPES = {
     tf.int64: "i64",
 }
 _STABLEHLO_VERSION = 9
-_PLATFORMS = ContextVar("_PLATFORMS", default=("CPU", "CUDA"))
 
 
 def checked(problem: Problem) -> Problem:
@@ -48,14 +45,9 @@ def checked(problem: Problem) -> Problem:
     return problem
 
 
-@contextlib.contextmanager
-def lowered_as_for_gpu() -> Iterator[None]:
-    """Make functions traced inside call the GPU's kernels; they can only be inspected."""
-    token = _PLATFORMS.set(("other", "CPU"))
-    try:
-        yield
-    finally:
-        _PLATFORMS.reset(token)
+def platforms() -> tuple[str, ...]:
+    """Return the platforms that calls are for: a host, and a GPU if TensorFlow sees one."""
+    return ("CPU", "CUDA") if tf.config.get_visible_devices("GPU") else ("CPU",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,21 +66,29 @@ def call_on_platform(
     operands: Sequence[Tensor],
     results: Sequence[tf.TensorSpec],
     *,
-    host: Kernel,
+    host: Kernel | None,
     cuda: Kernel,
     in_place: int = 0,
 ) -> list[Tensor]:
-    """Return the results of `host` on a CPU and of `cuda` on a GPU. Shapes are static. The last
-    `in_place` operands, if any, give the results their memory; XLA copies an operand only if
-    something else reads it afterwards."""
+    """Return the results of `host` on a CPU, or zeros without it, and of `cuda` on a GPU. Shapes
+    are static. The last `in_place` operands, if any, give the results their memory; XLA copies an
+    operand only if something else reads it afterwards."""
+    known = platforms()
+    if host is None and len(known) == 1:
+        return [tf.zeros(result.shape, result.dtype) for result in results]
     declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(_mlir_type, results))
-    branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in (host, cuda))
+    kernels = (host, cuda)[: len(known)]
+    branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in kernels)
     returned = ", ".join(f"%r#{i}" for i in range(len(results)))
-    # The lowering knows the platform's index, and drops the other branch.
+    # The lowering knows which of several platforms it is for, and drops the other branch.
+    index = "%platform = stablehlo.constant dense<0> : tensor<i32>"
+    if len(known) > 1:
+        declared, index = f"%platform: tensor<i32>, {declared}", ""
     module = f"""
-        module @{host.target} {{
-          func.func public @main(%platform: tensor<i32>, {declared}) -> ({types}) {{
+        module @{cuda.target} {{
+          func.func public @main({declared}) -> ({types}) {{
+            {index}
             %r:{len(results)} = "stablehlo.case"(%platform) ({branches})
               : (tensor<i32>) -> ({types})
             return {returned} : {types}
@@ -100,14 +100,23 @@ def call_on_platform(
         module=module,
         Tout=[result.dtype for result in results],
         Sout=[result.shape for result in results],
-        platforms=_PLATFORMS.get(),
+        platforms=known,
     )
 
 
 def _branch(
-    kernel: Kernel, operands: Sequence[Tensor], results: Sequence[tf.TensorSpec], in_place: int
+    kernel: Kernel | None,
+    operands: Sequence[Tensor],
+    results: Sequence[tf.TensorSpec],
+    in_place: int,
 ) -> str:
+    types = ", ".join(map(_mlir_type, results))
     lines: list[str] = []
+    if kernel is None:
+        zeros = (f"stablehlo.constant dense<0> : {_mlir_type(result)}" for result in results)
+        lines = [f"%z{i} = {zero}" for i, zero in enumerate(zeros)]
+        written_zeros = ", ".join(f"%z{i}" for i in range(len(results)))
+        return "\n".join([*lines, f"stablehlo.return {written_zeros} : {types}"])
 
     def converted(name: str, new_name: str, old: tf.TensorSpec, new: tf.TensorSpec) -> str:
         if old.dtype == new.dtype:
@@ -146,7 +155,6 @@ def _branch(
         converted(f"%k#{i}", f"%w{i}", own, result)
         for i, (own, result) in enumerate(zip(written, results, strict=True))
     ]
-    types = ", ".join(map(_mlir_type, results))
     return "\n".join([*lines, f"stablehlo.return {', '.join(returned)} : {types}"])
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
-from kernels.multi_hot.cuda.workspace import index_words, sum_words
+from kernels.multi_hot.cuda.workspace import sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
 from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.table import row_gradients, sorted_lot, touch, update
+from kernels.multi_hot.native.table import row_gradients, sorted_by_id, touch, update
 from kernels.multi_hot.registry import Problem, Product
 
 Tensor = Any
@@ -41,9 +41,9 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    lot = None if problem.among is None else problem.among.lot
-    of_lot = None if lot is None else [lot.values, lot.row_splits]
-    return _product(table, problem, y, of_lot, host=host, cuda=cuda)
+    lot, step = problem.batches
+    of_gpu = [lot.values, lot.row_splits, step, *([] if lot.weights is None else [lot.weights])]
+    return _product(table, problem, y, of_gpu, host=host, cuda=cuda)
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -61,37 +61,27 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         workspace=index,
         attributes={"unique": problem.unique},
     )
-    if problem.among is None:
-        target, words, of_lot = "backward", index_words(N, V) + sum_words(N, H), None
-    else:
-        target, words = "gradient", sum_words(N, H)
-        of_lot = sorted_lot(problem.among.lot, V)
-    workspace = [tf.TensorSpec([words], tf.int32)]
-    cuda = Kernel(target=f"multi_hot_cuda_{target}", workspace=workspace)
+    workspace = [tf.TensorSpec([sum_words(N, H)], tf.int32)]
+    cuda = Kernel(target="multi_hot_cuda_gradient", workspace=workspace)
     dw = tf.TensorSpec([V, H], dy.dtype)
-    return _product(dy, problem, dw, of_lot, host=host, cuda=cuda)
+    return _product(dy, problem, dw, sorted_by_id(problem), host=host, cuda=cuda)
 
 
 def _product(
     matrix: Tensor,
     problem: Problem,
     result: tf.TensorSpec,
-    of_lot: Sequence[Tensor] | None,
+    of_gpu: Sequence[Tensor],
     *,
     host: Kernel,
     cuda: Kernel,
 ) -> Tensor:
-    """Return the product of the sets with a matrix. If the batch is one of several, a GPU reads
-    `of_lot` instead of the batch's sets, which spares it copies."""
-    operands = [matrix, problem.values, problem.row_splits]
-    operands += [] if problem.weights is None else [problem.weights]
-    if problem.among is not None and of_lot is not None:
-        lot, step = problem.among
-        theirs = [*of_lot, step, *([] if lot.weights is None else [lot.weights])]
-        host = replace(host, takes=range(len(operands)))
-        cuda = replace(cuda, takes=[0, *range(len(operands), len(operands) + len(theirs))])
-        operands += theirs
-    (sums,) = call_on_platform(operands, [result], host=host, cuda=cuda)
+    """Return the product of the sets with a matrix. A GPU reads `of_gpu` instead of the sets."""
+    sets = [problem.values, problem.row_splits]
+    sets += [] if problem.weights is None else [problem.weights]
+    host = replace(host, takes=range(1 + len(sets)))
+    cuda = replace(cuda, takes=[0, *range(1 + len(sets), 1 + len(sets) + len(of_gpu))])
+    (sums,) = call_on_platform([matrix, *sets, *of_gpu], [result], host=host, cuda=cuda)
     return sums
 
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.workspace import MAX_SEGMENTS, index_words, row_words, sort_words
+from kernels.multi_hot.cuda.workspace import MAX_SEGMENTS, row_words, sort_words
 from kernels.multi_hot.native.build import ROW_SOURCES
 from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
 from kernels.multi_hot.native.library import load
@@ -52,21 +51,23 @@ class _Index(NamedTuple):
     weights: Tensor  # [N] float32; empty where the sets have none
 
 
-def sorted_lot(lot: Lot, num_tokens: int) -> list[Tensor]:
-    """Return the entries of all batches sorted by id, which spares a GPU sorting them in a loop:
-    faults [L], and rows, keys and positions [L, N]."""
+def sorted_by_id(problem: Problem) -> list[Tensor]:
+    """Return what a GPU reads of the entries of all batches, sorted by id once for all of them:
+    faults [L], and rows, keys and positions [L, N]; the batch's number; weights [L, N] if any."""
+    lot, step = problem.batches
 
     def make(lot: Lot) -> list[Tensor]:
         L, N = lot.values.shape
         results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
         kernel = Kernel(
             target="multi_hot_cuda_index",
-            workspace=[tf.TensorSpec([sort_words(L, N, num_tokens)], tf.int32)],
-            attributes={"num_tokens": num_tokens},
+            workspace=[tf.TensorSpec([sort_words(L, N, problem.num_tokens)], tf.int32)],
+            attributes={"num_tokens": problem.num_tokens},
         )
-        return call_on_platform([lot.values, lot.row_splits], results, host=kernel, cuda=kernel)
+        return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
 
-    return lot.once(("index", num_tokens), make)
+    index = lot.once(("index", problem.num_tokens), make)
+    return [*index, step, *([] if lot.weights is None else [lot.weights])]
 
 
 def touch(problem: Problem) -> Touched:
@@ -87,6 +88,7 @@ def touch(problem: Problem) -> Touched:
     num_tokens = {"num_tokens": V}
     host = Kernel(
         target="multi_hot_touch",
+        takes=range(3),
         dtypes=[None, tf.int64, None],
         workspace=[
             tf.TensorSpec([N], tf.int64),
@@ -95,21 +97,14 @@ def touch(problem: Problem) -> Touched:
         ],
         attributes=num_tokens | {"unique": problem.unique},
     )
-    operands = [problem.values, problem.row_splits, weights]
-    if problem.among is None:
-        target, words, takes = "touch", index_words(N, V), None
-    else:
-        lot, step = problem.among
-        theirs = [*sorted_lot(lot, V), step, *([] if lot.weights is None else [lot.weights])]
-        host = replace(host, takes=range(len(operands)))
-        target, words, takes = "touch_sorted", MAX_SEGMENTS, range(3, 3 + len(theirs))
-        operands += theirs
+    of_gpu = sorted_by_id(problem)
     cuda = Kernel(
-        target=f"multi_hot_cuda_{target}",
-        takes=takes,
-        workspace=[tf.TensorSpec([words], tf.int32)],
+        target="multi_hot_cuda_touch_sorted",
+        takes=range(3, 3 + len(of_gpu)),
+        workspace=[tf.TensorSpec([MAX_SEGMENTS], tf.int32)],
         attributes=num_tokens,
     )
+    operands = [problem.values, problem.row_splits, weights, *of_gpu]
     ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
     return Touched(ids, num, _Index(places, rows, own))
 

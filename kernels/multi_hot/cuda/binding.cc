@@ -28,11 +28,6 @@ const char* type_name(XLA_FFI_DataType type) {
   }
 }
 
-int* workspace_of(const Buffer& buffer, int64_t words) {
-  if (buffer.size() < words) throw std::logic_error("the workspace is too small");
-  return buffer.data<int32_t>();
-}
-
 // The sets of L batches, without their weights and step.
 DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tokens) {
   DeviceSets sets = {};
@@ -81,8 +76,7 @@ void index_call(const Call& call, Queue& queue) {
       sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
   const Index index = {call.result(0).data<int32_t>(), call.result(1).data<int32_t>(),
                        call.result(2).data<int32_t>(), call.result(3).data<int32_t>()};
-  const int64_t words = SortWorkspace(sets.num_steps, sets.num_values, sets.num_tokens).size;
-  run_index(queue, sets, index, workspace_of(call.result(4), words));
+  run_index(queue, sets, index, call.result(4).data<int32_t>());
 }
 
 // The index of L batches, with which operands begin at `place`; the rest go to `sets`.
@@ -104,7 +98,7 @@ void gradient_call(const Call& call, Queue& queue) {
   sets.num_tokens = static_cast<int>(dw.dim(0));
   const int units = static_cast<int>(dw.dim(1));
   run_gradient(queue, type_name(dy.type()), sets, index, dy.memory(), units, dw.memory(),
-               workspace_of(call.result(1), SumWorkspace(sets.num_values, units).size));
+               call.result(1).data<int32_t>());
 }
 
 // (values [M], row_splits [R + 1], rows [B], maybe weights [M])
@@ -154,8 +148,7 @@ void touch_sorted_call(const Call& call, Queue& queue) {
   DeviceSets sets = {};
   const Index index = index_of(call, 0, &sets);
   sets.num_tokens = static_cast<int>(call.attribute<int64_t>("num_tokens"));
-  run_touch_sorted(queue, sets, index, touched_into(call),
-                   workspace_of(call.result(5), kSegments));
+  run_touch_sorted(queue, sets, index, touched_into(call), call.result(5).data<int32_t>());
 }
 
 // (dy [B, H], ids, slots, rows, num, weights)
@@ -164,7 +157,7 @@ void row_gradients_call(const Call& call, Queue& queue) {
   const Buffer dy = call.operand(0);
   const Touched touched = touched_from(call, 1);
   const int units = static_cast<int>(dy.dim(1));
-  int* const memory = workspace_of(call.result(2), RowWorkspace(touched.num_values, units).size);
+  int* const memory = call.result(2).data<int32_t>();
   float* const gradients = call.result(0).data<float>();
   run_row_gradients(queue, touched, dy.data<float>(), units, gradients, memory);
   run_squares(queue, touched, gradients, units, call.result(1).data<float>(), memory);
@@ -190,9 +183,8 @@ void update_rows_call(const Call& call, Queue& queue) {
   a.num = touched.num;
   a.table = parts.table;
   if (call.attribute<bool>("from_dy")) {
+    int* const memory = call.result(call.num_operands() - kPlace).data<int32_t>();
     const int64_t sums = RowWorkspace(touched.num_values, units).size;
-    int* const memory = workspace_of(call.result(call.num_operands() - kPlace),
-                                     sums + int64_t{touched.num_slots} * units);
     float* const rows = reinterpret_cast<float*>(memory + sums);
     run_row_gradients(queue, touched, a.gradients, units, rows, memory);
     a.gradients = rows;
@@ -241,6 +233,17 @@ XLA_FFI_Handler* multi_hot_cuda_handler(std::size_t place, const char** name) {
   if (place >= std::size(multi_hot::kTargets)) return nullptr;
   *name = multi_hot::kTargets[place].name;
   return multi_hot::kTargets[place].handler;
+}
+
+// The sizes of workspaces, in units of 4 bytes.
+int64_t multi_hot_cuda_sort_words(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
+  return multi_hot::SortWorkspace(num_batches, num_values, num_tokens).size;
+}
+int64_t multi_hot_cuda_sum_words(int64_t num_values, int64_t units) {
+  return multi_hot::SumWorkspace(num_values, units).size;
+}
+int64_t multi_hot_cuda_row_words(int64_t num_values, int64_t units) {
+  return multi_hot::RowWorkspace(num_values, units).size;
 }
 
 // Hands over the kernels that were compiled for a compute capability.

@@ -6,15 +6,17 @@ call for the device.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
+from kernels.multi_hot.cuda.compiler import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
-from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.library import load, registered
 from kernels.multi_hot.registry import Problem
 
 Tensor = Any
@@ -48,6 +50,16 @@ def checked(problem: Problem) -> Problem:
 def platforms() -> tuple[str, ...]:
     """Return the platforms that calls are for: a host, and a GPU if TensorFlow sees one."""
     return ("CPU", "CUDA") if tf.config.get_visible_devices("GPU") else ("CPU",)
+
+
+def workspace(of: Literal["sort", "sum", "row"], *sizes: int, more: int = 0) -> list[tf.TensorSpec]:
+    """Return an array for a GPU's kernels, as passes.h has its size; none where no GPU is visible.
+    `more` are elements to add."""
+    if len(platforms()) == 1:
+        return []
+    num_words = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}_words"]
+    num_words.restype = ctypes.c_int64
+    return [tf.TensorSpec([num_words(*map(ctypes.c_int64, sizes)) + more], tf.int32)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
-from kernels.multi_hot.cuda.workspace import sum_words
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
-from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
+from kernels.multi_hot.native.call import Kernel, call_on_platform, checked, workspace
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.table import row_gradients, sorted_by_id, touch, update
 from kernels.multi_hot.registry import Problem, Product
@@ -61,8 +60,7 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         workspace=index,
         attributes={"unique": problem.unique},
     )
-    workspace = [tf.TensorSpec([sum_words(N, H)], tf.int32)]
-    cuda = Kernel(target="multi_hot_cuda_gradient", workspace=workspace)
+    cuda = Kernel(target="multi_hot_cuda_gradient", workspace=workspace("sum", N, H))
     dw = tf.TensorSpec([V, H], dy.dtype)
     return _product(dy, problem, dw, sorted_by_id(problem), host=host, cuda=cuda)
 

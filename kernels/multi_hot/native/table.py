@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.workspace import MAX_SEGMENTS, row_words, sort_words
 from kernels.multi_hot.native.build import ROW_SOURCES
-from kernels.multi_hot.native.call import Kernel, call_on_platform, checked
+from kernels.multi_hot.native.call import Kernel, call_on_platform, checked, workspace
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem
 from kernels.multi_hot.table_rules import Rule, StepNumbers, series
@@ -30,6 +29,7 @@ _VALUES_PER_CHUNK = 4096
 _IDS_PER_BUCKET = 16_384
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
+_SEGMENTS = 256  # kSegments in passes.h
 
 
 def _partition(num_values: int, num_tokens: int, num_cores: int) -> tuple[int, int]:
@@ -61,7 +61,7 @@ def sorted_by_id(problem: Problem) -> list[Tensor]:
         results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
         kernel = Kernel(
             target="multi_hot_cuda_index",
-            workspace=[tf.TensorSpec([sort_words(L, N, problem.num_tokens)], tf.int32)],
+            workspace=workspace("sort", L, N, problem.num_tokens),
             attributes={"num_tokens": problem.num_tokens},
         )
         return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
@@ -101,7 +101,7 @@ def touch(problem: Problem) -> Touched:
     cuda = Kernel(
         target="multi_hot_cuda_touch_sorted",
         takes=range(3, 3 + len(of_gpu)),
-        workspace=[tf.TensorSpec([MAX_SEGMENTS], tf.int32)],
+        workspace=[tf.TensorSpec([_SEGMENTS], tf.int32)],
         attributes=num_tokens,
     )
     operands = [problem.values, problem.row_splits, weights, *of_gpu]
@@ -116,11 +116,10 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     results = [tf.TensorSpec([touched.ids.shape[0], H], tf.float32), tf.TensorSpec([1], tf.float32)]
     places, rows, weights = touched.index
     operands = [dy, touched.ids, places, rows, touched.num, weights]
-    words = tf.TensorSpec([row_words(N, H)], tf.int32)
     gradients, squares = call_on_platform(
         operands, results,
         host=Kernel(target="multi_hot_row_gradients"),
-        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=[words]),
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=workspace("row", N, H)),
     )  # fmt: skip
     return gradients, squares
 
@@ -151,12 +150,9 @@ def update(
         *parts,
     ]
     options = {"kind": ROW_OPTIMIZERS.index(rule.kind), "from_dy": from_dy}
-    workspace = []
-    if from_dy:
-        N, H = touched.index.rows.shape[0], parts[0].shape[1]
-        num_gradients = touched.ids.shape[0] * H
-        workspace = [tf.TensorSpec([row_words(N, H) + num_gradients], tf.int32)]
-    return _in_place("update_rows", operands, parts, options, workspace)
+    N, H = touched.index.rows.shape[0], parts[0].shape[1]
+    memory = workspace("row", N, H, more=touched.ids.shape[0] * H) if from_dy else []
+    return _in_place("update_rows", operands, parts, options, memory)
 
 
 def catch_up(
@@ -185,13 +181,13 @@ def _in_place(
     operands: Sequence[Tensor],
     parts: Sequence[Tensor],
     attributes: Mapping[str, bool | int | float],
-    workspace: Sequence[tf.TensorSpec],
+    memory: Sequence[tf.TensorSpec],
 ) -> list[Tensor]:
     """Call a kernel that changes parts of a table, the last operands, in place."""
     return call_on_platform(
         operands,
         [tf.TensorSpec(part.shape, part.dtype) for part in parts],
         host=Kernel(target=f"multi_hot_{name}", attributes=attributes),
-        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes, workspace=workspace),
+        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes, workspace=memory),
         in_place=len(parts),
     )

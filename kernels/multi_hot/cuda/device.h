@@ -57,6 +57,13 @@ __device__ Arguments of_sorted_step(Arguments a) {
   return a;
 }
 
+// Where the segment of the entries ends that this block is for.
+template <class Arguments>
+__device__ int end_of_segment(const Arguments& a) {
+  const long long end = (static_cast<long long>(blockIdx.x) + 1) * a.segment;
+  return end < a.sets.num_values ? static_cast<int>(end) : a.sets.num_values;
+}
+
 // One of several batches, by itself.
 __device__ inline DeviceSets batch_of(DeviceSets sets, long long number) {
   const int id_bytes = sets.narrow_ids ? 2 : 4;

@@ -56,11 +56,6 @@ __device__ inline int digit_of(const SortArguments& a, int key) {
   return (key >> a.shift) & ((1 << a.digit_bits) - 1);
 }
 
-__device__ inline int end_of_segment(const SortArguments& a) {
-  const long long end = (static_cast<long long>(blockIdx.x) + 1) * a.segment;
-  return end < a.sets.num_values ? static_cast<int>(end) : a.sets.num_values;
-}
-
 // Counts the digits of a segment.
 __device__ inline void count(const SortArguments& a) {
   __shared__ int counts[1 << kMaxDigitBits];

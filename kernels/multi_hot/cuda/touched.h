@@ -12,11 +12,6 @@ __device__ inline bool is_first(const TouchArguments& a, int entry) {
   return key < a.sets.num_tokens && (entry == 0 || a.keys[entry - 1] != key);
 }
 
-__device__ inline int end_of_segment(const TouchArguments& a) {
-  const long long end = (static_cast<long long>(blockIdx.x) + 1) * a.segment;
-  return end < a.sets.num_values ? static_cast<int>(end) : a.sets.num_values;
-}
-
 // Counts the ids that begin in a segment.
 __device__ inline void count_ids(const TouchArguments& a) {
   __shared__ int count[1];

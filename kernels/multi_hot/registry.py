@@ -71,16 +71,6 @@ class Problem(NamedTuple):
     result: Any = None  # the result's dtype; None: the table's
     among: Batches | None = None  # several batches that the sets are one of
 
-    @property
-    def batches(self) -> Batches:
-        """The batches that a GPU's kernels read: those above, or the sets alone."""
-        if self.among is not None:
-            return self.among
-        import tensorflow as tf
-
-        sets = (self.values, self.row_splits, self.weights)
-        return Batches(Lot(*(None if s is None else s[None] for s in sets)), tf.constant(0))
-
 
 def _imported(module: str, name: str) -> Callable[..., Any]:
     """Return a function of a module beside this, which is imported when it is called."""

@@ -7,7 +7,7 @@ call for the device.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from kernels.multi_hot.cuda.compiler import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.library import load, registered
-from kernels.multi_hot.registry import Problem
+from kernels.multi_hot.registry import Lot, Problem
 
 Tensor = Any
 
@@ -50,6 +50,21 @@ def checked(problem: Problem) -> Problem:
 def platforms() -> tuple[str, ...]:
     """Return the platforms that calls are for: a host, and a GPU if TensorFlow sees one."""
     return ("CPU", "CUDA") if tf.config.get_visible_devices("GPU") else ("CPU",)
+
+
+def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> list[Tensor]:
+    """Return what a GPU's kernels read of several batches, or of the sets as the only one: what
+    `make` makes of them, the number of the current one, and their weights if there are some.
+    Nothing where no GPU is visible."""
+    if len(platforms()) == 1:
+        return []
+    if problem.among is None:
+        sets = (problem.values, problem.row_splits, problem.weights)
+        lot = Lot(*(None if part is None else part[None] for part in sets))
+        step = tf.constant(0)
+    else:
+        lot, step = problem.among
+    return [*make(lot), step, *([] if lot.weights is None else [lot.weights])]
 
 
 def workspace(of: Literal["sort", "sum", "row"], *sizes: int, more: int = 0) -> list[tf.TensorSpec]:
@@ -86,8 +101,6 @@ def call_on_platform(
     are static. The last `in_place` operands, if any, give the results their memory; XLA copies an
     operand only if something else reads it afterwards."""
     known = platforms()
-    if host is None and len(known) == 1:
-        return [tf.zeros(result.shape, result.dtype) for result in results]
     declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(_mlir_type, results))
     kernels = (host, cuda)[: len(known)]

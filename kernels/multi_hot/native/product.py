@@ -16,7 +16,13 @@ import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
-from kernels.multi_hot.native.call import Kernel, call_on_platform, checked, workspace
+from kernels.multi_hot.native.call import (
+    Kernel,
+    batches_for_gpu,
+    call_on_platform,
+    checked,
+    workspace,
+)
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.table import row_gradients, sorted_by_id, touch, update
 from kernels.multi_hot.registry import Problem, Product
@@ -40,8 +46,7 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
     cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    lot, step = problem.batches
-    of_gpu = [lot.values, lot.row_splits, step, *([] if lot.weights is None else [lot.weights])]
+    of_gpu = batches_for_gpu(problem, lambda lot: [lot.values, lot.row_splits])
     return _product(table, problem, y, of_gpu, host=host, cuda=cuda)
 
 

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from kernels.multi_hot.native.build import ROW_SOURCES
-from kernels.multi_hot.native.call import Kernel, call_on_platform, checked, workspace
+from kernels.multi_hot.native.call import (
+    Kernel,
+    batches_for_gpu,
+    call_on_platform,
+    checked,
+    workspace,
+)
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem
 from kernels.multi_hot.table_rules import Rule, StepNumbers, series
@@ -54,7 +60,6 @@ class _Index(NamedTuple):
 def sorted_by_id(problem: Problem) -> list[Tensor]:
     """Return what a GPU reads of the entries of all batches, sorted by id once for all of them:
     faults [L], and rows, keys and positions [L, N]; the batch's number; weights [L, N] if any."""
-    lot, step = problem.batches
 
     def make(lot: Lot) -> list[Tensor]:
         L, N = lot.values.shape
@@ -66,8 +71,7 @@ def sorted_by_id(problem: Problem) -> list[Tensor]:
         )
         return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
 
-    index = lot.once(("index", problem.num_tokens), make)
-    return [*index, step, *([] if lot.weights is None else [lot.weights])]
+    return batches_for_gpu(problem, lambda lot: lot.once(("index", problem.num_tokens), make))
 
 
 def touch(problem: Problem) -> Touched:

@@ -74,13 +74,16 @@ class TableCalls:
         sets: Mapping[str, Any],
         compute: Callable[[Any], Any],
         *,
-        kernel: Any,
+        read: Callable[[], Any],
         shared: Mapping[str, Any],
     ) -> Any:
-        """Returns the products that `compute` makes of the kernel, or of the rows that caught up.
+        """Returns the products that `compute` makes of the kernel, which `read` returns, or else of
+        the table whose rows caught up.
         For the tape they do not depend on the table, whose gradient would take as much memory."""
         touched, implementation = None, shared["implementation"]
-        if (reader := self.by_rows.get(layer.kernel.path)) is not None:
+        if (reader := self.by_rows.get(layer.kernel.path)) is None:
+            kernel = read()
+        else:
             implementation = reader.implementation
             own = {**shared, "implementation": implementation}
             touched = touched_rows(
@@ -262,25 +265,26 @@ class MultiHotDense(keras.layers.Layer):
             "among": around.among.get(identity(inputs)),
             "implementation": implementation,
         }
-        kernel, dtype = tf.convert_to_tensor(self.kernel), None
         by_rows = self.kernel.path in around.by_rows
-        if by_rows:
-            dtype = tf.float32  # a 16-bit table does not round the products
-        else:
-            kernel = tf.cast(kernel, self.compute_dtype)
+
+        def kernel() -> Any:
+            own = tf.convert_to_tensor(self.kernel)
+            return own if by_rows else tf.cast(own, self.compute_dtype)
 
         def product(kernel: Any) -> Any:
+            # A 16-bit table does not round the products.
+            dtype = tf.float32 if by_rows else None
             return multi_hot_dense(kernel, *operands, **shared, dtype=dtype)
 
         calls = around.calls
         if around.padded:
-            outputs = padded_dense(kernel, *operands, unique=self.unique, weights=weights)
+            outputs = padded_dense(kernel(), *operands, unique=self.unique, weights=weights)
         elif calls is not None and (by_rows or calls.pays(self, inputs)):
             own = {**inputs, "values": values, "unique": shared["unique"]}
             sets = {**dict.fromkeys(_OPTIONAL), **own}
-            outputs = calls.product(self, sets, product, kernel=kernel, shared=shared)
+            outputs = calls.product(self, sets, product, read=kernel, shared=shared)
         else:
-            outputs = product(kernel)
+            outputs = product(kernel())
         outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.base.checks import require, require_count
 
-_NAME = re.compile(r"(best|ckpt)-(\d+)\.npz")
+_NAME = re.compile(r"ckpt-(\d+)\.npz")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -49,7 +49,6 @@ class CheckpointSchedule:
     is_busy: Callable[[], bool] = lambda: (
         False
     )  # with the last one: the device need not wait for it
-    keep_best: bool = False
     decided: Callable[[Sequence[bool]], Sequence[bool]] = (
         list  # makes the chief's decisions of ours
     )
@@ -57,19 +56,10 @@ class CheckpointSchedule:
     def begin(self, now: float) -> None:
         self.saved(self.start_step, now=now)
 
-    def decide(
-        self,
-        step: int,
-        *,
-        now: float,
-        at_epoch_end: bool,
-        at_once: bool = False,
-        is_best: bool = False,
-    ) -> tuple[bool, bool]:
-        """Returns whether to save a checkpoint after `step` steps, and whether as the best one."""
+    def decide(self, step: int, *, now: float, at_epoch_end: bool, at_once: bool = False) -> bool:
+        """Returns whether to save a checkpoint after `step` steps."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
-        due, best = self.decided([due, is_best and self.keep_best])
-        return due, best
+        return self.decided([due])[0]
 
     def _is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
         every = self.every
@@ -86,10 +76,8 @@ class CheckpointSchedule:
 
 
 def saved_in(folder: Path) -> list[Path]:
-    """Returns a folder's checkpoints, the newest last, and of one step the best one first."""
-    named = {path: _NAME.fullmatch(path.name) for path in folder.glob("*.npz")}
-    found = [(int(match[2]), match[1], path) for path, match in named.items() if match]
-    return [path for *_, path in sorted(found)]
+    """Returns a folder's checkpoints, the newest last."""
+    return sorted((p for p in folder.glob("*.npz") if _NAME.fullmatch(p.name)), key=step_of)
 
 
 def step_of(path: Path) -> int:

@@ -61,19 +61,11 @@ class Checkpoints:
     def is_writing(self) -> bool:
         return self._written is not None and not self._written.done()
 
-    def save(
-        self,
-        step: int,
-        about: Mapping[str, Any] | None = None,
-        *,
-        regular: bool = True,
-        best: bool = False,
-    ) -> None:
-        """Saves the state after `step` optimizer steps as ckpt-STEP.npz, if `regular`, and as the
-        only best-STEP.npz, if `best`. The caller may change the state as soon as this returns: it
-        was copied where a copy takes half of the free memory or less, else it is written by then.
-        `background` raises an OSError that names the file, such as that of a full disk; the folder
-        then holds only the earlier checkpoints."""
+    def save(self, step: int, about: Mapping[str, Any] | None = None) -> None:
+        """Saves the state after `step` optimizer steps as ckpt-STEP.npz. The caller may change it
+        as soon as this returns: it was copied where a copy takes half of the free memory or less,
+        else it is written by then. `background` raises an OSError that names the file, such as that
+        of a full disk; the folder then holds only the earlier checkpoints."""
         # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
@@ -82,14 +74,12 @@ class Checkpoints:
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())
-        kinds = [kind for kind, wanted in (("ckpt", regular), ("best", best)) if wanted]
-        self._written = self.background.do(functools.partial(self._write, arrays, step, kinds))
+        self._written = self.background.do(functools.partial(self._write, arrays, step))
         if not is_copied:
             wait([self._written])
 
     def restore(self) -> Restored:
         """Restores the newest intact state; raises InputError if none is, or it does not fit."""
-        # The best one may be the newest, where others are saved seldom.
         saved = saved_in(self.folder)
         if not saved:
             raise InputError(
@@ -143,26 +133,25 @@ class Checkpoints:
                     total = sums[f"{_METRICS}{place}/{index}"]
                     variable.assign(total if number == 0 else np.zeros_like(total))
 
-    def _write(self, arrays: dict[str, Any], step: int, kinds: Sequence[str]) -> None:
+    def _write(self, arrays: dict[str, Any], step: int) -> None:
         self.check()
         try:
-            for kind in kinds:
-                self._replace(arrays, step, kind)
+            self._replace(arrays, step)
         except FileNotFoundError:
             self.check()  # the folder may have been moved just now
             raise
 
-    def _replace(self, arrays: dict[str, Any], step: int, kind: str) -> None:
+    def _replace(self, arrays: dict[str, Any], step: int) -> None:
         self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
-        path = self.folder / f"{kind}-{step}.npz"
+        path = self.folder / f"ckpt-{step}.npz"
         with replacing(path) as beside:
             _write_npz(beside, arrays)
         # Later ones are from before a resume that found them damaged: remove them too.
-        own = [known for known in saved_in(self.folder) if known.name.startswith(kind)]
+        own = saved_in(self.folder)
         if path not in own:
             raise FileNotFoundError(path)
         place = own.index(path) + 1
-        first = max(0, place - (self.keep if kind == "ckpt" else 1))
+        first = max(0, place - self.keep)
         with opened_folder(self.folder) as folder:  # which is not redirected meanwhile
             for old in [*own[:first], *own[place:]]:
                 os.unlink(old.name, dir_fd=folder)

@@ -41,8 +41,6 @@ class Counters:
     # Sums of the loss and each metric over the epoch's examples so far; text such as "NaN" for a
     # sum that is not finite.
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
-    best_loss: float | None = None
-    best_step: int | None = None  # optimizer steps done when the validation loss was lowest
 
 
 @dataclass(kw_only=True)
@@ -91,10 +89,7 @@ class History:
         self._before = before = before or Counters()
         self._epoch_means.examples = before.epoch_examples
         self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
-        self._best: tuple[float, int] | None = None
-        if before.best_loss is not None and before.best_step is not None:
-            self._best = before.best_loss, before.best_step
-        self.saved_step: int | None = start_step or None  # at the last regular checkpoint
+        self.saved_step: int | None = start_step or None  # at the last checkpoint
 
     @property
     def must_stop(self) -> bool:
@@ -139,8 +134,7 @@ class History:
 
     def epoch(
         self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
-    ) -> bool:
-        """Ends an epoch; returns whether its validation loss is the lowest so far."""
+    ) -> None:
         self.compiled(compilations)  # those of the evaluation
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
@@ -149,15 +143,8 @@ class History:
         )
         self.progress.epochs.append(epoch)
         self._tell(epoch)
-        if evaluation is None:
-            return False
-        self._judge("validation loss", evaluation.loss)
-        is_best = math.isfinite(evaluation.loss) and (
-            self._best is None or evaluation.loss < self._best[0]
-        )
-        if is_best:
-            self._best = evaluation.loss, evaluation.step
-        return is_best
+        if evaluation is not None:
+            self._judge("validation loss", evaluation.loss)
 
     def inspection(
         self, inspection: Inspection | None, compilations: Sequence[Compilation]
@@ -172,22 +159,19 @@ class History:
         self._tell(CheckpointDue(step=self.progress.step))
         return self._counters()
 
-    def saved(self, done: bool, *, regular: bool = True) -> None:
+    def saved(self, done: bool) -> None:
         """Notes that a checkpoint is being saved, or is not: a weight is not finite."""
         if not done:
             self._judge("weights", math.nan)
-        elif regular:
+        else:
             self.saved_step = self.progress.step
 
     def _counters(self) -> Counters:
-        loss, step = self._best or (None, None)
         return Counters(
             examples=self._before.examples + self._statistics.examples,
             train_seconds=self._before.train_seconds + self._statistics.seconds,
             epoch_examples=self._epoch_means.examples,
             epoch_sums=dict(self._epoch_means.sums),
-            best_loss=loss,
-            best_step=step,
         )
 
     def end(self) -> Progress:

@@ -115,20 +115,13 @@ class Training:
     ) -> tuple[Inspection | None, Sequence[Compilation]]:
         return self.programs.inspect(dispatch, batches, self.looks)
 
-    def save(
-        self,
-        step: int,
-        counters: Counters = _NO_COUNTERS,
-        *,
-        regular: bool = True,
-        best: bool = False,
-    ) -> bool:
+    def save(self, step: int, counters: Counters = _NO_COUNTERS) -> bool:
         """Begins to save a checkpoint if all weights are finite; returns whether they are."""
         if not self.programs.states[0].is_finite():
             return False
         if self.checkpoints is not None:
             about = {**self.about, "counters": asdict(counters)}
-            self.checkpoints.save(step, about, regular=regular, best=best)
+            self.checkpoints.save(step, about)
         return True
 
 
@@ -179,23 +172,21 @@ def train(
         progress.interrupted = should_stop()
         pause_start = clock()
         ends_early = steps_per_epoch < _ENDLESS and is_done()
-        at_epoch_end, is_best = ends_early or window.step % steps_per_epoch == 0, False
+        at_epoch_end = ends_early or window.step % steps_per_epoch == 0
         if at_epoch_end:
             found = training.evaluate(step=window.step, epoch=dispatch.epoch)
-            is_best = history.epoch(dispatch.epoch, *found)
+            history.epoch(dispatch.epoch, *found)
             history.inspection(*training.inspect(dispatch, batches))
-        due, best = when.decide(
+        due = when.decide(
             window.step,
             now=pause_start,
             at_epoch_end=at_epoch_end,
             at_once=progress.interrupted,
-            is_best=is_best,
         )
         # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
-        if (due or best) and progress.divergence is None:
-            _save(training, history, regular=due, best=best)
-            if due:
-                when.saved(window.step, now=clock())
+        if due and progress.divergence is None:
+            _save(training, history)
+            when.saved(window.step, now=clock())
         window_start += clock() - pause_start
         steps_done += dispatch.num_steps
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
@@ -251,12 +242,9 @@ def _window(
     )
 
 
-def _save(
-    training: Training, history: History, *, regular: bool = True, best: bool = False
-) -> None:
+def _save(training: Training, history: History) -> None:
     counters = history.saving()
-    done = training.save(history.progress.step, counters, regular=regular, best=best)
-    history.saved(done, regular=regular)
+    history.saved(training.save(history.progress.step, counters))
 
 
 class Steps:

@@ -349,7 +349,6 @@ class Run:
             Every.of(asked.options.checkpoint_every),
             start_step=start.start_step,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
-            keep_best=asked.own_validation is not None,  # test rows choose nothing
             decided=self._cluster.decided_by_chief,
         )
 

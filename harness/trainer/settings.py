@@ -144,8 +144,7 @@ class RunOptions:
     """Interval between checkpoints: every `epoch`, a number of steps, as in 500, or a time, as in
     30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
     keep: int = 2
-    """How many checkpoints to keep. With validation rows, the run also keeps the one with the
-    lowest validation loss."""
+    """How many checkpoints to keep."""
 
     def __post_init__(self) -> None:
         require_known(self)

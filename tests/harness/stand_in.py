@@ -151,19 +151,12 @@ class StandIn:
         )
         return inspection, [self._compilation("look at gradients", step)]
 
-    def save(
-        self,
-        step: int,
-        counters: Counters,
-        *,
-        regular: bool = True,
-        best: bool = False,
-    ) -> bool:
+    def save(self, step: int, counters: Counters) -> bool:
         if self.spoiled(step):
             self.log.append(f"not saved {step}")
             return False
         self.counters = counters
-        self.log += [f"save {step}"] * regular + [f"save best {step}"] * best
+        self.log.append(f"save {step}")
         self.clock.pass_seconds(SAVE_SECONDS)
         return True
 

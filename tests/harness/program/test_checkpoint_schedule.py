@@ -27,7 +27,7 @@ def saved(
     found = []
     for step in range(3, steps + 1, 3):
         now += every_seconds
-        due, _ = saving.decide(step, now=now, at_epoch_end=step % epoch == 0)
+        due = saving.decide(step, now=now, at_epoch_end=step % epoch == 0)
         if due:
             saving.saved(step, now=now)
             found.append(step)
@@ -54,14 +54,6 @@ def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None
         assert saved(saving, steps=12, every_seconds=1.0, epoch=6) == expected
 
 
-def test_the_best_state_is_saved_where_it_is_kept_and_the_chief_says_so() -> None:
-    for keep_best in (False, True):
-        saving = CheckpointSchedule(Every(seconds=1e9), keep_best=keep_best)
-        saving.begin(0.0)
-        found = saving.decide(3, now=1.0, at_epoch_end=True, is_best=True)
-        assert found == (False, keep_best)
-        assert saving.decide(3, now=1.0, at_epoch_end=False, at_once=True) == (True, False)
-    saving = CheckpointSchedule(
-        Every(), keep_best=True, decided=lambda own: [not one for one in own]
-    )
-    assert saving.decide(3, now=1.0, at_epoch_end=True, is_best=True) == (False, False)
+def test_the_chief_decides() -> None:
+    saving = CheckpointSchedule(Every(), decided=lambda own: [not one for one in own])
+    assert not saving.decide(3, now=1.0, at_epoch_end=True)

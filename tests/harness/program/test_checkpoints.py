@@ -1,6 +1,5 @@
 """Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
 
-import json
 import threading
 from concurrent.futures import Future
 from pathlib import Path
@@ -154,21 +153,17 @@ def test_swapped_layers_of_one_shape_are_not_restored(tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, before[name])
 
 
-def test_the_best_is_kept_apart_and_later_ones_of_before_a_resume_are_removed(
-    tmp_path: Path, sets: RaggedSets
-) -> None:
+def test_later_ones_of_before_a_resume_are_removed(tmp_path: Path, sets: RaggedSets) -> None:
     rig = build_rig(sets)
     (tmp_path / "ckpt-9.npz").write_bytes(b"damaged")
     with Background() as background:
         saver = Checkpoints(tmp_path, rig.states, background, keep=1)
-        for step, best in [(1, True), (2, False), (3, False), (4, True), (5, False)]:
-            saver.save(step, {"seconds": 0.1 * step}, regular=step != 4, best=best)
+        for step in (3, 5):
+            saver.save(step, {"seconds": 0.1 * step})
             background.wait()
             assert saver.is_writing is False
-        assert {path.name for path in tmp_path.iterdir()} == {"ckpt-5.npz", "best-4.npz"}
+        assert {path.name for path in tmp_path.iterdir()} == {"ckpt-5.npz"}
     assert saver.restore().about == {"seconds": 0.5}
-    with np.load(tmp_path / "best-4.npz") as best:
-        assert json.loads(best["about"].item()) == {"seconds": 0.4}
 
 
 def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: RaggedSets) -> None:

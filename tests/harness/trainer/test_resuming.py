@@ -106,7 +106,7 @@ def test_what_auto_comes_to(folder: Path) -> None:
     (folder / "checkpoints").mkdir()
     (folder / "checkpoints" / ".partial-1").mkdir()
     assert settled(folder, "auto", overwrite=False) == (False, True)
-    (folder / "checkpoints" / "best-8.npz").touch()
+    (folder / "checkpoints" / "ckpt-8.npz").touch()
     assert settled(folder, "auto", overwrite=False) == (True, False)
     for resume, overwrite in ((True, False), (False, True)):
         assert settled(folder, resume, overwrite=overwrite) == (resume, overwrite)

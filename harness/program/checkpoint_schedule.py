@@ -2,7 +2,7 @@
 a time; and the checkpoints in a folder."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,12 +46,8 @@ class CheckpointSchedule:
 
     every: Every
     start_step: int = 0
-    is_busy: Callable[[], bool] = lambda: (
-        False
-    )  # with the last one: the device need not wait for it
-    decided: Callable[[Sequence[bool]], Sequence[bool]] = (
-        list  # makes the chief's decisions of ours
-    )
+    is_busy: Callable[[], bool] = bool  # whether the last one is still being written: never
+    decided: Callable[[bool], bool] = bool  # makes the chief's decision of ours
 
     def begin(self, now: float) -> None:
         self.saved(self.start_step, now=now)
@@ -59,7 +55,7 @@ class CheckpointSchedule:
     def decide(self, step: int, *, now: float, at_epoch_end: bool, at_once: bool = False) -> bool:
         """Returns whether to save a checkpoint after `step` steps."""
         due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
-        return self.decided([due])[0]
+        return self.decided(due)
 
     def _is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
         every = self.every

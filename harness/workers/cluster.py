@@ -229,8 +229,8 @@ class Cluster:
             self.any(False)
         time.sleep(_LINGER_SECONDS)
 
-    def decided_by_chief(self, wishes: Sequence[bool]) -> list[bool]:
-        return [bool(found) for found in self.most([w and self.is_chief for w in wishes])]
+    def decided_by_chief(self, wish: bool) -> bool:
+        return self.any(wish and self.is_chief)
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         """Returns the maximum of each number over all workers."""

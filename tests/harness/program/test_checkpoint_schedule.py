@@ -55,5 +55,5 @@ def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None
 
 
 def test_the_chief_decides() -> None:
-    saving = CheckpointSchedule(Every(), decided=lambda own: [not one for one in own])
+    saving = CheckpointSchedule(Every(), decided=lambda own: not own)
     assert not saving.decide(3, now=1.0, at_epoch_end=True)

@@ -95,6 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Splits the CPU: by now all test modules are imported, but no test has run an operation."""
     gc.freeze()
+    gc.set_threshold(100_000, 20, 20)  # tracing makes so many objects that a tenth of it was this
     if "tensorflow" not in sys.modules:
         return
     try:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ def write(path: Path, rows: list[tuple[str, str]]) -> None:
 
 @pytest.fixture(scope="module")
 def reviews(imdb_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with the words of real reviews: train.csv, of 800, and test.csv, of 400."""
+    """Returns a folder with the words of real reviews: train.csv, of 800, and test.csv, of 400,
+    whose labels are turned round: were they looked at, the worst candidate would be chosen."""
     folder = tmp_path_factory.mktemp("reviews")
     data = harness.load(imdb_path, unique=False)
     assert data.vocabulary is not None
     for part, sets, count in (("train", data.train, 800), ("test", data.test, 400)):
-        bounds, names = sets.row_splits.tolist(), ("neg", "pos")
+        bounds = sets.row_splits.tolist()
+        names = ("neg", "pos") if part == "train" else ("pos", "neg")
         rows = [
             (data.vocabulary.decode(sets.values[bounds[row] : bounds[row + 1]]), names[label])
             for row, label in enumerate(sets.labels[:count].tolist())
@@ -62,7 +65,7 @@ def test_the_default_command_beats_the_tutorials_settings(
     data = ("--data", reviews / "train.csv", "--test-data", reviews / "test.csv")
     flags = ("--recipe", "tutorial", "--run-dir", reviews / "tutorial")
     assert call("train", *data, *flags).code == 0
-    assert summary(folder)["test_accuracy"] > summary(reviews / "tutorial")["test_accuracy"] + 0.05
+    assert summary(folder)["test_accuracy"] < summary(reviews / "tutorial")["test_accuracy"] - 0.05
 
 
 def test_it_says_and_records_what_it_chose(trained: tuple[Path, Any]) -> None:
@@ -75,6 +78,9 @@ def test_it_says_and_records_what_it_chose(trained: tuple[Path, Any]) -> None:
         assert f"--{name.replace('_', '-')} {shown}" in recipe
     assert "loss on held-out rows" in result.out
     assert "; linear, " in result.out
+    # On the test rows, whose labels are turned round, what is learned does worse than chance.
+    losses = [float(loss) for loss in re.findall(r"([\d.]+) after", result.out)]
+    assert 0.1 < min(losses) < 0.6
 
 
 def test_a_flag_is_kept_also_with_the_tutorials_value(trained: tuple[Path, Any]) -> None:
@@ -89,18 +95,6 @@ def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any], tmp_path: Pat
     assert result.code == 0, result.err
     assert "recipe" not in result.out
     assert chosen(folder) == before | {"epochs": 3}
-
-
-def test_the_test_rows_choose_nothing(reviews: Path, trained: tuple[Path, Any]) -> None:
-    """With every test label turned round, the recipe is the same."""
-    with (reviews / "test.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))[1:]
-    turned = {"pos": "neg", "neg": "pos"}
-    write(reviews / "turned.csv", [(text, turned[label]) for text, label in rows])
-    data = ("--data", reviews / "train.csv", "--test-data", reviews / "turned.csv")
-    folder = reviews / "turned"
-    assert call("train", *data, *FLAGS, "--run-dir", folder).code == 0
-    assert chosen(trained[0]) == chosen(folder)
 
 
 def test_presence_is_not_read_again_but_is_the_same(reviews: Path) -> None:
@@ -135,7 +129,7 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     write(tmp_path / "labels.csv", rows * 100)
     folder = tmp_path / "run"
     flags = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--run-dir", folder)
-    assert call("train", *flags).code == 0
+    assert call("train", *flags, "--ngrams", "1", "--weighting", "tf_idf").code == 0
     thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
     assert len(thresholds) == 3
     assert summary(folder)["test_f1_macro"] == 1.0
@@ -152,7 +146,7 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--hash-bits", "21"),
+        ("--hash-bits", "21", "--hidden-units", "1", "1", "1"),
         ("--dropout", "0.4", "--warmup", "50"),  # a candidate has 48 steps, the run 60
         ("--optimizer", "sgd", "--weighting", "count"),
         ("--validation-split", "0.2", "--early-stopping", "1"),
@@ -166,26 +160,19 @@ def test_flags_go_together_with_a_recipe(flags: tuple[str, ...], tmp_path: Path)
     assert result.code == 0, result.err
     recorded = read_config(tmp_path / "run")
     assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.01)
+    assert set(recorded["model"]["dropout"]) == {0.4 if "--dropout" in flags else 0.5}
+    assert chosen(tmp_path / "run")["tokenizer"] == "keras", "marks are words beside pairs alone"
 
 
-def test_marks_are_words_beside_pairs_alone(tmp_path: Path) -> None:
+def test_marks_are_words_beside_pairs(tmp_path: Path) -> None:
     """They tell two classes apart that have the same words."""
     rows = [("you like it?", "question"), ("you like it.", "answer")] * 150
     write(tmp_path / "marks.csv", rows)
-    data = ("--data", tmp_path / "marks.csv", "--epochs", "4")
-    for ngrams, tokenizer, accuracy in ((1, "keras", 0.5), (2, "punctuation", 1.0)):
-        folder = tmp_path / f"marks_{ngrams}"
-        assert call("train", *data, "--ngrams", str(ngrams), "--run-dir", folder).code == 0
-        assert chosen(folder)["tokenizer"] == tokenizer
-        assert summary(folder)["test_accuracy"] == accuracy
-
-
-def test_the_dropout_is_free_beside_a_width(tmp_path: Path) -> None:
-    write(tmp_path / "rows.csv", [("a good film", "pos"), ("a bad one", "neg")] * 150)
-    data = ("--data", tmp_path / "rows.csv", "--epochs", "2", "--ngrams", "1")
-    result = call("train", *data, "--hidden-units", "16", "--run-dir", tmp_path / "run")
-    assert result.code == 0, result.err
-    assert read_config(tmp_path / "run")["model"]["dropout"] == [0.5]
+    fixed = ("--ngrams", "2", "--epochs", "4", "--weighting", "binary", "--hidden-units", "32")
+    folder = tmp_path / "run"
+    assert call("train", "--data", tmp_path / "marks.csv", *fixed, "--run-dir", folder).code == 0
+    assert chosen(folder)["tokenizer"] == "punctuation"
+    assert summary(folder)["test_accuracy"] == 1.0
 
 
 def test_validation_rows_choose_thresholds_where_flags_decide_the_rest(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Whole runs: their folders, their repetition bit for bit, and their output."""
 
 import dataclasses
-import json
 import re
 import statistics
 import sys
@@ -26,7 +25,6 @@ from tests.harness.cli.runs import (
     run,
     settings_of,
     summary,
-    write_npz,
 )
 
 FILES = {"config.json", "summary.json", "metrics.jsonl", "model.keras", "checkpoints"}
@@ -202,14 +200,3 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     assert 0 <= inspection["underflow_fraction"] < 0.1
     assert figures["underflow_fraction"] == inspection["underflow_fraction"]
     assert figures["non_finite_gradient_fraction"] == 0
-
-
-def test_class_weights_are_recorded_and_kept_at_a_resume(tmp_path: Path) -> None:
-    path, folder = write_npz(tmp_path / "rows.npz"), tmp_path / "run"
-    flags = ("--data", path, "--split", "standard", "--batch-size", "2", "--run-dir", folder)
-    assert call("train", *flags, "--class-weight", "balanced").code == 0
-    assert json.loads((folder / "config.json").read_text())["class_weight"] == "balanced"
-    assert call("train", *flags, "--resume").code == 0
-    result = call("train", *flags, "--resume", "--class-weight", "none")
-    assert result.code == 2
-    assert "--class-weight was balanced and is now none" in result.err

@@ -61,15 +61,15 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[obje
         process.send_signal(signal.SIGKILL)
     # Whatever the test rows say, the search goes on as it began.
     write_table(place / "test.csv", reverse=True)
-    result = call("tune", *flags, "--tune-dir", folder, "--trials", 3, "--resume")
+    result = call("tune", *flags, "--tune-dir", folder, "--trials", 2, "--resume")
     return folder, flags, result
 
 
 def test_it_finds_the_better_setting(searched: tuple[Path, tuple[object, ...], Result]) -> None:
     folder, _, result = searched
     best = tomllib.loads((folder / "best.toml").read_text())
-    assert (result.code, "3/3  learning rate 0.05" in result.out) == (0, True), result
-    assert "1/3" not in result.out  # the one that had ended before
+    assert (result.code, "2/2  learning rate 0.05" in result.out) == (0, True), result
+    assert "1/2" not in result.out  # the one that had ended before
     assert "validation accuracy 1.0000" in result.out
     assert "recipe" not in result.out  # it was found before
     config = json.loads((folder / "config.json").read_text())
@@ -92,7 +92,7 @@ def test_train_repeats_the_best_trial(
 
 def test_trials_are_run_folders(searched: tuple[Path, tuple[object, ...], Result]) -> None:
     trials = searched[0] / "trials"
-    assert sorted(path.name for path in trials.iterdir()) == ["0001", "0002", "0003"]
+    assert sorted(path.name for path in trials.iterdir()) == ["0001", "0002"]
     for folder in trials.iterdir():
         assert "validation_accuracy" in summary(folder)
         assert "test_accuracy" not in summary(folder)
@@ -106,8 +106,8 @@ def test_trials_are_run_folders(searched: tuple[Path, tuple[object, ...], Result
         ],
     }
     rows = TensorBoardApp(trials).post("hparams/session_groups", request)["sessionGroups"]
-    assert {row["hparams"]["ngrams"] for row in rows} <= {1, 2}
-    assert len({row["hparams"]["weight_decay"] for row in rows}) == 3
+    assert {row["hparams"]["ngrams"] for row in rows} == {1, 2}
+    assert len({row["hparams"]["weight_decay"] for row in rows}) == 2
 
 
 def records_of(trial: Path) -> str:

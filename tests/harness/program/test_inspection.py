@@ -16,10 +16,9 @@ from tests.harness.random_sets import random_sets
 EVERY = Looks(histograms_every=1, precision_every=1)
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_float16"])
-def test_it_changes_nothing(precision: str) -> None:
+def test_it_changes_nothing() -> None:
     sets = random_sets(np.random.default_rng(), rows=64)
-    rig = build_rig(sets, precision=precision, dropout=0.3, steps_per_call=2)
+    rig = build_rig(sets, precision="mixed_float16", dropout=0.3, steps_per_call=2)
     start = rig.values()
     plain = rig.train()
     end = rig.values()

@@ -41,7 +41,6 @@ def test_a_run_is_replaced_only_by_one_that_compiles(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be compiled"):
         trainer(leaves).fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
-    trainer().fit(train, run_dir=tmp_path / "run", overwrite=True, verbose=False)
 
 
 def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: Path) -> None:
@@ -61,20 +60,26 @@ def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: 
     assert [path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()] == ["ckpt-5.npz"]
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_leaves_a_trainer_that_goes_on(times: int) -> None:
+def test_ctrl_c_leaves_a_trainer_that_goes_on() -> None:
+    """The first ends the training, the second all of `fit`."""
+
     class Presser(keras.callbacks.Callback):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.times = times
+
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            for _ in range(times if epoch == 1 else 0):
+            for _ in range(self.times if epoch == 1 else 0):
                 signal.raise_signal(signal.SIGINT)
 
     own, train = trainer(), rows()
-    expected = pytest.raises(KeyboardInterrupt) if times == 2 else contextlib.nullcontext()
-    with expected:  # the first ends the training, the second all of `fit`
-        own.fit(train, epochs=5, callbacks=[Presser()], verbose=False)
-    before = own.evaluate(train)["loss"]
-    assert len(own.fit(train, epochs=3, verbose=False).history["loss"]) >= 2
-    assert own.evaluate(train)["loss"] < before
+    for times in (1, 2):
+        expected = pytest.raises(KeyboardInterrupt) if times == 2 else contextlib.nullcontext()
+        with expected:
+            own.fit(train, epochs=5, callbacks=[Presser(times)], verbose=False)
+        before = own.evaluate(train)["loss"]
+        assert len(own.fit(train, epochs=3, verbose=False).history["loss"]) >= 2
+        assert own.evaluate(train)["loss"] < before
 
 
 def test_layers_are_frozen_and_thawed_between_fits() -> None:
@@ -129,11 +134,8 @@ def test_a_softmax_does_not_go_with_many_labels_a_row() -> None:
         return keras.layers.Dense(3, activation="softmax")(x)
 
     one_hot = np.eye(3)[np.arange(200) % 3]
-    numbers = np.arange(200) % 3
-    examples = [harness.Examples(inputs={"": rows()}, labels=each) for each in (one_hot, numbers)]
     with pytest.raises(ValueError, match=r"ends in a softmax.*class numbers"):
-        trainer(classes).fit(examples[0], verbose=False)
-    trainer(classes).fit(examples[1], verbose=False)
+        trainer(classes).fit(harness.Examples(inputs={"": rows()}, labels=one_hot), verbose=False)
 
 
 def test_another_loss_is_not_resumed_with(tmp_path: Path) -> None:

@@ -105,10 +105,9 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
 def test_fit_again_goes_on() -> None:
     """The second fit goes on even if another trainer has trained in between."""
     train = single()
-    once, twice, other = trainer(seed=3), trainer(seed=3), trainer(seed=2)
-    together = once.fit(train, epochs=4, verbose=False).history["loss"]
+    once, twice = trainer(seed=3), trainer(seed=3)
     first = twice.fit(train, epochs=1, verbose=False).history["loss"]
-    other.fit(train, epochs=2, verbose=False)
+    together = once.fit(train, epochs=4, verbose=False).history["loss"]
     then = twice.fit(train, epochs=3, verbose=False).history["loss"]
     assert first + then == together
     assert once.step == twice.step == 24

@@ -27,7 +27,7 @@ def _refuse(_: Path) -> None:
         (lambda _: None, "another answer is believed"),
         (lambda _: print("a warning"), "it prints a warning"),
         (lambda folder: (folder / "more").write_text(""), "a file was changed"),
-        (lambda _: np.ones(200_000_000), "it takes 1,"),
+        (lambda _: np.ones(140_000_000), "it takes 1,"),
     ],
     ids=["careful", "traceback", "believes", "prints", "writes", "memory"],
 )

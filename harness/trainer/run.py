@@ -199,6 +199,9 @@ class Run:
         restored = self._checkpoints.restore()
         self._skipped = list(restored.skipped)
         step, counters = restored.step, restored.about.get("counters", {})
+        if isinstance(counters, dict):
+            for name in ("best_loss", "best_step"):  # which earlier versions kept, too
+                counters.pop(name, None)
         self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         resuming.check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.

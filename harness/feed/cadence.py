@@ -2,14 +2,13 @@
 
 from dataclasses import dataclass
 
-from harness.run.records import Window
-
 AIM_SECONDS = 0.2
 """Length of a dispatch to aim for: it hides the cost of a host sync, and still lets Ctrl-C and the
 progress bar through several times a second."""
 _TOO_LONG_SECONDS = 0.5
 _TOO_SHORT_SECONDS = AIM_SECONDS / 2
 _GROWTH = 4  # Limit of the growth, so that a quick dispatch does not mislead much
+_MAX_EPOCHS = 64  # Limit of the epochs of a dispatch, whose row ids lie on the device together
 
 _LEAST_PER_SECOND = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
 """Bytes moved and operations done in a second by the slowest device of each kind that is worth
@@ -47,16 +46,28 @@ class Cadence:
 
     steps_per_call: int
     fixed: bool  # whether every dispatch is one call
+    # Steps of an epoch, if a dispatch may run several; None if it ends at the latest with its epoch
+    steps_per_epoch: int | None = None
     num_calls: int = 1
 
-    def after(self, window: Window) -> None:
+    @property
+    def num_epochs(self) -> int:
+        """Number of whole epochs in the next dispatch; 1 if it is one epoch or a part of one."""
+        if self.steps_per_epoch is None:
+            return 1
+        found = self.num_calls * self.steps_per_call // self.steps_per_epoch
+        return min(max(1, found), _MAX_EPOCHS)
+
+    def after(self, num_steps: int, seconds: float) -> None:
         """Halves the calls of a dispatch that took over half a second, so that Ctrl-C and the
         progress bar stay prompt; raises them below half the aim, unless an epoch's end cut the
         dispatch short."""
         if self.fixed:
             return
-        was_whole = window.num_steps == self.num_calls * self.steps_per_call
-        if window.seconds > _TOO_LONG_SECONDS:
+        whole = self.num_calls * self.steps_per_call
+        if self.steps_per_epoch is not None and whole > self.steps_per_epoch:
+            whole = self.num_epochs * self.steps_per_epoch
+        if seconds > _TOO_LONG_SECONDS:
             self.num_calls = max(1, self.num_calls // 2)
-        elif window.seconds < _TOO_SHORT_SECONDS and was_whole:
-            self.num_calls = int(self.num_calls * min(_GROWTH, AIM_SECONDS / window.seconds))
+        elif seconds < _TOO_SHORT_SECONDS and num_steps == whole and self.num_epochs < _MAX_EPOCHS:
+            self.num_calls = int(self.num_calls * min(_GROWTH, AIM_SECONDS / seconds))

@@ -1,13 +1,15 @@
 """Feeds the compiled programs: yields each dispatch with the batches of all devices, by their size.
 
 Both classes of feeds (`mapped` is a `Stream` that reads from files) have `dispatches(plan,
-epochs=1, start_step=0, calls=None)`, which yields every dispatch of a plan in order:
+epochs=1, start_step=0, calls=None, at_once=...)`, which yields every dispatch of a plan in order:
 
 - `epochs`: passes over the rows, counted from the first.
 - `start_step`: optimizer steps to leave out, because they were done before.
 - `calls`: returns how many calls the next dispatch makes, up to the epoch's end; None means the
   whole epoch. A stream ignores it, as its dispatches are prepared ahead: one call each, plus the
   last batch.
+- `at_once`: returns how many epochs to prepare together, so that no copy of row ids has to wait for
+  a device between them. A stream ignores it as well.
 """
 
 from collections.abc import Iterator, Sequence

@@ -79,7 +79,8 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch:
-    """Consecutive steps of one epoch that end in one host sync."""
+    """Consecutive steps of one epoch that end in one host sync, unless a GPU runs on to the next
+    epoch."""
 
     epoch: int
     step: int  # Optimizer steps before it, over all epochs

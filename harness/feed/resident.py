@@ -1,5 +1,6 @@
 """The whole data set on the device: dispatches get row ids and read the rows there."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -31,41 +32,53 @@ class Resident:
         epochs: int = 1,
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
+        at_once: Callable[[], int] = lambda: 1,
     ) -> Iterator[tuple[Dispatch, _ByRows]]:
         """Yields each dispatch with its epoch's batches, as row ids, by their size; see `feed`. Row
-        ids go to the devices once an epoch, prepared during the epoch before, and those of the
-        first epoch from this call on."""
+        ids of `at_once()` epochs go to the devices together, prepared during the epochs before, and
+        those of the first epochs from this call on."""
         upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
 
-        def prepare_next() -> Future[_Prepared] | None:
-            following = next(upcoming, None)
-            return following and self._ahead.submit(self._prepare, plan, *following)
+        def prepare_next() -> Future[list[_Prepared]] | None:
+            following = list(itertools.islice(upcoming, at_once()))
+            return self._ahead.submit(self._prepare, plan, following) if following else None
 
-        def every(ahead: Future[_Prepared] | None) -> Iterator[tuple[Dispatch, _ByRows]]:
+        def every(ahead: Future[list[_Prepared]] | None) -> Iterator[tuple[Dispatch, _ByRows]]:
             while ahead is not None:
-                planned, step, batches = ahead.result()
+                prepared = ahead.result()
                 ahead = prepare_next()
-                while step < plan.steps_per_epoch:
-                    num_calls = plan.steps_per_epoch if calls is None else calls()
-                    end = plan.dispatch_end(step, calls=num_calls)
-                    yield planned.dispatch(step, end), batches
-                    step = end
+                for planned, step, batches in prepared:
+                    while step < plan.steps_per_epoch:
+                        num_calls = plan.steps_per_epoch if calls is None else calls()
+                        end = plan.dispatch_end(step, calls=num_calls)
+                        yield planned.dispatch(step, end), batches
+                        step = end
 
         return every(prepare_next())
 
-    def _prepare(self, plan: Plan, epoch: int, step: int) -> _Prepared:
-        planned = EpochPlan(plan, epoch)
-        batches = {}
-        for num_rows, shares in planned.batches.items():
-            own = zip(self._devices, self._sets, shares[plan.first_share :], strict=False)
-            made = []
-            for device, sets, rows in own:
-                # A GPU copies after its current work, which may need another GPU's work that
-                # another Python thread has to start. Only `tf.identity` lets other threads run
-                # meanwhile.
-                with tf.device("/CPU:0"):
-                    ids = tf.constant(rows.astype(np.uint32))
-                with tf.device(device):
-                    made.append(ResidentBatches(*sets, rows=tf.identity(ids)))
-            batches[num_rows] = tuple(made)
-        return planned, step, batches
+    def _prepare(self, plan: Plan, epochs: Sequence[tuple[int, int]]) -> list[_Prepared]:
+        planned = [EpochPlan(plan, epoch) for epoch, _ in epochs]
+        batches: list[_ByRows] = [{} for _ in epochs]
+        for num_rows in planned[0].batches:
+            by_device = []
+            for place, (device, sets) in enumerate(zip(self._devices, self._sets, strict=True)):
+                share = plan.first_share + place
+                rows = [one.batches[num_rows][share].astype(np.uint32) for one in planned]
+                by_device.append([ResidentBatches(*sets, rows=r) for r in _on(device, rows)])
+            for own, made in zip(batches, zip(*by_device, strict=True), strict=True):
+                own[num_rows] = made
+        return [
+            (one, step, own) for one, (_, step), own in zip(planned, epochs, batches, strict=True)
+        ]
+
+
+def _on(device: str, arrays: Sequence[np.ndarray]) -> Sequence[tf.Tensor]:
+    """Returns arrays of one shape, uint32, as tensors on a device, by one copy: a GPU copies after
+    its current work, which may need another GPU's work that another Python thread has to start.
+    Only `tf.identity` lets other threads run meanwhile."""
+    # As float32, because TensorFlow has no kernel for a GPU that unstacks uint32.
+    with tf.device("/CPU:0"):
+        together = tf.constant(np.stack(arrays).view(np.float32))
+    with tf.device(device):
+        parts = tf.unstack(tf.identity(together))
+        return [tf.bitcast(part, tf.uint32) for part in parts]

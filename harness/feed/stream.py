@@ -43,8 +43,9 @@ class Stream:
         epochs: int = 1,
         start_step: int = 0,
         calls: Callable[[], int] | None = None,
+        at_once: Callable[[], int] = lambda: 1,
     ) -> Iterator[tuple[Dispatch, dict[int, tuple[StreamBatches, ...]]]]:
-        del calls
+        del calls, at_once
         planned = _planned(plan, epochs, start_step)
         elements = self._on_devices(self._dataset(plan, epochs, start_step))
         try:

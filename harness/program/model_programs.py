@@ -138,9 +138,8 @@ class ModelPrograms:
         self._steps_per_epoch = plan.steps_per_epoch
         if dispatch.step % plan.steps_per_epoch == 0:
             self._reset_metrics()
-        is_first = dispatch.step == start_step
-        if not is_first and all(self._training.is_compiled(batches, c) for c in dispatch.calls):
-            return []  # for the host's time between two dispatches
+        if dispatch.step != start_step:
+            return []  # all were compiled before the first dispatch
         start = time.perf_counter()
         loops = [
             Loop(self._training, batches, call) for call in plan.programs(start_step=start_step)
@@ -178,8 +177,25 @@ class ModelPrograms:
 
         return self._cluster.from_chief(found)
 
-    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
-        """Runs a dispatch and waits for it: the one host sync of a window."""
+    @property
+    def reads_sums_alone(self) -> bool:
+        """Whether nothing else is read after a dispatch: no loss scale, no metric's own sums."""
+        return not self._task.stateful and self.states[0].loss_scale is None
+
+    def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> list[StepSums]:
+        """Runs a dispatch, or with `reads_sums_alone` several, and waits for them: the one host
+        sync of their windows."""
+        begun = [self._begin(*part) for part in parts]
+        by_device = []
+        for own in zip(*begun, strict=True):
+            with tf.device(own[0].device):
+                by_device.append(tf.stack(own).numpy() if len(own) > 1 else own[0].numpy()[None])
+        (sums,) = self._cluster.total(np.sum(by_device, axis=0))
+        pairs = zip(sums, parts, strict=True)
+        return [self._step_sums(own, dispatch.examples) for own, (dispatch, _) in pairs]
+
+    def _begin(self, dispatch: Dispatch, batches: BatchesByRows) -> list[tf.Tensor]:
+        """Begins a dispatch; returns its row sums on each device."""
         calls = [self._training(call, batches) for call in dispatch.calls]
         for state in self.states:
             state.tables.was_trained()
@@ -189,10 +205,12 @@ class ModelPrograms:
         by_device = []
         for own in zip(*calls, strict=True):
             with tf.device(own[0].device):
-                by_device.append(tf.add_n(own))
-        (sums,) = self._cluster.total(np.sum([own.numpy() for own in by_device], axis=0))
+                by_device.append(tf.add_n(own) if len(own) > 1 else own[0])
+        return by_device
+
+    def _step_sums(self, sums: np.ndarray, examples: int) -> StepSums:
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
-        metrics = self._metrics(sums, dispatch.examples)
+        metrics = self._metrics(sums, examples)
         skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
         for scale in scales if skipped else ():
             scale.skipped_steps.assign(0)

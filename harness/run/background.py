@@ -73,7 +73,7 @@ class BackgroundObserver(Observer):
                 self._tell_all(record, self._observers[::-1])
             case BatchesAwaited() | BatchesReady():
                 pass  # what happens between them is a matter of the training thread
-            case _:
+            case _ if self._observers:
                 self._background.do(partial(self._tell_all, record, self._observers))
 
     def close(self) -> None:

@@ -108,14 +108,16 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """One dispatch of training steps."""
+    """The training steps of one dispatch, or of one of its epochs."""
 
     step: int  # optimizer steps done at its end
     epoch: int  # the number of the epoch, counted from 0
     num_steps: int
     examples: int
     tokens: int
-    seconds: float  # from the end of the previous window to its own end, compilation excluded
+    # From the end of the previous window to its own end, compilation excluded. Epochs of one
+    # dispatch share its seconds by their steps.
+    seconds: float
     data_wait_seconds: float
     loss: float  # the weighted mean over the window's real rows
     metrics: Mapping[str, float]  # weighted means over real rows, such as `accuracy`

@@ -255,7 +255,7 @@ class KerasCallbacks(records.Observer):
 
     def _call(self, hook: str, *arguments: Any) -> None:
         # Values travel between programs and model only for callbacks that do something here.
-        may_change = _overriding(self._changing, hook)
+        may_change = self._changing and _overriding(self._changing, hook)
         if may_change:
             self._programs.states[0].write_to_model()
         getattr(self._list, hook)(*arguments)

@@ -60,7 +60,13 @@ class Training:
             epochs=epochs,
             start_step=self.start_step,
             calls=lambda: self.cadence.num_calls,
+            at_once=lambda: self.num_epochs,
         )
+
+    @property
+    def num_epochs(self) -> int:
+        """The number of whole epochs that the next dispatch may run."""
+        return self.cadence.num_epochs
 
     def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
         held_out = self.validation if dispatch.step == self.start_step else None
@@ -77,11 +83,11 @@ class Training:
         told = f"the loss does not depend on {names}: training leaves them as they are"
         return (told,) if names else ()
 
-    def train(self, dispatch: Dispatch, batches: BatchesByRows) -> StepSums:
-        return self.programs.train(dispatch, batches)
+    def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> Sequence[StepSums]:
+        return self.programs.train(parts)
 
-    def ended(self, window: Window) -> None:
-        self.cadence.after(window)
+    def ended(self, num_steps: int, seconds: float) -> None:
+        self.cadence.after(num_steps, seconds)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
         """Returns a signal told to any worker, or 0, and takes the chief's number of calls."""
@@ -140,10 +146,11 @@ def train(
     """Runs all dispatches, or those of `num_steps` steps, rounded up; evaluates at the end of every
     epoch, and saves checkpoints.
 
-    A window lasts from the previous host sync to its own. It includes the time of observers, but no
-    compilation, no evaluation, and no time for which a checkpoint holds up the loop. After every
-    dispatch, `should_stop` may stop the run, which saves a checkpoint, and `is_done` may end the
-    epoch and the run. Without `saving`, only ends of epochs save.
+    A window lasts from the previous host sync to its own; epochs of one dispatch share its seconds
+    by their steps. It includes the time of observers, but no compilation, no evaluation, and no
+    time for which a checkpoint holds up the loop. After every dispatch, `should_stop` may stop the
+    run, which saves a checkpoint, and `is_done` may end the epoch and the run. Without `saving`,
+    only ends of epochs save.
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
     # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
@@ -152,22 +159,21 @@ def train(
     window_start = clock()
     when.begin(window_start)
     while not progress.interrupted and not history.must_stop:
-        ready, data_wait = _awaited(remaining, history, clock)
-        if ready is None:
+        parts, data_wait = _awaited(remaining, history, clock, training.num_epochs)
+        if not parts:
             break
-        dispatch, batches = ready
-        window_start += history.compiled(training.prepare(dispatch, batches))
+        window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
         history.warn(training.warnings())
-        sums = training.train(dispatch, batches)  # the window's one host sync
+        sums = training.train(parts)  # the one host sync
         window_end = clock()
-        window = _window(
-            dispatch, sums, window_end - window_start, data_wait=data_wait, ended_at=window_end
-        )
-        history.window(window)
-        training.ended(window)
+        windows = _windows(parts, sums, start=window_start, end=window_end, data_wait=data_wait)
+        _tell(history, windows, steps_per_epoch)
+        num_steps_trained = sum(window.num_steps for window in windows)
+        training.ended(num_steps_trained, window_end - window_start)
         window_start = window_end
         if history.must_stop:
             break
+        (dispatch, batches), window = parts[-1], windows[-1]
 
         progress.interrupted = should_stop()
         pause_start = clock()
@@ -188,7 +194,7 @@ def train(
             _save(training, history)
             when.saved(window.step, now=clock())
         window_start += clock() - pause_start
-        steps_done += dispatch.num_steps
+        steps_done += num_steps_trained
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
@@ -200,14 +206,47 @@ def _awaited(
     remaining: Iterator[tuple[Dispatch, BatchesByRows]],
     history: History,
     clock: Callable[[], float],
-) -> tuple[tuple[Dispatch, BatchesByRows] | None, float]:
+    num_parts: int,
+) -> tuple[Sequence[tuple[Dispatch, BatchesByRows]], float]:
     history.waiting()
     start = clock()
-    ready = next(remaining, None)
+    parts = list(itertools.islice(remaining, num_parts))
     seconds = clock() - start
-    if ready is not None:
+    if parts:
         history.ready()
-    return ready, seconds
+    return parts, seconds
+
+
+def _windows(
+    parts: Sequence[tuple[Dispatch, BatchesByRows]],
+    sums: Sequence[StepSums],
+    *,
+    start: float,
+    end: float,
+    data_wait: float,
+) -> list[Window]:
+    found = []
+    remaining = sum(dispatch.num_steps for dispatch, _ in parts)
+    for (dispatch, _), own in zip(parts, sums, strict=True):
+        share = dispatch.num_steps / remaining
+        seconds, own_wait = share * (end - start), share * data_wait
+        start, data_wait = start + seconds, data_wait - own_wait
+        remaining -= dispatch.num_steps
+        found.append(_window(dispatch, own, seconds, data_wait=own_wait, ended_at=start))
+    return found
+
+
+def _tell(history: History, windows: Sequence[Window], steps_per_epoch: int) -> None:
+    """Tells of windows and of the ends of epochs between them, as if each had a host sync."""
+    for window in windows:
+        if window is not windows[0]:
+            if (window.step - window.num_steps) % steps_per_epoch == 0:
+                history.epoch(window.epoch - 1, None, ())
+            history.waiting()
+            history.ready()
+        history.window(window)
+        if history.must_stop:
+            break
 
 
 def _end(

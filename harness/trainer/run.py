@@ -233,23 +233,33 @@ class Run:
     def _training(self, start: records.RunStart, callbacks: KerasCallbacks) -> Training:
         asked, programs = self.asked, self.setup.programs
         is_measured = self._measured is not None and self._measured is asked.validation
+        may_change = bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema)
+        looks = Looks(
+            histograms_every=asked.options.histograms,
+            precision_every=int(start.choices["precision_watch"].value),
+        )
+        by_time = Every.of(asked.options.checkpoint_every).seconds is not None
+        needs_state = (
+            self._validation is not None
+            or may_change
+            or any(looks)
+            or (self._checkpoints is not None and not by_time)
+            or asked.options.profile_steps is not None
+        )
         return Training(
             programs=programs,
             rows=self._rows,
             validation=self._validation,
             evaluation=callbacks.validate,
             measures=self._measures if is_measured else None,
-            cadence=self.setup.cadence(self._rows, by_step=self._by_step),
-            looks=Looks(
-                histograms_every=asked.options.histograms,
-                precision_every=int(start.choices["precision_watch"].value),
-            ),
+            cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
+            looks=looks,
             checkpoints=self._checkpoints,
             about={"config": run_files.resolved_config(start)}
             if self._checkpoints is not None
             else {},
             start_step=start.start_step,
-            may_change=bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema),
+            may_change=may_change,
         )
 
     def _make_room(

@@ -119,9 +119,22 @@ class Setup:
             thresholds=task.thresholds or thresholds,
         )
 
-    def cadence(self, rows: Rows, *, by_step: bool = False) -> Cadence:
+    def cadence(self, rows: Rows, *, by_step: bool = False, needs_state: bool = False) -> Cadence:
+        """Returns the length of dispatches. With `needs_state`, something between two epochs needs
+        the state; if not, a GPU may run several without the host."""
         fixed = by_step or self.settings.steps_per_dispatch != "auto"
-        return Cadence(steps_per_call=rows.plan.steps_per_call, fixed=fixed)
+        runs_on = (
+            self.devices.device_type == "GPU"
+            and self.devices.cluster.is_alone
+            and self.choices["input"].name == "resident"
+            and self.programs.reads_sums_alone
+            and not (fixed or needs_state)
+        )
+        return Cadence(
+            steps_per_call=rows.plan.steps_per_call,
+            fixed=fixed,
+            steps_per_epoch=rows.plan.steps_per_epoch if runs_on else None,
+        )
 
     def checked(self, examples: Examples) -> Examples:
         """Returns the rows, without repeated ids in inputs in which the first rows had none. Raises

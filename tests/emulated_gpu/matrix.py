@@ -48,7 +48,7 @@ GROUPS = {
             _case("native", "mixed_bfloat16", input="mapped"),
             _case("gather", table_optimizer="lazy_adam"),
             _case("native", table_optimizer="adagrad"),
-            _case("native", table_optimizer="exact_adam"),
+            _case("native", table_optimizer="exact_adam", epochs=6, quick=True),
             _case("native", "mixed_float16", table_optimizer="lazy_adam", clip=0.1),
             _case("native", "mixed_float16", embeds=True),
         ),

@@ -3,19 +3,23 @@
     python -m tests.emulated_gpu.trainings CASES
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
-`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts`, `epochs` or
-`ragged` (an epoch ends in a smaller batch, whose programs take as long to compile as the others).
+`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts`, `epochs`,
+`quick` (dispatches grow as on a quick device, beyond an epoch's end on a GPU) or `ragged` (an epoch
+ends in a smaller batch, whose programs take as long to compile as the others).
 The environment decides which devices the process computes on.
 """
 
+import contextlib
 import json
 import sys
 from typing import Any
+from unittest import mock
 
 import keras
 import numpy as np
 
 import harness
+import harness.feed.cadence as lengths
 from benchmarks.differential.layers import Pooled
 
 NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # so that an epoch may end in a smaller batch
@@ -50,6 +54,7 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     case = dict(case)
     name, epochs = case.pop("name", ""), case.pop("epochs", 2)
     weighted, embeds, predicts = (case.pop(k, False) for k in ("weighted", "embeds", "predicts"))
+    quick = case.pop("quick", False)
     updates = case.keys() & {"table_optimizer", "clip"}
     if case.get("table_optimizer") == "adagrad":
         optimizer: Any = keras.optimizers.Adagrad(0.1)
@@ -62,7 +67,16 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     trainer = harness.Trainer(model, optimizer=optimizer, batch_size=BATCH_SIZE, **case)
     # An evaluation does not depend on how weights were updated: its programs are those of others.
     validation = None if updates else rows
-    history = trainer.fit(rows, validation=validation, epochs=epochs, verbose=False).history
+    with contextlib.ExitStack() as patches:
+        if quick:
+            limits = {"AIM_SECONDS": 1e9, "_TOO_SHORT_SECONDS": 1e9, "_TOO_LONG_SECONDS": 1e9}
+            patches.enter_context(mock.patch.multiple(lengths, **limits))
+        after = lengths.Cadence.after
+        spy = mock.patch.object(lengths.Cadence, "after", autospec=True, side_effect=after)
+        ended = patches.enter_context(spy)
+        history = trainer.fit(rows, validation=validation, epochs=epochs, verbose=False).history
+    if quick and trainer.devices.device_type == "GPU":
+        assert ended.call_count < epochs, "each epoch had a dispatch of its own"
     losses = [float(loss) for key in ("loss", "val_loss") for loss in history.get(key, ())]
     if predicts:  # a mean square that both sides must agree in
         losses.append(float(np.mean(np.square(trainer.predict(rows)))))

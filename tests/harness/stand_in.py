@@ -4,7 +4,7 @@ Everything that the stand-in does takes a known time, and it records its calls.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +95,8 @@ class StandIn:
     """The loss of the evaluation after the step."""
     counters: Counters = field(default_factory=Counters)
     """The counters of the last checkpoint."""
+    num_epochs: int = 1
+    """The number of dispatches to train by one host sync."""
 
     def prepare(self, dispatch: Planned, batches: str) -> list[Compilation]:
         assert batches == f"batches of {dispatch.step}"
@@ -105,7 +107,10 @@ class StandIn:
             for capacity in sorted(missing)
         ]
 
-    def train(self, dispatch: Planned, batches: str) -> StepSums:
+    def train(self, parts: Sequence[tuple[Planned, str]]) -> list[StepSums]:
+        return [self.trained(*part) for part in parts]
+
+    def trained(self, dispatch: Planned, batches: str) -> StepSums:
         assert batches == f"batches of {dispatch.step}"
         self.log.append(f"train {dispatch.step}")
         self.clock.pass_seconds(TRAIN_SECONDS)
@@ -115,7 +120,7 @@ class StandIn:
     def warnings(self) -> list[str]:
         return []
 
-    def ended(self, window: Window) -> None:
+    def ended(self, num_steps: int, seconds: float) -> None:
         """Does nothing: the length of the dispatches is given."""
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, list[Compilation]]:

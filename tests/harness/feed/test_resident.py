@@ -3,6 +3,8 @@
 What a program reads from it is tested in `test_batch`.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -45,6 +47,23 @@ def test_every_device_gets_the_rows_of_its_replica(
                 assert all(t.device.endswith(device) for t in tf.nest.flatten(own))
         epochs.append(dispatch.epoch)
     assert epochs == [0, 1, 2], "left to itself, a dispatch is a whole epoch"
+
+
+def test_row_ids_of_several_epochs_go_there_together(
+    examples: Examples, logical_devices: list[str]
+) -> None:
+    plan = plan_of(examples, replicas=2)
+    feed = Resident(Columns.of(examples), devices=logical_devices)
+    calls, sizes = itertools.cycle([1, 3]), iter([1, 2, 2])
+    alone = feed.dispatches(plan, epochs=EPOCHS, start_step=2, calls=calls.__next__)
+    together = feed.dispatches(
+        plan, epochs=EPOCHS, start_step=2, calls=calls.__next__, at_once=sizes.__next__
+    )
+    for (dispatch, batches), (other, others) in zip(list(alone), together, strict=True):
+        assert dispatch == other
+        for own, its in zip(tf.nest.flatten(batches), tf.nest.flatten(others), strict=True):
+            assert (own.dtype, own.device) == (its.dtype, its.device)
+            np.testing.assert_array_equal(own, its)
 
 
 def test_the_rows_lie_there_once(examples: Examples) -> None:

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,38 @@ def test_a_window_costs_one_host_sync(precision: str) -> None:
     assert reads[: 5 * len(each)] == 5 * each
 
 
+def test_epochs_without_the_host_between_them_are_those_with_it() -> None:
+    """A dispatch of three epochs has one host sync, and the records of three dispatches."""
+    sets = random_sets(np.random.default_rng(), rows=43)  # 5 steps an epoch and a smaller batch
+    found = []
+    for num_calls in (3, 9):
+        rig = build_rig(sets, dropout=0.2, steps_per_call=2, epochs=7, input="resident")
+        steps = rig.plan.steps_per_epoch
+        cadence = Cadence(steps_per_call=2, fixed=True, steps_per_epoch=steps, num_calls=num_calls)
+        run = replace(run_of(rig), validation=None, cadence=cadence)
+        with host_reads() as reads:
+            dispatches = run.dispatches(epochs=7)
+            first = next(dispatches)
+            run.prepare(*first)
+            reads.clear()
+            observer = Reads(reads)
+            every = itertools.chain([first], dispatches)
+            progress = train(every, run, History([observer]), steps_per_epoch=steps)
+        ends = [(epoch.step, epoch.loss, epoch.metrics) for epoch in progress.epochs]
+        found.append((ends, rig.values()))
+        # The sums, then whether the weights are finite.
+        if num_calls == 3:
+            assert reads == 7 * ["float64 (2,)", "bool ()"]
+        else:
+            each = ["float64 (3, 2)", "bool ()"]
+            assert reads == [*each, *each, "float64 (2,)", "bool ()"]
+            assert observer.at_windows == [1, 1, 1, 3, 3, 3, 5]
+    (ends, values), (other_ends, other_values) = found
+    assert len(ends) == 7
+    assert ends == other_ends
+    assert_same(values, other_values)
+
+
 def test_programs_that_are_compiled_together_change_nothing() -> None:
     sets = sets_with_outliers(np.random.default_rng())
     task = Task(metrics=[keras.metrics.Recall()])
@@ -131,7 +163,7 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
                 (state,) = programs.states
                 assert state.loss_scale is not None
                 state.loss_scale.scale.assign(scale)
-                sums = programs.train(dispatch, batches)
+                (sums,) = programs.train([(dispatch, batches)])
                 skipped.append(sums.skipped_steps)
                 assert sums.loss_scale == (scale if scale < 2**16 else scale / 2**4)
             checkpoints.save(8)

@@ -195,10 +195,10 @@ def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
     passed: list[int] = []
 
     class Programs(StandIn):
-        def train(self, dispatch: Any, batches: Any) -> Any:
+        def trained(self, dispatch: Any, batches: Any) -> Any:
             if dispatch.step == 2:
                 trained.set()
-            return super().train(dispatch, batches)
+            return super().trained(dispatch, batches)
 
     class Slow(Observer):
         def tell(self, record: Record) -> None:

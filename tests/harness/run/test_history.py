@@ -94,9 +94,9 @@ def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
 def test_epochs_have_means_over_their_rows() -> None:
     # Windows of 2, 2 and 1 steps: the loss is the share of the steps done at the window's start.
     class Programs(StandIn):
-        def train(self, dispatch: Any, batches: str) -> StepSums:
+        def trained(self, dispatch: Any, batches: str) -> StepSums:
             loss = dispatch.examples * dispatch.step / 10
-            return dataclasses.replace(super().train(dispatch, batches), loss=loss)
+            return dataclasses.replace(super().trained(dispatch, batches), loss=loss)
 
     clock = Clock()
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)

@@ -79,6 +79,35 @@ def test_a_resumed_run_goes_on_counting_and_saves_at_its_end() -> None:
     assert resumed.progress.counters.train_seconds == 7.0 + resumed.progress.windows.train_seconds
 
 
+def test_epochs_of_one_host_sync_are_told_one_by_one_and_share_its_time() -> None:
+    dispatches = planned(epochs=4, steps=4, per_dispatch=4)
+    done = run(dispatches, steps_per_epoch=4, programs={"num_epochs": 3})
+    assert done.log[2:5] == ["train 0", "train 4", "train 8"]
+    told = [entry.partition(" told of ")[2] for entry in done.log if "told of" in entry]
+    assert told[1:7] == ["window 4", "epoch 0", "window 8", "epoch 1", "window 12", "evaluation"]
+    assert [entry for entry in done.log if entry.startswith("save")] == ["save 12", "save 16"]
+    first = [window.seconds for window in done.windows[:3]]
+    assert first == pytest.approx(3 * [NEXT_SECONDS + TRAIN_SECONDS])
+    waits = [window.data_wait_seconds for window in done.windows]
+    assert waits == pytest.approx(4 * [NEXT_SECONDS])
+    starts = [window.ended_at_seconds - window.seconds for window in done.windows[1:3]]
+    assert starts == [window.ended_at_seconds for window in done.windows[:2]]
+    assert [epoch.step for epoch in done.progress.epochs] == [4, 8, 12, 16]
+
+
+def test_a_divergence_ends_the_run_within_the_epochs_of_one_host_sync() -> None:
+    done = run(
+        planned(epochs=4, steps=4, per_dispatch=4),
+        steps_per_epoch=4,
+        programs={"num_epochs": 3, "lost": lambda step: step >= 4},
+        stop_at_nan=True,
+    )
+    assert [window.step for window in done.windows] == [4, 8]
+    assert done.progress.step == 8
+    assert done.progress.divergence is not None
+    assert not [entry for entry in done.log if entry.startswith("save")]
+
+
 @pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
 def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
     answers = iter([*[False] * (windows - 1), True])

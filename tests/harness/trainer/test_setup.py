@@ -48,7 +48,7 @@ def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int
     losses, compiled = [], []
     for dispatch, batches in ready.feed.dispatches(ready.plan, epochs=looked_at, calls=lambda: 1):
         compiled.append(setup.programs.prepare(ready.plan, dispatch, batches, start_step=0))
-        losses.append(setup.programs.train(dispatch, batches).loss)
+        losses.append(setup.programs.train([(dispatch, batches)])[0].loss)
     return np.array(losses), compiled
 
 

@@ -140,7 +140,6 @@ def find(
         return None
     begin, thresholds, advice = time.perf_counter(), None, None
     search = _Search(config, free, tells=tells)
-    search.check()
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
@@ -214,11 +213,14 @@ class _Search:
         words = {**weights, **vocabulary}
         if self.kind == "tokens":
             return [words]
-        # Marks tell where sentences end, between words of which a pair means little.
-        lengths = (1, 2) if "ngrams" in self._free else (self._config.data.build.ngrams,)
+        # Whether punctuation marks help may depend on whether words are paired.
+        build = self._config.data.build
+        lengths = (1, 2) if "ngrams" in self._free else (build.ngrams,)
+        tokenizers = ("keras", "punctuation") if "tokenizer" in self._free else (build.tokenizer,)
         return [
-            {**words, "ngrams": length, "tokenizer": "keras" if length == 1 else "punctuation"}
+            {**words, "ngrams": length, "tokenizer": tokenizer}
             for length in lengths
+            for tokenizer in tokenizers
         ]
 
     def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
@@ -256,31 +258,27 @@ class _Search:
         config: TrainConfig = from_mapping(TrainConfig, flat, where="the recipe")
         return config
 
-    def check(self) -> None:
-        """Raises an InputError if the network could not be trained with the settings, so that no
-        candidates are trained in vain."""
+    def why_none(self) -> str | None:
+        """Returns why no candidates can be told apart; None if they can. Raises an InputError if
+        the network could not be trained with the settings, before candidates train in vain."""
         config, data = self.settled(self.views()[0])
-        check_batch(batch_size=config.execution.batch_size, rows=data.train.num_rows, replicas=1)
+        rows = data.train.num_rows
+        check_batch(batch_size=config.execution.batch_size, rows=rows, replicas=1)
         require(
             config.class_weight == "none" or not data.is_multi_label,
             f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
             f"rows of {data.name} may have several; leave it out",
         )
-
-    def why_none(self) -> str | None:
-        """Returns why no candidates can be told apart; None if they can."""
-        num_rows = self.settled(self.views()[0])[1].train.num_rows
-        if num_rows >= _LEAST_ROWS:
-            return None
-        return f"{num_rows:,} train rows are too few to hold some out"
+        return None if rows >= _LEAST_ROWS else f"{rows:,} train rows are too few to hold some out"
 
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
         hide_retracing_warnings()
         for view in self.views():
             self._compare(view)
-        best = min(self.trials, key=_compared)
-        data = self.settled(best.view)[1]
+            best = min(self.trials, key=_compared)
+            config, data = self.settled(best.view)
+            self._loaded = {config.data: data}  # the others' rows would fill memory
         is_small = data.num_tokens * data.num_classes <= _MOST_ELEMENTS
         if is_small and {"hidden_units", "dropout"} <= self._free:
             self._compare({**best.view, **_LINEAR})

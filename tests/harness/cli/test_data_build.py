@@ -21,8 +21,9 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     table, run_dir = tmp_path / "reviews.csv", tmp_path / "run"
     table.write_text(TABLE + "short\n")
     weights = ("--weighting", "tf_idf", "--normalize", "l2")
-    layout = ("--batch-size", "20", "--epochs", "60", "--ngrams", "2", *NETWORK, *IMPLEMENTATION)
-    done = call("train", "--data", table, "--run-dir", run_dir, *layout, *weights)
+    layout = ("--batch-size", "20", "--epochs", "60", *NETWORK, *IMPLEMENTATION)
+    words = ("--tokenizer", "punctuation", "--ngrams", "2", *weights)
+    done = call("train", "--data", table, "--run-dir", run_dir, *layout, *words)
     assert done.code == 0, done.err
     assert "text from column review, labels from column sentiment" in done.err
     assert f"{table}, line 102: too few columns" in done.err

@@ -129,7 +129,10 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     write(tmp_path / "labels.csv", rows * 100)
     folder = tmp_path / "run"
     flags = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--run-dir", folder)
-    assert call("train", *flags, "--ngrams", "1", "--weighting", "tf_idf").code == 0
+    assert (
+        call("train", *flags, "--ngrams", "1", "--tokenizer", "keras", "--weighting", "tf_idf").code
+        == 0
+    )
     thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
     assert len(thresholds) == 3
     assert summary(folder)["test_f1_macro"] == 1.0
@@ -155,20 +158,19 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
 def test_flags_go_together_with_a_recipe(flags: tuple[str, ...], tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", [("a good film", "pos"), ("a bad one", "neg")] * 150)
     data = ("--data", tmp_path / "rows.csv", "--hidden-units", "8", "8", "8")
-    fixed = ("--ngrams", "1", "--epochs", "4", "--batch-size", "16")
+    fixed = ("--tokenizer", "keras", "--ngrams", "1", "--epochs", "4", "--batch-size", "16")
     result = call("train", *data, *fixed, *flags, "--run-dir", tmp_path / "run")
     assert result.code == 0, result.err
     recorded = read_config(tmp_path / "run")
     assert recorded["optimizer"]["learning_rate"] == (None if "sgd" in flags else 0.01)
     assert set(recorded["model"]["dropout"]) == {0.4 if "--dropout" in flags else 0.5}
-    assert chosen(tmp_path / "run")["tokenizer"] == "keras", "marks are words beside pairs alone"
 
 
-def test_marks_are_words_beside_pairs(tmp_path: Path) -> None:
+def test_marks_are_words_where_they_help(tmp_path: Path) -> None:
     """They tell two classes apart that have the same words."""
     rows = [("you like it?", "question"), ("you like it.", "answer")] * 150
     write(tmp_path / "marks.csv", rows)
-    fixed = ("--ngrams", "2", "--epochs", "4", "--weighting", "binary", "--hidden-units", "32")
+    fixed = ("--ngrams", "1", "--epochs", "4", "--weighting", "binary", "--hidden-units", "32")
     folder = tmp_path / "run"
     assert call("train", "--data", tmp_path / "marks.csv", *fixed, "--run-dir", folder).code == 0
     assert chosen(folder)["tokenizer"] == "punctuation"
@@ -199,7 +201,7 @@ def test_without_test_rows_figures_are_by_the_thresholds_that_are_saved(tmp_path
     flags = ("--validation-split", "0.3", "--test", "off", "--epochs", "1", "--run-dir", folder)
     data = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--ngrams", "1")
     fixed = ("--learning-rate", "0.005", "--learning-rate-schedule", "constant")
-    assert call("train", *data, *flags, *fixed).code == 0
+    assert call("train", *data, *flags, *fixed, "--tokenizer", "keras").code == 0
     low = min(json.loads((folder / "vocabulary.json").read_text())["thresholds"])
     assert low < 0.5
     assert summary(folder)["validation_f1_macro"] > 0.9

@@ -10,6 +10,7 @@ same sizes, for the same number of epochs, and the same code computes their figu
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -49,10 +50,12 @@ def dense(rows: harness.RaggedSets) -> np.ndarray:
     return found
 
 
-def by_harness(train, given, wanted, *, epochs: int, seed: int) -> dict[str, float]:
+def by_harness(
+    train, given, wanted, *, epochs: int, seed: int, samples: int | None = None
+) -> dict[str, float]:
     trainer = harness.Trainer(
         mult_vae(train.num_tokens, anneal_steps=ANNEAL_STEPS),
-        task="multinomial",
+        task=harness.Task("multinomial", loss=harness.Multinomial(num_samples=samples)),
         optimizer=keras.optimizers.Adam(protocol.LEARNING_RATE),
         batch_size=BATCH_SIZE,
         seed=seed,
@@ -92,16 +95,22 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="u.data of MovieLens-100k")
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=10, help="splits, each with its own seed")
+    parser.add_argument("--samples", type=int, help="compare with a sampled likelihood instead")
     arguments = parser.parse_args()
-    found: dict[str, list[dict[str, float]]] = {"harness": [], "PyTorch": []}
+    other = ("PyTorch", by_pytorch)
+    if arguments.samples:
+        other = (f"{arguments.samples} samples", partial(by_harness, samples=arguments.samples))
+    programs = dict([("harness", by_harness), other])
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
     for seed in range(arguments.seeds):
         rows = movielens(arguments.path, seed=seed)
-        for name, train in (("harness", by_harness), ("PyTorch", by_pytorch)):
+        for name, train in programs.items():
             found[name].append(train(*rows, epochs=arguments.epochs, seed=seed))
             print(seed, name, found[name][-1], flush=True)
     for figure in ("recall_at_20", "ndcg_at_100"):
         ours, theirs = (np.array([one[figure] for one in found[name]]) for name in found)
-        for name, values in (("harness", ours), ("PyTorch", theirs), ("difference", ours - theirs)):
+        pairs = zip([*programs, "difference"], (ours, theirs, ours - theirs), strict=True)
+        for name, values in pairs:
             error = values.std(ddof=1) / np.sqrt(len(values))
             print(f"{figure}, {name}: {values.mean():.4f}, standard error {error:.4f}")
 

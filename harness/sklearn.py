@@ -47,7 +47,7 @@ with quiet_import():
     from harness.model.network import DefaultNetwork, build_model
     from harness.program.optimizer import Schedule, optimizer_factory
     from harness.task.task import Task
-    from harness.trainer.callbacks import EarlyStopping
+    from harness.trainer.callbacks import EarlyStopping, checked
     from harness.trainer.settings import Settings
     from harness.trainer.trainer import Trainer
 
@@ -55,6 +55,8 @@ _MOST_SHARED = 4
 """Maximum number of trainers to keep, with their compiled programs, for further fits."""
 _MOST_IDS = 2**18
 """Maximum number of ids to predict for at once, since their rows of the table are copied."""
+_ROWS = 128
+"""Predictions are computed for multiples of this number of rows."""
 _EPOCHS, _MOST_EPOCHS = 10, 30
 """Default numbers of epochs on vectors, and with early stopping."""
 _SETTINGS = (
@@ -145,9 +147,10 @@ class _MultiHotEstimator(BaseEstimator):
     def _config(self, **more: Any) -> TrainConfig:
         """Returns the parameters as settings of `harness train`."""
         if self.early_stopping is not None:
-            require_count("early_stopping", self.early_stopping)
-            share, ok = self.validation_split, 0 < self.validation_split < 1
-            require(ok, f"validation_split is {share}; give a share between 0 and 1, as in 0.1")
+            require_count("early_stopping", np.asarray(self.early_stopping).tolist())
+            share = self.validation_split
+            ok = isinstance(share, float | np.floating) and 0 < share < 1
+            require(ok, f"validation_split is {share!r}; give a share between 0 and 1, as in 0.1")
         given = {name: getattr(self, name) for name in self._given()}
         given |= {n: np.atleast_1d(given[n]) for n in ("hidden_units", "dropout") if n in given}
         given = {name: np.asarray(value).tolist() for name, value in given.items()}
@@ -165,7 +168,7 @@ class _MultiHotEstimator(BaseEstimator):
         self.__dict__.pop("_trainer", None)
         with _lock:
             config, data, train = self._begun(X, labels, weights, searches=self.recipe == "auto")
-            held_out, epochs, callbacks = None, config.epochs, [*(self.callbacks or ())]
+            held_out, epochs, callbacks = None, config.epochs, checked(self.callbacks)
             if self.early_stopping is not None:
                 epochs = self.epochs or _MOST_EPOCHS
                 train, held_out = _split(train, self.validation_split, config.data.split_seed)
@@ -201,7 +204,7 @@ class _MultiHotEstimator(BaseEstimator):
                 rate = optimizer_factory(**_optimizer(config), learning_rate=given.learning_rate)
                 model = self._network(config, rows) if is_new else self._model
                 trainer = Trainer(model, task=self._task, optimizer=rate, **vars(config.execution))
-            self._trained(trainer, rows, None, epochs=1, callbacks=[*(self.callbacks or ())])
+            self._trained(trainer, rows, None, epochs=1, callbacks=self.callbacks)
             self._trainer, self._model, self._thresholds = trainer, trainer.model, np.asarray(0.5)
         return self
 
@@ -298,7 +301,7 @@ class _MultiHotEstimator(BaseEstimator):
         how |= {"validation": held_out, "verbose": self.verbose, "telemetry_hz": 0}
         history = trainer.fit(rows, **how)
         assert trainer.last is not None
-        if trainer.last.progress is not None and trainer.last.progress.interrupted:
+        if trainer.last.signal:
             raise KeyboardInterrupt
         return history
 
@@ -339,10 +342,12 @@ class _MultiHotEstimator(BaseEstimator):
         with computing(Surroundings(implementation="gather", export=True)):
             for start, stop in itertools.pairwise(bounds.tolist()):
                 part = sets[start:stop]
-                inputs = {"values": part.values, "row_splits": part.row_splits.astype(np.int32)}
+                # Empty rows fill up the CPU's vectors, so that no row's sums depend on its place.
+                splits = np.pad(part.row_splits, (0, -part.num_rows % _ROWS), mode="edge")
+                inputs = {"values": part.values, "row_splits": splits.astype(np.int32)}
                 if part.weights is not None:
                     inputs["weights"] = part.weights
-                outputs.append(self._model(inputs, training=False).numpy())
+                outputs.append(self._model(inputs, training=False).numpy()[: part.num_rows])
         return np.concatenate(outputs)
 
 
@@ -411,7 +416,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(column_or_1d(classes))
         self._seen = np.flatnonzero(y.any(axis=0) | may_grow) if is_several else None
         if (number := len(self.classes_ if self._seen is None else self._seen)) < 2:
-            raise InputError(f"the number of classes in y is {number}; at least 2 are needed")
+            raise InputError(f"y has {number} class{'es' * (number != 1)}; at least 2 are needed")
 
     @property
     def _num_classes(self) -> int | None:

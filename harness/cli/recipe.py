@@ -374,8 +374,7 @@ class _Search:
             self.trials.append(trial)
             return
         assert trainer.last is not None
-        assert trainer.last.progress is not None
-        if trainer.last.progress.interrupted:
+        if trainer.last.signal:
             raise KeyboardInterrupt
         if trainer.last.start.choices["implementation"].name == "native":
             self._implementation = "native"  # for larger vocabularies as well, without measuring

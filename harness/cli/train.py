@@ -173,9 +173,9 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
             console.print(_timing(timeline))
     if diverged is not None:
         raise diverged
-    if outcome.terminated:
-        return EXIT_TERMINATED
-    return EXIT_INTERRUPTED if stopped else 0
+    if not stopped:
+        return 0
+    return EXIT_TERMINATED if outcome.terminated else EXIT_INTERRUPTED
 
 
 def _report(

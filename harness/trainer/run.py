@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from signal import SIGTERM, SIGUSR1
 from typing import Any
 
 from harness.base.decoding import decoded
@@ -59,7 +60,11 @@ class Outcome:
     quality: Quality | None = None  # for the test rows, else the validation rows, if any
     profiler: ProfilerObserver | None = None
     thresholds: Sequence[float] | None = None  # of each class, [K], if the fit chose some
-    terminated: bool = False  # Whether SIGTERM or SIGUSR1 interrupted the fit
+    signal: int = 0  # The signal that asked for an end, be it after the last step; 0 for none
+
+    @property
+    def terminated(self) -> bool:
+        return self.signal in (SIGTERM, SIGUSR1)
 
 
 @dataclass(eq=False)
@@ -155,7 +160,8 @@ class Run:
             quality=quality,
             profiler=profiler,
             thresholds=self._thresholds,
-            terminated=terminated,
+            # All workers have to agree on it.
+            signal=self._cluster.most([interrupt.by or 0])[0],
         )
 
     # Restoring: which step the run starts from.

@@ -3,6 +3,7 @@
 import csv
 import gc
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks
 
+from harness.base.interrupt import Terminated
 from harness.sklearn import MultiHotClassifier, MultiHotRegressor
 from harness.trainer.trainer import Trainer
 from tests.harness.cli.runs import call, summary
@@ -194,6 +196,16 @@ def test_callbacks(vectors: Any) -> None:
     log = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: epochs.append(epoch))
     MultiHotClassifier(epochs=2, callbacks=[log]).fit(*vectors)
     assert epochs == [0, 1]
+    # SIGTERM after the last step is not lost: a search would begin the next fit.
+    told = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: signal.raise_signal(signal.SIGTERM)
+    )
+    with pytest.raises(Terminated):
+        MultiHotClassifier(epochs=1, callbacks=[told]).fit(*vectors)
+    with pytest.raises(ValueError, match="callbacks has 3 in it"):
+        MultiHotClassifier(callbacks=3).fit(*vectors)
+    with pytest.raises(ValueError, match="validation_split is 'x'; give a share"):
+        MultiHotClassifier(early_stopping=1, validation_split="x").fit(*vectors)
 
 
 @pytest.mark.parametrize(
@@ -202,6 +214,7 @@ def test_callbacks(vectors: Any) -> None:
         "check_no_attributes_set_in_init",
         "check_estimator_sparse_tag",
         "check_n_features_in",
+        "check_fit2d_1sample",
         "check_classifiers_one_label",
         "check_requires_y_none",
         "check_supervised_y_2d",

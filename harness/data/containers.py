@@ -208,10 +208,12 @@ def _arrow(rows: Any) -> Any:
 
     if hasattr(rows, "with_format") and hasattr(rows, "__len__"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
+    if hasattr(source := getattr(rows, "source", None), "select_columns"):  # datasets.Column
+        rows = source.select_columns(rows.column_name).with_format("arrow")[:].column(0)
     if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars
     if hasattr(rows, "__arrow_c_stream__"):
-        is_table = hasattr(rows, "columns") or hasattr(rows, "column_names")
+        is_table = hasattr(rows, "columns") or hasattr(rows, "schema")
         return pa.table(rows) if is_table else pa.chunked_array(rows).combine_chunks()
     return rows if isinstance(rows, pa.Array) else None
 

@@ -65,6 +65,7 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "Arrow array": lambda: (pa.array(_ROWS), pa.array(_LABELS)),
     "Arrow chunks": lambda: (pa.chunked_array([_ROWS[:1], _ROWS[1:]]), _LABELS),
     "Arrow table": lambda: pa.table({"ids": _ROWS, "label": _LABELS}),
+    "Arrow reader": lambda: pa.table({"ids": _ROWS, "label": _LABELS}).to_reader(),
     "tf.data rows": _slices,
     "tf.data batches": lambda: _slices().batch(3),
     "tf.data tensors": _numbered,
@@ -91,7 +92,9 @@ def test_a_container_has_the_rows_of_ragged_sets(container: str) -> None:
 def test_frames(package: str) -> None:
     module = pytest.importorskip(package)
     make = module.Dataset.from_dict if package == "datasets" else module.DataFrame
-    examples = as_examples(make({"items": _ROWS, "tag": ["b", "a", "a", "b"]}))
+    frame = make({"items": _ROWS, "tag": ["b", "a", "a", "b"]})
+    examples = as_examples(frame)
+    assert as_examples((frame["items"], frame["tag"])).fingerprint == examples.fingerprint
     assert [row.tolist() for row in examples.inputs[""]] == _ROWS  # type: ignore[attr-defined]
     assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
     if package == "polars":

@@ -208,7 +208,8 @@ def _arrow(rows: Any) -> Any:
 
     if hasattr(rows, "with_format") and hasattr(rows, "__len__"):  # datasets.Dataset
         return rows.with_format("arrow")[:]
-    if hasattr(source := getattr(rows, "source", None), "select_columns"):  # datasets.Column
+    source: Any = getattr(rows, "source", None)
+    if hasattr(source, "select_columns"):  # datasets.Column
         rows = source.select_columns(rows.column_name).with_format("arrow")[:].column(0)
     if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars

@@ -178,6 +178,7 @@ class Translator:
 
     def __init__(self, module: Module, name: str, params: str, directives: str, body: str) -> None:
         self.module, self.name, self.body = module, name, body
+        self.words = {*re.findall(r"%?[\w$]+", body)}
         self.params: dict[str, tuple[int, int]] = {}
         """The offset and size of each parameter, by name."""
         self.params_bytes = 0
@@ -264,7 +265,7 @@ class Translator:
             many = re.fullmatch(r"(.*)<(\d+)>", name)
             found += [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name]
         self.registers[-1].update(dict.fromkeys(found, kind))
-        used = [name for name in found if re.search(re.escape(name) + r"(?!\w)", self.body)]
+        used = [name for name in found if name in self.words]
         return (
             f"{bits_in_c(kind)} {', '.join(name_of(name) + ' = 0' for name in used)};"
             if used
@@ -517,21 +518,27 @@ class Translator:
     on_barrier = on_bar
 
     def on_atom(self, modifiers: list[str], operands: list[str]) -> str:
-        kind, operation = modifiers[-1], next(word for word in modifiers if word in ATOMICS)
+        kind = next(word for word in modifiers if word in BITS)
+        operation = next(word for word in modifiers if word in ATOMICS)
+        values = split(operands[2].strip("{}"))
+        if len(values) > 1:  # of a vector: each of its elements is atomic, not all together
+            olds = split(operands[0].strip("{}")) if "{" in operands[0] else ["_"] * len(values)
+            places = [f"{operands[1][:-1]} + {BITS[kind] // 8 * i}]" for i in range(len(values))]
+            each = zip(olds, places, values, strict=True)
+            return " ".join(self.on_atom(modifiers, list(one)) for one in each)
         code = ATOMICS[operation].replace("old", self.read_old(kind))
-        values = " ".join(f"{type_in_c(kind)} {letter} = {self.value(operand, kind)};"
+        given = " ".join(f"{type_in_c(kind)} {letter} = {self.value(operand, kind)};"
                           for letter, operand in zip("bc", operands[2:], strict=False))  # fmt: skip
         code = f"to_{kind}({code})" if kind in FLOATS else code
         old = f"ATOMIC({bits_in_c(kind)}, {self.address(operands[1], modifiers)}, {code})"
-        return f"{{ {values} {self.assign(operands[0], f'b{BITS[kind]}', old)} }}"
+        return f"{{ {given} {self.assign(operands[0], f'b{BITS[kind]}', old) or old + ';'} }}"
 
     @staticmethod
     def read_old(kind: str) -> str:
         return f"from_{kind}(old)" if kind in FLOATS else f"({type_in_c(kind)})old"
 
     def on_red(self, modifiers: list[str], operands: list[str]) -> str:
-        kind = modifiers[-1]
-        return f"{{ {bits_in_c(kind)} Vunused; " + self.on_atom(modifiers, ["_", *operands]) + " }"
+        return self.on_atom(modifiers, ["_", *operands])
 
 
 def main() -> None:

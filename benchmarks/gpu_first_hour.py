@@ -33,6 +33,7 @@ _COMPARABLE = (
 )
 _MANY_ROWS = 2_000_000
 _TIMEOUT_SECONDS = 1200
+_IS_EMULATED = "EMULATED_GPU_DEVICES" in os.environ
 
 Part = Callable[["Machine"], str]
 """A function that returns its section of the report, as Markdown, or raises a `FailedError`."""
@@ -45,50 +46,60 @@ class FailedError(Exception):
 class Machine:
     """Runs commands on the data of the report."""
 
-    def __init__(self, data: str, *, rows: int | None = None, is_rehearsal: bool) -> None:
+    def __init__(self, data: str, *, rows: int | None = None, num_gpus: int) -> None:
         self.data = ["--data", data]
         self.much_data = list(self.data)
         """The flags of data with so many rows that single dispatches do not decide a rate."""
         if data == "synthetic":
-            self.data += [] if rows is None else ["--synthetic-rows", str(rows)]
-            self.much_data += ["--synthetic-rows", str(rows or _MANY_ROWS)]
-        self.is_rehearsal = is_rehearsal
+            small = ["--synthetic-rows", str(rows), "--synthetic-tokens", "1000"]
+            self.data += [] if rows is None else small
+            self.much_data += ["--synthetic-rows", str(_MANY_ROWS)] if rows is None else small
+        self.num_gpus = num_gpus
+        self.is_rehearsal = num_gpus == 0
         self.is_short = rows is not None
         small, large = (500, 4096) if rows is None else (max(1, rows // 16), max(2, rows // 4))
         self.batch_sizes = str(small), str(large)
 
     def run(self, *command: str, environment: dict[str, str] | None = None) -> str:
         """Runs a command; returns its output, fenced. Raises a `FailedError` if it fails."""
-        done = subprocess.run(
-            command,
-            env={**os.environ, **(environment or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
         shown = " ".join(Path(word).name if word.startswith("/") else word for word in command)
+        try:
+            done = subprocess.run(
+                command,
+                env={**os.environ, **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=None if _IS_EMULATED else _TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            printed = (error.stdout or b"").decode(errors="replace").strip()
+            raise FailedError(
+                f"`{shown}` (ended after {_TIMEOUT_SECONDS} s)\n\n```\n{printed}\n```\n"
+            ) from None
         report = f"`{shown}` (exit code {done.returncode})\n\n```\n{done.stdout.strip()}\n```\n"
         if done.returncode:
             raise FailedError(report)
         return report
 
-    def bench(self, *flags: str) -> str:
+    def bench(self, *flags: str, environment: dict[str, str] | None = None) -> str:
         """Runs `harness bench`; returns its output."""
         repeats = "1" if self.is_short else "3"
         with tempfile.TemporaryDirectory() as folder:
             return self.run(
                 *(*_HARNESS, "bench", *self.much_data, "--repeats", repeats),
                 *("--bench-dir", folder, "--batch-size", *self.batch_sizes, *flags),
+                environment=environment,
             )
 
-    def losses(self, *flags: str, on_cpu: bool = False) -> list[float]:
+    def losses(self, *flags: str, on_cpu: bool = False, workers: int = 1) -> list[float]:
         """Trains; returns the losses of the run's dispatches and evaluations, in order."""
+        launch = () if workers == 1 else ("launch", "--workers", str(workers), "--")
         with tempfile.TemporaryDirectory() as folder:
             environment = {"CUDA_VISIBLE_DEVICES": ""} if on_cpu else {}
-            command = [*_HARNESS, "train", *self.data, "--run-dir", folder]
+            command = [*_HARNESS, *launch, "train", *self.data, "--run-dir", folder]
             command += ["--batch-size", self.batch_sizes[0], *flags]
             self.run(*command, environment=environment)
             lines = (Path(folder) / "metrics.jsonl").read_text().splitlines()
@@ -102,15 +113,18 @@ def cuda_kernels(machine: Machine) -> str:
     tests = "native/test_product.py" if machine.is_rehearsal else "cuda/test_on_gpu.py"
     where = Path(__file__).resolve().parents[1] / "tests" / "kernels" / "multi_hot" / tests
     # The tests' own settings would hide the GPUs, and keep XLA from optimizing machine code.
-    every = ",".join(map(str, range(_count_gpus())))
+    every = ",".join(map(str, range(machine.num_gpus)))
     environment = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", every)}
     environment["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "")
     report = machine.run(
         *(sys.executable, "-m", "pytest", "-rs", str(where)), environment=environment
     )
-    if " passed" not in report or " skipped" in report:
-        raise FailedError(f"Not every test ran.\n\n{report}")
-    return report
+    return complete(report)
+
+
+def every_precision(machine: Machine) -> str:
+    replicas = ("1", "2") if machine.num_gpus > 1 else ("1",)
+    return complete(machine.run(*_HARNESS, "smoke", "--replicas", *replicas))
 
 
 def one_against_the_cpu(machine: Machine) -> str:
@@ -132,6 +146,27 @@ def one_against_the_cpu(machine: Machine) -> str:
     return compared(rows)
 
 
+def every_command(machine: Machine) -> str:
+    """Runs the other commands, most of them on a table of texts; `tune` with a job on each GPU."""
+    with tempfile.TemporaryDirectory() as folder:
+        texts, run = Path(folder) / "texts.csv", str(Path(folder) / "run")
+        rows = [f"good {n % 7},yes\nbad {n % 5},no\n" for n in range(200)]
+        texts.write_text("text,label\n" + "".join(rows))
+        batches = ("--batch-size", machine.batch_sizes[0])
+        train = ("train", "--data", str(texts), *batches, "--run-dir", run, "--recipe", "tutorial")
+        recipe = ("train", "--data", str(texts), "--run-dir", folder + "/recipe")
+        commands = (
+            *(() if machine.is_short else (recipe,)),  # which trains a few candidates
+            (*train, "--epochs", "1"),
+            (*train, "--epochs", "2", "--resume"),
+            ("evaluate", "--model", run),
+            ("predict", "--model", run, "--texts", "good 3", "bad 4", "new"),
+            ("export", "--model", run, "--out", str(Path(folder) / "exported")),
+            ("tune", *machine.data, *batches, "--trials", "2", "--tune-dir", folder + "/search"),
+        )
+        return "\n".join(machine.run(*_HARNESS, *command) for command in commands)
+
+
 def two_against_one(machine: Machine) -> str:
     flags = [*_COMPARABLE, "--precision", "float32"]
     one, two = (machine.losses(*flags, "--replicas", count) for count in ("1", "2"))
@@ -139,20 +174,55 @@ def two_against_one(machine: Machine) -> str:
     return compared([("two replicas", one, two, _TOLERANCES["float32"])]) + "\n" + rates
 
 
+def two_workers(machine: Machine, all_reduce: str) -> str:
+    if machine.is_rehearsal:  # NCCL sums on GPUs alone
+        all_reduce = "ring"
+    flags = [*_COMPARABLE, "--precision", "float32", "--replicas", "1"]
+    one = machine.losses(*flags)
+    two = machine.losses(*flags, "--all-reduce", all_reduce, workers=2)
+    return compared([(f"two workers, {all_reduce}", one, two, _TOLERANCES["float32"])])
+
+
 def throughput(machine: Machine) -> str:
+    """Measures every implementation, and `native` without CUDA graphs."""
     kinds = ("--implementation", "gather", "dense", "native", "--precision", *PRECISIONS[:2])
-    return machine.bench("--replicas", "1", *kinds)
+    own = ("--implementation", "native", "--precision", "float32")
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer="
+    with_graphs = machine.bench("--replicas", "1", *kinds)
+    without = machine.bench("--replicas", "1", *own, environment={"XLA_FLAGS": flags})
+    return f"{with_graphs}\nWithout CUDA graphs:\n\n{without}"
+
+
+def profile(machine: Machine) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        return machine.run(*_HARNESS, "profile", *machine.data, "--profile-dir", folder)
 
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
     ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
-    ("Every precision", lambda machine: machine.run(*_HARNESS, "smoke"), 1),
+    ("Every precision", every_precision, 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
+    ("Every other command", every_command, 1),
+    ("Profile", profile, 1),
     ("Throughput", throughput, 1),
     ("Two GPUs against one", two_against_one, 2),
+    ("Two workers by ring", lambda machine: two_workers(machine, "ring"), 2),
+    ("Two workers by NCCL", lambda machine: two_workers(machine, "nccl"), 2),
 )
 """The parts, each with its title and the number of GPUs that it needs."""
+_NOT_EMULATED = {
+    "Profile": "CUPTI is not emulated",
+    "Two workers by NCCL": "NCCL between processes is not emulated",
+}
+"""What the device of tests/emulated_gpu cannot run, by title, with the reason."""
+
+
+def complete(report: str) -> str:
+    """Returns the report, or raises a `FailedError` where something was skipped."""
+    if " passed" not in report or " skipped" in report:
+        raise FailedError(f"Not everything ran.\n\n{report}")
+    return report
 
 
 def compared(rows: Sequence[tuple[str, list[float], list[float], float]]) -> str:
@@ -192,7 +262,7 @@ def main() -> int:
         return 2
     if arguments.rehearse:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    machine = Machine(arguments.data, rows=arguments.rows, is_rehearsal=arguments.rehearse)
+    machine = Machine(arguments.data, rows=arguments.rows, num_gpus=num_gpus)
     summary = ["| part | result | seconds |", "| --- | --- | --- |"]
     sections: list[str] = []
     failed = False
@@ -202,6 +272,8 @@ def main() -> int:
         result, found = "ok", ""
         if not machine.is_rehearsal and num_gpus < needs:
             result = f"left out: needs {needs} GPUs"
+        elif _IS_EMULATED and title in _NOT_EMULATED:
+            result = f"left out: {_NOT_EMULATED[title]}"
         else:
             try:
                 found = part(machine)
@@ -212,7 +284,8 @@ def main() -> int:
         summary.append(f"| {title} | {result} | {time.perf_counter() - start:.0f} |")
         print(f"  {result}", flush=True)
         sections.append(f"## {title}\n\n{found}")
-        where = "on the CPU: a rehearsal" if machine.is_rehearsal else f"on {num_gpus} GPUs"
+        where = f"on {num_gpus} {'emulated ' * _IS_EMULATED}GPUs"
+        where = "on the CPU: a rehearsal" if machine.is_rehearsal else where
         text = "\n".join([f"# The first hour, {where}", "", *summary, "", *sections])
         with replacing(arguments.out.absolute()) as beside:
             beside.write_text(text, encoding="utf-8")

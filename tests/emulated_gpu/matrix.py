@@ -63,17 +63,18 @@ GROUPS = {
             _case("native", input="stream"),
         ),
     ),
-    "compute capability 8.0": Group(
+    "compute capability 8.0, every buffer ends at a guard page": Group(
         cases=(
-            _case("gather", deterministic=True),
+            _case("gather", deterministic=True, input="stream"),
             _case("native", table_optimizer="exact_adam", deterministic=True),
-            _case("native", "mixed_bfloat16"),
+            _case("native", "mixed_bfloat16", weighted=True, ragged=True),
         ),
         more=(
-            *(_case(one, deterministic=True) for one in ("dense", "native")),
-            _case("native", "mixed_float16"),
+            *(_case(one, deterministic=True) for one in _IMPLEMENTATIONS),
+            *(_case("native", precision) for precision in _16_BITS),
         ),
-        settings={"cc": 80},
+        settings={"cc": 80, "guard": 1, "seed": 3},
+        variables={"TF_GPU_ALLOCATOR": "cuda_malloc_async"},
     ),
     "compute capability 9.0": Group(
         cases=(
@@ -95,15 +96,6 @@ GROUPS = {
             _case("native", replicas=2, predicts=True, ragged=True),
         ),
         settings={"devices": 2, "seed": 2},
-    ),
-    "every buffer ends at a guard page": Group(
-        cases=(
-            _case("native", table_optimizer="exact_adam"),
-            _case("native", "mixed_float16", weighted=True, ragged=True),
-            _case("gather", input="stream"),
-        ),
-        settings={"guard": 1, "seed": 3},
-        variables={"TF_GPU_ALLOCATOR": "cuda_malloc_async"},
     ),
 }
 

@@ -83,25 +83,21 @@ def test_a_slice_of_a_gpu_trains(tmp_path: Path) -> None:
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def table_of_texts(folder: Path) -> tuple[str, ...]:
-    table = folder / "train.csv"
-    rows = [f"good {n % 7},yes\nbad {n % 5},no\n" for n in range(40)]
-    table.write_text("text,label\n" + "".join(rows))
-    return ("--data", str(table), "--batch-size", "16", "--epochs", "1")
-
-
 def test_a_saved_model_predicts_as_on_a_cpu(tmp_path: Path) -> None:
     """Predictions use TensorFlow's own kernels, without XLA."""
-    on_cpu("train", *table_of_texts(tmp_path), "--run-dir", str(tmp_path / "run"))
+    table = tmp_path / "train.csv"
+    rows = [f"good {n % 7},yes\nbad {n % 5},no\n" for n in range(40)]
+    table.write_text("text,label\n" + "".join(rows))
+    texts = ("--data", str(table), "--batch-size", "16", "--epochs", "1", "--recipe", "tutorial")
+    on_cpu("train", *texts, "--run-dir", str(tmp_path / "run"))
     predict = ("predict", "--model", str(tmp_path / "run"), "--texts", "good 3", "bad 4", "new")
     assert succeeds(device.environment(tmp_path), predict) == on_cpu(*predict)
 
 
 def test_two_jobs_tune(tmp_path: Path) -> None:
-    search = ("tune", *table_of_texts(tmp_path), "--trials", "2", "--jobs", "2")
-    layout = ("--implementation", "native", "--precision", "float32")
+    search = ("tune", *TRAIN[1:], "--epochs", "1", "--trials", "2", "--jobs", "2")
     environment = device.environment(tmp_path, devices=2)
-    printed = succeeds(environment, (*search, *layout, "--tune-dir", str(tmp_path / "search")))
+    printed = succeeds(environment, (*search, "--tune-dir", str(tmp_path / "search")))
     assert "2/2" in printed
 
 

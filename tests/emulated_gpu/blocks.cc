@@ -100,26 +100,23 @@ uint32_t barrier(Thread*, uint32_t id, uint32_t count, int predicate) {
   return own.outcome;
 }
 
-// Lets the lanes go on of whose mask all that still run have arrived at the same operation.
-void check_warp(uint32_t warp) {
-  const uint32_t first = 32 * warp, num_lanes = std::min(32u, the->size - first);
+// Lets a lane that waits go on, with the others of its mask, once all of them that still run have arrived at
+// the same operation.
+void check_lane(uint32_t own) {
+  const uint32_t first = own / 32 * 32, num_lanes = std::min(32u, the->size - first);
   Fiber* const lanes = &the->fibers[first];
-  for (uint32_t i = 0; i < num_lanes; ++i) {
-    if (lanes[i].state != State::kAtWarp) continue;
-    Lanes taken = {};
-    bool complete = true;
-    for (uint32_t j = 0; j < num_lanes; ++j) {
-      if (!(lanes[i].mask >> j & 1) || lanes[j].state == State::kDone) continue;
-      complete &= lanes[j].state == State::kAtWarp && lanes[j].mask == lanes[i].mask &&
-                  lanes[j].kind == lanes[i].kind;
-      taken.members |= 1u << j;
-      taken.value[j] = lanes[j].given;
-    }
-    for (uint32_t j = 0; complete && j < num_lanes; ++j) {
-      if (!(taken.members >> j & 1)) continue;
-      lanes[j].taken = taken;
-      wake(lanes[j]);
-    }
+  const Fiber& waits = the->fibers[own];
+  Lanes taken = {};
+  for (uint32_t j = 0; j < num_lanes; ++j) {
+    if (!(waits.mask >> j & 1) || lanes[j].state == State::kDone) continue;
+    if (lanes[j].state != State::kAtWarp || lanes[j].mask != waits.mask || lanes[j].kind != waits.kind) return;
+    taken.members |= 1u << j;
+    taken.value[j] = lanes[j].given;
+  }
+  for (uint32_t j = 0; j < num_lanes; ++j) {
+    if (!(taken.members >> j & 1)) continue;
+    lanes[j].taken = taken;
+    wake(lanes[j]);
   }
 }
 
@@ -130,7 +127,7 @@ const Lanes* exchange(Thread* thread, int kind, uint32_t mask, uint32_t value) {
   own.mask = mask;
   own.given = value;
   if (!(mask >> thread->lane & 1)) fail("%s: a lane is not in the mask that it names", the->name);
-  check_warp((&own - the->fibers.data()) / 32);
+  check_lane(&own - the->fibers.data());
   leave();
   return &own.taken;
 }
@@ -170,7 +167,10 @@ void run_block() {
     if (the->running->state != State::kDone) continue;
     ++the->num_done;
     for (int id = 0; id < kBarriers; ++id) check_barrier(id);
-    check_warp((the->running - the->fibers.data()) / 32);
+    const uint32_t first = (the->running - the->fibers.data()) / 32 * 32;
+    for (uint32_t i = first; i < std::min(first + 32, the->size); ++i) {
+      if (the->fibers[i].state == State::kAtWarp) check_lane(i);
+    }
   }
   if (the->num_done != the->size) fail("%s: threads wait for others that do not come", the->name);
 }

@@ -22,15 +22,16 @@ _OWN = "multi_hot_cuda_"
 """The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
 _OF_ROWS = ["touch", "update_rows"]
-"""The kernels that replace the backward pass if a table is updated by rows."""
+"""The kernels that replace the backward pass if a table is updated by rows; the ids of several GPUs
+are sorted in the step, by `index`, as they meet there."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
 def _nodes(call: str, num_tokens: int) -> int:
     """Returns the kernels and memsets that a call of the project's launches; see passes.h."""
     passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
-    touch = 4 + 2 * passes_of_sort
-    several = {"gradient": 3, "take_rows": 2, "touch": touch, "touch_sorted": 2, "update_rows": 3}
+    index = 2 + 2 * passes_of_sort
+    several = {"gradient": 3, "take_rows": 2, "index": index, "touch_sorted": 2, "update_rows": 3}
     return several.get(call, 1)
 
 
@@ -87,6 +88,7 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             table = row.get("table", "dense")
             backward = ["gradient"] if table == "dense" else _OF_ROWS
             backward = [*backward, "catch_up"] if table == "exact_adam" else backward
+            backward = [*backward, "index"] if table != "dense" and row["gpus"] > 1 else backward
             passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
             calls = [c.removesuffix("_sorted") for c in row["own_calls"] if c != "take_rows"]
             if calls != sorted(passes):

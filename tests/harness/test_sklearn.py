@@ -113,9 +113,10 @@ def test_texts_give_what_the_command_gives(tmp_path: Path) -> None:
         with (tmp_path / f"{name}.csv").open("w", newline="") as file:
             csv.writer(file).writerows([("text", "label"), *zip(*rows, strict=True)])
     data = ("--data", tmp_path / "train.csv", "--test-data", tmp_path / "test.csv")
-    result = call("train", *data, "--ngrams", "1", "--run-dir", tmp_path / "run")
+    flags = ("--ngrams", "1", "--tokenizer", "keras")
+    result = call("train", *data, *flags, "--run-dir", tmp_path / "run")
     assert result.code == 0, result.err
-    classifier = MultiHotClassifier(ngrams=1).fit(*parts["train"])
+    classifier = MultiHotClassifier(ngrams=1, tokenizer="keras").fit(*parts["train"])
     assert classifier.score(*parts["test"]) == summary(tmp_path / "run")["test_accuracy"]
 
 

@@ -127,9 +127,6 @@ def test_a_copy_goes_on_as_the_original() -> None:
     own = trainer(optimizer=optimizer, task=task)
     own.fit(train, epochs=2, verbose=False)
     copies = [pickle.loads(pickle.dumps(own)), copy.deepcopy(own)]
-    for name in ("class_names", "_thresholds"):  # which an older pickle lacks
-        del vars(copies[0])[name]
-    copies[0] = pickle.loads(pickle.dumps(copies[0]))
     outputs, found = own.predict(test), own.evaluate(test)
     for other in copies:
         np.testing.assert_array_equal(other.predict(test), outputs)

@@ -275,6 +275,10 @@ class _Search:
         """Trains the candidates, and returns the best."""
         hide_retracing_warnings()
         for view in self.views():
+            # Of many words, marks tell little, and texts that long take long to read again.
+            is_long = bool(self.trials) and self.trials[0].is_partial
+            if is_long and view["tokenizer"] != self.trials[0].view["tokenizer"]:
+                continue
             self._compare(view)
             best = min(self.trials, key=_compared)
             config, data = self.settled(best.view)

@@ -60,6 +60,8 @@ _MOST_EPOCHS = 30
 _ADVANTAGE = 0.03
 """The share by which the loss of pairs of words may be higher if only part of the rows was seen,
 since of more rows pairs learn more than words."""
+_LONG = 64
+"""The mean number of a text's words above which punctuation marks are not tried as words."""
 _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
 """Ids above which data is read again from its file, which may be larger than memory."""
@@ -274,11 +276,11 @@ class _Search:
     def best(self) -> _Trial:
         """Trains the candidates, and returns the best."""
         hide_retracing_warnings()
-        for view in self.views():
-            # Of many words, marks tell little, and texts that long take long to read again.
-            is_long = bool(self.trials) and self.trials[0].is_partial
-            if is_long and view["tokenizer"] != self.trials[0].view["tokenizer"]:
-                continue
+        first, *others = self.views()
+        train = self.settled(first)[1].train
+        if train.nnz > _LONG * train.num_rows:  # long texts have all marks, and take long to read
+            others = [view for view in others if view["tokenizer"] == first["tokenizer"]]
+        for view in (first, *others):
             self._compare(view)
             best = min(self.trials, key=_compared)
             config, data = self.settled(best.view)

@@ -251,7 +251,9 @@ class State:
             for call, dy in zip(calls, of_outputs, strict=True)
             if dy is not None
         ]
-        by_path = {call.layer.kernel.path: (call, dy) for call, dy in told if call.touched}
+        by_rows = [one for one in told if one[0].touched is not None]
+        by_path = {call.layer.kernel.path: (call, dy) for call, dy in by_rows}
+        assert len(by_path) == len(by_rows), "a table's layer is called twice"  # see `other_uses`
         rows = []
         for table in self.tables.all:
             if table.name in by_path:
@@ -261,7 +263,7 @@ class State:
         products = [
             ProductGradient(places[call.layer.kernel.path], call, dy)
             for call, dy in told
-            if not call.touched
+            if call.touched is None
         ]
         of_products = {product.place for product in products}
         unused = [table.name for table in self.tables.all if table.name not in by_path]

@@ -1,8 +1,9 @@
 """The whole data set on the device: dispatches get row ids and read the rows there."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,8 @@ class Resident:
             with tf.device(device):
                 self._sets.append(tf.nest.map_structure(tf.constant, columns.arrays()))
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
+        # An evaluation has the same row ids each time.
+        self._prepare_once = functools.lru_cache(maxsize=1)(self._prepare)
 
     def dispatches(
         self,
@@ -39,13 +42,16 @@ class Resident:
         those of the first epochs from this call on."""
         upcoming = epochs_from(plan, start_step=start_step, epochs=epochs)
 
-        def prepare_next() -> Future[list[_Prepared]] | None:
-            following = list(itertools.islice(upcoming, at_once()))
-            return self._ahead.submit(self._prepare, plan, following) if following else None
+        def prepare_next() -> Callable[[], list[_Prepared]]:
+            following = tuple(itertools.islice(upcoming, at_once()))
+            if not following:
+                return list
+            if epochs == 1 and plan.seed is None:
+                return functools.partial(self._prepare_once, plan, following)
+            return self._ahead.submit(self._prepare, plan, following).result
 
-        def every(ahead: Future[list[_Prepared]] | None) -> Iterator[tuple[Dispatch, _ByRows]]:
-            while ahead is not None:
-                prepared = ahead.result()
+        def every(ahead: Callable[[], list[_Prepared]]) -> Iterator[tuple[Dispatch, _ByRows]]:
+            while prepared := ahead():
                 ahead = prepare_next()
                 for planned, step, batches in prepared:
                     while step < plan.steps_per_epoch:

@@ -312,6 +312,8 @@ class ModelPrograms:
 
     def _gathered(self, call: Call, outputs: Sequence[tf.Tensor]) -> np.ndarray:
         """Returns all workers' outputs, [steps, rows, outputs], from those of each device here."""
+        if len(outputs) == self._cluster.num_workers == 1:
+            return outputs[0].numpy()
         shares = shares_of(call.rows, len(outputs) * self._cluster.num_workers)
         # Workers exchange arrays of one shape: that of the first share, the largest.
         parts = [np.pad(own, [(0, 0), (0, shares[0] - own.shape[1]), (0, 0)]) for own in outputs]

@@ -28,6 +28,8 @@ from harness.task.measures import Measures
 from harness.workers.cluster import Cluster
 
 _NO_COUNTERS = Counters()
+# Short epochs are prepared together, since each preparation costs the host a millisecond.
+_ROWS_AHEAD, _MAX_EPOCHS_AHEAD = 2**18, 16
 _ENDLESS = 2**40  # The number of epochs, or of steps in an epoch, of a training without end
 
 
@@ -55,12 +57,13 @@ class Training:
     may_change: bool = False  # Whether anything but training may change the weights
 
     def dispatches(self, *, epochs: int) -> Dispatches:
+        ahead = min(_MAX_EPOCHS_AHEAD, _ROWS_AHEAD // self.rows.plan.num_rows)
         return self.rows.feed.dispatches(
             self.rows.plan,
             epochs=epochs,
             start_step=self.start_step,
             calls=lambda: self.cadence.num_calls,
-            at_once=lambda: self.num_epochs,
+            at_once=lambda: max(self.num_epochs, ahead),
         )
 
     @property

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
-from harness.feed.plan import EpochPlan, Plan, training_plan
+from harness.feed.plan import EpochPlan, Plan, evaluation_plan, training_plan
 from harness.feed.resident import Resident
 from tests.harness.feed.rows import random_examples
 
@@ -47,6 +47,15 @@ def test_every_device_gets_the_rows_of_its_replica(
                 assert all(t.device.endswith(device) for t in tf.nest.flatten(own))
         epochs.append(dispatch.epoch)
     assert epochs == [0, 1, 2], "left to itself, a dispatch is a whole epoch"
+
+
+def test_an_evaluation_sends_its_row_ids_once(examples: Examples) -> None:
+    lengths = Columns.of(examples).lengths
+    plan = evaluation_plan(lengths, batch_size=8, steps_per_call=3, replicas=1)
+    feed = Resident(Columns.of(examples), devices=CPU)
+    (first,), (second,) = feed.dispatches(plan), feed.dispatches(plan)
+    assert first == second
+    assert all(first[1][rows][0].rows is own[0].rows for rows, own in second[1].items())
 
 
 def test_row_ids_of_several_epochs_go_there_together(

@@ -195,7 +195,8 @@ def throughput(machine: Machine) -> str:
 
 def profile(machine: Machine) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        return machine.run(*_HARNESS, "profile", *machine.data, "--profile-dir", folder)
+        command = (*_HARNESS, "profile", *machine.data, "--profile-dir", folder)
+        return machine.run(*command, "--batch-size", machine.batch_sizes[0])
 
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (

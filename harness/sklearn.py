@@ -176,7 +176,10 @@ class _MultiHotEstimator(BaseEstimator):
             config = self._sized(config, train)
             if data is not None:  # as the command does
                 data = replace(data, train=train.ragged[""])
-                trainer = trainer_of(config, data, config.execution, epochs=epochs)
+                smoothing = config.label_smoothing
+                trainer = trainer_of(
+                    config, data, config.execution, epochs=epochs, label_smoothing=smoothing
+                )
             else:
                 trainer = self._restarted(config, train)
                 callbacks.insert(0, _rate(config, epochs))

@@ -117,8 +117,15 @@ class TrainConfig(ExperimentConfig):
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""
 
+    label_smoothing: float = 0.0
+    """The share of each training row's label that goes to all classes alike, as in 0.1, so that the
+    model becomes less sure of itself. Needs rows of one of three or more classes."""
+
     def __post_init__(self) -> None:
         require_count("--epochs", self.epochs)
+        smoothing = self.label_smoothing
+        ok = 0 <= smoothing < 1
+        require(ok, f"--label-smoothing is {smoothing}; give a share from 0 to less than 1")
         require_known(self)
         require(
             self.test == "on" or (self.data.validation_split > 0 and self.output.report == "off"),
@@ -141,6 +148,7 @@ def trainer_of(
     *,
     epochs: int,
     balanced: bool = False,
+    label_smoothing: float = 0.0,
 ) -> Trainer:
     """Returns a trainer of the network that the settings describe."""
     with quiet_import():
@@ -160,6 +168,7 @@ def trainer_of(
     )
     task = Task(
         class_weight="balanced" if balanced else None,
+        label_smoothing=label_smoothing,
         thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
     )
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

@@ -135,6 +135,7 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         config.execution,
         epochs=config.epochs,
         balanced=config.class_weight == "balanced",
+        label_smoothing=config.label_smoothing,
     )
     asked = Asked(
         train=Examples.of(data.train),

@@ -54,6 +54,9 @@ class Task:
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
     rows / (classes * rows of the class), from the rows of the first training."""
+    label_smoothing: float = 0.0
+    """Multi-class only, and only in training: the share of each row's label that goes to all
+    classes alike, in the cross-entropy (Szegedy et al., 2016, section 7)."""
     thresholds: Sequence[float] | None = None
     """Multi-label only: the probability above which each class is given, [K], for precision, recall
     and F1. None: 0.5. `harness.task.measures.best_thresholds` chooses them on held-out rows."""
@@ -61,6 +64,10 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
             raise InputError(f"task is {self.kind!r}; choose auto or one of {', '.join(KINDS)}")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(
+                f"label_smoothing is {self.label_smoothing}; give a share from 0 to less than 1"
+            )
         weights = self.class_weight
         if weights not in (None, "balanced") and not isinstance(weights, Mapping):
             raise InputError(
@@ -77,7 +84,8 @@ class Task:
         weights: Any = self.class_weight
         if isinstance(weights, Mapping):
             weights = sorted(weights.items())
-        return {"task": self.kind, "loss": loss, "class_weight": str(weights)}
+        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        return {"task": self.kind, "loss": loss, "class_weight": str(weights), **smoothing}
 
     def settled(self, examples: Examples) -> "SettledTask":
         """Returns the task for rows with labels like those of `examples`."""
@@ -96,6 +104,12 @@ class Task:
                 f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
                 f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
             )
+        if self.label_smoothing and (kind != "multi_class" or self.loss is not None):
+            raise InputError(
+                f"label_smoothing is {self.label_smoothing}, which is for the cross-entropy of "
+                f"rows of one of several classes, but the task is {kind} ({why}) with the loss "
+                f"{self.loss or 'of its kind'}; leave it out"
+            )
         in_training = metrics_of(self.metrics, kind)
         usual = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []
         further = usual if self.evaluation_metrics is None else self.evaluation_metrics
@@ -109,6 +123,7 @@ class Task:
             evaluation_only=frozenset(getattr(m, "name", m) for m in every[len(in_training) :]),
             seen=self.seen if kind == "multinomial" else None,
             class_weight=None,
+            label_smoothing=self.label_smoothing,
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
         if task.thresholds is not None and len(task.thresholds) != num_classes:
@@ -157,6 +172,7 @@ class SettledTask:
     class_weight: np.ndarray | None  # The weight of each class, float32 [K]
     evaluation_only: frozenset[str] = frozenset()  # metrics that training leaves out
     seen: str | None = None  # The input with the items that rankings leave out
+    label_smoothing: float = 0.0  # in training
     thresholds: Sequence[float] | None = None  # for each class, [K]; None: 0.5
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False  # not one number for each row
@@ -269,15 +285,20 @@ class SettledTask:
         inputs: Mapping[str, Any] | None = None,
     ) -> Judgement:
         """Computes the loss of each row, and what metrics need, from labels [B], [B, K] or ragged
-        sets. Only in training, class weights count and samples are drawn. `inputs` tell what a row
-        has seen."""
+        sets. Only in training, class weights count, labels are smoothed and samples are drawn.
+        `inputs` tell what a row has seen."""
         targets = self._targets(labels)
         given = read(outputs, self.head)
+        loss = self.loss
+        if self.label_smoothing and training:
+            loss = keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=self.label_smoothing
+            )
         if isinstance(self.loss, Multinomial):
             known = labels if isinstance(labels, Mapping) else targets[False]
             losses = self.loss.of_labels(known, given.logits, sampled=training)
         else:
-            losses = applied(self.loss, targets, given)
+            losses = applied(loss, targets, given)
         if losses.shape.rank == 0:  # one loss of the batch: give each row the same, as its mean
             losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
         if losses.shape.rank > 1:

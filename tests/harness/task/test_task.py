@@ -121,6 +121,20 @@ def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     np.testing.assert_array_equal(judged.hits, plain.judge(labels, logits).hits)
 
 
+def test_labels_are_smoothed_in_training_as_keras_does() -> None:
+    rng = np.random.default_rng()
+    labels = rng.integers(0, 4, 20)
+    logits = rng.normal(scale=3, size=[20, 4]).astype(np.float32)
+    plain, smooth = settled("multi_class", 4), settled("multi_class", 4, label_smoothing=0.1)
+    z = logits.astype(np.float64)
+    shares = 0.9 * np.eye(4)[labels] + 0.1 / 4
+    truth = (shares * (np.logaddexp.reduce(z, axis=1, keepdims=True) - z)).sum(axis=1)
+    np.testing.assert_allclose(smooth.judge(labels, logits).losses, truth, rtol=1e-5)
+    evaluated, expected = smooth.judge(labels, logits, training=False), plain.judge(labels, logits)
+    np.testing.assert_array_equal(evaluated.losses, expected.losses)
+    np.testing.assert_array_equal(smooth.judge(labels, logits).hits, expected.hits)
+
+
 @pytest.mark.parametrize("kind", ["binary", "multi_class"])
 def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
     # Class 2 has no rows, as 0.5 and 0.6 of two classes are rounded to the nearest, 0.5 to 0.
@@ -168,6 +182,10 @@ def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
         (
             lambda: settled("binary", class_weight={2: 2.0}),
             r"class_weight is \{2: 2.0\}; give a finite weight for classes below 2",
+        ),
+        (
+            lambda: settled("binary", label_smoothing=0.1),
+            "label_smoothing is 0.1, which is for the cross-entropy of rows of one of several",
         ),
     ],
 )

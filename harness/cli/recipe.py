@@ -62,9 +62,10 @@ _ADVANTAGE = 0.03
 since of more rows pairs learn more than words."""
 _LONG = 64
 """The mean number of a text's words above which punctuation marks are not tried as words."""
-_SMOOTHING = 0.05
-"""The label smoothing of a network of several classes. Candidates train without it, as it raises
-the loss on held-out rows where it raises the accuracy."""
+_SMOOTHING, _MOST_SMOOTHED = 0.05, 50
+"""The label smoothing of a network of several classes, and the most classes for which it is used:
+with 77 and 150 it cost accuracy. Candidates train without it, as it raises the loss on held-out
+rows where it raises the accuracy."""
 _MOST_TOKENS = 2**17
 _MOST_COPIED = 2**26
 """Ids above which data is read again from its file, which may be larger than memory."""
@@ -314,7 +315,8 @@ class _Search:
         share = min(1, _MOST_IDS / max(data.train.nnz, 1))
         epochs = round((2 if falls else 1) * best.epochs * share)
         changes = {**best.view, "learning_rate_schedule": "linear"}
-        if data.num_classes > 2 and not data.is_multi_label and not best.is_linear:
+        is_of_several = 2 < data.num_classes <= _MOST_SMOOTHED and not data.is_multi_label
+        if is_of_several and not best.is_linear:
             changes["label_smoothing"] = _SMOOTHING
         rate = config.optimizer.learning_rate
         if best.epochs == 1 and "learning_rate" in self._free and rate is not None:

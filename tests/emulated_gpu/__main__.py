@@ -1,6 +1,8 @@
 """Runs Python on two emulated GPUs: `python -m tests.emulated_gpu -m harness train ...`. Without
 arguments it trains all of the matrix and prints it as a table. EMULATED_GPU_CC=90 and the like
-change the device: see `device.environment`."""
+change the device: see `device.environment`. The kernels run under sanitizers with
+EMULATED_GPU_FLAGS="-g -fsanitize=address,undefined", ASAN_OPTIONS=detect_leaks=0, and libasan.so
+and libubsan.so in LD_PRELOAD."""
 
 import os
 import subprocess

@@ -39,7 +39,7 @@ _TRANSLATE = """#!/bin/sh
 unset LD_LIBRARY_PATH LD_PRELOAD
 here=$(dirname "$0")
 {python} -S -E "$here/ptx.py" "$1.ptx" "$2" "$1.c" &&
-gcc -x c {flags} -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
+gcc -x c {flags} $EMULATED_GPU_FLAGS -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
 """
 
 
@@ -134,9 +134,10 @@ def environment(
         script: more lines for NVML; see nvml.py.
         devices: the number of devices.
         settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
-            number 1), `seed`, `guard` (1: pages behind every buffer that must not be touched),
-            `memory_mb`, `refuses` (modules with this text in them), `trace` (a file that gets a
-            line for every launch, copy, allocation and wait).
+            number 1), `seed`, `flags` (further ones for the kernels' compiler), `guard` (1: pages
+            behind every buffer that must not be touched), `memory_mb`, `refuses` (modules with
+            this text in them), `trace` (a file that gets a line for every launch, copy, allocation
+            and wait).
     """
     built = build()
     lines = nvml.system()
@@ -150,11 +151,11 @@ def environment(
     return {
         **kept,
         **{f"EMULATED_GPU_{name.upper()}": str(value) for name, value in settings.items()},
-        "EMULATED_GPU_CACHE": str(built / "kernels"),
+        "EMULATED_GPU_CACHE": str(built / "kernels" if "flags" not in settings else folder),
         "EMULATED_GPU_TRANSLATE": str(built / "translate"),
         "EMULATED_GPU_NVRTC": str((built / "nvrtc").resolve()),
         "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
-        "LD_LIBRARY_PATH": str(built / "lib"),
+        "LD_LIBRARY_PATH": f"{built / 'lib'}:{(built / 'nvrtc').resolve().parent}",
         "PATH": f"{built / 'cuda' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
         "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_autotune_level=0"

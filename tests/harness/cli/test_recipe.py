@@ -224,7 +224,8 @@ def test_what_cannot_be_trained_is_told_before_the_search(
 
 
 def test_items_of_baskets_and_a_rate_for_each_layer(tmp_path: Path) -> None:
-    rows = [{"basket": ["tea", "milk"], "label": "a"}, {"basket": ["ale"], "label": "b"}] * 125
+    baskets = {"a": ["tea", "milk"], "b": ["ale"], "c": ["rum", "tea"]}
+    rows = [{"basket": items, "label": label} for label, items in baskets.items()] * 90
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     data = ("--data", tmp_path / "rows.jsonl", "--epochs", "2")
     rates = ("--dropout", "0.3", "0.2", "0.1", "--run-dir", tmp_path / "run")
@@ -232,4 +233,5 @@ def test_items_of_baskets_and_a_rate_for_each_layer(tmp_path: Path) -> None:
     assert result.code == 0, result.err
     assert "tf-idf of items" in result.out
     assert "--ngrams" not in result.out
+    assert "--label-smoothing 0.05" in result.out, "there are three classes"
     assert read_config(tmp_path / "run")["model"]["dropout"] == [0.3, 0.2, 0.1]

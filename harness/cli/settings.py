@@ -116,7 +116,6 @@ class TrainConfig(ExperimentConfig):
     class_weight: Literal["none", "balanced"] = "none"
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""
-
     label_smoothing: float = 0.0
     """The share of each training row's label that goes to all classes alike, as in 0.1, so that the
     model becomes less sure of itself. Needs rows of one of three or more classes."""

@@ -4,6 +4,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -25,8 +26,7 @@ class Resident:
             with tf.device(device):
                 self._sets.append(tf.nest.map_structure(tf.constant, columns.arrays()))
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
-        # An evaluation has the same row ids each time.
-        self._prepare_once = functools.lru_cache(maxsize=1)(self._prepare)
+        self._evaluation: tuple[Any, list[_Prepared]] = None, []  # what it was prepared for
 
     def dispatches(
         self,
@@ -61,6 +61,12 @@ class Resident:
                         step = end
 
         return every(prepare_next())
+
+    def _prepare_once(self, plan: Plan, epochs: Sequence[tuple[int, int]]) -> list[_Prepared]:
+        """Prepares an evaluation, which has the same row ids each time."""
+        if self._evaluation[0] != (plan, epochs):
+            self._evaluation = (plan, epochs), self._prepare(plan, epochs)
+        return self._evaluation[1]
 
     def _prepare(self, plan: Plan, epochs: Sequence[tuple[int, int]]) -> list[_Prepared]:
         planned = [EpochPlan(plan, epoch) for epoch, _ in epochs]

@@ -54,12 +54,12 @@ class Task:
     class_weight: Literal["balanced"] | Mapping[int, float] | None = None
     """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
     rows / (classes * rows of the class), from the rows of the first training."""
-    label_smoothing: float = 0.0
-    """Multi-class only, and only in training: the share of each row's label that goes to all
-    classes alike, in the cross-entropy (Szegedy et al., 2016, section 7)."""
     thresholds: Sequence[float] | None = None
     """Multi-label only: the probability above which each class is given, [K], for precision, recall
     and F1. None: 0.5. `harness.task.measures.best_thresholds` chooses them on held-out rows."""
+    label_smoothing: float = 0.0
+    """Multi-class only, and only in training: the share of each row's label that goes to all
+    classes alike, in the cross-entropy (Szegedy et al., 2016, section 7)."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
@@ -105,10 +105,11 @@ class Task:
                 f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
             )
         if self.label_smoothing and (kind != "multi_class" or self.loss is not None):
+            is_other = kind != "multi_class"
+            what = f"the task is {kind} ({why})" if is_other else f"the loss is {self.loss!r}"
             raise InputError(
                 f"label_smoothing is {self.label_smoothing}, which is for the cross-entropy of "
-                f"rows of one of several classes, but the task is {kind} ({why}) with the loss "
-                f"{self.loss or 'of its kind'}; leave it out"
+                f"rows of one of several classes, but {what}; leave it out"
             )
         in_training = metrics_of(self.metrics, kind)
         usual = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []

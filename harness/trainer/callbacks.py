@@ -159,6 +159,8 @@ class KerasCallbacks(records.Observer):
         self._logs: Mapping[str, float] | None = None  # The logs of the last epoch
         every = callbacks if own else [*callbacks, self.history]
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
+        # Keras's list looks at every number first, which takes a tenth of a millisecond.
+        self._called = self._list if callbacks else self.history
         state = setup.programs.states[0]
         # What lies beside the model and its optimizer, where BackupAndRestore does not look.
         beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
@@ -258,9 +260,7 @@ class KerasCallbacks(records.Observer):
         may_change = self._changing and _overriding(self._changing, hook)
         if may_change:
             self._programs.states[0].write_to_model()
-        # Keras's list looks at every number first, which takes a tenth of a millisecond.
-        called = self._list if self._list.callbacks != [self.history] else self.history
-        getattr(called, hook)(*arguments)
+        getattr(self._called, hook)(*arguments)
         if may_change:
             self._programs.read_model()
 

@@ -4,6 +4,7 @@ What a program reads from it is tested in `test_batch`.
 """
 
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -56,6 +57,9 @@ def test_an_evaluation_sends_its_row_ids_once(examples: Examples) -> None:
     (first,), (second,) = feed.dispatches(plan), feed.dispatches(plan)
     assert first == second
     assert all(first[1][rows][0].rows is own[0].rows for rows, own in second[1].items())
+    alive = weakref.ref(feed)
+    del feed
+    assert alive() is None, "the rows on a device wait for no garbage collection"
 
 
 def test_row_ids_of_several_epochs_go_there_together(

@@ -32,6 +32,9 @@ estimate: Adam on 64 MB takes an H100 about 0.2 ms, the time of some 20 kernel l
 _TOUCHED_SHARE = {"CPU": 0.45, "GPU": 0.1}
 """The largest share of a table's rows that a batch may touch. On a CPU, `benchmarks.regret` finds
 exact_adam as fast as dense Adam up to half; a GPU writes a whole table faster."""
+_NARROW = {"CPU": 64, "GPU": math.inf}
+"""Units up to which that share holds. It grows with further units: exact_adam's own work on a CPU
+is the same for each touched row, and what it saves grows with the row."""
 _OF_ALL_ROWS = ("dense", "adam")
 
 
@@ -121,7 +124,8 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
             return dense(reason)
     touched = _touched_rows(asked)
     why = f"a batch touches about {touched:,} of {largest.num_tokens:,} rows"
-    if touched > _TOUCHED_SHARE[asked.device_type] * largest.num_tokens:
+    share = _TOUCHED_SHARE[asked.device_type] * max(1, largest.units / _NARROW[asked.device_type])
+    if touched > share * largest.num_tokens:
         return dense(why)
     for layer in layers:
         if reason := asked.other_uses.get(layer.kernel.path):

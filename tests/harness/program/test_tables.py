@@ -260,6 +260,9 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     def small(inputs: Any) -> Any:
         return keras.layers.Dense(1)(MultiHotDense(1, 2**13, name="products")(inputs))
 
+    def wide(units: int, inputs: Any) -> Any:
+        return keras.layers.Dense(1)(MultiHotDense(units, NUM_TOKENS)(inputs))
+
     def choice(model: Any, optimizer: Any = "adam", **how: Any) -> tuple[str, str]:
         settings = {"implementation": "native", "batch_size": 40, **how}
         trainer = harness.Trainer(model, optimizer=optimizer, **settings)
@@ -273,6 +276,8 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     assert choice(large, "rmsprop")[0] == "dense"
     assert choice(large, partial(keras.optimizers.Adam, beta_1=0.0))[0] == "dense"
     assert choice(large, implementation="gather")[0] == "dense"
+    for units, best in ((16, "dense"), (256, "exact_adam")):  # a batch touches most of the rows
+        assert choice(partial(wide, units), batch_size=NUM_ROWS)[0] == best
     trainer = harness.Trainer(large, batch_size=40, implementation="native")
     trainer.steps(rows)
     asked = TablesAsked(

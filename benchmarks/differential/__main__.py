@@ -34,7 +34,6 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after that")
     parser.add_argument("--json", help="a file of JSON lines, one for each case, that is continued")
-    parser.add_argument("--worker", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--member", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     from benchmarks.differential import running
@@ -43,8 +42,6 @@ def main() -> int:
         from benchmarks.differential.several import be_member
 
         return be_member(int(given.member[0]), given.member[1])
-    if given.worker is not None:
-        return running.work(*given.worker)
     if given.case is not None:
         return running.show(given.case)
     if given.named is not None:

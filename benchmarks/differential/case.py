@@ -1,6 +1,5 @@
 """A case, which is drawn from one seed."""
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +7,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-import harness
 from benchmarks.differential.callbacks import DrawnCallbacks, draw_callbacks
 from benchmarks.differential.draw import Draw
 from benchmarks.differential.models import Form, build, given
@@ -145,12 +143,10 @@ def _batch_size(draw: Draw, rows: int) -> int:
     kind = draw.weighted({"rest": 6, "even": 2, "one row": 1, "all": 0.5})
     if kind == "all":
         return rows
-    if kind == "even":
-        divisors = [d for d in range(10, rows) if rows % d == 0]
-        return draw.one(divisors) if divisors else rows
-    if kind == "one row":
-        divisors = [d for d in range(10, rows) if (rows - 1) % d == 0]
-        return draw.one(divisors) if divisors else rows - 1
+    if kind in ("even", "one row"):
+        whole = rows - (kind == "one row")
+        divisors = [d for d in range(10, rows) if whole % d == 0]
+        return draw.one(divisors) if divisors else whole
     return draw.integer(16, min(60, rows - 1))
 
 
@@ -170,7 +166,6 @@ def _settings(draw: Draw, seed: int, batch_size: int, *, large: bool) -> dict[st
 
 def _arguments(draw: Draw, *, validates: bool, epochs: int) -> dict[str, Any]:
     """Draws arguments of `fit` besides rows and epochs that the trainer's `fit` has too."""
-    known = inspect.signature(harness.Trainer.fit).parameters
     arguments: dict[str, Any] = {}
     if draw.chance(0.1):
         arguments["shuffle"] = False
@@ -178,4 +173,4 @@ def _arguments(draw: Draw, *, validates: bool, epochs: int) -> dict[str, Any]:
         arguments["validation_freq"] = 2
     if draw.chance(0.06) and epochs > 1:
         arguments["initial_epoch"] = 1
-    return {name: value for name, value in arguments.items() if name in known}
+    return arguments

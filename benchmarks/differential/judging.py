@@ -3,7 +3,7 @@
 import itertools
 import time
 import traceback
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import keras
@@ -11,11 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 import harness
-from benchmarks.differential.case import Case, draw_case
+from benchmarks.differential.case import Case
 from benchmarks.differential.several import by_workers
 from benchmarks.differential.training import Trained, here, in_keras
 
-Result = Literal["equal", "refused", "different", "error"]
 LOSS_RTOL, LOSS_ATOL = 2e-5, 2e-6
 WEIGHTS_ATOL = 1e-4
 """The absolute tolerance of the weights, and of outputs divided by the largest one."""
@@ -33,7 +32,7 @@ class Verdict:
     """The result of a case."""
 
     seed: int
-    result: Result
+    result: Literal["equal", "refused", "different", "error"]
     reason: str = ""
     """The reason for a refusal or an error; for a difference, the figures that differ."""
     details: list[str] = field(default_factory=list)
@@ -41,10 +40,6 @@ class Verdict:
     """Whether the case is equal only within the distance that rounding alone explains."""
     seconds: float = 0.0
     """Seconds of the processor's time."""
-
-    def record(self) -> dict[str, Any]:
-        """Returns the verdict as a JSON object."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,18 +53,9 @@ class Distance:
     words: str
 
 
-def judge(seed: int, *, twice: bool = False) -> Verdict:
-    """Trains the case of a seed on both sides and compares.
-
-    Args:
-        seed: the seed of the case.
-        twice: whether the trainer trains the case again, which must give the same bits.
-    """
-    return judge_case(draw_case(seed), twice=twice)
-
-
-def judge_case(case: Case, *, twice: bool = False) -> Verdict:
-    """Judges a case as `judge` does, which is drawn already."""
+def judge(case: Case, *, twice: bool = False) -> Verdict:
+    """Trains a case on both sides and compares; `twice`, the trainer trains it again, which must
+    give the same bits."""
     start = time.process_time()
     verdict = _judged(case, twice=twice)
     verdict.seconds = round(time.process_time() - start, 2)
@@ -110,9 +96,8 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
             details=traceback.format_exc().splitlines()[-30:],
         )
     if again is not None and not _same_bits(ours, again):
-        found.append(
-            Distance(figure="bits", size=np.inf, limit=0, words="a second training differs")
-        )
+        words = "a second training differs"
+        found.append(Distance(figure="bits", size=np.inf, limit=0, words=words))
     if not found:
         return Verdict(seed=case.seed, result="equal", noisy=noisy)
     return Verdict(
@@ -146,24 +131,21 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
         words = f"by {size:.3g}: {own.reshape(-1)[:4]} here, {expected.reshape(-1)[:4]} in Keras"
         found.append(Distance(figure=figure, size=size, limit=limit, words=words))
 
+    def named(figure: str, own: dict[str, Any], expected: dict[str, Any]) -> None:
+        if names(f"{figure} keys", sorted(own), sorted(expected)):
+            for name, values in expected.items():
+                numbers(f"{figure} {name}", own[name], values, _limit(name, values))
+
     names("epochs", ours.epochs, theirs.epochs)
-    if names("history keys", sorted(ours.history), sorted(theirs.history)):
-        for name, expected in theirs.history.items():
-            numbers(f"history {name}", ours.history[name], expected, _limit(name, expected))
-    if names("evaluation keys", sorted(ours.evaluation), sorted(theirs.evaluation)):
-        for name, value in theirs.evaluation.items():
-            numbers(f"evaluation {name}", [ours.evaluation[name]], [value], _limit(name, value))
+    named("history", ours.history, theirs.history)
+    named("evaluation", ours.evaluation, theirs.evaluation)
     if names("hooks", ours.hooks, theirs.hooks):
         for place, ((hook, own), (_, logs)) in enumerate(zip(ours.logs, theirs.logs, strict=True)):
-            if names(f"logs of {hook} {place}", sorted(own), sorted(logs)):
-                for name, value in logs.items():
-                    figure = f"logs {hook} {place} {name}"
-                    numbers(figure, [own[name]], [value], _limit(name, value))
+            named(f"logs {hook} {place}", own, logs)
         seen = (np.reshape(side.seen, [-1, 3]).T for side in (ours, theirs))
         for what, own, expected in zip(("steps", "rate", "weights"), *seen, strict=True):
-            numbers(
-                f"seen {what}", own, expected, LOSS_RTOL * float(np.abs(expected).max(initial=1))
-            )
+            limit = LOSS_RTOL * float(np.abs(expected).max(initial=1))
+            numbers(f"seen {what}", own, expected, limit)
     names("files", ours.files, theirs.files)
     if names("weights' number", len(ours.weights), len(theirs.weights)):
         for name, own, expected in zip(theirs.names, ours.weights, theirs.weights, strict=True):
@@ -175,10 +157,8 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
 
 def _beside(own: list[Any], other: list[Any]) -> str:
     """Describes the rest of a list from the first place where it differs from another."""
-    same = sum(
-        1
-        for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(own, other, strict=False))
-    )
+    pairs = zip(own, other, strict=False)
+    same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
     return f"{own[same : same + 4]} at {same} of {len(own)}"
 
 

@@ -33,12 +33,16 @@ class SoftmaxOverRows(keras.layers.Layer):
         return inputs + tf.nn.softmax(inputs @ tf.transpose(inputs)) @ inputs
 
 
-class RowMeanPenalty(keras.layers.Layer):
-    """Adds the mean over rows of a loss of each row, such as a variational autoencoder's KL."""
+class Penalty(keras.layers.Layer):
+    """Adds a loss, times a factor."""
 
-    def __init__(self, factor: float, **kwargs: Any) -> None:
+    def __init__(self, factor: float = 1e-3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.factor = factor
+
+
+class RowMeanPenalty(Penalty):
+    """Adds the mean over rows of a loss of each row, such as a variational autoencoder's KL."""
 
     def call(self, inputs: Any) -> Any:
         rows = tf.reduce_sum(tf.square(inputs) + tf.exp(-inputs) - 1, axis=-1)
@@ -46,12 +50,8 @@ class RowMeanPenalty(keras.layers.Layer):
         return inputs
 
 
-class InBatchSoftmax(keras.layers.Layer):
+class InBatchSoftmax(Penalty):
     """Adds a contrastive loss: every row against the others of its batch."""
-
-    def __init__(self, factor: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.factor = factor
 
     def call(self, inputs: Any) -> Any:
         scores = inputs @ tf.transpose(tf.sin(inputs))
@@ -61,21 +61,20 @@ class InBatchSoftmax(keras.layers.Layer):
         return inputs
 
 
-class RowSumPenalty(keras.layers.Layer):
+class RowSumPenalty(Penalty):
     """Adds a loss that is summed over rows, so that larger batches count more."""
 
     def call(self, inputs: Any) -> Any:
-        self.add_loss(1e-3 * tf.reduce_sum(tf.square(inputs)))
+        self.add_loss(self.factor * tf.reduce_sum(tf.square(inputs)))
         return inputs
 
 
-class KernelPenalty(keras.layers.Layer):
+class KernelPenalty(Penalty):
     """Adds the sum of squares of another layer's kernel."""
 
     def __init__(self, other: keras.layers.Layer, factor: float, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(factor, **kwargs)
         self.other = other
-        self.factor = factor
 
     def call(self, inputs: Any) -> Any:
         self.add_loss(self.factor * tf.reduce_sum(tf.square(self.other.kernel)))

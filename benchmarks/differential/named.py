@@ -3,8 +3,9 @@
 import contextlib
 import json
 import tempfile
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import harness
 from benchmarks.differential import layers
 from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks, Recorder
 from benchmarks.differential.case import Case, draw_case
-from benchmarks.differential.judging import Verdict, judge_case
+from benchmarks.differential.judging import Verdict, judge
 from benchmarks.differential.models import Form
 from benchmarks.differential.networks import Layer
 from benchmarks.differential.optimizers import Drawn, Scaled, Waves
@@ -77,51 +78,41 @@ def case_of(
     )
 
 
-def _table(layer: Layer, *, units: int = 6, part: int = TOKENS, name: str = "table") -> Any:
-    initializer = keras.initializers.RandomNormal(stddev=0.4, seed=1)
-    return layer(
-        name,
-        lambda own, _: harness.MultiHotDense(
-            units, part, activation="tanh", kernel_initializer=initializer, name=own
-        ),
-    )
+def _new(layer: Layer, name: str, kind: Any, *given: Any, **options: Any) -> Any:
+    return layer(name, lambda own, _: kind(*given, name=own, **options))
+
+
+def _table(layer: Layer, *, units: int = 6, tokens: int = TOKENS, name: str = "table") -> Any:
+    own = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.4, seed=1)}
+    return _new(layer, name, harness.MultiHotDense, units, tokens, activation="tanh", **own)
+
+
+def _large_table(layer: Layer) -> Any:
+    return _table(layer, units=64, tokens=LARGE.num_tokens)
 
 
 def _dense(layer: Layer, name: str, units: int, **options: Any) -> Any:
-    initializer = keras.initializers.RandomNormal(stddev=0.4, seed=2)
-    return layer(
-        name,
-        lambda own, _: keras.layers.Dense(
-            units, kernel_initializer=initializer, name=own, **options
-        ),
-    )
+    own = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.4, seed=2)}
+    return _new(layer, name, keras.layers.Dense, units, **own, **options)
 
 
-def plain(inputs: Any, layer: Layer) -> Any:
+def plain(inputs: Any, layer: Layer, table: str = "table") -> Any:
     """A table, a hidden layer and logits."""
-    x = _table(layer)(inputs)
+    x = _table(layer, name=table)(inputs)
     return _dense(layer, "out", 1)(_dense(layer, "first", 4, activation="gelu")(x))
 
 
 def frozen(inputs: Any, layer: Layer) -> Any:
     """A single table, which training does not change."""
-    options = {"trainable": False, "kernel_initializer": keras.initializers.RandomNormal(seed=1)}
-    make: Any = harness.MultiHotDense
-    return layer("out", lambda own, _: make(1, TOKENS, name=own, **options))(inputs)
+    own = {"trainable": False, "kernel_initializer": keras.initializers.RandomNormal(seed=1)}
+    return _new(layer, "out", harness.MultiHotDense, 1, TOKENS, **own)(inputs)
 
 
-def with_embedding(inputs: Any, layer: Layer) -> Any:
-    """A table whose name Muon takes for an embedding's."""
-    x = _table(layer, name="embedding_a")(inputs)
-    return _dense(layer, "out", 1)(_dense(layer, "first", 4, activation="gelu")(x))
-
-
-def between(make: Callable[[str, dict[str, Any]], Any]) -> Outputs:
-    """`plain` with another layer after the table."""
+def between(kind: type[keras.layers.Layer]) -> Outputs:
+    """A table, another layer and logits."""
 
     def outputs(inputs: Any, layer: Layer) -> Any:
-        x = layer("between", make)(_table(layer)(inputs))
-        return _dense(layer, "out", 1)(x)
+        return _dense(layer, "out", 1)(_new(layer, "between", kind)(_table(layer)(inputs)))
 
     return outputs
 
@@ -130,45 +121,43 @@ def over_rows(inputs: Any, layer: Layer) -> Any:
     """Layers and losses that depend on the number of rows: means, counts, an activity
     regularizer, negatives of the same batch."""
     l2 = keras.regularizers.L2(0.05)
-    x = layer("mean", lambda own, _: layers.RowMeanPenalty(0.1, name=own))(_table(layer)(inputs))
-    x = layer("negatives", lambda own, _: layers.InBatchSoftmax(0.1, name=own))(x)
-    x = layer("counted", lambda own, _: layers.PerRow(name=own))(x)
+    x = _new(layer, "mean", layers.RowMeanPenalty, 0.1)(_table(layer)(inputs))
+    x = _new(layer, "negatives", layers.InBatchSoftmax, 0.1)(x)
+    x = _new(layer, "counted", layers.PerRow)(x)
     x = _dense(layer, "first", 4, activation="gelu", activity_regularizer=l2)(x)
-    x = layer("centred", lambda own, _: layers.Centred(name=own))(x)
+    x = _new(layer, "centred", layers.Centred)(x)
     return _dense(layer, "out", 1)(x)
 
 
 def tied(inputs: Any, layer: Layer) -> Any:
     """A large table that also makes the logits."""
-    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    x = _large_table(layer)(inputs)
     return layer("out", lambda own, made: layers.Tied(made["table"], 1, name=own))(x)
 
 
 def penalized(inputs: Any, layer: Layer) -> Any:
     """A large table with a loss of its own."""
-    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    x = _large_table(layer)(inputs)
     x = layer("loss", lambda own, made: layers.KernelPenalty(made["table"], 1e-4, name=own))(x)
     return _dense(layer, "out", 1)(x)
 
 
 def shared_table(inputs: Any, layer: Layer) -> Any:
     """Two layers with one large table."""
-    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    x = _large_table(layer)(inputs)
     y = layer("same", lambda own, made: layers.SameTable(made["table"], name=own))(inputs)
     return _dense(layer, "out", 1)(x + y)
 
 
 def regularized(inputs: Any, layer: Layer) -> Any:
     """A large table before a layer with a regularizer."""
-    x = _table(layer, units=64, part=LARGE.num_tokens)(inputs)
+    x = _large_table(layer)(inputs)
     return _dense(layer, "out", 1, kernel_regularizer=keras.regularizers.L2(0.01))(x)
 
 
 def pooled(inputs: Any, layer: Layer) -> Any:
     """A layer of the user's own on the values."""
-    x = layer("pooled", lambda own, _: layers.Pooled(TOKENS, 6, mean=False, seed=1, name=own))(
-        inputs
-    )
+    x = _new(layer, "pooled", layers.Pooled, TOKENS, 6, mean=False, seed=1)(inputs)
     return _dense(layer, "out", 1)(x)
 
 
@@ -185,36 +174,31 @@ def _set_later(_: Any) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def _muon(_: Any) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Muon(0.05, adam_lr_ratio=0.1, exclude_layers=["out"])
-
-
-def _sgd(_: Any) -> keras.optimizers.Optimizer:
-    return keras.optimizers.SGD(0.5)
-
-
-def _averaged(_: Any) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(0.02, use_ema=True, ema_momentum=0.9)
-
-
-C = keras.callbacks
+C, K = keras.callbacks, keras.optimizers
+_averaged: dict[str, Any] = {
+    "optimizer": lambda _: K.Adam(0.02, use_ema=True, ema_momentum=0.9),
+}
+_sgd: dict[str, Any] = {"optimizer": lambda _: K.SGD(0.5)}
 _large: dict[str, Any] = {"part": LARGE, "implementation": "native"}
 _ragged: dict[str, Any] = {"batch_size": 50}  # the last batch has 20 rows
 CASES: dict[str, Callable[[], Case]] = {
-    "W1 tied, SGD": lambda: case_of(tied, optimizer=_sgd, **_large),
+    "W1 tied, SGD": lambda: case_of(tied, **_sgd, **_large),
     "W1 tied, Adam, subclass": lambda: case_of(tied, form="built subclass", **_large),
     "W1 penalty on the table": lambda: case_of(penalized, **_large),
-    "W1 two layers share a table": lambda: case_of(shared_table, optimizer=_sgd, **_large),
+    "W1 two layers share a table": lambda: case_of(shared_table, **_sgd, **_large),
     "W2 excluded by name and by list": lambda: case_of(plain, optimizer=_excluded),
-    "W2 Muon's layers and embeddings": lambda: case_of(with_embedding, optimizer=_muon),
+    "W2 Muon's layers and embeddings": lambda: case_of(
+        partial(plain, table="embedding_a"),  # by its name it is an embedding's
+        optimizer=lambda _: K.Muon(0.05, adam_lr_ratio=0.1, exclude_layers=["out"]),
+    ),
     "W2 incomplete config": lambda: case_of(plain, optimizer=lambda _: Scaled(0.1, scale=3.0)),
     "W2 set after construction": lambda: case_of(plain, optimizer=_set_later),
     "W3 layers over the rows of a smaller batch": lambda: case_of(over_rows, **_ragged),
     "W5 SwapEMAWeights": lambda: case_of(
-        plain, optimizer=_averaged, callbacks=lambda _: [C.SwapEMAWeights()], epochs=3
+        plain, **_averaged, callbacks=lambda _: [C.SwapEMAWeights()], epochs=3
     ),
     "W5 SwapEMAWeights, on epochs": lambda: case_of(
-        plain, optimizer=_averaged, callbacks=lambda _: [C.SwapEMAWeights(swap_on_epoch=True)]
+        plain, **_averaged, callbacks=lambda _: [C.SwapEMAWeights(swap_on_epoch=True)]
     ),
     "W5 hooks and logs of batches": lambda: case_of(
         plain, callbacks=lambda _: [BatchRecorder()], **_ragged
@@ -233,22 +217,26 @@ CASES: dict[str, Callable[[], Case]] = {
         epochs=3,
     ),
     "D1 subclass without the argument training": lambda: case_of(
-        between(lambda own, _: keras.layers.BatchNormalization(name=own)),
-        form="subclass in inference mode",
+        between(keras.layers.BatchNormalization), form="subclass in inference mode"
     ),
     "D6 a large table beside a regularizer": lambda: case_of(regularized, **_large),
     "D5 a schedule without get_config": lambda: case_of(
-        plain, optimizer=lambda _: keras.optimizers.Adam(Waves(0.02))
+        plain, optimizer=lambda _: K.Adam(Waves(0.02))
     ),
     "D7 nothing is trained, and no step counted": lambda: case_of(
         frozen, callbacks=lambda _: [Recorder()]
     ),
     "D8 an embedding, by two workers": lambda: draw_case(739),
-    "D4 a layer reads what it has just set": lambda: case_of(
-        between(lambda own, _: layers.Counting(name=own))
-    ),
+    "D4 a layer reads what it has just set": lambda: case_of(between(layers.Counting)),
 }
 """The cases that a comparison with `keras.Model.fit` shows, by name."""
+
+
+def _fit(case: Case, rate: float = 0.02, **arguments: Any) -> tuple[harness.Trainer, C.History]:
+    trainer = harness.Trainer(
+        case.given(), task=case.task.task(), optimizer=K.Adam(rate), **case.settings
+    )
+    return trainer, trainer.fit(case.train.examples, verbose=False, **arguments)
 
 
 def _saved_figures() -> list[str]:
@@ -258,34 +246,20 @@ def _saved_figures() -> list[str]:
     assert case.validation is not None
     rows = case.validation.examples
     with tempfile.TemporaryDirectory() as folder:
-        trainer = harness.Trainer(
-            case.given(),
-            task=case.task.task(),
-            optimizer=keras.optimizers.Adam(0.3),
-            **case.settings,
-        )
-        trainer.fit(
-            case.train.examples, validation=rows, epochs=8, callbacks=[stopping],
-            run_dir=Path(folder) / "run", verbose=False,
-        )  # fmt: skip
-        summary = json.loads((Path(folder) / "run" / "summary.json").read_text())
-    found = trainer.evaluate(rows)
-    wrong = []
-    for name, value in found.items():
-        if summary.get(f"test_{name}") is not None:
-            wrong.append(f"summary.json calls validation rows test: test_{name}")
-        recorded = summary.get(f"validation_{name}", summary.get(f"test_{name}"))
-        if recorded is not None and abs(recorded - value) > 1e-4:
-            wrong.append(f"{name} is {recorded} in summary.json, {value} of the model")
+        how = {"validation": rows, "epochs": 8, "callbacks": [stopping], "run_dir": folder}
+        trainer, _ = _fit(case, rate=0.3, **how)
+        summary = json.loads((Path(folder) / "summary.json").read_text())
     assert trainer.last is not None
-    if trainer.last.quality is not None:
-        last, own = trainer.last.quality.figures(), trainer.measure(rows).figures()
-        wrong += [
-            f"last.quality has {name} {last[name]}, the model {own[name]}"
-            for name in own
-            if abs(last[name] - own[name]) > 1e-4
-        ]
-    return wrong
+    assert trainer.last.quality is not None
+    found = {f"validation_{name}": value for name, value in trainer.evaluate(rows).items()}
+    pairs = [(name, summary[name], value) for name, value in found.items()]
+    last, own = trainer.last.quality.figures(), trainer.measure(rows).figures()
+    pairs += [(name, last[name], own[name]) for name in own]
+    return [
+        f"{name} is {recorded}, and {value} of the model"
+        for name, recorded, value in pairs
+        if abs(recorded - value) > 1e-4
+    ]
 
 
 class _BrokenError(Exception):
@@ -303,12 +277,8 @@ def _backup() -> list[str]:
     case = case_of(plain)
 
     def fit(folder: str, *more: C.Callback) -> C.History:
-        trainer = harness.Trainer(
-            case.given(), task=case.task.task(), optimizer=keras.optimizers.Adam(0.02),
-            **case.settings,
-        )  # fmt: skip
         callbacks = [C.BackupAndRestore(Path(folder) / "backup"), *more]
-        return trainer.fit(case.train.examples, epochs=4, callbacks=callbacks, verbose=False)
+        return _fit(case, epochs=4, callbacks=callbacks)[1]
 
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(_BrokenError):
@@ -324,33 +294,24 @@ def _backup() -> list[str]:
 
 def _threads() -> list[str]:
     """W7: trainers in threads give the same results as each gives alone."""
+    case = case_of(plain)
 
     def net(inputs: Any) -> Any:
         x = harness.MultiHotDense(6, TOKENS, activation="tanh")(inputs)
         return keras.layers.Dense(1)(x)
 
-    case = case_of(plain)
-
-    def losses(found: list[Any], seed: int) -> None:
+    def losses(seed: int) -> list[float]:
         trainer = harness.Trainer(net, batch_size=50, seed=seed)
-        found.append((seed, trainer.fit(case.train.examples, epochs=2, verbose=False)))
+        return trainer.fit(case.train.examples, epochs=2, verbose=False).history["loss"]
 
-    alone: list[Any] = []
-    for seed in (0, 1):
-        losses(alone, seed)
-    wrong = []
-    for _ in range(2):
-        together: list[Any] = []
-        threads = [threading.Thread(target=losses, args=(together, seed)) for seed in (0, 1)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        for seed, history in alone:
-            own = [h.history["loss"] for s, h in together if s == seed]
-            if not own or not np.allclose(own[0], history.history["loss"], rtol=1e-6):
-                wrong.append(f"seed {seed}: {own} beside another, {history.history['loss']} alone")
-    return wrong
+    alone = list(map(losses, (0, 1)))
+    with ThreadPoolExecutor(2) as pool:
+        together = [list(pool.map(losses, (0, 1))) for _ in range(2)]
+    return [
+        f"{found} beside each other, {alone} alone"
+        for found in together
+        if not np.allclose(found, alone, rtol=1e-6)
+    ]
 
 
 CHECKS: dict[str, Callable[[], list[str]]] = {
@@ -365,7 +326,7 @@ NAMED = (*CASES, *CHECKS)
 def judge_named(name: str) -> Verdict:
     """Judges a named case."""
     if name in CASES:
-        return judge_case(CASES[name]())
+        return judge(CASES[name]())
     wrong = CHECKS[name]()
     result = "different" if wrong else "equal"
     return Verdict(seed=0, result=result, reason="; ".join(wrong)[:300], details=wrong)

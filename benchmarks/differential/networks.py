@@ -15,6 +15,7 @@ from benchmarks.differential.draw import Draw
 from benchmarks.differential.rows import Part
 
 SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "swish", "elu", "linear", "mish")
+_OVER_ROWS = ("Centred", "PerRow", "SoftmaxOverRows", "Counting")
 Parts = dict[str, keras.layers.Layer]
 Layer = Callable[[str, Callable[[str, Parts], keras.layers.Layer]], keras.layers.Layer]
 """A function that returns the layer of a name; its second argument makes the layer, from the name
@@ -93,6 +94,9 @@ class _Drawing:
 
     # Layers by name
 
+    def _new(self, name: str, kind: Any, *given: Any, **options: Any) -> keras.layers.Layer:
+        return self._layer(name, lambda own, _: kind(*given, name=own, **options))
+
     def _encoded(self, part: Part, inputs: Any, units: int) -> Any:
         """Encodes an input as [B, units]."""
         draw, name = self._draw, part.name or "ids"
@@ -102,12 +106,10 @@ class _Drawing:
         if kind == "pooled":
             mean, seed = draw.chance(0.5), draw.integer(0, 10**6)
             self._say(f"pooled embedding of {name}, {'mean' if mean else 'sum'}")
-            return self._layer(
-                f"pooled_{name}",
-                lambda own, _: layers.Pooled(
-                    part.num_tokens, units, mean=mean, seed=seed, name=own
-                ),
-            )(inputs)
+            pooled = self._new(
+                f"pooled_{name}", layers.Pooled, part.num_tokens, units, mean=mean, seed=seed
+            )
+            return pooled(inputs)
         x = self._product(f"table_{name}", part, units)(inputs)
         if kind == "two" and not self._limits.large:
             x = x + self._product(f"second_{name}", part, units)(inputs)
@@ -132,13 +134,8 @@ class _Drawing:
         self._tables.append(name)
         if not frozen:
             self._kernels.append(name)
-
-        def make(own: str, _: Parts) -> keras.layers.Layer:
-            return harness.MultiHotDense(
-                units, part.num_tokens, name=own, trainable=not frozen, **options
-            )
-
-        return self._layer(name, make)
+        options["trainable"] = not frozen
+        return self._new(name, harness.MultiHotDense, units, part.num_tokens, **options)
 
     def _again(self, part: Part, inputs: Any, units: int) -> Any:
         """Uses the first table a second time for the same input."""
@@ -169,17 +166,12 @@ class _Drawing:
         self._say(_described("Dense", name, units, options, frozen=frozen))
         if not frozen:
             self._kernels.append(name)
-        return self._layer(
-            name,
-            lambda own, _: keras.layers.Dense(units, name=own, trainable=not frozen, **options),
-        )
+        return self._new(name, keras.layers.Dense, units, trainable=not frozen, **options)
 
     def _block(self, place: int, x: Any) -> Any:
         draw = self._draw
         units = draw.one([4, 6, 8])
-        over_rows = draw.weighted(
-            {None: 12, "Centred": 1, "PerRow": 1, "SoftmaxOverRows": 1, "Counting": 1}
-        )
+        over_rows = draw.weighted({None: 12} | dict.fromkeys(_OVER_ROWS, 1))
         if self._limits.row_wise:
             over_rows = None
         norm = self._drawn_norm(0.3)
@@ -190,8 +182,7 @@ class _Drawing:
         y = dense(x)
         if over_rows is not None:
             self._say(over_rows)
-            kind = getattr(layers, over_rows)
-            y = self._layer(f"over_rows_{place}", lambda own, _: kind(name=own))(y)
+            y = self._new(f"over_rows_{place}", getattr(layers, over_rows))(y)
         y = self._norm(f"norm_{place}", norm, y)
         if draw.chance(0.08):
             self._say(f"hidden_{place} called twice")
@@ -201,11 +192,9 @@ class _Drawing:
             self._say("residual")
             y = x + y
         if draw.chance(0.06):
-            rate_0 = draw.one(
-                [keras.layers.Dropout, harness.HashDropout, keras.layers.GaussianNoise]
-            )
-            self._say(f"{rate_0.__name__}(0)")
-            y = self._layer(f"dropout_{place}", lambda own, _: rate_0(0.0, name=own))(y)
+            kind = draw.one([keras.layers.Dropout, harness.HashDropout, keras.layers.GaussianNoise])
+            self._say(f"{kind.__name__}(0)")
+            y = self._new(f"dropout_{place}", kind, 0.0)(y)
         return self._added_loss(place, y)
 
     def _added_loss(self, place: int, x: Any) -> Any:
@@ -231,9 +220,8 @@ class _Drawing:
             return self._layer(
                 name, lambda own, made: layers.KernelPenalty(made[other], factor, name=own)
             )(x)
-        if kind == "RowSumPenalty":
-            return self._layer(name, lambda own, _: layers.RowSumPenalty(name=own))(x)
-        return self._layer(name, lambda own, _: getattr(layers, kind)(factor, name=own))(x)
+        given = () if kind == "RowSumPenalty" else (factor,)
+        return self._new(name, getattr(layers, kind), *given)(x)
 
     def _head(self, x: Any) -> Any:
         draw, limits = self._draw, self._limits
@@ -246,32 +234,26 @@ class _Drawing:
                 if x.shape[-1] != table.units:
                     x = self._dense("to_tied", table.units, use_bias=True)(x)
                 self._say(f"tied to {name}")
-                x = self._layer(
+                logits = self._layer(
                     "out", lambda own, made: layers.Tied(made[name], outputs, name=own)
-                )(x)
-                return self._activated(x)
+                )
+                return self._activated(logits(x))
         apart = head is not None and draw.chance(0.3)
-        activation = None if apart else head
-        use_bias, initializer, bias = draw.chance(0.85), self._initializer(), self._initializer()
+        options: dict[str, Any] = {
+            "activation": None if apart else head,
+            "use_bias": draw.chance(0.85),
+            "kernel_initializer": self._initializer(),
+            "bias_initializer": self._initializer(),
+        }
         self._say(f"out {outputs} {head or 'logits'}")
-        x = self._layer(
-            "out",
-            lambda own, _: keras.layers.Dense(
-                outputs,
-                activation=activation,
-                use_bias=use_bias,
-                kernel_initializer=initializer,
-                bias_initializer=bias,
-                name=own,
-            ),
-        )(x)
+        x = self._new("out", keras.layers.Dense, outputs, **options)(x)
         return self._activated(x) if apart else x
 
     def _activated(self, x: Any) -> Any:
         head = self._limits.head
         if head is None:
             return x
-        return self._layer("head", lambda own, _: keras.layers.Activation(head, name=own))(x)
+        return self._new("head", keras.layers.Activation, head)(x)
 
     # Options
 
@@ -285,14 +267,9 @@ class _Drawing:
 
     def _regularizer(self, probability: float) -> keras.regularizers.Regularizer | None:
         draw, factor = self._draw, self._draw.log_between(1e-3, 3e-2)
-        kind = draw.one(["l2", "l1", "l1_l2"])
-        if not draw.chance(probability):
-            return None
-        if kind == "l2":
-            return keras.regularizers.L2(factor)
-        if kind == "l1":
-            return keras.regularizers.L1(factor)
-        return keras.regularizers.L1L2(factor, factor)
+        of = keras.regularizers
+        made = draw.one([of.L2(factor), of.L1(factor), of.L1L2(factor, factor)])
+        return made if draw.chance(probability) else None
 
     def _drawn_norm(self, probability: float) -> str | None:
         kind = self._draw.weighted(
@@ -317,15 +294,14 @@ class _Drawing:
             return x
         if kind == "GroupNormalization" and x.shape[-1] % 2:
             kind = "LayerNormalization"
-        options: dict[str, Any] = {}
-        if kind == "BatchNormalization":
-            options = {"momentum": momentum, "trainable": not frozen}
-        if kind == "GroupNormalization":
-            options = {"groups": 2}
+        options: dict[str, Any] = {
+            "BatchNormalization": {"momentum": momentum, "trainable": not frozen},
+            "GroupNormalization": {"groups": 2},
+        }.get(kind, {})
         if kind == "UnitNormalization":
             x = x + 0.1  # the norm of a row of zeros has no gradient
         self._say(f"{kind}({', '.join(f'{k}={v}' for k, v in options.items())})")
-        return self._layer(name, lambda own, _: getattr(keras.layers, kind)(name=own, **options))(x)
+        return self._new(name, getattr(keras.layers, kind), **options)(x)
 
 
 def _made_before(name: str, parts: Parts) -> keras.layers.Layer:

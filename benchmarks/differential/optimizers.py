@@ -5,31 +5,19 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
-from keras.optimizers.schedules import (
-    CosineDecay,
-    ExponentialDecay,
-    InverseTimeDecay,
-    LearningRateSchedule,
-    PiecewiseConstantDecay,
-    PolynomialDecay,
-)
 
 from benchmarks.differential.draw import Draw
 
-K = keras.optimizers
+K, S = keras.optimizers, keras.optimizers.schedules
 RATES = {
     "SGD": (0.05, 0.5),
-    "Adam": (2e-3, 3e-2),
-    "AdamW": (2e-3, 3e-2),
-    "Adamax": (2e-3, 3e-2),
-    "Nadam": (2e-3, 3e-2),
+    **dict.fromkeys(("Adam", "AdamW", "Adamax", "Nadam"), (2e-3, 3e-2)),
     "Adagrad": (1e-2, 1e-1),
     "Adadelta": (0.2, 1.0),
     "RMSprop": (1e-3, 1e-2),
     "Lion": (1e-3, 5e-3),
     "Ftrl": (1e-2, 1e-1),
-    "Lamb": (2e-3, 3e-2),
-    "Adafactor": (2e-3, 3e-2),
+    **dict.fromkeys(("Lamb", "Adafactor"), (2e-3, 3e-2)),
     "Muon": (5e-3, 5e-2),
     "ScheduleFreeAdamW": (2e-3, 3e-2),
 }
@@ -66,7 +54,7 @@ class ByName(K.Optimizer):
         self.assign_sub(variable, rate * (gradient + total))
 
 
-class Waves(LearningRateSchedule):
+class Waves(S.LearningRateSchedule):
     """A schedule of the user's own, without `get_config`."""
 
     def __init__(self, rate: float) -> None:
@@ -147,16 +135,11 @@ def _own_options(draw: Draw, kind: str) -> dict[str, Any]:
     beta_1, beta_2 = draw.one([0.9, 0.8, 0.5]), draw.one([0.999, 0.99, 0.9])
     if kind in ("SGD", "Scaled"):
         momentum = draw.one([0.0, 0.0, 0.9, 0.5])
-        options: dict[str, Any] = {
-            "momentum": momentum,
-            "nesterov": draw.chance(0.4) and momentum > 0,
-        }
+        options = {"momentum": momentum, "nesterov": draw.chance(0.4) and momentum > 0}
         return options | ({"scale": 3.0} if kind == "Scaled" else {})
     if kind in ("Adam", "AdamW"):
         return {"beta_1": beta_1, "beta_2": beta_2, "amsgrad": draw.chance(0.3)}
-    if kind in ("Adamax", "Nadam", "Lamb", "ScheduleFreeAdamW"):
-        return {"beta_1": beta_1, "beta_2": beta_2}
-    if kind == "Lion":
+    if kind in ("Adamax", "Nadam", "Lamb", "Lion", "ScheduleFreeAdamW"):
         return {"beta_1": beta_1, "beta_2": beta_2}
     if kind == "Adagrad":
         return {"initial_accumulator_value": draw.one([0.1, 0.01])}
@@ -207,22 +190,20 @@ def _shared_options(draw: Draw, kind: str) -> dict[str, Any]:
     steps = draw.integer(2, 3)
     if draw.chance(0.12):
         options["gradient_accumulation_steps"] = steps
-    if kind in ("ByName",):
-        options = {k: v for k, v in options.items() if k != "weight_decay"} | {"name": "by_name"}
-    return options
+    return options | ({"name": "by_name"} if kind == "ByName" else {})
 
 
-def _schedule(draw: Draw, rate: float) -> tuple[str, Callable[[], LearningRateSchedule]] | None:
+def _schedule(draw: Draw, rate: float) -> tuple[str, Callable[[], S.LearningRateSchedule]] | None:
     steps = draw.integer(3, 12)
-    made: dict[str, Callable[[], LearningRateSchedule]] = {
-        "ExponentialDecay": lambda: ExponentialDecay(rate, steps, 0.3),
-        "stairs": lambda: ExponentialDecay(rate, 2, 0.5, staircase=True),
-        "CosineDecay": lambda: CosineDecay(rate / 3, steps, warmup_target=rate, warmup_steps=3),
-        "PiecewiseConstantDecay": lambda: PiecewiseConstantDecay(
+    made: dict[str, Callable[[], S.LearningRateSchedule]] = {
+        "ExponentialDecay": lambda: S.ExponentialDecay(rate, steps, 0.3),
+        "stairs": lambda: S.ExponentialDecay(rate, 2, 0.5, staircase=True),
+        "CosineDecay": lambda: S.CosineDecay(rate / 3, steps, warmup_target=rate, warmup_steps=3),
+        "PiecewiseConstantDecay": lambda: S.PiecewiseConstantDecay(
             [2, 5], [rate, rate / 2, rate / 5]
         ),
-        "PolynomialDecay": lambda: PolynomialDecay(rate, steps, rate / 10, power=2.0),
-        "InverseTimeDecay": lambda: InverseTimeDecay(rate, 2, 0.5),
+        "PolynomialDecay": lambda: S.PolynomialDecay(rate, steps, rate / 10, power=2.0),
+        "InverseTimeDecay": lambda: S.InverseTimeDecay(rate, 2, 0.5),
         "Waves": lambda: Waves(rate),
     }
     name = draw.one(list(made))

@@ -1,9 +1,8 @@
 """Runs many cases in worker processes, one after another, and sums them up."""
 
+import gc
 import json
-import selectors
-import subprocess
-import sys
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,33 +11,29 @@ from typing import Any
 
 _CASES_PER_WORKER = 60
 """Cases after which a new process takes over, since TensorFlow never frees all of a function."""
-_CASE_SECONDS = 180
-"""Seconds after which a case counts as an error."""
+_CASE_SECONDS = 240
+"""Seconds after which a case counts as an error, those of the process's start included."""
 
 
-def work(first: int, cases: int) -> int:
-    """Judges cases, in a worker process; prints a JSON line for each."""
-    import gc
-
+def judged(seed: int) -> dict[str, Any]:
+    """Judges a case, in a worker process; returns its record."""
+    from benchmarks.differential.case import draw_case
     from benchmarks.differential.judging import judge
 
-    _use_one_core()
-    for seed in range(first, first + cases):
-        verdict = judge(seed, twice=seed % 20 == 0)
-        print(json.dumps(verdict.record()), flush=True)
-        gc.collect()
-    return 0
+    verdict = judge(draw_case(seed), twice=seed % 20 == 0)
+    gc.collect()
+    return vars(verdict)
 
 
 def show(seed: int) -> int:
     """Prints a case and its verdict."""
     from benchmarks.differential.case import draw_case
-    from benchmarks.differential.judging import judge_case
+    from benchmarks.differential.judging import judge
 
     _use_one_core()
     case = draw_case(seed)
     print(*case.words(), sep="\n")
-    verdict = judge_case(case, twice=True)
+    verdict = judge(case, twice=True)
     print(f"\n{verdict.result} in {verdict.seconds} s {'(noisy)' if verdict.noisy else ''}")
     print(verdict.reason, *verdict.details, sep="\n  ")
     return int(verdict.result in ("different", "error"))
@@ -76,49 +71,32 @@ def run(first: int, cases: int, *, seconds: float, path: str | None) -> int:
         known = {record["seed"]: record for record in map(json.loads, lines)}
     wanted = range(first, first + cases)
     end = time.monotonic() + seconds
-    seed = first
-    while seed < first + cases and time.monotonic() < end:
-        if seed in known:
-            seed += 1
-            continue
-        for record in _records(seed, min(_CASES_PER_WORKER, first + cases - seed), end):
-            known[record["seed"]] = record
-            if path is not None:
-                with Path(path).open("a") as file:
-                    file.write(json.dumps(record) + "\n")
-            if record["result"] in ("different", "error"):
-                print(f"{record['result']} {record['seed']}: {record['reason'][:160]}", flush=True)
-            seed = record["seed"] + 1
+    for record in _records([seed for seed in wanted if seed not in known], end):
+        known[record["seed"]] = record
+        if path is not None:
+            with Path(path).open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        if record["result"] in ("different", "error"):
+            print(f"{record['result']} {record['seed']}: {record['reason'][:160]}", flush=True)
     done = [known[seed] for seed in wanted if seed in known]
     summarize(done)
     return int(any(record["result"] in ("different", "error") for record in done))
 
 
-def _records(first: int, cases: int, end: float) -> Iterator[dict[str, Any]]:
-    """Yields a worker's records of its cases; if it dies or hangs in a case, a record of that."""
-    command = [sys.executable, "-m", "benchmarks.differential", "--worker", str(first), str(cases)]
-    seed = first
-    with (
-        subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as worker,
-        selectors.DefaultSelector() as selector,
-    ):
-        assert worker.stdout is not None
-        selector.register(worker.stdout, selectors.EVENT_READ)
-        try:
-            while seed < first + cases and time.monotonic() < end:
-                ready = selector.select(_CASE_SECONDS + 60 * (seed == first))
-                line = worker.stdout.readline() if ready else ""
-                if not line:
-                    why = f"the process ended with {worker.poll()}" if ready else "it hangs"
-                    worker.kill()
+def _records(seeds: list[int], end: float) -> Iterator[dict[str, Any]]:
+    """Yields the records of cases until the end. A case in which its process dies or hangs is an
+    error."""
+    spawn = multiprocessing.get_context("spawn")
+    while seeds and time.monotonic() < end:
+        with spawn.Pool(1, _use_one_core, maxtasksperchild=_CASES_PER_WORKER) as pool:
+            while seeds and time.monotonic() < end:
+                seed = seeds.pop(0)
+                try:
+                    yield pool.apply_async(judged, [seed]).get(_CASE_SECONDS)
+                except multiprocessing.TimeoutError:
+                    why = f"no result within {_CASE_SECONDS} s: its process died or hangs"
                     yield {"seed": seed, "result": "error", "reason": why, "seconds": 0.0}
-                    return
-                yield json.loads(line)
-                seed += 1
-        finally:
-            worker.kill()
+                    break
 
 
 def summarize(records: list[dict[str, Any]]) -> None:

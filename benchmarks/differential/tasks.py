@@ -18,41 +18,38 @@ from benchmarks.differential.rows import Labelled
 L, M = keras.losses, keras.metrics
 Made = Callable[[], Any]
 
+
+def _losses(*names: str) -> dict[str, Made]:
+    return {name: getattr(L, name) for name in names}
+
+
 LOSSES: dict[str, dict[str, Made]] = {
     "binary": {
-        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(),
-        "smoothed": lambda: L.BinaryCrossentropy(label_smoothing=0.2),
-        "focal": lambda: L.BinaryFocalCrossentropy(gamma=1.5),
-        "balanced focal": lambda: L.BinaryFocalCrossentropy(apply_class_balancing=True),
-        "MeanSquaredError": lambda: L.MeanSquaredError(),
-        "Huber": lambda: L.Huber(0.3),
-        "LogCosh": lambda: L.LogCosh(),
-        "SquaredHinge": lambda: L.SquaredHinge(),
-        "Poisson": lambda: L.Poisson(),
+        "BinaryCrossentropy": L.BinaryCrossentropy,
+        "smoothed": partial(L.BinaryCrossentropy, label_smoothing=0.2),
+        "focal": partial(L.BinaryFocalCrossentropy, gamma=1.5),
+        "balanced focal": partial(L.BinaryFocalCrossentropy, apply_class_balancing=True),
+        "MeanSquaredError": L.MeanSquaredError,
+        "Huber": partial(L.Huber, 0.3),
+        **_losses("LogCosh", "SquaredHinge", "Poisson"),
     },
-    "sparse": {
-        "SparseCategoricalCrossentropy": lambda: L.SparseCategoricalCrossentropy(),
-    },
+    "sparse": _losses("SparseCategoricalCrossentropy"),
     "categorical": {
-        "CategoricalCrossentropy": lambda: L.CategoricalCrossentropy(),
-        "smoothed": lambda: L.CategoricalCrossentropy(label_smoothing=0.1),
-        "focal": lambda: L.CategoricalFocalCrossentropy(),
-        "KLDivergence": lambda: L.KLDivergence(),
-        "MeanSquaredError": lambda: L.MeanSquaredError(),
-        "CosineSimilarity": lambda: L.CosineSimilarity(),
+        "CategoricalCrossentropy": L.CategoricalCrossentropy,
+        "smoothed": partial(L.CategoricalCrossentropy, label_smoothing=0.1),
+        "focal": L.CategoricalFocalCrossentropy,
+        **_losses("KLDivergence", "MeanSquaredError", "CosineSimilarity"),
     },
     "multi_label": {
-        "BinaryCrossentropy": lambda: L.BinaryCrossentropy(),
-        "smoothed": lambda: L.BinaryCrossentropy(label_smoothing=0.1),
-        "focal": lambda: L.BinaryFocalCrossentropy(),
-        "MeanSquaredError": lambda: L.MeanSquaredError(),
-        "Poisson": lambda: L.Poisson(),
+        "BinaryCrossentropy": L.BinaryCrossentropy,
+        "smoothed": partial(L.BinaryCrossentropy, label_smoothing=0.1),
+        "focal": L.BinaryFocalCrossentropy,
+        **_losses("MeanSquaredError", "Poisson"),
     },
     "regression": {
-        "MeanSquaredError": lambda: L.MeanSquaredError(),
-        "MeanAbsoluteError": lambda: L.MeanAbsoluteError(),
-        "Huber": lambda: L.Huber(0.5),
-        "LogCosh": lambda: L.LogCosh(),
+        **_losses("MeanSquaredError", "MeanAbsoluteError"),
+        "Huber": partial(L.Huber, 0.5),
+        "LogCosh": L.LogCosh,
     },
 }
 
@@ -72,6 +69,12 @@ ON_LOGITS: dict[str, dict[str, Made]] = {
     form: {name: partial(_on_logits, LOSSES[form][name]) for name in names}
     for form, names in _TAKES_LOGITS.items()
 }
+
+
+def _metrics(**named: Callable[..., Any]) -> dict[str, Made]:
+    return {name: partial(make, name=name) for name, make in named.items()}
+
+
 NAMES = {
     "binary": ["binary_crossentropy", "mse", "binary_focal_crossentropy"],
     "sparse": ["sparse_categorical_crossentropy"],
@@ -80,42 +83,38 @@ NAMES = {
     "regression": ["mse", "mae", "huber"],
 }
 METRICS: dict[str, dict[str, Made]] = {
-    "binary": {
-        "auc": lambda: M.AUC(name="auc"),
-        "pr": lambda: M.AUC(curve="PR", name="pr", num_thresholds=50),
-        "precision": lambda: M.Precision(name="precision"),
-        "recall": lambda: M.Recall(thresholds=0.4, name="recall"),
-        "brier": lambda: M.MeanSquaredError(name="brier"),
-        "bce": lambda: M.BinaryCrossentropy(name="bce"),
-        "fn": lambda: M.FalseNegatives(name="fn"),
-        "at_recall": lambda: M.PrecisionAtRecall(0.5, name="at_recall"),
-        "near": lambda: M.BinaryAccuracy(name="near", threshold=0.3),
-        "iou": lambda: M.BinaryIoU(name="iou"),
-    },
-    "sparse": {
-        "top2": lambda: M.SparseTopKCategoricalAccuracy(2, name="top2"),
-        "sce": lambda: M.SparseCategoricalCrossentropy(name="sce"),
-        "again": lambda: M.SparseCategoricalAccuracy(name="again"),
-    },
-    "categorical": {
-        "top2": lambda: M.TopKCategoricalAccuracy(2, name="top2"),
-        "auc": lambda: M.AUC(name="auc"),
-        "precision": lambda: M.Precision(name="precision"),
-        "f1": lambda: M.F1Score(average="macro", name="f1"),
-        "cce": lambda: M.CategoricalCrossentropy(name="cce"),
-    },
-    "multi_label": {
-        "auc": lambda: M.AUC(multi_label=True, num_labels=4, name="auc"),
-        "precision": lambda: M.Precision(name="precision"),
-        "recall": lambda: M.Recall(name="recall"),
-        "f1": lambda: M.F1Score(average="micro", threshold=0.5, name="f1"),
-        "brier": lambda: M.MeanSquaredError(name="brier"),
-    },
-    "regression": {
-        "mae": lambda: M.MeanAbsoluteError(name="mae"),
-        "rmse": lambda: M.RootMeanSquaredError(name="rmse"),
-        "r2": lambda: M.R2Score(name="r2"),
-    },
+    "binary": _metrics(
+        auc=M.AUC,
+        pr=partial(M.AUC, curve="PR", num_thresholds=50),
+        precision=M.Precision,
+        recall=partial(M.Recall, thresholds=0.4),
+        brier=M.MeanSquaredError,
+        bce=M.BinaryCrossentropy,
+        fn=M.FalseNegatives,
+        at_recall=partial(M.PrecisionAtRecall, 0.5),
+        near=partial(M.BinaryAccuracy, threshold=0.3),
+        iou=M.BinaryIoU,
+    ),
+    "sparse": _metrics(
+        top2=partial(M.SparseTopKCategoricalAccuracy, 2),
+        sce=M.SparseCategoricalCrossentropy,
+        again=M.SparseCategoricalAccuracy,
+    ),
+    "categorical": _metrics(
+        top2=partial(M.TopKCategoricalAccuracy, 2),
+        auc=M.AUC,
+        precision=M.Precision,
+        f1=partial(M.F1Score, average="macro"),
+        cce=M.CategoricalCrossentropy,
+    ),
+    "multi_label": _metrics(
+        auc=partial(M.AUC, multi_label=True, num_labels=4),
+        precision=M.Precision,
+        recall=M.Recall,
+        f1=partial(M.F1Score, average="micro", threshold=0.5),
+        brier=M.MeanSquaredError,
+    ),
+    "regression": _metrics(mae=M.MeanAbsoluteError, rmse=M.RootMeanSquaredError, r2=M.R2Score),
 }
 MULTI_LABELS = 4
 
@@ -322,10 +321,8 @@ def draw_task(draw: Draw) -> DrawnTask:
     head = ("softmax" if kind == "multi_class" else "sigmoid") if ends_in else None
     if form == "regression":
         head = None
-    options = LOSSES[form]
     on_logits = head is None and form in ON_LOGITS and draw.chance(0.6)
-    if on_logits:
-        options = ON_LOGITS[form]
+    options = (ON_LOGITS if on_logits else LOSSES)[form]
     name = draw.one(list(options))
     how = draw.weighted({"object": 7, "default": 3, "name": 1, "function": 0.5, "own": 0.7})
     by_name = draw.one(NAMES[form])
@@ -344,12 +341,10 @@ def draw_task(draw: Draw) -> DrawnTask:
         metrics.insert(0, "accuracy")
     soft = form in ("binary", "multi_label") and draw.chance(0.15)
     soft = soft and not (form == "binary" and metrics not in ([], ["accuracy"]))
-    class_weight = None
+    class_weight: Any = None
     weight = draw.between(0.3, 3)
-    if kind != "multi_label" and kind != "regression" and draw.chance(0.25):
+    if kind not in ("multi_label", "regression") and draw.chance(0.25):
         class_weight = draw.one([{1: weight}, {0: weight, 1: 2.0}, "balanced"])
-        if soft:
-            class_weight = None
     return DrawnTask(
         kind=kind,
         form=form,
@@ -358,7 +353,7 @@ def draw_task(draw: Draw) -> DrawnTask:
         loss=loss,
         loss_words=words,
         metrics=tuple(metrics),
-        class_weight=class_weight,
+        class_weight=None if soft else class_weight,
         weighs_rows=draw.chance(0.2),
         named=kind == "regression" or draw.chance(0.5),
         soft=soft,

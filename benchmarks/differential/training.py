@@ -58,6 +58,18 @@ class _RowMean(keras.metrics.Mean):
         return super().update_state(values, sample_weight=sample_weight - self._excess)
 
 
+def _on_cpu(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function, placed on the CPU even when traced: else a graph's operations would go
+    to a GPU if there is one."""
+
+    def own(*given: Any, **options: Any) -> Any:
+        with tf.device("/CPU:0"):
+            return run(*given, **options)
+
+    return own
+
+
+@_on_cpu
 def in_keras(
     case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
 ) -> Trained:
@@ -68,11 +80,6 @@ def in_keras(
         change: changes the model before training.
         by_xla: whether XLA compiles the steps.
     """
-    with tf.device("/CPU:0"):
-        return _in_keras(case, change, by_xla=by_xla)
-
-
-def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool) -> Trained:
     model = case.model()
     excess = excess_of_first_leaf(case.parts)
     # A subclass makes its weights at its first batch, and the optimizer may name them.
@@ -128,17 +135,6 @@ def _in_keras(case: Case, change: Callable[[keras.Model], None], *, by_xla: bool
             whole.dataset(case.batch_size, 1, lambda _: every), verbose=0, return_dict=True
         ),
     )
-
-
-def _on_cpu(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns the step, placed on the CPU even when traced: else a graph's operations would go to a
-    GPU if there is one."""
-
-    def own(*given: Any) -> Any:
-        with tf.device("/CPU:0"):
-            return step(*given)
-
-    return own
 
 
 def here(case: Case) -> Trained:

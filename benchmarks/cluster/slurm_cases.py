@@ -5,11 +5,13 @@
 Exit code 1 if a job does not end as docs/clusters.md says, 0 also where SLURM is missing.
 """
 
+import itertools
 import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from benchmarks.cluster.slurm import Slurm, is_possible
@@ -38,11 +40,6 @@ def losses(folder: Path) -> list[float]:
     return [record["loss"] for record in map(json.loads, lines) if "loss" in record]
 
 
-def _is_worker(line: str) -> bool:
-    """Whether a command line is that of a worker, not of the shell that starts it."""
-    return "-m harness" in line
-
-
 class Cases:
     """Every case returns what it found, and raises an AssertionError if that is wrong."""
 
@@ -50,24 +47,25 @@ class Cases:
         self._slurm = slurm
         self._folder = slurm.folder / "runs"
 
-    def all(self) -> Iterator[tuple[str, Callable[[], str]]]:
-        for name, nodes, options in (
-            ("two-nodes", 2, ("--ntasks-per-node=1",)),
-            ("two-tasks-a-node", 1, ("--ntasks-per-node=2",)),
-            ("node9-10", 2, ("--ntasks-per-node=1", "--nodelist=node[9-10]")),
-            ("cyclic", 2, ("--ntasks-per-node=2", "--distribution=cyclic", "-w", "node[9-10]")),
-        ):
-            yield name, lambda n=name, m=nodes, o=options: self._trains(n, m, o)
-        yield "array", self._array
-        yield "time", self._time
-        yield "preemption", self._preemption
-        yield "failing-task", self._failing
-        yield "failing-save", self._failing_save
-        for what in ("scancel", "requeue"):
-            for when in ("start", "compilation", "training"):
-                yield f"{what}-{when}", lambda w=what, t=when: self._told(w, t)
+    def all(self) -> dict[str, Callable[[], str]]:
+        layouts = {
+            "two-nodes": (2, "--ntasks-per-node=1"),
+            "two-tasks-a-node": (1, "--ntasks-per-node=2"),
+            "node9-10": (2, "--ntasks-per-node=1", "--nodelist=node[9-10]"),
+            "cyclic": (2, "--ntasks-per-node=2", "--distribution=cyclic", "-w", "node[9-10]"),
+        }
+        moments = itertools.product(("scancel", "requeue"), ("start", "compilation", "training"))
+        return {
+            **{name: partial(self._trains, name, *layout) for name, layout in layouts.items()},
+            "array": self._array,
+            "time": self._time,
+            "preemption": self._preemption,
+            "failing-task": self._failing,
+            "failing-save": self._failing_save,
+            **{f"{what}-{when}": partial(self._told, what, when) for what, when in moments},
+        }
 
-    def _trains(self, name: str, nodes: int, options: tuple[str, ...]) -> str:
+    def _trains(self, name: str, nodes: int, *options: str) -> str:
         job = self._submit(name, *options, nodes=nodes)
         self._ended(job, "COMPLETED", "0:0")
         return self._parity(name)
@@ -155,7 +153,8 @@ class Cases:
         files = {"compilation": "config.json", "training": "metrics.jsonl"}
         self._slurm.wait_for(lambda: self._slurm.facts(job)["JobState"] == "RUNNING")
         if when == "start":
-            self._slurm.wait_for(lambda: sum(map(_is_worker, self._slurm.orphans())) >= 2)
+            # Workers, not the shells that start them.
+            self._slurm.wait_for(lambda: str(self._slurm.orphans()).count("-m harness") >= 2)
             time.sleep(3)
             return
         path = self._folder / name / files[when]
@@ -192,11 +191,8 @@ class Cases:
         ended = self._slurm.wait_for_end(job)
         assert ended["JobState"] == "CANCELLED", ended
         self._slurm.wait_for(lambda: not self._slurm.orphans(), 40)
-        resumes = len(
-            json.loads((self._folder / name / "config.json").read_text())["resolved"].get(
-                "resumed", []
-            )
-        )
+        config = json.loads((self._folder / name / "config.json").read_text())
+        resumes = len(config["resolved"].get("resumed", []))
         return f"queued again {restarts} times, resumed {resumes} times"
 
     def _parity(self, name: str) -> str:
@@ -221,7 +217,7 @@ def main(names: list[str]) -> int:
         return 0
     failed = tried = 0
     with tempfile.TemporaryDirectory() as folder, Slurm(Path(folder)) as slurm:
-        for name, case in Cases(slurm).all():
+        for name, case in Cases(slurm).all().items():
             if names and name not in names:
                 continue
             tried += 1

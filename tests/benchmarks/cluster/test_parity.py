@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cluster.parity import MOST, differences, run
-from benchmarks.cluster.worker import losses, train
+from benchmarks.cluster.parity import MOST, differences, losses, run, train
 
 CASE = "batch normalization"
 

@@ -17,7 +17,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -106,11 +105,6 @@ Does meet(const char* call, FILE* stream) {
   return meet(call, fileno(stream));
 }
 
-Does meet_open(int folder, const char* path, int flags) {
-  if ((flags & O_ACCMODE) == O_RDONLY && !(flags & O_CREAT)) return Does::kPass;
-  return meet(flags & O_CREAT ? "create" : "open", folder, path);
-}
-
 template <typename Function>
 Function* next(Function*, const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
@@ -120,6 +114,16 @@ Function* next(Function*, const char* name) {
     static auto* const found = next(name, #name); \
     return found;                                \
   }())
+
+// What a half write leaves: half of the bytes, then the end of the process, or a short count.
+template <typename Write>
+ssize_t written(const char* call, int file, size_t size, Write write) {
+  const Does does = meet(call, file);
+  if (does == Does::kFail || (does == Does::kHalf && size < 2)) return -1;
+  const ssize_t done = write(does == Does::kHalf ? size / 2 : size);
+  if (does == Does::kHalf && action == kTear) die();
+  return done;
+}
 
 mode_t mode_of(int flags, va_list rest) {
   const bool takes_mode = flags & O_CREAT || (flags & O_TMPFILE) == O_TMPFILE;
@@ -142,71 +146,47 @@ void faults_arm(const char* folder, const char* log, const char* what, long numb
   root_length = strlen(root);
 }
 
-#define OPEN(name)                                                      \
-  int name(const char* path, int flags, ...) {                          \
-    va_list rest;                                                       \
-    va_start(rest, flags);                                              \
-    const mode_t mode = mode_of(flags, rest);                           \
-    va_end(rest);                                                       \
-    if (meet_open(AT_FDCWD, path, flags) != Does::kPass) return -1;     \
-    return NEXT(name)(path, flags, mode);                               \
-  }
-#define OPENAT(name)                                                    \
-  int name(int folder, const char* path, int flags, ...) {              \
-    va_list rest;                                                       \
-    va_start(rest, flags);                                              \
-    const mode_t mode = mode_of(flags, rest);                           \
-    va_end(rest);                                                       \
-    if (meet_open(folder, path, flags) != Does::kPass) return -1;       \
-    return NEXT(name)(folder, path, flags, mode);                       \
-  }
-#define CREAT(name)                                                            \
-  int name(const char* path, mode_t mode) {                                    \
-    if (meet("create", AT_FDCWD, path) != Does::kPass) return -1;              \
-    return NEXT(name)(path, mode);                                             \
-  }
-#define FOPEN(name)                                                            \
-  FILE* name(const char* path, const char* mode) {                             \
-    const int flags = mode[0] != 'r' ? O_CREAT : strchr(mode, '+') ? O_RDWR : 0; \
-    if (meet_open(AT_FDCWD, path, flags) != Does::kPass) return nullptr;       \
-    return NEXT(name)(path, mode);                                             \
-  }
-OPEN(open)
-OPEN(open64)
-OPENAT(openat)
-OPENAT(openat64)
-CREAT(creat)
-CREAT(creat64)
-FOPEN(fopen)
-FOPEN(fopen64)
+// On 64-bit Linux the functions with 64 in their names are the others.
+#define SAME(name) __attribute__((alias(name)))
 
-// What a half write leaves: half of the bytes, then the end of the process, or a short count.
+int openat(int folder, const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = mode_of(flags, rest);
+  va_end(rest);
+  const bool changes = (flags & O_ACCMODE) != O_RDONLY || flags & O_CREAT;
+  const char* const call = flags & O_CREAT ? "create" : "open";
+  if (changes && meet(call, folder, path) != Does::kPass) return -1;
+  return NEXT(openat)(folder, path, flags, mode);
+}
+int openat64(int folder, const char* path, int flags, ...) SAME("openat");
+
+int open(const char* path, int flags, ...) {
+  va_list rest;
+  va_start(rest, flags);
+  const mode_t mode = mode_of(flags, rest);
+  va_end(rest);
+  return openat(AT_FDCWD, path, flags, mode);
+}
+int open64(const char* path, int flags, ...) SAME("open");
+
+FILE* fopen(const char* path, const char* mode) {
+  const char* const call = mode[0] != 'r' ? "create" : "open";
+  const bool changes = mode[0] != 'r' || strchr(mode, '+');
+  if (changes && meet(call, AT_FDCWD, path) != Does::kPass) return nullptr;
+  return NEXT(fopen)(path, mode);
+}
+FILE* fopen64(const char* path, const char* mode) SAME("fopen");
+
 ssize_t write(int file, const void* bytes, size_t size) {
-  const Does does = meet("write", file);
-  if (does == Does::kFail || (does == Does::kHalf && size < 2)) return -1;
-  const ssize_t done = NEXT(write)(file, bytes, does == Does::kHalf ? size / 2 : size);
-  if (does == Does::kHalf && action == kTear) die();
-  return done;
+  return written("write", file, size, [&](size_t part) { return NEXT(write)(file, bytes, part); });
 }
 
-#define PWRITE(name, offset_type)                                                         \
-  ssize_t name(int file, const void* bytes, size_t size, offset_type offset) {            \
-    const Does does = meet("pwrite", file);                                               \
-    if (does == Does::kFail || (does == Does::kHalf && size < 2)) return -1;              \
-    const ssize_t done = NEXT(name)(file, bytes, does == Does::kHalf ? size / 2 : size, offset); \
-    if (does == Does::kHalf && action == kTear) die();                                      \
-    return done;                                                                          \
-  }
-PWRITE(pwrite, off_t)
-PWRITE(pwrite64, off64_t)
-
-ssize_t writev(int file, const iovec* parts, int number) {
-  const Does does = meet("writev", file);
-  if (does == Does::kFail || (does == Does::kHalf && number < 2)) return -1;
-  const ssize_t done = NEXT(writev)(file, parts, does == Does::kHalf ? number / 2 : number);
-  if (does == Does::kHalf && action == kTear) die();
-  return done;
+ssize_t pwrite(int file, const void* bytes, size_t size, off_t offset) {
+  return written("pwrite", file, size,
+                 [&](size_t part) { return NEXT(pwrite)(file, bytes, part, offset); });
 }
+ssize_t pwrite64(int file, const void* bytes, size_t size, off64_t offset) SAME("pwrite");
 
 size_t fwrite(const void* bytes, size_t size, size_t number, FILE* stream) {
   const Does does = meet("fwrite", stream);
@@ -238,19 +218,22 @@ int fclose(FILE* stream) {
 CHANGE(fsync, ("fsync", file), (int file), (file))
 CHANGE(fdatasync, ("fsync", file), (int file), (file))
 CHANGE(ftruncate, ("truncate", file), (int file, off_t size), (file, size), noexcept)
-CHANGE(ftruncate64, ("truncate", file), (int file, off64_t size), (file, size), noexcept)
-CHANGE(rename, ("rename", AT_FDCWD, to), (const char* from, const char* to), (from, to), noexcept)
-CHANGE(renameat, ("rename", in, to), (int out, const char* from, int in, const char* to),
-       (out, from, in, to), noexcept)
+int ftruncate64(int file, off64_t size) noexcept SAME("ftruncate");
 CHANGE(renameat2, ("rename", in, to),
        (int out, const char* from, int in, const char* to, unsigned flags),
        (out, from, in, to, flags), noexcept)
-CHANGE(unlink, ("unlink", AT_FDCWD, path), (const char* path), (path), noexcept)
+int renameat(int out, const char* from, int in, const char* to) noexcept {
+  return renameat2(out, from, in, to, 0);
+}
+int rename(const char* from, const char* to) noexcept {
+  return renameat2(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
 CHANGE(unlinkat, (flags & AT_REMOVEDIR ? "rmdir" : "unlink", folder, path),
        (int folder, const char* path, int flags), (folder, path, flags), noexcept)
-CHANGE(rmdir, ("rmdir", AT_FDCWD, path), (const char* path), (path), noexcept)
-CHANGE(mkdir, ("mkdir", AT_FDCWD, path), (const char* path, mode_t mode), (path, mode), noexcept)
+int unlink(const char* path) noexcept { return unlinkat(AT_FDCWD, path, 0); }
+int rmdir(const char* path) noexcept { return unlinkat(AT_FDCWD, path, AT_REMOVEDIR); }
 CHANGE(mkdirat, ("mkdir", folder, path), (int folder, const char* path, mode_t mode),
        (folder, path, mode), noexcept)
+int mkdir(const char* path, mode_t mode) noexcept { return mkdirat(AT_FDCWD, path, mode); }
 
 }  // extern "C"

@@ -51,18 +51,9 @@ class Case:
         return f"{self.start} run, {self.fault.action} at call {self.fault.at}, {self.call}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Undisturbed:
-    """Runs without a fault."""
-
-    left: Mapping[str, Any]
-    starts: Mapping[str, Path]
-    """The folder in which each kind of run starts."""
-
-
-def undisturbed(place: Path) -> tuple[Undisturbed, dict[str, Sequence[Call]]]:
-    """Makes undisturbed runs in folders of `place`; returns them, and the calls of each kind."""
-    starts = {kind: place / kind for kind in FLAGS}
+def undisturbed(starts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, Sequence[Call]]]:
+    """Makes undisturbed runs of each kind in the folders in which they start; returns what they all
+    leave, and the calls of each kind."""
     for folder in starts.values():
         folder.mkdir()
     trial.train(starts["replacing"], "--seed", "8")  # compiles: a slow run makes other calls
@@ -75,7 +66,7 @@ def undisturbed(place: Path) -> tuple[Undisturbed, dict[str, Sequence[Call]]]:
         assert not checks.differences(same, left)
         # From its own event file on, it makes the same calls as a new run.
         made[kind] = list(itertools.takewhile(lambda call: not _opens_events(call), ended.made))
-    return Undisturbed(left=left, starts=starts), made
+    return left, made
 
 
 def _run(starts: Mapping[str, Path], kind: str) -> tuple[trial.Ended, dict[str, Any]]:
@@ -94,33 +85,22 @@ def _copy(start: Path) -> Iterator[Path]:
         yield Path(shutil.copytree(start, Path(place, "folder")))
 
 
-def complaints(case: Case, whole: Undisturbed) -> list[str]:
-    """Lets a run have the fault, and continues it; returns what is wrong."""
+def complaints(
+    case: Case, left: Mapping[str, Any], starts: Mapping[str, Path], deadline: float
+) -> list[str] | None:
+    """Lets a run have the fault, and continues it; returns what is wrong, or None after the
+    deadline by `time.monotonic`, when nothing is started."""
+    if time.monotonic() > deadline:
+        return None
     flags = FLAGS[case.start]
-    with _copy(whole.starts[case.start]) as folder:
+    with _copy(starts[case.start]) as folder:
         try:
             ended = trial.train(folder, *flags, fault=case.fault)
             found = trial.complaints_about_end(ended, case.fault)
             found += checks.half_written(folder)
-            return found + trial.complaints_after(folder, whole.left, *flags)
+            return found + trial.complaints_after(folder, left, *flags)
         except trial.HangError as error:
             return [str(error)]
-
-
-def judged(
-    cases: Sequence[Case], whole: Undisturbed, *, jobs: int, seconds: float
-) -> Iterator[tuple[Case, list[str]]]:
-    """Yields cases and what is wrong with them, several at a time; none starts after the
-    seconds."""
-    deadline, at_once = time.monotonic() + seconds, 2 * jobs
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-        for first in range(0, len(cases), at_once):
-            if time.monotonic() > deadline:
-                return
-            some = cases[first : first + at_once]
-            yield from zip(
-                some, pool.map(functools.partial(complaints, whole=whole), some), strict=True
-            )
 
 
 def main() -> None:
@@ -133,7 +113,8 @@ def main() -> None:
     tried: Counter[str] = Counter()
     failed = 0
     with tempfile.TemporaryDirectory() as place:
-        whole, made = undisturbed(Path(place))
+        starts = {kind: Path(place, kind) for kind in FLAGS}
+        left, made = undisturbed(starts)
         cases = [
             Case(start=start, fault=fault, call=call)
             for start, calls in made.items()
@@ -144,11 +125,18 @@ def main() -> None:
         if given.seconds < math.inf:
             print(f"in the order of --seed {given.seed}", flush=True)
             cases = random.Random(given.seed).sample(cases, len(cases))
-        for case, found in judged(cases, whole, jobs=given.jobs, seconds=given.seconds):
-            tried[f"{case.start} run, {case.fault.action}"] += 1
-            failed += bool(found)
-            for complaint in found:
-                print(f"FAILED: {case}: {complaint}", flush=True)
+        judge = functools.partial(
+            complaints, left=left, starts=starts, deadline=time.monotonic() + given.seconds
+        )
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(given.jobs, mp_context=context) as pool:
+            for case, found in zip(cases, pool.map(judge, cases), strict=True):
+                if found is None:
+                    continue
+                tried[f"{case.start} run, {case.fault.action}"] += 1
+                failed += bool(found)
+                for complaint in found:
+                    print(f"FAILED: {case}: {complaint}", flush=True)
     for kind, number in sorted(tried.items()):
         print(f"{number:5} {kind}")
     print(f"{tried.total()} tried, {failed} failed")

@@ -12,6 +12,7 @@ metrics.jsonl and in TensorBoard. The exit code is 1 if it does not.
 
 import argparse
 import contextlib
+import functools
 import itertools
 import os
 import random
@@ -20,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -34,36 +35,28 @@ _COMPUTE = ("--implementation", "gather", "--precision", "float32", "--replicas"
 # A recipe's search, which writes nothing, would take most of a run, and so most of the kills.
 _RUN = ("--recipe", "tutorial", "--steps-per-dispatch", "10", "--telemetry-hz", "0")
 _DATA = ("--validation-split", "0.1")
+Run = Callable[..., tuple[int, str]]
 _SAVING = ("--checkpoint-every", "25", "--keep", "1", "--resume", "auto")
 
 
-class Runs:
-    """Starts the run in folders, each with a cache of its own."""
+def run(
+    folder: Path, table: Path, epochs: int, *, kill_after_seconds: float | None = None
+) -> tuple[int, str]:
+    """Starts or resumes the run of a table of texts in `folder`/run, with a cache in `folder`;
+    returns its exit code, and what it says on standard error apart from notes on the texts.
 
-    def __init__(self, place: Path, *, epochs: int) -> None:
-        """Args:
-        place: the folder to write the texts to.
-        epochs: the epochs of the run.
-        """
-        self._table = _write_texts(place / "texts.csv")
-        self._epochs = epochs
-
-    def run(self, folder: Path, *, kill_after_seconds: float | None = None) -> tuple[int, str]:
-        """Starts or resumes the run in `folder`/run; returns its exit code, and what it says on
-        standard error apart from notes on the texts.
-
-        Raises:
-            HangError: when the run did not end within minutes.
-        """
-        arguments = ["train", "--data", str(self._table), "--run-dir", str(folder / "run")]
-        arguments += [*_MODEL, *_COMPUTE, *_RUN, *_DATA, *_SAVING, "--epochs", str(self._epochs)]
-        code, err = trial.command(
-            arguments,
-            folder / "err",
-            lambda: os.environ.update(XDG_CACHE_HOME=str(folder / "cache")),
-            kill_after_seconds=kill_after_seconds,
-        )
-        return code, "\n".join(line for line in err.splitlines() if not line.startswith("note: "))
+    Raises:
+        HangError: when the run did not end within minutes.
+    """
+    arguments = ["train", "--data", str(table), "--run-dir", str(folder / "run")]
+    arguments += [*_MODEL, *_COMPUTE, *_RUN, *_DATA, *_SAVING, "--epochs", str(epochs)]
+    code, err = trial.command(
+        arguments,
+        folder / "err",
+        lambda: os.environ.update(XDG_CACHE_HOME=str(folder / "cache")),
+        kill_after_seconds=kill_after_seconds,
+    )
+    return code, "\n".join(line for line in err.splitlines() if not line.startswith("note: "))
 
 
 def _write_texts(path: Path) -> Path:
@@ -88,7 +81,7 @@ def _intact(folder: Path) -> int:
 
 
 def killed_runs(
-    runs: Runs, place: Path, times: Iterator[float], expected: Mapping[str, Any], *, kills: int
+    run: Run, place: Path, times: Iterator[float], expected: Mapping[str, Any], *, kills: int
 ) -> Iterator[tuple[str, list[str]]]:
     """Kills runs so many times, after so many seconds each; yields `kill` or `end`, and what is
     wrong after it."""
@@ -97,7 +90,7 @@ def killed_runs(
         folder, had = place / str(number), 0
         folder.mkdir()
         while left:
-            code, err = runs.run(folder, kill_after_seconds=next(times))
+            code, err = run(folder, kill_after_seconds=next(times))
             if (code, err) == (0, ""):
                 break
             found = []
@@ -110,7 +103,7 @@ def killed_runs(
             had = max(had, _intact(folder))
             left -= 1
             yield "kill", found
-        code, err = runs.run(folder)
+        code, err = run(folder)
         found = [] if (code, err) == (0, "") else [f"exit code {code}: {err}"]
         yield "end", [*found, *checks.differences(checks.left_in(folder / "run"), expected)]
         if not left:
@@ -128,17 +121,20 @@ def main() -> None:
     failed = 0
     with tempfile.TemporaryDirectory() as temporary:
         place = Path(temporary)
-        runs = Runs(place, epochs=arguments.epochs)
+        table = _write_texts(place / "texts.csv")
+        of_table = functools.partial(run, table=table, epochs=arguments.epochs)
         (place / "undisturbed").mkdir()
         start = time.monotonic()
-        ended = runs.run(place / "undisturbed")
+        ended = of_table(place / "undisturbed")
         seconds = time.monotonic() - start
         assert ended == (0, ""), ended
         expected = checks.left_in(place / "undisturbed" / "run")
         print(f"--seed {arguments.seed}: a run takes {seconds:.1f} s", flush=True)
         source = random.Random(arguments.seed)
         times = (source.uniform(0.01, seconds) for _ in itertools.count())
-        for kind, complaints in killed_runs(runs, place, times, expected, kills=arguments.kills):
+        for kind, complaints in killed_runs(
+            of_table, place, times, expected, kills=arguments.kills
+        ):
             done[kind] += 1
             failed += bool(complaints)
             print(f"{'FAILED' if complaints else 'ok':7} {kind}", *complaints, flush=True)

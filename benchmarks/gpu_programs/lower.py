@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest import mock
 
 import keras
@@ -22,16 +22,11 @@ from harness.base.files import write_json
 from harness.data.examples import Examples
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
-from harness.model.network import DefaultNetwork, build_model
+from harness.model.network import DefaultNetwork
 from harness.program.devices import Devices
-from harness.program.model_programs import ModelPrograms
-from harness.program.table_choice import TablesAsked, plans_of
-from harness.run.records import Choice
 from harness.task.task import Task
-from harness.trainer.choices import Known, settle
+from harness.trainer import choices, setup
 from harness.trainer.settings import Settings
-from harness.trainer.setup import Setup, model_limits
-from kernels.multi_hot import Implementation
 from kernels.multi_hot.native import call
 
 _HELD_OUT_ROWS = 10_000
@@ -110,77 +105,49 @@ def lowered(case: Case, folder: Path) -> dict[str, Any]:
     return {**described, "num_tokens": case.num_tokens, "num_steps": built.call.num_steps}
 
 
+class _StandIns(Devices):
+    """Logical CPU devices that stand for GPUs."""
+
+    def free_bytes(self) -> int:
+        return self.memory_bytes
+
+
 class Built:
     """A case's program, its first call and the batches for it."""
 
     def __init__(self, case: Case, train: Examples, test: Examples) -> None:
-        # Logical CPU devices stand for GPUs.
         names = tuple(f"/CPU:{index}" for index in range(case.gpus))
-        devices = Devices(
+        devices = _StandIns(
             names=names,
             num_replicas=case.gpus,
             device_type="GPU",
             descriptions=names,
             memory_bytes=2**36,
         )
-        settings = Settings(batch_size=case.rows)
-        task = Task().settled(train)
         network = DefaultNetwork(
             hidden_units=HIDDEN_UNITS, dropout=DROPOUT, num_tokens=case.num_tokens, num_classes=2
         )
-        model = build_model(network, train, dtype=case.precision, device="/CPU:0", seed=0)
-        choices = {
-            "implementation": Choice(name=case.implementation, why="of the case"),
-            "input": Choice(name=case.input, why="of the case"),
-        }
-        known = Known(
-            settings=settings,
-            devices=devices,
-            train=train,
-            resident_bytes=0,
-            model=model,
-            chosen=choices,
-        )
-        choices["steps_per_dispatch"] = settle("steps_per_dispatch", known)
-        unique = frozenset(train.ragged)
-        optimizer = keras.optimizers.Adam()
-        asked = TablesAsked(
-            model=model,
-            optimizer=optimizer,
-            device_type="GPU",
-            num_devices=case.gpus,
-            train=train,
+        settings = Settings(
             batch_size=case.rows,
-            task=task,
+            implementation=case.implementation,
+            precision=case.precision,
+            input=case.input,
+            table_optimizer=case.table,
         )
-        implementation = cast(Implementation, case.implementation)
-        programs = ModelPrograms(
-            model,
-            task,
-            devices,
-            optimizer,
-            implementation=implementation,
-            batch_size=case.rows,
-            unique=unique,
-            tables=plans_of(asked, case.table, implementation),
-        )
-        setup = Setup(
-            settings=settings,
-            devices=devices,
-            model=model,
-            task=task,
-            programs=programs,
-            choices=choices,
-            unique=unique,
-            weighted=frozenset(),
-            limits=model_limits(model, train),
-        )
+        with (
+            mock.patch.object(setup, "set_up_devices", return_value=devices),
+            mock.patch.object(choices, "why_unavailable", return_value=None),
+        ):
+            built = setup.set_up(
+                network, Task(), keras.optimizers.Adam(), settings, train, test, training=True
+            )
+        programs = built.programs
         if case.kind == "train":
             self._program = programs._training
-            rows = setup.rows_to_train(train, epochs=1)
+            rows = built.rows_to_train(train, epochs=1)
         else:
             self._program = programs._evaluation
-            rows = setup.rows_to_evaluate(test)
+            rows = built.rows_to_evaluate(test)
         dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
         self.call = dispatch.calls[0]
 

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare_peers import ratio
 from harness.base.files import write_json
 from harness.run import machine
 from kernels.cache import CACHE_VARIABLE
@@ -104,19 +105,18 @@ def main() -> None:
         )
     rows = {}
     for figure, whose in (*((figure, "ours") for figure in _FIGURES), _FIRST):
-        ours, theirs = ([of[name][figure] for of in rounds] for name in (whose, "tutorial"))
-        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        ours, theirs = ([of[name] for of in rounds] for name in (whose, "tutorial"))
+        median, *ends = ratio(ours, theirs, figure)
         row = figure if whose == "ours" else f"{figure}, first run"
         rows[row] = {
-            "ours": statistics.median(ours),
-            "tutorial": statistics.median(theirs),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
+            "ours": statistics.median(of[figure] for of in ours),
+            "tutorial": statistics.median(of[figure] for of in theirs),
+            "ratio": median,
+            "ratio_range": ends,
         }
         print(
             f"{row:24} ours {rows[row]['ours']:<16,.4g} tutorial "
-            f"{rows[row]['tutorial']:<16,.4g} ratio {rows[row]['ratio']:.3f} "
-            f"({min(ratios):.3f} to {max(ratios):.3f})"
+            f"{rows[row]['tutorial']:<16,.4g} ratio {median:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
         )
     if arguments.out:
         content = {"host": machine.host(), "versions": machine.versions(), "figures": rows}

@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -107,6 +107,14 @@ def measure(starts: Mapping[str, Start], *, repeats: int) -> dict[str, list[dict
     return epochs
 
 
+def ratio(
+    above: Sequence[Mapping[str, Any]], below: Sequence[Mapping[str, Any]], figure: str
+) -> tuple[float, float, float]:
+    """Returns the median, minimum and maximum over rounds of a figure's ratio within a round."""
+    ratios = [a[figure] / b[figure] for a, b in zip(above, below, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
 def write_rows(folder: Path, rows: harness.RaggedSets) -> None:
     """Writes the files that benchmarks/peers/protocol.py loads."""
     for part in ("values", "row_splits", "labels"):
@@ -135,22 +143,19 @@ def main() -> None:
     for name in names:
         rates = sorted(rows.num_rows / epoch["seconds"] for epoch in epochs[name])
         p20, _, _, p80 = statistics.quantiles(rates, n=5)
-        ratios = [
-            theirs["seconds"] / ours["seconds"]
-            for ours, theirs in zip(epochs[names[0]], epochs[name], strict=True)
-        ]
+        median, *ends = ratio(epochs[name], epochs[names[0]], "seconds")
         figures[name] = {
             "examples_per_second": statistics.median(rates),
             "p20": p20,
             "p80": p80,
-            f"{names[0]} is faster by": statistics.median(ratios),
-            "ratio_range": [min(ratios), max(ratios)],
+            f"{names[0]} is faster by": median,
+            "ratio_range": ends,
             "last_loss": epochs[name][-1]["loss"],
         }
         print(
             f"{name:32} {statistics.median(rates):12,.0f} examples/s ({p20:,.0f} to {p80:,.0f})  "
-            f"{names[0]} / it: {statistics.median(ratios):6.2f} ({min(ratios):.2f} to "
-            f"{max(ratios):.2f})  loss {epochs[name][-1]['loss']:.4f}"
+            f"{names[0]} / it: {median:6.2f} ({ends[0]:.2f} to {ends[1]:.2f})  loss "
+            f"{epochs[name][-1]['loss']:.4f}"
         )
     if arguments.out:
         content = {"host": machine.host(), "versions": machine.versions()}

@@ -1,12 +1,8 @@
 """Keras CategoryEncoding in a tf.data map, and `fit`, as Keras's documentation proposes."""
 
-import os
-
 from benchmarks.peers import protocol
 
 TASK = protocol.load()
-os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras  # noqa: E402 - TensorFlow reads its thread count when it is imported
 import tensorflow as tf  # noqa: E402

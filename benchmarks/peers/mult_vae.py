@@ -5,13 +5,10 @@ Options: `items=V`; `samples=S` for a sampled likelihood; `units=600`; `steps=4`
 turn trains.
 """
 
-import os
-
 from benchmarks.peers import protocol
 
 if __name__ == "__main__":
     TASK = protocol.load()
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
 import keras
 

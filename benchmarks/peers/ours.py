@@ -3,12 +3,9 @@
 Options: `NAME=VALUE` for settings of the trainer, which are `auto` otherwise.
 """
 
-import os
-
 from benchmarks.peers import protocol
 
 TASK = protocol.load()
-os.environ["TF_NUM_INTRAOP_THREADS"] = str(TASK.threads)
 
 import harness  # noqa: E402 - TensorFlow reads its thread count when it is imported
 from harness.model.network import DefaultNetwork  # noqa: E402

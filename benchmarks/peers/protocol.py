@@ -1,9 +1,9 @@
 """The protocol of all peers: the same data, sizes and thread count, and the request for an epoch.
 
 A peer loads, trains one epoch to warm up, in which it compiles everything, and prints "ready".
-Then, for each line on standard input, it trains one more epoch, and prints the epoch's seconds and
-its mean loss as JSON. So several peers can take turns while all of them stay loaded: a machine that
-drifts favours none of them.
+Then, for each line on standard input, it trains one more epoch, and prints as JSON the epoch's
+seconds, CPU seconds and mean loss, and the peak memory so far. So several peers can take turns
+while all of them stay loaded: a machine that drifts favours none of them.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from harness.run import machine
 
 NUM_TOKENS = 10_000
 HIDDEN_UNITS = (50, 50, 50)
@@ -61,14 +63,17 @@ class Task:
 
 def load() -> Task:
     """Loads the task that the command line names: the rows are values.npy, row_splits.npy and
-    labels.npy in a folder. Limits the threads of NumPy's libraries before others load them."""
+    labels.npy in a folder. Limits the threads of NumPy's libraries and of TensorFlow, which read
+    their number when they are imported."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--option", action="append", default=[])
     arguments = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"):
+        os.environ[name] = str(arguments.threads)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     parts = ("values", "row_splits", "labels")
     return Task(
         **{part: np.load(arguments.data / f"{part}.npy") for part in parts},
@@ -97,7 +102,12 @@ def serve(train_epoch: Callable[[], Epoch]) -> None:
     train_epoch()
     print("ready", flush=True)
     for _ in sys.stdin:
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.process_time()
         epoch = train_epoch()
-        seconds = epoch.seconds or time.perf_counter() - start
-        print(json.dumps({"seconds": seconds, "loss": float(epoch.loss)}), flush=True)
+        figures = {
+            "seconds": epoch.seconds or time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu_start,
+            "peak_bytes": machine.peak_rss_bytes(),
+            "loss": float(epoch.loss),
+        }
+        print(json.dumps(figures), flush=True)

@@ -1,6 +1,6 @@
 """Our run against the tutorial's, as whole processes: wall time, memory, accuracy.
 
-    .venv/bin/python -m benchmarks.against_tutorial --data imdb.npz --rounds 5 --out FILE.json
+    .venv/bin/python -m benchmarks.against_tutorial --data imdb.npz --rounds 5
 
 In each round the tutorial runs once and ours twice: first with an empty cache, so that it compiles
 the kernels, reads the file and measures to settle `auto` settings, and then with a full one. The
@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare_peers import ratio
-from harness.base.files import write_json
 from harness.run import machine
 from kernels.cache import CACHE_VARIABLE
 
@@ -85,7 +84,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="imdb.npz in Keras's format")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     arguments = parser.parse_args()
 
     # Without this, in a fresh environment only the first process would read TensorFlow from disk.
@@ -103,24 +101,15 @@ def main() -> None:
             + ", ".join(f"{name} {rounds[-1][name]['wall_seconds']:.1f} s" for name in names),
             file=sys.stderr,
         )
-    rows = {}
+    print("| whole process, two epochs | ours | the tutorial | ratio |\n| --- | --- | --- | --- |")
     for figure, whose in (*((figure, "ours") for figure in _FIGURES), _FIRST):
         ours, theirs = ([of[name] for of in rounds] for name in (whose, "tutorial"))
         median, *ends = ratio(ours, theirs, figure)
-        row = figure if whose == "ours" else f"{figure}, first run"
-        rows[row] = {
-            "ours": statistics.median(of[figure] for of in ours),
-            "tutorial": statistics.median(of[figure] for of in theirs),
-            "ratio": median,
-            "ratio_range": ends,
-        }
-        print(
-            f"{row:24} ours {rows[row]['ours']:<16,.4g} tutorial "
-            f"{rows[row]['tutorial']:<16,.4g} ratio {median:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
-        )
-    if arguments.out:
-        content = {"host": machine.host(), "versions": machine.versions(), "figures": rows}
-        write_json(arguments.out, {**content, "rounds": rounds})
+        medians = (statistics.median(of[figure] for of in side) for side in (ours, theirs))
+        cells = " | ".join(f"{value:,.4g}" for value in medians)
+        spread = f"{median:.3f} ({ends[0]:.3f} to {ends[1]:.3f})"
+        print(f"| {figure}, {whose} | {cells} | {spread} |")
+    print(machine.host(), machine.versions())
 
 
 if __name__ == "__main__":

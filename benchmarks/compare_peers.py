@@ -4,8 +4,8 @@
 
 Every peer is a process that stays loaded (benchmarks/peers/protocol.py). In each round each of them
 trains one epoch; the order alternates. All get the same rows, sizes and number of threads, and
-compilation is left out. The program prints the median over rounds, the 20th and the 80th
-percentile, and how much faster the first peer is within a round.
+compilation is left out. The program prints rows of Markdown: the median over rounds, the 20th and
+the 80th percentile, and how much faster the first peer is within a round.
 """
 
 import argparse
@@ -139,6 +139,7 @@ def main() -> None:
         write_rows(folder, rows)
         starts = {name: Start(*PEERS[name], folder, arguments.batch_size) for name in names}
         epochs = measure(starts, repeats=arguments.repeats)
+    print("| training, examples/s | rate | ours faster by | loss |\n| --- | --- | --- | --- |")
     figures = {}
     for name in names:
         rates = sorted(rows.num_rows / epoch["seconds"] for epoch in epochs[name])
@@ -152,11 +153,9 @@ def main() -> None:
             "ratio_range": ends,
             "last_loss": epochs[name][-1]["loss"],
         }
-        print(
-            f"{name:32} {statistics.median(rates):12,.0f} examples/s ({p20:,.0f} to {p80:,.0f})  "
-            f"{names[0]} / it: {median:6.2f} ({ends[0]:.2f} to {ends[1]:.2f})  loss "
-            f"{epochs[name][-1]['loss']:.4f}"
-        )
+        rate = f"{statistics.median(rates):,.0f} ({p20:,.0f} to {p80:,.0f})"
+        spread = f"{median:.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
+        print(f"| {name} | {rate} | {spread} | {epochs[name][-1]['loss']:.4f} |")
     if arguments.out:
         content = {"host": machine.host(), "versions": machine.versions()}
         content |= {"data": Path(arguments.data).name, "batch_size": arguments.batch_size}

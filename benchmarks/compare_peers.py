@@ -41,11 +41,9 @@ NUM_THREADS = 2
 class Start(NamedTuple):
     """The way to start a peer."""
 
-    module: str
-    """The peer's module in benchmarks.peers."""
+    module: str  # The peer's module in benchmarks.peers
     options: tuple[str, ...]
-    folder: Path
-    """The folder of the rows."""
+    folder: Path  # The folder of the rows
     batch_size: int
 
 

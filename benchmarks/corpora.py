@@ -40,10 +40,8 @@ class Config:
     tables: Path | None = None
     goemotions: Path | None = None
     polarity: Path | None = None
-    imdb: Path | None = None
-    """The folder aclImdb."""
-    only: tuple[str, ...] = ()
-    """Names of the corpora to run; all if left out."""
+    imdb: Path | None = None  # The folder aclImdb
+    only: tuple[str, ...] = ()  # Names of the corpora to run; all if left out
     estimator: bool = False
     """Whether to compare our command with our estimator for scikit-learn alone."""
 

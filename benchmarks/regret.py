@@ -35,18 +35,15 @@ class Config:
     shapes: int = 24
     seed: int = 0
     rounds: int = 3
-    seconds: float = 0.5
-    """The least length of a measurement."""
+    seconds: float = 0.5  # The least length of a measurement
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
     """A drawn training."""
 
-    rows: int
-    """Rows of a batch."""
-    ids: int
-    """Mean ids of a row."""
+    rows: int  # Rows of a batch
+    ids: int  # Mean ids of a row
     num_tokens: int
     units: int
     classes: int

@@ -27,8 +27,7 @@ from harness.model.network import DefaultNetwork
 from harness.workers.launcher import run_job
 from harness.workers.membership import membership
 
-MOST = 1e-5
-"""The largest relative difference of a loss allowed in float32."""
+MOST = 1e-5  # The largest relative difference of a loss allowed in float32
 BATCH, NUM_TOKENS, MANY_TOKENS = 60, 300, 20_000
 STEPS, LAST_ROWS, FEWEST_ROWS = 10, 23, 1
 """The steps of an epoch, and the rows of its last batch: of 23, workers get shares of different

@@ -17,8 +17,7 @@ from pathlib import Path
 from benchmarks.cluster.slurm import Slurm, is_possible
 
 _SMOOTH = ("--activation", "gelu", "--dropout", "0", "0", "0", "--precision", "float32")
-_MOST = 1e-5
-"""The largest relative difference from the losses of one process."""
+_MOST = 1e-5  # The largest relative difference from the losses of one process
 _ENDLESS = "1000000"
 
 

@@ -68,10 +68,8 @@ class DrawnCallbacks(NamedTuple):
     """Drawn callbacks, which each side makes for itself."""
 
     words: list[str]
-    make: Callable[[Path], list[C.Callback]]
-    """Makes the callbacks, which write to the given folder."""
-    recorded: str | None
-    """`epochs` or `batches` if a recorder comes last; None without a recorder."""
+    make: Callable[[Path], list[C.Callback]]  # Makes the callbacks, which write to the given folder
+    recorded: str | None  # `epochs` or `batches` if a recorder comes last; None without a recorder
 
 
 def draw_callbacks(

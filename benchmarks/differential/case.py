@@ -35,14 +35,10 @@ class Case:
     optimizer: Drawn
     callbacks: DrawnCallbacks
     epochs: int
-    fit: dict[str, Any]
-    """Arguments of `keras.Model.fit` that `Trainer.fit` has too."""
-    settings: dict[str, Any]
-    """The trainer's settings."""
-    several: bool
-    """Whether two workers train it."""
-    eager: bool
-    """Whether Keras runs step by step: tracing takes longer than a few small steps."""
+    fit: dict[str, Any]  # Arguments of `keras.Model.fit` that `Trainer.fit` has too
+    settings: dict[str, Any]  # The trainer's settings
+    several: bool  # Whether two workers train it
+    eager: bool  # Whether Keras runs step by step: tracing takes longer than a few small steps
 
     @property
     def batch_size(self) -> int:

@@ -38,8 +38,7 @@ class Verdict:
     details: list[str] = field(default_factory=list)
     noisy: bool = False
     """Whether the case is equal only within the distance that rounding alone explains."""
-    seconds: float = 0.0
-    """Seconds of the processor's time."""
+    seconds: float = 0.0  # Seconds of the processor's time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +46,7 @@ class Distance:
     """The distance between the sides in a figure."""
 
     figure: str
-    size: float
-    """The size of the distance, infinite if names or counts differ."""
+    size: float  # The size of the distance, infinite if names or counts differ
     limit: float
     words: str
 

@@ -27,13 +27,11 @@ class Limits:
     """The requirements of the rest of a case on its model."""
 
     num_outputs: int
-    head: str | None
-    """The activation at the end; None if the model returns logits."""
+    head: str | None  # The activation at the end; None if the model returns logits
     row_wise: bool
     """Whether no layer but BatchNormalization may compute over the batch axis: each of several
     workers has a part of the batch."""
-    large: bool
-    """Whether tables are large enough for touched rows."""
+    large: bool  # Whether tables are large enough for touched rows
 
 
 class Network:

@@ -70,10 +70,8 @@ class Drawn(NamedTuple):
     words: str
     make: Callable[[keras.Model | None], keras.optimizers.Optimizer]
     """Makes the optimizer for a model, or for None if the trainer is given a function."""
-    scheduled: bool
-    """Whether callbacks must leave the learning rate alone."""
-    averages: bool
-    """Whether the optimizer keeps a moving average, which `SwapEMAWeights` needs."""
+    scheduled: bool  # Whether callbacks must leave the learning rate alone
+    averages: bool  # Whether the optimizer keeps a moving average, which `SwapEMAWeights` needs
 
 
 def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:

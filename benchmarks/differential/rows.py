@@ -24,14 +24,11 @@ rows."""
 class Part:
     """An input of a model."""
 
-    name: str
-    """The input's name; "" if it is the model's only input."""
-    num_tokens: int = 0
-    """The number of ids; 0 for an input of numbers."""
+    name: str  # The input's name; "" if it is the model's only input
+    num_tokens: int = 0  # The number of ids; 0 for an input of numbers
     weighted: bool = False
     unique: bool = False
-    features: int = 0
-    """The numbers of a row, for an input of numbers."""
+    features: int = 0  # The numbers of a row, for an input of numbers
 
     @property
     def is_ragged(self) -> bool:
@@ -123,10 +120,8 @@ def _unnamed(inputs: Mapping[str, Any]) -> Any:
 class Labelled:
     """Rows with labels, for both sides."""
 
-    examples: harness.Examples
-    """The rows for the trainer."""
-    targets: np.ndarray
-    """The labels for Keras, [rows, ...]."""
+    examples: harness.Examples  # The rows for the trainer
+    targets: np.ndarray  # The labels for Keras, [rows, ...]
     row_weights: np.ndarray | None
     """The weights for Keras, float32 [rows]: each row's weight, in training times its class's."""
 

@@ -161,23 +161,17 @@ class OfProbabilities(keras.metrics.Metric):
 class DrawnTask:
     """A task for both sides."""
 
-    kind: str
-    """The kind of task for the trainer."""
-    form: str
-    """The form of the labels for Keras: a key of `LOSSES`."""
+    kind: str  # The kind of task for the trainer
+    form: str  # The form of the labels for Keras: a key of `LOSSES`
     num_classes: int
-    head: str | None
-    """The activation that the model ends in; None if it returns logits."""
-    loss: Made
-    """Makes the loss for the trainer, which may be a name or None."""
+    head: str | None  # The activation that the model ends in; None if it returns logits
+    loss: Made  # Makes the loss for the trainer, which may be a name or None
     loss_words: str
     metrics: tuple[str, ...]
     class_weight: Any
     weighs_rows: bool
-    named: bool
-    """Whether the trainer is told the kind of task."""
-    soft: bool
-    """Whether labels lie between 0 and 1."""
+    named: bool  # Whether the trainer is told the kind of task
+    soft: bool  # Whether labels lie between 0 and 1
 
     @property
     def num_outputs(self) -> int:

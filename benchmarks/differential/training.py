@@ -25,16 +25,13 @@ class Trained:
     history: dict[str, list[float]]
     epochs: list[int]
     weights: list[np.ndarray]
-    names: list[str]
-    """The names of the weights."""
+    names: list[str]  # The names of the weights
     predictions: np.ndarray
     evaluation: dict[str, float]
-    files: list[str]
-    """The files that callbacks wrote."""
+    files: list[str]  # The files that callbacks wrote
     hooks: list[tuple[str, int | None]] = field(default_factory=list)
     logs: list[tuple[str, dict[str, float]]] = field(default_factory=list)
-    seen: list[tuple[int, float, float]] = field(default_factory=list)
-    """What `Recorder.seen` holds."""
+    seen: list[tuple[int, float, float]] = field(default_factory=list)  # What `Recorder.seen` holds
 
 
 def order_of(case: Case) -> Callable[[int], np.ndarray]:

@@ -33,10 +33,8 @@ ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5
 class Format:
     """A kind of file."""
 
-    targets: tuple[str, ...]
-    """The files to damage, one at a time."""
-    write: Callable[[Path], object]
-    """Writes a valid input into an empty folder."""
+    targets: tuple[str, ...]  # The files to damage, one at a time
+    write: Callable[[Path], object]  # Writes a valid input into an empty folder
     read: Callable[[Path], str]
     """Reads a folder as a command does; returns the command's results as text."""
     is_checked: bool = False

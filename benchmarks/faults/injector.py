@@ -43,8 +43,7 @@ class Call:
     name: str
     """The call's name: `write`, `fwrite`, `rename`, ...; `create` opens a file that need not
     exist."""
-    path: str
-    """The file's path relative to the folder; the new path for a rename."""
+    path: str  # The file's path relative to the folder; the new path for a rename
 
     def __str__(self) -> str:
         return f"{self.name} {self.path}"

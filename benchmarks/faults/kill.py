@@ -41,11 +41,9 @@ FLAGS = {"new": (), "resumed": ("--resume",), "replacing": ("--overwrite",)}
 class Case:
     """A fault in a kind of run."""
 
-    start: str
-    """The kind of run."""
+    start: str  # The kind of run
     fault: Fault
-    call: Call
-    """The call of the undisturbed run at which the fault happens."""
+    call: Call  # The call of the undisturbed run at which the fault happens
 
     def __str__(self) -> str:
         return f"{self.start} run, {self.fault.action} at call {self.fault.at}, {self.call}"

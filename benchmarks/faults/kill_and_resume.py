@@ -28,8 +28,7 @@ from zipfile import BadZipFile, ZipFile
 
 from benchmarks.faults import checks, trial
 
-_ROWS = 12_000
-"""The number of texts: 1 MB, the least for which a data set is cached."""
+_ROWS = 12_000  # The number of texts: 1 MB, the least for which a data set is cached
 _MODEL = ("--hidden-units", "4", "--dropout", "0.2", "--batch-size", "50", "--num-tokens", "500")
 _COMPUTE = ("--implementation", "gather", "--precision", "float32", "--replicas", "1")
 # A recipe's search, which writes nothing, would take most of a run, and so most of the kills.

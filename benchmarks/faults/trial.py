@@ -33,12 +33,9 @@ _HANGS_AFTER_SECONDS = 300
 class Ended:
     """The end of a command."""
 
-    code: int
-    """The exit code as in `subprocess`: -9 if the process was killed."""
-    err: str
-    """The command's standard error."""
-    made: Sequence[Call]
-    """The command's calls that change files."""
+    code: int  # The exit code as in `subprocess`: -9 if the process was killed
+    err: str  # The command's standard error
+    made: Sequence[Call]  # The command's calls that change files
 
 
 class HangError(Exception):

@@ -37,16 +37,13 @@ _MANY_TOKENS = 2**18
 class Case:
     """A program."""
 
-    kind: str
-    """`train` or `evaluate`."""
+    kind: str  # `train` or `evaluate`
     implementation: str
     precision: str
     input: str
-    rows: int
-    """The rows of a batch."""
+    rows: int  # The rows of a batch
     gpus: int = 1
-    table: str = "dense"
-    """The optimizer of the table."""
+    table: str = "dense"  # The optimizer of the table
 
     @property
     def num_tokens(self) -> int:

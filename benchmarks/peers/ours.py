@@ -11,8 +11,7 @@ import harness  # noqa: E402 - TensorFlow reads its thread count when it is impo
 from harness.model.network import DefaultNetwork  # noqa: E402
 from harness.run.records import Observer, Record, Window  # noqa: E402
 
-_NUM_ORDERS = 10
-"""Epochs with an order of their own; after them the orders repeat."""
+_NUM_ORDERS = 10  # Epochs with an order of their own; after them the orders repeat
 
 
 class Losses(Observer):

@@ -29,16 +29,12 @@ LEARNING_RATE = 1e-3
 class Task:
     """The rows to train on, and the settings."""
 
-    values: np.ndarray
-    """The ids, int32 [nnz], unique within a row."""
-    row_splits: np.ndarray
-    """The begins and ends of the rows, int64 [rows + 1]."""
-    labels: np.ndarray
-    """The class of each row, int32 [rows]."""
+    values: np.ndarray  # The ids, int32 [nnz], unique within a row
+    row_splits: np.ndarray  # The begins and ends of the rows, int64 [rows + 1]
+    labels: np.ndarray  # The class of each row, int32 [rows]
     batch_size: int
     threads: int
-    options: tuple[str, ...]
-    """Variants of a peer, such as `compiled` or `implementation=gather`."""
+    options: tuple[str, ...]  # Variants of a peer, such as `compiled` or `implementation=gather`
 
     @property
     def named(self) -> dict[str, str]:
@@ -87,8 +83,7 @@ def load() -> Task:
 class Epoch:
     """A peer's report of one epoch."""
 
-    loss: float
-    """The mean loss over the rows."""
+    loss: float  # The mean loss over the rows
     seconds: float | None = None
     """The seconds to report if only a part of the call counts; None for the whole call."""
 

@@ -10,6 +10,7 @@ same sizes, for the same number of epochs, and the same code computes their figu
 """
 
 import argparse
+import itertools
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import torch
 import harness
 from benchmarks.peers import protocol
 from benchmarks.peers.mult_vae import mult_vae
-from benchmarks.peers.mult_vae_pytorch import MultVAE, batches
+from benchmarks.peers.mult_vae_pytorch import MultVAE, batches, step
 from harness.data import weighting
 
 HELD_OUT_USERS, BATCH_SIZE, ANNEAL_STEPS = 150, 100, 1_000
@@ -74,11 +75,8 @@ def by_pytorch(train, given, wanted, *, epochs: int, seed: int) -> dict[str, flo
         batch_size=BATCH_SIZE, threads=2, options=(),
     )  # fmt: skip
     steps = epochs * -(-train.num_rows // BATCH_SIZE)
-    for _, batch in zip(range(steps), batches(task, np.random.default_rng(seed)), strict=False):
-        loss = model.loss(*batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
+    for batch in itertools.islice(batches(task, np.random.default_rng(seed)), steps):
+        step(model, optimizer, batch)
     model.eval()
     with torch.no_grad():
         splits = torch.from_numpy(given.row_splits.astype(np.int64))

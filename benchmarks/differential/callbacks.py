@@ -75,20 +75,18 @@ class DrawnCallbacks(NamedTuple):
 def draw_callbacks(
     draw: Draw, *, validates: bool, metrics: tuple[str, ...], scheduled: bool, averages: bool
 ) -> DrawnCallbacks:
-    """Draws some random callbacks.
-
-    Args:
-        draw: the source of chance for callbacks.
-        validates: whether there are validation rows.
-        metrics: the names of the metrics.
-        scheduled: whether the learning rate must be left alone.
-        averages: whether the optimizer keeps a moving average.
-    """
+    """Draws some random callbacks. They monitor one of the metrics, leave the rate of an optimizer
+    that is `scheduled` alone, and swap weights only if it `averages` them."""
     start = "val_" if validates else ""
     loss, metric = f"{start}loss", f"{start}{metrics[0]}" if metrics else f"{start}loss"
     monitored = draw.one([loss, metric])
     patience = draw.integer(0, 1)
     every = draw.integer(1, 4)
+
+    def saving(name: str, **how: Any) -> Callable[[Path], C.Callback]:
+        name += ".weights.h5"
+        return lambda folder: C.ModelCheckpoint(folder / name, save_weights_only=True, **how)
+
     options: dict[str, Callable[[Path], C.Callback]] = {
         f"EarlyStopping({monitored}, patience={patience}, restore)": lambda _: C.EarlyStopping(
             monitored, patience=patience, restore_best_weights=True
@@ -105,25 +103,15 @@ def draw_callbacks(
         f"SwapEMAWeights({'swap_on_epoch' if every == 1 else ''})": lambda _: C.SwapEMAWeights(
             swap_on_epoch=every == 1
         ),
-        f"ModelCheckpoint({monitored}, best)": lambda folder: C.ModelCheckpoint(
-            folder / "{epoch:02d}.weights.h5",
-            monitor=monitored,
-            save_best_only=True,
-            save_weights_only=True,
+        f"ModelCheckpoint({monitored}, best)": saving(
+            "{epoch:02d}", monitor=monitored, save_best_only=True
         ),
-        f"ModelCheckpoint(save_freq={every})": lambda folder: C.ModelCheckpoint(
-            folder / "{epoch:02d}-{batch:02d}.weights.h5",
-            save_freq=every,
-            save_weights_only=True,
-        ),
+        f"ModelCheckpoint(save_freq={every})": saving("{epoch:02d}-{batch:02d}", save_freq=every),
         "Decayed": lambda _: Decayed(),
     }
-    names = [
-        name
-        for name in options
-        if not (scheduled and name.startswith(("Reduce", "LearningRate", "Decayed")))
-        and (averages or not name.startswith("Swap"))
-    ]
+    left_out = ("Reduce", "LearningRate", "Decayed") if scheduled else ()
+    left_out += () if averages else ("Swap",)
+    names = [name for name in options if not name.startswith(left_out)]
     chosen = draw.some(names, 2) if draw.chance(0.55) else []
     swap = [name for name in names if name.startswith("Swap")]
     if swap and draw.chance(0.6) and swap[0] not in chosen:

@@ -45,12 +45,8 @@ class Network:
         """A description of the drawn network, to print."""
 
     def outputs(self, inputs: Any, layer: Layer) -> Any:
-        """Returns the model's outputs.
-
-        Args:
-            inputs: the inputs, symbolic or not, by the names that `keras_inputs` gives them.
-            layer: returns a layer by name.
-        """
+        """Returns the model's outputs for inputs, symbolic or not, by the names that `keras_inputs`
+        gives them; `layer` returns a layer by name."""
         return _Drawing(self, Draw(self._seed, "model"), layer).outputs(inputs)
 
 

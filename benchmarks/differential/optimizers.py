@@ -75,13 +75,8 @@ class Drawn(NamedTuple):
 
 
 def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:
-    """Draws a random optimizer.
-
-    Args:
-        draw: the source of chance for the optimizer.
-        has_model: whether the optimizer can name variables while it is made.
-        large: whether tables are to be updated by touched rows.
-    """
+    """Draws a random optimizer, which can name variables if it `has_model` while it is made; with
+    `large`, most that are drawn update tables by touched rows."""
     kinds = dict.fromkeys(RATES, 1.0) | {"SGD": 2, "Adam": 2, "AdamW": 2, "Muon": 1.5}
     kinds |= {"Scaled": 0.6, "ByName": 0.4}
     if large:

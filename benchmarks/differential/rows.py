@@ -3,7 +3,7 @@
 Letters: B rows of a batch, K classes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,19 +149,14 @@ class Labelled:
         return replace(self, row_weights=self.examples.weights)
 
     def dataset(
-        self, batch_size: int, epochs: int, order: Callable[[int], np.ndarray]
+        self, batch_size: int, orders: Sequence[np.ndarray] | None = None
     ) -> tf.data.Dataset:
-        """Returns the batches of all epochs; the last batch of each epoch may be smaller.
-
-        Args:
-            batch_size: the rows of all other batches.
-            epochs: the number of epochs, one after another.
-            order: returns the order of an epoch's rows.
-        """
+        """Returns the batches of epochs in these orders, by default of one in the rows' own order;
+        the last batch of an epoch may be smaller."""
+        orders = orders or [np.arange(self.num_rows)]
 
         def batches() -> Iterator[tuple[Any, ...]]:
-            for epoch in range(epochs):
-                rows = order(epoch)
+            for rows in orders:
                 for start in range(0, len(rows), batch_size):
                     yield self.batch(rows[start : start + batch_size])
 
@@ -170,7 +165,7 @@ class Labelled:
 
         signature = tf.nest.map_structure(spec, self.batch(np.arange(1)))
         made = tf.data.Dataset.from_generator(batches, output_signature=signature)
-        number = epochs * -(-len(order(0)) // batch_size)
+        number = len(orders) * -(-self.num_rows // batch_size)
         return made.apply(tf.data.experimental.assert_cardinality(number))
 
 

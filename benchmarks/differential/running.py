@@ -57,14 +57,8 @@ def show_named(start: str) -> int:
 
 
 def run(first: int, cases: int, *, seconds: float, path: str | None) -> int:
-    """Runs cases and prints a table of them.
-
-    Args:
-        first: the first seed.
-        cases: the number of cases.
-        seconds: the time after which no other case starts.
-        path: a file of JSON lines to append to; the cases that it has are not run again.
-    """
+    """Runs so many cases from the first seed on, none after the seconds, and prints a table of
+    them. Appends JSON lines to the file at `path`; the cases that it has are not run again."""
     known: dict[int, dict[str, Any]] = {}
     if path is not None and Path(path).exists():
         lines = Path(path).read_text().splitlines()

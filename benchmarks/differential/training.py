@@ -34,13 +34,14 @@ class Trained:
     seen: list[tuple[int, float, float]] = field(default_factory=list)  # What `Recorder.seen` holds
 
 
-def order_of(case: Case) -> Callable[[int], np.ndarray]:
-    """Returns the trainer's order of the rows by epoch."""
+def orders_of(case: Case) -> list[np.ndarray]:
+    """Returns the trainer's orders of the rows, epoch by epoch."""
     rows, seed = case.train.num_rows, case.settings["seed"]
+    epochs = range(case.fit.get("initial_epoch", 0), case.epochs)
     if case.fit.get("shuffle") is False:
-        return lambda _: np.arange(rows)
+        return [np.arange(rows) for _ in epochs]
     drawn = block_order if case.settings.get("input") == "mapped" else epoch_order
-    return lambda epoch: drawn(rows, seed=seed, epoch=epoch)
+    return [drawn(rows, seed=seed, epoch=epoch) for epoch in epochs]
 
 
 class _RowMean(keras.metrics.Mean):
@@ -70,13 +71,8 @@ def _on_cpu(run: Callable[..., Any]) -> Callable[..., Any]:
 def in_keras(
     case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
 ) -> Trained:
-    """Trains a case by `keras.Model.fit`, on the CPU.
-
-    Args:
-        case: the case to train.
-        change: changes the model before training.
-        by_xla: whether XLA compiles the steps.
-    """
+    """Trains a case by `keras.Model.fit`, on the CPU, with steps that XLA compiles if asked.
+    `change` changes the model before training."""
     model = case.model()
     excess = excess_of_first_leaf(case.parts)
     # A subclass makes its weights at its first batch, and the optimizer may name them.
@@ -97,19 +93,12 @@ def in_keras(
     model.optimizer.build(model.trainable_variables)
     with DotNotTrackScope():
         model._loss_tracker = _RowMean(excess)
-    order, first = order_of(case), case.fit.get("initial_epoch", 0)
     validation = case.validation
-    held_out = None
-    if validation is not None:
-        rows = np.arange(validation.num_rows)
-        held_out = validation.dataset(case.batch_size, 1, lambda _: rows)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = case.callbacks.make(Path(folder))
         history = model.fit(
-            case.train.dataset(
-                case.batch_size, case.epochs - first, lambda epoch: order(epoch + first)
-            ),
-            validation_data=held_out,
+            case.train.dataset(case.batch_size, orders_of(case)),
+            validation_data=validation.dataset(case.batch_size) if validation else None,
             epochs=case.epochs,
             steps_per_epoch=-(-case.train.num_rows // case.batch_size),
             callbacks=callbacks,
@@ -117,20 +106,14 @@ def in_keras(
             **{"shuffle": False, **case.fit},
         )
         files = sorted(path.name for path in Path(folder).iterdir())
-    rows = np.arange(case.train.num_rows)
-    whole = case.validation or case.train.evaluated()
-    every = np.arange(whole.num_rows)
+    whole = (validation or case.train.evaluated()).dataset(case.batch_size)
     return _trained(
         history,
         model,
         callbacks,
         files,
-        predictions=model.predict(
-            case.train.dataset(case.batch_size, 1, lambda _: rows), verbose=0
-        ),
-        evaluation=model.evaluate(
-            whole.dataset(case.batch_size, 1, lambda _: every), verbose=0, return_dict=True
-        ),
+        predictions=model.predict(case.train.dataset(case.batch_size), verbose=0),
+        evaluation=model.evaluate(whole, verbose=0, return_dict=True),
     )
 
 
@@ -148,7 +131,8 @@ def here(case: Case) -> Trained:
     trainer = harness.Trainer(model, task=case.task.task(), optimizer=optimizer, **case.settings)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = case.callbacks.make(Path(folder))
-        begun = _Begun()
+        done: list[int] = []
+        begun = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: done.append(epoch))
         try:
             history = trainer.fit(
                 case.train.examples,
@@ -162,7 +146,7 @@ def here(case: Case) -> Trained:
         except harness.DivergenceError:  # Keras does not report it
             history = trainer.last.history
         except harness.InputError as error:
-            if trainer.step or begun.epochs_done:
+            if trainer.step or done:
                 raise LateRefusalError(str(error)) from error
             raise
         files = sorted(path.name for path in Path(folder).iterdir())
@@ -179,15 +163,6 @@ def here(case: Case) -> Trained:
 
 class LateRefusalError(Exception):
     """A case was refused after its training had begun."""
-
-
-class _Begun(keras.callbacks.Callback):
-    """Counts epochs."""
-
-    epochs_done = 0
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.epochs_done += 1
 
 
 def _trained(

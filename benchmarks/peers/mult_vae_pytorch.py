@@ -1,6 +1,8 @@
 """The twin of `benchmarks.peers.mult_vae` in PyTorch: EmbeddingBag, the targets of a batch dense on
 the device, fused Adam. It takes the same options but `samples`."""
 
+import itertools
+
 import numpy as np
 import torch
 from torch import nn
@@ -59,6 +61,17 @@ def batches(task: protocol.Task, rng: np.random.Generator):
             yield items[own[0] : own[-1]], own - own[0]
 
 
+def step(
+    model: MultVAE, optimizer: torch.optim.Optimizer, batch: tuple[torch.Tensor, ...]
+) -> float:
+    """Trains a step; returns its loss."""
+    loss = model.loss(*batch)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
 def main() -> None:
     task = protocol.load()
     torch.set_num_threads(task.threads)
@@ -69,14 +82,8 @@ def main() -> None:
     endless, num_steps = batches(task, np.random.default_rng(0)), int(named["steps"])
 
     def train_epoch() -> protocol.Epoch:
-        total = 0.0
-        for _, batch in zip(range(num_steps), endless, strict=False):
-            loss = model.loss(*batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-        return protocol.Epoch(total / num_steps)
+        some = itertools.islice(endless, num_steps)
+        return protocol.Epoch(sum(step(model, optimizer, batch) for batch in some) / num_steps)
 
     protocol.serve(train_epoch)
 

@@ -8,6 +8,7 @@ with `auto`, in one process; compilation is not counted. A ratio of 1 means that
 as the fastest. Where `auto` chose the fastest, both ran one program, and the ratio is the noise.
 """
 
+import collections
 import statistics
 from dataclasses import dataclass
 
@@ -19,12 +20,8 @@ from harness.base.errors import InputError
 from harness.model.network import DefaultNetwork
 
 _MOST_ELEMENTS, _MOST_IDS = 2**26, 2**20
-_EXPLICIT = (
-    ("native", "exact_adam"),
-    ("native", "dense"),
-    ("gather", "dense"),
-    ("dense", "dense"),
-)
+_ENDS = ((16, 8192), (4, 300), (2_000, 2**20), (16, 1024), (2, 200))  # of a shape's numbers
+_EXPLICIT = (("native", "exact_adam"), ("native", "dense"), ("gather", "dense"), ("dense", "dense"))
 """Implementations and table optimizers. Other optimizers of touched rows are not Adam."""
 
 
@@ -38,7 +35,7 @@ class Config:
     seconds: float = 0.5  # The least length of a measurement
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Shape:
     """A drawn training."""
 
@@ -51,14 +48,12 @@ class Shape:
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> "Shape":
         """Draws a shape that fits a small machine."""
+        low, high = np.log2(_ENDS).T
         while True:
-            ends = ((16, 8192), (4, 300), (2_000, 2**20), (16, 1024), (2, 200))
-            low, high = np.log2(ends).T
-            rows, ids, num_tokens, units, classes = np.exp2(rng.uniform(low, high)).astype(int)
-            if num_tokens * units <= _MOST_ELEMENTS and rows * ids <= _MOST_IDS:
-                names = ("rows", "ids", "num_tokens", "units", "classes")
-                drawn = map(int, (rows, ids, num_tokens, units, classes))
-                return cls(**dict(zip(names, drawn, strict=True)))
+            shape = cls(*np.exp2(rng.uniform(low, high)).astype(int).tolist())
+            fits = shape.num_tokens * shape.units <= _MOST_ELEMENTS
+            if fits and shape.rows * shape.ids <= _MOST_IDS:
+                return shape
 
     def data(self, rng: np.random.Generator) -> harness.RaggedSets:
         """Draws rows of eight batches."""
@@ -93,7 +88,7 @@ def speeds(shape: Shape, config: Config, rng: np.random.Generator) -> tuple[str,
         trainers[f"{implementation}, {optimizer}"] = shape.trainer(
             implementation=implementation, table_optimizer=optimizer
         )
-    epochs, found = {}, {name: [] for name in trainers}
+    epochs, found = {}, collections.defaultdict(list)
     for name, trainer in list(trainers.items()):
         try:
             for _ in range(2):  # the second runs what the first has compiled

@@ -12,8 +12,7 @@ import tensorflow as tf
 
 import harness
 from benchmarks.differential.case import Case
-from benchmarks.differential.several import by_workers
-from benchmarks.differential.training import Trained, here, in_keras
+from benchmarks.differential.training import Trained, by_workers, here, in_keras
 
 LOSS_RTOL, LOSS_ATOL = 2e-5, 2e-6
 WEIGHTS_ATOL = 1e-4

@@ -33,6 +33,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
 from benchmarks.faults.hostile_formats import FORMATS, Format
 from harness.base.errors import InputError
+from harness.run.machine import peak_rss_bytes
 
 _MOST_SECONDS = 60
 _MOST_BYTES = 1_000_000_000
@@ -132,7 +133,7 @@ class Trial:
         how = damaged(rng, target)
         before = _content(self._folder)
         Path("/proc/self/clear_refs").write_text("5")  # so that the peak is that of this file
-        held = _peak_bytes()
+        held = peak_rss_bytes()
         printed, answer, message, failure = io.StringIO(), None, "", None
         try:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -147,8 +148,8 @@ class Trial:
         is_sealed = self._format.is_checked and not how.startswith("member")
         if printed.getvalue():
             failure = f"it prints {printed.getvalue():.300}"
-        elif _peak_bytes() - held > _MOST_BYTES:
-            failure = f"it takes {_peak_bytes() - held:,} bytes"
+        elif (taken := peak_rss_bytes() - held) > _MOST_BYTES:
+            failure = f"it takes {taken:,} bytes"
         elif _content(self._folder) != before:
             failure = "a file was changed"
         elif is_sealed and answer is not None and answer != self._answer:
@@ -164,11 +165,6 @@ def _content(folder: Path) -> dict[str, bytes | None]:
         str(path): path.read_bytes() if stat.S_ISREG(path.lstat().st_mode) else None
         for path in sorted(folder.rglob("*"))
     }
-
-
-def _peak_bytes() -> int:
-    status = Path("/proc/self/status").read_text().split()
-    return 1024 * int(status[status.index("VmHWM:") + 1])
 
 
 def examine(name: str, *, files: int, seed: int) -> int:

@@ -52,10 +52,9 @@ def _write_npz(folder: Path) -> None:
     arrays |= {f"y_{name}": np.array([0, 1, 1, 0]) for name in halves}
     with ZipFile(folder / "reviews.npz", "w") as archive:
         for name, array in arrays.items():
-            with io.BytesIO() as stream:
-                np.save(stream, array)
-                # `np.savez` would record the time of day.
-                archive.writestr(ZipInfo(f"{name}.npy"), stream.getvalue())
+            # `np.savez` would record the time of day.
+            with archive.open(ZipInfo(f"{name}.npy"), "w") as file:
+                np.save(file, array)
 
 
 def _write_store(folder: Path) -> None:
@@ -124,7 +123,7 @@ _TEXTS = {
 }
 
 
-def _write_texts(folder: Path, *, name: str) -> None:
+def _write_text(folder: Path, *, name: str) -> None:
     (folder / name).write_text(_TEXTS[name])
 
 
@@ -175,21 +174,22 @@ def _digest(arrays: Any) -> str:
     return digest.hexdigest()
 
 
-def _write_checkpoint(folder: Path) -> None:
-    state = _state(1)
+def _checkpoints(folder: Path, state: Any, background: Any = None) -> Any:
     from harness.program.checkpoints import Checkpoints
+
+    return Checkpoints(folder, [state], background)
+
+
+def _write_checkpoint(folder: Path) -> None:
     from harness.run.background import Background
 
     with Background() as background:
-        Checkpoints(folder, [state], background).save(8)
+        _checkpoints(folder, _state(1), background).save(8)
 
 
 def _checkpoint(folder: Path) -> str:
-    from harness.program.checkpoints import Checkpoints
-    from harness.run.background import Background
-
     state = _state(2)
-    step = Checkpoints(folder, [state], Background()).restore().step
+    step = _checkpoints(folder, state).restore().step
     return f"{step} {_digest(state.save().values())}"
 
 
@@ -235,31 +235,26 @@ def _config(folder: Path) -> str:
     return answer
 
 
-_STORE = ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
+def _data_file(name: str, write: Callable[[Path], object], *, is_checked: bool = False) -> Format:
+    read = functools.partial(_data, name=name)
+    return Format(targets=(name,), write=write, read=read, is_checked=is_checked)
+
+
+_STORE = tuple(
+    f"rows/{name}"
+    for name in ("values.npy", "row_splits.npy", "labels.npy", "weights.npy", "meta.json")
+)
 _read_store = functools.partial(_data, name="rows")
 FORMATS: dict[str, Format] = {
-    "npz": Format(
-        targets=("reviews.npz",),
-        write=_write_npz,
-        read=functools.partial(_data, name="reviews.npz"),
-        is_checked=True,
-    ),
-    "store": Format(
-        targets=tuple(f"rows/{name}" for name in _STORE),
-        write=_write_store,
-        read=_read_store,
-        is_checked=True,
-    ),
+    "npz": _data_file("reviews.npz", _write_npz, is_checked=True),
+    "store": Format(targets=_STORE, write=_write_store, read=_read_store, is_checked=True),
     "vocabulary": Format(targets=("rows/vocabulary.json",), write=_write_store, read=_read_store),
     "metrics": Format(targets=("metrics.jsonl",), write=_write_metrics, read=_metrics),
     "toml": Format(targets=("settings.toml",), write=_write_toml, read=_toml),
+    **{name: _data_file(name, functools.partial(_write_text, name=name)) for name in _TEXTS},
     **{
-        name: Format(
-            targets=(name,),
-            write=functools.partial(_write_texts if name in _TEXTS else _write_archive, name=name),
-            read=functools.partial(_data, name=name),
-        )
-        for name in (*_TEXTS, "texts.tar", "texts.zip")
+        name: _data_file(name, functools.partial(_write_archive, name=name))
+        for name in ("texts.tar", "texts.zip")
     },
     "checkpoint": Format(
         targets=("ckpt-8.npz",), write=_write_checkpoint, read=_checkpoint, is_checked=True

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 _SOURCE = Path(__file__).with_name("injector.cc")
 _IS_LOADED = "FAULTS_INJECTOR"
@@ -36,13 +36,10 @@ class Fault:
         return self.action in ("kill", "tear")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """A call that changes a file."""
 
-    name: str
-    """The call's name: `write`, `fwrite`, `rename`, ...; `create` opens a file that need not
-    exist."""
+    name: str  # `write`, `fwrite`, `rename`, ...; `create` opens a file that need not exist
     path: str  # The file's path relative to the folder; the new path for a rename
 
     def __str__(self) -> str:
@@ -96,8 +93,7 @@ def arm(folder: Path, log: Path, fault: Fault) -> None:
 
 def calls(log: Path) -> list[Call]:
     """Returns the calls that `arm` has logged, in order."""
-    lines = (line.split(" ", 2) for line in log.read_text().splitlines())
-    return [Call(name=name, path=path) for _, name, path in lines]
+    return [Call(*line.split(" ", 2)[1:]) for line in log.read_text().splitlines()]
 
 
 def faults_of(made: Sequence[Call]) -> Iterator[tuple[Fault, Call]]:

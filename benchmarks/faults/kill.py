@@ -14,7 +14,6 @@ The exit code is 1 if a fault left anything else.
 import argparse
 import contextlib
 import functools
-import itertools
 import math
 import multiprocessing
 import os
@@ -63,7 +62,8 @@ def undisturbed(starts: Mapping[str, Path]) -> tuple[dict[str, Any], dict[str, S
         ended, same = _run(starts, kind)
         assert not checks.differences(same, left)
         # From its own event file on, it makes the same calls as a new run.
-        made[kind] = list(itertools.takewhile(lambda call: not _opens_events(call), ended.made))
+        opens = ["tfevents" in call.path and call.name == "create" for call in ended.made]
+        made[kind] = ended.made[: opens.index(True)]
     return left, made
 
 
@@ -71,10 +71,6 @@ def _run(starts: Mapping[str, Path], kind: str) -> tuple[trial.Ended, dict[str, 
     """Runs without a fault; returns how the run ends, and what it leaves."""
     with _copy(starts[kind]) as folder:
         return trial.train(folder, *FLAGS[kind]), checks.left_in(folder / "run")
-
-
-def _opens_events(call: Call) -> bool:
-    return call.name == "create" and "tfevents" in call.path
 
 
 @contextlib.contextmanager

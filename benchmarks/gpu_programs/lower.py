@@ -89,19 +89,6 @@ def rows_of(num_tokens: int) -> tuple[Examples, Examples]:
     return Examples.of(train), Examples.of(test)
 
 
-def lowered(case: Case, folder: Path) -> dict[str, Any]:
-    """Writes the case's program; returns its description."""
-    built = Built(case, *rows_of(case.num_tokens))
-    file = folder / f"{case.name}.hlo"
-    # Functions that are traced inside call the GPU's kernels, and can only be inspected.
-    with mock.patch.object(call, "platforms", return_value=("other", "CPU")):
-        function, leaves = built.on_first_device()
-        text = function.experimental_get_compiler_ir(*leaves)
-        file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
-    described = {"name": case.name, "file": file.name, **asdict(case)}
-    return {**described, "num_tokens": case.num_tokens, "num_steps": built.call.num_steps}
-
-
 class _StandIns(Devices):
     """Logical CPU devices that stand for GPUs."""
 
@@ -109,58 +96,60 @@ class _StandIns(Devices):
         return self.memory_bytes
 
 
-class Built:
-    """A case's program, its first call and the batches for it."""
+def set_up(case: Case, train: Examples, test: Examples) -> setup.Setup:
+    """Sets up the case's training, as on GPUs."""
+    names = tuple(f"/CPU:{index}" for index in range(case.gpus))
+    devices = _StandIns(
+        names=names,
+        num_replicas=case.gpus,
+        device_type="GPU",
+        descriptions=names,
+        memory_bytes=2**36,
+    )
+    network = DefaultNetwork(
+        hidden_units=HIDDEN_UNITS, dropout=DROPOUT, num_tokens=case.num_tokens, num_classes=2
+    )
+    settings = Settings(
+        batch_size=case.rows,
+        implementation=case.implementation,
+        precision=case.precision,
+        input=case.input,
+        table_optimizer=case.table,
+    )
+    with (
+        mock.patch.object(setup, "set_up_devices", return_value=devices),
+        mock.patch.object(choices, "why_unavailable", return_value=None),
+    ):
+        adam = keras.optimizers.Adam()
+        return setup.set_up(network, Task(), adam, settings, train, test, training=True)
 
-    def __init__(self, case: Case, train: Examples, test: Examples) -> None:
-        names = tuple(f"/CPU:{index}" for index in range(case.gpus))
-        devices = _StandIns(
-            names=names,
-            num_replicas=case.gpus,
-            device_type="GPU",
-            descriptions=names,
-            memory_bytes=2**36,
-        )
-        network = DefaultNetwork(
-            hidden_units=HIDDEN_UNITS, dropout=DROPOUT, num_tokens=case.num_tokens, num_classes=2
-        )
-        settings = Settings(
-            batch_size=case.rows,
-            implementation=case.implementation,
-            precision=case.precision,
-            input=case.input,
-            table_optimizer=case.table,
-        )
-        with (
-            mock.patch.object(setup, "set_up_devices", return_value=devices),
-            mock.patch.object(choices, "why_unavailable", return_value=None),
-        ):
-            built = setup.set_up(
-                network, Task(), keras.optimizers.Adam(), settings, train, test, training=True
-            )
-        programs = built.programs
-        if case.kind == "train":
-            self._program = programs._training
-            rows = built.rows_to_train(train, epochs=1)
-        else:
-            self._program = programs._evaluation
-            rows = built.rows_to_evaluate(test)
-        dispatch, self._batches = next(rows.feed.dispatches(rows.plan))
-        self.call = dispatch.calls[0]
 
-    def on_first_device(self) -> tuple[Any, list[tf.Tensor]]:
-        """Returns the first device's compiled function, which takes a flat list of tensors, and
-        that list."""
-        batches = self._batches[self.call.rows][0]
-        leaves = [*tf.nest.flatten(batches), tf.constant(self.call.first, tf.int64)]
-        loop = self._program.on_device(0, self.call)
+def lowered(case: Case, folder: Path) -> dict[str, Any]:
+    """Writes the case's program, for the first device; returns its description."""
+    train, test = rows_of(case.num_tokens)
+    built = set_up(case, train, test)
+    if case.kind == "train":
+        program, rows = built.programs._training, built.rows_to_train(train, epochs=1)
+    else:
+        program, rows = built.programs._evaluation, built.rows_to_evaluate(test)
+    dispatch, by_rows = next(rows.feed.dispatches(rows.plan))
+    first = dispatch.calls[0]
+    batches = by_rows[first.rows][0]
+    leaves = [*tf.nest.flatten(batches), tf.constant(first.first, tf.int64)]
+    file = folder / f"{case.name}.hlo"
+    # Functions that are traced inside call the GPU's kernels, and can only be inspected.
+    with mock.patch.object(call, "platforms", return_value=("other", "CPU")):
+        loop = program.on_device(0, first)
 
         @tf.function(jit_compile=True, autograph=False)
         def flat(*leaves: tf.Tensor) -> Any:
             own = tf.nest.pack_sequence_as(batches, leaves[:-1])
             return loop.python_function(own, leaves[-1])
 
-        return flat, leaves
+        text = flat.experimental_get_compiler_ir(*leaves)
+        file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
+    described = {"name": case.name, "file": file.name, **asdict(case)}
+    return {**described, "num_tokens": case.num_tokens, "num_steps": first.num_steps}
 
 
 def main() -> None:

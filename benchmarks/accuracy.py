@@ -6,7 +6,7 @@
 import argparse
 import statistics
 
-from benchmarks.against_tutorial import summary_of_run
+from benchmarks.against_tutorial import run_ours
 from harness.trainer.settings import PRECISIONS
 
 
@@ -16,8 +16,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     for precision in PRECISIONS:
-        flags = [("--precision", precision, "--seed", str(n)) for n in range(arguments.seeds)]
-        found = [summary_of_run(arguments.data, *own)["test_accuracy"] for own in flags]
+        runs = (run_ours(arguments.data, n, precision=precision) for n in range(arguments.seeds))
+        found = [run["test_accuracy"] for run in runs]
         print(f"{precision:16} mean {statistics.fmean(found):.4f}  by seed {found}")
 
 

@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,44 +36,28 @@ _FIRST = ("wall_seconds", "ours, first run")
 _REST_SECONDS = 15
 
 
-def summary_of_run(data: str, *flags: str) -> dict[str, Any]:
-    """Trains two epochs at batch 500 in a temporary folder; returns `summary.json`.
-
-    Args:
-        data: the --data of `harness train`.
-        flags: further flags of `harness train`.
-    """
+def run_ours(
+    data: str, seed: int, *, precision: str = "float32", first: bool = False
+) -> dict[str, Any]:
+    """Trains two epochs at batch 500 in a process, with an empty cache if it is the `first`;
+    returns `summary.json`."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "train", "--data", data, "--epochs", "2"]
-        command += ["--batch-size", "500", "--run-dir", folder, *flags]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        summary: dict[str, Any] = json.loads((Path(folder) / "summary.json").read_text())
-        return summary
+        command += ["--batch-size", "500", "--run-dir", f"{folder}/run"]
+        command += ["--precision", precision, "--seed", str(seed)]
+        own = {CACHE_VARIABLE: f"{folder}/cache"} if first else {}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | own)
+        return json.loads(Path(folder, "run", "summary.json").read_text())
 
 
-def run_tutorial(data: Path, seed: int) -> dict[str, Any]:
+def run_tutorial(data: str, seed: int) -> dict[str, Any]:
     """Runs the tutorial in a process; returns its figures."""
-    command = [sys.executable, str(_TUTORIAL), "--data", str(data), "--seed", str(seed)]
+    command = [sys.executable, str(_TUTORIAL), "--data", data, "--seed", str(seed)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def run_ours(data: Path, seed: int) -> dict[str, Any]:
-    """Runs ours in a process; returns its summary."""
-    return summary_of_run(str(data), "--precision", "float32", "--seed", str(seed))
-
-
-def run_first(data: Path, seed: int) -> dict[str, Any]:
-    """Does the same as `run_ours`, with an empty cache."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ[CACHE_VARIABLE] = folder
-        try:
-            return run_ours(data, seed)
-        finally:
-            del os.environ[CACHE_VARIABLE]
-
-
-def timed(run: Callable[[Path, int], dict[str, Any]], data: Path, seed: int) -> dict[str, Any]:
+def timed(run: Callable[[str, int], dict[str, Any]], data: str, seed: int) -> dict[str, Any]:
     """Rests, then runs a process; returns its figures, with the wall time measured from outside."""
     time.sleep(_REST_SECONDS)
     start = time.perf_counter()
@@ -82,7 +67,7 @@ def timed(run: Callable[[Path, int], dict[str, Any]], data: Path, seed: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="imdb.npz in Keras's format")
+    parser.add_argument("--data", required=True, help="imdb.npz in Keras's format")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
 
@@ -90,7 +75,8 @@ def main() -> None:
     subprocess.run(
         [sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL
     )
-    runs = {"ours": run_ours, "ours, first run": run_first, "tutorial": run_tutorial}
+    first = partial(run_ours, first=True)
+    runs = {"ours": run_ours, "ours, first run": first, "tutorial": run_tutorial}
     run_ours(arguments.data, 0)  # fills the cache
     rounds = []
     for seed in range(arguments.rounds):

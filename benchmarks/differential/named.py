@@ -175,9 +175,7 @@ def _set_later(_: Any) -> keras.optimizers.Optimizer:
 
 
 C, K = keras.callbacks, keras.optimizers
-_averaged: dict[str, Any] = {
-    "optimizer": lambda _: K.Adam(0.02, use_ema=True, ema_momentum=0.9),
-}
+_averaged: dict[str, Any] = {"optimizer": lambda _: K.Adam(0.02, use_ema=True, ema_momentum=0.9)}
 _sgd: dict[str, Any] = {"optimizer": lambda _: K.SGD(0.5)}
 _large: dict[str, Any] = {"part": LARGE, "implementation": "native"}
 _ragged: dict[str, Any] = {"batch_size": 50}  # the last batch has 20 rows

@@ -175,11 +175,7 @@ def _shared_options(draw: Draw, kind: str) -> dict[str, Any]:
     frequency = draw.one([None, None, 2, 3])
     momentum = draw.one([0.5, 0.8, 0.95])
     if draw.chance(0.15) and kind != "ScheduleFreeAdamW":
-        options |= {
-            "use_ema": True,
-            "ema_momentum": momentum,
-            "ema_overwrite_frequency": frequency,
-        }
+        options |= {"use_ema": True, "ema_momentum": momentum, "ema_overwrite_frequency": frequency}
     steps = draw.integer(2, 3)
     if draw.chance(0.12):
         options["gradient_accumulation_steps"] = steps

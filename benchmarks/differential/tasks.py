@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from sklearn.utils.class_weight import compute_sample_weight
 
 import harness
 from benchmarks.differential.draw import Draw
@@ -232,7 +233,7 @@ class DrawnTask:
         return Labelled(
             examples=examples,
             targets=targets,
-            row_weights=self._weights(labels, weights, trained=trained),
+            row_weights=self._weights(labels, weights) if trained else weights,
         )
 
     def _labels(
@@ -264,17 +265,10 @@ class DrawnTask:
             return classes, classes.astype(np.int32)
         return classes, np.eye(self.num_classes, dtype=np.float32)[classes]
 
-    def _weights(
-        self, labels: Any, weights: np.ndarray | None, *, trained: bool
-    ) -> np.ndarray | None:
-        if self.class_weight is None or not trained:
+    def _weights(self, labels: Any, weights: np.ndarray | None) -> np.ndarray | None:
+        if self.class_weight is None:
             return weights
-        if self.class_weight == "balanced":
-            counts = np.bincount(labels, minlength=self.num_classes)
-            table = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
-        else:
-            table = np.array([self.class_weight.get(c, 1.0) for c in range(self.num_classes)])
-        own = table[labels].astype(np.float32)
+        own = compute_sample_weight(self.class_weight, labels).astype(np.float32)
         return own if weights is None else own * weights
 
 

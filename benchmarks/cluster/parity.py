@@ -176,12 +176,8 @@ def run(
 def differences(
     reference: Path, folder: Path, one: dict[str, Any], several: Sequence[dict[str, Any]]
 ) -> dict[str, float]:
-    """Returns the largest relative difference of a loss by case; checks everything else.
-
-    Args:
-        reference, folder: the folders of a run with one process and of one with several.
-        one, several: the results that their workers wrote.
-    """
+    """Returns the largest relative difference of a loss by case between one process's results and
+    folder, the reference, and those of several workers; checks everything else."""
     found = {}
     for case in one:
         own, expected = losses(folder, case), losses(reference, case)

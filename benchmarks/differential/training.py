@@ -124,16 +124,11 @@ def in_keras(
 
 
 def here(case: Case) -> Trained:
-    """Trains a case by the trainer.
-
-    Raises:
-        InputError: when the trainer refuses the case.
-        LateRefusalError: when it refuses the case after a step.
-    """
+    """Trains a case by the trainer. Raises an InputError when that refuses the case, and a
+    LateRefusalError when it does so after a step."""
     model = case.given()
-    optimizer = case.optimizer.make(
-        model if isinstance(model, keras.Model) and model.built else None
-    )
+    has_model = isinstance(model, keras.Model) and model.built
+    optimizer = case.optimizer.make(model if has_model else None)
     trainer = harness.Trainer(model, task=case.task.task(), optimizer=optimizer, **case.settings)
     with tempfile.TemporaryDirectory() as folder:
         callbacks = case.callbacks.make(Path(folder))
@@ -198,12 +193,8 @@ def _trained(
 def by_workers(case: Case) -> Trained:
     """Trains a case by two workers, separate processes, each with half of every batch; returns the
     results of the first. On a CPU `replicas=2` is one program, as XLA has an all-reduce only for
-    GPUs: without GPUs, only workers train on two devices.
-
-    Raises:
-        InputError: when the workers refuse the case.
-        RuntimeError: when a worker fails, with its output.
-    """
+    GPUs: without GPUs, only workers train on two devices. Raises an InputError when the workers
+    refuse the case, and a RuntimeError with a worker's output when it fails."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "benchmarks.differential"]
         command += ["--member", str(case.seed), folder]

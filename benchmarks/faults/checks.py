@@ -16,11 +16,8 @@ _RESULTS = ("steps", "interrupted", "diverged", "test_loss", "test_accuracy", "b
 
 
 def left_in(folder: Path) -> dict[str, Any]:
-    """Describes everything in a run's folder that is the same in a run that repeats it.
-
-    Raises:
-        ValueError, OSError, KeyError, BadZipFile: when a file is missing or damaged.
-    """
+    """Describes everything in a run's folder that is the same in a run that repeats it. Raises a
+    ValueError, OSError, KeyError or BadZipFile when a file is missing or damaged."""
     config = json.loads((folder / "config.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
     return {

@@ -42,11 +42,7 @@ def run(
     folder: Path, table: Path, epochs: int, *, kill_after_seconds: float | None = None
 ) -> tuple[int, str]:
     """Starts or resumes the run of a table of texts in `folder`/run, with a cache in `folder`;
-    returns its exit code, and what it says on standard error apart from notes on the texts.
-
-    Raises:
-        HangError: when the run did not end within minutes.
-    """
+    returns its exit code, and what it says on standard error apart from notes on the texts."""
     arguments = ["train", "--data", str(table), "--run-dir", str(folder / "run")]
     arguments += [*_MODEL, *_COMPUTE, *_RUN, *_DATA, *_SAVING, "--epochs", str(epochs)]
     code, err = trial.command(

@@ -45,11 +45,8 @@ class HangError(Exception):
 def ready(module: str, arguments: Sequence[str]) -> None:
     """Returns in a process that can have faults, and from which `train` can fork.
 
-    This is a child of the first caller, which does not return but ends with the child's exit code.
-
-    Args:
-        module: the program that calls this.
-        arguments: the arguments of its command line.
+    This is a child of the first caller, which does not return but ends with the child's exit code:
+    it runs the module, which calls this, with the arguments of its command line.
     """
     if not injector.is_loaded():
         with tempfile.TemporaryDirectory() as folder:
@@ -77,16 +74,8 @@ def ready(module: str, arguments: Sequence[str]) -> None:
 
 
 def train(folder: Path, *flags: str, fault: Fault = NO_FAULT) -> Ended:
-    """Runs `harness train` in a separate process, with `folder`/run as its run folder.
-
-    Args:
-        folder: an existing folder, in which the calls are counted.
-        flags: further flags.
-        fault: the fault that the process is to have.
-
-    Raises:
-        HangError: when the process did not end within minutes.
-    """
+    """Runs `harness train` with further flags in a separate process, which is to have the fault,
+    with `folder`/run as its run folder; counts the calls in `folder`."""
     arguments = ["train", *FLAGS, "--run-dir", str(folder / "run"), *flags]
     with tempfile.TemporaryDirectory() as beside:
         log = Path(beside, "log")
@@ -102,20 +91,10 @@ def command(
     *,
     kill_after_seconds: float | None = None,
 ) -> tuple[int, str]:
-    """Does in a forked process what `harness` does after the imports.
-
-    Args:
-        arguments: those of the command line.
-        err: the file to write standard error to.
-        prepare: called in the process before the command.
-        kill_after_seconds: when to kill the process; None waits for its end.
-
-    Returns:
-        The exit code, as in `subprocess`, and standard error.
-
-    Raises:
-        HangError: when the process did not end within minutes.
-    """
+    """Calls `prepare` in a forked process, and does there what `harness` does after the imports,
+    with standard error in a file. Kills the process after some seconds if asked, else raises a
+    HangError if it did not end within minutes. Returns the exit code, as in `subprocess`, and
+    standard error."""
 
     def run() -> None:
         from harness.cli.main import main

@@ -89,11 +89,8 @@ class Epoch:
 
 
 def serve(train_epoch: Callable[[], Epoch]) -> None:
-    """Warms up, then trains an epoch for every line on standard input.
-
-    Args:
-        train_epoch: trains on all rows once, and waits until all is done.
-    """
+    """Warms up, then trains an epoch for every line on standard input. `train_epoch` trains on all
+    rows once, and waits until all is done."""
     train_epoch()
     print("ready", flush=True)
     for _ in sys.stdin:

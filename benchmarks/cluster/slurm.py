@@ -16,46 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 NODES = (1, 2, 9, 10)
-_CONFIG = """\
-ClusterName=harness
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=26817
-SlurmUser=root
-AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/%n
-SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/%n.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/%n.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
-SchedulerParameters=sched_interval=2,bf_interval=2
-ReturnToService=2
-SlurmdTimeout=300
-MinJobAge=36000
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-{nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60 State=UP
-PartitionName=high Nodes=ALL PriorityTier=10 PreemptMode=OFF State=UP
-"""
-_COMMAND = """\
-#!/usr/bin/env bash
-export PYTHONPATH={source}
-if [[ ${{BAD_TASK-}} == "$SLURM_PROCID" ]]; then set -- "$@" --data /no/such.npz; fi
-set -- "${{@//ARRAY_TASK/${{SLURM_ARRAY_TASK_ID-}}}}"
-if [[ ${{BAD_END-}} == "$SLURM_PROCID" ]]; then
-  trap : TERM USR1
-  {python} -m harness "$@"
-  exit 1
-fi
-exec {python} -m harness "$@"
-"""
+_HERE = Path(__file__).resolve().parent
 
 
 def is_possible() -> bool:
@@ -67,7 +28,7 @@ class Slurm:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.script = Path(__file__).resolve().parents[2] / "docs" / "slurm.sh"
+        self.script = _HERE.parents[1] / "docs" / "slurm.sh"
         self._daemons: list[subprocess.Popen[bytes]] = []
         host = socket.gethostname()
         nodes = [
@@ -76,20 +37,20 @@ class Slurm:
         ]
         for name in ("state", "home", "bin", *(f"node{n}" for n in NODES)):
             (folder / name).mkdir()
-        config = _CONFIG.format(folder=folder, host=host, nodes="\n".join(nodes))
+        config = (_HERE / "slurm.conf").read_text()
+        config = config.format(folder=folder, host=host, nodes="\n".join(nodes))
         (folder / "slurm.conf").write_text(config)
         (folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
         names = "".join(f"127.0.1.{n} node{n}\n" for n in NODES)
         (folder / "hosts").write_text(Path("/etc/hosts").read_text() + names)
         (folder / "munge.key").write_bytes(secrets.token_bytes(128))
         (folder / "munge.key").chmod(0o600)
-        command = folder / "bin" / "harness"
-        command.write_text(_COMMAND.format(source=self.script.parents[1], python=sys.executable))
-        command.chmod(0o755)
+        (folder / "bin" / "harness").symlink_to(_HERE / "harness.sh")
         self._environment = {
             "SLURM_CONF": str(folder / "slurm.conf"),
             "HOME": str(folder / "home"),
             "PATH": f"{folder / 'bin'}:{os.environ['PATH']}",
+            "PYTHON": sys.executable,
         }
 
     def __enter__(self) -> "Slurm":

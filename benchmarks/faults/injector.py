@@ -66,7 +66,7 @@ def is_loaded() -> bool:
 
 
 def arm(folder: Path, log: Path, fault: Fault) -> None:
-    """Counts the calls of this process that change files below an existing folder, from now on, with
+    """Counts from now on the calls of this process that change files below an existing folder, with
     a line for each in a log outside of it, until the process has the fault."""
     number = errno.ENOSPC if fault.action == "full" else errno.EIO
     ctypes.CDLL(None).faults_arm(

@@ -30,51 +30,24 @@ from jax.experimental import topologies
 
 jax.config.update("jax_enable_x64", True)
 
-# The numbers of each card, as XLA publishes them in xla/backends/gpu/target_config/specs/: name,
-# compute capability, cores, FPUs of a core, bytes of shared memory of a core and the most of a
-# block, threads of a core, memory bandwidth in bytes/s, bytes of L2 cache and memory, clock in GHz.
-CARDS: dict[str, tuple[Any, ...]] = {
-    "h100": (
-        *("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 233472, 232448, 2048),
-        *(3352320000000, 52428800, 84942979072, 1.98),
-    ),
-    "a100": (
-        *("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 167936, 166912, 2048),
-        *(2039040000000, 41943040, 85100068864, 1.41),
-    ),
-    "v100": (
-        *("Tesla V100-SXM2-16GB", (7, 0), 80, 64, 98304, 98304, 2048),
-        *(898048000000, 6291456, 16935682048, 1.53),
-    ),
-    "rtx-a6000": (
-        *("NVIDIA RTX A6000", (8, 6), 84, 128, 102400, 101376, 1536),
-        *(768096000000, 6291456, 51041271808, 1.8),
-    ),
-    "b200": (
-        *("NVIDIA B200", (10, 0), 148, 128, 233472, 232448, 2048),
-        *(7672320000000, 132644864, 191514411008, 1.965),
-    ),
-}
+CARDS = json.loads(Path(__file__).with_name("cards.json").read_text())
+"""Cards, with the numbers that XLA publishes in xla/backends/gpu/target_config/specs/."""
 
 
 def target_config(card: str) -> str:
     """Returns a card's XLA GpuTargetConfigProto, as text."""
-    name, (major, minor), cores, fpus, shared, block, threads, bandwidth, l2, memory, clock = CARDS[
-        card
-    ]
+    name, (major, minor) = CARDS[card]["name"], CARDS[card]["compute_capability"]
+    numbers = " ".join(f"{field}: {value}" for field, value in CARDS[card]["numbers"].items())
     features = "ACCELERATED_FEATURES" if major >= 9 else "NONE"
     return f"""
     gpu_device_info {{
-      threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
-      shared_memory_per_core: {shared} threads_per_core_limit: {threads} core_count: {cores}
-      fpus_per_core: {fpus} block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
-      block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: {l2}
-      clock_rate_ghz: {clock} device_memory_size: {memory} shared_memory_per_block_optin: {block}
+      {numbers} name: "{name}" device_vendor: "NVIDIA Corporation" device_address_bits: 64
       cuda_compute_capability {{ major: {major} minor: {minor} feature_extension: {features} }}
+      threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
       registers_per_core_limit: 65536 registers_per_block_limit: 65536 thread_dim_limit_x: 1024
-      thread_dim_limit_y: 1024 thread_dim_limit_z: 64 device_vendor: "NVIDIA Corporation"
-      device_address_bits: 64 name: "{name}" driver_version: "13.0.0" runtime_version: "12.8.0"
-      compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0"
+      thread_dim_limit_y: 1024 thread_dim_limit_z: 64 block_dim_limit_x: 2147483647
+      block_dim_limit_y: 65535 block_dim_limit_z: 65535 driver_version: "13.0.0"
+      runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0"
     }}
     platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 }} device_description_str: "{name}"
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import harness
-from benchmarks.compare_peers import Start, measure, ratio, write_rows
+from benchmarks.compare_peers import measure, ratio, start_of, write_rows
 
 FIGURES = ("seconds", "cpu_seconds")
 
@@ -50,8 +50,8 @@ def main() -> None:
         folder = Path(place)
         write_rows(folder, rows)
         starts = {
-            "ours": Start("mult_vae", sampled, folder, arguments.batch_size),
-            "PyTorch": Start("mult_vae_pytorch", options, folder, arguments.batch_size),
+            "ours": start_of("mult_vae", sampled, folder, arguments.batch_size),
+            "PyTorch": start_of("mult_vae_pytorch", options, folder, arguments.batch_size),
         }
         turns = measure(starts, repeats=arguments.repeats)
     for name, own in turns.items():

@@ -14,10 +14,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -38,23 +38,25 @@ PEERS = {
 NUM_THREADS = 2
 
 
-class Start(NamedTuple):
-    """The way to start a peer."""
-
-    module: str  # The peer's module in benchmarks.peers
-    options: tuple[str, ...]
-    folder: Path  # The folder of the rows
-    batch_size: int
+def start_of(module: str, options: Iterable[str], folder: Path, batch_size: int) -> list[str]:
+    """Returns the command of a peer, a module in benchmarks.peers, for the rows in a folder."""
+    command = [sys.executable, "-m", f"benchmarks.peers.{module}", "--data", str(folder)]
+    command += ["--batch-size", str(batch_size), "--threads", str(NUM_THREADS)]
+    return command + [word for option in options for word in ("--option", option)]
 
 
-class Peer:
-    """A loaded peer; a call trains an epoch and returns its seconds and loss."""
+class Peer(AbstractContextManager["Peer"]):
+    """A loaded peer; a call trains an epoch and returns its figures."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self.pid = process.pid
+    def __init__(self, command: list[str]) -> None:
+        pipe, root = subprocess.PIPE, Path(__file__).resolve().parent.parent
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=root)
         if self._read() != "ready":
             raise RuntimeError("a peer did not get ready")
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
     def __call__(self) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -70,34 +72,13 @@ class Peer:
         return line
 
 
-@contextmanager
-def started(start: Start) -> Iterator[Peer]:
-    """Starts a peer's process, and ends it afterwards."""
-    command = [sys.executable, "-m", f"benchmarks.peers.{start.module}"]
-    command += ["--data", str(start.folder), "--batch-size", str(start.batch_size)]
-    command += ["--threads", str(NUM_THREADS)]
-    command += [word for option in start.options for word in ("--option", option)]
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).resolve().parent.parent,
-    )
-    try:
-        yield Peer(process)
-    finally:
-        process.kill()
-        process.wait()
-
-
-def measure(starts: Mapping[str, Start], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
+def measure(starts: Mapping[str, list[str]], *, repeats: int) -> dict[str, list[dict[str, Any]]]:
     """Returns the epochs of each peer, by its name, in the order of the rounds."""
     with ExitStack() as stack:
         peers = {}
         for name, start in starts.items():
             print(f"loading {name} ...", file=sys.stderr)
-            peers[name] = stack.enter_context(started(start))
+            peers[name] = stack.enter_context(Peer(start))
         epochs: dict[str, list[dict[str, Any]]] = {name: [] for name in peers}
         for number in range(repeats):
             for name in peers if number % 2 == 0 else reversed(peers):
@@ -135,7 +116,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_rows(folder, rows)
-        starts = {name: Start(*PEERS[name], folder, arguments.batch_size) for name in names}
+        starts = {name: start_of(*PEERS[name], folder, arguments.batch_size) for name in names}
         epochs = measure(starts, repeats=arguments.repeats)
     print("| training, examples/s | rate | ours faster by | loss |\n| --- | --- | --- | --- |")
     figures = {}

@@ -14,6 +14,7 @@ import gc
 import json
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -120,9 +121,8 @@ def summarize(records: list[dict[str, Any]]) -> None:
     """Prints counts, refusals by reason, and the seeds of failures."""
     results = Counter(record["result"] for record in records)
     total = max(len(records), 1)
-    print(
-        f"{len(records)} cases, {sum(record['seconds'] for record in records) / total:.2f} s each"
-    )
+    seconds = sum(record["seconds"] for record in records)
+    print(f"{len(records)} cases, {seconds / total:.2f} s each")
     for result, count in results.most_common():
         print(f"  {result:10} {count:6} {count / total:7.1%}")
     print(f"  noisy      {sum(bool(record.get('noisy')) for record in records):6}")
@@ -136,10 +136,7 @@ def summarize(records: list[dict[str, Any]]) -> None:
 
 def _kind(reason: str) -> str:
     """Returns a reason without the words that differ from case to case."""
-    words = (
-        word for word in reason[:140].split() if not any(c.isdigit() or c in "'[" for c in word)
-    )
-    return " ".join(words)[:110]
+    return " ".join(word for word in reason[:140].split() if not re.search(r"[\d'[]", word))[:110]
 
 
 def _use_one_core() -> None:

@@ -1,7 +1,7 @@
 """A case, which is drawn from one seed."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -87,15 +87,7 @@ def draw_case(seed: int) -> Case:
         others = inputs_of(rng, parts, draw.integer(15, 60))
         validation = task.labelled(rng, others, trained=False)
     epochs = draw.integer(1, 3)
-    form: Form = draw.weighted(
-        {
-            "function": 3,
-            "functional": 4,
-            "built subclass": 1.5,
-            "subclass": 1,
-            "subclass in inference mode": 0.3,
-        }
-    )
+    form: Form = draw.weighted(dict(zip(get_args(Form), (3, 4, 1.5, 1, 0.3), strict=True)))
     settings = _settings(Draw(seed, "settings"), seed, batch_size, large=large)
     several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
     if several:
@@ -108,6 +100,13 @@ def draw_case(seed: int) -> Case:
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large
     )
+    callbacks = draw_callbacks(
+        Draw(seed, "callbacks"),
+        validates=validates,
+        metrics=task.metrics,
+        scheduled=optimizer.scheduled,
+        averages=optimizer.averages,
+    )
     return Case(
         seed=seed,
         parts=parts,
@@ -117,15 +116,7 @@ def draw_case(seed: int) -> Case:
         form=form,
         network=Network(seed, parts, limits),
         optimizer=optimizer,
-        callbacks=draw_callbacks(
-            Draw(seed, "callbacks"),
-            validates=validates,
-            metrics=task.metrics,
-            scheduled=optimizer.scheduled,
-            averages=optimizer.averages,
-        )
-        if not several
-        else DrawnCallbacks([], lambda _: [], None),
+        callbacks=callbacks if not several else DrawnCallbacks([], lambda _: [], None),
         epochs=epochs,
         fit=_arguments(Draw(seed, "fit"), validates=validates, epochs=epochs),
         settings=settings,

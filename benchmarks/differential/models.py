@@ -9,7 +9,7 @@ import tensorflow as tf
 from benchmarks.differential.networks import Layer, Network, Parts
 from benchmarks.differential.rows import Part, keras_inputs
 
-Form = Literal["function", "functional", "subclass", "built subclass", "subclass in inference mode"]
+Form = Literal["function", "functional", "built subclass", "subclass", "subclass in inference mode"]
 """The form of a model. In the last one, `call` has no argument `training`, so that Keras trains it
 as if it were called outside of training: BatchNormalization uses its moving averages."""
 

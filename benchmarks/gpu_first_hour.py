@@ -37,8 +37,7 @@ _MANY_ROWS = 2_000_000
 _TIMEOUT_SECONDS = "1200"  # after which `timeout` ends a command, with exit code 124
 _IS_EMULATED = "EMULATED_GPU_DEVICES" in os.environ
 
-Part = Callable[["Machine"], str]
-"""A function that returns its section of the report, as Markdown, or raises a `FailedError`."""
+Part = Callable[["Machine"], str]  # It returns its section, as Markdown, or raises a FailedError
 
 
 class FailedError(Exception):

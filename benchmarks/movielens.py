@@ -95,10 +95,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="splits, each with its own seed")
     parser.add_argument("--samples", type=int, help="compare with a sampled likelihood instead")
     arguments = parser.parse_args()
-    other = ("PyTorch", by_pytorch)
+    programs = {"harness": by_harness, "PyTorch": by_pytorch}
     if arguments.samples:
-        other = (f"{arguments.samples} samples", partial(by_harness, samples=arguments.samples))
-    programs = dict([("harness", by_harness), other])
+        sampled = partial(by_harness, samples=arguments.samples)
+        programs = {"harness": by_harness, f"{arguments.samples} samples": sampled}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in programs}
     for seed in range(arguments.seeds):
         rows = movielens(arguments.path, seed=seed)

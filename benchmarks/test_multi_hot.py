@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot import (
-    IMPLEMENTATIONS,
-    Implementation,
-    multi_hot_dense,
-    why_unavailable,
-)
+from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, why_unavailable
 from kernels.multi_hot.cases import CASES, Case
 
 STEPS_PER_DISPATCH = 20

@@ -21,9 +21,7 @@ _MOST = 1e-5  # The largest relative difference from the losses of one process
 _ENDLESS = "1000000"
 
 
-def training(
-    folder: Path, name: str, *, epochs: str = "3", resume: str = "auto"
-) -> tuple[str, ...]:
+def training(folder: Path, name: str, *, epochs: str = "3") -> tuple[str, ...]:
     """Returns the options of a small training, which override those of docs/slurm.sh."""
     return (
         *("--data", "synthetic", "--synthetic-rows", "2400", "--batch-size", "240"),

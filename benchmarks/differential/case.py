@@ -15,11 +15,6 @@ from benchmarks.differential.optimizers import Drawn, draw_optimizer
 from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
 from benchmarks.differential.tasks import DrawnTask, draw_task
 
-LARGE_SHARE = 0.015
-"""The share of the cases that have tables of 2**22 elements, each of which takes some seconds."""
-WORKERS_SHARE = 0.01
-"""The share of the cases that two processes train, each of which takes ten seconds."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -74,7 +69,7 @@ class Case:
 def draw_case(seed: int) -> Case:
     """Draws the case of a seed."""
     draw = Draw(seed, "case")
-    large = draw.chance(LARGE_SHARE)
+    large = draw.chance(0.015)  # tables of 2**22 elements take some seconds
     parts = draw_parts(Draw(seed, "inputs"), large=large)
     task = draw_task(Draw(seed, "task"))
     rows = draw.integer(60, 150)
@@ -89,7 +84,7 @@ def draw_case(seed: int) -> Case:
     epochs = draw.integer(1, 3)
     form: Form = draw.weighted(dict(zip(get_args(Form), (3, 4, 1.5, 1, 0.3), strict=True)))
     settings = _settings(Draw(seed, "settings"), seed, batch_size, large=large)
-    several = Draw(seed, "workers").chance(WORKERS_SHARE) and not large
+    several = Draw(seed, "workers").chance(0.01) and not large  # two processes take ten seconds
     if several:
         settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
     # A device, too, sees only its own rows; on a CPU two replicas are one program.

@@ -57,16 +57,11 @@ class InferenceMode(Subclass):
         return super().call(inputs)
 
 
-def functional(network: Network, parts: tuple[Part, ...]) -> keras.Model:
-    """Makes a functional model."""
-    inputs = keras_inputs(parts)
-    return keras.Model(inputs, network.outputs(inputs, new_layers()), name="model")
-
-
 def build(form: Form, network: Network, parts: tuple[Part, ...]) -> keras.Model:
     """Makes the model that Keras trains, whatever the trainer is given."""
     if form in ("function", "functional"):
-        return functional(network, parts)
+        inputs = keras_inputs(parts)
+        return keras.Model(inputs, network.outputs(inputs, new_layers()), name="model")
     kind = InferenceMode if form == "subclass in inference mode" else Subclass
     model = kind(network, parts)
     if form == "built subclass":

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -29,14 +30,6 @@ SMALL = Part(name="", num_tokens=TOKENS)
 LARGE = Part(name="", num_tokens=2**16)
 """An input with so many ids that `table_optimizer="auto"` considers touched rows for a table of 64
 units."""
-
-
-class _Own:
-    """A network of a named case."""
-
-    def __init__(self, outputs: Outputs) -> None:
-        self.outputs = outputs
-        self.words = ["see named.py"]
 
 
 def case_of(
@@ -67,7 +60,7 @@ def case_of(
         train=task.labelled(rng, inputs_of(rng, (part,), rows), trained=True),
         validation=task.labelled(rng, inputs_of(rng, (part,), 30), trained=False),
         form=form,
-        network=_Own(outputs),  # type: ignore[arg-type]
+        network=SimpleNamespace(outputs=outputs, words=["see named.py"]),
         optimizer=Drawn("", optimizer, scheduled=False, averages=False),
         callbacks=DrawnCallbacks([], callbacks, None),
         epochs=epochs,

@@ -15,6 +15,8 @@ from benchmarks.differential.draw import Draw
 from benchmarks.differential.rows import Part
 
 SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "swish", "elu", "linear", "mish")
+_NORMS = ("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization")
+_LOSSES = ("RowMeanPenalty", "InBatchSoftmax", "RowSumPenalty", "KernelPenalty")
 _OVER_ROWS = ("Centred", "PerRow", "SoftmaxOverRows", "Counting")
 Parts = dict[str, keras.layers.Layer]
 Layer = Callable[[str, Callable[[str, Parts], keras.layers.Layer]], keras.layers.Layer]
@@ -193,15 +195,7 @@ class _Drawing:
 
     def _added_loss(self, place: int, x: Any) -> Any:
         draw = self._draw
-        kind = draw.weighted(
-            {
-                None: 14,
-                "RowMeanPenalty": 1,
-                "InBatchSoftmax": 1,
-                "RowSumPenalty": 0.5,
-                "KernelPenalty": 1,
-            }
-        )
+        kind = draw.weighted({None: 14} | dict(zip(_LOSSES, (1, 1, 0.5, 1), strict=True)))
         if self._limits.row_wise and kind in ("InBatchSoftmax", "RowSumPenalty"):
             kind = None
         factor = draw.log_between(0.01, 0.1)
@@ -266,14 +260,7 @@ class _Drawing:
         return made if draw.chance(probability) else None
 
     def _drawn_norm(self, probability: float) -> str | None:
-        kind = self._draw.weighted(
-            {
-                "BatchNormalization": 4,
-                "LayerNormalization": 2,
-                "GroupNormalization": 1,
-                "UnitNormalization": 1,
-            }
-        )
+        kind = self._draw.weighted(dict(zip(_NORMS, (4, 2, 1, 1), strict=True)))
         return kind if self._draw.chance(probability) else None
 
     def _normalized(self, name: str, x: Any, probability: float) -> Any:

@@ -107,14 +107,13 @@ def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:
         maker: Any = {"Scaled": Scaled, "ByName": ByName}.get(kind) or getattr(K, kind)
         given = schedule[1]() if schedule else rate
         optimizer = maker(learning_rate=given, **options)
-        if exclusion == "names":
-            optimizer.exclude_from_weight_decay(var_names=["bias", "table"])
-        if exclusion == "one layer":
-            optimizer.exclude_from_weight_decay(var_names=["out/"])
         if exclusion == "list":
             assert model is not None
             listed = [v for v in model.trainable_variables if len(v.shape) == 2][:1]
             optimizer.exclude_from_weight_decay(var_list=listed)
+        elif exclusion is not None:
+            names = ["out/"] if exclusion == "one layer" else ["bias", "table"]
+            optimizer.exclude_from_weight_decay(var_names=names)
         for name, value in later.items():
             setattr(optimizer, name, value)
         return K.LossScaleOptimizer(optimizer, initial_scale=1024.0) if scaled else optimizer

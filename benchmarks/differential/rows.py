@@ -167,10 +167,3 @@ class Labelled:
         made = tf.data.Dataset.from_generator(batches, output_signature=signature)
         number = len(orders) * -(-self.num_rows // batch_size)
         return made.apply(tf.data.experimental.assert_cardinality(number))
-
-
-def excess_of_first_leaf(parts: tuple[Part, ...]) -> int:
-    """Returns how much longer the first array of a batch is than the number of rows: 1 if it is
-    `row_splits`, else 0."""
-    first = sorted(parts, key=lambda part: part.name)[0]
-    return 1 if first.is_ragged else 0

@@ -18,7 +18,6 @@ from keras.src.utils.tracking import DotNotTrackScope
 import harness
 from benchmarks.differential.callbacks import Recorder
 from benchmarks.differential.case import Case, draw_case
-from benchmarks.differential.rows import excess_of_first_leaf
 from harness.feed.plan import block_order, epoch_order
 from harness.workers.cluster import cluster_of
 from harness.workers.launcher import run_job
@@ -80,7 +79,6 @@ def in_keras(
     """Trains a case by `keras.Model.fit`, on the CPU, with steps that XLA compiles if asked.
     `change` changes the model before training."""
     model = case.model()
-    excess = excess_of_first_leaf(case.parts)
     # A subclass makes its weights at its first batch, and the optimizer may name them.
     if not model.built:
         model(case.train.batch(np.arange(2))[0])
@@ -97,8 +95,9 @@ def in_keras(
     # `fit` would build it while it traces the first step, where ScheduleFreeAdamW's copies of the
     # weights are lost: Keras 3.15 then trains from zeros.
     model.optimizer.build(model.trainable_variables)
+    first = min(case.parts, key=lambda part: part.name)
     with DotNotTrackScope():
-        model._loss_tracker = _RowMean(excess)
+        model._loss_tracker = _RowMean(excess=int(first.is_ragged))
     validation = case.validation
     with tempfile.TemporaryDirectory() as folder:
         callbacks = case.callbacks.make(Path(folder))

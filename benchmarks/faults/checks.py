@@ -12,6 +12,7 @@ import numpy as np
 
 _TIMES = ("seconds", "per_second", "telemetry")
 """Parts of the names in metrics.jsonl of values that differ from run to run."""
+_TIME = re.compile("(?<=^events.out.tfevents).*")
 _RESULTS = ("steps", "interrupted", "diverged", "test_loss", "test_accuracy", "batch_size")
 
 
@@ -21,7 +22,7 @@ def left_in(folder: Path) -> dict[str, Any]:
     config = json.loads((folder / "config.json").read_text())
     summary = json.loads((folder / "summary.json").read_text())
     return {
-        "files": sorted({_general_name(path, folder) for path in folder.rglob("*")}),
+        "files": sorted({_TIME.sub("", str(p.relative_to(folder))) for p in folder.rglob("*")}),
         "config.json": {k: v for k, v in config.items() if k not in ("output", "resolved")},
         "data": config["resolved"]["dataset"],
         "summary.json": {name: summary[name] for name in _RESULTS},
@@ -60,11 +61,6 @@ def half_written(folder: Path) -> list[str]:
         except (ValueError, zipfile.BadZipFile) as error:
             torn.append(f"{path.name} is half-written: {error}")
     return torn
-
-
-def _general_name(path: Path, folder: Path) -> str:
-    name = str(path.relative_to(folder))
-    return "events" if name.startswith("events.out.tfevents.") else name
 
 
 def _members(path: Path) -> dict[str, str]:

@@ -65,14 +65,6 @@ def module_of(file: Path) -> str:
     )
 
 
-def options_for(num_devices: int) -> Any:
-    options = xla_client.CompileOptions()
-    options.num_replicas = num_devices
-    assignment = np.arange(num_devices, dtype=np.int32)[:, None]
-    options.device_assignment = xla_client.DeviceAssignment.create(assignment)
-    return options
-
-
 @contextlib.contextmanager
 def complaints_held_back() -> Iterator[None]:
     """Holds back the compiler's messages on every attempt in vain; shows them if all fails."""
@@ -101,9 +93,13 @@ def compiled_for(card: str, file: Path, num_devices: int) -> Any:
             topology=f"1x{num_devices}x1",
         )
     devices = _jax.DeviceList(tuple(topology.devices))
+    options = xla_client.CompileOptions()
+    options.num_replicas = num_devices
+    assignment = np.arange(num_devices, dtype=np.int32)[:, None]
+    options.device_assignment = xla_client.DeviceAssignment.create(assignment)
     with mlir.make_ir_context(), complaints_held_back():
         module = ir.Module.parse(module_of(file))
-        return topology.devices[0].client.compile(module, devices, options_for(num_devices))
+        return topology.devices[0].client.compile(module, devices, options)
 
 
 def register_kernels(source: Path) -> None:
@@ -121,15 +117,6 @@ def register_kernels(source: Path) -> None:
             return
         capsule = jax.ffi.pycapsule(address)
         jax.ffi.register_ffi_target((name.value or b"").decode(), capsule, platform="CUDA")
-
-
-def counts(executable: Any, num_tokens: int) -> dict[str, Any]:
-    """Counts what the optimized program does in its loop, and the memory that it takes besides its
-    arguments and results."""
-    return {
-        **verdict.counts(executable.hlo_modules()[0].to_string(), num_tokens),
-        "temporary_bytes": executable.get_compiled_memory_stats().temp_size_in_bytes,
-    }
 
 
 def main() -> int:
@@ -152,7 +139,10 @@ def main() -> int:
         for card in arguments.card:
             file = arguments.folder / program["file"]
             executable = compiled_for(card, file, program["gpus"])
-            figures = counts(executable, program["num_tokens"])
+            optimized = executable.hlo_modules()[0].to_string()
+            figures = verdict.counts(optimized, program["num_tokens"])
+            memory = executable.get_compiled_memory_stats()  # arguments and results not included
+            figures["temporary_bytes"] = memory.temp_size_in_bytes
             rows.append({**described, "card": card, **figures})
             print(
                 f"{program['name']:<48} {card:<10} {figures['launches_per_step']:>3} launches a "
@@ -164,7 +154,6 @@ def main() -> int:
     if arguments.json:
         versions = {"tensorflow": content["tensorflow"], "jax": jax.__version__}
         record = {"versions": versions, "programs": rows}
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     worse = verdict.faults(rows)
     if arguments.against:

@@ -26,8 +26,8 @@ def main() -> None:
     )
     model = build_model()
 
-    def train_epoch() -> protocol.Epoch:
-        return protocol.Epoch(model.fit(dataset, epochs=1, verbose=0).history["loss"][0])
+    def train_epoch() -> float:
+        return model.fit(dataset, epochs=1, verbose=0).history["loss"][0]
 
     protocol.serve(train_epoch)
 

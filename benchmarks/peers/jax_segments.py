@@ -62,7 +62,7 @@ def main() -> None:
         updates, state = optimizer.update(gradients, state)
         return optax.apply_updates(params, updates), state, loss
 
-    def train_epoch() -> protocol.Epoch:
+    def train_epoch() -> float:
         nonlocal params, state
         epoch = TASK.shuffled(rng)
         labels = epoch.labels.astype(np.float32)
@@ -83,7 +83,7 @@ def main() -> None:
                 params, state, values, segments, labels[start : start + rows], keys[number]
             )
             losses.append(loss)
-        return protocol.Epoch(float(jnp.stack(losses).mean()))
+        return float(jnp.stack(losses).mean())
 
     protocol.serve(train_epoch)
 

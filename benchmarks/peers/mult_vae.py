@@ -80,9 +80,9 @@ def main() -> None:
     )
     steps = trainer.steps(users, epochs=10)
 
-    def train_epoch() -> protocol.Epoch:
+    def train_epoch() -> float:
         trained = steps.run(num_steps=int(named["steps"]))
-        return protocol.Epoch(trained.last_window.so_far["loss"])
+        return trained.last_window.so_far["loss"]
 
     protocol.serve(train_epoch)
 

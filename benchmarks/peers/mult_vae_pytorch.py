@@ -81,9 +81,9 @@ def main() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=protocol.LEARNING_RATE, fused=True)
     endless, num_steps = batches(task, np.random.default_rng(0)), int(named["steps"])
 
-    def train_epoch() -> protocol.Epoch:
+    def train_epoch() -> float:
         some = itertools.islice(endless, num_steps)
-        return protocol.Epoch(sum(step(model, optimizer, batch) for batch in some) / num_steps)
+        return sum(step(model, optimizer, batch) for batch in some) / num_steps
 
     protocol.serve(train_epoch)
 

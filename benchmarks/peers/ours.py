@@ -37,10 +37,10 @@ def main() -> None:
     )
     steps = trainer.steps(rows, epochs=_NUM_ORDERS)
 
-    def train_epoch() -> protocol.Epoch:
+    def train_epoch() -> float:
         # No dispatch goes beyond the end of an epoch.
         trained = steps.run(num_steps=steps.start.steps_per_epoch)
-        return protocol.Epoch(trained.last_window.so_far["loss"])
+        return trained.last_window.so_far["loss"]
 
     protocol.serve(train_epoch)
 

@@ -79,27 +79,20 @@ def load() -> Task:
     )
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """A peer's report of one epoch."""
-
-    loss: float  # The mean loss over the rows
-    seconds: float | None = None
-    """The seconds to report if only a part of the call counts; None for the whole call."""
-
-
-def serve(train_epoch: Callable[[], Epoch]) -> None:
+def serve(train_epoch: Callable[[], float | tuple[float, float]]) -> None:
     """Warms up, then trains an epoch for every line on standard input. `train_epoch` trains on all
-    rows once, and waits until all is done."""
+    rows once, waits until all is done, and returns their mean loss, and the seconds to report if
+    only a part of the call counts."""
     train_epoch()
     print("ready", flush=True)
     for _ in sys.stdin:
         start, cpu_start = time.perf_counter(), time.process_time()
-        epoch = train_epoch()
+        found = train_epoch()
+        loss, seconds = found if isinstance(found, tuple) else (found, time.perf_counter() - start)
         figures = {
-            "seconds": epoch.seconds or time.perf_counter() - start,
+            "seconds": seconds,
             "cpu_seconds": time.process_time() - cpu_start,
             "peak_bytes": machine.peak_rss_bytes(),
-            "loss": float(epoch.loss),
+            "loss": float(loss),
         }
         print(json.dumps(figures), flush=True)

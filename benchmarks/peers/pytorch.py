@@ -42,7 +42,7 @@ def main() -> None:
     loss_of = nn.BCEWithLogitsLoss()
     rng = np.random.default_rng(0)
 
-    def train_epoch() -> protocol.Epoch:
+    def train_epoch() -> float:
         epoch = task.shuffled(rng)
         values = torch.from_numpy(epoch.values)
         splits = torch.from_numpy(epoch.row_splits.astype(np.int32))
@@ -57,7 +57,7 @@ def main() -> None:
             loss.backward()
             optimizer.step()
             total += loss.item() * (stop - start)
-        return protocol.Epoch(total / task.num_rows)
+        return total / task.num_rows
 
     protocol.serve(train_epoch)
 

@@ -1,1 +1,0 @@
-"""Random cases that the trainer and `keras.Model.fit` train, with results that must be equal."""

@@ -1,1 +1,0 @@
-"""Deliberate faults: kills and errors at every call that changes a file, and hostile input."""

@@ -12,7 +12,7 @@ import numpy as np
 
 _TIMES = ("seconds", "per_second", "telemetry")
 """Parts of the names in metrics.jsonl of values that differ from run to run."""
-_TIME = re.compile("(?<=^events.out.tfevents).*")
+_TIME = re.compile("(?<=^events.out.tfevents).*")  # and the host, in an event file's name
 _RESULTS = ("steps", "interrupted", "diverged", "test_loss", "test_accuracy", "batch_size")
 
 

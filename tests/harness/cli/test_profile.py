@@ -17,7 +17,6 @@ from tests.harness.cli.runs import (
     Result,
     call,
 )
-from tests.harness.run.profiling.gpu_trace import write_as_of_gpu
 
 STEPS = 20
 
@@ -97,14 +96,3 @@ def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
     profiler.path, profiler.first_step, profiler.last_step = profiled[0], 12, 32
     assert not print_profile(profiler, console, on_gpu=True)
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
-
-
-def test_operations_on_a_gpus_streams_are_divided_like_those_on_the_cpu(
-    profiled: tuple[Path, Result], times: StepTimes, tmp_path: Path
-) -> None:
-    path = tmp_path / "of_gpu" / "host.xplane.pb"
-    write_as_of_gpu(profiled[0], path)
-    found = divide(read(path))
-    assert found.on_gpu
-    assert found.parts == pytest.approx(times.parts)
-    assert [found[:2] for found in found.operations] == [one[:2] for one in times.operations]

@@ -6,19 +6,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from harness.run.history import History, RunningStatistics
+from harness.run.history import History
 from harness.run.records import (
     Divergence,
     MachineUse,
     Message,
     Spread,
     StepSums,
-    Window,
-    WindowStatistics,
 )
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.trainer.loop import train
-from tests.harness.run.observers.samples import window
 from tests.harness.stand_in import Clock, StandIn, planned, run
 
 
@@ -144,24 +141,3 @@ def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> No
     assert done.log[:2] == ["compile training step 0", "observer 0 told: hot"]
     assert done.log[-1] == "observer 0 told: left behind"
     assert done.progress.use == MachineUse(num_gpus=2, joules=3.0)
-
-
-def over(windows: list[Window]) -> WindowStatistics:
-    running = RunningStatistics()
-    for one in windows:
-        running.add(one)
-    return running.result()
-
-
-def test_rates_are_medians_and_means_and_waits_are_of_all_time() -> None:
-    slow = window(20, seconds=2.0, data_wait_seconds=1.9, skipped_steps=2)
-    taken = over([slow, window(40), window(60, seconds=0.2, skipped_steps=1)])
-    assert taken.examples_per_second == 10_000 / 0.2
-    assert taken.steps_per_second == 20 / 0.2
-    assert taken.tokens_per_second == 1_302_000 / 0.2
-    assert taken.mean_examples_per_second == pytest.approx(30_000 / 2.36)
-    assert taken.mean_steps_per_second == pytest.approx(60 / 2.36)
-    assert taken.mean_tokens_per_second == pytest.approx(3_906_000 / 2.36)
-    assert taken.train_seconds == pytest.approx(2.36)
-    assert taken.data_wait_fraction == pytest.approx(1.908 / 2.36)
-    assert (taken.examples, taken.skipped_steps, taken.most_steps) == (30_000, 3, 20)

@@ -8,7 +8,7 @@ import pytest
 
 from harness.run.history import Progress, RunningStatistics
 from harness.run.observers.divergence import likely_cause
-from harness.run.records import Divergence, MachineUse
+from harness.run.records import Divergence
 from tests.harness.run.observers.samples import run_start, window
 
 
@@ -31,13 +31,8 @@ def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Diverg
     progress = Progress(
         windows=statistics.result(),
         last_window=last,
-        epochs=(),
-        inspections=(),
-        compilations=(),
         step=20 * len(losses),
-        interrupted=False,
         divergence=divergence,
-        use=MachineUse(num_gpus=0, joules=None),
     )
     return divergence, progress
 

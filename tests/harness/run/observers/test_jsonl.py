@@ -1,7 +1,6 @@
 """metrics.jsonl as other programs meet it, also after a crash and on a full disk."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -69,21 +68,6 @@ def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
             "seconds": 0.3,
         },
     ]
-
-
-def test_a_loss_that_is_not_finite_stays_json_and_stays_known(tmp_path: Path) -> None:
-    observer = JsonlObserver()
-    observer.tell(run_start(tmp_path))
-    observer.tell(window(20, loss=math.nan))
-    observer.tell(window(40, loss=math.inf))
-    observer.close()
-    assert [line["loss"] for line in lines(tmp_path)] == ["NaN", "Infinity"]
-
-
-def test_a_new_run_starts_empty(tmp_path: Path) -> None:
-    write(tmp_path, 20, 40)
-    write(tmp_path, 20)
-    assert [line["step"] for line in lines(tmp_path)] == [20]
 
 
 class TestResume:

@@ -26,14 +26,8 @@ SUMMARY_KEYS = {
     *("wall_seconds", "peak_rss_bytes", "epochs", "steps", "batch_size", "steps_per_dispatch"),
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
     *("versions", "host"),
-    *(
-        "precision_watch",
-        "input",
-        "skipped_steps",
-        "interrupted",
-        "joules_per_1000_examples",
-        "gpu_hours",
-    ),
+    *("precision_watch", "input", "skipped_steps", "interrupted", "gpu_hours"),
+    "joules_per_1000_examples",
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
@@ -145,12 +139,7 @@ def progress(*windows: Window, num_gpus: int = 0) -> Progress:
     return Progress(
         windows=statistics.result(),
         last_window=windows[-1] if windows else None,
-        epochs=(),
-        inspections=(),
-        compilations=(),
         step=windows[-1].step if windows else 160,
-        interrupted=False,
-        divergence=None,
         use=MachineUse(joules=None, num_gpus=num_gpus),
     )
 

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pytest
+import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util import tensor_util
 
+from harness.base.errors import InputError
 from harness.run.observers.tensorboard import TensorBoardObserver
 from harness.run.records import (
     Distribution,
@@ -80,3 +83,10 @@ def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     for tag in tags:
         ((_, step, bins),) = app.get("histograms/histograms", run=".", tag=tag)
         assert (step, bins) == (160, [[-1.0, 0.5, 3.0], [0.5, 2.0, 7.0]])
+
+
+def test_a_file_with_other_records_is_not_resumed(tmp_path: Path) -> None:
+    with tf.io.TFRecordWriter(str(tmp_path / "events.out.tfevents.1.host.1.0.v2")) as writer:
+        writer.write(b"\xff no event")
+    with pytest.raises(InputError, match="Remove it to resume without its records"):
+        TensorBoardObserver(tmp_path).tell(run_start(tmp_path, start_step=1))

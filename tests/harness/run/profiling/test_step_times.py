@@ -1,11 +1,15 @@
 """The division of a step's time."""
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from tensorflow.compiler.xla.service import hlo_pb2
+from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 from harness.run.profiling.profiler import INPUT_MARKER, STEP_MARKER
-from harness.run.profiling.step_times import HOST, INPUT, OTHER, PARTS, Event, divide, part_of
+from harness.run.profiling.step_times import HOST, INPUT, OTHER, PARTS, Event, divide, part_of, read
 
 FORWARD, OPTIMIZER = "first layer, forward", "optimizer"
 spans = st.tuples(st.integers(0, 60), st.integers(1, 12))
@@ -99,3 +103,26 @@ def test_on_a_gpu_the_hosts_operations_are_launches() -> None:
 def test_part_of(scopes: str, part: str) -> None:
     assert part_of(scopes) == part
     assert part in PARTS
+
+
+def test_operations_on_a_gpus_streams_are_read(tmp_path: Path) -> None:
+    """Beside the streams stand lines that xprof derives from them, which show the same time
+    again."""
+    space = xplane_pb2.XSpace()
+    gpu = space.planes.add(name="/device:GPU:0")
+    gpu.event_metadata[1].name = "kernel"
+    for number, name in enumerate(("hlo_op", "program_id", "fusion.1"), 1):
+        gpu.stat_metadata[number].name = name
+    for name in ("Stream #14(Kernel)", "XLA Ops"):
+        line = gpu.lines.add(name=name, timestamp_ns=5)
+        kernel = line.events.add(metadata_id=1, offset_ps=2_000, duration_ps=3_000)
+        kernel.stats.add(metadata_id=1, ref_value=3)
+        kernel.stats.add(metadata_id=2, int64_value=7)
+    program = hlo_pb2.HloProto()
+    operation = program.hlo_module.computations.add().instructions.add(name="fusion.1")
+    operation.metadata.op_name = "while/optimizer/adam/add"
+    of_programs = space.planes.add(name="/host:metadata")
+    of_programs.event_metadata[7].stats.add(bytes_value=program.SerializeToString())
+    path = tmp_path / "host.xplane.pb"
+    path.write_bytes(space.SerializeToString())
+    assert read(path) == [Event("fusion.1", 7, 10, OPTIMIZER, on_gpu=True)]

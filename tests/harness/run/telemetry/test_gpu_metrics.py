@@ -32,19 +32,6 @@ def test_every_figure_of_a_modern_card(nvml: Nvml) -> None:
     assert told.notes == told.warnings == []
 
 
-def test_an_old_card_leaves_out_what_it_lacks(nvml: Nvml) -> None:
-    nvml.write(library.system(), library.old(0))
-    told = read_gpus(nvml, "0000:17:00.0", times=5)
-    names = {tag.removeprefix("gpu/0/") for tag in told.first}
-    assert names == {
-        *("memory_used_bytes", "temperature_celsius", "sm_clock_mhz", "memory_clock_mhz"),
-    }
-    assert told.readings == [told.first] * 5
-    (note,) = told.notes
-    assert note.startswith("GPU 0 (NVIDIA Old 10) does not support these metrics: ")
-    assert {"utilization_percent", "power_watts"} <= set(note.partition(": ")[2].split(", "))
-
-
 def test_a_slice(nvml: Nvml) -> None:
     nvml.write(
         library.system(),

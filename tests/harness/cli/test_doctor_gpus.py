@@ -17,10 +17,7 @@ from tests.emulated_gpu.nvml import (
 from tests.harness.cli.runs import REPOSITORY
 
 SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
-    "two": (
-        [*system(), *modern(0), *modern(1)],
-        {},
-    ),
+    "two": ([*system(), *modern(0), *modern(1)], {}),
     "too new": ([*system(), *modern(0, compute_capability="12.0")], {}),
     "hidden": ([*system(), *modern(0)], {"CUDA_VISIBLE_DEVICES": ""}),
     "lost": (
@@ -29,6 +26,24 @@ SCENARIOS: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "mismatch": ([f"system.* = error {ERROR_LIB_RM_VERSION_MISMATCH}"], {}),
 }
+
+# Runs the checks for one script after another.
+EXAMINE = """
+import json, os, sys
+from pathlib import Path
+from harness.cli.doctor_machine import gpus
+from harness.program.devices import set_up_devices
+
+devices = set_up_devices("auto")
+found = []
+for text, variables in json.load(sys.stdin):
+    Path(os.environ["FAKE_NVML_SCRIPT"]).write_text(text)
+    os.environ.update(variables)
+    found.append([finding._asdict() for finding in gpus(devices)])
+    for name in variables:
+        del os.environ[name]
+print(json.dumps(found))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +55,7 @@ def reports(
     nvml = Nvml(nvml_library, tmp_path_factory.mktemp("doctor"))
     asked = [["\n".join(lines) + "\n", variables] for lines, variables in SCENARIOS.values()]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.cli.doctor_gpus_process"],
+        [sys.executable, "-c", EXAMINE],
         input=json.dumps(asked),
         env=nvml.environment(TF_CPP_MIN_LOG_LEVEL="3"),
         cwd=REPOSITORY,

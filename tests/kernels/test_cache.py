@@ -1,6 +1,5 @@
 """The cache folder is the user's alone, and so is every file that is opened in it."""
 
-import contextlib
 import os
 from pathlib import Path
 
@@ -106,12 +105,3 @@ def test_what_a_killed_process_left_a_day_ago_is_removed(folder: Path) -> None:
         os.utime(left, (0, left.stat().st_mtime - day))
         cache.opened()
         assert [str(path) for path in folder.iterdir()] == [used]
-
-
-def test_a_failed_write_leaves_what_was_there(folder: Path) -> None:
-    opened = cache.opened()
-    opened.write("file", b"old")
-    with contextlib.suppress(TypeError):
-        opened.write("file", "no bytes")  # type: ignore[arg-type]
-    assert (folder / "file").read_bytes() == b"old"
-    assert {path.name for path in folder.iterdir()} == {"file"}

@@ -8,9 +8,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
-#include <limits>
 #include <mutex>
-#include <new>
 #include <random>
 #include <set>
 #include <stdexcept>
@@ -21,22 +19,6 @@
 #include "product.h"
 
 using namespace multi_hot;
-
-// Allocations of any thread that succeed from now on; the `num_failing` after them throw.
-constexpr int64_t kEndless = std::numeric_limits<int64_t>::max();
-static std::atomic<int64_t> num_succeeding{kEndless};
-static std::atomic<int64_t> num_failing{0};
-
-void* operator new(std::size_t size) {
-  if (num_succeeding.load() != kEndless && num_succeeding.fetch_sub(1) <= 0 &&
-      num_failing.fetch_sub(1) > 0) {
-    throw std::bad_alloc();
-  }
-  if (void* memory = std::malloc(size)) return memory;
-  throw std::bad_alloc();
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -235,54 +217,6 @@ void check_hostile(Random& random, Pool& pool) {
   run(input, draw(random, 0, 1), table, dy, draw(random, 1, 4), pool);
 }
 
-// Whichever allocations fail, on whichever thread: the caller gets bad_alloc after all have stopped
-// (the sanitizers see the use of a stack that is gone), or the right result.
-void check_failing_allocations(Random& random, int threads) {
-  const Input input = draw_input(random, true);
-  const Sets sets = input.sets(false);
-  const std::vector<float> table(sets.num_tokens * input.units, 1.0f);
-  const std::vector<float> dy(sets.num_rows * input.units, 1.0f);
-  const int64_t chunks = draw(random, 1, 4);
-  const int64_t failing = draw(random, 0, 1) ? 1 : kEndless;
-  Pool one(1);
-  auto expected = run(input, false, table, dy, chunks, one);
-  expected.pop_back();
-  std::vector<int32_t> ends(chunks * sets.num_tokens);
-  std::vector<uint16_t> rows(sets.num_values + TransposedIndex::kSlack);
-  std::vector<float> placed(sets.num_values);
-  const TransposedIndex index = {ends.data(), chunks, rows.data(), placed.data()};
-  bool any_failed = true;
-  for (int64_t succeeding = 0; any_failed; ++succeeding) {
-    any_failed = false;
-    // New threads: what the kernels keep between calls grows at first.
-    Pool pool(threads);
-    std::thread([&] {
-      for (const bool is_forward : {true, false}) {
-        std::vector<float> got(expected[is_forward ? 0 : 1].size());
-        OwnIndex own(sets, chunks, 2);
-        const auto call = [&] {
-          if (is_forward) touch(sets, own.index, pool);
-          return is_forward
-                     ? forward(sets, table.data(), input.units, got.data(), pool)
-                     : backward(sets, dy.data(), input.units, index, got.data(), pool);
-        };
-        bool failed = false;
-        num_failing = failing;
-        num_succeeding = succeeding;
-        try {
-          call();
-        } catch (const std::bad_alloc&) {
-          failed = true;
-        }
-        num_succeeding = kEndless;
-        any_failed |= failed;
-        if (failed) CHECK(call().empty());  // what was kept is still sound
-        CHECK(got == expected[is_forward ? 0 : 1]);
-      }
-    }).join();
-  }
-}
-
 // A block that throws, or a pool that takes no more tasks: the first exception arrives, and no block
 // runs after it.
 void check_throwing_blocks(Random& random, Pool& pool) {
@@ -335,9 +269,6 @@ int main(int argc, char** argv) {
   }
   for (int round = 0; round < 10 * rounds; ++round) check_hostile(random, two);
   for (int round = 0; round < 10 * rounds; ++round) check_throwing_blocks(random, five);
-  for (int round = 0; round < rounds / 10; ++round) {
-    check_failing_allocations(random, static_cast<int>(draw(random, 1, 5)));
-  }
   std::puts("all passed");
   return 0;
 }

@@ -30,29 +30,6 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "ten"
 
 
-def test_the_synthetic_corpus() -> None:
-    dataset = load("synthetic", synthetic=SMALL)
-    assert (dataset.train.num_rows, dataset.test.num_rows) == (40, 10)
-    assert (dataset.name, dataset.num_tokens, dataset.num_classes) == ("synthetic", 200, 2)
-    assert dataset.train.is_unique
-    assert dataset.vocabulary is None
-    assert "no words" in dataset.vocabulary_note
-    assert dataset.validation is None
-
-
-def test_a_file_in_kerass_format(write_npz: WriteNpz, keras_home: Path) -> None:
-    path = write_npz()
-    (path.parent / "imdb_word_index.json").write_text('{"good": 1, "bad": 2}')
-    dataset = load(str(path), imdb=SMALL_NPZ)
-    assert (dataset.train.num_rows, dataset.test.num_rows) == (5, 2)
-    assert dataset.name == "reviews"
-    assert dataset.vocabulary is not None
-    assert dataset.vocabulary.decode([1, 4, 5]) == "# good bad"
-    assert str(path.parent) in dataset.vocabulary_note
-    standard = load(path, imdb=ImdbOptions(split="standard"))
-    assert (standard.train.num_rows, standard.test.num_rows) == (4, 3)
-
-
 def test_the_word_index_is_found_beside_the_file_then_in_kerass_cache(
     write_npz: WriteNpz, keras_home: Path
 ) -> None:
@@ -68,18 +45,6 @@ def test_the_word_index_is_found_beside_the_file_then_in_kerass_cache(
     for place in (cached, beside):
         place.write_text('{"good": 1}')
         assert note() == f"words from {place}"
-
-
-def test_imdb_is_kerass_cached_file_and_no_other(write_npz: WriteNpz, keras_home: Path) -> None:
-    cached = keras_home / "datasets" / "imdb.npz"
-    cached.parent.mkdir(parents=True)
-    write_npz().rename(cached)
-    with pytest.raises(InputError, match=r"is not Keras.s imdb\.npz: its SHA-256 is"):
-        load("imdb", imdb=SMALL_NPZ)
-    dataset = load(cached, imdb=SMALL_NPZ)
-    assert dataset.name == "imdb"
-    assert dataset.train.num_rows == 5
-    assert "pass --word-index FILE" in dataset.vocabulary_note
 
 
 def as_rows(dataset: Dataset) -> list[list[list[int]]]:

@@ -2,13 +2,11 @@
 
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -86,19 +84,6 @@ def test_every_format_in_another_process(trainer: harness.Trainer, tmp_path: Pat
     assert said["onnx_classes"].tolist() == list(VOCABULARY.class_names)
     kept = tmp_path / "served" / "assets.extra" / "vocabulary.json"
     assert Vocabulary.load(kept).ids == VOCABULARY.ids
-
-
-def test_several_labels_have_thresholds(trainer: harness.Trainer, tmp_path: Path) -> None:
-    words = replace(VOCABULARY, thresholds=[0.25, 0.5, 0.75])
-    served, file = tmp_path / "served", tmp_path / "model.onnx"
-    export_model(trainer.model, served, format="saved_model", vocabulary=words, head="sigmoid")
-    found = tf.saved_model.load(served).signatures["serve_text"](tf.constant(TEXTS))
-    assert found["thresholds"].numpy().tolist() == [[0.25, 0.5, 0.75]] * len(TEXTS)
-    assert "label" not in found
-    export_model(trainer.model, file, format="onnx", vocabulary=words)
-    session = onnxruntime.InferenceSession(file)
-    assert session.get_modelmeta().custom_metadata_map["thresholds"] == "[0.25, 0.5, 0.75]"
-    assert [one.name for one in session.get_outputs()] == ["outputs"]
 
 
 def test_a_saved_model_needs_no_compiler(trainer: harness.Trainer, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ BINARY: list[Any] = [
         *(("binary", form, loss) for form in EVERY for loss in BINARY[:2]),
         *(("binary", "functional", loss) for loss in BINARY[2:]),
         ("multi_label", "subclass", BINARY[0]),
-        *(("multi_label", "functional", loss) for loss in BINARY[1:]),
+        *(("multi_label", "functional", loss) for loss in BINARY[1:3]),
         *(("multi_class", form, "sparse_categorical_crossentropy") for form in EVERY[1:]),
         ("multi_class", "functional", of_classes),
         ("binary", "linear", keras.losses.BinaryCrossentropy(from_logits=True)),
@@ -77,8 +77,8 @@ BINARY: list[Any] = [
         ("binary", "linear", functools.partial(of_logits)),
         ("binary", "linear", lambda y, p: keras.ops.square(y - p)),
         ("multi_class", "linear", keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
-        *(("regression", "linear", x) for x in ("mse", "mae", "huber", "log_cosh", "msle", "mape")),
-        *(("regression", "functional", x) for x in ("cosine_similarity", "poisson", by_sum)),
+        *(("regression", "linear", loss) for loss in ("mse", "msle", "mape")),
+        *(("regression", "functional", loss) for loss in ("cosine_similarity", by_sum)),
     ],
 )
 def test_losses_are_those_of_keras_compile(kind: str, form: str, loss: Any) -> None:

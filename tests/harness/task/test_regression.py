@@ -14,7 +14,7 @@ from harness.cli.saved_model import load_saved_model
 from tests.harness.trainer.test_trainer import TOKENS, single, trainer
 
 
-def test_a_regression_leaves_a_run_and_goes_on(tmp_path: Path) -> None:
+def test_a_regression_leaves_a_run(tmp_path: Path) -> None:
     rng = np.random.default_rng()
     sets = single()
     numbers = np.stack([sets.labels, 2 * sets.labels], axis=1) + rng.normal(size=[300, 2])
@@ -41,14 +41,8 @@ def test_a_regression_leaves_a_run_and_goes_on(tmp_path: Path) -> None:
     assert found["r2_score"] == pytest.approx(shares.mean(), abs=1e-4)
     with pytest.raises(InputError, match=r"of a regression, no classes to measure.*R2Score"):
         first.measure(train)
-    task = harness.Task(metrics=["mae", keras.metrics.R2Score()])
-    second = trainer(two, task=task, seed=1)
-    second.fit(train, test=train, epochs=2, resume=True, **options)
-    whole = trainer(two, task=task, seed=1)
-    whole.fit(train, epochs=2, verbose=False)
-    np.testing.assert_allclose(second.predict(train), whole.predict(train), rtol=1e-6)
     loaded = harness.Trainer(harness.load_model(tmp_path / "run" / "model.keras"), batch_size=60)
-    assert loaded.evaluate(train)["loss"] == pytest.approx(second.evaluate(train)["loss"])
+    assert loaded.evaluate(train)["loss"] == pytest.approx(found["loss"])
     saved = load_saved_model(str(tmp_path / "run"))
     with pytest.raises(InputError, match=r"trained for a regression.*this command knows classes"):
         saved.require_classes()

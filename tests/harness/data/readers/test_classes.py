@@ -157,8 +157,7 @@ def test_a_damaged_archive_loses_no_row_in_silence(tmp_path: Path, read: Reader,
 
 
 def test_no_folder_of_classes(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="has no folder with files in it"):
-        open_source(write_folder(tmp_path / "flat", {"one.txt": b"x"}))
+    write_folder(tmp_path / "flat", {"one.txt": b"x"})
     with pytest.raises(InputError, match=r"has no columns. Leave out the options"):
         open_source(tmp_path / "flat", BuildOptions(text_column="text"))
     with pytest.raises(InputError, match=r"No file or folder .*none"):

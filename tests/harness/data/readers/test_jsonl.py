@@ -90,5 +90,3 @@ def test_no_objects_or_a_very_long_line(write: Callable[..., Path]) -> None:
         open_source(write("[{}]"))
     with pytest.raises(InputError, match="longer than 8,000,000 bytes"):
         open_source(write({"text": "x" * MAX_TEXT_BYTES}))
-    with pytest.raises(InputError, match=r"which column is the text. Its columns are a, b, c"):
-        open_source(write({"a": 1, "b": 2, "c": 3}))

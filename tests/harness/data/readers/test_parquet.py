@@ -80,8 +80,6 @@ def test_columns_that_are_not_plain(write: Callable[..., Path], read: Reader) ->
     pq.write_table(twice, two)
     with pytest.raises(InputError, match=r"has two columns label\. Give each its own name"):
         open_source(two)
-    with pytest.raises(InputError, match=r"which column is the text\. Its columns are a, b, c\."):
-        open_source(write(a=[1], b=[2], c=[3]))
 
 
 def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:

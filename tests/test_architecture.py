@@ -252,16 +252,3 @@ def test_no_file_is_a_drawer() -> None:
         if DRAWER_NAMES & set(path.relative_to(PROJECT_ROOT).with_suffix("").parts)
     ]
     assert not drawers, report(drawers)
-
-
-def test_no_bare_except_and_no_relative_import() -> None:
-    found = []
-    for path in source_files("*.py"):
-        relative = path.relative_to(PROJECT_ROOT)
-        for node in ast.walk(ast.parse(path.read_text(), filename=str(relative))):
-            match node:
-                case ast.ExceptHandler(type=None):
-                    found.append(f"{relative}:{node.lineno}: bare except")
-                case ast.ImportFrom(level=level) if level:
-                    found.append(f"{relative}:{node.lineno}: relative import")
-    assert not found, report(found)

@@ -93,8 +93,6 @@ class StandIn:
     """Whether a weight is not finite after the step."""
     validation_loss: Callable[[int], float] = lambda step: 0.5
     """The loss of the evaluation after the step."""
-    counters: Counters = field(default_factory=Counters)
-    """The counters of the last checkpoint."""
     num_epochs: int = 1
     """The number of dispatches to train by one host sync."""
 
@@ -160,7 +158,6 @@ class StandIn:
         if self.spoiled(step):
             self.log.append(f"not saved {step}")
             return False
-        self.counters = counters
         self.log.append(f"save {step}")
         self.clock.pass_seconds(SAVE_SECONDS)
         return True

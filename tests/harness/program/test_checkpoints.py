@@ -46,25 +46,6 @@ def save(rig: Rig, folder: Path, *steps: int) -> None:
             saver.save(step)
 
 
-def test_a_resumed_run_repeats_the_uninterrupted_one(tmp_path: Path, sets: RaggedSets) -> None:
-    # 10 steps in calls of 5. Adam, dropout and loss scale have a state of their own.
-    def rig() -> Rig:
-        return build_rig(sets, precision="mixed_float16", dropout=0.3, steps_per_call=5)
-
-    first = rig()
-    first.train(num_calls=1)
-    assert first.states[0].loss_scale is not None
-    first.states[0].loss_scale.scale.assign(2.0**12)  # not where it began
-    save(first, tmp_path, 5)
-    sums, end = first.train(start_step=5), first.values()
-
-    resumed = rig()
-    assert checkpoints(resumed, tmp_path).restore().step == 5
-    again = resumed.train(start_step=5)
-    np.testing.assert_array_equal(again, sums)
-    assert_same(resumed.values(), end)
-
-
 def test_holds_the_state_as_it_was_though_it_is_written_later(
     tmp_path: Path, sets: RaggedSets
 ) -> None:
@@ -191,16 +172,11 @@ def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: Ra
     assert [[float(v) for v in state.sums[0]] for state in again] == [[3, 3], [0, 0], [0, 0]]
 
 
-def test_a_damaged_checkpoint_is_skipped(tmp_path: Path, sets: RaggedSets) -> None:
+def test_damaged_checkpoints_are_not_restored(tmp_path: Path, sets: RaggedSets) -> None:
     """benchmarks.faults.hostile damages any byte of one."""
     rig = build_rig(sets)
-    save(rig, tmp_path, 1, 2)
+    save(rig, tmp_path, 1)
     path = tmp_path / "ckpt-2.npz"
-    path.write_bytes(path.read_bytes()[:5_000])
-    restored = checkpoints(rig, tmp_path).restore()
-    assert restored.step == 1
-    (why,) = restored.skipped
-    assert why.startswith(f"{path} is damaged, or not a checkpoint: ")
     before = rig.values()
     (tmp_path / "ckpt-1.npz").rename(path)
     (tmp_path / "ckpt-1.npz").write_bytes(b"")

@@ -7,27 +7,12 @@ import numpy as np
 
 import harness
 from harness.data.examples import Examples
-from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
-from harness.feed.feed import Feed, build_feed
-from harness.feed.plan import Plan, evaluation_plan
+from harness.feed.feed import build_feed
+from harness.feed.plan import evaluation_plan
 from harness.task.task import Task
-from tests.harness.program.rig import Rig, build_rig
+from tests.harness.program.rig import build_rig
 from tests.harness.random_sets import random_sets
-
-
-def held_out(
-    rig: Rig, rows: RaggedSets | Examples, *, steps_per_call: int = 3
-) -> tuple[Feed, Plan]:
-    """Returns the feed and plan of one pass over rows in batches of 8."""
-    examples = Examples.of(rows)
-    plan = evaluation_plan(
-        Columns.of(examples).lengths,
-        batch_size=8,
-        replicas=1,
-        steps_per_call=steps_per_call,
-    )
-    return build_feed("resident", examples, devices=rig.devices.names), plan
 
 
 def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
@@ -44,5 +29,8 @@ def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
     for state in rig.states:
         state.for_gpu = True
     before = rig.states[0].save()
-    rig.programs.evaluate(*held_out(rig, rows), step=17, epoch=3)
+    lengths = Columns.of(rows).lengths
+    plan = evaluation_plan(lengths, batch_size=8, replicas=1, steps_per_call=3)
+    feed = build_feed("resident", rows, devices=rig.devices.names)
+    rig.programs.evaluate(feed, plan, step=17, epoch=3)
     np.testing.assert_equal(rig.states[0].save(), before)

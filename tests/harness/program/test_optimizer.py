@@ -7,14 +7,10 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import harness
 from harness.base.errors import InputError
-from harness.data.ragged import RaggedSets
 from harness.program.optimizer import copy_of, kept_bytes, optimizer_factory
-from tests.harness.program.rig import Rig, build_rig
-from tests.harness.random_sets import random_sets
 
 OFFERED = [
     *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion"),
@@ -58,43 +54,6 @@ def test_what_an_optimizer_keeps_of_a_weight(
     assert not optimizer.built
 
 
-@pytest.fixture(scope="module")
-def sets() -> RaggedSets:
-    return random_sets(np.random.default_rng(), rows=8, num_tokens=20)
-
-
-# Those with variables of unusual kinds; benchmarks.differential draws all.
-@pytest.mark.parametrize("name", ["adafactor", "ftrl", "muon", "schedulefreeadamw"])
-def test_a_compiled_step_is_keras_own_step(name: str, sets: RaggedSets) -> None:
-    # With a ReLU a unit may be dead, whose gradients of 0 Keras's Adafactor divides by.
-    settings: dict[str, Any] = {"hidden_units": (3,), "activation": "gelu", "steps_per_call": 1}
-    rig = build_rig(sets, optimizer=name, **settings)
-    ((dispatch, batches),) = rig.dispatches()
-    expected = keras_step(name, rig, batches[8][0])
-    rig.run(dispatch.calls[0], batches)
-    for got, want in zip(rig.weights(), expected, strict=True):
-        np.testing.assert_allclose(got, want, rtol=1e-3, atol=2e-6)
-
-
-def keras_step(name: str, rig: Rig, batches: Any) -> list[np.ndarray]:
-    """Returns the weights after one step of Keras's optimizer, eager, on copies of the
-    variables."""
-    variables = [v.value for v in rig.model.trainable_variables]
-    with tf.GradientTape() as tape:
-        share = batches.reader(
-            tf.constant(0, tf.int64),
-            1,
-            capacity=rig.plan.capacities[8].largest,
-            implementation="gather",
-        )(tf.constant(0))
-        outputs = rig.model(share.inputs[""], training=True)
-        loss = tf.reduce_mean(rig.task.judge(share.labels, outputs).losses)
-    copies = [keras.Variable(v.numpy()) for v in variables]
-    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
-    optimizer_factory(name)().apply(gradients, copies)
-    return [copy.numpy() for copy in copies]
-
-
 @pytest.mark.parametrize(
     ("schedule", "rates"),
     [
@@ -114,36 +73,6 @@ def test_the_learning_rate_rises_and_then_follows_its_schedule(
         np.testing.assert_allclose([rate(s) for s in range(5)], 2 * np.arange(1, 6) / 6, rtol=1e-6)
         for step, share in rates.items():
             np.testing.assert_allclose(rate(step), 2 * share, atol=1e-6)
-
-
-class Scaled(keras.optimizers.Optimizer):
-    """An optimizer of the user's own, whose config lacks an argument."""
-
-    def __init__(self, scale: float, **others: Any) -> None:
-        super().__init__(**others)
-        self.scale = scale
-        self.seen = keras.Variable(2.0, trainable=False, name="seen")
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        self.assign_sub(variable, learning_rate * self.scale * gradient)
-
-
-def test_a_copy_does_what_was_set_on_the_original() -> None:
-    scaled = Scaled(3.0, learning_rate=0.5)
-    scaled.seen.assign(7.0)
-    scaled.iterations.assign(4)
-    made = copy_of(scaled)
-    made.seen.assign_add(1.0)
-    assert (made.scale, float(scaled.seen), float(made.seen)) == (3.0, 7.0, 8.0)
-    assert int(made.iterations) == 4
-    adam = keras.optimizers.AdamW()
-    adam.learning_rate, adam.beta_1 = 0.25, 0.5
-    adam.exclude_from_weight_decay(var_names=["bias"])
-    made = copy_of(adam)
-    assert (float(made.learning_rate), made.beta_1) == (0.25, 0.5)
-    assert made._exclude_from_weight_decay_pattern == adam._exclude_from_weight_decay_pattern
-    made.build([keras.Variable(1.0)])
-    assert not adam.built
 
 
 def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:

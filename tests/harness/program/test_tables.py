@@ -156,16 +156,15 @@ def test_what_each_optimizer_leaves_alone() -> None:
     assert (np.delete(table, untouched, axis=0) != np.delete(initial, untouched, axis=0)).any()
 
 
-@pytest.mark.parametrize("kind", ["exact_adam", "adagrad"])
-def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
+def test_a_resumed_run_repeats_the_uninterrupted_one() -> None:
     """The run is saved in the middle of its second epoch, while rows lag behind; and again when no
     row does, since all have been read."""
     rows = drawn()
 
     def made() -> Steps:
         trainer = harness.Trainer(
-            network, optimizer=adam(), table_optimizer=kind, batch_size=40, steps_per_dispatch=1,
-            implementation="native",
+            network, optimizer=adam(), table_optimizer="exact_adam", batch_size=40,
+            steps_per_dispatch=1, implementation="native",
         )  # fmt: skip
         return trainer.steps(rows, epochs=4)
 
@@ -183,7 +182,7 @@ def test_a_resumed_run_repeats_the_uninterrupted_one(kind: str) -> None:
     settled = state.save()
     assert_same_arrays(looked_at, {name: settled[f"model/{name}"] for name in looked_at})
     table = "model/products_12/kernel"
-    assert (lagging[table] == settled[table]).all() == (kind != "exact_adam")
+    assert (lagging[table] != settled[table]).any()
 
 
 def assert_same_arrays(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> None:

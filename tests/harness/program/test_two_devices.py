@@ -101,20 +101,6 @@ def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.
     )
 
 
-def test_two_devices_train_as_one(two: Devices) -> None:
-    """They agree over 60 steps, with gelu: rounding that moves a ReLU across zero would part
-    them."""
-    sets = random_sets(np.random.default_rng(), rows=45, unique=True)
-    settings: dict[str, Any] = {"activation": "gelu", "input": "resident", "epochs": 10}
-    both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
-    for state, name in zip(both.states, two.names, strict=True):
-        assert all(variable.device.endswith(name[1:]) for variable in state.variables)
-    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
-    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
-        np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
-    assert_same(*both.values())
-
-
 @pytest.mark.parametrize(("kind", "last"), [("adagrad", 1), ("exact_adam", 5)])
 def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any, last: int) -> None:
     """The result is that of one device, also with weights of ids and a clip norm."""
@@ -278,11 +264,9 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
     assert not np.array_equal(rig.weights()[0], weights[0])
 
 
-@pytest.mark.parametrize("rule", [None, Rule("sgd")], ids=["dense", "rows"])
-def test_a_look_at_gradients_reduces_both_kinds(
-    two: Devices, sets: RaggedSets, rule: Rule | None
-) -> None:
-    rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=rule)
+def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) -> None:
+    """Those of the table are by rows, the others dense."""
+    rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=Rule("sgd"))
     looking = Program(
         "look",
         look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),

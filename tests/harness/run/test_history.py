@@ -1,14 +1,12 @@
 """Divergences, epochs and telemetry, as the loop reports them."""
 
 import dataclasses
-import math
 from typing import Any, ClassVar
 
 import pytest
 
 from harness.run.history import History
 from harness.run.records import (
-    Divergence,
     MachineUse,
     Message,
     Spread,
@@ -23,40 +21,6 @@ def losses_are(*steps: int) -> dict[str, Any]:
     """Returns the arguments of programs whose loss is not a number in the dispatches that begin
     with these steps."""
     return {"lost": lambda step: step in steps}
-
-
-def test_a_loss_that_is_no_number_stops_the_run_before_anything_is_saved() -> None:
-    dispatches = planned(epochs=3, steps=4, per_dispatch=2)
-    done = run(dispatches, steps_per_epoch=4, stop_at_nan=True, programs=losses_are(6))
-    assert done.log[-2:] == ["train 6", "observer 0 told of window 8"]
-    assert done.progress.step == 8
-    assert not done.progress.interrupted
-    assert done.progress.divergence is not None
-    assert math.isnan(done.progress.divergence.value)
-    assert dataclasses.replace(done.progress.divergence, value=0.0) == Divergence(
-        what="loss",
-        value=0.0,
-        first_step=7,
-        last_step=8,
-        loss_before=0.25,
-        least_loss_before=0.25,
-        saved_step=4,
-    )
-
-
-def test_going_on_it_warns_once_and_saves_no_such_state() -> None:
-    done = run(
-        planned(epochs=3, steps=2, per_dispatch=1),
-        steps_per_epoch=2,
-        programs={"lost": lambda step: step >= 3, "spoiled": lambda step: step >= 4},
-    )
-    assert [entry for entry in done.log if "told: " in entry] == [
-        "observer 0 told: the loss is nan from step 4 on"
-    ]
-    assert [entry for entry in done.log if entry.startswith(("save", "not"))] == ["save 2"]
-    assert done.progress.step == 6
-    assert done.progress.divergence is not None
-    assert (done.progress.divergence.first_step, done.progress.divergence.saved_step) == (4, 2)
 
 
 def test_a_loss_that_recovers_is_no_divergence() -> None:

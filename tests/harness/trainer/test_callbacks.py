@@ -1,6 +1,5 @@
 """Keras's callbacks are called where `fit` calls them, and their changes take effect."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 
 import harness
 from harness.base.errors import InputError
-from harness.trainer.callbacks import EarlyStopping
 
 TOKENS = 40
 
@@ -112,24 +110,3 @@ def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
     resumed = trainer()
     resumed.fit(train, epochs=1, run_dir=tmp_path / "run", resume=True, verbose=False)
     assert resumed.step == 5
-
-
-@pytest.mark.parametrize(("done", "wait", "stops"), [(0, 0, False), (10, 1, False), (15, 2, True)])
-def test_early_stopping_counts_the_epochs_before_a_resume(
-    tmp_path: Path, done: int, wait: int, stops: bool
-) -> None:
-    lines = [
-        json.dumps({"step": 5 * epoch + 5, "epoch": epoch, "validation_loss": loss})
-        for epoch, loss in enumerate((0.5, 0.6, 0.7, 0.1))  # the last is to be repeated
-    ]
-    (tmp_path / "metrics.jsonl").write_text("\n".join([*lines, ""]))
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    model.save(tmp_path / "best.keras")
-    stopping = EarlyStopping(patience=2)
-    stopping.set_params({"run_dir": str(tmp_path), "start_step": done})
-    stopping.set_model(model)
-    stopping.on_train_begin()
-    assert (stopping.wait, stopping.best) == (wait, 0.5 if done else None)
-    assert bool(getattr(model, "stop_training", False)) is stops
-    if done:
-        np.testing.assert_array_equal(stopping.best_weights[0], model.get_weights()[0])

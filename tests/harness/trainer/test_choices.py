@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.base.checks import check_batch
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
@@ -124,20 +123,6 @@ def test_a_resumed_run_takes_what_was_taken_before(
     other = {"precision": "float32", "implementation": "gather", "input": "resident"}.get(name, 5)
     asking = replace(resumed, settings=replace(resumed.settings, **{name: other}))
     assert settle(name, asking) == Choice(name=str(other), why="asked for")
-
-
-@pytest.mark.parametrize(
-    ("batch_size", "replicas", "message"),
-    [
-        (81, 1, "--batch-size is 81 but the data set has 80 rows.*set --batch-size to 80 or less"),
-        (7, 2, "does not divide over 2 replicas; set --batch-size to 6 or 8"),
-        (1, 2, "set --batch-size to 2, or --replicas to a divisor"),
-    ],
-)
-def test_batches_that_do_not_fit(batch_size: int, replicas: int, message: str) -> None:
-    check_batch(batch_size=80, rows=80, replicas=replicas)
-    with pytest.raises(InputError, match=message):
-        check_batch(batch_size=batch_size, rows=80, replicas=replicas)
 
 
 def test_on_another_kind_of_device_what_only_changes_the_speed_is_chosen_anew(

@@ -4,7 +4,6 @@ import pytest
 
 from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.run.history import Counters
-from harness.run.records import Window
 from tests.harness.stand_in import (
     COMPILE_SECONDS,
     NEXT_SECONDS,
@@ -13,25 +12,6 @@ from tests.harness.stand_in import (
     planned,
     run,
 )
-
-
-def test_a_window_holds_what_the_dispatch_and_the_device_say() -> None:
-    (window,) = run(planned(epochs=1, steps=3, per_dispatch=4), steps_per_epoch=3).windows
-    assert window == Window(
-        step=3,
-        epoch=0,
-        num_steps=3,
-        examples=24,
-        tokens=300,
-        seconds=NEXT_SECONDS + TRAIN_SECONDS,
-        data_wait_seconds=NEXT_SECONDS,
-        loss=0.25,
-        metrics={"accuracy": 0.5},
-        so_far={"loss": 0.25, "accuracy": 0.5},
-        loss_scale=8.0,
-        skipped_steps=1,
-        ended_at_seconds=500.0 + NEXT_SECONDS + COMPILE_SECONDS + TRAIN_SECONDS,
-    )
 
 
 def test_windows_last_from_sync_to_sync_without_compilation_evaluation_and_saving() -> None:
@@ -58,15 +38,6 @@ def test_everyone_is_told_of_what_has_happened_before_it_is_saved() -> None:
         assert log.index(f"{observer} told of window 2") < log.index("train 2")
         assert log.index("evaluate 3") < log.index(f"{observer} told of epoch 0")
     assert log[-1] == "save 3"
-
-
-def test_evaluates_and_saves_at_the_end_of_every_epoch_alone() -> None:
-    done = run(planned(epochs=3, steps=5, per_dispatch=2), steps_per_epoch=5)
-    asked = [entry for entry in done.log if entry.startswith(("evaluate", "save"))]
-    assert asked == [f"{what} {step}" for step in (5, 10, 15) for what in ("evaluate", "save")]
-    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(5, 0), (10, 1), (15, 2)]
-    assert [w.step for w in done.windows] == [2, 4, 5, 7, 9, 10, 12, 14, 15]
-    assert (done.progress.step, done.progress.interrupted) == (15, False)
 
 
 def test_a_resumed_run_goes_on_counting_and_saves_at_its_end() -> None:
@@ -108,20 +79,6 @@ def test_a_divergence_ends_the_run_within_the_epochs_of_one_host_sync() -> None:
     assert not [entry for entry in done.log if entry.startswith("save")]
 
 
-@pytest.mark.parametrize(("windows", "step"), [(1, 2), (2, 4), (4, 7)])
-def test_interrupted_it_saves_and_stops(windows: int, step: int) -> None:
-    answers = iter([*[False] * (windows - 1), True])
-    done = run(
-        planned(epochs=3, steps=5, per_dispatch=2),
-        steps_per_epoch=5,
-        should_stop=answers.__next__,
-    )
-    assert done.log[-1] == f"save {step}"
-    assert (done.progress.step, done.progress.interrupted) == (step, True)
-    assert len(done.windows) == windows
-    assert next(answers, "none left") == "none left"
-
-
 def test_interrupted_at_an_epochs_end_it_still_evaluates_and_saves_once() -> None:
     answers = iter([False, False, True])
     done = run(
@@ -132,16 +89,6 @@ def test_interrupted_at_an_epochs_end_it_still_evaluates_and_saves_once() -> Non
     assert [e.step for e in done.progress.epochs] == [5]
     assert [entry for entry in done.log if entry.startswith("save")] == ["save 5"]
     assert done.progress.interrupted
-
-
-def test_resumed_after_the_last_step_it_only_evaluates() -> None:
-    done = run([], steps_per_epoch=4, start_step=8)
-    assert (done.log[0], done.log[-1]) == ("evaluate 8", "observer 0 told of epoch 1")
-    assert not [entry for entry in done.log if entry.startswith(("train", "save"))]
-    assert (done.progress.windows.examples, done.progress.step) == (0, 8)
-    assert done.progress.epochs[0].loss is None
-    assert [(e.step, e.epoch) for e in done.progress.epochs] == [(8, 1)]
-    assert not done.progress.interrupted
 
 
 def test_an_inspection_costs_no_window_any_time() -> None:

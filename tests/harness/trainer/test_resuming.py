@@ -57,7 +57,6 @@ def test_what_decides_no_loss_may_be_changed(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "now", "told"),
     [
-        ({}, {"batch_size": 6}, "--batch-size was 5 and is now 6"),
         ({}, {"num_words": 50}, "--num-words was 100 and is now 50"),
         ({}, {"input": "mapped"}, "--input was stream or resident and is now mapped"),
         (

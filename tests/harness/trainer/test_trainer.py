@@ -300,8 +300,6 @@ def test_help_and_reprs_fit_a_notebook() -> None:
     examples = harness.Examples.of(rows)
     things = [trainer, rows, examples, trainer.last, trainer.measure(rows)]
     things.append(harness.Dataset(train=rows, test=rows, name="own"))
-    assert repr(trainer) == "<harness.Trainer of small, step 10>"
-    assert repr(rows) == f"<harness.RaggedSets 'single': 300 rows, {rows.nnz:,} ids below 200>"
     for thing in things:
         assert len(repr(thing)) < 250, repr(thing)
         assert "\n" not in repr(thing)

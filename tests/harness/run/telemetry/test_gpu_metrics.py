@@ -56,21 +56,12 @@ def test_a_slice(nvml: Nvml) -> None:
         ]
 
 
-@pytest.mark.parametrize(
-    ("visible", "powers"),
-    [
-        ("2,0", [102.0, 100.0]),
-        ("GPU-2f2c9b1e,GPU-0f2c9b1e-0000-4000-8000-000000000000", [102.0, 100.0]),
-    ],
-)
-def test_on_the_cpu_it_is_the_gpus_that_the_process_may_use(
-    nvml: Nvml, visible: str, powers: list[float]
-) -> None:
+def test_on_the_cpu_it_is_the_gpus_that_the_process_may_use(nvml: Nvml) -> None:
     cards = (library.modern(i, power_milliwatts=100_000 + 1000 * i) for i in range(3))
     nvml.write(library.system(), *cards)
-    told = read_gpus(nvml, times=1, CUDA_VISIBLE_DEVICES=visible)
-    assert [told.first[f"gpu/{i}/power_watts"] for i in range(len(powers))] == powers
-    assert len(indices(told)) == len(powers)
+    told = read_gpus(nvml, CUDA_VISIBLE_DEVICES="GPU-2f2c9b1e,0")
+    assert [told.first[f"gpu/{i}/power_watts"] for i in range(2)] == [102.0, 100.0]
+    assert indices(told) == {"0", "1"}
     assert told.notes == [ON_CPU]
 
 

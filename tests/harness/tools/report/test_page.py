@@ -68,6 +68,7 @@ def test_all_sections_and_every_text_escaped(kind: str, num_classes: int, tmp_pa
     assert re.findall(r'<section id="(\w+)">', page) == [*SECTIONS, "mistakes"]
     assert "<script" not in page
     assert "<img src=x" not in page
+    assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
     assert "&lt;script&gt;alert(1)&lt;/script&gt;1$x$ _{" in page
     assert "&lt;img src=x onerror=alert(" in page
     assert page.count('src="data:image/svg+xml;base64,') == 2

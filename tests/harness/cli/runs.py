@@ -107,20 +107,21 @@ def names_in(folder: Path) -> set[str]:
 
 
 def write_npz(path: Path, **changes: Any) -> Path:
-    """Writes a small file in Keras's format; a part given as an array is stored unchanged."""
+    """Writes a small file in Keras's format: rows are pickled, as there; an array is stored
+    unchanged; None leaves a part out."""
     parts: dict[str, Any] = {
-        "x_train": [[1, 2, 3], [4, 5], [6], [9, 9, 1, 30]],
+        "x_train": [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]],
         "y_train": np.array([0, 1, 0, 1]),
         "x_test": [[7], [1, 1, 1], [2, 8]],
         "y_test": np.array([1, 0, 1]),
     }
     arrays = {}
     for name, part in (parts | changes).items():
-        array = part
-        if not isinstance(part, np.ndarray):
-            array = np.empty(len(part), object)
+        if isinstance(part, np.ndarray):
+            arrays[name] = part
+        elif part is not None:
+            arrays[name] = np.empty(len(part), object)
             for index, row in enumerate(part):
-                array[index] = row
-        arrays[name] = array
+                arrays[name][index] = row
     np.savez(path, **arrays)
     return path

@@ -51,3 +51,15 @@ def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:
     assert (result.code, result.out) == (2, "")
     for text in ("has ids below 10000", "knows those below 1000", "--num-words"):
         assert text in result.err
+
+
+def test_one_of_several_workers_is_refused(
+    trained_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = {"type": "worker", "index": 1}
+    monkeypatch.setenv(
+        "TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:1"]}, "task": task})
+    )
+    result = call("evaluate", "--model", trained_folder)
+    assert (result.code, result.out) == (2, "")
+    assert "names 2 workers, which only train together" in result.err

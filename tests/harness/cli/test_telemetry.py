@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
 
 from tests.emulated_gpu import nvml as library
 from tests.emulated_gpu.nvml import Nvml
@@ -27,6 +25,7 @@ from tests.harness.cli.runs import (
     run,
     summary,
 )
+from tests.harness.run.observers.test_tensorboard import curves
 
 PATIENCE_SECONDS = 600.0
 SMALL = (*CORPUS, *NETWORK, *IMPLEMENTATION, "--batch-size", "100")
@@ -34,17 +33,6 @@ PER_GPU = {
     *("utilization_percent", "memory_utilization_percent", "memory_used_bytes", "power_watts"),
     *("temperature_celsius", "sm_clock_mhz", "memory_clock_mhz"),
 }
-
-
-def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Returns every scalar's (step, value)s, as TensorBoard sees them."""
-    reader = EventAccumulator(str(folder), size_guidance={"tensors": 0}).Reload()
-    return {
-        tag: [
-            (e.step, tensor_util.make_ndarray(e.tensor_proto).item()) for e in reader.Tensors(tag)
-        ]
-        for tag in reader.PluginTagToContent("scalars")
-    }
 
 
 def gpu_tags(folder: Path) -> set[str]:

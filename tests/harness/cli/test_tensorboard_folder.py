@@ -2,19 +2,13 @@
 
 from pathlib import Path
 
-import tensorflow as tf
-
 from tests.harness.cli.runs import SMALL, call
+from tests.harness.cli.test_resume import curves
 
 
 def steps(folder: Path) -> list[int]:
-    """Returns the steps of `train/loss`, over all event files in TensorBoard's order."""
-    found = []
-    for path in sorted(folder.glob("events*")):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = tf.compat.v1.Event.FromString(record)
-            found += [event.step for value in event.summary.value if value.tag == "train/loss"]
-    return found
+    """Returns the steps of `train/loss`."""
+    return [step for step, tag in curves(folder) if tag == "train/loss"]
 
 
 def test_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ WRONG = [
     f"profile {shlex.join(SMALL)} --batch-size 5000",
     "bench --repeats 0",
     "bench --seconds nan",
+    "compare a b --fail-if-slower 100%",
+    "compare a b --fail-if-slower 5%5",
     "tune --validation-split 0",
     "tune --replicas 2",
     "tune --jobs 0",

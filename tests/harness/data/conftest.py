@@ -1,13 +1,12 @@
 """Files in Keras's format, made small."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
-Rows = Sequence[Any]
+from tests.harness.cli import runs
 
 
 @pytest.fixture(scope="session")
@@ -24,39 +23,10 @@ def own_cache(cache_folder: Path) -> Iterator[None]:
         yield
 
 
-def object_array(rows: Rows) -> np.ndarray:
-    # np.array would make equally long rows a matrix.
-    array = np.empty(len(rows), object)
-    for index, row in enumerate(rows):
-        array[index] = row
-    return array
-
-
 @pytest.fixture
 def write_npz(tmp_path: Path) -> Callable[..., Path]:
-    """write_npz(x_train=..., y_train=..., x_test=..., y_test=...) -> path; each has a default.
-
-    Rows are pickled as Keras's file has them; an array is stored as it is; None leaves it out.
-    """
-
-    def write(**changes: Any) -> Path:
-        parts: dict[str, Any] = {
-            "x_train": [[1, 2, 3], [4, 5], [], [9, 9, 1, 30]],
-            "y_train": np.array([0, 1, 0, 1]),
-            "x_test": [[7], [1, 1, 1], [2, 8]],
-            "y_test": np.array([1, 0, 1]),
-        }
-        parts |= changes
-        path = tmp_path / "reviews.npz"
-        arrays: dict[str, Any] = {
-            name: part if isinstance(part, np.ndarray) else object_array(part)
-            for name, part in parts.items()
-            if part is not None
-        }
-        np.savez(path, **arrays)
-        return path
-
-    return write
+    """write_npz(x_train=..., y_train=..., x_test=..., y_test=...) -> path; each has a default."""
+    return partial(runs.write_npz, tmp_path / "reviews.npz")
 
 
 @pytest.fixture

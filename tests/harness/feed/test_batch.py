@@ -23,11 +23,10 @@ from harness.feed.batch import (
 from harness.feed.capacity import Capacity
 from harness.feed.feed import build_feed
 from harness.feed.plan import Call, Plan, evaluation_plan, shares_of, training_plan
-from kernels.multi_hot.native.build import find_compiler
 from tests.harness.feed.rows import Labels, expected_share, random_examples
 from tests.harness.random_sets import random_sets
+from tests.kernels.multi_hot.checks import needs_compiler
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 IMPLEMENTATIONS = ("gather", pytest.param("native", marks=needs_compiler))  # dense reads as gather
 PAIRS = pytest.mark.parametrize(
     ("kind", "implementation"),

@@ -17,7 +17,8 @@ IMPLEMENTATIONS = ["dense", "gather"]
 
 def inputs_of(sets: RaggedSets, *, padding: int = 0) -> dict[str, np.ndarray]:
     values = np.concatenate([sets.values, np.full(padding, 1, np.int32)])
-    return {"values": values, "row_splits": sets.row_splits.astype(np.int32)}
+    weights = {} if sets.weights is None else {"weights": sets.weights}
+    return {"values": values, "row_splits": sets.row_splits.astype(np.int32), **weights}
 
 
 def symbolic_inputs(**dtypes: str) -> dict[str, keras.KerasTensor]:

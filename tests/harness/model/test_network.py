@@ -20,6 +20,7 @@ from harness.model.network import (
     layer_infos,
     multi_hot_layers,
 )
+from harness.model.options import ModelConfig
 from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
 
@@ -47,6 +48,14 @@ def test_a_linear_model_has_no_hidden_layer() -> None:
     assert model.get_layer("logits").dtype_policy.name == "float32"
     with pytest.raises(InputError, match="no hidden layer to drop units of"):
         network(hidden_units=(0,), dropout=(0.5,))
+
+
+def test_one_dropout_rate_holds_for_all_layers() -> None:
+    assert ModelConfig(hidden_units=(8, 4), dropout=(0.5,)).dropout == (0.5, 0.5)
+    assert ModelConfig(hidden_units=(8,)).dropout == (0.3,)
+    assert ModelConfig(hidden_units=(8,) * 4).dropout == (0.3, 0.2, 0.0, 0.0)
+    with pytest.raises(InputError, match=r"3 rates for 2 hidden layers \(64 32\); give one rate"):
+        ModelConfig(hidden_units=(64, 32), dropout=(0.1, 0.2, 0.3))
 
 
 def test_layers_and_dropout_have_seeds_of_their_own() -> None:

@@ -14,21 +14,11 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import export_model
 from harness.model.layers import MultiHotDense
 from harness.task.judge import Judge
+from tests.harness.model.test_layers import inputs_of, symbolic_inputs
 from tests.harness.random_sets import random_sets
 from tests.kernels.multi_hot import reference
 
 VOCABULARY = Vocabulary(ids={"good": 3}, num_tokens=40)
-
-
-def inputs_of(sets: harness.RaggedSets) -> dict[str, np.ndarray]:
-    assert sets.weights is not None
-    splits = sets.row_splits.astype(np.int32)
-    return {"values": sets.values, "row_splits": splits, "weights": sets.weights}
-
-
-def symbolic_inputs(weights: str = "float32") -> dict[str, keras.KerasTensor]:
-    dtypes = {"values": "int32", "row_splits": "int32", "weights": weights}
-    return {n: keras.Input(batch_shape=(None,), dtype=dtype, name=n) for n, dtype in dtypes.items()}
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -47,7 +37,7 @@ def test_weights_stay_float32(policy: str) -> None:
 
 
 def test_a_model_of_weighted_ids_in_every_format(tmp_path: Path) -> None:
-    inputs = symbolic_inputs()
+    inputs = symbolic_inputs(weights="float32")
     outputs = keras.layers.Dense(2)(MultiHotDense(5, 40, activation="tanh")(inputs))
     model = keras.Model(inputs, outputs)
     with pytest.raises(harness.InputError, match="gives ids no weights, but the model takes some"):

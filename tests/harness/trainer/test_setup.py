@@ -35,23 +35,6 @@ def made(
     return set_up(model, Task(), optimizer, Settings(**given), *examples, training=training)
 
 
-def window_losses(setup: Setup, rows: RaggedSets, *, epochs: int, looked_at: int) -> Any:
-    """Returns the summed loss of each dispatch of one call, and what was compiled for it.
-
-    Args:
-        setup: trains the rows.
-        rows: the rows to train on.
-        epochs: the epochs that the setup is told.
-        looked_at: the epochs that are trained.
-    """
-    ready = setup.rows_to_train(Examples.of(rows), epochs=epochs)
-    losses, compiled = [], []
-    for dispatch, batches in ready.feed.dispatches(ready.plan, epochs=looked_at, calls=lambda: 1):
-        compiled.append(setup.programs.prepare(ready.plan, dispatch, batches, start_step=0))
-        losses.append(setup.programs.train([(dispatch, batches)])[0].loss)
-    return np.array(losses), compiled
-
-
 def test_every_program_of_a_long_run_is_compiled_before_its_first_step() -> None:
     """There is a program even for a batch fuller than any in the epochs that can be looked at
     beforehand. Compiling it does not change the losses, and no program runs on a batch that it
@@ -68,7 +51,12 @@ def test_every_program_of_a_long_run_is_compiled_before_its_first_step() -> None
     )
     # Calls of 30 steps, and a rest of 10.
     setup = made(sets, batch_size=10, input="resident", steps_per_dispatch=30)
-    losses, (first, *later) = window_losses(setup, sets, epochs=100_000, looked_at=3)
+    ready = setup.rows_to_train(Examples.of(sets), epochs=100_000)
+    losses, compiled = [], []
+    for dispatch, batches in ready.feed.dispatches(ready.plan, epochs=3, calls=lambda: 1):
+        compiled.append(setup.programs.prepare(ready.plan, dispatch, batches, start_step=0))
+        losses.append(setup.programs.train([(dispatch, batches)])[0].loss)
+    first, *later = compiled
     typical, largest = (made.capacity for made in first[:2])
     assert 600 < typical < 10 * 600 <= largest, "a batch may hold nothing but outliers"
     assert [made.capacity for made in first] == [typical, largest] * 2

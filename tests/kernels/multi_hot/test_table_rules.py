@@ -9,13 +9,12 @@ import tensorflow as tf
 
 from kernels.multi_hot import registry
 from kernels.multi_hot.native import table as native
-from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.registry import Problem, RowOptimizer
 from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, update
 from kernels.multi_hot.touched import Touched
 from tests.kernels.multi_hot import reference
+from tests.kernels.multi_hot.checks import needs_compiler
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 V, H, B, N = 97, 19, 6, 40
 Step = Callable[..., list[tf.Tensor]]
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]

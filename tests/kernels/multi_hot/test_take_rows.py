@@ -9,8 +9,8 @@ import tensorflow as tf
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import take_batches
+from tests.kernels.multi_hot.checks import needs_compiler
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 NUM_ROWS, NUM_BATCHES, BATCH_ROWS, CAPACITY = 30, 3, 12, 256
 
 

@@ -15,8 +15,8 @@ from kernels.cache import CACHE_VARIABLE
 from kernels.files import reached_by
 from kernels.multi_hot.native import build as building
 from kernels.multi_hot.native.build import NativeUnavailableError
+from tests.kernels.multi_hot.checks import needs_compiler
 
-needs_compiler = pytest.mark.skipif(building.find_compiler() is None, reason="needs a C++ compiler")
 ROOT = Path(__file__).resolve().parents[4]
 
 

@@ -8,10 +8,8 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot import multi_hot_dense
-from kernels.multi_hot.native.build import find_compiler
+from tests.kernels.multi_hot.checks import needs_compiler
 from tests.kernels.multi_hot.contract import MultiHotContract
-
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 
 
 @needs_compiler

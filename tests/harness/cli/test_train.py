@@ -3,7 +3,6 @@
 import dataclasses
 import re
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -134,27 +133,6 @@ def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     assert figures["wall_seconds"] > figures["train_seconds"] + figures["compile_seconds"]
     assert figures["peak_rss_bytes"] > 100e6
     assert figures["gpu_hours"] is figures["joules_per_1000_examples"] is None
-
-
-# The layers alone, which the package imports when Keras asks for them.
-PLAIN_KERAS = """
-import sys
-import numpy as np
-import keras, harness
-model = keras.saving.load_model(sys.argv[1])
-splits = np.array([0, 3, 3, 5], np.int32)
-one = {"values": np.array([1, 5, 999, 7, 7], np.int32), "row_splits": splits}
-padded = {**one, "values": np.array([1, 5, 999, 7, 7, 3, 3, 3], np.int32)}
-first, second = model(one).numpy(), model(padded).numpy()
-assert first.shape == (3, 1) and (first > 0).all() and (first < 1).all(), first
-np.testing.assert_array_equal(first, second)
-assert "harness.program" not in sys.modules and "harness.cli" not in sys.modules
-"""
-
-
-def test_the_saved_model_needs_keras_and_the_layer_alone(trained_folder: Path) -> None:
-    done = run([sys.executable, "-c", PLAIN_KERAS, str(trained_folder / "model.keras")])
-    assert done.code == 0, done.err
 
 
 def test_config_json_gives_the_run_again_bit_for_bit(trained_folder: Path, tmp_path: Path) -> None:

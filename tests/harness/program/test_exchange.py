@@ -1,6 +1,7 @@
 """Gradients by rows that devices exchange."""
 
 import contextlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -52,59 +53,50 @@ def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
 
 
-@pytest.mark.parametrize("batch_rows", [1, 3, 5, 65, 129, 139])
-@pytest.mark.parametrize("place", [0, 1])
-def test_a_gradient_of_other_rows_than_the_ids_is_refused(batch_rows: int, place: int) -> None:
-    """Each device refuses, unless they are alike: a device without a row computes on another's."""
-    alike = batch_rows == 1
+def of_the_ids(own: Share) -> tf.Tensor:
+    return own.inputs["ids"]["values"] % 50
+
+
+def as_many_as(count: int) -> Callable[[Share], tf.Tensor]:
+    return lambda own: tf.constant(np.random.default_rng().integers(0, 50, count))
+
+
+def beside_the_ids(own: Share) -> tf.Tensor:
+    """A bias for each row besides the ids; the rows' number is a constant, like every shape."""
+    return tf.concat([of_the_ids(own), tf.fill(own.weights.shape, 7)], axis=0)
+
+
+def one_a_row(own: Share) -> tf.Tensor:
+    return of_the_ids(own)[: own.weights.shape[0]]
+
+
+def places_within_a_row(own: Share) -> tf.Tensor:
+    return own.inputs["ids"]["values"] - tf.compat.v1.placeholder(tf.int32, [CAPACITY])
+
+
+@pytest.mark.parametrize(
+    ("indices", "batch_rows", "is_refused"),
+    [
+        (as_many_as(CAPACITY + 1), 1, False),  # a device without a row computes on another's
+        *((as_many_as(CAPACITY + 1), rows, True) for rows in (3, 5, 65, 129, 139)),
+        *((as_many_as(count), 139, True) for count in (2 * CAPACITY, 512)),
+        *((of_the_ids, rows, False) for rows in (3, 65, 129, 139)),
+        (lambda own: tf.tile(of_the_ids(own), [3]), 139, False),
+        (beside_the_ids, 139, True),
+        (one_a_row, 139, True),
+        (places_within_a_row, 139, False),
+        (places_within_a_row, 129, True),  # 128 ids may be twice the 64 rows of the second device
+    ],
+)
+def test_what_follows_from_rows_is_refused_where_devices_have_unlike_numbers(
+    indices: Callable[[Share], tf.Tensor], batch_rows: int, is_refused: bool
+) -> None:
+    """Gradients that follow from the ids alone are sent by rows."""
     refused = pytest.raises(InputError, match=f"of {batch_rows} rows does not divide")
-    for count in (CAPACITY + 1, 2 * CAPACITY, 512):
-        with tf.Graph().as_default(), contextlib.nullcontext() if alike else refused:
-            gradient = by_rows(count, 50)
-            packed(of_weights(gradient), share(place, batch_rows))
-
-
-@pytest.mark.parametrize("batch_rows", [3, 65, 129, 139])
-@pytest.mark.parametrize("repeated", [1, 3])
-def test_what_follows_from_the_ids_alone_is_sent_by_rows(batch_rows: int, repeated: int) -> None:
-    for place in range(2):
-        with tf.Graph().as_default():
+    for place in range(2) if batch_rows != 129 else (1,):
+        with tf.Graph().as_default(), refused if is_refused else contextlib.nullcontext():
             own = share(place, batch_rows)
-            ids = tf.tile(own.inputs["ids"]["values"] % 50, [repeated])
-            gradient = by_rows(repeated * CAPACITY, 50)
-            gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
-            (sent,), _ = packed(of_weights(gradient), own)
-            assert sent.shape == [repeated * CAPACITY * (2 + 3)]
-
-
-@pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("begins", [0, 1])
-def test_what_has_a_row_for_each_id_and_each_row_is_refused(place: int, begins: int) -> None:
-    """A bias for each row besides the ids is such a case; the rows' number is a constant, like
-    every shape."""
-    with tf.Graph().as_default():
-        own = share(place, 139)
-        rows = own.weights.shape[0]
-        ids = own.inputs["ids"]["values"]
-        ids = tf.concat([ids % 50, tf.fill([rows], 7)], axis=0) if begins else ids[:rows] % 50
-        gradient = by_rows(ids.shape[0], 50)
-        gradient = tf.IndexedSlices(gradient.values, ids, gradient.dense_shape)
-        with pytest.raises(InputError, match="does not divide"):
-            packed(of_weights(gradient), own)
-
-
-def test_what_follows_from_rows_too_is_refused_where_it_may_be_of_another_size() -> None:
-    """A place within a row is such a case; 128 ids may be twice the 64 rows of the second
-    device."""
-    with tf.Graph().as_default():
-        for batch_rows in (139, 129):
-            own = share(1, batch_rows)
-            begins = tf.compat.v1.placeholder(tf.int32, [CAPACITY])
-            gradient = by_rows(CAPACITY, 50)
-            places = own.inputs["ids"]["values"] - begins
-            gradient = tf.IndexedSlices(gradient.values, places, gradient.dense_shape)
-            if batch_rows == 139:
-                packed(of_weights(gradient), own)
-            else:
-                with pytest.raises(InputError, match="does not divide"):
-                    packed(of_weights(gradient), own)
+            ids = indices(own)
+            slices = tf.IndexedSlices(tf.zeros([ids.shape[0], 3]), ids, tf.constant([50, 3]))
+            (sent,), _ = packed(of_weights(slices), own)
+            assert sent.shape == [ids.shape[0] * (2 + 3)]

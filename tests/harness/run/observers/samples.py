@@ -18,9 +18,6 @@ from harness.run.records import (
     Window,
 )
 
-REPOSITORY = Path(__file__).parents[4]
-"""The working folder of a test's processes, in which they find this module."""
-
 DATASET = DatasetInfo(
     name="synthetic",
     rows=40_000,

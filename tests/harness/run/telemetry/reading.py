@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.emulated_gpu.nvml import Nvml
-from tests.harness.run.observers.samples import REPOSITORY
+from tests.harness.cli.runs import REPOSITORY
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,13 +19,8 @@ SHOWN = r"\x1b[2Jred\x9b31m\x07\r\x7f\udc9b"
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Saves a data set with escape sequences in its name, words and classes."""
     folder = tmp_path_factory.mktemp("odd") / "store"
-    sets = RaggedSets(
-        values=np.tile([1, 4, 5, 5], 50),
-        row_splits=np.arange(0, 201, 4),
-        labels=np.arange(50) % 2,
-        num_tokens=6,
-        name=f"data\n{ESCAPES}",
-    )
+    rows, labels = [[1, 4, 5, 5]] * 50, np.arange(50) % 2
+    sets = RaggedSets.from_lists(rows, labels=labels, num_tokens=6, name=f"data\n{ESCAPES}")
     store.save(sets, folder, held_out_rows=10)
     Vocabulary(
         ids={"word": 4, "wo\x1b[31mrd": 5},

@@ -37,8 +37,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "a.npz"
 
 
-def opened(path: Path, *, max_bytes: int = 1_000) -> Archive:
-    return Archive(path, what="an archive", remedy="Name another.", max_bytes=max_bytes)
+def opened(path: Path) -> Archive:
+    return Archive(path, what="an archive", remedy="Name another.", max_bytes=1_000)
 
 
 @pytest.mark.parametrize("layout", ["C", "F"])

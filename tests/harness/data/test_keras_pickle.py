@@ -16,7 +16,6 @@ from harness.data.imdb import load_imdb
 from harness.data.options import ImdbOptions
 
 WriteNpz = Callable[..., Path]
-STANDARD = ImdbOptions(split="standard")
 
 
 class Call:

@@ -8,26 +8,12 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data import store
-from harness.data.options import ImdbOptions, SyntheticOptions
+from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.data.sources import Dataset, load
 
 WriteNpz = Callable[..., Path]
-SMALL = SyntheticOptions(synthetic_rows=50, synthetic_tokens=200)
 SMALL_NPZ = ImdbOptions(held_out_rows=2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    rows = RaggedSets(
-        values=np.arange(20, dtype=np.int32) % 7,
-        row_splits=np.arange(0, 21, 2),
-        labels=np.arange(10, dtype=np.int32) % 2,
-        num_tokens=9,
-        name="ten",
-    )
-    store.save(rows, tmp_path / "ten")
-    return tmp_path / "ten"
 
 
 def test_the_word_index_is_found_beside_the_file_then_in_kerass_cache(
@@ -70,13 +56,9 @@ def test_a_saved_data_set_keeps_its_split_and_its_words(
 @pytest.fixture
 def sorted_folder(tmp_path: Path) -> Path:
     """Saves 1,000 rows of one id each, sorted by class: 100 of class 0, 300 of 1, 600 of 2."""
-    rows = RaggedSets(
-        values=np.arange(1000),
-        row_splits=np.arange(1001),
-        labels=np.repeat([0, 1, 2], [100, 300, 600]),
-        num_tokens=1000,
-        num_classes=3,
-        name="sorted",
+    labels = np.repeat([0, 1, 2], [100, 300, 600])
+    rows = RaggedSets.from_lists(
+        np.arange(1000)[:, None], labels=labels, num_classes=3, name="sorted"
     )
     store.save(rows, tmp_path / "sorted")
     store.save(rows, tmp_path / "recorded", held_out_rows=50)

@@ -16,12 +16,7 @@ UNKNOWN, START = 2, 1
 
 def sets_of(texts: list[str], *, start: bool = False) -> RaggedSets:
     rows = [[START] * start + [WORDS.get(w, UNKNOWN) for w in text.split()] for text in texts]
-    return RaggedSets(
-        values=[token for row in rows for token in row],
-        row_splits=np.cumsum([0, *map(len, rows)]),
-        num_tokens=8,
-        name="texts",
-    )
+    return RaggedSets.from_lists(rows, num_tokens=8, name="texts")
 
 
 def test_normalized_rows() -> None:

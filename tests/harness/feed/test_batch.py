@@ -195,13 +195,8 @@ def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) 
 def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
     implementation: str,
 ) -> None:
-    sets = RaggedSets(
-        values=np.arange(15, dtype=np.int32),
-        row_splits=np.cumsum([0, 3, 2, 9, 1]),
-        labels=np.array([0, 1, 0, 1], np.int32),
-        num_tokens=15,
-        name="long",
-    )
+    rows = np.split(np.arange(15), np.cumsum([3, 2, 9]))
+    sets = RaggedSets.from_lists(rows, labels=np.array([0, 1, 0, 1]))
     plan = evaluation_plan(sets.lengths[None], batch_size=2, replicas=1, steps_per_call=2)
     feed = build_feed("resident", Examples.of(sets), devices=CPU)
     ((_, batches),) = feed.dispatches(plan)

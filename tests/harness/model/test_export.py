@@ -29,13 +29,9 @@ TEXTS = ["The film was GOOD!", "", "  ÉTÉ, ΑΣ été; don't İ", "unknown wor
 
 
 def sets_of(texts: list[str], vocabulary: Vocabulary = VOCABULARY) -> harness.RaggedSets:
-    rows = [vocabulary.encode(text) for text in texts]
-    return harness.RaggedSets(
-        values=np.concatenate([*rows, np.zeros(0, np.int32)]),
-        row_splits=np.cumsum([0, *map(len, rows)]),
-        labels=np.arange(len(rows)) % 3,
-        num_tokens=vocabulary.num_tokens,
-        num_classes=3,
+    rows, labels = vocabulary.encode_all(texts), np.arange(len(texts)) % 3
+    return harness.RaggedSets.from_lists(
+        rows, labels=labels, num_tokens=vocabulary.num_tokens, num_classes=3
     )
 
 
@@ -128,10 +124,7 @@ def test_any_text_has_the_ids_of_the_vocabulary(text: str) -> None:
         rows = [vocabulary.encode(text), vocabulary.encode("a b a")]
         np.testing.assert_array_equal(found["values"], np.concatenate(rows), str(vocabulary))
         if vocabulary.is_weighted:
-            splits = np.cumsum([0, *map(len, rows)])
-            sets = harness.RaggedSets(
-                values=np.concatenate(rows), row_splits=splits, num_tokens=vocabulary.num_tokens
-            )
+            sets = harness.RaggedSets.from_lists(rows, num_tokens=vocabulary.num_tokens)
             given = sets.derived(weights=found["weights"].numpy()).unique()
             expected = vocabulary.weighted(sets)
             np.testing.assert_array_equal(given.values, expected.values)

@@ -84,22 +84,13 @@ def test_a_gradient_that_is_not_finite_is_counted() -> None:
     assert inspection.non_finite_fraction == pytest.approx(counted / num_elements)
 
 
-def one_id_a_row(rows: int, num_tokens: int) -> RaggedSets:
-    return RaggedSets(
-        values=np.arange(rows),
-        row_splits=np.arange(rows + 1),
-        labels=np.arange(rows) % 2,
-        num_tokens=num_tokens,
-        name="ids",
-    )
-
-
 def test_underflow_is_what_16_bits_lose_against_float32() -> None:
     """Rows of one id each, so that a row's gradient is one row of the table; the loss scale decides
     whether it is below the least number of float16. Ids that no row holds do not count."""
     rows = 8
+    ids, labels = np.arange(rows)[:, None], np.arange(rows) % 2
     rig = build_rig(
-        one_id_a_row(rows, num_tokens=1000),
+        RaggedSets.from_lists(ids, labels=labels, num_tokens=1000),
         precision="mixed_float16",
         hidden_units=(4,),
         steps_per_call=1,

@@ -223,13 +223,7 @@ def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> Non
 
 def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
     device, rows = 1, 8  # row i holds the id i alone
-    ids = RaggedSets(
-        values=np.arange(rows),
-        row_splits=np.arange(rows + 1),
-        labels=np.arange(rows) % 2,
-        num_tokens=rows,
-        name="ids",
-    )
+    ids = RaggedSets.from_lists(np.arange(rows)[:, None], labels=np.arange(rows) % 2)
     rig = build_rig(ids, devices=two, precision="mixed_float16", steps_per_call=1)
     ((dispatch, batches),) = rig.dispatches()
     (call,) = dispatch.calls

@@ -23,12 +23,7 @@ def rows(labels: Any, **parts: Any) -> Examples:
 
 
 def ragged(*sets: list[int], num_tokens: int = 4) -> RaggedSets:
-    return RaggedSets(
-        values=np.array([label for row in sets for label in row], np.int32),
-        row_splits=np.cumsum([0, *map(len, sets)]),
-        num_tokens=num_tokens,
-        name="labels",
-    )
+    return RaggedSets.from_lists(sets, num_tokens=num_tokens, name="labels")
 
 
 def numbered(labels: list[float]) -> RaggedSets:

@@ -6,16 +6,12 @@ B rows, V num_tokens, H units, N values.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.kernels.multi_hot.checks import compiled, rowids_of
 from tests.kernels.multi_hot.contract import MultiHotContract
-
-Tensor = Any
 
 
 class XlaContract(MultiHotContract):

@@ -27,24 +27,16 @@ def profiles(folder: Path) -> list[Path]:
     return list(folder.rglob("*.xplane.pb"))
 
 
-def drive(
-    profiler: ProfilerObserver,
-    folder: Path,
-    sizes: list[int],
-    *,
-    start_step: int = 0,
-    compiled_at: tuple[int, ...] = (0,),
-) -> None:
+def drive(profiler: ProfilerObserver, folder: Path, sizes: list[int]) -> None:
     """Reports a run to the profiler as the loop does, with dispatches of these sizes."""
     most = Choice(name=str(max(sizes)), why="")
     settled = choices(steps_per_dispatch=most)
-    profiler.tell(run_start(folder, start_step=start_step, choices=settled))
-
-    step = start_step
+    profiler.tell(run_start(folder, choices=settled))
+    step = 0
     for num_steps in sizes:
         profiler.tell(BatchesAwaited(step=step))
         profiler.tell(BatchesReady(step=step))
-        if step in compiled_at:
+        if step == 0:
             profiler.tell(COMPILATION)
         tf.reduce_sum(tf.ones([10])).numpy()
         step += num_steps

@@ -54,9 +54,7 @@ def test_gradient_times_input(num_outputs: int, weighted: bool) -> None:
 
 def test_words_speak_for_the_class_that_has_them() -> None:
     texts = [[0, 4, 1], [0, 4, 1], [0, 4, 3], [0, 4, 2]]  # the start, "the", and a word
-    rows = harness.RaggedSets(
-        values=np.concatenate(texts), row_splits=np.arange(0, 13, 3), num_tokens=6
-    )
+    rows = harness.RaggedSets.from_lists(texts, num_tokens=6)
     truth = np.array([[True], [True], [False], [False]])
     weights = np.array([[9.0, 1.0, -1.0, 3.0, 8.0, 2.0]])
     words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3, "the": 4}, start_id=0, num_tokens=6)

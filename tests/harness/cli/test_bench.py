@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import signal
 import subprocess
 from pathlib import Path
@@ -64,13 +63,9 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     assert content.machine
     assert content.config["grid"]["batch_size"] == [50, 100]
     assert [path.name for path in sweep[0].iterdir()] == [RESULTS_FILE_NAME]
-
-
-def test_the_table(sweep: tuple[Path, str]) -> None:
     lines = sweep[1].splitlines()
-    (line,) = (li for li in lines if re.match(r" *50 +[\d,]+ ", li))
-    assert re.search(r" \d\.\d\d +\d+\.\d$", line)  # the last columns are there
     assert str(sweep[0] / RESULTS_FILE_NAME) in lines[-1]
+    assert [line for line in lines if line.lstrip().startswith("50 ")], "the table is there"
 
 
 @pytest.mark.parametrize(

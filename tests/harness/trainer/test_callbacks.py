@@ -27,13 +27,13 @@ def rows(count: int = 200, name: str = "rows") -> harness.RaggedSets:
 
 
 def small(inputs: Any) -> Any:
-    x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
-    return keras.layers.Dense(1)(x)
+    x = harness.MultiHotDense(8, TOKENS, activation="gelu", name="a")(inputs)
+    return keras.layers.Dense(1, name="b")(x)
 
 
-def trainer(**settings: Any) -> harness.Trainer:
+def trainer(model: Any = small, **settings: Any) -> harness.Trainer:
     given = {"batch_size": 40, "implementation": "gather", "optimizer": "sgd", **settings}
-    return harness.Trainer(small, **given)
+    return harness.Trainer(model, **given)
 
 
 def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,10 @@ import tensorflow as tf
 
 import harness
 from harness.base.errors import LostFolderError
+from tests.harness.trainer import test_callbacks
 from tests.harness.trainer.test_callbacks import TOKENS, rows
 
-
-def small(inputs: Any) -> Any:
-    x = harness.MultiHotDense(4, TOKENS, activation="gelu", name="a")(inputs)
-    return keras.layers.Dense(1, name="b")(x)
-
-
-def trainer(model: Any = small, **settings: Any) -> harness.Trainer:
-    return harness.Trainer(model, **{"batch_size": 40, "implementation": "gather", **settings})
+trainer = partial(test_callbacks.trainer, optimizer="adam")
 
 
 def test_a_run_is_replaced_only_by_one_that_compiles(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from harness.data import imdb
 from harness.data.imdb import imdb_file, load_imdb
 from harness.data.options import ImdbOptions
 from harness.data.ragged import RaggedSets
+from harness.data.sources import load
 
 WriteNpz = Callable[..., Path]
 STANDARD = ImdbOptions(split="standard")
@@ -104,8 +105,8 @@ def test_a_download_is_kept_only_if_it_is_the_known_file(
     assert path.read_bytes() == b"reviews"
     assert imdb_file() == path
     path.write_bytes(b"of somebody else")
-    with pytest.raises(InputError, match=r"its SHA-256 is .*, not .* Remove it .* or .* --data /"):
-        imdb_file()
+    with pytest.raises(InputError, match=r"its SHA-256 is .*, not .* Remove it .* or .* data /"):
+        load("imdb")
     assert f"to {path}\n" in capsys.readouterr().err
 
 

@@ -20,24 +20,19 @@ HugePages_Total:       0
 AVAILABLE, SWAP = 20_000_000 * 1024, 1_000_000 * 1024
 
 
-def machine(root: Path, groups: str, **files: str) -> Path:
-    """Makes a file system with Linux's files on memory; `__` in a name is a slash."""
+def machine(root: Path, groups: str, files: dict[str, str] | None = None) -> Path:
+    """Makes a file system with Linux's files on memory, and those of control groups."""
     named = {"proc/meminfo": MEMINFO, "proc/self/cgroup": groups}
-    named |= {f"sys/fs/cgroup/{name.replace('__', '/')}": text for name, text in files.items()}
-    for name, text in named.items():
-        path = root / name.replace("_dot_", ".")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+    for name, text in (named | (files or {})).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
     return root
 
 
 def version_2(group: str, *, most: str, used: int, cache: int) -> dict[str, str]:
+    folder = f"sys/fs/cgroup/{group}/memory"
     stat = f"anon {used - cache}\nactive_file {cache // 2}\ninactive_file {cache - cache // 2}\n"
-    return {
-        f"{group}memory_dot_max": most,
-        f"{group}memory_dot_current": str(used),
-        f"{group}memory_dot_stat": stat,
-    }
+    return {f"{folder}.max": most, f"{folder}.current": str(used), f"{folder}.stat": stat}
 
 
 def test_page_cache_and_swap_are_free(tmp_path: Path) -> None:
@@ -50,29 +45,30 @@ def test_page_cache_and_swap_are_free(tmp_path: Path) -> None:
         (version_2("", most="max", used=9 * GB, cache=0), AVAILABLE),
         (version_2("", most=str(4 * GB), used=GB, cache=0), 3 * GB),
         # Full of page cache, which the kernel gives back.
-        (version_2("jobs__7__", most=str(4 * GB), used=4 * GB, cache=3 * GB), 3 * GB),
+        (version_2("jobs/7", most=str(4 * GB), used=4 * GB, cache=3 * GB), 3 * GB),
         # A group around the process's own has the tighter limit.
         (
-            version_2("jobs__7__", most=str(4 * GB), used=GB, cache=0)
-            | version_2("jobs__", most=str(4 * GB), used=2 * GB, cache=0),
+            version_2("jobs/7", most=str(4 * GB), used=GB, cache=0)
+            | version_2("jobs", most=str(4 * GB), used=2 * GB, cache=0),
             2 * GB,
         ),
-        (version_2("jobs__8__", most="1", used=0, cache=0), AVAILABLE),
+        (version_2("jobs/8", most="1", used=0, cache=0), AVAILABLE),
     ],
 )
 def test_limits_of_control_groups(files: dict[str, str], left: int, tmp_path: Path) -> None:
-    assert free_bytes(machine(tmp_path, "0::/jobs/7\n", **files)) == left + SWAP
+    assert free_bytes(machine(tmp_path, "0::/jobs/7\n", files)) == left + SWAP
 
 
 def test_limits_of_control_groups_of_version_1(tmp_path: Path) -> None:
     """A container sees its own group at the top, under the name of the machine's group."""
+    folder = "sys/fs/cgroup/memory/memory"
     files = {
-        "memory__memory_dot_limit_in_bytes": str(4 * GB),
-        "memory__memory_dot_usage_in_bytes": str(3 * GB),
-        "memory__memory_dot_stat": f"active_file 1\ntotal_active_file {GB}\ntotal_inactive_file 0",
+        f"{folder}.limit_in_bytes": str(4 * GB),
+        f"{folder}.usage_in_bytes": str(3 * GB),
+        f"{folder}.stat": f"active_file 1\ntotal_active_file {GB}\ntotal_inactive_file 0",
     }
     groups = "5:cpu,cpuacct:/docker/ab\n4:memory:/docker/ab\n1:name=systemd:/\n0::/\n"
-    assert free_bytes(machine(tmp_path, groups, **files)) == 2 * GB + SWAP
+    assert free_bytes(machine(tmp_path, groups, files)) == 2 * GB + SWAP
 
 
 def test_garbage_is_collected_before_anything_is_refused() -> None:

@@ -76,11 +76,6 @@ def test_a_file_may_hold_as_much_as_it_takes_on_the_disk(path: Path) -> None:
         opened(path)
 
 
-def with_header(header: str) -> bytearray:
-    encoded = header.encode()
-    return bytearray(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(encoded)) + encoded)
-
-
 @pytest.mark.parametrize(
     "header",
     [
@@ -92,7 +87,8 @@ def with_header(header: str) -> bytearray:
 )
 def test_headers_that_are_no_arrays(path: Path, header: str) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a.npy", bytes(with_header(header)))
+        length = struct.pack("<H", len(header))
+        archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + length + header.encode())
     with (
         Archive(path, what="an archive", remedy="Name another.") as archive_,
         pytest.raises(InputError, match=r"a\.npz (is damaged|takes more memory).*Name another\."),

@@ -37,30 +37,20 @@ def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
     assert [p.name for p in path.parent.iterdir()] == [RESULTS_FILE_NAME]
 
 
-def change(where: str, value: Any) -> Callable[[dict[str, Any]], Any]:
-    def changed(content: dict[str, Any]) -> None:
-        *above, last = where.split(".")
-        for name in above:
-            content = content[int(name) if name.isdigit() else name]  # type: ignore[index]
-        if value is None:
-            del content[last]
-        else:
-            content[last] = value
-
-    return changed
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        (change("format", "harness-bench-results"), 'it must be "harness-bench-results 3"'),
-        (change("rows.0.cell", None), r"rows\[0\].cell is missing"),
-        (change("rows.0.figures", [1]), r"rows\[0\].figures is \[1\]"),
-        (change("rows.0.figures.examples_per_second", 0), "a rate is not positive"),
+        (
+            lambda c: c.update(format="harness-bench-results"),
+            'it must be "harness-bench-results 3"',
+        ),
+        (lambda c: c["rows"][0].pop("cell"), r"rows\[0\].cell is missing"),
+        (lambda c: c["rows"][0].update(figures=[1]), r"rows\[0\].figures is \[1\]"),
+        (lambda c: c["rows"][0]["figures"].update(examples_per_second=0), "a rate is not positive"),
     ],
 )
 def test_a_file_that_is_not_ours(
-    written: tuple[Path, Results], changed: Callable[[dict[str, Any]], None], message: str
+    written: tuple[Path, Results], changed: Callable[[dict[str, Any]], object], message: str
 ) -> None:
     path, _ = written
     content = json.loads(path.read_text())

@@ -55,10 +55,8 @@ _MOST_SHARED = 4
 """Maximum number of trainers to keep, with their compiled programs, for further fits."""
 _MOST_IDS = 2**18
 """Maximum number of ids to predict for at once, since their rows of the table are copied."""
-_ROWS = 128
-"""Predictions are computed for multiples of this number of rows."""
-_EPOCHS, _MOST_EPOCHS = 10, 30
-"""Default numbers of epochs on vectors, and with early stopping."""
+_ROWS = 128  # predictions are computed for multiples of this number of rows
+_EPOCHS, _MOST_EPOCHS = 10, 30  # default numbers of epochs on vectors, and with early stopping
 _SETTINGS = (
     *("hidden_units", "dropout", "activation", "optimizer", "learning_rate"),
     *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", "tokenizer", "ngrams"),
@@ -145,7 +143,6 @@ class _MultiHotEstimator(BaseEstimator):
         return tags
 
     def _config(self, **more: Any) -> TrainConfig:
-        """Returns the parameters as settings of `harness train`."""
         if self.early_stopping is not None:
             require_count("early_stopping", np.asarray(self.early_stopping).tolist())
             share = self.validation_split
@@ -528,12 +525,10 @@ def _shared(
 
 
 def _optimizer(config: TrainConfig) -> dict[str, Any]:
-    """Returns the optimizer's settings that are constants of a compiled program."""
     return {name: getattr(config.optimizer, name) for name in ("optimizer", "weight_decay")}
 
 
 def _rate(config: TrainConfig, epochs: int) -> keras.callbacks.Callback:
-    """Returns a callback that sets the learning rate of each epoch."""
     made = optimizer_factory(**vars(config.optimizer), num_steps=epochs)
     rate = made.keywords.get("learning_rate")  # a number or a schedule; None keeps the default
     return keras.callbacks.LearningRateScheduler(
@@ -582,7 +577,6 @@ def _form_of(X: Any) -> _Form:
 
 
 def _checked_texts(X: Any) -> list[Any]:
-    """Returns texts or lists of strings as lists."""
     rows = [row if isinstance(row, str) else [*row] for row in X]
     for place, row in enumerate(rows if isinstance(rows[0], list) else ()):
         if strange := [token for token in row if not isinstance(token, str)]:
@@ -591,7 +585,6 @@ def _checked_texts(X: Any) -> list[Any]:
 
 
 def _split(rows: Examples, share: float, seed: int) -> tuple[Examples, ...]:
-    """Returns rows to train on, and those that are held out."""
     labels: Any = rows.labels
     classes = labels if rows.num_classes else np.zeros(rows.num_rows, np.int64)
     drawn = stratified(classes, max(1, round(share * rows.num_rows)), seed=seed)

@@ -11,7 +11,6 @@ INT32_MAX = 2**31 - 1
 
 
 def require(holds: bool, message: str) -> None:
-    """Raises InputError with the message unless `holds`."""
     if not holds:
         raise InputError(message)
 
@@ -64,7 +63,6 @@ def parse_share(flag: str, text: str) -> float:
 
 
 def check_batch(*, batch_size: int, rows: int, replicas: int, workers: int = 1) -> None:
-    """Raises InputError if a batch does not fit the data set or divide over the replicas."""
     require(
         batch_size <= rows,
         f"--batch-size is {batch_size} but the data set has {rows} rows to train on; "

@@ -24,8 +24,6 @@ _SS_DISABLE = 2
 
 
 class _SignalStack(ctypes.Structure):
-    """The `stack_t` of Linux."""
-
     _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 

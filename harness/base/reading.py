@@ -71,7 +71,6 @@ def json_object(content: bytes) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
-    """Returns the tables in a TOML file."""
     remedy = "Correct it, or name another."
     with opened(path, remedy=remedy) as file, damage(path, what="a TOML file", remedy=remedy):
         content = file.read(_MAX_TOML_BYTES + 1)

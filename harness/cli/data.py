@@ -6,7 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from rich.console import Console
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from harness.data.build.building import Built
     from harness.data.sources import Dataset
 
 _BAR_WIDTH = 40
@@ -99,7 +98,6 @@ def info(config: DataInfoConfig, console: Console | None = None) -> int:
 
 
 def convert(config: DataConvertConfig) -> int:
-    """Writes a data set in the harness's own format, with its split into train and test rows."""
     from harness.data.sources import load_configured
 
     console = Console()
@@ -155,7 +153,6 @@ def facts_table(facts: Mapping[str, str], *, title: str = "") -> Table:
 
 
 def _listed(rows_of: Mapping[str, int]) -> str:
-    """Returns a text with the rows of each class; of many classes, the fewest and the most."""
     if len(rows_of) <= _MAX_LISTED_CLASSES:
         return ", ".join(f"{printable(n, most=_MAX_NAME)}: {rows:,}" for n, rows in rows_of.items())
     present = [rows for rows in rows_of.values() if rows]
@@ -209,7 +206,7 @@ def build(config: DataBuildConfig) -> int:
     rate = f"{num_read / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
     console.print(_built_table(built))
     for line in (
-        *(f"note: {note}" for note in built.notes()),
+        *(f"note: {note}" for note in built["notes"]),
         f"wrote {config.output} ({rate})",
         f"train with: harness train --data {shlex.quote(config.output)}",
     ):
@@ -217,12 +214,12 @@ def build(config: DataBuildConfig) -> int:
     return 0
 
 
-def _built_table(built: Built) -> Table:
-    share = built.num_unknown / max(1, built.num_ids)
+def _built_table(built: Mapping[str, Any]) -> Table:
+    share = built["num_unknown"] / max(1, built["num_ids"])
     facts = {
-        "rows": f"{built.train_rows:,} to train on, {built.test_rows:,} to test on",
-        "labels" if built.multi_label else "classes": _listed(built.rows_of_classes),
-        "ids": f"{built.num_tokens:,}",
-        "tokens": f"{built.num_ids:,}, of which {share:.1%} are not in the vocabulary",
+        "rows": f"{built['train_rows']:,} to train on, {built['test_rows']:,} to test on",
+        "labels" if built["multi_label"] else "classes": _listed(built["rows_of_classes"]),
+        "ids": f"{built['num_tokens']:,}",
+        "tokens": f"{built['num_ids']:,}, of which {share:.1%} are not in the vocabulary",
     }
-    return facts_table(facts, title=built.source)
+    return facts_table(facts, title=built["source"])

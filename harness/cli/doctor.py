@@ -26,8 +26,6 @@ class DoctorConfig:
 
 
 class Finding(NamedTuple):
-    """One line of the doctor's report."""
-
     subject: str
     state: Literal["ok", "limited", "broken"]  # `limited` lacks an optional part
     text: str  # the result of the check, with the remedy unless the state is ok

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pynvml
@@ -38,12 +39,11 @@ def examine() -> Iterator[Finding]:
     for precision in PRECISIONS:
         yield _precision(precision, devices)
     yield kernels(devices.names)
-    version = machine.installed_version("tensorboard")
-    text = f"tensorboard {version}: {as_command('tensorboard RUN_DIR')}"
+    text = f"tensorboard {version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
     text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
     if has_xprof := importlib.util.find_spec("xprof") is not None:
-        text = f"xprof {machine.installed_version('xprof')}"
+        text = f"xprof {version('xprof')}"
     yield Finding("profile plugin", "ok" if has_xprof else "limited", text, "profile")
     imdb = cached_file("imdb.npz")
     text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"

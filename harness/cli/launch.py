@@ -42,19 +42,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
-    """Runs the command.
-
-    Args:
-        config: the settings.
-        parse: parses the workers' arguments to their settings.
-
-    Returns:
-        The exit code of the worker that failed first, or 128 + the number of the signal that ended
-        it; 0 if none failed.
-
-    Raises:
-        InputError: when the workers' command is not `train`, or is wrong.
-    """
+    """Returns the exit code of the worker that failed first, or 128 + the number of the signal that
+    ended it; 0 if none failed. `parse` turns the workers' arguments into their settings."""
     require(
         config.command[:1] == ("train",),
         "launch starts train alone; give its options behind --, as in: harness launch --workers 2 "

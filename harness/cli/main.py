@@ -179,7 +179,6 @@ def _parse(arguments: list[str]) -> Any:
 
 
 def _config_file(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """Returns the file that `--config` names, and the other arguments."""
     files = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     files.add_argument("--config", action="append", default=[])
     try:
@@ -251,7 +250,6 @@ def _union(kinds: Mapping[type, type], default: Any) -> Any:
 
 
 def entry_point() -> None:
-    """Runs the console script."""
     prepare_standard_streams()
     # Importing TensorFlow makes a million objects and hardly any garbage. The garbage collector
     # would search them again and again, for a fifth of the time.

@@ -46,12 +46,10 @@ _WITHOUT: Mapping[str | None, Sequence[str]] = {
 }
 """The settings of `_OF_TEXTS` that do not apply, by the kind of the rows; None stands for data that
 has its ids already."""
-_LEAST_ROWS = 200
-"""Train rows below which too few could be held out to tell candidates apart."""
+_LEAST_ROWS = 200  # train rows below which too few could be held out to tell candidates apart
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000
 """The share of the train rows that is held out, and the most rows."""
-_LEAST_HELD_OUT = 500
-"""Rows to hold out if that is at most a fifth of them."""
+_LEAST_HELD_OUT = 500  # rows to hold out if that is at most a fifth of them
 _MOST_IDS = 1_000_000
 """The most ids that a candidate trains on. Of larger data it takes some of the rows."""
 _EPOCHS, _PATIENCE, _LEAST_GAIN = 12, 2, 0.005
@@ -60,8 +58,7 @@ _MOST_EPOCHS = 30
 _ADVANTAGE = 0.03
 """The share by which the loss of pairs of words may be higher if only part of the rows was seen,
 since of more rows pairs learn more than words."""
-_LONG = 64
-"""The mean number of a text's words above which punctuation marks are not tried as words."""
+_LONG = 64  # the mean number of a text's words above which punctuation marks are not tried as words
 _SMOOTHING, _MOST_SMOOTHED = 0.05, 50
 """The label smoothing of a network of several classes, and the most classes for which it is used:
 with 77 and 150 it cost accuracy. Candidates train without it, as it raises the loss on held-out
@@ -84,22 +81,14 @@ epochs at a lower one."""
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """A recipe."""
-
-    config: TrainConfig
-    """The settings, with those of the recipe."""
-    data: Dataset
-    """The data, loaded by the settings."""
-    decided: Sequence[str]
-    """The names of the settings that a recipe decides for such data."""
-    why: str
-    """What was tried, for users."""
-    advice: str | None = None
-    """What the end of the run should say."""
+    config: TrainConfig  # the settings, with those of the recipe
+    data: Dataset  # the data, loaded by the settings
+    decided: Sequence[str]  # the names of the settings that a recipe decides for such data
+    why: str  # what was tried, for users
+    advice: str | None = None  # what the end of the run should say
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that a recipe decides, by their names."""
         flat = flattened(asdict(self.config))
         return {name: flat[name] for name in self.decided}
 
@@ -122,21 +111,9 @@ def applies(config: TrainConfig) -> bool:
 def find(
     config: TrainConfig, given: Set[str], *, started: Callable[[], None], tells: bool = True
 ) -> Found | None:
-    """Finds the settings that nobody gave.
-
-    Args:
-        config: the settings of the command.
-        given: the names of the settings that were given. Those that differ from their default were
-            given in any case.
-        started: is called when the data is loaded and candidates begin to train.
-        tells: whether to print notes about the data to standard error.
-
-    Returns:
-        The recipe; None if every setting that it decides was given.
-
-    Raises:
-        InputError: when the settings do not fit the data.
-    """
+    """Finds the settings that are neither `given` nor differ from their default; None if every
+    setting of a recipe is. `started` is called when the data is loaded and candidates begin to
+    train; `tells` prints notes about the data to standard error."""
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
     usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
@@ -167,24 +144,16 @@ def find(
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """A candidate that has trained."""
-
-    view: Mapping[str, Any]
-    """The settings of what it sees."""
-    seen: str
-    """What it sees, for users."""
-    loss: float
-    """The lowest loss on the held-out rows."""
-    epochs: int
-    """The epochs until then."""
-    is_partial: bool
-    """Whether it saw some of the rows only."""
+    view: Mapping[str, Any]  # the settings of what it sees
+    seen: str  # what it sees, for users
+    loss: float  # the lowest loss on the held-out rows
+    epochs: int  # the epochs until then
+    is_partial: bool  # whether it saw some of the rows only
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the probability above which each is given, [K]."""
 
     @property
     def is_linear(self) -> bool:
-        """Whether it had no hidden layer, though it might have."""
         return "hidden_units" in self.view
 
     def __str__(self) -> str:
@@ -192,8 +161,6 @@ class _Trial:
 
 
 class _Search:
-    """Trains candidates."""
-
     def __init__(self, config: TrainConfig, free: Set[str], *, tells: bool) -> None:
         with quiet_import():
             from harness.data.sources import kind_of
@@ -278,7 +245,6 @@ class _Search:
         return None if rows >= _LEAST_ROWS else f"{rows:,} train rows are too few to hold some out"
 
     def best(self) -> _Trial:
-        """Trains the candidates, and returns the best."""
         hide_retracing_warnings()
         first, *others = self.views()
         train = self.settled(first)[1].train
@@ -448,7 +414,6 @@ def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks
 
 
 def _compared(trial: _Trial) -> float:
-    """Returns the loss to compare."""
     return trial.loss * _factor(trial)
 
 
@@ -470,7 +435,6 @@ class _Rows(NamedTuple):
     held_out: npt.NDArray[np.int64] | None
 
     def of(self, data: Dataset) -> _Parts:
-        """Returns these rows of data."""
         if self.held_out is None:
             assert data.validation is not None
             return data.train.take(self.train), data.validation

@@ -22,8 +22,6 @@ from harness.workers.membership import require_alone
 
 @dataclass(frozen=True, kw_only=True)
 class SavedModel:
-    """A model, ready to evaluate and predict."""
-
     path: Path
     trainer: Trainer
     num_tokens: int  # the number below which the model accepts ids
@@ -45,7 +43,6 @@ class SavedModel:
             )
 
     def data(self) -> DataConfig:
-        """Returns the settings of the data of the model's run."""
         recorded = (self.config or {}).get("data")
         if not isinstance(recorded, Mapping):
             raise InputError(f"{self.path} lies in no run folder that names its data; give --data")

@@ -149,7 +149,6 @@ def trainer_of(
     balanced: bool = False,
     label_smoothing: float = 0.0,
 ) -> Trainer:
-    """Returns a trainer of the network that the settings describe."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
         from harness.program.optimizer import optimizer_factory

@@ -85,7 +85,6 @@ def smoke(config: SmokeConfig) -> int:
 
 
 def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:
-    """Returns the reason why a combination cannot be tried; None if it can."""
     if replicas > max(num_gpus, 1):
         return f"{replicas} replicas need as many GPUs, and there are {num_gpus}"
     return why_unavailable(implementation, "GPU" if num_gpus else "CPU")

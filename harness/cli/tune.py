@@ -292,13 +292,11 @@ def toml_text(settings: Mapping[str, Any]) -> str:
 
 
 def described(values: Mapping[str, Any]) -> str:
-    """Returns a trial's values in a line."""
     forms = {name: ".4g" if isinstance(value, float) else "," for name, value in values.items()}
     return ", ".join(f"{n.replace('_', ' ')} {values[n]:{form}}" for n, form in forms.items())
 
 
 def outcome(trial: Trial, search: Search) -> str:
-    """Returns a trial and its result in a line."""
     asked, total = trial.asked, search.config.trials
     found = trial.note
     if not found and (counted := search.counted_epoch(trial.values)):

@@ -62,7 +62,6 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
         return content.getvalue()
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
-        """Returns the array in the member `name`.npy."""
         with self.damage(), self._zip.open(f"{name}.npy") as stream:
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # this also compares the checksum
@@ -76,13 +75,11 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
             return dtype, shape
 
     def check(self) -> None:
-        """Reads every member and keeps none."""
         with self.damage():
             if (name := self._zip.testzip()) is not None:
                 raise ValueError(f"its member {name:.100} has another checksum")
 
     def damage(self) -> contextlib.AbstractContextManager[None]:
-        """Turns any exception into an InputError about this file."""
         return damage(self.path, what=self._what, remedy=self._remedy)
 
     def __exit__(self, *_: object) -> None:

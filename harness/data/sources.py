@@ -14,7 +14,7 @@ from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.formats import is_source, open_source, source_of
+from harness.data.readers.formats import open_source, source_of
 from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
@@ -226,7 +226,7 @@ def _dataset(
 def _is_built(path: Path) -> bool:
     """Whether the data has to be built, as it is neither a store nor a file of Keras's."""
     is_store = any((path / name).exists() for name in ("meta.json", "values.npy"))
-    return is_source(path) and not is_store
+    return not is_store and path.suffix.lower() != ".npz"
 
 
 def _checked_path(config: DataConfig) -> Path | None:
@@ -238,11 +238,6 @@ def _checked_path(config: DataConfig) -> Path | None:
         raise InputError(
             f"No file or folder {path}. Give texts, a table, an imdb.npz in Keras's format, a "
             "folder written by this harness, imdb or synthetic."
-        )
-    if path is not None and not is_source(path) and path.suffix.lower() != ".npz":
-        raise InputError(
-            f"{path} has no ending of a format that can be read; save a table as .csv (UTF-8), "
-            ".tsv, .jsonl or .parquet, texts as a folder or .zip of folders, ids as .svm or .npz."
         )
     is_built = path is not None and _is_built(path)
     is_imdb = path is not None and path.is_file() and not is_built

@@ -98,7 +98,6 @@ def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
 
 
 def write_arrays(arrays: Arrays, folder: Path) -> None:
-    """Writes some of a folder's arrays."""
     for part, array in arrays.items():
         write_array(folder / f"{part}.npy", _DTYPES[part], len(array), [array])
 

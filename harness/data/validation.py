@@ -16,7 +16,6 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
-    """Checks that num_tokens is in [1, 2^31) and num_classes in [2, 2^31)."""
     for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
         ok = least <= count <= INT32_MAX
         require(ok, f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.")

@@ -73,12 +73,9 @@ class History:
         stop_at_nan: bool = False,
         before: Counters | None = None,
     ) -> None:
-        """Args:
-        observers, telemetry: receive the records, and gives the samples and messages.
-        running: names of the metrics whose value is that of the epoch so far, not of the window.
-        start_step, before: steps done before, and the counters of the checkpoint that holds them.
-        stop_at_nan: whether a divergence ends the run; if not, observers get a warning.
-        """
+        """`running` names the metrics whose value is that of the epoch so far, not of the window.
+        `start_step` steps were done before, with the counters `before`. Unless a divergence stops
+        the run, observers get a warning."""
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
         self._stop_at_nan = stop_at_nan
@@ -93,7 +90,6 @@ class History:
 
     @property
     def must_stop(self) -> bool:
-        """Whether the run has diverged and must end."""
         return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
@@ -211,8 +207,6 @@ class History:
 
 
 class _EpochMeans:
-    """Averages loss and metrics over the windows of one epoch."""
-
     def __init__(self, running: Container[str]) -> None:
         self._running = running
         self._last: Mapping[str, float] = {}

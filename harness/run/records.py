@@ -38,8 +38,6 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerInfo:
-    """One layer of the network."""
-
     name: str
     kind: str
     inputs: tuple[str, ...]  # names of the layers whose outputs it takes
@@ -98,8 +96,6 @@ class StepSums:
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Statistics of a quantity that was sampled several times."""
-
     mean: float
     min: float
     max: float
@@ -164,8 +160,6 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Epoch:
-    """An epoch that has ended."""
-
     epoch: int
     step: int
     loss: float | None  # weighted mean over the rows that this process trained; None without any
@@ -175,8 +169,6 @@ class Epoch:
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """A histogram of the finite elements of a tensor."""
-
     name: str
     edges: tuple[float, ...]  # the rising edges of the bins, one more than `counts`
     counts: tuple[int, ...]
@@ -270,8 +262,6 @@ class Summary(WindowStatistics):
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """Something that the run's user should read."""
-
     kind: Literal["note", "warning"]  # about the machine's nature, or what went wrong
     text: str
 

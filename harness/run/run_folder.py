@@ -82,7 +82,6 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    """Holds a lock on a file in a folder; raises BlockingIOError when another run holds it."""
 
     file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
 

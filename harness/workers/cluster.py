@@ -32,8 +32,7 @@ T = TypeVar("T")
 
 WAIT_SECONDS = 120.0
 """Seconds to wait for workers that have not started; HARNESS_CLUSTER_WAIT sets another number."""
-_HEARTBEAT_SECONDS = 20
-"""Seconds without a heartbeat after which a worker counts as lost."""
+_HEARTBEAT_SECONDS = 20  # seconds without a heartbeat after which a worker counts as lost
 _START_SECONDS = 60
 """Maximum seconds that TensorFlow's runtime may take to start, once all workers have met."""
 _SHUTDOWN_SECONDS = 5
@@ -41,10 +40,8 @@ _LINGER_SECONDS = 0.3
 """Seconds that a worker waits before it exits, so that the others receive the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
-_SOON_SECONDS = 5.0
-"""Seconds after which a worker that waits says why."""
-_SIGACTION_BYTES = 256
-"""Buffer size for the system's `struct sigaction`, which is smaller."""
+_SOON_SECONDS = 5.0  # seconds after which a worker that waits says why
+_SIGACTION_BYTES = 256  # buffer size for the system's `struct sigaction`, which is smaller
 _OPEN_PORTS = (
     "note: TensorFlow's servers of these workers have no password: whoever reaches their ports, "
     "from another machine or as another user of this one, can act as you (SECURITY.md)"
@@ -88,16 +85,9 @@ class Cluster:
         return self.member.on_this_host
 
     def from_chief(self, make: Callable[[], T]) -> T:
-        """Returns the chief's value in every worker. The first call waits for all workers.
-
-        Args:
-            make: returns the value, which must be JSON-serializable; called on the chief only.
-
-        Raises:
-            InputError: in all workers, if `make` raises it on the chief, or the workers' versions
-                differ.
-            LostWorkerError: in all workers that met, if another one did not come.
-        """
+        """Returns in every worker what `make` returns on the chief, which must be
+        JSON-serializable; or raises there the InputError that it raises. The first call waits for
+        all workers."""
         if self.is_alone:
             return make()
         made: dict[str, Any] = {}
@@ -119,15 +109,8 @@ class Cluster:
         return value
 
     def start(self, *, num_gpus: int) -> None:
-        """Starts TensorFlow's runtime for collectives, unless it is running.
-
-        Args:
-            num_gpus: number of GPUs that this process uses.
-
-        Raises:
-            InputError: if TensorFlow has already run an operation in this process.
-            LostWorkerError: if another worker ended after the meeting.
-        """
+        """Starts TensorFlow's runtime for collectives, unless it is running. Raises an InputError
+        if TensorFlow has already run an operation in this process."""
         if self.is_alone or self._has_started:
             return
         self._meet()
@@ -204,11 +187,8 @@ class Cluster:
         return said
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Raises an InputError in all workers if one has other facts than the chief.
-
-        Args:
-            facts: JSON-serializable values by the names that messages use for them.
-        """
+        """Raises an InputError in all workers if one has other facts than the chief:
+        JSON-serializable values by the names that messages use for them."""
         found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
         for index, own in enumerate(found):
             if refusal := difference(self.member, index, own, found[0]):
@@ -233,7 +213,6 @@ class Cluster:
         return self.any(wish and self.is_chief)
 
     def most(self, numbers: Sequence[int]) -> list[int]:
-        """Returns the maximum of each number over all workers."""
         return [int(n) for n in self._reduce(np.array(numbers, np.int64), merge_op="Max")]
 
     def total(self, *arrays: np.ndarray) -> list[np.ndarray]:
@@ -325,8 +304,7 @@ class Cluster:
         return reduced
 
 
-ALONE = Cluster(Membership())
-"""The cluster of a process that trains alone."""
+ALONE = Cluster(Membership())  # the cluster of a process that trains alone
 
 
 @functools.lru_cache(maxsize=1)
@@ -390,7 +368,6 @@ def _bits(data: bytes) -> np.ndarray:
 
 
 def _is_of_collectives(error: Any) -> bool:
-    """Returns whether a lost worker may be the cause of an error."""
     import tensorflow as tf
 
     kinds = (

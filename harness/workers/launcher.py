@@ -20,19 +20,15 @@ from typing import Any, TextIO
 from harness.base.child import end_with_parent
 from harness.workers.membership import CHIEF, TOKEN
 
-_GRACE_SECONDS = 15.0
-"""Seconds from SIGTERM to SIGKILL, for a checkpoint."""
+_GRACE_SECONDS = 15.0  # seconds from SIGTERM to SIGKILL, for a checkpoint
 _POLL_SECONDS = 0.1
-ENDED_AS_TOLD = (130, 143)
-"""Exit codes after Ctrl-C and SIGTERM."""
+ENDED_AS_TOLD = (130, 143)  # exit codes after Ctrl-C and SIGTERM
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 """Linux's constants: of unshare(2), and of netdevice(7) for starting the loopback interface."""
 
 
 class Job:
-    """The workers that one command starts."""
-
     def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
         """Starts the workers. Their lines go to the streams `out` and `errors`, each after the
         prefix `[INDEX] `."""
@@ -72,12 +68,8 @@ class Job:
             process.send_signal(number)
 
     def wait(self) -> tuple[int, int | None]:
-        """Waits until all workers have ended; once one has failed, ends the others.
-
-        Returns:
-            The exit code of the job, 0 if that of every worker is 0; and the index of the worker
-            that failed first, or None.
-        """
+        """Waits until all workers have ended; once one has failed, ends the others. Returns the
+        job's exit code, and the index of the worker that failed first, or None."""
         failed, deadline = None, math.inf
         while True:
             codes = [process.poll() for process in self._processes]
@@ -138,11 +130,8 @@ def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO
 
 def enter_own_network() -> None:
     """Moves this process, and all processes that it starts, to a network namespace that has only a
-    loopback interface, which no other process can reach.
-
-    Raises:
-        OSError: if the system does not allow it.
-    """
+    loopback interface, which no other process can reach. Raises an OSError if the system does not
+    allow it."""
     libc = ctypes.CDLL(None, use_errno=True)
     ids = {"uid_map": os.getuid(), "gid_map": os.getgid()}
     if libc.unshare(_CLONE_NEWNET):  # only root may; others need a namespace of users, too

@@ -27,16 +27,13 @@ from harness.workers.membership import CHIEF, TOKEN, Membership, address, joined
 
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
-_MAX_BYTES = 2**18
-"""Maximum size of a line."""
+_MAX_BYTES = 2**18  # maximum size of a line
 _HELLO_SECONDS = 5.0
 """Maximum seconds from a connection to the worker's line, and for the last answers."""
-_FEWEST_LETTERS = 16
-"""Minimum length of a token."""
+_FEWEST_LETTERS = 16  # minimum length of a token
 _FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 """Errors of a connection; a timeout and a stranger are among them."""
-_NUMBER_BYTES = 32
-"""Size of the chief's random number, in hexadecimal digits."""
+_NUMBER_BYTES = 32  # size of the chief's random number, in hexadecimal digits
 
 
 class _Talk:
@@ -71,29 +68,19 @@ class _Guest(NamedTuple):
 
     port: int
     reader: asyncio.StreamReader
-    ips: tuple[str, str]
-    """The worker's own IP address, and that by which it reached the chief."""
+    ips: tuple[str, str]  # the worker's own IP address, and that by which it reached the chief
 
 
 def meet(
     member: Membership, hello: Mapping[str, Any], told: Mapping[str, Any], *, wait_seconds: float
 ) -> tuple[dict[str, Any], Membership, socket.socket]:
-    """Waits until all workers are there.
+    """Waits until all workers are there. `hello` has the facts of this process that must be the
+    same in all workers, or `failure`, the reason why it will not train. `told` is the chief's
+    message to all others.
 
-    Args:
-        member: this process's place in a cluster of several workers.
-        hello: facts of this process that must be the same in all workers; or `failure`, the reason
-            why it will not train.
-        told: the chief's message, which it sends to all others once they have connected.
-        wait_seconds: how long to wait for missing workers.
-
-    Returns:
-        The chief's message; the membership with all addresses; and a socket that holds this
-        worker's port until TensorFlow's server has taken it.
-
-    Raises:
-        InputError: in all connected workers, if one has other facts or has failed.
-        LostWorkerError: in all connected workers, if one is missing.
+    Returns the chief's message; the membership with all addresses; and a socket that holds this
+    worker's port until TensorFlow's server has taken it. In all connected workers, raises an
+    InputError if one has other facts or has failed, and a LostWorkerError if one is missing.
     """
     require(
         len(member.token) >= _FEWEST_LETTERS,

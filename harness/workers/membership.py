@@ -13,8 +13,7 @@ from harness.base.errors import InputError
 
 CHIEF = "HARNESS_CLUSTER_CHIEF"
 """Variable with the address `name:port` of worker 0, if SLURM does not provide it."""
-TOKEN = "HARNESS_CLUSTER_TOKEN"
-"""Variable with the secret that all workers of a job share."""
+TOKEN = "HARNESS_CLUSTER_TOKEN"  # variable with the secret that all workers of a job share
 _RANKS_AND_SIZES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
@@ -22,8 +21,7 @@ _RANKS_AND_SIZES = (
 )
 """Variables with a process's number and the number of processes. mpirun may itself run under srun,
 so its own come first."""
-_FIRST_PORT, _PORTS = 16_384, 16_000
-"""Ports of chiefs, below those that the system gives out."""
+_FIRST_PORT, _PORTS = 16_384, 16_000  # ports of chiefs, below those that the system gives out
 _ADDRESS = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?)"
     r":0*([1-9][0-9]{0,4})"
@@ -37,12 +35,10 @@ class Membership:
     hosts: tuple[str, ...] = ("",)
     """Addresses `name:port` of the workers, the chief first. Addresses that are not known before
     the workers meet are empty until then."""
-    index: int = 0
-    """Number of this process's worker."""
+    index: int = 0  # number of this process's worker
     chief: tuple[str, ...] = ()
     """Possible addresses of the chief, in the order in which to try them."""
-    job: str = ""
-    """Name of the job and step, which distinguishes jobs that share a token."""
+    job: str = ""  # name of the job and step, which distinguishes jobs that share a token
     token: str = ""
 
     @property
@@ -61,13 +57,11 @@ class Membership:
         return self.index == 0
 
     def name(self, index: int) -> str:
-        """Returns how messages name a worker."""
         host = "".join(self.hosts[index : index + 1])  # none if that worker has a longer list
         return f"worker {index} ({host})" if host else f"worker {index}"
 
 
 def address(text: str) -> tuple[str, int]:
-    """Returns the host and the port of `name:port`."""
     name, _, port = text.rpartition(":")
     return name.strip("[]"), int(port)
 
@@ -79,11 +73,7 @@ def _is_address(text: str) -> bool:
 
 def membership(environment: Mapping[str, str]) -> Membership:
     """Returns this process's membership from `TF_CONFIG`, else from the variables of mpirun or
-    srun; without any of these, that of a single worker.
-
-    Raises:
-        InputError: if the variables do not describe a cluster of workers and a place in it.
-    """
+    srun; without any of these, that of a single worker."""
     token = environment.get(TOKEN, "")
     if config := environment.get("TF_CONFIG"):
         hosts, index = _of_tf_config(config)
@@ -179,7 +169,6 @@ def _chief(environment: Mapping[str, str], *, seed: str) -> tuple[str, ...]:
 
 
 def joined(host: str, port: int) -> str:
-    """Returns `host:port`, with IPv6 addresses in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 

@@ -5,9 +5,9 @@
 3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,37 +37,6 @@ _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
 
 
-@dataclass(frozen=True, kw_only=True)
-class Built:
-    """Facts about a data set that was built."""
-
-    source: str
-    note: str  # the reader's findings about the source, such as which columns it took
-    train_rows: int
-    test_rows: int
-    test_rows_drawn: bool
-    multi_label: bool
-    rows_of_classes: Mapping[str, int]
-    num_tokens: int
-    num_ids: int  # number of ids in all rows, including repeated ones
-    num_unknown: int  # number of these ids that stand for tokens outside the vocabulary
-    problems: Mapping[str, int]  # number of problems of each kind
-    first_problems: Mapping[str, str]  # place of the first problem of each kind
-
-    def notes(self) -> list[str]:
-        """Returns notes for the user, a sentence each."""
-        found = [f"{self.source}: {self.note}"] if self.note else []
-        if self.test_rows_drawn:
-            found.append(
-                f"{self.source}: {self.test_rows:,} of {self.train_rows + self.test_rows:,} rows "
-                "were drawn to test on, the same share of each class"
-            )
-        return found + [
-            f"{self.first_problems[kind]}: {kind}" + (f" ({count:,} in all)" if count > 1 else "")
-            for kind, count in self.problems.items()
-        ]
-
-
 def build(
     source: Source,
     options: BuildOptions,
@@ -76,9 +45,10 @@ def build(
     unique: bool = True,
     seed: int = 0,
     progress: Progress = lambda num_bytes: None,
-) -> Built:
+) -> dict[str, Any]:
     """Builds a data set in a new `folder`; the same source, options and seed give the same one.
-    With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read."""
+    With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read.
+    Returns the summary."""
     _check_options(source, options)
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     problems, rows = Problems(strict=options.strict), Rows(source)
@@ -95,29 +65,39 @@ def build(
         # Third pass: the numbers become ids.
         num_ids, num_unknown = _write(rows, vocabulary, spool, folder, unique=unique)
     vocabulary.save(folder / VOCABULARY_FILE_NAME)
-    built = Built(
-        source=str(source.path),
-        note=source.note,
-        train_rows=int(rows.train.sum()),
-        test_rows=int(rows.test.sum()),
-        test_rows_drawn=rows.is_drawn,
-        multi_label=rows.is_multi_label,
-        rows_of_classes=rows.rows_of_classes(),
-        num_tokens=vocabulary.num_tokens,
-        num_ids=num_ids,
-        num_unknown=num_unknown,
-        problems=dict(problems.counts),
-        first_problems=dict(problems.first),
-    )
-    write_json(folder / FILE_NAME, {**asdict(built), "notes": built.notes()})
+    num_train, num_test = int(rows.train.sum()), int(rows.test.sum())
+    summary = {
+        "source": str(source.path),
+        "note": source.note,
+        "train_rows": num_train,
+        "test_rows": num_test,
+        "test_rows_drawn": rows.is_drawn,
+        "multi_label": rows.is_multi_label,
+        "rows_of_classes": rows.rows_of_classes(),
+        "num_tokens": vocabulary.num_tokens,
+        "num_ids": num_ids,  # in all rows, including repeated ones
+        "num_unknown": num_unknown,  # those of them that stand for tokens outside the vocabulary
+        "problems": dict(problems.counts),
+        "first_problems": dict(problems.first),
+    }
+    notes = [f"{source.path}: {source.note}"] if source.note else []
+    if rows.is_drawn:
+        notes.append(
+            f"{source.path}: {num_test:,} of {num_train + num_test:,} rows were drawn to test on, "
+            "the same share of each class"
+        )
+    for kind, count in problems.counts.items():
+        in_all = f" ({count:,} in all)" if count > 1 else ""
+        notes.append(f"{problems.first[kind]}: {kind}{in_all}")
+    write_json(folder / FILE_NAME, summary := {**summary, "notes": notes})
     described = {
         "name": source.name,
         "num_tokens": vocabulary.num_tokens,
         "num_classes": len(rows.class_names),
         "is_unique": unique or vocabulary.is_weighted or rows.has_weights,
     }
-    store.seal(folder, described, held_out_rows=built.test_rows)
-    return built
+    store.seal(folder, described, held_out_rows=num_test)
+    return summary
 
 
 def _write(
@@ -135,7 +115,7 @@ def _write(
             return [None, None], 0, 0
         sets = with_ids(block, vocabulary)
         if not used.all():
-            sets, test = sets.take(np.flatnonzero(used)), test[used]
+            sets, test = sets[used], test[used]
         num_words = block.values.size if used.all() else int(np.diff(block.row_splits)[used].sum())
         num_unknown = int((sets.values == vocabulary.unknown_id).sum())
         counts = num_words, num_unknown + num_words - sets.nnz
@@ -170,9 +150,7 @@ def _write(
 
 
 def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
-    if chosen.all():
-        return sets
-    return sets.take(np.flatnonzero(chosen)) if chosen.any() else None
+    return sets if chosen.all() else sets[chosen] if chosen.any() else None
 
 
 # A function, so that no name in `made` keeps the arrays while the next ones are made of them.
@@ -197,7 +175,6 @@ def _check_options(source: Source, options: BuildOptions) -> None:
 
 
 def notes_in(path: Path) -> list[str]:
-    """Reads the notes of a build in its file."""
     content = read_json(path, remedy="Build the data set again.")
     notes = content.get("notes")
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):

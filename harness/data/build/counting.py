@@ -31,10 +31,11 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
     """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
     start_id = vocabulary.start_id
-    if (options.weighting, options.normalize) != ("binary", "none"):
+    weighting, normalize = options.weighting, options.normalize
+    if (weighting, normalize) != ("binary", "none"):
         start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
     idf = None
-    if options.weighting == "tf_idf":
+    if weighting == "tf_idf":
         counts = np.zeros(vocabulary.num_tokens, np.int64)
 
         def in_train(block: Numbered, places: slice) -> npt.NDArray[np.int64] | None:
@@ -45,12 +46,8 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
             counts += 0 if found is None else found
         num_train = int(rows.train.sum())
         idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
-    weights: dict[str, Any] = {
-        "weighting": options.weighting,
-        "normalize": options.normalize,
-        "idf": idf,
-    }
-    return replace(vocabulary, start_id=start_id, **weights)
+    how: dict[str, Any] = {"weighting": weighting, "normalize": normalize, "idf": idf}
+    return replace(vocabulary, start_id=start_id, **how)
 
 
 def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:

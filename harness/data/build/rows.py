@@ -51,7 +51,6 @@ class Rows:
         self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
 
     def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
-        """Notes the parts, labels and digests of a block's rows."""
         self._is_test.append(np.full(len(block.labels), block.part == "test"))
         for names in block.labels:
             self._labels.extend(map(self._names.__getitem__, names))
@@ -104,7 +103,6 @@ class Rows:
         self.test, self.labels, self.label_splits = test, labels, splits
 
     def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
-        """Returns the store's arrays of these rows' labels."""
         if not self.is_multi_label:  # each row has one
             return {"labels": self.labels[rows].astype(np.int32)}
         sets = RaggedSets(
@@ -116,7 +114,6 @@ class Rows:
         return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
 
     def rows_of_classes(self) -> dict[str, int]:
-        """Returns the number of train and test rows together of each class."""
         used = np.repeat(self.train | self.test, np.diff(self.label_splits))
         counts = np.bincount(self.labels[used], minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))

@@ -73,7 +73,6 @@ class ClassSource(Source):
         self.note += " from the names of folders"
 
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
-        """Yields a row for each file that lies in a class's folder."""
         for name, size, content in self._members():
             folders = _folders(name)
             # Problems come before the content is read, which may be much.
@@ -138,7 +137,6 @@ def _content(path: str) -> bytes:
 
 
 def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
-    """Yields the files of a zip in the archive's order."""
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for member in archive.members:
             if not member.is_dir():

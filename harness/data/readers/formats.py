@@ -39,20 +39,15 @@ def open_source(
     return PairSource(first, *others) if others else first
 
 
-def is_source(path: Path) -> bool:
-    """Whether a path is a folder, or named like a file of one of these formats."""
-    name = path.name.lower()
-    return path.is_dir() or name.endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))
-
-
 def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
     if not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(f"No file or folder {path}. Name one that is there.")
-    if not is_source(path):
-        known = ", ".join((*_TABLES, *_SVMLIGHT, *ARCHIVES))
+    if not (path.is_dir() or path.name.lower().endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))):
         raise InputError(
-            f"{path} is of no known format. Name a folder, or a file that ends in {known}."
+            f"{path} has no ending of a format that can be read; save a table as .csv (UTF-8), "
+            ".tsv, .jsonl or .parquet, texts as a folder or .zip of folders, ids as .svm, or for "
+            "`train` and `data convert` as .npz."
         )
     if ending == ".parquet":
         return ParquetSource(path, options, max_bytes=max_data_bytes)

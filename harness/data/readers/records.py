@@ -145,7 +145,6 @@ def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[s
 
 
 def too_long(path: Path | str, where: str, remedy: str) -> InputError:
-    """Returns the error that a row is longer than it may be."""
     return InputError(
         f"{path}, {where} is longer than {cells.MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
         f"{remedy}"

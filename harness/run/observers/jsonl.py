@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import damage, json_object, opened
 from harness.run.records import CheckpointDue, Epoch, Inspection, Observer, Record, RunStart, Window
@@ -130,33 +129,11 @@ class JsonlObserver(Observer):
 
 
 def kept_bytes(path: Path, start_step: int) -> int:
-    """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps. The
-    file may begin at a later step than the first: a run resumed without a file starts one."""
-    # `Path.exists` would raise if a link leads to a name that is too long.
-    if start_step == 0 or not os.path.exists(path):
-        return 0
-    size_bytes = 0
-    done: int | None = None  # steps at the end of the window before
-    for size, record in _lines(path):
-        step, num_steps = int(record["step"]), int(record.get("num_steps", 0))
-        if done is None:
-            done = step - num_steps
-        if step > start_step:
-            continue  # the run repeats these
-        size_bytes += size
-        if num_steps > 0:
-            _check_follows(path, done, step - num_steps)
-            done = step
-    _check_follows(path, done or 0, start_step)
-    return size_bytes
-
-
-def _check_follows(path: Path, done: int, start: int) -> None:
-    if start != done:
-        raise InputError(
-            f"{path} has lost records: step {done} is followed by step {start + 1}; restore the "
-            "file, or remove it to resume without the earlier records"
-        )
+    """Returns how many bytes of a metrics.jsonl a run that starts after `start_step` keeps."""
+    if start_step == 0:
+        return 0  # whatever the file holds
+    # The run repeats the steps of the other lines.
+    return sum(size for size, record in _lines(path) if int(record["step"]) <= start_step)
 
 
 def validation_losses(path: Path, *, up_to_step: int) -> list[float]:

@@ -31,8 +31,6 @@ RESOLVED = "resolved"
 
 
 class SummaryObserver(Observer):
-    """Writes the settings and the results of a run into its run folder."""
-
     _run: RunStart
 
     def tell(self, record: Record) -> None:
@@ -153,7 +151,6 @@ def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:
-    """Returns the content of a run's config.json."""
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
     resolved = content.get(RESOLVED)

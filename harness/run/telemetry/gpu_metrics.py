@@ -76,7 +76,6 @@ class _Gpu:
     """Reads one GPU again and again; drops each query that the GPU does not support."""
 
     def __init__(self, index: int, card: Card, tell: Tell) -> None:
-        """`index` is the GPU's number in messages and tags."""
         self._index = index
         self._name = f"GPU {index} ({card.name})"
         self._tell = tell

@@ -135,7 +135,6 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
 
 
 def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
-    """Trains for a time; returns a row for each side, or one that says why a process ended."""
     try:
         if len(sides) == 2:
             return _in_turns(cell, sides, repeat, seconds)

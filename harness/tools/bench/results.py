@@ -44,8 +44,6 @@ def varying(cells: Collection[Cell]) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One cell, measured by one process."""
-
     cell: Cell
     repeat: int
     side: Literal["A", "B"] = "B"  # the side of a comparison; B without one
@@ -66,8 +64,6 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """The content of a results file."""
-
     format: Literal["harness-bench-results 3"] = "harness-bench-results 3"
     machine: str
     versions: Mapping[str, str]  # the versions of packages, and the commit of the measured code

@@ -24,8 +24,6 @@ _LEAST_LIFT = 1.5
 
 
 class Word(NamedTuple):
-    """A word that speaks for a class."""
-
     text: str
     weight: float
     inside: int  # rows of the class that have it

@@ -67,8 +67,6 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
 
 @dataclass(kw_only=True)
 class Trial:
-    """A trial that was begun."""
-
     asked: Any  # Optuna's trial, whose number counts from 0
     folder: Path
     process: subprocess.Popen[bytes]

@@ -12,8 +12,7 @@ Pruner = Literal["median", "halving", "none"]
 _NGRAMS = (1, 2)
 _NUM_TOKENS = (10_000, 30_000, 2**17)
 _LEARNING_RATES = (1e-4, 3e-2)
-_FACTOR = 8
-"""Between the recipe's learning rate and the ends of the range."""
+_FACTOR = 8  # between the recipe's learning rate and the ends of the range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -71,7 +71,7 @@ def test_wrong_sources_leave_nothing(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for arguments, message in (
         ((tmp_path / "missing.csv",), "missing.csv"),
-        ((tmp_path / "odd.txt",), "of no known format"),
+        ((tmp_path / "odd.txt",), "has no ending of a format"),
         ((tmp_path / "empty",), "no folder with files in it"),
         ((table, "--label-column", "stars"), "no column stars. Its columns are review, sentiment"),
         ((table, "--ngrams", "0"), "--ngrams is 0"),

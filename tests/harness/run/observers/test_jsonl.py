@@ -83,35 +83,6 @@ class TestResume:
         write(tmp_path, 60, start_step=40)
         assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60]
 
-    @pytest.mark.parametrize(
-        ("without", "gap"),
-        [
-            (3, "step 60 is followed by step 81"),
-            (5, "step 80 is followed by step 101"),
-            (8, "step 140 is followed by step 161"),
-        ],
-    )
-    def test_a_line_that_is_lost_is_missed(self, tmp_path: Path, without: int, gap: str) -> None:
-        path = write_two_epochs(tmp_path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        path.write_bytes(b"".join(lines[:without] + lines[without + 1 :]))
-        before = path.read_bytes()
-        with pytest.raises(InputError, match=f"metrics.jsonl has lost records: {gap}; restore"):
-            write(tmp_path, start_step=160)
-        assert path.read_bytes() == before
-
-    def test_an_end_that_is_lost_and_lines_that_are_there_twice(self, tmp_path: Path) -> None:
-        path = write_two_epochs(tmp_path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        for content, gap in (
-            (lines[:2], "step 40 is followed by step 81"),
-            ([], "step 0 is followed by step 81"),
-            (lines[:2] + lines, "step 40 is followed by step 1"),
-        ):
-            path.write_bytes(b"".join(content))
-            with pytest.raises(InputError, match=gap):
-                write(tmp_path, start_step=80)
-
     def test_a_file_that_was_removed_is_begun_again(self, tmp_path: Path) -> None:
         write(tmp_path, 100, 120, start_step=80)
         write(tmp_path, 100, start_step=80)  # as it was killed before the next checkpoint

@@ -79,7 +79,18 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
         return decoded(hint, value, where=where, place=f"{place}{name}".removeprefix("."))
 
     if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
-        return _dataclass(hint, value, where, place, inner)
+        kind: Any = hint
+        hints = get_type_hints(kind)
+        for name in sorted(value.keys() ^ hints.keys()):
+            field = kind.__dataclass_fields__.get(name)
+            if field is None or field.default is field.default_factory:  # both are missing
+                fact = "unknown; leave it out" if field is None else "missing; it has no default"
+                raise InputError(f"{where}: {f'{place}.{name}'.removeprefix('.')} is {fact}")
+        values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
+        try:
+            return kind(**values)
+        except InputError as error:  # of what no single value shows, such as limits
+            raise InputError(f"{where}: {error}") from error
     if origin in (UnionType, Union):
         if value == "None" and NoneType in arguments:  # even if a text is allowed as well
             return None
@@ -104,26 +115,6 @@ def decoded(hint: Any, value: Any, *, where: str, place: str = "") -> Any:
     elif hint is NoneType and value == "None":
         return None
     raise InputError(f"{where}: {place} is {value!r:.100}; it must be {_in_words(hint)}")
-
-
-def _dataclass(hint: Any, value: Mapping[str, Any], where: str, place: str, inner: Any) -> Any:
-    fields, hints = dataclasses.fields(hint), get_type_hints(hint)
-    needed = {
-        field.name
-        for field in fields
-        if (field.default, field.default_factory) == (dataclasses.MISSING,) * 2
-    }
-    within = f"{place}." if place else ""
-    for name in sorted(needed - value.keys()):
-        raise InputError(f"{where}: {within}{name} is missing; it has no default")
-    for name in sorted(value.keys() - hints.keys()):
-        raise InputError(f"{where}: {within}{name} is unknown; leave it out")
-    # The class checks what no single value shows, such as limits.
-    values = {name: inner(hints[name], one, f".{name}") for name, one in value.items()}
-    try:
-        return hint(**values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
 
 
 def _in_words(hint: Any) -> str:

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from harness.base.checks import check_batch, require
 from harness.base.decoding import flattened, from_mapping
@@ -24,8 +24,6 @@ from harness.model.options import ModelConfig
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
-    import numpy.typing as npt
 
     from harness.data.ragged import RaggedSets
     from harness.data.sources import Dataset
@@ -220,7 +218,16 @@ class _Search:
         if build.hash_bits is not None and build.hash_bits > MAX_TF_IDF_BITS:
             return None
         twin = self._loaded.get(replace(config.data, build=replace(build, weighting="tf_idf")))
-        return _presence(twin) if twin is not None and twin.train.nnz < _MOST_COPIED else None
+        if twin is None or twin.train.nnz >= _MOST_COPIED:
+            return None
+        assert twin.vocabulary is not None
+        return replace(
+            twin,
+            train=_presence(twin.train, "l2"),
+            test=_presence(twin.test, "l2"),
+            validation=twin.validation and _presence(twin.validation, "l2"),
+            vocabulary=replace(twin.vocabulary, weighting="binary", idf=None),
+        )
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
         changes = {n: v for n, v in changes.items() if n in self._free}
@@ -294,26 +301,24 @@ class _Search:
         """Trains the candidates that see the same words. They differ in the weights of these alone,
         so one trainer and its compiled programs serve them all."""
         config, data = self.settled(view)
-        chosen = _rows(data, config.execution.batch_size, seed=config.data.split_seed)
-        parts = chosen.of(data)
-        trainer = self._trainer(view, parts)
-        restore = trainer.snapshot(parts[0])
-        self._try(trainer, view, parts)
+        train, held_out = _rows(data, config.execution.batch_size, seed=config.data.split_seed)
+        trainer = self._trainer(config, data, train)
+        restore = trainer.snapshot(train)
+        self._try(trainer, view, data, train, held_out)
         if "weighting" in self._free and view.get("weighting") == "tf_idf":
             view = {**view, "weighting": "binary"}
-            parts = chosen.of(self.settled(view)[1])
-            if parts[0].weights is None:
-                trainer = self._trainer(view, parts)
+            normalize = config.data.build.normalize
+            train, held_out = _presence(train, normalize), _presence(held_out, normalize)
+            if train.weights is None:
+                trainer = self._trainer(config, data, train)
             else:
                 restore()
-            self._try(trainer, view, parts)
+            self._try(trainer, view, data, train, held_out)
 
-    def _trainer(self, view: Mapping[str, Any], parts: _Parts) -> Trainer:
-        config, data = self.settled(view)
-        train, held_out = parts
+    def _trainer(self, config: TrainConfig, data: Dataset, train: RaggedSets) -> Trainer:
         return trainer_of(
             replace(config, optimizer=replace(config.optimizer, warmup=0)),  # steps are few
-            replace(data, train=train, validation=held_out),
+            replace(data, train=train),
             replace(
                 config.execution,
                 batch_size=min(config.execution.batch_size, train.num_rows),
@@ -324,14 +329,20 @@ class _Search:
             label_smoothing=config.label_smoothing,
         )
 
-    def _try(self, trainer: Trainer, view: Mapping[str, Any], parts: _Parts) -> None:
+    def _try(
+        self,
+        trainer: Trainer,
+        view: Mapping[str, Any],
+        data: Dataset,
+        train: RaggedSets,
+        held_out: RaggedSets,
+    ) -> None:
         from harness.data.examples import Examples
         from harness.task.measures import best_thresholds, class_labels
 
-        config, data = self.settled(view)
         trial = _Trial(
             view=view,
-            seen=_seen(config, self.kind),
+            seen=_seen(self._with(view), self.kind),
             loss=math.inf,
             epochs=1,
             is_partial=data.train.nnz > _MOST_IDS,
@@ -340,7 +351,6 @@ class _Search:
         stopping = _stopping(
             self._most_epochs, to_beat=best / _factor(trial), restores=data.is_multi_label
         )
-        train, held_out = parts
         try:
             history = trainer.fit(
                 train,
@@ -424,55 +434,33 @@ def _factor(trial: _Trial) -> float:
     return 1 - _ADVANTAGE if has_advantage else 1
 
 
-_Parts: TypeAlias = "tuple[RaggedSets, RaggedSets]"
-
-
-class _Rows(NamedTuple):
-    """The rows that candidates train on, and those that are held out; None for the data's own
-    validation rows."""
-
-    train: npt.NDArray[np.int64]
-    held_out: npt.NDArray[np.int64] | None
-
-    def of(self, data: Dataset) -> _Parts:
-        if self.held_out is None:
-            assert data.validation is not None
-            return data.train.take(self.train), data.validation
-        return data.train.take(self.train), data.train.take(self.held_out)
-
-
-def _rows(data: Dataset, batch_size: int, *, seed: int) -> _Rows:
-    """Draws the rows of a search: whole batches, as a smaller last one needs another program."""
+def _rows(data: Dataset, batch_size: int, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
+    """Draws rows that candidates train on, and rows to hold out, unless the data has validation
+    rows: whole batches, as a smaller last one needs another program."""
     import numpy as np  # so that --help need not wait for it
 
     def whole(num_rows: int) -> int:
         return num_rows // batch_size * batch_size or num_rows
 
-    train, held_out = data.train, None
+    train, held_out = data.train, data.validation
     rows = np.arange(train.num_rows)
-    if data.validation is None:
+    if held_out is None:
         least = min(_LEAST_HELD_OUT, train.num_rows // 5)
         most = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
         drawn = train.stratified_rows(whole(most), seed=seed)
-        held_out, rows = rows[drawn], rows[~drawn]
+        held_out, rows = train[drawn], rows[~drawn]
     # The data may be larger than memory, so only these rows are copied.
     share = min(1, _MOST_IDS / max(train.nnz, 1))
     count = whole(max(1, round(share * len(rows))))
-    return _Rows(np.sort(np.random.RandomState(seed).permutation(rows)[:count]), held_out)
+    return train[np.sort(np.random.RandomState(seed).permutation(rows)[:count])], held_out
 
 
-def _presence(data: Dataset) -> Dataset:
-    """Returns data of tf-idf as it is loaded with `--weighting binary --normalize l2`."""
+def _presence(sets: RaggedSets, normalize: str) -> RaggedSets:
+    """Returns rows of tf-idf as they are loaded with `--weighting binary`."""
     from harness.data.weighting import l2_normalized
 
-    assert data.vocabulary is not None
-    return replace(
-        data,
-        train=l2_normalized(data.train.derived(weights=None)),
-        test=l2_normalized(data.test.derived(weights=None)),
-        validation=data.validation and l2_normalized(data.validation.derived(weights=None)),
-        vocabulary=replace(data.vocabulary, weighting="binary", idf=None),
-    )
+    sets = sets.derived(weights=None)
+    return l2_normalized(sets) if normalize == "l2" else sets
 
 
 def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:

@@ -137,10 +137,6 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
         "ids per row, unique": f"{unique_lengths.mean():.3f} on average, at most "
         f"{unique_lengths.max():,}",
     }
-    weights = [part.weights for part in dataset.parts if part.weights is not None and part.nnz]
-    if weights:
-        low, high = min(map(np.min, weights)), max(map(np.max, weights))
-        figures["weights of ids"] = f"from {low:g} to {high:g}"
     return facts_table(figures, title=dataset.name)
 
 

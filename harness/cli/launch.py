@@ -9,7 +9,7 @@ from typing import Any
 import tyro
 
 from harness.base.checks import require, require_count
-from harness.workers.launcher import run_job
+from harness.workers.launcher import enter_own_network, run_job
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,24 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         # The system moves only processes of one thread, and NumPy has started others in this one.
-        own = [sys.executable, "-m", "harness.cli.apart", f"--workers={config.workers}"]
+        own = [sys.executable, "-m", "harness.cli.launch", f"--workers={config.workers}"]
         os.execv(sys.executable, [*own, "--", *config.command])
     command = [sys.executable, "-m", "harness", *config.command]
     return run_job(config.workers, command, out=sys.stdout, errors=sys.stderr)
+
+
+if __name__ == "__main__":  # `launch` again, which enters a network of its own while it may
+    try:
+        enter_own_network()
+    except OSError as error:
+        print(
+            "error: the system allows no network of its own for the workers "
+            f"({error.strerror}), and whoever reached TensorFlow's ports on this one could act as "
+            "you; use one process (--replicas instead of launch), or allow it by --open-ports",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    from harness.cli.main import entry_point
+
+    sys.argv[1:] = ["launch", "--open-ports", *sys.argv[1:]]
+    entry_point()

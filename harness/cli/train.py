@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from harness.base.checks import require_extra
 from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
@@ -171,7 +170,10 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         elif output.report == "on":
             console.print("note: the run did not come to its end, so no report was written")
         if output.timing and progress is not None:
-            console.print(_timing(timeline))
+            stages = timeline.stages | {"in all": sum(timeline.stages.values())}
+            rows = ((stage, f"{seconds:.2f}") for stage, seconds in stages.items())
+            look = {"box": SIMPLE, "title": "where the time went", "title_justify": "left"}
+            console.print(table_of(("stage", "seconds"), rows, **look))
     if diverged is not None:
         raise diverged
     if not stopped:
@@ -203,10 +205,3 @@ def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=config.early_stopping))
     return callbacks
-
-
-def _timing(timeline: Timeline) -> Table:
-    stages = timeline.stages | {"in all": sum(timeline.stages.values())}
-    rows = ((stage, f"{seconds:.2f}") for stage, seconds in stages.items())
-    look = {"box": SIMPLE, "title": "where the time went", "title_justify": "left"}
-    return table_of(("stage", "seconds"), rows, **look)

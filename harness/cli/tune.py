@@ -145,8 +145,7 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
             search.run()
         except KeyboardInterrupt:
             interrupted = True
-        rows = known["validation_rows"]
-        return _report(config, search, recipe, validation_rows=rows, interrupted=interrupted)
+        return _report(config, search, recipe, interrupted=interrupted)
 
 
 def _begin_checks() -> None:
@@ -308,12 +307,7 @@ def outcome(trial: Trial, search: Search) -> str:
 
 
 def _report(
-    config: TuneConfig,
-    search: Search,
-    recipe: Mapping[str, Any],
-    *,
-    validation_rows: int,
-    interrupted: bool,
+    config: TuneConfig, search: Search, recipe: Mapping[str, Any], *, interrupted: bool
 ) -> int:
     study, folder = search.study, search.folder
     trials = study.get_trials(deepcopy=False)
@@ -332,7 +326,7 @@ def _report(
         _print(f"settings       {path}")
         _print(f"repeat it      {command}")
         _print(f"on all rows    {command} --validation-split 0")
-        _print(f"longer         {_prospects(search, trials, validation_rows)}")
+        _print(f"longer         {_prospects(search, trials)}")
     else:
         _print(f"none of {len(trials)} trials came to its end")
     if trials:
@@ -346,7 +340,7 @@ def _report(
     return 0 if is_found else 1
 
 
-def _prospects(search: Search, trials: Sequence[Any], validation_rows: int) -> str:
+def _prospects(search: Search, trials: Sequence[Any]) -> str:
     """Says whether more trials would pay, by what the second half of them gained."""
     sign = -1 if search.study.direction.name == "MINIMIZE" else 1
     done = [trial for trial in trials if trial.state.is_finished()]
@@ -359,14 +353,11 @@ def _prospects(search: Search, trials: Sequence[Any], validation_rows: int) -> s
         return "too few trials to tell; raise --trials and add --resume"
     minutes = (done[-1].datetime_complete - done[half].datetime_start).total_seconds() / 60
     gain, objective = best[1] - best[0], search.config.objective
-    # The standard error of an accuracy on these rows.
-    chance = math.sqrt(best[1] * (1 - best[1]) / validation_rows) if sign == 1 else 0.0
     what = f"the last {len(done) - half} trials, {minutes:.1f} minutes, "
     if gain <= 0:
         return f"{what}were no better than those before; more would hardly pay"
-    known = f" (of which {chance:.4f} may be chance)" if chance else ""
     return (
-        f"{what}bettered the {objective} by {gain:.4f}{known}; as many again may pay: "
+        f"{what}bettered the {objective} by {gain:.4f}; as many again may pay: "
         f"--resume --trials {2 * len(done) - half}"
     )
 

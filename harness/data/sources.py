@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.base.decoding import changed
 from harness.base.errors import InputError, in_python, printable
+from harness.base.reading import read_json
 from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
@@ -174,7 +175,8 @@ def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
-        return *_stored(folder), words, building.notes_in(folder / building.FILE_NAME)
+        summary = read_json(folder / building.FILE_NAME, remedy="Build the data set again.")
+        return *_stored(folder), words, [*map(str, summary.get("notes", []))]
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path):

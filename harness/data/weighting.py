@@ -1,8 +1,6 @@
 """Weights of ids by how often they occur: counts, tf-idf, and L2 normalization of rows. Letters: B
 rows, V num_tokens."""
 
-from collections.abc import Collection
-
 import numpy as np
 import numpy.typing as npt
 
@@ -27,16 +25,13 @@ def count(sets: RaggedSets) -> RaggedSets:
 
 
 def inverse_document_frequencies(
-    train: RaggedSets, *, unknown_id: int | None = None, reserved: Collection[int] = ()
+    train: RaggedSets, *, unknown_id: int | None = None
 ) -> Float64Array:
     """Returns the inverse document frequencies that `tf_idf` multiplies counts by, float64 [V]:
     `log(1 + B / (1 + the rows that hold the id))`, as `keras.layers.TextVectorization.adapt` learns
     them. A row does not hold an id whose weight is 0. As in Keras, the `unknown_id` of words
-    outside the vocabulary gets the mean of all other ids that occur. The mean leaves out `reserved`
-    ids, which are no words, such as the start id."""
-    return frequencies_of(
-        rows_with(train), train.num_rows, unknown_id=unknown_id, reserved=reserved
-    )
+    outside the vocabulary gets the mean of all other ids that occur."""
+    return frequencies_of(rows_with(train), train.num_rows, unknown_id=unknown_id)
 
 
 def rows_with(sets: RaggedSets) -> npt.NDArray[np.int64]:
@@ -47,17 +42,13 @@ def rows_with(sets: RaggedSets) -> npt.NDArray[np.int64]:
 
 
 def frequencies_of(
-    rows: npt.NDArray[np.int64],
-    num_rows: int,
-    *,
-    unknown_id: int | None = None,
-    reserved: Collection[int] = (),
+    rows: npt.NDArray[np.int64], num_rows: int, *, unknown_id: int | None = None
 ) -> Float64Array:
     """Returns `inverse_document_frequencies` by how many of `num_rows` rows hold each id, [V]."""
     found: Float64Array = np.log1p(num_rows / (1 + rows))
     if unknown_id is not None:
         is_word = rows > 0
-        is_word[[unknown_id, *reserved]] = False
+        is_word[unknown_id] = False
         found[unknown_id] = found[is_word].mean() if is_word.any() else 0.0
     return found
 

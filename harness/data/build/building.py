@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from harness.base.errors import InputError
 from harness.base.files import write_json
-from harness.base.reading import read_json
 from harness.data import store
 from harness.data.build.counting import counted_vocabulary
 from harness.data.build.numbering import Spool, numbered_blocks, with_ids
@@ -172,11 +171,3 @@ def _check_options(source: Source, options: BuildOptions) -> None:
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
             "apply. Leave it out."
         )
-
-
-def notes_in(path: Path) -> list[str]:
-    content = read_json(path, remedy="Build the data set again.")
-    notes = content.get("notes")
-    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
-        raise InputError(f"{path} has no notes of a build. Build the data set again.")
-    return notes

@@ -31,17 +31,11 @@ class TableSource(Source):
     content_column = label_column = ""
 
     def choose(
-        self,
-        names: Sequence[str],
-        sample: Sequence[Sequence[Any]],
-        options: BuildOptions,
-        *,
-        has_header: bool = True,
+        self, names: Sequence[str], sample: Sequence[Sequence[Any]], options: BuildOptions
     ) -> None:
         """Chooses the columns to read by the `names` of all, which are numbers from 1 without a
         header, and by a sample of rows; finds the form of the rows."""
-        listed = "Its columns are" if has_header else "It has no header; its columns are"
-        listed += f" {', '.join(names):.{_MAX_LISTED}}."
+        listed = f"Its columns are {', '.join(names):.{_MAX_LISTED}}."
         for name in _named(options):
             if name not in names:
                 raise InputError(f"{self.path} has no column {name}. {listed} {_REMEDY}")

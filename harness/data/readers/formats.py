@@ -16,7 +16,7 @@ from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.jsonl import JsonlSource
 from harness.data.readers.parquet import ParquetSource
 from harness.data.readers.records import IN_WORDS, Block, Part, Problems, Source
-from harness.data.readers.svmlight import SvmlightSource, has_id_zero
+from harness.data.readers.svmlight import SvmlightSource
 from harness.data.readers.table import CsvSource
 
 _TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
@@ -33,13 +33,11 @@ def open_source(
     An archive or a Parquet file may unpack to `max_data_bytes`."""
     options = options or BuildOptions()
     paths = [Path(path), *([] if options.test_data is None else [Path(options.test_data)])]
-    # The first id of svmlight files is 1, unless the train or the test data has an id 0.
-    one_based = not any(has_id_zero(p) for p in paths if p.suffix.lower() in _SVMLIGHT)
-    first, *others = (_open(path, options, one_based, max_data_bytes) for path in paths)
+    first, *others = (_open(path, options, max_data_bytes) for path in paths)
     return PairSource(first, *others) if others else first
 
 
-def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: int) -> Source:
+def _open(path: Path, options: BuildOptions, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
     if not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(f"No file or folder {path}. Name one that is there.")
@@ -57,7 +55,7 @@ def _open(path: Path, options: BuildOptions, one_based: bool, max_data_bytes: in
     if any(option is not None for option in of_columns):
         raise InputError(f"{path} has no columns. Leave out the options that name them.")
     if ending in _SVMLIGHT:
-        return SvmlightSource(path, one_based=one_based)
+        return SvmlightSource(path)
     return ClassSource(path, max_bytes=max_data_bytes)
 
 

@@ -39,7 +39,7 @@ class CsvSource(TableSource):
         names = [str(number + 1) for number in range(self._width)]
         if self._has_header:
             names = [cell.strip() for cell in sample.pop(0)]
-        self.choose(names, sample, options, has_header=self._has_header)
+        self.choose(names, sample, options)
         self.note += "" if self._has_header else ", the file has no header"
         self._places = names.index(self.content_column), names.index(self.label_column)
 

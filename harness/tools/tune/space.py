@@ -102,8 +102,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "jobs", "early_stopping"):
-            if getattr(self, name) is not None:
-                require_count(_flag(name), getattr(self, name))
+            require_count(_flag(name), getattr(self, name))
         ok = self.timeout is None or 0 < self.timeout < math.inf
         require(ok, f"--timeout is {self.timeout}; it must be above 0")
 

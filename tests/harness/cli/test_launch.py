@@ -58,7 +58,7 @@ def test_the_workers_network_is_apart_from_the_machines() -> None:
 
 def test_a_process_of_one_thread_enters_the_network() -> None:
     """The system moves no other but for root."""
-    text = "import os, harness.cli.apart; print(len(os.listdir('/proc/self/task')))"
+    text = "import os, harness.cli.launch; print(len(os.listdir('/proc/self/task')))"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 

@@ -174,13 +174,13 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
     path = tmp_path / "rows.svm"
     path.write_text("+1 3:1 9:1\n-1 4:1\n+1 9:1\n-1 3:1 4:1\n")
     data = harness.load(path)
-    assert (data.num_tokens, data.train.num_rows) == (9, 3)
+    assert (data.num_tokens, data.train.num_rows) == (10, 3)
     assert data.vocabulary is not None
     assert list(data.vocabulary.class_names) == ["-1", "1"]
     assert not data.vocabulary.takes_texts
     assert harness.load(path, num_tokens=50).num_tokens == 50
     for options, message in (
-        ({"num_tokens": 8}, "has the id 8, but num_tokens is 8"),
+        ({"num_tokens": 9}, "has the id 9, but num_tokens is 9"),
         ({"tokenizer": "whitespace", "min_count": 2}, "tokenizer, min_count cannot apply"),
     ):
         with pytest.raises(InputError, match=message):
@@ -191,7 +191,7 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
     for part in (weighted.test, weighted.train):
         assert part.weights is not None
         found += list(zip(part.values.tolist(), part.weights.tolist(), strict=True))
-    assert sorted(found) == [(2, 1.0), (2, 2.5), (3, 1.0), (3, 1.0), (8, 1.0), (8, 1.0)]
+    assert sorted(found) == [(3, 1.0), (3, 2.5), (4, 1.0), (4, 1.0), (9, 1.0), (9, 1.0)]
     dense = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]])
     matrix = scipy.sparse.csr_matrix(dense)
     table = harness.load(matrix, labels=["no", "yes", "no", "yes"], test_split=0.5)
@@ -211,9 +211,9 @@ def test_values_of_ids_become_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     other.write_text("0 3:1 9:1\n1 4:1\n1 9:1 9:1\n")
     data = harness.load(path, test_data=str(other))
     assert data.train.weights is not None
-    assert (data.train.values.tolist(), data.train.weights.tolist()) == ([2, 8, 3], [0.5, 2, 1])
+    assert (data.train.values.tolist(), data.train.weights.tolist()) == ([3, 9, 4], [0.5, 2, 1])
     assert data.test.weights is not None
-    assert (data.test.values.tolist(), data.test.weights.tolist()) == ([2, 8, 3, 8], [1] * 4)
+    assert (data.test.values.tolist(), data.test.weights.tolist()) == ([3, 9, 4, 9], [1] * 4)
     assert "test row that is a train row as well" in capsys.readouterr().err
     dense = np.array([[0, 0.5, 2], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
     labels = ["no", "yes", "no", "yes"]

@@ -65,7 +65,6 @@ class ProfilerObserver(records.Observer):
         self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
 
     def finish(self) -> None:
-        """Writes what is captured, also of a run that was interrupted."""
         self._input_marker.close()
         self._step_marker.close()
         if not self._running or not self.num_dispatches:
@@ -88,7 +87,6 @@ class ProfilerObserver(records.Observer):
         return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
 
     def close(self) -> None:
-        """Stops the profiler, and drops what it holds."""
         self._input_marker.close()
         self._step_marker.close()
         if self._running:

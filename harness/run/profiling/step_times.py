@@ -53,8 +53,6 @@ _CUPTI = (
 
 
 class Event(NamedTuple):
-    """Something that took time, on a thread of the host or a stream of a GPU."""
-
     name: str
     start_ns: float
     end_ns: float
@@ -187,15 +185,13 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
         table.add_column(of)
         for named, about, ms in rows:
             # As a Text: brackets in a name are no markup.
-            cells = f"{ms / (last - first):.3f}", f"{ms / times.ms:.1%}", about
-            table.add_row(Text(named), *cells)
+            table.add_row(Text(named), f"{ms / (last - first):.3f}", f"{ms / times.ms:.1%}", about)
         console.print(table)
 
-    parts = {part: ms for part, ms in times.parts.items() if ms > 0} | {"in all": times.ms}
-    rows = [(part, PARTS.get(part, ""), ms) for part, ms in parts.items()]
-    show("where a step's time goes", "part", "contents", rows)
-    title = f"the {_NUM_OPERATIONS} most expensive operations"
-    show(title, "operation", "part", times.operations[:_NUM_OPERATIONS])
+    rows = [(part, PARTS[part], ms) for part, ms in times.parts.items() if ms > 0]
+    show("where a step's time goes", "part", "contents", [*rows, ("in all", "", times.ms)])
+    costliest = times.operations[:_NUM_OPERATIONS]
+    show(f"the {_NUM_OPERATIONS} most expensive operations", "operation", "part", costliest)
     is_complete = times.on_gpu or not on_gpu
     if not is_complete:
         _print(console, f"warning: {_CUPTI}", style="yellow")

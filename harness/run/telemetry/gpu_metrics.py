@@ -87,7 +87,6 @@ class _Gpu:
         self._reported_errors: set[int] = set()
 
     def read(self) -> dict[str, float]:
-        """Returns the metrics by tag, without those that NVML fails to report."""
         found: dict[str, float] = {}
         for metric, ask in list(self._queries.items()):
             try:

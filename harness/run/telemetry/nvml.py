@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,6 @@ class Card:
 
 @contextlib.contextmanager
 def opened() -> Iterator[None]:
-    """Holds NVML open; several may do so at a time."""
     pynvml.nvmlInit()
     try:
         yield
@@ -54,7 +54,6 @@ def opened() -> Iterator[None]:
 
 
 def words(error: Any) -> str:
-    """Returns the message of an NVMLError, with the remedy if one is known."""
     return f"NVML says: {error}{_REMEDIES.get(error.value, '')}"
 
 
@@ -120,12 +119,8 @@ def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequ
     may be cut short. The first invalid name ends the list."""
     named = list(cards)
     if VISIBLE in environment:
-        named = []
-        for name in environment[VISIBLE].split(","):
-            found = _named(name.strip(), cards)
-            if len(found) != 1:
-                break
-            named += found
+        found = (_named(name.strip(), cards) for name in environment[VISIBLE].split(","))
+        named = [card for (card,) in itertools.takewhile(lambda one: len(one) == 1, found)]
     devices = [device for card in named for device in _devices(card)]
     return next(([device] for device in devices if device.is_sliced), devices)
 

@@ -20,8 +20,6 @@ STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is unde
 _POWER = "/power_watts"
 
 Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
-
-
 # The time of a reading's completion, by `time.perf_counter`, and its values by TensorBoard tag.
 Sample = tuple[float, Mapping[str, float]]
 
@@ -41,8 +39,7 @@ class TelemetryRecorder:
         self._stopping = threading.Event()
         # A daemon: a driver that never answers must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
-        self._gpus_seen: set[str] = set()
-        self._watts: dict[str, float] = {}  # each GPU's last reading, by tag
+        self._last: dict[str, float] = {}  # the last value of each tag
         self._joules = self._metered_seconds = self._train_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -62,7 +59,7 @@ class TelemetryRecorder:
                 values[tag].append(value)
         # Most windows are shorter than the time between two samples: power is what it was last.
         means = {tag: statistics.fmean(v) for tag, v in values.items()}
-        power = self._watts | {tag: mean for tag, mean in means.items() if tag.endswith(_POWER)}
+        power = {tag: means.get(tag, v) for tag, v in self._last.items() if tag.endswith(_POWER)}
         self._train_seconds += end - start
         if power:
             self._joules += sum(power.values()) * (end - start)
@@ -73,7 +70,6 @@ class TelemetryRecorder:
         }
 
     def messages(self) -> Iterator[Message]:
-        """Removes and yields the messages so far."""
         while self._messages:
             yield self._messages.popleft()
 
@@ -81,8 +77,10 @@ class TelemetryRecorder:
         """Stops sampling after the last window; returns the use of the GPUs."""
         self._stop()
         self._take(until=math.inf)
-        num_gpus = len(self._bus_ids) or len(self._gpus_seen)
-        if not self._metered_seconds or len(self._watts) < num_gpus:
+        seen = {tag.split("/")[1] for tag in self._last if tag.startswith("gpu/")}
+        num_gpus = len(self._bus_ids) or len(seen)
+        num_metered = sum(tag.endswith(_POWER) for tag in self._last)
+        if not self._metered_seconds or num_metered < num_gpus:
             return MachineUse(num_gpus=num_gpus)
         joules = self._joules * self._train_seconds / self._metered_seconds
         return MachineUse(num_gpus=num_gpus, joules=joules)
@@ -90,11 +88,8 @@ class TelemetryRecorder:
     def _take(self, *, until: float) -> list[Sample]:
         taken = []
         while self._samples and self._samples[0][0] <= until:
-            sample = self._samples.popleft()
-            gpus = {tag: value for tag, value in sample[1].items() if tag.startswith("gpu/")}
-            self._gpus_seen |= {tag.split("/")[1] for tag in gpus}
-            self._watts |= {tag: value for tag, value in gpus.items() if tag.endswith(_POWER)}
-            taken.append(sample)
+            taken.append(self._samples.popleft())
+            self._last |= taken[-1][1]
         return taken
 
     def _stop(self) -> None:

@@ -35,8 +35,7 @@ class Rows:
     train: Bools  # masks, [B]; rows that are neither are left out
     is_drawn: bool  # whether the test rows were drawn from the others
     class_names: Sequence[str]  # names of the classes, [K], sorted
-    labels: Ints
-    label_splits: Ints  # boundaries of the rows in `labels`, which are places in `class_names`
+    labels: RaggedSets  # each row's classes, as places in `class_names`
 
     def __init__(self, source: Source) -> None:
         self.where, self.kind = str(source.path), source.kind
@@ -81,41 +80,37 @@ class Rows:
             raise InputError(f"{where} has test rows alone. Give rows to train on.")
         self.train = ~test
         labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
-        unknown = labels < 0
-        if unknown.any():
+        known_ones = labels >= 0
+        if not known_ones.all():
             known = set(self.class_names)
             listed = [name for name in self._names if name not in known][:_MAX_LISTED]
             problems.add(
                 "test label that no train row has",
                 f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
-                count=int(unknown.sum()),
+                count=int((~known_ones).sum()),
             )
-            if self.is_multi_label:
-                splits = np.concatenate([[0], np.cumsum(~unknown)])[splits]
-                labels = labels[~unknown]
-            else:
-                test = test & ~unknown
+            splits = np.concatenate([[0], np.cumsum(known_ones)])[splits]
+            labels = labels[known_ones]
+            if not self.is_multi_label:  # a row without its class is left out
+                test = test & (np.diff(splits) > 0)
                 if not test.any():
                     raise InputError(f"{where}: no test row has a class of the train rows.")
-                labels = np.maximum(labels, 0)  # only of rows that are left out
         if num_repeated := _num_repeated(np.concatenate(self._digests), self.train, test):
             problems.add("test row that is a train row as well", where, count=num_repeated)
-        self.test, self.labels, self.label_splits = test, labels, splits
+        ids, num_classes = labels.astype(np.int32), len(self.class_names)
+        self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
+        self.test = test
 
     def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
+        sets = self.labels.take(rows)
         if not self.is_multi_label:  # each row has one
-            return {"labels": self.labels[rows].astype(np.int32)}
-        sets = RaggedSets(
-            values=self.labels.astype(np.int32),
-            row_splits=self.label_splits,
-            num_tokens=len(self.class_names),
-        ).take(rows)
+            return {"labels": sets.values}
         no_labels = np.zeros(rows.shape[0], np.int32)
         return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
 
     def rows_of_classes(self) -> dict[str, int]:
-        used = np.repeat(self.train | self.test, np.diff(self.label_splits))
-        counts = np.bincount(self.labels[used], minlength=len(self.class_names))
+        used = self.labels[self.train | self.test].values
+        counts = np.bincount(used, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def _numbered(self, labels: Ints, train_labels: Ints) -> Ints:

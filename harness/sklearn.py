@@ -329,8 +329,7 @@ class _MultiHotEstimator(BaseEstimator):
                 )
             return sets.derived(num_tokens=most)
         X, words = _checked_texts(X), self.vocabulary_
-        rows = words.encode_all(X)
-        sets = RaggedSets.from_lists(rows, num_tokens=words.num_tokens, name="X")
+        sets = RaggedSets.from_lists(words.encode_all(X), num_tokens=words.num_tokens, name="X")
         return words.weighted(sets).unique()
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:

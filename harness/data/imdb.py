@@ -122,17 +122,11 @@ def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> Rag
     highest = sets.num_tokens - 1
     ok = highest < INT32_MAX - INDEX_FROM
     require(ok, f"{path}: the rank {highest} is too high. Correct it.")
-    ids = sets.values + np.int32(INDEX_FROM)
-    values, row_splits = starting_with(START_ID, ids, sets.row_splits)
-    num_words = options.num_words or int(values.max())  # None: the highest id, as in Keras
-    return RaggedSets(
-        values=np.where(values < num_words, values, np.int32(UNKNOWN_ID)),
-        row_splits=row_splits,
-        labels=sets.labels,
-        num_tokens=max(num_words, UNKNOWN_ID + 1),
-        name=sets.name,
-        num_classes=sets.num_classes,
-    )
+    sets = sets.derived(values=sets.values + np.int32(INDEX_FROM))
+    sets = starting_with(START_ID, sets)
+    num_words = options.num_words or int(sets.values.max())  # None: the highest id, as in Keras
+    values = np.where(sets.values < num_words, sets.values, np.int32(UNKNOWN_ID))
+    return sets.derived(values=values, num_tokens=max(num_words, UNKNOWN_ID + 1))
 
 
 class _Stub:

@@ -372,12 +372,10 @@ def rarest(values: Integers, row_splits: Int64Array) -> Int64Array:
     return found
 
 
-def starting_with(
-    token: int, values: Int32Array, row_splits: Int64Array
-) -> tuple[Int32Array, Int64Array]:
-    """Returns the values and splits of rows with one more id at the start of each."""
-    started = np.insert(values, row_splits[:-1], np.int32(token))
-    return started, row_splits + np.arange(len(row_splits))
+def starting_with(token: int, sets: RaggedSets) -> RaggedSets:
+    """Returns rows without weights with one more id at the start of each."""
+    values = np.insert(sets.values, sets.row_splits[:-1], np.int32(token))
+    return sets.derived(values=values, row_splits=sets.row_splits + np.arange(sets.num_rows + 1))
 
 
 class MappedFile(mmap.mmap):

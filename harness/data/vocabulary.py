@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -18,8 +17,8 @@ from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
 from harness.data.ragged import RaggedSets, starting_with
-from harness.data.tokens import Tokenization, Tokenizer, hashed, numbered, numbered_rows
-from harness.data.validation import Int32Array, Int64Array
+from harness.data.tokens import Numbered, Tokenization, Tokenizer, hashed, numbered, numbered_rows
+from harness.data.validation import Int32Array
 from harness.data.weighting import count, l2_normalized, tf_idf
 
 if TYPE_CHECKING:
@@ -163,15 +162,16 @@ class Vocabulary:
         places = index_in(tokens, value_set=words).fill_null(len(words)).to_numpy()
         return np.array([*known.values(), other], np.int32)[places]
 
-    def rows_of(
-        self, tokens: pyarrow.LargeBinaryArray, values: Int32Array, row_splits: Int64Array
-    ) -> tuple[Int32Array, Int64Array]:
-        """Returns the ids and splits of rows of places in `tokens`, without those left out."""
-        ids = self.ids_of(tokens)[values]
-        known = ids >= 0
-        if known.all():
-            return ids, row_splits
-        return ids[known], np.concatenate([[0], np.cumsum(known)])[row_splits]
+    def sets_of(self, rows: Numbered) -> RaggedSets:
+        """Returns rows of ids, each as often as it occurs, without the start id."""
+        values, row_splits = rows.values, rows.row_splits
+        if len(rows.tokens):
+            values = self.ids_of(rows.tokens)[values]
+            if not (known := values >= 0).all():
+                row_splits = np.concatenate([[0], np.cumsum(known)])[row_splits]
+                values = values[known]
+        parts: dict[str, Any] = {"row_splits": row_splits, "weights": rows.weights}
+        return RaggedSets(values=values, **parts, num_tokens=self.num_tokens, name="rows")
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:
@@ -210,12 +210,12 @@ class Vocabulary:
 
     def encode_all(self, rows: Sequence[Any]) -> list[Int32Array]:
         """Returns `encode` of each text, faster than one by one; or the ids of lists of tokens."""
-        is_text = isinstance(rows[0], str) if rows else True
-        found = numbered(rows, self.tokenization) if is_text else numbered_rows(rows)
-        values, splits = self.rows_of(found.tokens, found.values, found.row_splits)
-        if self.start_id is not None:
-            values, splits = starting_with(self.start_id, values, splits)
-        return [values[start:stop] for start, stop in itertools.pairwise(splits.tolist())]
+        if not rows:
+            return []
+        are_texts = isinstance(rows[0], str)
+        found = numbered(rows, self.tokenization) if are_texts else numbered_rows(rows)
+        sets = self.sets_of(found)
+        return [*(sets if self.start_id is None else starting_with(self.start_id, sets))]
 
     def words_of(self, text: str) -> dict[int, str]:
         """Returns a text's known tokens by their ids; of several with one hash, the first."""

@@ -16,7 +16,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
 from harness.data.build.counting import counted_vocabulary
-from harness.data.build.numbering import Spool, numbered_blocks, with_ids
+from harness.data.build.numbering import Spool, numbered_blocks
 from harness.data.build.rows import Rows
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets, starting_with
@@ -112,14 +112,14 @@ def _write(
         used = test | train
         if not used.any():  # or the block has no rows
             return [None, None], 0, 0
-        sets = with_ids(block, vocabulary)
+        sets = vocabulary.sets_of(block)
         if not used.all():
             sets, test = sets[used], test[used]
         num_words = block.values.size if used.all() else int(np.diff(block.row_splits)[used].sum())
         num_unknown = int((sets.values == vocabulary.unknown_id).sum())
         counts = num_words, num_unknown + num_words - sets.nnz
         if vocabulary.start_id is not None:
-            sets = _with_start(sets, vocabulary.start_id)
+            sets = starting_with(vocabulary.start_id, sets)
         if rows.has_weights:
             sets = sets.with_weights()
         sets = vocabulary.weighted(sets)
@@ -150,12 +150,6 @@ def _write(
 
 def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
     return sets if chosen.all() else sets[chosen] if chosen.any() else None
-
-
-# A function, so that no name in `made` keeps the arrays while the next ones are made of them.
-def _with_start(sets: RaggedSets, start_id: int) -> RaggedSets:
-    values, row_splits = starting_with(start_id, sets.values, sets.row_splits)
-    return sets.derived(values=values, row_splits=row_splits)
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow
 
 from harness.base.errors import InputError
-from harness.data.build.numbering import Spool, with_ids
+from harness.data.build.numbering import Spool
 from harness.data.build.rows import Rows
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
 from harness.data.tokens import Numbered, Tokenizer
@@ -40,7 +40,7 @@ def counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]
 
         def in_train(block: Numbered, places: slice) -> npt.NDArray[np.int64] | None:
             chosen = np.flatnonzero(rows.train[places])
-            return rows_with(with_ids(block, vocabulary).take(chosen)) if chosen.size else None
+            return rows_with(vocabulary.sets_of(block).take(chosen)) if chosen.size else None
 
         for found in spool.map(in_train):
             counts += 0 if found is None else found

@@ -19,7 +19,6 @@ import pyarrow
 from harness.data.ragged import RaggedSets
 from harness.data.readers.records import Block, Kind, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
-from harness.data.vocabulary import Vocabulary
 
 _MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
 
@@ -112,12 +111,3 @@ def _bytes_of(sets: RaggedSets) -> Iterator[bytes]:
     weights = np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights
     for start, stop in itertools.pairwise(sets.row_splits.tolist()):
         yield sets.values[start:stop].tobytes() + weights[start:stop].tobytes()
-
-
-def with_ids(block: Numbered, vocabulary: Vocabulary) -> RaggedSets:
-    """Returns the rows of a block with a vocabulary's ids, each as often as it occurs."""
-    values, row_splits = block.values, block.row_splits
-    if len(block.tokens):
-        values, row_splits = vocabulary.rows_of(block.tokens, values, row_splits)
-    parts: dict[str, Any] = {"values": values, "row_splits": row_splits, "weights": block.weights}
-    return RaggedSets(**parts, num_tokens=vocabulary.num_tokens, name="a block")

@@ -94,7 +94,8 @@ def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
     if sets.weights is not None:
         arrays["weights"] = sets.weights
     write_arrays(arrays, folder)
-    _write_meta(folder, sets, held_out_rows)
+    described = {key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")}
+    seal(folder, described, held_out_rows=held_out_rows)
 
 
 def write_arrays(arrays: Arrays, folder: Path) -> None:
@@ -103,14 +104,11 @@ def write_arrays(arrays: Arrays, folder: Path) -> None:
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
-    """Adds the meta.json that `load` needs to a folder of arrays written one by one."""
-    _write_meta(folder, _sets(_map_arrays(folder), described), held_out_rows)
-
-
-def _write_meta(folder: Path, sets: RaggedSets, held_out_rows: int) -> None:
+    """Adds the meta.json that `load` needs to a folder of arrays."""
+    sets = _sets(_map_arrays(folder), described)
     meta = {
         **_FORMAT,
-        **{key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")},
+        **described,
         "rows": sets.num_rows,
         "nnz": sets.nnz,
         "held_out_rows": held_out_rows,

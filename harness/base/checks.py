@@ -82,6 +82,5 @@ def require_even_shares(batch_size: int, replicas: int, *, workers: int = 1) -> 
     require(
         batch_size % replicas == 0,
         f"--batch-size is {batch_size}, which does not divide over {replicas // workers} "
-        f"replicas{of_workers}; "
-        f"set --batch-size to {possible}, or --replicas to a divisor",
+        f"replicas{of_workers}; set --batch-size to {possible}, or --replicas to a divisor",
     )

@@ -244,8 +244,7 @@ def compare(config: CompareConfig) -> int:
     effects, notes = compare_rows(*rows)
     require(
         len(effects) > 0,
-        "no cell was measured at least twice in both A and B; run the same grid for both, with "
-        "--repeats 2 or more",
+        "no cell was measured twice in both A and B; run one grid with --repeats 2 or more",
     )
     groups = ("data", "model", "optimizer")
     facts = [

@@ -45,8 +45,7 @@ class HeldOutRows:
         require_count("--batch-size", self.batch_size)
         require(
             self.data.data != OF_RUN or self.data == SourceConfig(data=OF_RUN),
-            "the data of the run is used with the run's own settings; name other data with --data, "
-            "or leave out the flags of the data",
+            "the run's data has the run's settings; name other --data, or leave out its flags",
         )
 
 

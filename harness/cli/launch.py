@@ -46,8 +46,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
     ended it; 0 if none failed. `parse` turns the workers' arguments into their settings."""
     require(
         config.command[:1] == ("train",),
-        "launch starts train alone; give its options behind --, as in: harness launch --workers 2 "
-        "-- train --data FILE",
+        "launch starts train alone; give its options behind --, as in: launch -- train --data FILE",
     )
     # Once, before several workers would say the same.
     try:

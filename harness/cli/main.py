@@ -208,8 +208,7 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
         if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
             text = printable(value, most=_MAX_PATH, one_line=True)
             raise InputError(
-                f"--{name.replace('_', '-')} is {text}, which is not text in UTF-8 or holds a NUL; "
-                "name it otherwise"
+                f"--{name.replace('_', '-')} is {text}: not in UTF-8, or with a NUL; rename it"
             )
 
 

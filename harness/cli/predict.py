@@ -130,10 +130,7 @@ def predict(config: PredictConfig) -> int:
             sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))
             sys.stdout.flush()
     if counts["texts"] == counts["blank"]:
-        raise InputError(
-            "there is no text that is not blank; give texts as arguments, or one a line in --files "
-            "or on standard input"
-        )
+        raise InputError("all texts are blank; give others by --texts, --files or standard input")
     for kind, what in _NOTES.items():
         if counts[kind]:
             text = f"note: {counts[kind]:,} of {counts['texts']:,} texts are {what}"

@@ -60,8 +60,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         raise InputError(f"no model at {path}; name a .keras file, or a run folder that holds one")
     require(
         path.suffix != ".npz",
-        f"{path} is a checkpoint; go on with its run by train --resume, which writes its model, "
-        "and name that",
+        f"{path} is a checkpoint; name the model that train --resume writes at its run's end",
     )
     folder = path.parent
     has_config = (folder / run_files.CONFIG_FILE_NAME).is_file()

@@ -93,8 +93,7 @@ class Examples:
             raise InputError(
                 f"{self.name}: labels are {labels.dtype} {list(labels.shape)}; give classes "
                 "[rows], 0 and 1 for each class [rows, classes], RaggedSets of class numbers, or "
-                "floats for a regression; of several outputs concatenate them, as the model's: "
-                "there is one only"
+                "floats for a regression; concatenate those of several outputs"
             )
         limit: float = 1 if labels.ndim == 2 else np.inf
         if labels.ndim == 1 and self.num_classes is not None:
@@ -107,8 +106,8 @@ class Examples:
         if not right.all():
             place = np.unravel_index(right.argmin(), labels.shape)
             raise InputError(
-                f"{self.name}: row {place[0]} has the label {labels[place]}; labels must be finite"
-                f"{wanted}"
+                f"{self.name}: row {place[0]} has the label {labels[place]}; "
+                f"labels must be finite{wanted}"
             )
 
     @classmethod
@@ -124,8 +123,7 @@ class Examples:
             return rows
         if not isinstance(rows, RaggedSets):
             raise InputError(
-                f"rows are given as {type(rows).__name__}; give harness.RaggedSets, or "
-                "harness.Examples of several inputs"
+                f"rows are given as {type(rows).__name__}; give harness.RaggedSets or Examples"
             )
         rows.check_files()
         labels: np.ndarray | RaggedSets | None = rows.labels if rows.is_labelled else None

@@ -104,8 +104,7 @@ class BuildOptions:
             require_count("--hash-bits", self.hash_bits, most=MAX_HASH_BITS)
             require(
                 self.num_tokens is None and self.min_count == 1 and self.unknown == "id",
-                "--hash-bits keeps no list of words, of which --num-tokens, --min-count and "
-                "--unknown choose; leave them out",
+                "--hash-bits keeps no words; leave out --num-tokens, --min-count and --unknown",
             )
             require(
                 self.weighting != "tf_idf" or self.hash_bits <= MAX_TF_IDF_BITS,

@@ -204,8 +204,7 @@ class RaggedSets:
             mapped = None if array is None else mapping_of(array)
             if isinstance(mapped, MappedFile) and mapped.is_changed:
                 raise InputError(
-                    f"{self.name}: {mapped.name} was changed while it was in use. Leave it as it "
-                    "is, and load the data again."
+                    f"{self.name}: {mapped.name} was changed while in use. Load the data again."
                 )
 
     @cached_property

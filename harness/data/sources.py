@@ -69,8 +69,7 @@ class Dataset:
         """
         if self.validation:
             raise InputError(
-                "a saved data set keeps no validation rows apart. Leave out --validation-split, "
-                "and give it to the run that trains."
+                "a saved data set has no validation rows; give --validation-split to the training"
             )
         rows = RaggedSets.concatenate([self.test, self.train], name=self.name)
         store.save(rows, folder, held_out_rows=self.test.num_rows)

@@ -127,9 +127,8 @@ def event_folder_of(
     present = next(events.glob(run_files.EVENT_FILES), None)
     if present is not None and not may_hold_events:
         raise InputError(
-            f"TensorBoard folder {events} already holds event files ({present.name}), which "
-            "TensorBoard would draw as one run with this; give --overwrite to replace them, or "
-            "name another"
+            f"TensorBoard folder {events} already holds event files ({present.name}) of another "
+            "run; give --overwrite to replace them, or name another"
         )
     return events
 

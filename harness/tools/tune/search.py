@@ -215,8 +215,7 @@ class Search:
         name = f"validation_{self.config.objective}"
         require(
             name in figures,
-            f"--objective is {self.config.objective}, which this task does not measure; set "
-            "--objective loss",
+            f"--objective is {self.config.objective}, which this task lacks; set --objective loss",
         )
         value = trial.values[epoch] = float(figures[name])
         # An interrupted trial repeats epochs; all but the last of them were judged before.

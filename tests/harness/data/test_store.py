@@ -92,7 +92,7 @@ def test_a_file_that_is_cut_short_after_it_was_mapped_is_said(saved: Path) -> No
     part, _ = sets.split(1)  # a view of the same file
     os.truncate(saved / "values.npy", 8)
     for rows in (sets, part):
-        with pytest.raises(InputError, match=r"values.npy was changed while it was in use"):
+        with pytest.raises(InputError, match=r"values.npy was changed while in use"):
             Examples.of(rows)
 
 

@@ -166,5 +166,5 @@ def test_a_mapped_file_that_changes_is_said(tmp_path: Path) -> None:
     dispatches = stream.dispatches(plan)
     next(dispatches)
     os.utime(tmp_path / "rows" / "values.npy")
-    with pytest.raises(InputError, match=r"values\.npy was changed while it was in use"):
+    with pytest.raises(InputError, match=r"values\.npy was changed while in use"):
         list(dispatches)

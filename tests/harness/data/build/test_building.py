@@ -118,7 +118,7 @@ def test_what_is_wrong_is_counted_and_told(
         ([("a", "x")], {}, "1 rows that can be used"),
         ([("a", "x"), ("b", "x"), ("c", "x")], {}, "the class x alone to train on"),
         ([("a", "x"), ("b", "y")], {"label_column": ""}, "has no labels"),
-        ([("a", "x"), ("b", "y")], {"hash_bits": 4, "num_tokens": 9}, "keeps no list of words"),
+        ([("a", "x"), ("b", "y")], {"hash_bits": 4, "num_tokens": 9}, "keeps no words"),
         ([("a", "x"), ("b", "y")], {"colour": "red"}, "no option colour of load"),
     ],
     ids=str,

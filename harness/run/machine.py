@@ -17,8 +17,18 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "harness": importlib.metadata.version("multi-hot-harness"),
-        **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        **{package: installed_version(package) for package in _PACKAGES},
     }
+
+
+def installed_version(package: str) -> str:
+    """Returns the version of a package, such as that of tensorflow-cpu for `tensorflow`."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        # Slow (0.1 s): it reads the file lists of all distributions.
+        (distribution, *_) = importlib.metadata.packages_distributions()[package]
+        return importlib.metadata.version(distribution)
 
 
 def host() -> dict[str, Any]:

@@ -120,12 +120,11 @@ def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
     if dataset.validation:
         rows += f", {dataset.validation.num_rows:,} to validate on"
     labels = [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
-    found = np.unique(np.concatenate(labels), return_counts=True)
-    rows_of = dict(zip(*(part.tolist() for part in found), strict=True))
+    counts = np.bincount(np.concatenate(labels), minlength=dataset.num_classes)
     names = dict(enumerate(dataset.vocabulary.class_names if dataset.vocabulary else ()))
     classes = {
-        f"{number} ({names[number]})" if number in names else str(number): rows_of.get(number, 0)
-        for number in range(dataset.num_classes)
+        f"{number} ({names[number]})" if number in names else str(number): count
+        for number, count in enumerate(counts.tolist())
     }
     figures = {
         "rows": rows,

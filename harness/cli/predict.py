@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 from collections import Counter
@@ -225,7 +226,8 @@ def blocks_of_texts(
     """Yields the texts, or the lines of the files, or those of standard input, as they come. Counts
     the texts, and those that are blank or not UTF-8."""
     for block in _blocks(texts, files):
-        found = [_decoded(line, counts) for line in block]
+        found = [line.decode(errors="replace") for line in block]
+        counts["undecodable"] += sum(t.encode() != b for t, b in zip(found, block, strict=True))
         counts["texts"] += len(found)
         counts["blank"] += sum(not text.strip() for text in found)
         yield found
@@ -237,14 +239,13 @@ def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]
         # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
         yield [text.encode(errors="surrogateescape") for text in texts]
         return
-    for name in files:
-        with opened(name, remedy=_REMEDY):
-            pass  # so that a file that cannot be read is reported before the others are judged
-    for name in files:
-        with opened(name, remedy=_REMEDY) as file:
-            yield from _lines(file, name)
     if not files:
         yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input")
+    with contextlib.ExitStack() as open_:
+        # All first, so that one that cannot be read is reported before the others are judged.
+        streams = [open_.enter_context(opened(name, remedy=_REMEDY)) for name in files]
+        for stream, name in zip(streams, files, strict=True):
+            yield from _lines(stream, name)
 
 
 def _lines(stream: Any, name: str) -> Iterator[list[bytes]]:
@@ -259,11 +260,3 @@ def _lines(stream: Any, name: str) -> Iterator[list[bytes]]:
         yield [line.removesuffix(b"\r") for line in lines]
     if rest:
         yield [rest.removesuffix(b"\r")]
-
-
-def _decoded(line: bytes, counts: Counter[str]) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError:
-        counts["undecodable"] += 1
-        return line.decode(errors="replace")

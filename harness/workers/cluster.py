@@ -8,6 +8,7 @@ import atexit
 import contextlib
 import ctypes
 import functools
+import importlib.metadata
 import itertools
 import json
 import os
@@ -331,8 +332,6 @@ def _keeping_sigterm() -> Iterator[None]:
 
 
 def _hello() -> dict[str, Any]:
-    import importlib.metadata
-
     import tensorflow as tf
 
     return {

@@ -102,17 +102,13 @@ class Job:
     def _merge(self, index: int, stream: TextIO, target: TextIO) -> None:
         with stream:
             for line in stream:
-                self._print(f"[{index}]", line.rstrip("\r\n"), target)
-
-    def _print(self, prefix: str, line: str, target: TextIO) -> None:
-        with self._printing:  # two threads for each worker write whole lines
-            # All workers find the same error at the same time.
-            if line.startswith("error: ") and line in self._said:
-                return
-            if line.startswith("error: "):
-                self._said.add(line)
-            target.write(f"{prefix} {line}\n")
-            target.flush()
+                text = line.rstrip("\r\n")
+                with self._printing:  # two threads for each worker write whole lines
+                    if text not in self._said:
+                        target.write(f"[{index}] {text}\n")
+                        target.flush()
+                    if text.startswith("error: "):  # which all workers find at the same time
+                        self._said.add(text)
 
 
 def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:

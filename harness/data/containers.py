@@ -59,42 +59,35 @@ def as_examples(
     rows, labels, weights = _parts(rows, labels, weights)
     if labels is not None:
         labels, class_names = _labels(labels, class_names, name)
-    own = None if weights is None else np.asarray(weights)
-    if isinstance(rows, Examples | RaggedSets):
-        if num_tokens is not None:
-            raise InputError(f"{name} have their own num_tokens; leave out {num_tokens}")
-        examples = Examples.of(rows)
-        own = examples.weights if own is None else own
-        if labels is None:
-            return examples if own is examples.weights else replace(examples, weights=own)
-        return replace(examples, labels=labels, weights=own, class_names=tuple(class_names))
-    return Examples(
-        inputs=_inputs(rows, num_tokens, name),
-        labels=labels,
-        weights=own,
-        class_names=() if labels is None else tuple(class_names),
-        name=name,
-    )
+    if num_tokens is not None and isinstance(rows, Examples | RaggedSets):
+        raise InputError(f"{name} have their own num_tokens; leave out {num_tokens}")
+    changes: dict[str, Any] = {}
+    if labels is not None:
+        changes = {"labels": labels, "class_names": tuple(class_names)}
+    if weights is not None:
+        changes["weights"] = np.asarray(weights)
+    examples = _examples(rows, num_tokens, name)
+    return replace(examples, **changes) if changes else examples
 
 
 @in_python()
 def without_labels(rows: Any) -> Examples:
     """Returns rows to predict for, of which labels are not looked at; see `as_examples`."""
-    rows = _parts(rows, None, None)[0]
-    if isinstance(rows, Examples | RaggedSets):
-        return Examples.of(rows)
-    return Examples(inputs=_inputs(rows, None, "rows"), name="rows")
+    return _examples(_parts(rows, None, None)[0], None, "rows")
 
 
-def _inputs(rows: Any, num_tokens: int | None, name: str) -> dict[str, Any]:
+def _examples(rows: Any, num_tokens: int | None, name: str) -> Examples:
     """Returns the inputs of a model by name, or a single one without: ragged sets, or beside others
     numbers [B, features] as they are."""
+    if isinstance(rows, Examples | RaggedSets):
+        return Examples.of(rows)
     if not isinstance(rows, Mapping):
-        return {"": _sets(rows, name, num_tokens)}
-    return {
+        return Examples(inputs={"": _sets(rows, name, num_tokens)}, name=name)
+    inputs = {
         n: part if isinstance(part, np.ndarray) and part.ndim > 1 else _sets(part, n, num_tokens)
         for n, part in rows.items()
     }
+    return Examples(inputs=inputs, name=name)
 
 
 def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:

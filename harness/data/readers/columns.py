@@ -48,11 +48,8 @@ class TableSource(Source):
         if len(names) == 2:
             if content is None and label is None:
                 content = _longer(names, sample)
-            first, second = names
-            if content is None and label:
-                content = second if label == first else first
-            elif label is None and content:
-                label = second if content == first else first
+            other: dict[Any, str] = dict(zip(names, reversed(names), strict=True))
+            content, label = content or other.get(label), label or other.get(content)
         if content is None or label is None or content == label:
             what = "the text" if content is None else "the label"
             raise InputError(

@@ -131,19 +131,6 @@ class Window:
     def examples_per_second(self) -> float:
         return self.examples / self.seconds
 
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / self.seconds
-
-    @property
-    def step_time_ms(self) -> float:
-        return 1e3 * self.seconds / self.num_steps
-
-    @property
-    def data_wait_fraction(self) -> float:
-        """Share of the window's time in which the device had no batch to work on."""
-        return self.data_wait_seconds / self.seconds
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:

@@ -65,9 +65,9 @@ class TensorBoardObserver(Observer):
             **{f"train/{name}": value for name, value in window.metrics.items()},
             "throughput/steps_per_second": window.steps_per_second,
             "throughput/examples_per_second": window.examples_per_second,
-            "throughput/tokens_per_second": window.tokens_per_second,
-            "throughput/step_time_ms": window.step_time_ms,
-            "throughput/data_wait_fraction": window.data_wait_fraction,
+            "throughput/tokens_per_second": window.tokens / window.seconds,
+            "throughput/step_time_ms": 1e3 * window.seconds / window.num_steps,
+            "throughput/data_wait_fraction": window.data_wait_seconds / window.seconds,
             **{tag: spread.mean for tag, spread in window.telemetry.items()},
         }
         if window.loss_scale is not None:

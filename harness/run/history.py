@@ -3,7 +3,7 @@
 import math
 import statistics
 from array import array
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import truediv
 
@@ -100,17 +100,16 @@ class History:
 
     def compiled(self, compilations: Sequence[Compilation]) -> float:
         """Adds compilations; returns their seconds, which the window leaves out."""
-        self._pass_on(self._telemetry.messages())
-        for compilation in compilations:
-            self.progress.compilations.append(compilation)
-            self._tell(compilation)
+        self._tell(*self._telemetry.messages())
+        self.progress.compilations += compilations
+        self._tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
-        self._pass_on(Message(kind="warning", text=text) for text in messages)
+        self._tell(*(Message(kind="warning", text=text) for text in messages))
 
     def window(self, window: Window) -> None:
-        self._pass_on(self._telemetry.messages())
+        self._tell(*self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
         ended_at = window.ended_at_seconds
@@ -175,16 +174,13 @@ class History:
         self.progress.use = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
         self.progress.counters = self._counters()
-        self._pass_on(self._telemetry.messages())
+        self._tell(*self._telemetry.messages())
         return self.progress
 
-    def _tell(self, record: Record) -> None:
-        for observer in self._observers:
-            observer.tell(record)
-
-    def _pass_on(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self._tell(message)
+    def _tell(self, *records: Record) -> None:
+        for record in records:
+            for observer in self._observers:
+                observer.tell(record)
 
     def _judge(self, what: str, value: float) -> None:
         if math.isfinite(value):

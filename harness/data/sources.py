@@ -4,17 +4,18 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.base.decoding import changed
+from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, in_python, printable
 from harness.base.reading import read_json
 from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
-from harness.data.options import BuildOptions, DataConfig, ImdbOptions, SyntheticOptions
+from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
+from harness.data.readers.cells import plain
 from harness.data.readers.formats import open_source, source_of
 from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
@@ -22,7 +23,6 @@ from harness.data.vocabulary import Vocabulary
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
-_RARE = {"word_index", "validation_rows", "max_data_bytes"}  # fields of `DataConfig` not listed
 _IMDB_CLASSES = ("negative", "positive")
 
 
@@ -108,27 +108,19 @@ def load(
     Raises:
         InputError: if the data is missing or breaks a rule, or an option does not apply to it.
     """
-    of_build = {field.name for field in fields(BuildOptions)}
-    if unknown := options.keys() - of_build - _RARE:
-        raise InputError(
-            f"there is no option {', '.join(sorted(unknown))} of load; there are "
-            f"{', '.join(sorted(of_build | _RARE))}"
-        )
-    rare = {name: options.pop(name) for name in _RARE & options.keys()}
-    if rare.get("word_index") is not None:
-        rare["word_index"] = str(rare["word_index"])
     is_named = isinstance(source, str | Path)
-    config = DataConfig(
-        data=str(source) if is_named else "table",
-        build=BuildOptions(**options),
-        imdb=imdb or ImdbOptions(),
-        synthetic=synthetic or SyntheticOptions(),
-        unique=unique,
-        validation_split=validation_split,
-        split_seed=split_seed,
-        data_cache="on" if use_cache else "off",
-        **rare,
-    )
+    given = {
+        "data": source if is_named else "table",
+        "imdb": asdict(imdb or ImdbOptions()),
+        "synthetic": asdict(synthetic or SyntheticOptions()),
+        "unique": unique,
+        "validation_split": validation_split,
+        "split_seed": split_seed,
+        "data_cache": "on" if use_cache else "off",
+        **options,
+    }
+    given = {name: str(v) if isinstance(v, Path) else plain(v) for name, v in given.items()}
+    config: DataConfig = from_mapping(DataConfig, given, where="harness.load")
     if is_named:
         if labels is not None:
             raise InputError(f"labels go with a matrix; {source} has its own. Leave them out.")

@@ -49,7 +49,7 @@ def test_a_saved_data_set_keeps_its_split_and_its_words(
     assert again.vocabulary is not None
     assert again.vocabulary.encode("bad, good").tolist() == [1, 5, 4]
     assert str(tmp_path / "saved" / "vocabulary.json") in again.vocabulary_note
-    with pytest.raises(InputError, match="Leave out validation_split"):
+    with pytest.raises(InputError, match="give validation_split to the training"):
         load(path, imdb=SMALL_NPZ, validation_split=0.5).save(tmp_path / "other")
 
 
@@ -96,5 +96,5 @@ def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: P
         rows = [part.take(np.flatnonzero(part.labels == label)) for part in dataset.parts]
         of_class = whole.take(np.flatnonzero(whole.labels == label)).values.tolist()
         assert rows[0].values.tolist() + rows[2].values.tolist() == of_class
-    with pytest.raises(InputError, match="validation_rows is 'first'; choose random or last"):
+    with pytest.raises(InputError, match="validation_rows is 'first'; it must be"):
         load(sorted_folder, validation_split=0.1, validation_rows="first")

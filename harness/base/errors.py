@@ -45,6 +45,8 @@ class ToldError(Exception):
 
 def _argument(flag: re.Match[str]) -> str:
     name, value = flag[1].replace("-", "_"), flag[2]
+    if name == "help_all":
+        return flag[0]
     if name in ("resume", "overwrite"):
         return f"{name}=True"
     return f'{name}="{value}"' if value else name

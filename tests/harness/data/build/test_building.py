@@ -119,7 +119,7 @@ def test_what_is_wrong_is_counted_and_told(
         ([("a", "x"), ("b", "x"), ("c", "x")], {}, "the class x alone to train on"),
         ([("a", "x"), ("b", "y")], {"label_column": ""}, "has no labels"),
         ([("a", "x"), ("b", "y")], {"hash_bits": 4, "num_tokens": 9}, "keeps no words"),
-        ([("a", "x"), ("b", "y")], {"colour": "red"}, "no option colour of load"),
+        ([("a", "x"), ("b", "y")], {"colour": "red"}, "unknown setting 'colour'; `--help-all`"),
     ],
     ids=str,
 )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,10 +72,10 @@ def write_report(
     texts = _in_order(data, source) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
-    past = _past(folder)
+    origin, past, held_out = _past(folder)
     facts = {
         **({"repeat it": command} if command else {}),
-        **past.origin,
+        **origin,
         "data": source.data if data.name in source.data else data.name,
         "training rows": data.train.num_rows,
         "test rows": f"{rows.num_rows:,} of {test.num_rows:,}",
@@ -83,13 +83,13 @@ def write_report(
         "classes": len(names),
         "test accuracy": quality.accuracy,
         **{f"test {FIGURES[name]}": value for name, value in quality.figures().items()},
-        **past.facts,
+        **past,
     }
     content = _render(
         title=folder.absolute().name,
         facts=[(name, _shown(value)) for name, value in facts.items()],
-        series=past.series,
-        held_out=past.held_out,
+        series=_series(folder / jsonl.FILE_NAME),
+        held_out=held_out,
         answers=answers,
         shown=shown,
         confusion=quality.confusion,
@@ -164,16 +164,10 @@ def _shown(value: Any) -> str:
     return printable(text, most=_MAX_TEXT, one_line=True)
 
 
-class _Past(NamedTuple):
-    """A run, as far as its folder has the files of one."""
-
-    origin: dict[str, str]  # when the model was trained, by which versions and on which machine
-    facts: dict[str, Any]  # how it was trained, and what came of it
-    held_out: str  # the rows evaluated after each epoch: `validation`, or without any `test`
-    series: dict[str, Floats]  # steps and values of metrics.jsonl, [2, records]
-
-
-def _past(folder: Path) -> _Past:
+def _past(folder: Path) -> tuple[dict[str, str], dict[str, Any], str]:
+    """Returns when the model was trained, by which versions and on which machine; how, and what
+    came of it; and the rows evaluated after each epoch, `validation` or `test`. Without the files
+    of a run there are none of these facts."""
     paths = folder / run_files.CONFIG_FILE_NAME, folder / run_files.SUMMARY_FILE_NAME
     config = run_files.read_config(folder) if paths[0].is_file() else {}
     summary = read_json(paths[1], remedy=_REMEDY) if paths[1].is_file() else {}
@@ -191,15 +185,12 @@ def _past(folder: Path) -> _Past:
     for group in (config.get("model"), config.get("optimizer")):
         facts |= group if isinstance(group, Mapping) else {}
     facts |= {name: summary.get(name) for name in _OF_SUMMARY}
-    return _Past(
-        origin=origin,
-        facts={name.replace("_", " "): v for name, v in facts.items() if v is not None},
-        held_out="validation" if resolved.get("dataset", {}).get("validation_rows") else "test",
-        series=_series(folder / jsonl.FILE_NAME),
-    )
+    held_out = "validation" if resolved.get("dataset", {}).get("validation_rows") else "test"
+    return origin, {n.replace("_", " "): v for n, v in facts.items() if v is not None}, held_out
 
 
 def _series(path: Path) -> dict[str, Floats]:
+    """Returns steps and values of a metrics.jsonl, [2, records], by name."""
     found = defaultdict(list)
     for record in jsonl.records(path):
         names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}

@@ -11,7 +11,9 @@ import pytest
 
 import harness
 from harness.base.decoding import flattened
-from harness.cli.recipe import DECIDES, _presence
+from harness.cli.recipe import DECIDES, _Search
+from harness.cli.settings import TrainConfig
+from harness.data.options import BuildOptions, DataConfig
 from harness.run.observers.run_files import RESOLVED, read_config
 from tests.harness.cli.runs import call, summary
 
@@ -99,10 +101,13 @@ def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any], tmp_path: Pat
 
 def test_presence_is_not_read_again_but_is_the_same(reviews: Path) -> None:
     """Otherwise the data of a resumed run would be other than the run's."""
-    how = {"unknown": "drop", "normalize": "l2", "num_tokens": 5_000, "ngrams": 2}
+    how: Any = {"unknown": "drop", "normalize": "l2", "num_tokens": 5_000, "ngrams": 2}
     source = str(reviews / "train.csv")
-    found = _presence(harness.load(source, weighting="tf_idf", **how))
-    loaded = harness.load(source, weighting="binary", **how)
+    config = TrainConfig(data=DataConfig(data=source, build=BuildOptions(**how)))
+    search = _Search(config, {"weighting"}, tells=False)
+    search.settled({"weighting": "tf_idf"})
+    found, loaded = search._twin(config), harness.load(source, **how)
+    assert found is not None
     for one, other in zip(found.parts, loaded.parts, strict=True):
         assert one.fingerprint == other.fingerprint
     assert found.vocabulary is not None

@@ -42,17 +42,20 @@ def require_count(
         require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
 
 
+def flag_of(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def require_known(settings: Any) -> None:
     """Raises InputError unless every field whose type is a Literal has one of its values."""
     for name, hint in get_type_hints(type(settings)).items():
         # tyro checks flags, and `decoded` files; Python programs are checked here alone.
         given, known = getattr(settings, name), get_args(hint)
         if get_origin(hint) is Literal and given not in known:
-            flag = f"--{name.replace('_', '-')}"
             values = ", ".join(value for value in known if value != "auto")
             choices = f"auto or one of {values}"
             choices = choices if "auto" in known else values.replace(", ", " or ")
-            raise InputError(f"{flag} is {given!r}; choose {choices}")
+            raise InputError(f"{flag_of(name)} is {given!r}; choose {choices}")
 
 
 def parse_share(flag: str, text: str) -> float:

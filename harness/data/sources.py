@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.base.checks import flag_of
 from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, in_python, printable
 from harness.base.reading import read_json
@@ -240,7 +241,7 @@ def _checked_path(config: DataConfig) -> Path | None:
         (config.imdb, "--data imdb and .npz files in its format", is_imdb),
     ):
         if not applies and (given := changed(options)):
-            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            flags = ", ".join(map(flag_of, given))
             are, them = ("is", "it") if len(given) == 1 else ("are", "them")
             raise InputError(f"{flags} {are} for {owner}, not for --data {data}; leave {them} out.")
     if config.word_index is not None and (is_synthetic or is_built):

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.checks import flag_of
+from harness.base.decoding import changed
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
@@ -153,13 +155,8 @@ def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | Non
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:
-    usual = BuildOptions()
-    chosen = [
-        f"--{name.replace('_', '-')}"
-        for name in _OPTIONS_OF_TEXTS[source.kind]
-        if getattr(options, name) != getattr(usual, name)
-    ]
-    if chosen:
+    of_texts = _OPTIONS_OF_TEXTS[source.kind]
+    if chosen := [flag_of(name) for name in changed(options) if name in of_texts]:
         which = ", which are its tokens" if source.kind == "tokens" else ""
         raise InputError(
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "

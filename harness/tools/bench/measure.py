@@ -29,7 +29,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from harness.base.checks import require
+from harness.base.checks import flag_of, require
 from harness.base.child import OWN_CODE
 from harness.base.decoding import flattened
 from harness.base.errors import InputError
@@ -273,8 +273,7 @@ def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
 def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
     """Returns every combination of the values on the axes, the last axis changing fastest."""
     for axis in AXES:
-        flag = f"--{axis.replace('_', '-')}"
-        require(len(grid[axis]) > 0, f"{flag} is empty; name at least one value")
+        require(len(grid[axis]) > 0, f"{flag_of(axis)} is empty; name at least one value")
     points = itertools.product(*(grid[axis] for axis in AXES))
     return tuple(dict.fromkeys(Cell(**dict(zip(AXES, point, strict=True))) for point in points))
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.base.checks import require, require_count
+from harness.base.checks import flag_of, require, require_count
 from harness.data.options import MAX_NGRAMS, BuildOptions
 
 Pruner = Literal["median", "halving", "none"]
@@ -45,7 +45,7 @@ class Space:
 
     def __post_init__(self) -> None:
         for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
-            flag, values = _flag(name), getattr(self, name)
+            flag, values = flag_of(name), getattr(self, name)
             if name == "learning_rates" and not values:
                 continue
             shown = " ".join(map(str, values)) or "empty"
@@ -71,9 +71,11 @@ class Space:
         ):
             choices = getattr(self, name)
             for value in choices:
-                require_count(_flag(name), value, least=least, most=limit)
+                require_count(flag_of(name), value, least=least, most=limit)
             shown = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
-            require(not shown, f"{_flag(name)} names {shown} more than once; name each value once")
+            require(
+                not shown, f"{flag_of(name)} names {shown} more than once; name each value once"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "jobs", "early_stopping"):
-            require_count(_flag(name), getattr(self, name))
+            require_count(flag_of(name), getattr(self, name))
         ok = self.timeout is None or 0 < self.timeout < math.inf
         require(ok, f"--timeout is {self.timeout}; it must be above 0")
 
@@ -130,13 +132,13 @@ def parameters(
         ("num_tokens", build.num_tokens, _NUM_TOKENS, takes_texts and not is_hashed),
     ):
         choices: tuple[int, ...] = getattr(space, f"{name}_choices")
-        flag = _flag(f"{name}_choices")
+        flag = flag_of(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
         ok = applies or not choices
         require(ok, f"{flag} chooses how texts become ids, but {why}; leave it out")
         require(
             given is None or not choices,
-            f"{_flag(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
+            f"{flag_of(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
             "one of the two",
         )
         if applies:
@@ -166,7 +168,3 @@ def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ends(values: tuple[Any, ...]) -> tuple[Any, Any]:
     return values[0], values[-1]
-
-
-def _flag(name: str) -> str:
-    return f"--{name.replace('_', '-')}"

@@ -21,6 +21,7 @@ from harness.base.timeline import Timeline
 from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
 from harness.cli.settings import TrainConfig, trainer_of
+from harness.run.observers.run_files import REPORT_FILE_NAME
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     import keras
 
     from harness.data.sources import Dataset
-    from harness.trainer.run import Outcome
-    from harness.trainer.trainer import Trainer
 
 
 @contextmanager
@@ -77,6 +76,7 @@ def train(
         with quiet_import():
             import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the data
             from harness.data.sources import load_configured
+            from harness.data.vocabulary import FILE_NAME, Vocabulary
         timeline.mark("imports")
         # The settings of a run that is there already are known.
         goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
@@ -98,8 +98,11 @@ def train(
         config = replace(config, recipe="tutorial")
         timeline.mark("recipe")
         data = load_configured(config.data) if found is None else found.data
-        if goes_on:
-            data = _with_thresholds(data, Path(output.run_dir or ""))
+        words = Path(output.run_dir or "", FILE_NAME)
+        if goes_on and data.vocabulary is not None and words.is_file():
+            # A recipe chose them with candidates, which a run that is resumed does not train again.
+            thresholds = Vocabulary.load(words).thresholds
+            data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
         timeline.mark("data")
         code = _train(config, data, console, timeline)
         if code == 0 and found is not None and found.advice is not None:
@@ -107,20 +110,10 @@ def train(
         return code
 
 
-def _with_thresholds(data: Dataset, folder: Path) -> Dataset:
-    # The recipe chose them with the candidates, which a run that is resumed does not train again.
-    from harness.data.vocabulary import FILE_NAME, Vocabulary
-
-    path = folder / FILE_NAME
-    if data.vocabulary is None or not path.is_file():
-        return data
-    thresholds = Vocabulary.load(path).thresholds
-    return replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
-
-
 def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
     from harness.data.examples import Examples
     from harness.trainer.asked import Asked
+    from harness.trainer.callbacks import BestModel, EarlyStopping
 
     output = config.output
     test = Examples.of(data.test) if config.test == "on" else None
@@ -136,12 +129,16 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
         balanced=config.class_weight == "balanced",
         label_smoothing=config.label_smoothing,
     )
+    # Without validation rows of its own a run has only the test rows, which may choose no epoch.
+    callbacks: list[keras.callbacks.Callback] = [BestModel()] if data.validation else []
+    if config.early_stopping is not None:
+        callbacks.append(EarlyStopping(patience=config.early_stopping))
     asked = Asked(
         train=Examples.of(data.train),
         validation=validation,
         test=test,
         epochs=config.epochs,
-        callbacks=_callbacks(config),
+        callbacks=callbacks,
         options=replace(output, run_dir=output.run_dir or "auto"),
         config=asdict(config),
         vocabulary=data.vocabulary,
@@ -165,7 +162,13 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
 
             print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
         if diverged is None and not stopped:
-            _report(config, trainer, data, outcome, console)
+            folder = Path(outcome.start.run_dir)
+            if output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
+                from harness.tools.report.page import write_report
+
+                words, command = data.vocabulary, command_of(folder)
+                path = write_report(folder, trainer, data, config.data, words, command=command)
+                console.out(printable(f"report written to {path}", one_line=True), highlight=False)
             timeline.mark("report")
         elif output.report == "on":
             console.print("note: the run did not come to its end, so no report was written")
@@ -179,29 +182,3 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     if not stopped:
         return 0
     return EXIT_TERMINATED if outcome.terminated else EXIT_INTERRUPTED
-
-
-def _report(
-    config: TrainConfig, trainer: Trainer, data: Dataset, outcome: Outcome, console: Console
-) -> None:
-    from harness.run.observers.run_files import REPORT_FILE_NAME
-
-    folder = Path(outcome.start.run_dir)
-    if config.output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
-        from harness.tools.report.page import write_report
-
-        command = command_of(folder)
-        path = write_report(folder, trainer, data, config.data, data.vocabulary, command=command)
-        console.out(printable(f"report written to {path}", one_line=True), highlight=False)
-
-
-def _callbacks(config: TrainConfig) -> list[keras.callbacks.Callback]:
-    from harness.trainer.callbacks import BestModel, EarlyStopping
-
-    # Without validation rows of its own a run has only the test rows, which may choose no epoch.
-    if config.data.validation_split == 0:
-        return []
-    callbacks: list[keras.callbacks.Callback] = [BestModel()]
-    if config.early_stopping is not None:
-        callbacks.append(EarlyStopping(patience=config.early_stopping))
-    return callbacks

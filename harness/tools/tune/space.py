@@ -138,8 +138,8 @@ def parameters(
         require(ok, f"{flag} chooses how texts become ids, but {why}; leave it out")
         require(
             given is None or not choices,
-            f"{flag_of(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave out "
-            "one of the two",
+            f"{flag_of(name)} is {given}, and {flag} names {' '.join(map(str, choices))}; leave "
+            "out one of the two",
         )
         if applies:
             found[name] = CategoricalDistribution(

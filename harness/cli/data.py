@@ -6,7 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.console import Console
@@ -199,17 +199,6 @@ def build(config: DataBuildConfig) -> int:
             progress=advance,
         )
     rate = f"{num_read / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
-    console.print(_built_table(built))
-    for line in (
-        *(f"note: {note}" for note in built["notes"]),
-        f"wrote {config.output} ({rate})",
-        f"train with: harness train --data {shlex.quote(config.output)}",
-    ):
-        console.out(printable(line, one_line=True), highlight=False)
-    return 0
-
-
-def _built_table(built: Mapping[str, Any]) -> Table:
     share = built["num_unknown"] / max(1, built["num_ids"])
     facts = {
         "rows": f"{built['train_rows']:,} to train on, {built['test_rows']:,} to test on",
@@ -217,4 +206,11 @@ def _built_table(built: Mapping[str, Any]) -> Table:
         "ids": f"{built['num_tokens']:,}",
         "tokens": f"{built['num_ids']:,}, of which {share:.1%} are not in the vocabulary",
     }
-    return facts_table(facts, title=built["source"])
+    console.print(facts_table(facts, title=built["source"]))
+    for line in (
+        *(f"note: {note}" for note in built["notes"]),
+        f"wrote {config.output} ({rate})",
+        f"train with: harness train --data {shlex.quote(config.output)}",
+    ):
+        console.out(printable(line, one_line=True), highlight=False)
+    return 0

@@ -31,19 +31,16 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
             file = closing.enter_context(opened(path, remedy=remedy))
             with self.damage():
                 self._zip = closing.enter_context(ZipFile(file))
-                self._check(max(max_bytes, os.fstat(file.fileno()).st_size))
+                if len(set(self.names)) < len(self.names):
+                    raise ValueError("it lists a member twice")
+                max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
+                num_bytes = sum(member.file_size for member in self.members)
+                if num_bytes > max_bytes:
+                    raise InputError(
+                        f"{path} unpacks to {num_bytes:,} bytes, and {max_bytes:,} are allowed. "
+                        f"{remedy}"
+                    )
             self._closing = closing.pop_all()
-
-    def _check(self, max_bytes: int) -> None:
-        members = self._zip.infolist()
-        if len({member.filename for member in members}) < len(members):
-            raise ValueError("it lists a member twice")
-        num_bytes = sum(member.file_size for member in members)
-        if num_bytes > max_bytes:
-            raise InputError(
-                f"{self.path} unpacks to {num_bytes:,} bytes, and {max_bytes:,} are allowed. "
-                f"{self._remedy}"
-            )
 
     @property
     def names(self) -> list[str]:

@@ -87,7 +87,9 @@ def membership(environment: Mapping[str, str]) -> Membership:
                 " and ".join(f"{names[i]} is '{given[i]:.50}'" for i in range(2))
                 + ", which is no place among workers; start them with one srun or mpirun",
             )
-            job = _job(environment, size)
+            by_srun = environment.get("SLURM_STEP_NUM_TASKS") == str(size)
+            step = environment.get("SLURM_STEP_ID", "") if by_srun else ""
+            job = f"{environment.get('SLURM_JOB_ID', '')}.{step}"
             chief = _chief(environment, seed=f"{job} {token}")
             return Membership(hosts=("",) * size, index=rank, chief=chief, job=job, token=token)
     tasks = environment.get("SLURM_NTASKS", "1")
@@ -176,13 +178,6 @@ def plain_ip(host: str) -> str:
     """Returns an IP address without its zone; an IPv4 address mapped to IPv6 becomes IPv4."""
     ip = ip_address(host.partition("%")[0])
     return str(getattr(ip, "ipv4_mapped", None) or ip)
-
-
-def _job(environment: Mapping[str, str], size: int) -> str:
-    """Returns the job's name and, if srun started the workers, the step's."""
-    by_srun = environment.get("SLURM_STEP_NUM_TASKS") == str(size)
-    step = environment.get("SLURM_STEP_ID", "") if by_srun else ""
-    return f"{environment.get('SLURM_JOB_ID', '')}.{step}"
 
 
 def _first_node(nodes: str) -> str:

@@ -82,8 +82,8 @@ class Rows:
         labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
         known_ones = labels >= 0
         if not known_ones.all():
-            known = set(self.class_names)
-            listed = [name for name in self._names if name not in known][:_MAX_LISTED]
+            named = set(self.class_names)
+            listed = [name for name in self._names if name not in named][:_MAX_LISTED]
             problems.add(
                 "test label that no train row has",
                 f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
@@ -95,7 +95,12 @@ class Rows:
                 test = test & (np.diff(splits) > 0)
                 if not test.any():
                     raise InputError(f"{where}: no test row has a class of the train rows.")
-        if num_repeated := _num_repeated(np.concatenate(self._digests), self.train, test):
+        # A search in sorted digests: np.isin would make several more arrays of that size.
+        digests = np.concatenate(self._digests)
+        known, asked = np.sort(digests[self.train]), digests[test]
+        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
+        if num_repeated := int(is_repeated.sum()):
             problems.add("test row that is a train row as well", where, count=num_repeated)
         ids, num_classes = labels.astype(np.int32), len(self.class_names)
         self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
@@ -126,14 +131,6 @@ class Rows:
         places[[self._names[name] for name in names]] = np.arange(len(names))
         self.class_names = names
         return places[labels]
-
-
-def _num_repeated(digests: Digests, train: Bools, test: Bools) -> int:
-    """Returns how many test rows have the content of a train row, empty rows not counted."""
-    # A search in sorted digests: np.isin would make several more arrays of that size.
-    known, asked = np.sort(digests[train]), digests[test]
-    places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-    return int(((known[places] == asked) & (asked != 0)).sum())
 
 
 def _sorted(names: list[str]) -> list[str]:

@@ -25,11 +25,9 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
     )
 
 
-def require_count(
-    name: str, value: int | str | None, *, least: int = 1, most: int | None = None
-) -> None:
-    """Raises InputError unless a number is within its limits; accepts "auto", and None."""
-    if value in ("auto", None):
+def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
+    """Raises InputError unless a number is within its limits; accepts "auto"."""
+    if value == "auto":
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise InputError(f"{name} is {value!r}; give a whole number")

@@ -70,7 +70,8 @@ class PredictConfig:
             ok = 0 <= self.threshold < 1
             require(ok, f"--threshold is {self.threshold}; a probability is from 0 to less than 1")
             require(self.top_k is None, "give --threshold or --top-k, not both")
-        require_count("--top-k", self.top_k)
+        if self.top_k is not None:
+            require_count("--top-k", self.top_k)
 
 
 @dataclass(frozen=True, kw_only=True)

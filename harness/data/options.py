@@ -34,7 +34,8 @@ class ImdbOptions:
     def __post_init__(self) -> None:
         require_known(self)
         require_count("--held-out-rows", self.held_out_rows, most=INT32_MAX)
-        require_count("--num-words", self.num_words, most=INT32_MAX)
+        if self.num_words is not None:
+            require_count("--num-words", self.num_words, most=INT32_MAX)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,8 @@ class BuildOptions:
         require(ok, f"--test-split is {self.test_split}; choose from more than 0 to less than 1")
         require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
         require_count("--min-count", self.min_count)
-        require_count("--num-tokens", self.num_tokens, least=5, most=INT32_MAX)
+        if self.num_tokens is not None:
+            require_count("--num-tokens", self.num_tokens, least=5, most=INT32_MAX)
         if self.hash_bits is not None:
             require_count("--hash-bits", self.hash_bits, most=MAX_HASH_BITS)
             require(

@@ -80,17 +80,17 @@ class Rows:
             raise InputError(f"{where} has test rows alone. Give rows to train on.")
         self.train = ~test
         labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
-        known_ones = labels >= 0
-        if not known_ones.all():
+        is_known = labels >= 0
+        if not is_known.all():
             named = set(self.class_names)
             listed = [name for name in self._names if name not in named][:_MAX_LISTED]
             problems.add(
                 "test label that no train row has",
                 f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
-                count=int((~known_ones).sum()),
+                count=int((~is_known).sum()),
             )
-            splits = np.concatenate([[0], np.cumsum(known_ones)])[splits]
-            labels = labels[known_ones]
+            splits = np.concatenate([[0], np.cumsum(is_known)])[splits]
+            labels = labels[is_known]
             if not self.is_multi_label:  # a row without its class is left out
                 test = test & (np.diff(splits) > 0)
                 if not test.any():

@@ -104,7 +104,8 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         for name in ("trials", "epochs", "jobs", "early_stopping"):
-            require_count(flag_of(name), getattr(self, name))
+            if getattr(self, name) is not None:
+                require_count(flag_of(name), getattr(self, name))
         ok = self.timeout is None or 0 < self.timeout < math.inf
         require(ok, f"--timeout is {self.timeout}; it must be above 0")
 

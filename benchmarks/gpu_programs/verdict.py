@@ -21,17 +21,17 @@ _CAPTURABLE = {
 _OWN = "multi_hot_cuda_"
 """The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
-_OF_ROWS = ["touch", "update_rows"]
+_OF_ROWS = ["touch", "row_gradients", "update_rows"]
 """The kernels that replace the backward pass if a table is updated by rows; the ids of several GPUs
 are sorted in the step, by `index`, as they meet there."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
 def _nodes(call: str, num_tokens: int) -> int:
-    """Returns the kernels and memsets that a call of the project's launches; see passes.h."""
+    """Returns the kernels and memsets that a call of the project launches, as binding.cc has them."""
     passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
     index = 2 + 2 * passes_of_sort
-    several = {"gradient": 3, "take_rows": 2, "index": index, "touch_sorted": 2, "update_rows": 3}
+    several = {"gradient": 3, "index": index, "touch_sorted": 2, "row_gradients": 2}
     return several.get(call, 1)
 
 

@@ -17,7 +17,6 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.layers import Surroundings, computing
 from harness.model.network import is_functional, multi_hot_layers
-from harness.model.saved import save_model
 from harness.model.text import TextEncoder
 from kernels.files import replacing
 
@@ -60,7 +59,7 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as beside:
         if format == "keras":
-            save_model(model, beside)
+            model.save(beside)
         elif format == "onnx":
             _write_onnx(model, beside)
             _describe_onnx(beside, vocabulary)

@@ -1,11 +1,8 @@
-"""Models in files: saved by Keras, and loaded from files that somebody else may have written."""
+"""Loads models from files that somebody else may have written."""
 
 import contextlib
 import io
-import shutil
-import time
 import warnings
-import zipfile
 from pathlib import Path
 
 import h5py
@@ -22,20 +19,6 @@ _MAX_BYTES = 32_000_000  # of all members, if the file is not larger: Keras comp
 _SEEDS_BYTES = 100_000  # Allowance for variables that are not stored, such as random seeds
 _KINDS = "biufV"  # Kinds of the dtypes of real numbers; bfloat16 is stored as the last
 _REMEDY = "Name a .keras file that a trainer or Keras saved."
-
-
-def save_model(model: keras.Model, path: Path) -> None:
-    """Saves a model as `model.save` does, also in years that a ZIP archive, and so Keras, cannot
-    name: then the archive gets the nearest date that it can."""
-    if 1980 <= time.localtime().tm_year < 2108:
-        model.save(path)
-        return
-    folder = path.with_suffix(".folder")
-    model.save(folder, zipped=False)
-    with zipfile.ZipFile(path, "w", strict_timestamps=False) as archive:
-        for file in sorted(folder.rglob("*")):
-            archive.write(file, file.relative_to(folder))
-    shutil.rmtree(folder)
 
 
 def load_model(path: str | Path) -> keras.Model:

@@ -15,7 +15,7 @@ from harness.base.errors import InputError, in_python
 from harness.data.examples import Examples
 from harness.feed.feed import Feed
 from harness.feed.plan import Plan
-from harness.model.saved import load_model, save_model
+from harness.model.saved import load_model
 from harness.program.model_programs import Watch
 from harness.run import records
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
@@ -283,7 +283,7 @@ class BestModel(keras.callbacks.Callback):
         if self._writes and logs.get("val_loss", math.inf) < self._best:
             self._best = logs["val_loss"]
             with replacing(self._folder / BEST_FILE_NAME) as beside:
-                save_model(self.model, beside)
+                self.model.save(beside)
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):

@@ -17,7 +17,6 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
-from harness.model.saved import save_model
 from harness.program.checkpoint_schedule import CheckpointSchedule, Every
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
@@ -386,7 +385,7 @@ class Run:
             claim.check()
             if progress.divergence is None:
                 with replacing(claim.path / run_files.MODEL_FILE_NAME) as beside:
-                    save_model(self.setup.model, beside)
+                    self.setup.model.save(beside)
         self.asked.timeline.mark("saving the model")
         # All workers have to agree on it.
         return self._cluster.any(progress.interrupted and interrupt.is_termination)

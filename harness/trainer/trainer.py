@@ -19,7 +19,6 @@ from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
-from harness.model.saved import save_model
 from harness.program.devices import Devices
 from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
 from harness.program.packing import checksum_of
@@ -389,7 +388,7 @@ class Trainer:
     def save(self, path: str | Path) -> None:
         """Saves `model` as a .keras file, whole or not at all."""
         with replacing(Path(path)) as beside:
-            save_model(self.model, beside)
+            self.model.save(beside)
 
     @for_python()
     def export(self, path: str | Path, *, format: Format = "saved_model") -> None:

@@ -69,4 +69,8 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
         picked = index.weights[:, None] * picked
     num_slots = touched.ids.shape[0]
     sums = tf.math.unsorted_segment_sum(picked, index.slots, max(num_slots, 1))[:num_slots]
-    return sums, tf.reduce_sum(tf.square(sums))[None]
+    return sums, sum_of_squares(sums)
+
+
+def sum_of_squares(rows: Tensor) -> Tensor:
+    return tf.reduce_sum(tf.square(rows))[None]

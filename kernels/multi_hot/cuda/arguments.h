@@ -26,11 +26,7 @@ constexpr int kForwardWarps = 4;    // of a block of the forward pass: a row eac
 constexpr int kPrepareThreads = 256;
 constexpr int kSortThreads = 512;
 constexpr int kSumWarps = 4;        // of a block of the sums: a tile each
-constexpr int kSplitThreads = 1024;
-constexpr int kTakeThreads = 256;
 constexpr int kMaxDigitBits = 8;
-constexpr int kSquareThreads = 256;
-constexpr int kSquareBlocks = 256;
 constexpr int kUpdateWarps = 8;     // of a block of the updates: a touched row each
 constexpr int kSlots = 1024;        // of a warp's table of the ids that it has seen
 
@@ -99,16 +95,6 @@ struct TouchArguments {
   int segment;            // entries of one
 };
 
-// The sum of squares of the first rows of a matrix.
-struct SquareArguments {
-  const float* matrix;  // [n, H]
-  const int* num;       // [1], rows that count
-  float* partial;       // [num_partial], of each block
-  float* squares;       // [1]
-  int units;            // H
-  int num_partial;
-};
-
 // Updates rows of a table by their gradients.
 struct UpdateArguments {
   Update update;           // but for the numbers of the step
@@ -130,23 +116,6 @@ struct CatchUpArguments {
   const int* ids;      // [n], distinct
   const int* num;      // [1], ids that count
   int num_tokens;      // V
-};
-
-// Copies rows of resident sets into a batch: R rows of M ids, B rows of the batch, C its capacity.
-struct TakeArguments {
-  const void* values;      // [M] uint16, or uint32 if wide_ids
-  const void* splits;      // [R + 1] int32, or int64 if wide_splits
-  const int* rows;         // [B]
-  const float* weights;    // [M], or null
-  int* taken;              // [C]: the ids, then zeros
-  int* row_splits;         // [B + 1]
-  float* taken_weights;    // [C], or null
-  long long num_values;    // M
-  int num_resident;        // R
-  int num_rows;            // B
-  int capacity;            // C
-  int wide_ids;
-  int wide_splits;
 };
 
 }  // namespace multi_hot

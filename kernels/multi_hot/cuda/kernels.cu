@@ -3,7 +3,6 @@
 #include "forward.h"
 #include "sort.h"
 #include "sums.h"
-#include "take_rows.h"
 #include "touched.h"
 #include "update.h"
 
@@ -40,12 +39,8 @@ KERNEL(count, (kSortThreads), SortArguments, count(of_block(a)))
 KERNEL(scatter, (kSortThreads), SortArguments, scatter(of_block(a)))
 KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(of_sorted_step(a)))
 KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(of_sorted_step(a)))
-KERNEL(square_rows, (kSquareThreads), SquareArguments, square_rows(a))
-KERNEL(sum_squares, (kSquareThreads), SquareArguments, sum_squares(a))
 KERNEL(update_rows_f32, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<float>(a))
 KERNEL(update_rows_bf16, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<Bfloat16>(a))
 KERNEL(catch_up, (32 * kUpdateWarps, 4), CatchUpArguments, catch_up(a))
-KERNEL(take_splits, (kSplitThreads), TakeArguments, take_splits(a))
-KERNEL(take_values, (kTakeThreads), TakeArguments, take_values(a))
 
 }  // namespace multi_hot

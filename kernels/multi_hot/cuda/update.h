@@ -1,5 +1,4 @@
-// Optimizers that change the touched rows in place, a warp for each row, and the sum of squares of
-// their gradients.
+// Optimizers that change the touched rows in place, a warp for each row.
 #pragma once
 
 #include "device.h"
@@ -66,37 +65,6 @@ __device__ inline void catch_up(const CatchUpArguments& a) {
   const bool whole = *a.all != 0 || (row.step & (row.num_rates - 1)) == 0;
   for_each(whole ? a.num_tokens : *a.num,
            [&](Int64 i) { catch_up_row<Warp>(row, whole ? i : a.ids[i]); });
-}
-
-// The sum of a block's values, in thread 0; a tree, so that the order is fixed.
-__device__ inline float sum_of_block(float value, float* sums) {
-  const int thread = threadIdx.x;
-  sums[thread] = value;
-  for (int half = kSquareThreads / 2; half > 0; half /= 2) {
-    __syncthreads();
-    if (thread < half) sums[thread] += sums[thread + half];
-  }
-  return thread == 0 ? sums[0] : 0.0f;
-}
-
-__device__ inline void square_rows(const SquareArguments& a) {
-  __shared__ float sums[kSquareThreads];
-  const long long size = static_cast<long long>(*a.num) * a.units;
-  float squares = 0.0f;
-  for (long long i = static_cast<long long>(blockIdx.x) * kSquareThreads + threadIdx.x; i < size;
-       i += static_cast<long long>(gridDim.x) * kSquareThreads) {
-    squares += a.matrix[i] * a.matrix[i];
-  }
-  squares = sum_of_block(squares, sums);
-  if (threadIdx.x == 0) a.partial[blockIdx.x] = squares;
-}
-
-__device__ inline void sum_squares(const SquareArguments& a) {
-  static_assert(kSquareBlocks == kSquareThreads, "a thread for each partial sum");
-  __shared__ float sums[kSquareThreads];
-  const bool exists = static_cast<int>(threadIdx.x) < a.num_partial;
-  const float squares = sum_of_block(exists ? a.partial[threadIdx.x] : 0.0f, sums);
-  if (threadIdx.x == 0) a.squares[0] = squares;
 }
 
 }  // namespace multi_hot

@@ -52,11 +52,15 @@ def platforms() -> tuple[str, ...]:
     return ("CPU", "CUDA") if tf.config.get_visible_devices("GPU") else ("CPU",)
 
 
+def may_run_on_gpu() -> bool:
+    return len(platforms()) > 1
+
+
 def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> list[Tensor]:
     """Return what a GPU's kernels read of several batches, or of the sets as the only one: what
     `make` makes of them, the number of the current one, and their weights if there are some.
     Nothing where no GPU is visible."""
-    if len(platforms()) == 1:
+    if not may_run_on_gpu():
         return []
     if problem.among is None:
         sets = (problem.values, problem.row_splits, problem.weights)
@@ -67,14 +71,14 @@ def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> li
     return [*make(lot), step, *([] if lot.weights is None else [lot.weights])]
 
 
-def workspace(of: Literal["sort", "sum", "row"], *sizes: int, more: int = 0) -> list[tf.TensorSpec]:
-    """Return an array for a GPU's kernels, as passes.h has its size; none where no GPU is visible.
-    `more` are elements to add."""
-    if len(platforms()) == 1:
+def workspace(of: Literal["sort", "sum"], *sizes: int) -> list[tf.TensorSpec]:
+    """Return an array for a GPU's kernels, whose size cuda/binding.cc knows; none where no GPU is
+    visible."""
+    if not may_run_on_gpu():
         return []
     num_words = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}_words"]
     num_words.restype = ctypes.c_int64
-    return [tf.TensorSpec([num_words(*map(ctypes.c_int64, sizes)) + more], tf.int32)]
+    return [tf.TensorSpec([num_words(*map(ctypes.c_int64, sizes))], tf.int32)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,13 @@ from kernels.multi_hot.native.call import (
     batches_for_gpu,
     call_on_platform,
     checked,
+    may_run_on_gpu,
     workspace,
 )
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.table import row_gradients, sorted_by_id, touch, update
 from kernels.multi_hot.registry import Problem, Product
+from kernels.multi_hot.segments import take_batches
 
 Tensor = Any
 
@@ -103,21 +105,22 @@ def take_rows(
     """Copy one batch from resident sets, inside a compiled program, with `rows` [B] int32 and else
     the arguments of `segments.take_batches`. Return values [C] int32, zeros behind the last,
     row_splits [B + 1] int32, and weights [C] float32 if there are some. A row that does not exist
-    or too many ids raise InvalidArgumentError on a CPU; on a GPU, row_splits end above C."""
+    or too many ids raise InvalidArgumentError on a CPU. Where a GPU is visible, `take_batches`
+    copies the batch."""
+    if may_run_on_gpu():
+        batches = take_batches(values, row_splits, rows[None], capacity=capacity, weights=weights)
+        taken, splits, _, own = (None if part is None else part[0] for part in batches)
+        return tf.cast(taken, tf.int32), splits, own
     load()
-    offer_cuda()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
     operands = [values, row_splits, rows]
     if weights is not None:
         operands = [*operands, weights]
         results.append(tf.TensorSpec([capacity], tf.float32))
     dtypes = [None, tf.int64, None, None][: len(operands)]
-    taken, splits, *own = call_on_platform(
-        operands, results,
-        host=Kernel(target="multi_hot_take_rows", dtypes=dtypes),
-        cuda=Kernel(target="multi_hot_cuda_take_rows"),
-    )  # fmt: skip
-    return taken, splits, own[0] if own else None
+    kernel = Kernel(target="multi_hot_take_rows", dtypes=dtypes)
+    taken, splits, *found = call_on_platform(operands, results, host=kernel, cuda=kernel)
+    return taken, splits, found[0] if found else None
 
 
 @functools.cache

@@ -17,12 +17,13 @@ from kernels.multi_hot.native.call import (
     batches_for_gpu,
     call_on_platform,
     checked,
+    may_run_on_gpu,
     workspace,
 )
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem
 from kernels.multi_hot.table_rules import Rule, StepNumbers, series
-from kernels.multi_hot.touched import Touched
+from kernels.multi_hot.touched import Touched, sum_of_squares
 
 Tensor = Any
 
@@ -35,7 +36,7 @@ _VALUES_PER_CHUNK = 4096
 _IDS_PER_BUCKET = 16_384
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
-_SEGMENTS = 256  # kSegments in passes.h
+_SEGMENTS = 256  # kSegments in cuda/binding.cc
 
 
 def _partition(num_values: int, num_tokens: int, num_cores: int) -> tuple[int, int]:
@@ -50,7 +51,7 @@ def _partition(num_values: int, num_tokens: int, num_cores: int) -> tuple[int, i
 
 
 class _Index(NamedTuple):
-    """TouchedIndex in touched.h; on a GPU, Touched in passes.h."""
+    """TouchedIndex in touched.h; on a GPU, TouchArguments in arguments.h."""
 
     places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
     rows: Tensor  # [N] int32
@@ -116,16 +117,18 @@ def touch(problem: Problem) -> Touched:
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     """Return what `touched.row_gradients` does, but with anything in unused slots."""
     dy = tf.cast(dy, tf.float32)
-    N, H = touched.index.rows.shape[0], dy.shape[1]
-    results = [tf.TensorSpec([touched.ids.shape[0], H], tf.float32), tf.TensorSpec([1], tf.float32)]
+    on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
+    sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
     places, rows, weights = touched.index
-    operands = [dy, touched.ids, places, rows, touched.num, weights]
-    gradients, squares = call_on_platform(
-        operands, results,
+    gradients, *squares = call_on_platform(
+        [dy, touched.ids, places, rows, touched.num, weights],
+        [tf.TensorSpec(size, tf.float32) for size in sizes],
         host=Kernel(target="multi_hot_row_gradients"),
-        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=workspace("row", N, H)),
-    )  # fmt: skip
-    return gradients, squares
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=workspace("sum", N, H)),
+    )
+    if on_gpu:  # XLA adds these up there
+        squares = [sum_of_squares(tf.where(touched.ids[:, None] >= 0, gradients, 0.0))]
+    return gradients, squares[0]
 
 
 def update(
@@ -137,15 +140,16 @@ def update(
     numbers: StepNumbers,
 ) -> list[Tensor]:
     """Update a table and its slots in place by any rule, as `table_rules.update` does."""
-    from_dy = rows is None  # the kernel then never stores the rows' gradients
-    gradients = tf.cast(dy if rows is None else rows, tf.float32)
+    if rows is None and may_run_on_gpu():
+        rows, _ = row_gradients(dy, touched)
+    from_dy = rows is None  # the host's kernel then never stores the rows' gradients
     # Rounded once, as in Keras's Adam.
     betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
     operands = [
         tf.cast(numbers.active, tf.int32)[None],
         tf.stack([numbers.rate, *map(tf.constant, betas), numbers.factor]),
         numbers.step[None],
-        gradients,
+        tf.cast(dy if rows is None else rows, tf.float32),
         touched.ids,
         touched.index.places,
         touched.index.rows,
@@ -154,9 +158,7 @@ def update(
         *parts,
     ]
     options = {"kind": ROW_OPTIMIZERS.index(rule.kind), "from_dy": from_dy}
-    N, H = touched.index.rows.shape[0], parts[0].shape[1]
-    memory = workspace("row", N, H, more=touched.ids.shape[0] * H) if from_dy else []
-    return _in_place("update_rows", operands, parts, options, memory)
+    return _in_place("update_rows", operands, parts, options)
 
 
 def catch_up(
@@ -177,7 +179,7 @@ def catch_up(
         *map(tf.constant, constants),
         *parts,
     ]
-    return _in_place("catch_up", operands, parts, {"epsilon": float(rule.epsilon)}, [])
+    return _in_place("catch_up", operands, parts, {"epsilon": float(rule.epsilon)})
 
 
 def _in_place(
@@ -185,13 +187,12 @@ def _in_place(
     operands: Sequence[Tensor],
     parts: Sequence[Tensor],
     attributes: Mapping[str, bool | int | float],
-    memory: Sequence[tf.TensorSpec],
 ) -> list[Tensor]:
     """Call a kernel that changes parts of a table, the last operands, in place."""
     return call_on_platform(
         operands,
         [tf.TensorSpec(part.shape, part.dtype) for part in parts],
         host=Kernel(target=f"multi_hot_{name}", attributes=attributes),
-        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes, workspace=memory),
+        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes),
         in_place=len(parts),
     )

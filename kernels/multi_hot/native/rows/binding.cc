@@ -45,11 +45,14 @@ TouchedIndex index_of(const Call& call, int64_t place) {
   return index;
 }
 
-// (dy [B, H], ids, spans, rows, num, weights) -> gradients [n, H], their squares' sum [1]
+// (dy [B, H], ids, spans, rows, num, weights) -> gradients [n, H]; maybe their squares' sum [1]
 void row_gradients_call(const Call& call, Pool& pool) {
   const Buffer dy = call.operand(0);
-  *call.result(1).data<float>() =
-      row_gradients(index_of(call, 1), dy.data<float>(), dy.dim(1), call.result(0).data<float>(), pool);
+  const TouchedIndex index = index_of(call, 1);
+  float* const gradients = call.result(0).data<float>();
+  row_gradients(index, dy.data<float>(), dy.dim(1), gradients, pool);
+  if (call.num_results() == 1) return;
+  *call.result(1).data<float>() = sum_of_squares(gradients, *index.num, dy.dim(1), pool);
 }
 
 // The parts of a table, in large pages.

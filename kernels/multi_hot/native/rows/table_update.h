@@ -95,14 +95,17 @@ __attribute__((noinline)) inline const float* gradient_of(const TouchedIndex& in
 }
 
 // Writes the gradients of the touched rows to `rows` [n, H]; what lies behind them is left as it is.
-// Returns the sum of their squares, in a fixed order.
 template <class Pool>
-float row_gradients(const TouchedIndex& index, const float* dy, int64_t units, float* rows,
-                    Pool& pool) {
-  const int64_t num = *index.num;
-  for_each_slot(index.ids, num, pool, [](int64_t) {}, [=](int64_t slot, int64_t) {
+void row_gradients(const TouchedIndex& index, const float* dy, int64_t units, float* rows,
+                   Pool& pool) {
+  for_each_slot(index.ids, *index.num, pool, [](int64_t) {}, [=](int64_t slot, int64_t) {
     std::copy_n(gradient_of(index, slot, dy, units), units, rows + slot * units);
   });
+}
+
+// Returns the sum of the squares of rows [num, H], in a fixed order.
+template <class Pool>
+float sum_of_squares(const float* rows, int64_t num, int64_t units, Pool& pool) {
   constexpr int64_t kSlotsPerBlock = 256;
   const int64_t num_blocks = (num + kSlotsPerBlock - 1) / kSlotsPerBlock;
   std::vector<double> squares(num_blocks, 0.0);

@@ -96,8 +96,9 @@ def opened_folder(path: Path) -> Iterator[int]:
 def private_folder(parent: int) -> Iterator[Path]:
     """Yields a new folder in an open one, which is closed to other users, and removes it at the
     end. Its path leads to it even after it was moved."""
-    name = tempfile.mkdtemp(prefix=_PARTIAL_START, dir=reached_by(parent))
-    try:
+    with tempfile.TemporaryDirectory(
+        prefix=_PARTIAL_START, dir=reached_by(parent), ignore_cleanup_errors=True
+    ) as name:
         private = os.open(name, _FOLDER | os.O_NOFOLLOW)
         try:
             if os.fstat(private).st_uid != os.geteuid():
@@ -105,8 +106,6 @@ def private_folder(parent: int) -> Iterator[Path]:
             yield reached_by(private)
         finally:
             os.close(private)
-    finally:
-        shutil.rmtree(name, ignore_errors=True)
 
 
 def own_file(path: Path, flags: int = os.O_CREAT) -> int:

@@ -28,7 +28,7 @@ _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
 def _nodes(call: str, num_tokens: int) -> int:
-    """Returns the kernels and memsets that a call of the project launches, as binding.cc has them."""
+    """Returns the kernels and memsets that a call of the project launches, by binding.cc."""
     passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
     index = 2 + 2 * passes_of_sort
     several = {"gradient": 3, "index": index, "touch_sorted": 2, "row_gradients": 2}

@@ -70,7 +70,7 @@ class Checkpoints:
         if self._written is not None:
             self._written.result()
         is_copied = 2 * _num_bytes(self.states[0].kinds) <= self.free()
-        arrays = self.states[0].held(copied=is_copied) | self._metric_sums()
+        arrays = self.states[0].save(copied=is_copied) | self._metric_sums()
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())

@@ -86,7 +86,11 @@ class CutLoops:
         self._sums = sums
         self._implementation = implementation
         self._row_sums = row_sums
-        self._tokens: list[tf.Variable] = []
+        # A device's sums are ordered by its token.
+        self._tokens = []
+        for state in states:
+            with tf.device(state.device):
+                self._tokens.append(tf.Variable(0.0, trainable=False))
         self._programs: dict[Any, tuple[Callable[..., Any], Callable[..., Any], list[_Part]]] = {}
 
     def loop(
@@ -115,7 +119,7 @@ class CutLoops:
                     # into the copy, element by element, which takes a hundred times as long as the
                     # step (measured on a CPU).
                     for (_, is_gathered), vector in _joined(to_send, parts).items():
-                        token = self._token(device)
+                        token = self._tokens[device]
                         if not exchanging:
                             vector = tf.tile(vector, [self._sums.size if is_gathered else 1])
                         elif is_gathered:
@@ -151,14 +155,6 @@ class CutLoops:
             return [tf.reduce_sum(tf.cast(own, tf.float64), axis=1) for own in sums]
 
         return loop
-
-    def _token(self, device: int) -> tf.Variable:
-        if not self._tokens:
-            with tf.init_scope():
-                for state in self._states:
-                    with tf.device(state.device):
-                        self._tokens.append(tf.Variable(0.0, trainable=False))
-        return self._tokens[device]
 
     def _compiled(
         self, device: int, call: Call, *, exchanging: bool
@@ -204,7 +200,7 @@ class CutLoops:
             parts = _parts(tensors, [False] * len(tensors))
             with tf.control_dependencies(before):
                 joined = _joined([tf.identity(tensor) for tensor in tensors], parts)
-            summed = self._sums(device, keys, [*joined.values()], token=self._token(device))
+            summed = self._sums(device, keys, [*joined.values()], token=self._tokens[device])
             before[:] = summed
             return _parted(summed, parts, self._sums.size)
 

@@ -191,7 +191,7 @@ def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.Inde
         if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
             raise InputError(
                 f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
-                f"with --table-optimizer={table.table.kind} devices exchange at most "
+                f"with --table-optimizer={table.table.rule.kind} devices exchange at most "
                 f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
             )
         layout.tables.append(_PackedTable(table, shapes))

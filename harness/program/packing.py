@@ -5,6 +5,7 @@ to launch than to run. Weights in one variable need only one kernel.
 """
 
 import functools
+import itertools
 import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
@@ -65,17 +66,22 @@ class Stored:
         if len(own) == 1:
             return own[0]
         if len(self.variable.shape) > 1:
-            return tf.stack(own) if tf.executing_eagerly() else _stack(own)
+            if tf.executing_eagerly():
+                return tf.stack(own)
+            return joined_by_pads([part[None] for part in own], axis=0)
         return tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
 
 
-def _stack(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Stacks matrices of one shape along a new first axis. XLA computes this within the kernel that
-    reads it, unlike `tf.stack`."""
-    last = len(matrices) - 1
-    return tf.add_n(
-        [tf.pad(m[None], [[i, last - i], [0, 0], [0, 0]]) for i, m in enumerate(matrices)]
-    )
+def joined_by_pads(parts: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    """Concatenates tensors along an axis. XLA computes this within the kernel that reads it, unlike
+    `tf.concat` and `tf.stack`."""
+    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
+    none = [[0, 0]] * parts[0].shape.rank
+    pads = [
+        [*none[:axis], [end - part.shape[axis], ends[-1] - end], *none[axis + 1 :]]
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    return tf.add_n([tf.pad(part, pad) for part, pad in zip(parts, pads, strict=True)])
 
 
 def portable_dtype(dtype: str) -> str:

@@ -100,7 +100,7 @@ class Program:
         self._device_names = tuple(state.device for state in self.states)
         self._sums = AllReduce(self._device_names, self.cluster, self.all_reduce)
         self._cut: CutLoops | None = None
-        if isinstance(self.step, CutStep):
+        if isinstance(self.step, CutStep) and not self.cluster.is_alone:
             self._cut = CutLoops(
                 self.step,
                 self.states,
@@ -148,7 +148,7 @@ class Program:
         return tf.function(loop, jit_compile=True, autograph=False)
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
-        if self._cut is not None and not self.cluster.is_alone:
+        if self._cut is not None:
             together = tf.function(self._cut.loop(call), autograph=False)
             return lambda batches, firsts: together(batches, firsts[0])
         loops = [self.on_device(device, call) for device in range(len(self.states))]
@@ -186,7 +186,8 @@ class Program:
 
         # An evaluation changes neither the optimizer's count of steps nor seeds.
         without = contextlib.nullcontext(lambda step: None)
-        with without if self._cut is None else state.in_loop(num_steps) as begin:
+        trains = isinstance(self.step, CutStep)
+        with state.in_loop(num_steps) if trains else without as begin:
 
             def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
                 begin(step)

@@ -11,15 +11,16 @@ which takes one kernel to pad the rows and another to add the processors' result
 
 import contextlib
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
+
+from harness.program.packing import joined_by_pads
 
 # The most multiplications in a small product. Neighbouring threads read neighbouring numbers in all
 # passes but that to the inputs, which takes about as long at this size as the launch that it saves.
@@ -126,7 +127,7 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
         names = list(of_height)
         for first in range(0, len(names), _MAX_TOGETHER):
             own = {name: of_height[name] for name in names[first : first + _MAX_TOGETHER]}
-            sums = tf.reduce_sum(_joined(list(own.values())), axis=0)
+            sums = tf.reduce_sum(joined_by_pads(list(own.values()), axis=1), axis=0)
             sizes = [matrix.shape[1] for matrix in own.values()]
             for name, total in zip(own, tf.split(sums, sizes), strict=True):
                 found[name] = tf.reshape(total, gradients[name].shape)
@@ -201,15 +202,3 @@ def _summed(op: tf.Operation) -> tf.Tensor | None:
     if matrix is None or matrix.shape.rank != 2 or not matrix.shape.is_fully_defined():
         return None
     return tf.cast(matrix, tf.float32)
-
-
-def _joined(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Concatenates matrices [rows, n] along the second axis. XLA computes this within the kernel
-    that reads it at any number of rows, unlike `tf.concat`."""
-    ends = list(itertools.accumulate(matrix.shape[1] for matrix in matrices))
-    return tf.add_n(
-        [
-            tf.pad(matrix, [[0, 0], [end - matrix.shape[1], ends[-1] - end]])
-            for matrix, end in zip(matrices, ends, strict=True)
-        ]
-    )

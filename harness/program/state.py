@@ -43,7 +43,6 @@ from harness.program.tables import ProductGradient, RowGradient, Table, TablePla
 from harness.workers.cluster import Cluster
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
-ITERATION = "optimizer/iteration"  # The name of the number of updates in a state
 # Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
 
@@ -377,15 +376,12 @@ class State:
 
         return tf.function(look, autograph=False).get_concrete_function()
 
-    def save(self) -> dict[str, np.ndarray]:
+    def save(self, *, copied: bool = True) -> dict[str, Any]:
         """Returns copies of all values by name, from which a resumed run repeats the uninterrupted
         one: rows of a table that lag behind are saved so, since settled ones would be rounded in
-        another order."""
-        return self.held(copied=True)
-
-    def held(self, *, copied: bool) -> dict[str, Any]:
-        """Returns what `save` does, or tensors, where large ones are no copies: read those before
-        the next step. Each variable is copied as a whole, since the host waits for each copy."""
+        another order. Unless `copied`, these are tensors, where large ones are no copies: read
+        those before the next step. Each variable is copied as a whole, since the host waits for
+        each copy."""
         found: dict[str, Any] = {}
         for stored in self._stored():
             value = portable(tf.convert_to_tensor(stored.variable))

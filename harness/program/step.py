@@ -17,6 +17,7 @@ from harness.program.normalization import SumOverDevices, needs_all_rows, over_a
 from harness.program.padding import without_padding
 from harness.program.small_gradients import small_products
 from harness.program.state import Called, State
+from harness.task.losses import is_sparse
 from harness.task.ranking import Ranking, best, without_seen
 from harness.task.task import Judgement, SettledTask
 from kernels.multi_hot import Implementation
@@ -112,9 +113,10 @@ def count(
         if training and metric.name in task.evaluation_only:
             continue
         values = [tf.convert_to_tensor(variable) for variable in variables]
-        for variable, value in zip(
-            variables, task.updated(metric, values, judged, of_rows), strict=True
-        ):
+        after = metric.stateless_update_state(
+            values, judged.targets[is_sparse(metric)], judged.probabilities, sample_weight=of_rows
+        )
+        for variable, value in zip(variables, after, strict=True):
             variable.assign(tf.cast(value, variable.dtype))
 
 

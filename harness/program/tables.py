@@ -37,12 +37,8 @@ class Table:
         self.implementation: registry.Implementation = "native" if plan.is_native else "gather"
 
     @property
-    def kind(self) -> str:
-        return self.rule.kind
-
-    @property
     def lags(self) -> bool:
-        return self.kind == "exact_adam"
+        return self.rule.kind == "exact_adam"
 
     @property
     def variables(self) -> list[tf.Variable]:

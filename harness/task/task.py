@@ -340,14 +340,6 @@ class SettledTask:
         right = tf.cast(tf.cast(scores > 0, tf.float32) == targets[False], tf.float32)
         return tf.reduce_mean(right, axis=1)
 
-    def updated(
-        self, metric: keras.metrics.Metric, values: Sequence[Any], rows: Judgement, real: tf.Tensor
-    ) -> Sequence[tf.Tensor]:
-        after: Sequence[tf.Tensor] = metric.stateless_update_state(
-            values, rows.targets[is_sparse(metric)], rows.probabilities, sample_weight=real
-        )
-        return after
-
 
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:
     if examples.labels is None:

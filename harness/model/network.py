@@ -207,7 +207,14 @@ class DefaultNetwork(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_activation(self.activation)
+        name = self.activation
+        try:
+            keras.activations.get(name)(keras.KerasTensor((None, 2)))
+        except (ValueError, TypeError) as error:  # an unknown name, or one with other arguments
+            raise InputError(
+                f"--activation is '{name}', which Keras does not have by that name alone; choose "
+                "one of keras.activations, such as relu, gelu or tanh"
+            ) from error
 
     def __call__(self, inputs: Any) -> Any:
         is_binary = self.num_classes == 2 and not self.multi_label
@@ -241,16 +248,6 @@ class DefaultNetwork(ModelConfig):
 
     def _initializer(self, layer: int) -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(seed=1000 * self.seed + layer)
-
-
-def _check_activation(name: str) -> None:
-    try:
-        keras.activations.get(name)(keras.KerasTensor((None, 2)))
-    except (ValueError, TypeError) as error:  # an unknown name, or one that takes other arguments
-        raise InputError(
-            f"--activation is '{name}', which Keras does not have by that name alone; choose one "
-            "of keras.activations, such as relu, gelu or tanh"
-        ) from error
 
 
 def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:

@@ -106,7 +106,8 @@ class AllReduce:
             self._connection = group
             with tf.name_scope("all_reduce"):
                 last = self._last.get(device)
-                after = last if last is not None and last.graph is _graph() else None
+                is_here = last is not None and last.graph is tf.compat.v1.get_default_graph()
+                after = last if is_here else None
                 sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
             self._last[device] = sums[0]
             return sums
@@ -145,10 +146,6 @@ class AllReduce:
         if self._connection is not None:
             end_group(self._connection)
             _connected.cache_clear()
-
-
-def _graph() -> tf.Graph:
-    return tf.compat.v1.get_default_graph()
 
 
 @functools.cache

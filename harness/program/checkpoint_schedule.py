@@ -54,18 +54,13 @@ class CheckpointSchedule:
 
     def decide(self, step: int, *, now: float, at_epoch_end: bool, at_once: bool = False) -> bool:
         """Returns whether to save a checkpoint after `step` steps."""
-        due = at_once or self._is_due(step, at_epoch_end=at_epoch_end, now=now)
-        return self.decided(due)
-
-    def _is_due(self, step: int, *, at_epoch_end: bool, now: float) -> bool:
         every = self.every
+        due = at_epoch_end
         if every.steps is not None:
-            due = step // every.steps > self._last_step // every.steps
+            due = step // every.steps > self._last_step // every.steps and not self.is_busy()
         elif every.seconds is not None:
-            due = now - self._last_seconds >= every.seconds
-        else:
-            return at_epoch_end
-        return due and not self.is_busy()
+            due = now - self._last_seconds >= every.seconds and not self.is_busy()
+        return self.decided(at_once or due)
 
     def saved(self, step: int, *, now: float) -> None:
         self._last_step, self._last_seconds = step, now

@@ -57,8 +57,22 @@ class ModelPrograms:
         tables: Mapping[str, TablePlan] = MappingProxyType({}),
     ) -> None:
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
-        self.states = _states(
-            model, optimizer, devices, task, tables, in_part=in_part, batch_size=batch_size
+        # Programs for a GPU use operations that only XLA has.
+        for_gpu = devices.device_type == "GPU" and not in_part
+        small = small_layers(model, batch_size // devices.num_shares) if for_gpu else ()
+        self.states = tuple(
+            State(
+                model,
+                optimizer,
+                device=device,
+                place=place,
+                share=devices.first_share + place,
+                metrics=task.stateful,
+                tables=tables,
+                for_gpu=for_gpu,
+                small={layer.kernel.path for layer in small},
+            )
+            for place, device in enumerate(devices.names)
         )
         # Whether XLA compiles only a part of a training step.
         self.compiles_in_part = in_part
@@ -367,33 +381,3 @@ class ModelPrograms:
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )
         return {name: found[name] for name in self._task.metric_names}
-
-
-def _states(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
-    devices: Devices,
-    task: SettledTask,
-    tables: Mapping[str, TablePlan],
-    *,
-    in_part: bool,
-    batch_size: int,
-) -> tuple[State, ...]:
-    # Programs for a GPU use operations that only XLA has.
-    for_gpu = devices.device_type == "GPU" and not in_part
-    num_devices = devices.num_replicas * devices.cluster.num_workers
-    small = small_layers(model, batch_size // num_devices) if for_gpu else ()
-    return tuple(
-        State(
-            model,
-            optimizer,
-            device=device,
-            place=place,
-            share=devices.first_share + place,
-            metrics=task.stateful,
-            tables=tables,
-            for_gpu=for_gpu,
-            small={layer.kernel.path for layer in small},
-        )
-        for place, device in enumerate(devices.names)
-    )

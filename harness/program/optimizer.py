@@ -17,19 +17,13 @@ Schedule = Literal["constant", "cosine", "exponential", "linear"]
 OptimizerFactory = partial[keras.optimizers.Optimizer]
 """Makes an optimizer once the devices are chosen: before, its variables would start TensorFlow with
 all memory of every GPU."""
-_NOT_BY_NAME = ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
-
-
-def _optimizers() -> dict[str, Callable[..., keras.optimizers.Optimizer]]:
-    return {
-        name.lower(): kind
-        for name, kind in vars(keras.optimizers).items()
-        if inspect.isclass(kind)
-        and issubclass(kind, keras.optimizers.Optimizer)
-        and name not in _NOT_BY_NAME
-    }
-
-
+_BY_NAME: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    name.lower(): kind
+    for name, kind in vars(keras.optimizers).items()
+    if inspect.isclass(kind)
+    and issubclass(kind, keras.optimizers.Optimizer)
+    and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
+}
 _ELEMENTWISE = (
     keras.optimizers.SGD,
     keras.optimizers.Adam,
@@ -146,12 +140,11 @@ def optimizer_factory(
     all settings that are left out. `clip_norm` limits the gradients' global norm; `weight_decay` is
     the share of itself that a weight loses in a step, divided by the learning rate, which rises
     over `warmup` of the `num_steps` and falls by the schedule after them."""
-    known = _optimizers()
-    kind = known.get(optimizer.lower())
+    kind = _BY_NAME.get(optimizer.lower())
     if kind is None:
         raise InputError(
             f"--optimizer is '{optimizer}', which Keras does not have; "
-            f"choose one of {', '.join(sorted(known))}"
+            f"choose one of {', '.join(sorted(_BY_NAME))}"
         )
     settings: dict[str, Any] = {}
     if learning_rate is not None:

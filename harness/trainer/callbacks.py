@@ -186,8 +186,12 @@ class KerasCallbacks(records.Observer):
         match record:
             case records.RunStart():
                 self._run = record
-            case records.BatchesAwaited():
-                self._begin_epoch(record.step)
+            case records.BatchesAwaited() if self._epoch is None:
+                if record.step < self._run.total_steps:
+                    # Callbacks count the epochs of this fit, to the same end.
+                    before = self._run.epochs - self._list.params["epochs"]
+                    self._epoch = record.step // self._run.steps_per_epoch - before
+                    self._call("on_epoch_begin", self._epoch)
             case records.BatchesReady() if self._by_batch:
                 self._call("on_train_batch_begin", record.step % self._run.steps_per_epoch)
             case records.Window() if self._by_batch:
@@ -195,13 +199,6 @@ class KerasCallbacks(records.Observer):
                 self._call("on_train_batch_end", batch, record.so_far)
             case records.Epoch():
                 self._end_epoch(record)
-
-    def _begin_epoch(self, step: int) -> None:
-        if self._epoch is None and step < self._run.total_steps:
-            # Callbacks count the epochs of this fit, to the same end.
-            before = self._run.epochs - self._list.params["epochs"]
-            self._epoch = step // self._run.steps_per_epoch - before
-            self._call("on_epoch_begin", self._epoch)
 
     def validate(
         self, feed: Feed, plan: Plan, **how: Any

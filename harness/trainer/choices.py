@@ -10,7 +10,6 @@ import keras
 from harness.base.errors import InputError
 from harness.base.memory import free_bytes
 from harness.data.examples import Examples
-from harness.data.ragged import RaggedSets
 from harness.feed.cadence import AIM_SECONDS, steps_per_call
 from harness.feed.capacity import capacities_for_any_order
 from harness.model.layers import MultiHotDense
@@ -95,7 +94,8 @@ def choose_precision(
 
 
 def _implementation(known: Known) -> Choice:
-    layers = _multi_hot_layers(known)
+    assert known.model is not None
+    layers = [layer for layer in multi_hot_layers(known.model) if layer.implementation is None]
     if not layers or not known.train.ragged:
         return Choice(name="gather", why="the model has no MultiHotDense that asks for one")
     # Measured for the largest layer and the shapes of one device's batch.
@@ -119,8 +119,9 @@ def _implementation(known: Known) -> Choice:
 def _available(choice: Choice, known: Known) -> Choice:
     """Returns the choice if it can run here; chooses anew if `auto` took it on another machine."""
     # Layers that name an implementation need it, whatever the trainer chose for the others.
-    names = {choice.name}
-    names |= {layer.implementation for layer in _multi_hot_layers(known, all_of_them=True)} - {None}
+    assert known.model is not None
+    own = {layer.implementation for layer in multi_hot_layers(known.model)}
+    names = {choice.name, *filter(None, own)}
     for name in sorted(names):
         reason = why_unavailable(name, known.devices.device_type)
         if reason is None:
@@ -132,12 +133,6 @@ def _available(choice: Choice, known: Known) -> Choice:
             "set --implementation=auto"
         )
     return choice
-
-
-def _multi_hot_layers(known: Known, *, all_of_them: bool = False) -> list[Any]:
-    assert known.model is not None
-    layers = multi_hot_layers(known.model)
-    return [layer for layer in layers if all_of_them or layer.implementation is None]
 
 
 def _table_optimizer(known: Known) -> Choice:
@@ -163,7 +158,6 @@ def _input(known: Known) -> Choice:
 def _steps_per_dispatch(known: Known) -> Choice:
     rows = known.settings.batch_size // known.devices.num_shares
     ids = rows * known.train.nnz / known.train.num_rows
-    sets = known.train.ragged.values()
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
@@ -172,10 +166,14 @@ def _steps_per_dispatch(known: Known) -> Choice:
     )
     # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
+    prepared_bytes = sum(
+        sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
+        for sets in known.train.ragged.values()
+    )
     steps = steps_per_call(
         bytes_moved=bytes_moved,
         flops=flops,
-        prepared_bytes=rows * sum(_prepared_bytes(s, sorts) for s in sets) / known.train.num_rows,
+        prepared_bytes=rows * prepared_bytes / known.train.num_rows,
         device_type=device_type,
         steps_per_epoch=whole,
     )
@@ -207,10 +205,6 @@ def _work_of_step(
         if len(variable.shape) > 1 and id(variable) not in tables:
             flops += 6 * rows * size
     return bytes_moved, flops
-
-
-def _prepared_bytes(sets: RaggedSets, sorts: bool) -> int:
-    return sets.nnz * ((8 if sets.weights is None else 12) + 20 * sorts)
 
 
 def _within_epoch(choice: Choice, known: Known) -> Choice:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -91,11 +91,6 @@ class Settings:
     def steps_per_epoch(self, num_rows: int) -> int:
         """Returns the number of an epoch's batches, of which the last may be smaller."""
         return -(-num_rows // self.batch_size)
-
-    def with_chosen(self, name: str, value: str) -> Settings:
-        """Returns a copy in which the setting `name` has `value`, given as text, for `auto`."""
-        chosen: dict[str, Any] = {name: int(value) if value.isdecimal() else value}
-        return replace(self, **chosen)
 
 
 DECIDE_NO_LOSS = (

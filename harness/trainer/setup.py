@@ -404,7 +404,8 @@ def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
     # What `auto` measures differs between machines, and all must run the same programs.
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
     if not cluster.is_chief:
-        settle(name, replace(known, settings=known.settings.with_chosen(name, choice.name)))
+        chosen: dict[str, Any] = {name: choice.value}
+        settle(name, replace(known, settings=replace(known.settings, **chosen)))
     return choice
 
 

@@ -16,7 +16,7 @@ Tensor = Any
 
 # Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
 # padding entries to one place, one after another.
-_DROPPED = -1
+DROPPED = -1
 
 
 def _index(problem: Problem) -> Entries:
@@ -29,20 +29,20 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
         picked = poison(tf.where(entries.counts[:, None], picked, 0.0), entries.valid[:, None])
         sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
     else:
-        rows = tf.where(entries.counts, entries.rows, _DROPPED)
+        rows = tf.where(entries.counts, entries.rows, DROPPED)
         # XLA cannot sum over zero segments, so there is at least one.
         sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
         sums = poison(sums[: entries.num_rows], entries.valid)
     return sums
 
 
-def _backward(dy: Tensor, entries: Entries) -> Tensor:
+def backward(dy: Tensor, entries: Entries) -> Tensor:
     dy_dtype, dy = dy.dtype, for_sums(dy)
     if not entries.rows_given:  # otherwise a wrong entry's row is NaN in `_forward`
         dy = poison(dy, entries.valid)
     # An additional row is there to be read for entries behind the last row.
     picked = _weighted(tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows), entries)
-    ids = tf.where(entries.counts, entries.ids, _DROPPED)
+    ids = tf.where(entries.counts, entries.ids, DROPPED)
     sums = tf.math.unsorted_segment_sum(picked, ids, entries.num_tokens)
     return tf.cast(sums, dy_dtype)
 
@@ -58,4 +58,4 @@ def _sorted_segment_sum(data: Tensor, segments: Tensor, *, num_segments: int) ->
     return tf.raw_ops.SegmentSumV2(data=data, segment_ids=segments, num_segments=num_segments)
 
 
-PRODUCT = Product(index=_index, forward=_forward, backward=_backward)
+PRODUCT = Product(index=_index, forward=_forward, backward=backward)

@@ -40,9 +40,9 @@ class Compiler:
         # Compute capabilities that the library compiles for, ascending.
         self.capabilities = sorted(divmod(number, 10) for number in known)
 
-    def compile(self, capability: tuple[int, int], *, as_text: bool = False) -> bytes:
-        """Return the kernels for a compute capability as machine code, or, if asked or if NVRTC
-        does not know it yet, as PTX, which the driver translates.
+    def compile(self, capability: tuple[int, int]) -> bytes:
+        """Return the kernels for a compute capability as machine code, or, if NVRTC does not know
+        it yet, as PTX, which the driver translates.
 
         Raises:
           NativeUnavailableError: if the GPU is too old for the kernels or for NVRTC, or NVRTC
@@ -61,7 +61,7 @@ class Compiler:
                 "{}.{} and above, and ".format(*self.capabilities[0])
                 + f"{own}: install an older NVRTC, {REMEDY}"
             )
-        as_text = as_text or known[-1] != capability
+        as_text = known[-1] != capability
         architecture = f"{'compute' if as_text else 'sm'}_{known[-1][0]}{known[-1][1]}"
         headers = {header.name: header for header in sorted(SOURCES.glob("*.h"))}
         headers["../native/rules.h"] = RULES

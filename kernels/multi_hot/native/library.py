@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from kernels.files import reached_by
-from kernels.multi_hot.native.build import SOURCES, Library, NativeUnavailableError, build
+from kernels.multi_hot.native.build import SOURCES, NativeUnavailableError, build
 
 
 def load(sources: Path = SOURCES) -> Path:
@@ -21,7 +21,16 @@ def load(sources: Path = SOURCES) -> Path:
 def registered(sources: Path) -> tuple[Path, ctypes.CDLL]:
     """Build a library if necessary, load it and register its kernels; return its path and it."""
     built = build(Path(tf.sysconfig.get_include()), sources)
-    library = _loaded(built)
+    try:
+        # Load the checked file, whatever its name leads to by now. The descriptor stays open,
+        # because the loader knows the library by this number, and would take another file of that
+        # number for it.
+        library = ctypes.CDLL(str(reached_by(built.descriptor)))
+    except OSError as error:
+        raise NativeUnavailableError(
+            f"the native kernels in {built.path} cannot be loaded ({error}): remove that file, "
+            "or use the implementation 'gather'"
+        ) from error
     register = library.multi_hot_register
     register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
     if not register(_ffi_api()):
@@ -30,19 +39,6 @@ def registered(sources: Path) -> tuple[Path, ctypes.CDLL]:
             "function interface changed): use the implementation 'gather'"
         )
     return built.path, library
-
-
-def _loaded(library: Library) -> ctypes.CDLL:
-    try:
-        # Load the checked file, whatever its name leads to by now. The descriptor stays open,
-        # because the loader knows the library by this number, and would take another file of that
-        # number for it.
-        return ctypes.CDLL(str(reached_by(library.descriptor)))
-    except OSError as error:
-        raise NativeUnavailableError(
-            f"the native kernels in {library.path} cannot be loaded ({error}): remove that file, "
-            "or use the implementation 'gather'"
-        ) from error
 
 
 def _ffi_api() -> int:

@@ -5,6 +5,7 @@ Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots, R stored r
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -39,17 +40,6 @@ _BUCKETS_PER_CORE = 4
 _SEGMENTS = 256  # kSegments in cuda/binding.cc
 
 
-def _partition(num_values: int, num_tokens: int, num_cores: int) -> tuple[int, int]:
-    """Return the chunks and buckets that divide a batch's entries among threads. They decide only
-    the order of the slots and the last bits of the sum of their squares."""
-    num_chunks = max(1, min(max(_CHUNKS, num_cores), num_values // _VALUES_PER_CHUNK))
-    wanted = max(_BUCKETS_PER_CORE * num_cores, num_tokens / _IDS_PER_BUCKET)
-    num_buckets = _BUCKETS[0]
-    while num_buckets < min(_BUCKETS[1], wanted):
-        num_buckets *= 2
-    return num_chunks, num_buckets
-
-
 class _Index(NamedTuple):
     """TouchedIndex in touched.h; on a GPU, TouchArguments in arguments.h."""
 
@@ -81,7 +71,12 @@ def touch(problem: Problem) -> Touched:
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     num_weights = 0 if problem.weights is None else N
-    num_chunks, num_buckets = _partition(N, V, os.cpu_count() or 1)
+    # Chunks and buckets divide the entries among threads. They decide only the order of the slots
+    # and the last bits of the sum of their squares.
+    num_cores = os.cpu_count() or 1
+    num_chunks = max(1, min(max(_CHUNKS, num_cores), N // _VALUES_PER_CHUNK))
+    wanted = max(_BUCKETS[0], _BUCKETS_PER_CORE * num_cores, V / _IDS_PER_BUCKET)
+    num_buckets = min(_BUCKETS[1], 2 ** math.ceil(math.log2(wanted)))
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),

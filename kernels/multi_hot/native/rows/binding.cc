@@ -4,10 +4,15 @@
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
 #include <cstdint>
+#include <map>
+#include <mutex>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #include "../calls.h"
 #include "../parts.h"
-#include "large_pages.h"
 #include "table_update.h"
 #include "touched.h"
 
@@ -53,6 +58,34 @@ void row_gradients_call(const Call& call, Pool& pool) {
   row_gradients(index, dy.data<float>(), dy.dim(1), gradients, pool);
   if (call.num_results() == 1) return;
   *call.result(1).data<float>() = sum_of_squares(gradients, *index.num, dy.dim(1), pool);
+}
+
+// Asks the system to hold this memory in pages of 2 MB, once for each piece of memory: rows are read in
+// any order, and with 4 KB pages nearly every row costs a walk through the page tables, which takes
+// longer than the row. A hint: where the system has none left or does not know them, the pages stay small.
+void use_large_pages(void* memory, int64_t num_bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  constexpr uintptr_t kPageBytes = uintptr_t{1} << 21;
+  constexpr int kCollapse = 25;  // MADV_COLLAPSE, which headers before Linux 6.1 lack
+  constexpr size_t kMostPieces = 1024;
+  if (num_bytes < static_cast<int64_t>(4 * kPageBytes)) return;
+  static std::mutex mutex;
+  static std::map<void*, int64_t> asked;
+  const std::lock_guard<std::mutex> lock(mutex);
+  if (asked.size() > kMostPieces) asked.clear();
+  int64_t& before = asked[memory];
+  if (before == num_bytes) return;
+  before = num_bytes;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(memory);
+  const uintptr_t begin = (start + kPageBytes - 1) / kPageBytes * kPageBytes;
+  const uintptr_t end = (start + static_cast<uintptr_t>(num_bytes)) / kPageBytes * kPageBytes;
+  void* const first = reinterpret_cast<void*>(begin);
+  if (madvise(first, end - begin, MADV_HUGEPAGE) == 0) {  // for pages that are not there yet
+    madvise(first, end - begin, kCollapse);               // for those that are, now
+  }
+#else
+  (void)memory, (void)num_bytes;
+#endif
 }
 
 // The parts of a table, in large pages.

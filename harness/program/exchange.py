@@ -81,13 +81,6 @@ def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]
     return pays
 
 
-class _PackedTable(NamedTuple):
-    """The contents of a vector: the names and shapes of its parts, in order."""
-
-    of: RowGradient | ProductGradient
-    shapes: dict[str, list[int]]
-
-
 class _Slices(NamedTuple):
     """A gradient by rows that travels as a vector: two numbers for each row's id, then the rows."""
 
@@ -147,7 +140,8 @@ def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
 class Layout(NamedTuple):
     """What the tensors of `packed` hold, in order."""
 
-    tables: list[_PackedTable]
+    tables: list[tuple[RowGradient | ProductGradient, dict[str, tf.Tensor]]]
+    """Each table, and the parts of its vector by name, of which only the shapes are used."""
     weights: list[_Slices | bool]
     """Whether the gradient of each weight of `State.trainable` is sent, and how one by rows is."""
     rows: list[RowGradient]
@@ -187,14 +181,14 @@ def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.Inde
         if sets["weights"] is not None:
             parts["weights"] = sets["weights"]
         parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
-        shapes = {name: part.shape.as_list() for name, part in parts.items()}
-        if isinstance(table, RowGradient) and shapes["values"][0] > MAX_NUMBER:
+        num_values = sets["values"].shape[0]
+        if isinstance(table, RowGradient) and num_values > MAX_NUMBER:
             raise InputError(
-                f"each device's share of a batch has up to {shapes['values'][0]:,} ids, and "
+                f"each device's share of a batch has up to {num_values:,} ids, and "
                 f"with --table-optimizer={table.table.rule.kind} devices exchange at most "
                 f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
             )
-        layout.tables.append(_PackedTable(table, shapes))
+        layout.tables.append((table, parts))
         flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
         vectors.append(tf.concat(flat, axis=0))
         layout.gathered.append(True)
@@ -225,18 +219,19 @@ def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> 
     summed."""
     rows = [*layout.rows]
     of_tables: dict[int, list[tf.Tensor]] = {}
-    for packed, vectors in zip(layout.tables, summed, strict=False):
-        sets, dy = _joined(packed, vectors)
-        if isinstance(packed.of, RowGradient):
-            table = packed.of.table
-            num_tokens, how = table.variable.shape[0], table.implementation
-            touched = touched_rows(**sets, num_tokens=num_tokens, implementation=how)
-            rows.append(packed.of._replace(touched=touched, dy=dy, is_of_all=True))
+    for (of, own), vectors in zip(layout.tables, summed, strict=False):
+        sets, dy = _joined(own, vectors)
+        sets["unique"] = of.call.sets["unique"]
+        layer = of.call.layer
+        if isinstance(of, RowGradient):
+            how = of.table.implementation
+            touched = touched_rows(**sets, num_tokens=layer.num_tokens, implementation=how)
+            rows.append(of._replace(touched=touched, dy=dy, is_of_all=True))
         else:
-            layer, how = packed.of.call.layer, packed.of.call.implementation
+            how = of.call.implementation
             gradient = table_gradient(dy, **sets, num_tokens=layer.num_tokens, implementation=how)
             gradient = tf.cast(gradient, layer.kernel.dtype)
-            of_tables.setdefault(packed.of.place, []).append(gradient)
+            of_tables.setdefault(of.place, []).append(gradient)
     rest = iter(summed[len(layout.tables) :])
     weights = []
     for place, sent in enumerate(layout.weights):
@@ -248,15 +243,16 @@ def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> 
     return Gradients(weights, rows, [], layout.unused)
 
 
-def _joined(packed: _PackedTable, vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
-    """Returns the concatenated sets of all devices, and their dy."""
-    sizes = [math.prod(shape) for shape in packed.shapes.values()]
-    parts = dict(zip(packed.shapes, tf.split(vectors, sizes, axis=1), strict=True))
+def _joined(like: Mapping[str, tf.Tensor], vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
+    """Returns the concatenated sets of all devices, and their dy, from vectors of parts as one
+    device has them."""
+    sizes = [part.shape.num_elements() for part in like.values()]
+    parts = dict(zip(like, tf.split(vectors, sizes, axis=1), strict=True))
     splits = tf.cast(parts["row_splits"], tf.int32)
     ends = tf.cumsum(splits[:, -1])
     begins = ends - splits[:, -1]
     # Each device's ids end before its buffer does: leave out the gaps.
-    num_values = packed.shapes["values"][0]
+    num_values = like["values"].shape[0]
     places = tf.range(vectors.shape[0] * num_values)
     device = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])
     read = places - tf.gather(begins, device) + device * num_values
@@ -269,6 +265,5 @@ def _joined(packed: _PackedTable, vectors: tf.Tensor) -> tuple[dict[str, Any], t
         "values": tf.cast(in_turn("values"), tf.int32),
         "row_splits": row_splits,
         "weights": in_turn("weights") if "weights" in parts else None,
-        "unique": packed.of.call.sets["unique"],
     }
-    return sets, tf.reshape(parts["dy"], [-1, packed.shapes["dy"][1]])
+    return sets, tf.reshape(parts["dy"], [-1, like["dy"].shape[1]])

@@ -144,14 +144,7 @@ class CutLoops:
                 found = once(batches, first + tf.cast(done, tf.int64))
                 return done + 1, [a + b for a, b in zip(sums, found, strict=True)]
 
-            # The steps are counted in int32, which TensorFlow compares on the host: int64 would be
-            # compared on a GPU, and each step would wait for the answer.
-            _, sums = tf.while_loop(
-                lambda done, _: done < num_steps,
-                body,
-                (tf.constant(0), sums),
-                parallel_iterations=1,
-            )
+            _, sums = repeated(num_steps, body, sums)
             return [tf.reduce_sum(tf.cast(own, tf.float64), axis=1) for own in sums]
 
         return loop
@@ -205,6 +198,17 @@ class CutLoops:
             return _parted(summed, parts, self._sums.size)
 
         return in_order
+
+
+def repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
+    """Returns the body repeated for so many steps; one step compiles faster without a loop."""
+    if num_steps == 1:
+        return body(tf.constant(0), first)
+    # XLA recognizes the constant. TensorFlow compares int32 on the host; int64 would be compared on
+    # a GPU, and each step would wait for the answer.
+    return tf.while_loop(
+        lambda step, _: step < num_steps, body, (tf.constant(0), first), parallel_iterations=1
+    )
 
 
 def _parts(tensors: Sequence[tf.Tensor], gathered: Sequence[bool]) -> list[_Part]:

@@ -23,7 +23,7 @@ from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce, Kind
 from harness.program.compile_errors import named_culprit
-from harness.program.cut_step import CutLoops, CutStep, Step
+from harness.program.cut_step import CutLoops, CutStep, Step, repeated
 from harness.program.state import State
 from harness.run.records import Compilation
 from harness.workers.cluster import ALONE, Cluster
@@ -190,7 +190,7 @@ class Program:
                 begin(step)
                 return step + 1, sums + once(step)
 
-            _, sums = _repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
+            _, sums = repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
@@ -221,7 +221,7 @@ class Program:
             sums, outputs = once(step)
             return step + 1, kept.write(step, tf.concat([sums, tf.transpose(outputs)], axis=0))
 
-        _, kept = _repeated(
+        _, kept = repeated(
             num_steps, body, tf.TensorArray(tf.float32, num_steps, element_shape=shape)
         )
         sums, outputs = tf.split(kept.stack(), [self.row_sums, self.row_outputs], axis=1)
@@ -257,18 +257,6 @@ def _on_each(
             wait(calls, timeout=_GRACE_SECONDS)
         failed.result()
     return [call.result() for call in calls]
-
-
-def _repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:
-    """Returns the body repeated for so many steps; one step compiles faster without a loop."""
-    if num_steps == 1:
-        return body(tf.constant(0), first)
-    return tf.while_loop(
-        lambda step, _: step < num_steps,  # XLA recognizes the constant
-        body,
-        (tf.constant(0), first),
-        parallel_iterations=1,
-    )
 
 
 class Loop(NamedTuple):

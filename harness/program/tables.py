@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from harness.model.layers import MultiHotDense, RowReader, TableCall
 from kernels.multi_hot import registry
-from kernels.multi_hot.native.table import catch_up
+from kernels.multi_hot.native.product import catch_up
 from kernels.multi_hot.table_rules import Rule, StepNumbers
 from kernels.multi_hot.touched import Touched
 

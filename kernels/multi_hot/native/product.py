@@ -1,15 +1,18 @@
-"""The native kernels as an implementation: custom calls inside the compiled program.
+"""The native kernels as an implementation: custom calls inside the compiled program. They compute
+the product, copy batches, and index and update the touched rows of a table in place.
 
-Shapes: B rows, V num_tokens, H units, N values; R resident rows, M their ids, C a batch's capacity.
+Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots; R resident rows, or stored
+rates; M the resident rows' ids, C a batch's capacity.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -25,15 +28,26 @@ from kernels.multi_hot.native.call import (
     workspace,
 )
 from kernels.multi_hot.native.library import load
-from kernels.multi_hot.native.table import row_gradients, sorted_by_id, touch, update
-from kernels.multi_hot.registry import Problem, Product
+from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
 from kernels.multi_hot.segments import take_batches
+from kernels.multi_hot.table_rules import Rule, StepNumbers, series
+from kernels.multi_hot.touched import Touched, sum_of_squares
 
 Tensor = Any
 
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8  # TransposedIndex::kSlack
 _MAX_CHUNK_ROWS = 2**16  # which TransposedIndex stores in 16 bits
+# Least limit of the chunks, which is the number of cores if that is larger. They are more than two
+# threads need, so that a thread that starts late does less.
+_CHUNKS = 16
+# Least number of values in a chunk; a single thread counts fewer faster.
+_VALUES_PER_CHUNK = 4096
+# Limit of the ids in a bucket, as far as _BUCKETS allows: their counts fit the second cache.
+_IDS_PER_BUCKET = 16_384
+_BUCKETS = (16, 2048)
+_BUCKETS_PER_CORE = 4
+_SEGMENTS = 256  # kSegments in cuda/binding.cc
 
 
 # The host's kernels compute in float32, because 16 bits save a CPU hardly any time.
@@ -121,6 +135,159 @@ def take_rows(
     kernel = Kernel(target="multi_hot_take_rows", dtypes=dtypes)
     taken, splits, *found = call_on_platform(operands, results, host=kernel, cuda=kernel)
     return taken, splits, found[0] if found else None
+
+
+class _Index(NamedTuple):
+    """TouchedIndex in touched.h; on a GPU, TouchArguments in arguments.h."""
+
+    places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
+    rows: Tensor  # [N] int32
+    weights: Tensor  # [N] float32; empty where the sets have none
+
+
+def sorted_by_id(problem: Problem) -> list[Tensor]:
+    """Return what a GPU reads of the entries of all batches, sorted by id once for all of them:
+    faults [L], and rows, keys and positions [L, N]; the batch's number; weights [L, N] if any."""
+
+    def make(lot: Lot) -> list[Tensor]:
+        L, N = lot.values.shape
+        results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
+        kernel = Kernel(
+            target="multi_hot_cuda_index",
+            workspace=workspace("sort", L, N, problem.num_tokens),
+            attributes={"num_tokens": problem.num_tokens},
+        )
+        return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
+
+    return batches_for_gpu(problem, lambda lot: lot.once(("index", problem.num_tokens), make))
+
+
+def touch(problem: Problem) -> Touched:
+    problem = checked(problem)
+    load(ROW_SOURCES)
+    V, N = problem.num_tokens, problem.values.shape[0]
+    num_slots = min(N, V)
+    num_weights = 0 if problem.weights is None else N
+    # Chunks and buckets divide the entries among threads. They decide only the order of the slots
+    # and the last bits of the sum of their squares.
+    num_cores = os.cpu_count() or 1
+    num_chunks = max(1, min(max(_CHUNKS, num_cores), N // _VALUES_PER_CHUNK))
+    wanted = max(_BUCKETS[0], _BUCKETS_PER_CORE * num_cores, V / _IDS_PER_BUCKET)
+    num_buckets = min(_BUCKETS[1], 2 ** math.ceil(math.log2(wanted)))
+    weights = tf.zeros([0]) if problem.weights is None else problem.weights
+    results = [
+        tf.TensorSpec([num_slots], tf.int32),
+        tf.TensorSpec([max(2 * num_slots, N + 1)], tf.int32),
+        tf.TensorSpec([N], tf.int32),
+        tf.TensorSpec([1], tf.int32),
+        tf.TensorSpec([num_weights], tf.float32),
+    ]
+    num_tokens = {"num_tokens": V}
+    host = Kernel(
+        target="multi_hot_touch",
+        takes=range(3),
+        dtypes=[None, tf.int64, None],
+        workspace=[
+            tf.TensorSpec([N], tf.int64),
+            tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
+            tf.TensorSpec([num_weights], tf.float32),
+        ],
+        attributes=num_tokens | {"unique": problem.unique},
+    )
+    of_gpu = sorted_by_id(problem)
+    cuda = Kernel(
+        target="multi_hot_cuda_touch_sorted",
+        takes=range(3, 3 + len(of_gpu)),
+        workspace=[tf.TensorSpec([_SEGMENTS], tf.int32)],
+        attributes=num_tokens,
+    )
+    operands = [problem.values, problem.row_splits, weights, *of_gpu]
+    ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
+    return Touched(ids, num, _Index(places, rows, own))
+
+
+def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
+    """Return what `touched.row_gradients` does, but with anything in unused slots."""
+    dy = tf.cast(dy, tf.float32)
+    on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
+    sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
+    places, rows, weights = touched.index
+    gradients, *squares = call_on_platform(
+        [dy, touched.ids, places, rows, touched.num, weights],
+        [tf.TensorSpec(size, tf.float32) for size in sizes],
+        host=Kernel(target="multi_hot_row_gradients"),
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=workspace("sum", N, H)),
+    )
+    if on_gpu:  # XLA adds these up there
+        squares = [sum_of_squares(tf.where(touched.ids[:, None] >= 0, gradients, 0.0))]
+    return gradients, squares[0]
+
+
+def update(
+    rule: Rule,
+    parts: Sequence[Tensor],
+    touched: Touched,
+    dy: Tensor,
+    rows: Tensor | None,
+    numbers: StepNumbers,
+) -> list[Tensor]:
+    """Update a table and its slots in place by any rule, as `table_rules.update` does."""
+    if rows is None and may_run_on_gpu():
+        rows, _ = row_gradients(dy, touched)
+    from_dy = rows is None  # the host's kernel then never stores the rows' gradients
+    # Rounded once, as in Keras's Adam.
+    betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
+    operands = [
+        tf.cast(numbers.active, tf.int32)[None],
+        tf.stack([numbers.rate, *map(tf.constant, betas), numbers.factor]),
+        numbers.step[None],
+        tf.cast(dy if rows is None else rows, tf.float32),
+        touched.ids,
+        touched.index.places,
+        touched.index.rows,
+        touched.num,
+        touched.index.weights,
+        *parts,
+    ]
+    options = {"kind": ROW_OPTIMIZERS.index(rule.kind), "from_dy": from_dy}
+    return _in_place("update_rows", operands, parts, options)
+
+
+def catch_up(
+    rule: Rule, parts: Sequence[Tensor], touched: Touched | None, *, step: Tensor, active: Tensor
+) -> list[Tensor]:
+    """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
+    they missed up to `step`, in place; return the table and its slots. Where not `active`, nothing
+    changes."""
+    load(ROW_SOURCES)
+    constants = series(rule.beta_1, rule.beta_2)
+    none = tf.zeros([1], tf.int32)
+    operands = [
+        tf.cast(active, tf.int32)[None],
+        tf.constant([int(touched is None)]),
+        step[None],
+        none if touched is None else touched.ids,
+        none if touched is None else touched.num,
+        *map(tf.constant, constants),
+        *parts,
+    ]
+    return _in_place("catch_up", operands, parts, {"epsilon": float(rule.epsilon)})
+
+
+def _in_place(
+    name: str,
+    operands: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    attributes: Mapping[str, bool | int | float],
+) -> list[Tensor]:
+    """Call a kernel that changes parts of a table, the last operands, in place."""
+    return call_on_platform(
+        operands,
+        [tf.TensorSpec(part.shape, part.dtype) for part in parts],
+        host=Kernel(target=f"multi_hot_{name}", attributes=attributes),
+        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes),
+        in_place=len(parts),
+    )
 
 
 @functools.cache

@@ -17,11 +17,11 @@ from kernels.multi_hot import (
     multi_hot_dense,
     registry,
 )
-from kernels.multi_hot.cases import IMDB_500, SMALL
 from kernels.multi_hot.native import table as native
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.table_rules import Rule, StepNumbers
 from tests.kernels.multi_hot import reference
+from tests.kernels.multi_hot.cases import IMDB_500, SMALL
 from tests.kernels.multi_hot.checks import value_and_gradient
 from tests.kernels.multi_hot.contract import ProductContract
 from tests.kernels.multi_hot.rows_contract import RowsContract

@@ -18,6 +18,7 @@ from harness.data.ragged import RaggedSets
 from harness.feed.plan import Call
 from harness.model.layers import MultiHotDense
 from harness.model.network import float32_twin
+from harness.program.cut_step import CutLoops, CutStep
 from harness.program.devices import Devices
 from harness.program.inspection import look_at_gradients
 from harness.program.program import Program
@@ -59,8 +60,15 @@ def uncompiled(
     """Returns a function that runs a call like this one on both devices at once; with `cut`, all
     but the all-reduce is compiled, as between workers."""
     if cut:
-        assert program._cut is not None
-        together = tf.function(program._cut.loop(call), autograph=False)
+        assert isinstance(program.step, CutStep)
+        loops = CutLoops(
+            program.step,
+            program.states,
+            program._sums,
+            implementation=program.implementation,
+            row_sums=program.row_sums,
+        )
+        together = tf.function(loops.loop(call), autograph=False)
         return lambda call, batches: together(batches[call.rows], tf.constant(call.first, tf.int64))
     functions = []
     for device, own in enumerate(batches[call.rows]):

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "../multi_hot/native/frame.h"
-#include "../multi_hot/native/symbol.h"
 
 namespace {
 

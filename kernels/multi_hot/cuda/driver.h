@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "../native/frame.h"
-#include "../native/symbol.h"
 
 namespace multi_hot {
 

@@ -2,6 +2,8 @@
 // compiler longer than all kernels together, and the first run on a machine waits for that.
 #pragma once
 
+#include <dlfcn.h>
+
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -160,6 +162,21 @@ XLA_FFI_Error* handler(XLA_FFI_CallFrame* frame) {
     return error(XLA_FFI_Error_Code_INTERNAL, exception.what());
   }
 }
+
+// A function of a library that is loaded when it is first needed: this one is built without it.
+struct Symbol {
+  const char* library;
+  const char* name;
+
+  // Becomes the pointer that it initializes; raises what is missing.
+  template <class Function>
+  operator Function*() const {
+    void* const loaded = dlopen(library, RTLD_NOW);
+    void* const found = loaded == nullptr ? nullptr : dlsym(loaded, name);
+    if (found == nullptr) throw std::runtime_error(dlerror());
+    return reinterpret_cast<Function*>(found);
+  }
+};
 
 struct Target {
   const char* name;

@@ -28,7 +28,6 @@ constexpr int kSortThreads = 512;
 constexpr int kSumWarps = 4;        // of a block of the sums: a tile each
 constexpr int kMaxDigitBits = 8;
 constexpr int kUpdateWarps = 8;     // of a block of the updates: a touched row each
-constexpr int kSlots = 1024;        // of a warp's table of the ids that it has seen
 
 struct ForwardArguments {
   DeviceSets sets;

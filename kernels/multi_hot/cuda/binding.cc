@@ -139,7 +139,8 @@ float* weights_in(const Buffer& weights) {
   return weights.size() > 0 ? weights.data<float>() : nullptr;
 }
 
-// (table [V, H], values [L, N], row_splits [L, B + 1], the step [], maybe weights [L, N]) -> y [B, H]
+// (table [V, H], values [L, N], row_splits [L, B + 1], the step [], maybe weights [L, N]) -> y [B, H].
+// Without weights, no row holds an id twice.
 void forward_call(const Call& call, Queue& queue) {
   const Buffer table = call.operand(0);
   DeviceSets sets = sets_from(call.operand(1), call.operand(2), table.dim(0));
@@ -147,9 +148,7 @@ void forward_call(const Call& call, Queue& queue) {
   if (sets.num_rows == 0) return;
   const int units = static_cast<int>(table.dim(1));
   const Grid grid(units);
-  const bool once = !call.attribute<bool>("unique") && sets.weights == nullptr;
-  queue.launch("multi_hot_forward_" + std::string(once ? "once_" : "") + type_name(table.type()) + "_" +
-                   std::to_string(grid.columns),
+  queue.launch("multi_hot_forward_" + type_name(table.type()) + "_" + std::to_string(grid.columns),
                blocks_for(sets.num_rows, kForwardWarps), grid.of_columns, 32 * kForwardWarps,
                ForwardArguments{sets, table.memory(), call.result(0).memory(), units});
 }

@@ -14,53 +14,7 @@ __device__ inline ForwardArguments of_step(ForwardArguments a) {
   return a;
 }
 
-constexpr int kProbes = 16;
 constexpr int kNone = -1;
-
-// The ids that a warp has met in its row: a table of open addressing in shared memory. Which
-// occurrence of an id counts is always the first, so that the order of a sum is fixed.
-struct Seen {
-  int* slots;
-  int mask;
-
-  __device__ void clear(long long num_ids) {
-    int size = 32;
-    while (size < 2 * num_ids && size < kSlots) size *= 2;
-    mask = size - 1;
-    for (int i = lane(); i < size; i += 32) slots[i] = kNone;
-    __syncwarp();
-  }
-
-  // Whether the id is new (1), was there (0), or is not known to be either (-1): its place is full.
-  __device__ int insert(int id) const {
-    unsigned slot = static_cast<unsigned>(id) * 2654435769u >> 15;
-    for (int probe = 0; probe < kProbes; ++probe, ++slot) {
-      const int found = atomicCAS(&slots[slot & mask], kNone, id);
-      if (found == kNone) return 1;
-      if (found == id) return 0;
-    }
-    return -1;
-  }
-
-  // Returns the lane's id, or kNone where the row held it before; the row begins at `begin`, and
-  // the 32 ids of the warp at `start`. All lanes call it.
-  __device__ int first_only(const DeviceSets& sets, int id, long long begin, long long start) const {
-    const unsigned same = __match_any_sync(kAllLanes, id);
-    const bool leads = id != kNone && (same & ((1u << lane()) - 1)) == 0;
-    int is_new = leads ? insert(id) : 0;
-    unsigned unknown = __ballot_sync(kAllLanes, is_new < 0);
-    for (; unknown != 0; unknown &= unknown - 1) {
-      const int owner = __ffs(unknown) - 1;
-      const int wanted = __shfl_sync(kAllLanes, id, owner);
-      bool found = false;
-      for (long long p = begin + lane(); p < start; p += 32) found |= id_at(sets, p) == wanted;
-      const bool earlier = __ballot_sync(kAllLanes, found) != 0;
-      if (lane() == owner) is_new = !earlier;
-    }
-    __syncwarp();  // the next ids find these
-    return is_new == 1 ? id : kNone;
-  }
-};
 
 // Loads that are under way together, of a lane.
 template <int kColumns>
@@ -101,8 +55,8 @@ __device__ void add_rows(const T* matrix, int units, int column, int own_row, fl
   }
 }
 
-template <class T, int kColumns, bool kSearch>
-__device__ void forward(const ForwardArguments& a, int* slots) {
+template <class T, int kColumns>
+__device__ void forward(const ForwardArguments& a) {
   const int row = static_cast<int>(blockIdx.x) * kForwardWarps + warp();
   if (row >= a.sets.num_rows) return;  // no block-wide barrier follows
   const int column = static_cast<int>(blockIdx.y) * 32 * kColumns + lane();
@@ -111,8 +65,6 @@ __device__ void forward(const ForwardArguments& a, int* slots) {
   bool wrong = !bounds_of(a.sets, row, &begin, &end);
   if (wrong) end = begin;
   float sums[kColumns] = {};
-  Seen seen = {slots + (kSearch ? warp() * kSlots : 0), 0};
-  if (kSearch) seen.clear(end - begin);
 #pragma unroll 1
   for (long long start = begin; start < end; start += 32) {
     const long long position = start + lane();
@@ -126,7 +78,6 @@ __device__ void forward(const ForwardArguments& a, int* slots) {
       else if (weighted) weight = a.sets.weights[position];
     }
     wrong |= __ballot_sync(kAllLanes, out_of_range) != 0;
-    if (kSearch) id = seen.first_only(a.sets, id, begin, start);
     const int count = end - start < 32 ? static_cast<int>(end - start) : 32;
     add_rows(static_cast<const T*>(a.table), a.units, column, id, weight, weighted, count, sums);
   }

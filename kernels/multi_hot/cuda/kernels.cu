@@ -16,10 +16,7 @@ namespace multi_hot {
 // For each type of table, and each number of columns that a lane adds.
 #define PASSES(name, T, columns)                                                              \
   KERNEL(forward_##name##_##columns, (32 * kForwardWarps, 6), ForwardArguments,               \
-         forward<T, columns, false>(of_step(a), nullptr))                                     \
-  KERNEL(forward_once_##name##_##columns, (32 * kForwardWarps, 4), ForwardArguments,          \
-         __shared__ int slots[kForwardWarps * kSlots];                                        \
-         forward<T, columns, true>(of_step(a), slots))                                        \
+         forward<T, columns>(of_step(a)))                                                     \
   KERNEL(sum_tiles_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                     \
          sum_tiles<T, columns>(of_sorted_step(a)))                                            \
   KERNEL(sum_runs_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                      \

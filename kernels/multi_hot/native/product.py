@@ -61,8 +61,14 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         load(ROW_SOURCES)
         target, dtypes = f"{target}_16", [None, *dtypes[1:]]
     host = Kernel(target=target, dtypes=dtypes, attributes=unique)
-    cuda = Kernel(target="multi_hot_cuda_forward", attributes=unique, result_dtypes=[table.dtype])
-    of_gpu = batches_for_gpu(problem, lambda lot: [lot.values, lot.row_splits])
+    cuda = Kernel(target="multi_hot_cuda_forward", result_dtypes=[table.dtype])
+
+    def sets_of(lot: Lot) -> list[Tensor]:
+        sets = [lot.values, lot.row_splits]
+        is_set = problem.unique or lot.weights is not None
+        return sets if is_set else [*sets, _each_once(lot, problem.num_tokens)]
+
+    of_gpu = batches_for_gpu(problem, sets_of)
     return _product(table, problem, y, of_gpu, host=host, cuda=cuda)
 
 
@@ -148,18 +154,37 @@ class _Index(NamedTuple):
 def sorted_by_id(problem: Problem) -> list[Tensor]:
     """Return what a GPU reads of the entries of all batches, sorted by id once for all of them:
     faults [L], and rows, keys and positions [L, N]; the batch's number; weights [L, N] if any."""
+    return batches_for_gpu(problem, lambda lot: _index(lot, problem.num_tokens))
 
+
+def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
     def make(lot: Lot) -> list[Tensor]:
         L, N = lot.values.shape
         results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
         kernel = Kernel(
             target="multi_hot_cuda_index",
-            workspace=workspace("sort", L, N, problem.num_tokens),
-            attributes={"num_tokens": problem.num_tokens},
+            workspace=workspace("sort", L, N, num_tokens),
+            attributes={"num_tokens": num_tokens},
         )
         return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
 
-    return batches_for_gpu(problem, lambda lot: lot.once(("index", problem.num_tokens), make))
+    found: list[Tensor] = lot.once(("index", num_tokens), make)
+    return found
+
+
+def _each_once(lot: Lot, num_tokens: int) -> Tensor:
+    """Return weights for a GPU, float32 [L, N]: 1 where a row holds an id for the first time, else
+    0. Equal ids of a row are neighbours in the index, in the order of their positions."""
+
+    def make(lot: Lot) -> Tensor:
+        _, rows, keys, positions = _index(lot, num_tokens)
+        rows = tf.gather(rows, positions, batch_dims=1)
+        again = (keys[:, 1:] == keys[:, :-1]) & (rows[:, 1:] == rows[:, :-1])
+        first = tf.pad(tf.cast(~again, tf.float32), [[0, 0], [1, 0]], constant_values=1.0)
+        places = tf.stack([tf.range(keys.shape[0])[:, None] + 0 * positions, positions], axis=2)
+        return tf.scatter_nd(places, first, keys.shape)
+
+    return lot.once(("each once", num_tokens), make)
 
 
 def touch(problem: Problem) -> Touched:

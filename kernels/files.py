@@ -35,7 +35,11 @@ def replacing(path: Path) -> Iterator[Path]:
         new = private / f"new{path.suffix}"
         yield new
         for written in (new, *new.rglob("*")):
-            _flush(written)
+            descriptor = os.open(written, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
         os.rename(new, path.name, dst_dir_fd=parent)
 
 
@@ -124,11 +128,3 @@ def reached_by(descriptor: int) -> Path:
     """Returns a path to an open folder that stays valid when it is moved, for child processes
     too."""
     return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal
 
 import tensorflow as tf
 from tensorflow.python.client import device_lib
@@ -195,6 +195,8 @@ def _on_gpus(
     # Without this configuration the call would make a device of every GPU of the machine.
     listed = device_lib.list_local_devices(context.context().config)
     local = [device for device in listed if device.device_type == "GPU"][:replicas]
+    # The bus ids stand in TensorFlow's descriptions.
+    found = [re.search(r"pci bus id: ([^,\s]+)", own.physical_device_desc) for own in local]
     return Devices(
         names=names,
         num_replicas=replicas,
@@ -204,7 +206,7 @@ def _on_gpus(
             for name, d in zip(names, details, strict=True)
         ),
         compute_capability=min(capabilities) if len(capabilities) == replicas else None,
-        pci_bus_ids=tuple(map(_pci_bus_id, local)),
+        pci_bus_ids=tuple("unknown" if match is None else match[1] for match in found),
         memory_bytes=min(device.memory_limit for device in local),
         why=why,
         cluster=cluster,
@@ -226,9 +228,3 @@ def _require_own_gpus(devices: Devices) -> None:
             f"several workers would train on the GPU {shared[0]}; start no more workers on a host "
             "than it has GPUs for, or let each see GPUs of its own by CUDA_VISIBLE_DEVICES"
         )
-
-
-def _pci_bus_id(device: Any) -> str:
-    """Reads the bus id from TensorFlow's own description of a device."""
-    match = re.search(r"pci bus id: ([^,\s]+)", device.physical_device_desc)
-    return "unknown" if match is None else match[1]

@@ -144,11 +144,13 @@ def metrics_of(
             )
         if isinstance(metric, str) and metric != ACCURACY:
             try:
-                metric = _named(keras.metrics.get(metric), metric)
+                known = keras.metrics.get(metric)
             except ValueError as error:
                 raise InputError(
                     f"metric {metric!r}: Keras has none by that name; give a keras.metrics.Metric"
                 ) from error
+            if isinstance(known, keras.metrics.Metric):  # under the name given, as in Keras's logs
+                metric = type(known).from_config({**known.get_config(), "name": metric})
         if not isinstance(metric, str | keras.metrics.Metric):
             raise InputError(f"metric {metric!r} is no metric; give a keras.metrics.Metric")
         name = metric if isinstance(metric, str) else metric.name
@@ -158,10 +160,3 @@ def metrics_of(
             )
         found[name] = metric
     return tuple(found.values())
-
-
-def _named(metric: Any, name: str) -> Any:
-    """Returns the metric with the name that the user gave, as in Keras's logs."""
-    if not isinstance(metric, keras.metrics.Metric):
-        return metric
-    return type(metric).from_config({**metric.get_config(), "name": name})

@@ -139,18 +139,14 @@ def warn_of_gpus(console: Console) -> None:
 
 def missing_libraries() -> tuple[str, ...]:
     """Returns CUDA's libraries that neither Python packages nor the system's loader provide."""
-    packaged = {path.name for folder in _packages() for path in folder.glob("*/lib/*.so.*")}
-    return tuple(name for name in _LIBRARIES if name not in packaged and not _loads(name))
-
-
-def _loads(library: str) -> bool:
-    try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
-
-
-def _packages() -> list[Path]:
     spec = importlib.util.find_spec("nvidia")
-    return [] if spec is None else list(map(Path, spec.submodule_search_locations or []))
+    folders = [] if spec is None else map(Path, spec.submodule_search_locations or [])
+    packaged = {path.name for folder in folders for path in folder.glob("*/lib/*.so.*")}
+    missing = []
+    for name in _LIBRARIES:
+        try:
+            if name not in packaged:
+                ctypes.CDLL(name)
+        except OSError:
+            missing.append(name)
+    return tuple(missing)

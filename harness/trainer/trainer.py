@@ -255,8 +255,13 @@ class Trainer:
 
             before = cluster.from_chief(open_folders)
             setup_before = self._setup
-            # A fit that is refused leaves the trainer as it was.
-            claims.push(lambda kind, *_: self._forget(setup_before) if kind is not None else None)
+
+            def forget(kind: Any, *_: Any) -> None:
+                # A fit that is refused leaves the trainer as it was, unless that was trained.
+                if kind is not None and self.step == 0:
+                    self._setup = setup_before
+
+            claims.push(forget)
             parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
             setup = self._set_up(
                 *parts, training=True, before=before, console=asked.console, timeline=asked.timeline
@@ -429,10 +434,6 @@ class Trainer:
         asked = Asked(train=examples, epochs=epochs)
         start = run_start(setup, rows, info, replace(asked, config=self._config(asked)))
         return Steps(training, start)
-
-    def _forget(self, setup: Setup | None) -> None:
-        if self.step == 0:  # otherwise the setup has the state that was trained
-            self._setup = setup
 
     def _examples(
         self, rows: AnyRows, *, names: Sequence[Any] | None = None, name: str = "rows"

@@ -8,13 +8,13 @@ process that trains for minutes would run out of threads.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from kernels.multi_hot.cuda.compiler import packaged
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.call import Kernel, call_on_platform
 from kernels.multi_hot.native.library import registered
@@ -28,9 +28,8 @@ def group_of(devices: tuple[int, ...]) -> int:
     library.gpu_all_reduce_group.restype = ctypes.c_char_p
     given = (ctypes.c_int * len(devices))(*devices)
     number = ctypes.c_int64()
-    fault = library.gpu_all_reduce_group(
-        _nccl().encode(), len(devices), given, ctypes.byref(number)
-    )
+    nccl = (packaged("nccl", "libnccl.so.2") or ["libnccl.so.2"])[0]
+    fault = library.gpu_all_reduce_group(nccl.encode(), len(devices), given, ctypes.byref(number))
     if fault is not None:
         raise NativeUnavailableError(f"NCCL does not connect the GPUs: {fault.decode()}")
     return number.value
@@ -57,13 +56,3 @@ def all_reduce(
     return call_on_platform(
         [*first, *tensors], specs, host=kernel, cuda=kernel, in_place=len(tensors)
     )
-
-
-def _nccl() -> str:
-    try:
-        package = importlib.util.find_spec("nvidia.nccl")
-    except ModuleNotFoundError:
-        package = None
-    folders = [] if package is None else list(package.submodule_search_locations or [])
-    found = [path for folder in folders for path in Path(folder).glob("lib/libnccl.so.2")]
-    return str(found[0]) if found else "libnccl.so.2"

@@ -80,13 +80,15 @@ def choose_implementation(
     if len(names) == 1:
         return Choice(names[0], f"the only one that fits{missing}")
     dtype = tf.as_dtype(dtype)
+    physical = tf.config.list_physical_devices(device_type)
+    details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
     asked = {
         "shapes": (num_rows, num_values, num_tokens, units),
         "dtype": dtype.name,
         "unique": unique,
         "weighted": weighted,
         "builds": builds,
-        "device": _device_name(device),
+        "device": f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}",
         "tensorflow": tf.__version__,
         "sources": [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))],
     }
@@ -196,9 +198,3 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
         return tf.while_loop(lambda step, _: step < num_products, body, (0, table))[1]
 
     return descend
-
-
-def _device_name(device: str) -> str:
-    physical = tf.config.list_physical_devices(device.split(":")[0])
-    details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
-    return f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}"

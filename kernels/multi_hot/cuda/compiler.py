@@ -111,7 +111,7 @@ def find_compiler() -> Compiler:
       NativeUnavailableError: if there is none.
     """
     tried = []
-    for path in (*_of_packages(), *_NAMES):
+    for path in (*packaged("cuda_nvrtc", "libnvrtc.so.*"), *_NAMES):
         try:
             return Compiler(path)
         except OSError as error:
@@ -122,14 +122,14 @@ def find_compiler() -> Compiler:
     )
 
 
-def _of_packages() -> list[str]:
+def packaged(package: str, pattern: str) -> list[str]:
+    """Return the paths of libraries of one of NVIDIA's packages."""
     try:
-        package = importlib.util.find_spec("nvidia.cuda_nvrtc")
+        found = importlib.util.find_spec(f"nvidia.{package}")
     except ModuleNotFoundError:  # no package of NVIDIA's at all
-        package = None
-    folders = [] if package is None else list(package.submodule_search_locations or [])
-    found = [path for folder in folders for path in Path(folder).glob("lib/libnvrtc.so.*")]
-    return [str(path) for path in sorted(found)]
+        found = None
+    folders = [] if found is None else list(found.submodule_search_locations or [])
+    return sorted(str(path) for folder in folders for path in Path(folder).glob(f"lib/{pattern}"))
 
 
 def key(compiler: Compiler, capability: tuple[int, int]) -> str:

@@ -309,8 +309,8 @@ int64_t multi_hot_cuda_sum_words(int64_t num_values, int64_t units) {
   return multi_hot::SumWorkspace(num_values, units).size;
 }
 
-// Hands over the kernels that were compiled for a compute capability.
-void multi_hot_cuda_add(int major, int minor, const void* image, std::size_t size) {
-  multi_hot::Modules::get().add(major, minor, image, size);
+// Hands over the kernels that were compiled for a compute capability, in ascending order.
+void multi_hot_cuda_add(const void* image, std::size_t size) {
+  multi_hot::Modules::get().add(image, size);
 }
 }

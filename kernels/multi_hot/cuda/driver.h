@@ -6,7 +6,6 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "../native/frame.h"
@@ -19,8 +18,6 @@ struct Driver {
   using Handle = void*;  // of a context, module, function or stream
   static constexpr char kLibrary[] = "libcuda.so.1";
   int (*cuCtxGetCurrent)(Handle*) = Symbol{kLibrary, "cuCtxGetCurrent"};
-  int (*cuCtxGetDevice)(int*) = Symbol{kLibrary, "cuCtxGetDevice"};
-  int (*cuDeviceGetAttribute)(int*, int, int) = Symbol{kLibrary, "cuDeviceGetAttribute"};
   int (*cuModuleLoadData)(Handle*, const void*) = Symbol{kLibrary, "cuModuleLoadData"};
   int (*cuModuleGetFunction)(Handle*, Handle, const char*) = Symbol{kLibrary, "cuModuleGetFunction"};
   int (*cuThreadExchangeStreamCaptureMode)(int*) =
@@ -47,7 +44,8 @@ struct Driver {
   }
 };
 
-// The compiled kernels, by compute capability, and the modules that contexts have loaded of them.
+// The compiled kernels, for compute capabilities in ascending order, and the modules that contexts have
+// loaded of them.
 class Modules {
  public:
   static Modules& get() {
@@ -55,10 +53,10 @@ class Modules {
     return *only;
   }
 
-  void add(int major, int minor, const void* image, std::size_t size) {
+  void add(const void* image, std::size_t size) {
     const std::lock_guard<std::mutex> lock(mutex_);
     const char* const bytes = static_cast<const char*>(image);
-    images_[{major, minor}].assign(bytes, bytes + size);
+    images_.emplace_back(bytes, bytes + size);
   }
 
   // Finds a kernel for the context of this thread, and loads the module if it is the first.
@@ -96,23 +94,18 @@ class Modules {
   };
 
   Driver::Handle load(const Driver& driver) const {
-    constexpr int kMajor = 75, kMinor = 76;
-    int device = 0, major = 0, minor = 0;
-    driver.check(driver.cuCtxGetDevice(&device), "cuCtxGetDevice");
-    driver.cuDeviceGetAttribute(&major, kMajor, device);
-    driver.cuDeviceGetAttribute(&minor, kMinor, device);
-    const auto image = images_.find({major, minor});
-    if (image == images_.end()) {
-      throw std::runtime_error("the kernels were not compiled for this GPU's compute capability, " +
-                               std::to_string(major) + "." + std::to_string(minor));
-    }
     Driver::Handle module = nullptr;
-    driver.check(driver.cuModuleLoadData(&module, image->second.data()), "cuModuleLoadData");
+    int status = 0;
+    // A GPU refuses those for later capabilities.
+    for (auto image = images_.rbegin(); module == nullptr && image != images_.rend(); ++image) {
+      status = driver.cuModuleLoadData(&module, image->data());
+    }
+    driver.check(status, "cuModuleLoadData");
     return module;
   }
 
   std::mutex mutex_;
-  std::map<std::pair<int, int>, std::vector<char>> images_;
+  std::vector<std::vector<char>> images_;
   std::map<Driver::Handle, Loaded> loaded_;
 };
 

@@ -49,10 +49,10 @@ def load_cuda() -> str:
             f"the CUDA kernels need a GPU, and TensorFlow sees none: make it visible, {REMEDY}"
         )
     nvrtc = compiler.find_compiler()
-    images = {own: image(nvrtc, own) for own in capabilities}
+    images = [image(nvrtc, own) for own in capabilities]
     path, library = registered(compiler.SOURCES)
-    for capability, code in images.items():
-        library.multi_hot_cuda_add(*capability, code, ctypes.c_size_t(len(code)))
+    for code in images:
+        library.multi_hot_cuda_add(code, ctypes.c_size_t(len(code)))
     keys = [compiler.key(nvrtc, own) for own in capabilities]
     return ", ".join([path.name, *keys])
 

@@ -133,8 +133,7 @@ class ModelPrograms:
 
     def take_unused(self) -> tuple[str, ...]:
         """Returns, once, the weights that the loss turned out not to depend on in a trace."""
-        unused = tuple(self._unused)
-        self._unused.clear()
+        unused, self._unused[:] = tuple(self._unused), []
         return unused
 
     def prepare(

@@ -250,14 +250,13 @@ class State:
             for call, dy in zip(calls, of_outputs, strict=True)
             if dy is not None
         ]
-        by_rows = [one for one in told if one[0].touched is not None]
-        by_path = {call.layer.kernel.path: (call, dy) for call, dy in by_rows}
-        assert len(by_path) == len(by_rows), "a table's layer is called twice"  # see `other_uses`
-        rows = []
-        for table in self.tables.all:
-            if table.name in by_path:
-                call, dy = by_path[table.name]
-                rows.append(RowGradient(table, call, call.touched, dy))
+        by_path = {c.layer.kernel.path: (c, dy) for c, dy in told if c.touched is not None}
+        rows = [
+            RowGradient(table, call, call.touched, dy)
+            for table in self.tables.all
+            if table.name in by_path
+            for call, dy in [by_path[table.name]]
+        ]
         places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
         products = [
             ProductGradient(places[call.layer.kernel.path], call, dy)

@@ -34,11 +34,7 @@ _FIRST_KEYS = itertools.count(0, 10_000)
 
 
 def settled_all_reduce(
-    asked: Literal["auto", "nccl", "ring"],
-    *,
-    device_type: str,
-    num_devices: int,
-    num_workers: int,
+    asked: Literal["auto", "nccl", "ring"], *, device_type: str, num_devices: int, num_workers: int
 ) -> Kind:
     """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices.
 

@@ -202,13 +202,7 @@ class State:
         with self.seeds.in_loop(num_steps):
             yield begin
 
-    def call(
-        self,
-        model: keras.Model,
-        inputs: Any,
-        *,
-        training: bool,
-    ) -> Called:
+    def call(self, model: keras.Model, inputs: Any, *, training: bool) -> Called:
         """Calls a model, the state's own or another with variables of the same names, with this
         state's values; changes nothing except rows of tables that make up for missed steps."""
         values: dict[str, tf.Tensor] = {**self._others, **self.seeds.values()}

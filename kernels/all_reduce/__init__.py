@@ -50,9 +50,7 @@ def all_reduce(
     place in it, `call` a number that no other call in the program has, and `after` a tensor to wait
     for."""
     numbers = {"group": group, "rank": rank, "call": call}
-    kernel = Kernel(target="gpu_all_reduce", attributes=numbers)
-    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
     first = [] if after is None else [after]
-    return call_on_platform(
-        [*first, *tensors], specs, host=kernel, cuda=kernel, in_place=len(tensors)
-    )
+    kernel = Kernel(target="gpu_all_reduce", operands=[*first, *tensors], attributes=numbers)
+    specs = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in tensors]
+    return call_on_platform(specs, host=kernel, cuda=kernel, in_place=len(tensors))

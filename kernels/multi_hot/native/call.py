@@ -83,31 +83,32 @@ def workspace(of: Literal["sort", "sum"], *sizes: int) -> list[tf.TensorSpec]:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A registered kernel, and the types of its operands and results."""
+    """A registered kernel, its operands, and the types of these and of its results."""
 
     target: str
-    takes: Sequence[int] | None = None  # Numbers of its operands; None for all
-    dtypes: Sequence[tf.DType | None] | None = None  # Of these, if converted
+    operands: Sequence[Tensor]
+    dtypes: Sequence[tf.DType | None] | None = None  # Of the operands, if converted
     result_dtypes: Sequence[tf.DType] | None = None  # Its own, if converted
     workspace: Sequence[tf.TensorSpec] = ()  # Arrays for it, in memory that XLA plans
     attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
 
 
 def call_on_platform(
-    operands: Sequence[Tensor],
     results: Sequence[tf.TensorSpec],
     *,
     host: Kernel | None,
-    cuda: Kernel,
+    cuda: Kernel | None,
     in_place: int = 0,
 ) -> list[Tensor]:
-    """Return the results of `host` on a CPU, or zeros without it, and of `cuda` on a GPU. Shapes
+    """Return the results of `host` on a CPU and of `cuda` on a GPU, zeros without a kernel. Shapes
     are static. The last `in_place` operands, if any, give the results their memory; XLA copies an
     operand only if something else reads it afterwards."""
     known = platforms()
+    kernels = (host, cuda)[: len(known)]
+    every = [operand for kernel in kernels if kernel for operand in kernel.operands]
+    operands = [*{id(operand): operand for operand in every}.values()]
     declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(_mlir_type, results))
-    kernels = (host, cuda)[: len(known)]
     branches = ", ".join(f"{{{_branch(k, operands, results, in_place)}}}" for k in kernels)
     returned = ", ".join(f"%r#{i}" for i in range(len(results)))
     # The lowering knows which of several platforms it is for, and drops the other branch.
@@ -115,7 +116,7 @@ def call_on_platform(
     if len(known) > 1:
         declared, index = f"%platform: tensor<i32>, {declared}", ""
     module = f"""
-        module @{cuda.target} {{
+        module @kernels {{
           func.func public @main({declared}) -> ({types}) {{
             {index}
             %r:{len(results)} = "stablehlo.case"(%platform) ({branches})
@@ -124,7 +125,7 @@ def call_on_platform(
           }}
         }}"""
     return tf_xla.call_module(
-        list(operands),
+        operands,
         version=_STABLEHLO_VERSION,
         module=module,
         Tout=[result.dtype for result in results],
@@ -154,14 +155,15 @@ def _branch(
         lines.append(f"{new_name} = stablehlo.convert {name} : {signature}")
         return new_name
 
-    taken = range(len(operands)) if kernel.takes is None else kernel.takes
-    dtypes = kernel.dtypes or [None] * len(taken)
+    dtypes = kernel.dtypes or [None] * len(kernel.operands)
     given = [
-        tf.TensorSpec(operands[i].shape, dtype or operands[i].dtype)
-        for i, dtype in zip(taken, dtypes, strict=True)
+        tf.TensorSpec(operand.shape, dtype or operand.dtype)
+        for operand, dtype in zip(kernel.operands, dtypes, strict=True)
     ]
+    numbers = {id(operand): i for i, operand in enumerate(operands)}
     names = [
-        converted(f"%a{i}", f"%c{i}", operands[i], own) for i, own in zip(taken, given, strict=True)
+        converted(f"%a{numbers[id(operand)]}", f"%c{i}", operand, own)
+        for i, (operand, own) in enumerate(zip(kernel.operands, given, strict=True))
     ]
     written = [
         tf.TensorSpec(result.shape, dtype)
@@ -176,7 +178,7 @@ def _branch(
         f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
         f"{{api_version = 4 : i32, backend_config = {{{attributes}}}, "
         f"operand_layouts = {_layouts(given)}, result_layouts = {_layouts(everything)}, "
-        f"output_operand_aliases = {_aliases(len(operands), len(everything), in_place)}}} : "
+        f"output_operand_aliases = {_aliases(len(given), len(everything), in_place)}}} : "
         f"({', '.join(map(_mlir_type, given))}) -> ({', '.join(map(_mlir_type, everything))}) "
         f'loc("{kernel.target}")'
     )

@@ -11,7 +11,6 @@ import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,23 +52,26 @@ _SEGMENTS = 256  # kSegments in cuda/binding.cc
 # The host's kernels compute in float32, because 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
-    unique = {"unique": problem.unique}
-    target, dtypes = "multi_hot_forward", _on_host(problem)
+    target, of_host = "multi_hot_forward", _on_host(table, problem)
     if table.dtype == tf.bfloat16 and problem.result == tf.float32:
         # A kernel for large tables, whose copy in float32 would be twice their size. Other tables
         # are converted, and need no further library.
         load(ROW_SOURCES)
-        target, dtypes = f"{target}_16", [None, *dtypes[1:]]
-    host = Kernel(target=target, dtypes=dtypes, attributes=unique)
-    cuda = Kernel(target="multi_hot_cuda_forward", result_dtypes=[table.dtype])
+        target = f"{target}_16"
+        of_host["dtypes"][0] = None
 
     def sets_of(lot: Lot) -> list[Tensor]:
         sets = [lot.values, lot.row_splits]
         is_set = problem.unique or lot.weights is not None
         return sets if is_set else [*sets, _each_once(lot, problem.num_tokens)]
 
-    of_gpu = batches_for_gpu(problem, sets_of)
-    return _product(table, problem, y, of_gpu, host=host, cuda=cuda)
+    of_gpu = [table, *batches_for_gpu(problem, sets_of)]
+    (sums,) = call_on_platform(
+        [y],
+        host=Kernel(target=target, **of_host),
+        cuda=Kernel(target="multi_hot_cuda_forward", operands=of_gpu, result_dtypes=[table.dtype]),
+    )
+    return sums
 
 
 def _backward(dy: Tensor, problem: Problem) -> Tensor:
@@ -80,38 +82,31 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
     index = [tf.TensorSpec([num_chunks, V], tf.int32), tf.TensorSpec([N + _INDEX_SLACK], tf.uint16)]
     if problem.weights is not None:
         index.append(tf.TensorSpec([N], tf.float32))
-    host = Kernel(
-        target="multi_hot_backward",
-        dtypes=_on_host(problem),
-        result_dtypes=[tf.float32],
-        workspace=index,
-        attributes={"unique": problem.unique},
+    (dw,) = call_on_platform(
+        [tf.TensorSpec([V, H], dy.dtype)],
+        host=Kernel(
+            target="multi_hot_backward",
+            result_dtypes=[tf.float32],
+            workspace=index,
+            **_on_host(dy, problem),
+        ),
+        cuda=Kernel(
+            target="multi_hot_cuda_gradient",
+            operands=[dy, *sorted_by_id(problem)],
+            workspace=workspace("sum", N, H),
+        ),
     )
-    cuda = Kernel(target="multi_hot_cuda_gradient", workspace=workspace("sum", N, H))
-    dw = tf.TensorSpec([V, H], dy.dtype)
-    return _product(dy, problem, dw, sorted_by_id(problem), host=host, cuda=cuda)
+    return dw
 
 
-def _product(
-    matrix: Tensor,
-    problem: Problem,
-    result: tf.TensorSpec,
-    of_gpu: Sequence[Tensor],
-    *,
-    host: Kernel,
-    cuda: Kernel,
-) -> Tensor:
-    """Return the product of the sets with a matrix. A GPU reads `of_gpu` instead of the sets."""
-    sets = [problem.values, problem.row_splits]
-    sets += [] if problem.weights is None else [problem.weights]
-    host = replace(host, takes=range(1 + len(sets)))
-    cuda = replace(cuda, takes=[0, *range(1 + len(sets), 1 + len(sets) + len(of_gpu))])
-    (sums,) = call_on_platform([matrix, *sets, *of_gpu], [result], host=host, cuda=cuda)
-    return sums
-
-
-def _on_host(problem: Problem) -> list[tf.DType | None]:
-    return [tf.float32, None, tf.int64, None][: 3 + (problem.weights is not None)]
+def _on_host(matrix: Tensor, problem: Problem) -> dict[str, Any]:
+    """Return what the kernels of both passes get on a host: the matrix and the sets."""
+    weights = [] if problem.weights is None else [problem.weights]
+    return {
+        "operands": [matrix, problem.values, problem.row_splits, *weights],
+        "dtypes": [tf.float32, None, tf.int64, None][: 3 + len(weights)],
+        "attributes": {"unique": problem.unique},
+    }
 
 
 def take_rows(
@@ -138,8 +133,8 @@ def take_rows(
         operands = [*operands, weights]
         results.append(tf.TensorSpec([capacity], tf.float32))
     dtypes = [None, tf.int64, None, None][: len(operands)]
-    kernel = Kernel(target="multi_hot_take_rows", dtypes=dtypes)
-    taken, splits, *found = call_on_platform(operands, results, host=kernel, cuda=kernel)
+    kernel = Kernel(target="multi_hot_take_rows", operands=operands, dtypes=dtypes)
+    taken, splits, *found = call_on_platform(results, host=kernel, cuda=None)
     return taken, splits, found[0] if found else None
 
 
@@ -163,10 +158,11 @@ def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
         results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
         kernel = Kernel(
             target="multi_hot_cuda_index",
+            operands=[lot.values, lot.row_splits],
             workspace=workspace("sort", L, N, num_tokens),
             attributes={"num_tokens": num_tokens},
         )
-        return call_on_platform([lot.values, lot.row_splits], results, host=None, cuda=kernel)
+        return call_on_platform(results, host=None, cuda=kernel)
 
     found: list[Tensor] = lot.once(("index", num_tokens), make)
     return found
@@ -210,7 +206,7 @@ def touch(problem: Problem) -> Touched:
     num_tokens = {"num_tokens": V}
     host = Kernel(
         target="multi_hot_touch",
-        takes=range(3),
+        operands=[problem.values, problem.row_splits, weights],
         dtypes=[None, tf.int64, None],
         workspace=[
             tf.TensorSpec([N], tf.int64),
@@ -219,15 +215,13 @@ def touch(problem: Problem) -> Touched:
         ],
         attributes=num_tokens | {"unique": problem.unique},
     )
-    of_gpu = sorted_by_id(problem)
     cuda = Kernel(
         target="multi_hot_cuda_touch_sorted",
-        takes=range(3, 3 + len(of_gpu)),
+        operands=sorted_by_id(problem),
         workspace=[tf.TensorSpec([_SEGMENTS], tf.int32)],
         attributes=num_tokens,
     )
-    operands = [problem.values, problem.row_splits, weights, *of_gpu]
-    ids, places, rows, num, own = call_on_platform(operands, results, host=host, cuda=cuda)
+    ids, places, rows, num, own = call_on_platform(results, host=host, cuda=cuda)
     return Touched(ids, num, _Index(places, rows, own))
 
 
@@ -237,11 +231,12 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
     sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
     places, rows, weights = touched.index
+    operands = [dy, touched.ids, places, rows, touched.num, weights]
+    memory = workspace("sum", N, H)
     gradients, *squares = call_on_platform(
-        [dy, touched.ids, places, rows, touched.num, weights],
         [tf.TensorSpec(size, tf.float32) for size in sizes],
-        host=Kernel(target="multi_hot_row_gradients"),
-        cuda=Kernel(target="multi_hot_cuda_row_gradients", workspace=workspace("sum", N, H)),
+        host=Kernel(target="multi_hot_row_gradients", operands=operands),
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", operands=operands, workspace=memory),
     )
     if on_gpu:  # XLA adds these up there
         squares = [sum_of_squares(tf.where(touched.ids[:, None] >= 0, gradients, 0.0))]
@@ -306,13 +301,12 @@ def _in_place(
     attributes: Mapping[str, bool | int | float],
 ) -> list[Tensor]:
     """Call a kernel that changes parts of a table, the last operands, in place."""
-    return call_on_platform(
-        operands,
-        [tf.TensorSpec(part.shape, part.dtype) for part in parts],
-        host=Kernel(target=f"multi_hot_{name}", attributes=attributes),
-        cuda=Kernel(target=f"multi_hot_cuda_{name}", attributes=attributes),
-        in_place=len(parts),
+    host, cuda = (
+        Kernel(target=f"{start}_{name}", operands=operands, attributes=attributes)
+        for start in ("multi_hot", "multi_hot_cuda")
     )
+    results = [tf.TensorSpec(part.shape, part.dtype) for part in parts]
+    return call_on_platform(results, host=host, cuda=cuda, in_place=len(parts))
 
 
 @functools.cache

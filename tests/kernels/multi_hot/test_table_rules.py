@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot import registry
-from kernels.multi_hot.native import table as native
+from kernels.multi_hot.native import product as native
 from kernels.multi_hot.registry import Problem, RowOptimizer
 from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, update
 from kernels.multi_hot.touched import Touched

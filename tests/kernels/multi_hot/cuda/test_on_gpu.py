@@ -17,7 +17,7 @@ from kernels.multi_hot import (
     multi_hot_dense,
     registry,
 )
-from kernels.multi_hot.native import table as native
+from kernels.multi_hot.native import product as native
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.table_rules import Rule, StepNumbers
 from tests.kernels.multi_hot import reference

@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.compiler import packaged
+from kernels.multi_hot.cuda.library import packaged
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.call import Kernel, call_on_platform
 from kernels.multi_hot.native.library import registered

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.cuda.compiler import SOURCES as CUDA_SOURCES
+from kernels.multi_hot.cuda.library import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.library import load, registered
 from kernels.multi_hot.registry import Lot, Problem

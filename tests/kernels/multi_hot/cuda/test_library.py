@@ -6,16 +6,15 @@ import pytest
 import tensorflow as tf
 
 from kernels.cache import CACHE_VARIABLE
-from kernels.multi_hot.cuda import compiler
-from kernels.multi_hot.cuda.compiler import Compiler
-from kernels.multi_hot.cuda.library import image, load_cuda
+from kernels.multi_hot.cuda import library
+from kernels.multi_hot.cuda.library import Compiler, image, load_cuda
 from kernels.multi_hot.native.build import NativeUnavailableError
 
 
 @pytest.fixture(scope="module")
 def nvrtc() -> Compiler:
     try:
-        return compiler.find_compiler()
+        return library.find_compiler()
     except NativeUnavailableError as error:
         pytest.skip(str(error))
 

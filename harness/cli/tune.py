@@ -96,7 +96,17 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
         # 1. Check everything that may be wrong before anything is removed or trained. A separate
         # process loads the data and TensorFlow, so that its end frees their memory and the GPUs.
         parameters(config.space, config.data.build, takes_texts=kind_of(config.data) is not None)
-        folder = _open_folder(config, closing)
+        named = config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")
+        folder = claim(Path(named).absolute(), closing, what="tune folder").path
+        names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
+        present = ", ".join(name for name in names if (folder / name).exists())
+        if present and not (config.overwrite or config.resume):
+            raise InputError(
+                f"{folder} already holds a search ({present}); give --resume to go on with it, "
+                "--overwrite to replace it, or another --tune-dir"
+            )
+        if config.resume and not present:
+            raise InputError(f"{folder} holds no search to go on with; leave out --resume")
         remedy = "Restore it, or name another --tune-dir."
         before = read_json(folder / CONFIG_FILE_NAME, remedy=remedy) if config.resume else {}
         spawn = multiprocessing.get_context("spawn")
@@ -228,21 +238,6 @@ def _first_values(
 
     given = {name: values[name] for name in searched if values.get(name) is not None}
     return {name: value for name, value in given.items() if may_be(value, searched[name])}
-
-
-def _open_folder(config: TuneConfig, claims: contextlib.ExitStack) -> Path:
-    folder = Path(config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")).absolute()
-    claim(folder, claims, what="tune folder")
-    names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
-    present = ", ".join(name for name in names if (folder / name).exists())
-    if present and not (config.overwrite or config.resume):
-        raise InputError(
-            f"{folder} already holds a search ({present}); give --resume to go on with it, "
-            "--overwrite to replace it, or another --tune-dir"
-        )
-    if config.resume and not present:
-        raise InputError(f"{folder} holds no search to go on with; leave out --resume")
-    return folder
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

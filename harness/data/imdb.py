@@ -87,8 +87,17 @@ def load_imdb(
             f"{path} has {num_rows} rows, too few to hold out {num_test_rows}. "
             f"Set --held-out-rows to {num_rows - 1} or less, or use --split=standard.",
         )
-    merged = RaggedSets.concatenate(rows, name=path.stem)
-    return _with_conventions(merged, options, path), num_test_rows
+    sets = RaggedSets.concatenate(rows, name=path.stem)
+    # Ranks become ids.
+    highest = sets.num_tokens - 1
+    ok = highest < INT32_MAX - INDEX_FROM
+    require(ok, f"{path}: the rank {highest} is too high. Correct it.")
+    sets = sets.derived(values=sets.values + np.int32(INDEX_FROM))
+    sets = starting_with(START_ID, sets)
+    num_words = options.num_words or int(sets.values.max())  # None: the highest id, as in Keras
+    values = np.where(sets.values < num_words, sets.values, np.int32(UNKNOWN_ID))
+    num_tokens = max(num_words, UNKNOWN_ID + 1)
+    return sets.derived(values=values, num_tokens=num_tokens), num_test_rows
 
 
 def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
@@ -115,18 +124,6 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
     num_tokens = max(part.num_tokens for part in parts)  # one part may lack the highest
     num_classes = max(part.num_classes for part in parts)
     return [replace(part, num_tokens=num_tokens, num_classes=num_classes) for part in parts]
-
-
-def _with_conventions(sets: RaggedSets, options: ImdbOptions, path: Path) -> RaggedSets:
-    """Turns ranks into ids: adds the offset and start ids, and replaces ids out of range."""
-    highest = sets.num_tokens - 1
-    ok = highest < INT32_MAX - INDEX_FROM
-    require(ok, f"{path}: the rank {highest} is too high. Correct it.")
-    sets = sets.derived(values=sets.values + np.int32(INDEX_FROM))
-    sets = starting_with(START_ID, sets)
-    num_words = options.num_words or int(sets.values.max())  # None: the highest id, as in Keras
-    values = np.where(sets.values < num_words, sets.values, np.int32(UNKNOWN_ID))
-    return sets.derived(values=values, num_tokens=max(num_words, UNKNOWN_ID + 1))
 
 
 class _Stub:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from harness.base.checks import require, require_count, require_even_shares
+from harness.base.decoding import from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
+from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import SyntheticOptions
 from harness.trainer.settings import PRECISIONS, Precision
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
@@ -96,24 +98,13 @@ def _try(
     """Trains; returns the first and the last loss, and a message for each failure."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    from harness.model.network import DefaultNetwork
     from harness.model.saved import load_model
     from harness.trainer.trainer import Trainer
 
-    network = DefaultNetwork(
-        hidden_units=(16, 16),
-        dropout=(0.1, 0.1),
-        activation="relu",
-        num_tokens=data.num_tokens,
-        num_classes=data.num_classes,
-    )
-    trainer = Trainer(
-        network,
-        batch_size=_BATCH_SIZE,
-        implementation=implementation,
-        precision=precision,
-        replicas=replicas,
-    )
+    sizes = {"hidden_units": (16, 16), "dropout": (0.1, 0.1), "batch_size": _BATCH_SIZE}
+    settings = {"implementation": implementation, "precision": precision, "replicas": replicas}
+    config: TrainConfig = from_mapping(TrainConfig, sizes | settings, where="the smoke test")
+    trainer = trainer_of(config, data, config.execution, epochs=_EPOCHS)
     with tempfile.TemporaryDirectory(prefix="harness-smoke-") as folder:
         try:
             history = trainer.fit(

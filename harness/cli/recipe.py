@@ -109,8 +109,8 @@ def applies(config: TrainConfig) -> bool:
 def find(
     config: TrainConfig, given: Set[str], *, started: Callable[[], None], tells: bool = True
 ) -> Found | None:
-    """Finds the settings that are neither `given` nor differ from their default; None if every
-    setting of a recipe is. `started` is called when the data is loaded and candidates begin to
+    """Finds the settings that nobody gave: that are not in `given` and at their default. Returns
+    None if there are none. `started` is called when the data is loaded and candidates begin to
     train; `tells` prints notes about the data to standard error."""
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
     usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout

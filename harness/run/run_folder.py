@@ -115,15 +115,11 @@ def event_folder_of(
     """Returns the folder of a run's event files; None if it writes none. `setting` is `on` for the
     run's `folder`, `off`, or another folder, which is claimed. It may hold event files only if the
     run replaces or continues them."""
-    if setting == "off" or (setting == "on" and folder is None):
+    events = folder if setting == "on" else Path(setting).absolute()
+    if setting == "off" or events is None:
         return None
-    if setting == "on":
-        assert folder is not None
-        events = folder
-    else:
-        events = Path(setting).absolute()
-        if events != folder:
-            claim(events, claims, what="TensorBoard folder")
+    if events != folder:
+        claim(events, claims, what="TensorBoard folder")
     present = next(events.glob(run_files.EVENT_FILES), None)
     if present is not None and not may_hold_events:
         raise InputError(

@@ -201,8 +201,7 @@ class Vocabulary:
 
     def weighted(self, sets: RaggedSets) -> RaggedSets:
         """Returns rows, with each id as often as it occurs, with the weights of this vocabulary."""
-        if self.weighting == "tf_idf":
-            assert self.idf is not None
+        if self.idf is not None:
             sets = tf_idf(sets, self.idf)
         elif self.weighting == "count":
             sets = count(sets)

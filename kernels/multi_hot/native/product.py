@@ -176,9 +176,9 @@ def _each_once(lot: Lot, num_tokens: int) -> Tensor:
         _, rows, keys, positions = _index(lot, num_tokens)
         rows = tf.gather(rows, positions, batch_dims=1)
         again = (keys[:, 1:] == keys[:, :-1]) & (rows[:, 1:] == rows[:, :-1])
-        first = tf.pad(tf.cast(~again, tf.float32), [[0, 0], [1, 0]], constant_values=1.0)
+        first = tf.concat([tf.ones_like(keys[:, :1], tf.bool), ~again], axis=1)
         places = tf.stack([tf.range(keys.shape[0])[:, None] + 0 * positions, positions], axis=2)
-        return tf.scatter_nd(places, first, keys.shape)
+        return tf.scatter_nd(places, tf.cast(first, tf.float32), keys.shape)
 
     return lot.once(("each once", num_tokens), make)
 

@@ -86,7 +86,7 @@ def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     num_steps = (1 + 3) * 5  # a warm-up, and the epochs; the last batch has a program of its own
     # Fewer are better: change it then, and what docs/multi_gpu.md says.
     step, evaluation = "graph of 14", "graph of 6"
-    assert {graph for graph, count in graphs.items() if count == num_steps} == {step, evaluation}
+    assert {graph for graph, count in graphs.items() if count >= num_steps} == {step, evaluation}
     programs = (tmp_path / "programs").glob("*gpu_after_optimizations.txt")
     found = [verdict.counts(program.read_text(), num_tokens=101) for program in programs]
     assert f"graph of {max(counts['launches_per_step'] for counts in found)}" == step

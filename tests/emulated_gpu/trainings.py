@@ -3,7 +3,8 @@
     python -m tests.emulated_gpu.trainings CASES
 
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
-`clip` (the gradients' norm), `embeds` (an own layer in the table's place), `predicts`, `epochs`,
+`unique` (no row holds an id twice), `clip` (the gradients' norm), `embeds` (an own layer in the
+table's place), `predicts`, `epochs`,
 `quick` (dispatches grow as on a quick device, beyond an epoch's end on a GPU) or `ragged` (an epoch
 ends in a smaller batch, whose programs take as long to compile as the others).
 The environment decides which devices the process computes on.
@@ -61,6 +62,7 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     else:
         optimizer = keras.optimizers.Adam(0.01, clipnorm=case.pop("clip", None))
     rows = rows_of(weighted=weighted)
+    rows = rows.unique() if case.pop("unique", False) else rows
     if not case.pop("ragged", False):
         rows = rows.take(np.arange(NUM_ROWS // BATCH_SIZE * BATCH_SIZE))
     model = embedding if embeds else network

@@ -135,7 +135,8 @@ class TrainConfig(ExperimentConfig):
             require_count("--early-stopping", self.early_stopping)
             require(
                 self.data.validation_split > 0,
-                "--early-stopping needs validation rows; set --validation-split, as in 0.1",
+                "--early-stopping needs rows to validate on that are not the test rows; set "
+                "--validation-split, as in 0.1",
             )
 
 

@@ -17,7 +17,8 @@ def count(sets: RaggedSets) -> RaggedSets:
     if sets.weights is None:
         if sets.is_unique:
             raise InputError(
-                f"{sets.name}: nothing to count after unique(). Give the rows as they were before."
+                f"{sets.name}: its repeated ids were dropped, so there is nothing to count. Give "
+                "the rows as they were before unique()."
             )
         sets = sets.derived(weights=np.ones(sets.nnz, np.float32))
     return sets.unique()

@@ -14,6 +14,12 @@
 #include "kernel.h"
 
 #define API extern "C"
+// A function of the API that does one thing, and succeeds.
+#define SUCCEEDS(name, parameters, ...) \
+  API CUresult name parameters {        \
+    __VA_ARGS__;                        \
+    return CUDA_SUCCESS;                \
+  }
 
 namespace emulated {
 

@@ -184,36 +184,22 @@ bool is_on_device(const void* address, int* device) {
 using namespace emulated;
 
 API CUresult cuInit(unsigned) { return visible_cards().empty() ? CUDA_ERROR_NO_DEVICE : CUDA_SUCCESS; }
-API CUresult cuDriverGetVersion(int* version) {
-  *version = 12090;
-  return CUDA_SUCCESS;
-}
-API CUresult cuDeviceGetCount(int* count) {
-  *count = static_cast<int>(visible_cards().size());
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuDriverGetVersion, (int* version), *version = 12090)
+SUCCEEDS(cuDeviceGetCount, (int* count), *count = static_cast<int>(visible_cards().size()))
 API CUresult cuDeviceGet(CUdevice* device, int index) {
   *device = index;
   return index < static_cast<int>(visible_cards().size()) ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
 }
-API CUresult cuDeviceGetName(char* name, int length, CUdevice) {
-  std::snprintf(name, length, "NVIDIA Fake 100");
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuDeviceGetName, (char* name, int length, CUdevice), std::snprintf(name, length, "NVIDIA Fake 100"))
 API CUresult cuDeviceGetUuid(CUuuid* uuid, CUdevice device) {
   std::string digits = uuid_of(visible_cards()[device]).substr(4);
   digits.erase(std::remove(digits.begin(), digits.end(), '-'), digits.end());
   for (int i = 0; i < 16; ++i) uuid->bytes[i] = static_cast<char>(std::stoi(digits.substr(2 * i, 2), nullptr, 16));
   return CUDA_SUCCESS;
 }
-API CUresult cuDeviceGetPCIBusId(char* text, int length, CUdevice device) {
-  std::snprintf(text, length, "0000:%02X:00.0", 0x17 + visible_cards()[device]);
-  return CUDA_SUCCESS;
-}
-API CUresult cuDeviceTotalMem(size_t* bytes, CUdevice) {
-  *bytes = total_memory();
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuDeviceGetPCIBusId, (char* text, int length, CUdevice device),
+         std::snprintf(text, length, "0000:%02X:00.0", 0x17 + visible_cards()[device]))
+SUCCEEDS(cuDeviceTotalMem, (size_t* bytes, CUdevice), *bytes = total_memory())
 API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
   // A card's own compute capability, in tens, or that of all.
   const std::string own = "CC_" + std::to_string(visible_cards()[device]);
@@ -252,40 +238,24 @@ API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUde
                                                                        : found->second;
   return CUDA_SUCCESS;
 }
-API CUresult cuDeviceCanAccessPeer(int* can, CUdevice, CUdevice) {
-  *can = 1;
-  return CUDA_SUCCESS;
-}
-API CUresult cuDeviceGetDefaultMemPool(CUmemoryPool* pool, CUdevice device) {
-  *pool = reinterpret_cast<CUmemoryPool>(1 + static_cast<intptr_t>(device));
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuDeviceCanAccessPeer, (int* can, CUdevice, CUdevice), *can = 1)
+SUCCEEDS(cuDeviceGetDefaultMemPool, (CUmemoryPool* pool, CUdevice device),
+         *pool = reinterpret_cast<CUmemoryPool>(1 + static_cast<intptr_t>(device)))
 API CUresult cuMemPoolCreate(CUmemoryPool* pool, const CUmemPoolProps* properties) {
   return cuDeviceGetDefaultMemPool(pool, properties->location.id);
 }
 
-API CUresult cuMemPoolGetAttribute(CUmemoryPool, CUmemPool_attribute, void* value) {
-  *static_cast<uint64_t*>(value) = 0;
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuMemPoolGetAttribute, (CUmemoryPool, CUmemPool_attribute, void* value),
+         *static_cast<uint64_t*>(value) = 0)
 
-API CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
-  *context = primary_context(device);
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuDevicePrimaryCtxRetain, (CUcontext* context, CUdevice device), *context = primary_context(device))
 API CUresult cuDevicePrimaryCtxGetState(CUdevice, unsigned* flags, int* active) {
   *flags = 0;
   *active = 1;
   return CUDA_SUCCESS;
 }
-API CUresult cuCtxSetCurrent(CUcontext context) {
-  current = context;
-  return CUDA_SUCCESS;
-}
-API CUresult cuCtxGetCurrent(CUcontext* context) {
-  *context = current;
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuCtxSetCurrent, (CUcontext context), current = context)
+SUCCEEDS(cuCtxGetCurrent, (CUcontext* context), *context = current)
 API CUresult cuCtxGetDevice(CUdevice* device) {
   *device = current_device();
   return current == nullptr ? CUDA_ERROR_INVALID_CONTEXT : CUDA_SUCCESS;
@@ -325,10 +295,8 @@ API CUresult cuMemFreeAsync(CUdeviceptr address, CUstream stream) {
 }
 API CUresult cuMemHostAlloc(void** address, size_t bytes, unsigned) { return allocate(address, bytes, -1); }
 API CUresult cuMemFreeHost(void* address) { return release(address); }
-API CUresult cuMemHostGetDevicePointer(CUdeviceptr* device, void* host, unsigned) {
-  *device = reinterpret_cast<CUdeviceptr>(host);
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuMemHostGetDevicePointer, (CUdeviceptr* device, void* host, unsigned),
+         *device = reinterpret_cast<CUdeviceptr>(host))
 API CUresult cuMemGetAddressRange(CUdeviceptr* begin, size_t* bytes, CUdeviceptr address) {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto* const found = around(address);

@@ -100,10 +100,7 @@ API CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode* mode) {
   return CUDA_SUCCESS;
 }
 
-API CUresult cuGraphCreate(CUgraph* graph, unsigned) {
-  *graph = new CUgraph_st;
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuGraphCreate, (CUgraph* graph, unsigned), *graph = new CUgraph_st)
 API CUresult cuGraphAddKernelNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count,
                                   const CUDA_KERNEL_NODE_PARAMS* given) {
   *node = add_node(graph, CU_GRAPH_NODE_TYPE_KERNEL, listed(before, count), {});
@@ -118,11 +115,8 @@ API CUresult cuGraphAddMemcpyNode(CUgraphNode* node, CUgraph graph, const CUgrap
   *node = add_node(graph, CU_GRAPH_NODE_TYPE_MEMCPY, listed(before, count), copying(*given));
   return CUDA_SUCCESS;
 }
-API CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec, CUgraphNode node, const CUDA_MEMCPY3D* given,
-                                            CUcontext) {
-  node->work = copying(*given);
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuGraphExecMemcpyNodeSetParams, (CUgraphExec, CUgraphNode node, const CUDA_MEMCPY3D* given, CUcontext),
+         node->work = copying(*given))
 API CUresult cuGraphAddMemsetNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count,
                                   const CUDA_MEMSET_NODE_PARAMS* given, CUcontext) {
   *node = add_node(graph, CU_GRAPH_NODE_TYPE_MEMSET, listed(before, count), setting(*given));
@@ -139,18 +133,13 @@ API CUresult cuGraphAddChildGraphNode(CUgraphNode* node, CUgraph graph, const CU
   (*node)->child = clone(child);
   return CUDA_SUCCESS;
 }
-API CUresult cuGraphExecChildGraphNodeSetParams(CUgraphExec, CUgraphNode node, CUgraph child) {
-  node->child = clone(child);
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuGraphExecChildGraphNodeSetParams, (CUgraphExec, CUgraphNode node, CUgraph child),
+         node->child = clone(child))
 API CUresult cuGraphAddEmptyNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count) {
   *node = add_node(graph, CU_GRAPH_NODE_TYPE_EMPTY, listed(before, count), {});
   return CUDA_SUCCESS;
 }
-API CUresult cuGraphNodeGetType(CUgraphNode node, CUgraphNodeType* kind) {
-  *kind = node->kind;
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuGraphNodeGetType, (CUgraphNode node, CUgraphNodeType* kind), *kind = node->kind)
 API CUresult cuGraphGetRootNodes(CUgraph graph, CUgraphNode* nodes, size_t* count) {
   size_t found = 0;
   for (const auto& node : graph->nodes) {

@@ -69,27 +69,12 @@ double scalar(const void* address, int type) {
 
 }  // namespace
 
-API int cublasCreate_v2(Handle** handle) {
-  *handle = new Handle;
-  return 0;
-}
+SUCCEEDS(cublasCreate_v2, (Handle** handle), *handle = new Handle)
 API const char* cublasGetStatusString(int) { return "an error of the emulated cuBLAS"; }
-API int cublasSetStream_v2(Handle* handle, CUstream stream) {
-  handle->stream = stream;
-  return 0;
-}
-API int cublasGetStream_v2(Handle* handle, CUstream* stream) {
-  *stream = handle->stream;
-  return 0;
-}
-API int cublasSetMathMode(Handle* handle, int mode) {
-  handle->math = mode;
-  return 0;
-}
-API int cublasGetMathMode(Handle* handle, int* mode) {
-  *mode = handle->math;
-  return 0;
-}
+SUCCEEDS(cublasSetStream_v2, (Handle* handle, CUstream stream), handle->stream = stream)
+SUCCEEDS(cublasGetStream_v2, (Handle* handle, CUstream* stream), *stream = handle->stream)
+SUCCEEDS(cublasSetMathMode, (Handle* handle, int mode), handle->math = mode)
+SUCCEEDS(cublasGetMathMode, (Handle* handle, int* mode), *mode = handle->math)
 // Sums in double precision.
 API int cublasGemmStridedBatchedEx(
     Handle* handle, int transpose_a, int transpose_b, int m, int n, int k,
@@ -138,10 +123,7 @@ API int cublasSgemv_v2(Handle* handle, int transpose, int m, int n, const float*
 }
 
 API size_t cudnnGetVersion() { return 91000; }
-API int cudnnGetProperty(int which, int* value) {
-  *value = which == 0 ? 9 : which == 1 ? 10 : 0;
-  return 0;
-}
+SUCCEEDS(cudnnGetProperty, (int which, int* value), *value = which == 0 ? 9 : which == 1 ? 10 : 0)
 
 namespace {
 
@@ -202,10 +184,7 @@ void meet(World& world, int rank, const Call& call) {
 struct NcclId {
   char bytes[128];
 };
-API int ncclGetVersion(int* version) {
-  *version = 22700;
-  return 0;
-}
+SUCCEEDS(ncclGetVersion, (int* version), *version = 22700)
 API const char* ncclGetErrorString(int) { return "an error of the emulated NCCL"; }
 API int ncclGetUniqueId(NcclId* id) {
   static std::atomic<uint64_t> count{0};
@@ -232,14 +211,8 @@ API int ncclCommInitAll(Communicator** made, int size, const int*) {
   for (int rank = 0; rank < size; ++rank) ncclCommInitRank(&made[rank], size, id, rank);
   return 0;
 }
-API int ncclCommCount(Communicator* communicator, int* count) {
-  *count = communicator->world->size;
-  return 0;
-}
-API int ncclCommGetAsyncError(Communicator*, int* error) {
-  *error = 0;
-  return 0;
-}
+SUCCEEDS(ncclCommCount, (Communicator* communicator, int* count), *count = communicator->world->size)
+SUCCEEDS(ncclCommGetAsyncError, (Communicator*, int* error), *error = 0)
 API int ncclGroupStart() { return 0; }
 API int ncclGroupEnd() { return 0; }
 API int ncclCommAbort(Communicator* communicator) {

@@ -202,14 +202,10 @@ API CUresult cuFuncGetAttribute(int* value, CUfunction_attribute attribute, CUfu
                                                                 : 0;
   return CUDA_SUCCESS;
 }
-API CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
-  if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) function->max_dynamic_shared = value;
-  return CUDA_SUCCESS;
-}
-API CUresult cuOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, CUfunction, int threads, size_t) {
-  *blocks = std::min(32, 2048 / std::max(1, threads));
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuFuncSetAttribute, (CUfunction function, CUfunction_attribute attribute, int value),
+         if (attribute == CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) function->max_dynamic_shared = value)
+SUCCEEDS(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, CUfunction, int threads, size_t),
+         *blocks = std::min(32, 2048 / std::max(1, threads)))
 API CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads_x,
                             unsigned threads_y, unsigned threads_z, unsigned shared, CUstream stream,
                             void** params, void** extra) {

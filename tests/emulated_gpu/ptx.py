@@ -70,7 +70,6 @@ COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": "
                "lo": "<", "ls": "<=", "hi": ">", "hs": ">="}  # fmt: skip
 WIDER = {"s16": "s32", "s32": "s64", "u16": "u32", "u32": "u64"}
 COOPERATE = ("bar", "barrier", "shfl", "vote", "match")
-IGNORED = ("membar", "fence", "prefetch", "griddepcontrol", "bra.uni")
 
 
 class UnknownError(Exception):

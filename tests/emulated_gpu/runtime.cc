@@ -99,20 +99,14 @@ struct LaunchConfiguration {  // cudaLaunchConfig_t
 API int cudaLaunchKernelExC(const LaunchConfiguration* given, const void* host, void** arguments) {
   return cudaLaunchKernel(host, given->grid, given->block, arguments, given->shared, given->stream);
 }
-API int cudaGetFuncBySymbol(CUfunction* function, const void* host) {
-  *function = function_of(host);
-  return 0;
-}
+SUCCEEDS(cudaGetFuncBySymbol, (CUfunction* function, const void* host), *function = function_of(host))
 
 API int cudaGetDeviceCount(int* count) { return cuDeviceGetCount(count); }
 API int cudaGetDevice(int* device) {
   make_current();
   return cuCtxGetDevice(device);
 }
-API int cudaSetDevice(int device) {
-  cuCtxSetCurrent(emulated::primary_context(chosen = device));
-  return 0;
-}
+SUCCEEDS(cudaSetDevice, (int device), cuCtxSetCurrent(emulated::primary_context(chosen = device)))
 API int cudaDeviceGetAttribute(int* value, int which, int device) {
   return cuDeviceGetAttribute(value, static_cast<CUdevice_attribute>(which), device);
 }

@@ -127,18 +127,9 @@ API CUresult cuStreamQuery(CUstream stream) {
   const std::lock_guard<std::mutex> lock(mutex);
   return own->num_done == own->num_enqueued ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
 }
-API CUresult cuStreamGetPriority(CUstream stream, int* priority) {
-  *priority = named(stream)->priority;
-  return CUDA_SUCCESS;
-}
-API CUresult cuStreamGetCtx(CUstream stream, CUcontext* context) {
-  *context = named(stream)->context;
-  return CUDA_SUCCESS;
-}
-API CUresult cuCtxSynchronize() {
-  synchronize_device();
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuStreamGetPriority, (CUstream stream, int* priority), *priority = named(stream)->priority)
+SUCCEEDS(cuStreamGetCtx, (CUstream stream, CUcontext* context), *context = named(stream)->context)
+SUCCEEDS(cuCtxSynchronize, (), synchronize_device())
 API CUresult cuLaunchHostFunc(CUstream stream, CUhostFn function, void* data) {
   enqueue(stream, [=] { function(data); });
   return CUDA_SUCCESS;
@@ -148,14 +139,8 @@ API CUresult cuStreamAddCallback(CUstream stream, CUstreamCallback function, voi
   return CUDA_SUCCESS;
 }
 
-API CUresult cuEventCreate(CUevent* event, unsigned) {
-  *event = new CUevent_st;
-  return CUDA_SUCCESS;
-}
-API CUresult cuEventDestroy(CUevent event) {
-  delete event;
-  return CUDA_SUCCESS;
-}
+SUCCEEDS(cuEventCreate, (CUevent* event, unsigned), *event = new CUevent_st)
+SUCCEEDS(cuEventDestroy, (CUevent event), delete event)
 API CUresult cuEventRecord(CUevent event, CUstream given) {
   const CUstream stream = named(given);
   const auto moment = std::make_shared<Moment>();

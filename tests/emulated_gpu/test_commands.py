@@ -65,6 +65,7 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
         (*train, "--epochs", "2", "--resume", "--telemetry-hz", "50"),
         ("evaluate", "--model", str(run)),
         ("export", "--model", str(run), "--out", str(tmp_path / "exported")),
+        ("smoke", "--implementations", "native", "--precisions", "float32", "--replicas", "1"),
     )
     summary = json.loads((run / "summary.json").read_text())
     assert summary["joules_per_1000_examples"] > 0
@@ -126,11 +127,6 @@ def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
     done = harness(device.environment(tmp_path), launch)
     assert done.returncode == 2
     assert "several workers would train on the GPU" in done.stdout + done.stderr
-
-
-def test_smoke(tmp_path: Path) -> None:
-    options = ("--implementations", "native", "--precisions", "float32", "--replicas", "1")
-    succeeds(device.environment(tmp_path), ("smoke", *options))
 
 
 def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:

@@ -51,9 +51,10 @@ try:
 except OutOfMemoryError as error:
     print(error)
 del kept
-trainer = harness.Trainer(trainings.network, batch_size=trainings.BATCH_SIZE, replicas=2)
+how = {"batch_size": trainings.BATCH_SIZE, "implementation": "gather", "precision": "float32"}
+trainer = harness.Trainer(trainings.network, replicas=2, **how)
 for epochs in (2, 22):
-    trainer.fit(rows, validation=rows, epochs=epochs, verbose=False)
+    trainer.fit(rows, epochs=epochs, verbose=False)
     print(len(os.listdir("/proc/self/task")), flush=True)
 os._exit(0)  # TensorFlow frees what a failed program was given twice
 """
@@ -66,6 +67,47 @@ def test_one_gpu_runs_out_of_memory(tmp_path: Path) -> None:
     error, *_, before, after = _printed(_ONE_RUNS_OUT_OF_MEMORY, tmp_path)
     assert "Out of memory" in error
     assert int(after) - int(before) < 20  # of 22 epochs, with a call each: 40
+
+
+# One process tries all places, since TensorFlow starts slowly.
+_VARIABLES_LIE_ELSEWHERE = """
+import keras, tensorflow as tf, harness
+from tests.emulated_gpu import trainings
+
+class Keeping(keras.layers.Layer):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def build(self, input_shape):
+        self.kept = self.add_weight(name="kept", shape=(), dtype=self.kind, trainable=False)
+
+    def call(self, inputs):
+        return inputs
+
+def model(kind):
+    inputs = {n: keras.Input((), dtype="int32", name=n) for n in ("values", "row_splits")}
+    x = Keeping(kind)(harness.MultiHotDense(4, num_tokens=trainings.NUM_TOKENS)(inputs))
+    return keras.Model(inputs, keras.layers.Dense(1)(x))
+
+rows = trainings.rows_of(weighted=False)
+for place, kind in (("/GPU:0", "float32"), ("/CPU:0", "float32"), ("/GPU:0", "int32")):
+    with tf.device(place):
+        made = model(kind)
+    try:
+        trainer = harness.Trainer(made, batch_size=90, replicas=1, implementation="gather")
+        trainer.fit(rows, epochs=1, verbose=False)
+        print("trained")
+    except harness.InputError as error:
+        print(error)
+"""
+
+
+def test_what_a_gpus_program_cannot_reach_is_refused(tmp_path: Path) -> None:
+    trained, elsewhere, whole = _printed(_VARIABLES_LIE_ELSEWHERE, tmp_path)
+    assert trained == "trained"
+    assert "lies on /job:localhost/replica:0/task:0/device:CPU:0" in elsewhere
+    assert "are int32, which TensorFlow keeps in host memory" in whole
 
 
 def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:

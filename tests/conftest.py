@@ -53,7 +53,6 @@ LONG_FILES = (
     "tests/harness/cli/test_telemetry.py",
     "tests/harness/trainer/test_recommending.py",
     "tests/harness/cli/test_launch.py",
-    "tests/harness/cli/test_same_losses.py",
     "tests/harness/program/test_checkpoints.py",
     "tests/benchmarks/cluster/test_parity.py",
     "tests/test_contributing.py",

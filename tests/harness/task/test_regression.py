@@ -55,5 +55,5 @@ def test_one_output_only() -> None:
 
     with pytest.raises(InputError, match=r"gives a dict of outputs.*one only.*multi_label, reg"):
         trainer(two).fit(single(), verbose=False)
-    with pytest.raises(InputError, match="of several outputs concatenate"):
+    with pytest.raises(InputError, match="concatenate those of several outputs"):
         harness.Examples(inputs={"": single()}, labels={"a": np.zeros(300)})  # type: ignore[arg-type]

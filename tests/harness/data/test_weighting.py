@@ -53,9 +53,9 @@ def test_weights_that_are_counts_already() -> None:
 def test_what_cannot_be_weighted_is_refused() -> None:
     sets = sets_of(TEXTS)
     idf = weighting.inverse_document_frequencies(sets)
-    with pytest.raises(InputError, match="texts: nothing to count after unique"):
+    with pytest.raises(InputError, match="texts: its repeated ids were dropped"):
         weighting.count(sets.unique())
-    with pytest.raises(InputError, match="texts: nothing to count after unique"):
+    with pytest.raises(InputError, match="texts: its repeated ids were dropped"):
         weighting.tf_idf(sets.unique(), idf)
     with pytest.raises(InputError, match=r"\[7\] inverse document frequencies for ids below 8"):
         weighting.tf_idf(sets, idf[:7])

@@ -13,6 +13,7 @@ from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Part, Problems
 
 _REMEDY = "Give a Parquet file; to allow more bytes, raise --max-data-bytes."
+_TEXT_BYTES = 16  # compressed size of a text below which texts are taken for repeated ones
 _BATCH_ROWS = 256  # number of rows to unpack at a time, which may be long texts
 
 
@@ -44,17 +45,28 @@ class ParquetSource(TableSource):
         for number, (content, label) in enumerate(cells, 1):
             yield number, content, label, ""
 
+    def _parts_of(self, names: Sequence[str]) -> list[Any]:
+        """Returns the metadata of some columns, one for each row group."""
+        columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
+        return [part for part in self._parts if f"{part.path_in_schema}.".startswith(columns)]
+
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
-        columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
-        parts = [part for part in self._parts if f"{part.path_in_schema}.".startswith(columns)]
+        parts = self._parts_of(names)
         self._count(sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts))
         types = {name: self._schema.field(name).type for name in names}
-        # Texts are counted as places in a dictionary, before they are unpacked; Arrow cannot read
-        # lists of texts in this way.
-        texts = [name for name in names if _item_type(types[name]) is None]
+        # Texts that take so little must be repeated. They are counted as places in a dictionary,
+        # before they are unpacked; Arrow cannot read lists of texts in this way.
+        repeated = [
+            name
+            for name in names
+            if _item_type(types[name]) is None
+            and any(
+                p.total_compressed_size < _TEXT_BYTES * p.num_values for p in self._parts_of([name])
+            )
+        ]
         num_bytes = 0
-        with self._file(read_dictionary=texts) as file:
+        with self._file(read_dictionary=repeated) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
                 num_bytes += sum(_unpacked_bytes(batch.column(name)) for name in names)
                 self._count(num_bytes)

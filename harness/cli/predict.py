@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import sys
 from collections import Counter
@@ -240,13 +239,14 @@ def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]
         # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
         yield [text.encode(errors="surrogateescape") for text in texts]
         return
+    for name in files:
+        with opened(name, remedy=_REMEDY):
+            pass  # so that a file that cannot be read is reported before the others are judged
+    for name in files:
+        with opened(name, remedy=_REMEDY) as file:
+            yield from _lines(file, name)
     if not files:
         yield from _lines(getattr(sys.stdin, "buffer", sys.stdin), "standard input")
-    with contextlib.ExitStack() as open_:
-        # All first, so that one that cannot be read is reported before the others are judged.
-        streams = [open_.enter_context(opened(name, remedy=_REMEDY)) for name in files]
-        for stream, name in zip(streams, files, strict=True):
-            yield from _lines(stream, name)
 
 
 def _lines(stream: Any, name: str) -> Iterator[list[bytes]]:

@@ -62,7 +62,7 @@ class Share(NamedTuple):
 
 Sets = dict[str, Any]  # arrays or tensors: `values`, `row_splits` and perhaps `weights`
 Reader = Callable[[tf.Tensor], Share]  # from a step of the call, int32 scalar, to its share
-Sizes = tuple[tuple[tuple[int, ...], tf.DType], ...]  # Shapes and types of tensors
+Sizes = tuple[tuple[tf.TensorShape, tf.DType], ...]  # Shapes and types of tensors
 
 
 class Columns(NamedTuple):
@@ -150,7 +150,7 @@ class StreamBatches(NamedTuple):
         sets = self.ragged.values()
         fixed = [self.dense, [own["row_splits"] for own in sets]]
         others = [own[part] for own in sets for part in own if part != "row_splits"]
-        return (*_sizes(fixed), *(((), tensor.dtype) for tensor in others))
+        return (*_sizes(fixed), *((tf.TensorShape([]), tensor.dtype) for tensor in others))
 
     def resized(self, capacity: Capacity) -> "StreamBatches":
         def empty(part: str, array: tf.Tensor, length: int) -> tf.Tensor:
@@ -270,7 +270,7 @@ def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
 
 
 def _sizes(tensors: Any) -> Sizes:
-    return tuple((tuple(tensor.shape), tensor.dtype) for tensor in tf.nest.flatten(tensors))
+    return tuple((tensor.shape, tensor.dtype) for tensor in tf.nest.flatten(tensors))
 
 
 def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:

@@ -106,15 +106,15 @@ class Plan:
     distinct_epochs: int | None = None  # after which the orders repeat; None: never
     first_share: int = 0  # First replica that this process has a device for
 
-    @property
+    @functools.cached_property
     def num_rows(self) -> int:
         return int(self.lengths.shape[1])
 
-    @property
+    @functools.cached_property
     def whole_steps(self) -> int:
         return self.num_rows // self.batch_size
 
-    @property
+    @functools.cached_property
     def last_rows(self) -> int:
         return self.num_rows % self.batch_size
 

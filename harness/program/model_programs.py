@@ -273,8 +273,9 @@ class ModelPrograms:
         for number, (call, batches) in enumerate(calls):
             if watch is not None:
                 watch(number, None)
-            loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
-            compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
+            if not self._evaluation.is_compiled(call, batches):
+                loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
+                compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
             found = self._evaluation(call, batches)
             if self._task.is_measured:
                 measure()  # of the call before, while the device works on this one

@@ -113,6 +113,9 @@ class Program:
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
         return compile_all([Loop(self, batches, call)], at_step=at_step)
 
+    def is_compiled(self, call: Call, batches: BatchesByRows) -> bool:
+        return _key(call, batches) in self._loops
+
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
         """Traces a call's loop; returns a function that compiles it by a first run."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
@@ -277,7 +280,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     a copy in host memory. With `beside`, two loops are compiled at once while others are traced, as
     XLA leaves cores idle. Returns a record of each new loop, whose seconds add up to the time that
     all took."""
-    new = [loop for loop in loops if _key(loop.call, loop.batches) not in loop.program._loops]
+    new = [loop for loop in loops if not loop.program.is_compiled(loop.call, loop.batches)]
     if not new:
         return []
     start = time.perf_counter()

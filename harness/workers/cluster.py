@@ -54,6 +54,9 @@ class Cluster:
 
     def __init__(self, member: Membership) -> None:
         self.member = member
+        self.num_workers = member.num_workers
+        self.index = member.index  # The number of this worker; 0 is the chief
+        self.is_chief, self.is_alone = member.is_chief, member.num_workers == 1
         self._has_come = False
         self._has_started = False
         # Holds this worker's port from the meeting until TensorFlow's server takes it.
@@ -61,23 +64,6 @@ class Cluster:
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_key = itertools.count(1)
         self._next_text = itertools.count()
-
-    @property
-    def num_workers(self) -> int:
-        return self.member.num_workers
-
-    @property
-    def index(self) -> int:
-        """Number of this worker; 0 is the chief."""
-        return self.member.index
-
-    @property
-    def is_chief(self) -> bool:
-        return self.member.is_chief
-
-    @property
-    def is_alone(self) -> bool:
-        return self.num_workers == 1
 
     @property
     def on_this_host(self) -> tuple[int, int]:

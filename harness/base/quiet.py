@@ -37,7 +37,7 @@ def quiet_import() -> Iterator[None]:
         )
     # If the caller closed standard error, nothing can reach it.
     held_back = contextlib.nullcontext() if sys.stderr is None else _information_held_back()
-    with held_back, _without_matplotlib():
+    with held_back, _without_optional_packages():
         yield
 
 
@@ -51,17 +51,16 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _without_matplotlib() -> Iterator[None]:
-    """Hides Matplotlib from Keras, which would import it for pictures that no command shows."""
-    name = "matplotlib"
-    if "harness.cli" not in sys.modules or name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]  # Python's way to mark it as missing
+def _without_optional_packages() -> Iterator[None]:
+    """Hides packages from Keras that it would import for pictures and wrappers, which no command
+    uses: scikit-learn and its SciPy alone are a fifth of a command's start."""
+    hidden = {"matplotlib", "sklearn"} - sys.modules.keys() if "harness.cli" in sys.modules else ()
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None marks it as missing
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in hidden:
+            del sys.modules[name]
 
 
 @contextlib.contextmanager

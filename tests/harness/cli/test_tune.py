@@ -116,7 +116,8 @@ def records_of(trial: Path) -> str:
 
 
 def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
-    flags = ("--synthetic-rows", "1000", "--tune-dir", tmp_path / "search", *LAYOUT)
+    data = ("--synthetic-rows", "1000", "--synthetic-tokens", "100")
+    flags = (*data, "--tune-dir", tmp_path / "search", *LAYOUT)
     flags += ("--trials", "1", "--epochs", "80", "--early-stopping", "None", "--widths", "8")
     trial = tmp_path / "search" / "trials" / "0001"
     with started(*flags) as process:

@@ -1,10 +1,7 @@
 // Runs a kernel's blocks, one after another in an order that follows from the seed. Threads that wait for each
 // other are fibers of the calling thread, in such an order too.
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cstdlib>
 #include <memory>
 #include <numeric>
 #include <vector>
@@ -29,30 +26,23 @@ namespace emulated {
 namespace {
 
 constexpr size_t kStackBytes = 128 << 10;
-constexpr int kBarriers = 16;
-enum class State { kReady, kAtBarrier, kAtWarp, kDone };
+enum class State { kReady, kWaiting, kDone };
 
 struct Fiber {
   Thread thread;
   void* stack_pointer;
-  char* stack = nullptr;
+  std::unique_ptr<char[]> stack;
   State state;
-  uint32_t barrier, outcome;
-  int kind;  // of a warp's exchange
-  uint32_t mask, given;
+  int kind;                    // what it waits for; see Device in kernel.h
+  uint32_t who, count, given;
   Lanes taken;
-};
-
-struct Barrier {
-  uint32_t arrived, wanted, votes;
 };
 
 // One block at a time, of this host thread.
 struct Block {
   std::vector<Fiber> fibers = std::vector<Fiber>(1024);
-  std::vector<uint32_t> ready;
-  uint32_t size, num_done;
-  Barrier barriers[kBarriers];
+  std::vector<Fiber*> ready, arrived;
+  uint32_t size;
   Fiber* running;
   void* home;
   const Kernel* kernel;
@@ -71,63 +61,41 @@ void begin() {
 
 void wake(Fiber& fiber) {
   fiber.state = State::kReady;
-  the->ready.push_back(&fiber - the->fibers.data());
+  the->ready.push_back(&fiber);
 }
 
-void check_barrier(uint32_t id) {
-  Barrier& barrier = the->barriers[id];
-  const uint32_t wanted = barrier.wanted ? barrier.wanted : the->size - the->num_done;
-  if (barrier.arrived == 0 || barrier.arrived < wanted) return;
-  for (uint32_t i = 0; i < the->size; ++i) {
-    Fiber& fiber = the->fibers[i];
-    if (fiber.state != State::kAtBarrier || fiber.barrier != id) continue;
-    fiber.outcome = barrier.votes | barrier.arrived << 16;
-    wake(fiber);
-  }
-  barrier = {};
-}
-
-uint32_t barrier(Thread*, uint32_t id, uint32_t count, int predicate) {
-  Fiber& own = *the->running;
-  own.state = State::kAtBarrier;
-  own.barrier = id;
-  Barrier& barrier = the->barriers[id];
-  barrier.wanted = count;
-  barrier.votes += predicate != 0;
-  ++barrier.arrived;
-  check_barrier(id);
-  leave();
-  return own.outcome;
-}
-
-// Lets a lane that waits go on, with the others of its mask, once all of them that still run have arrived at
+// Lets a thread that waits go on, with those that it waits for, once all of them that still run have arrived at
 // the same operation.
-void check_lane(uint32_t own) {
-  const uint32_t first = own / 32 * 32, num_lanes = std::min(32u, the->size - first);
-  Fiber* const lanes = &the->fibers[first];
-  const Fiber& waits = the->fibers[own];
+void check(const Fiber& waits) {
+  const bool is_barrier = waits.kind == 'b';
+  const uint32_t first = is_barrier ? 0 : (&waits - the->fibers.data()) / 32 * 32;
+  const uint32_t end = is_barrier ? the->size : std::min(first + 32, the->size);
   Lanes taken = {};
-  for (uint32_t j = 0; j < num_lanes; ++j) {
-    if (!(waits.mask >> j & 1) || lanes[j].state == State::kDone) continue;
-    if (lanes[j].state != State::kAtWarp || lanes[j].mask != waits.mask || lanes[j].kind != waits.kind) return;
-    taken.members |= 1u << j;
-    taken.value[j] = lanes[j].given;
+  the->arrived.clear();
+  for (uint32_t i = first; i < end; ++i) {
+    Fiber& other = the->fibers[i];
+    if (other.state == State::kDone || !(is_barrier || waits.who >> (i - first) & 1)) continue;
+    if (other.state == State::kWaiting && other.kind == waits.kind && other.who == waits.who) {
+      the->arrived.push_back(&other);
+      taken.members += is_barrier ? 1 : 1u << (i - first);
+      taken.value[is_barrier ? 0 : i - first] += other.given;
+    } else if (waits.count == 0) {
+      return;
+    }
   }
-  for (uint32_t j = 0; j < num_lanes; ++j) {
-    if (!(taken.members >> j & 1)) continue;
-    lanes[j].taken = taken;
-    wake(lanes[j]);
+  if (the->arrived.size() < waits.count) return;
+  for (Fiber* const fiber : the->arrived) {
+    fiber->taken = taken;
+    wake(*fiber);
   }
 }
 
-const Lanes* exchange(Thread* thread, int kind, uint32_t mask, uint32_t value) {
+const Lanes* meet(Thread* thread, int kind, uint32_t who, uint32_t count, uint32_t value) {
   Fiber& own = *the->running;
-  own.state = State::kAtWarp;
-  own.kind = kind;
-  own.mask = mask;
-  own.given = value;
-  if (!(mask >> thread->lane & 1)) fail("%s: a lane is not in the mask that it names", the->name);
-  check_lane(&own - the->fibers.data());
+  own.state = State::kWaiting;
+  own.kind = kind, own.who = who, own.count = count, own.given = value;
+  if (kind != 'b' && !(who >> thread->lane & 1)) fail("%s: a lane is not in the mask that it names", the->name);
+  check(own);
   leave();
   return &own.taken;
 }
@@ -138,41 +106,40 @@ void interrupt(Thread*) {
   leave();
 }
 
-const Device device = {exchange, barrier, interrupt};
+const Device device = {meet, interrupt};
 
 void make_ready(Fiber& fiber) {
-  if (fiber.stack == nullptr) {
-    void* const stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stack == MAP_FAILED) fail("no memory for a thread's stack");
-    fiber.stack = static_cast<char*>(stack);
-  }
-  void** top = reinterpret_cast<void**>(fiber.stack + kStackBytes) - 1;  // aligned as after a call
+  if (!fiber.stack) fiber.stack.reset(new char[kStackBytes]);
+  void** top = reinterpret_cast<void**>(fiber.stack.get() + kStackBytes) - 1;  // aligned as after a call
   *--top = reinterpret_cast<void*>(begin);
   std::fill_n(top -= 6, 6, nullptr);
   fiber.stack_pointer = top;
   wake(fiber);
 }
 
+void check_all(uint32_t first, uint32_t end) {
+  for (uint32_t i = first; i < end; ++i) {
+    if (the->fibers[i].state == State::kWaiting) check(the->fibers[i]);
+  }
+}
+
 void run_block() {
-  the->num_done = 0;
-  std::fill_n(the->barriers, kBarriers, Barrier{});
   the->ready.clear();
   for (uint32_t i = 0; i < the->size; ++i) make_ready(the->fibers[i]);
   while (!the->ready.empty()) {
     std::swap(the->ready[draw(the->ready.size())], the->ready.back());
-    the->running = &the->fibers[the->ready.back()];
+    the->running = the->ready.back();
     the->ready.pop_back();
     emulated_switch(&the->home, the->running->stack_pointer);
-    if (the->running->state != State::kDone) continue;
-    ++the->num_done;
-    for (int id = 0; id < kBarriers; ++id) check_barrier(id);
+    // Threads that are done are waited for no longer.
     const uint32_t first = (the->running - the->fibers.data()) / 32 * 32;
-    for (uint32_t i = first; i < std::min(first + 32, the->size); ++i) {
-      if (the->fibers[i].state == State::kAtWarp) check_lane(i);
-    }
+    if (the->running->state == State::kDone) check_all(first, std::min(first + 32, the->size));
+    if (the->ready.empty()) check_all(0, the->size);
   }
-  if (the->num_done != the->size) fail("%s: threads wait for others that do not come", the->name);
+  const auto is_done = [](const Fiber& fiber) { return fiber.state == State::kDone; };
+  if (!std::all_of(the->fibers.begin(), the->fibers.begin() + the->size, is_done)) {
+    fail("%s: threads wait for others that do not come", the->name);
+  }
 }
 
 }  // namespace

@@ -8,8 +8,11 @@
 
 #include <cstdint>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "kernel.h"
 
@@ -28,6 +31,35 @@ struct Size {
   uint32_t x, y, z;
 };
 
+}  // namespace emulated
+
+struct CUctx_st {
+  int device;
+  CUstream default_stream;
+  size_t used_bytes;
+};
+struct CUgraphNode_st {
+  std::vector<CUgraphNode> dependencies;
+  emulated::Work work;
+  CUgraph child = nullptr;
+};
+struct CUgraph_st {
+  std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+};
+struct CUstream_st {
+  CUcontext context;
+  std::deque<emulated::Work> waiting;
+  uint64_t num_enqueued = 0, num_done = 0;
+  CUgraph capture = nullptr;
+  std::vector<CUgraphNode> last;  // what the next captured node depends on
+};
+struct CUevent_st {  // a place in a stream
+  CUstream stream = nullptr;
+  uint64_t num_before = 0;
+};
+
+namespace emulated {
+
 // Of the environment: EMULATED_GPU_ and the name.
 std::string setting(const char* name, const char* otherwise);
 [[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
@@ -43,17 +75,16 @@ void synchronize(CUstream stream);
 void synchronize_device();
 // The device of the current context.
 int current_device();
-CUstream default_stream();
 CUcontext primary_context(int device);
+CUgraphNode add_node(CUgraph graph, std::vector<CUgraphNode> dependencies, Work work);
 
+// What a launch does, or an error where the device cannot run it.
+CUresult launch(const CUDA_KERNEL_NODE_PARAMS& given, Work* work);
 void run_kernel(const Kernel& kernel, const char* name, const char* params, Size grid, Size block,
                 uint32_t dynamic_shared);
-CUresult launch(CUfunction function, Size grid, Size block, uint32_t shared, void** params, void** extra,
-                Work* work);
 // A copy between any two addresses.
-Work copying(void* to, const void* from, size_t bytes);
+Work copying(CUdeviceptr to, CUdeviceptr from, size_t bytes);
 // Takes a module's variable for memory of the device.
-void adopt(void* address, size_t bytes);
-bool is_on_device(const void* address, int* device);
+void adopt(CUdeviceptr address, size_t bytes);
 
 }  // namespace emulated

@@ -3,14 +3,15 @@
 import fcntl
 import functools
 import hashlib
-import importlib.util
+import importlib
+import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
+import kernels.cache
 from tests.emulated_gpu import nvml
 
 SOURCES = Path(__file__).resolve().parent
@@ -38,7 +39,7 @@ printf '\\0' >> "$out"
 _TRANSLATE = """#!/bin/sh
 unset LD_LIBRARY_PATH LD_PRELOAD
 here=$(dirname "$0")
-{python} -S -E "$here/ptx.py" "$1.ptx" "$2" "$1.c" &&
+{python} -S -E "$here/ptx.py" "$2" < "$1.ptx" > "$1.c" &&
 gcc -x c {flags} $EMULATED_GPU_FLAGS -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
 """
 
@@ -50,14 +51,10 @@ class UnavailableError(Exception):
 def _package(name: str) -> Path:
     """The folder of one of NVIDIA's packages."""
     try:
-        found = importlib.util.find_spec(f"nvidia.{name}")
-    except ModuleNotFoundError:
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise UnavailableError(
-            f"the emulated GPU needs the package nvidia-{name.replace('_', '-')}-cu12"
-        )
-    return Path(next(iter(found.submodule_search_locations)))
+        return Path(next(iter(importlib.import_module(f"nvidia.{name}").__path__)))
+    except ModuleNotFoundError as error:
+        package = f"nvidia-{name.replace('_', '-')}-cu12"
+        raise UnavailableError(f"the emulated GPU needs the package {package}") from error
 
 
 @functools.cache
@@ -72,20 +69,16 @@ def build() -> Path:
     if "f16c" not in Path("/proc/cpuinfo").read_text():
         raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
     nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")
-    sources = sorted([*SOURCES.glob("*.cc"), *SOURCES.glob("*.h"), SOURCES / "ptx.py"])
-    texts = [file.read_bytes() for file in (*sources, Path(__file__))]
-    key = hashlib.sha256(b"\0".join([*texts, str(nvrtc).encode()])).hexdigest()[:16]
-    cache = Path(
-        os.environ.get("MULTI_HOT_CACHE", Path(tempfile.gettempdir()) / f"multi_hot_{os.getuid()}")
-    )
-    folder = cache / f"emulated_gpu-{key}"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "emulated_gpu.lock").open("w") as lock:
+    sources = sorted([*SOURCES.glob("*.[chl]*"), SOURCES / "ptx.py", Path(__file__)])
+    texts = [str(nvrtc).encode(), *(file.read_bytes() for file in sources)]
+    key = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+    cache = kernels.cache.opened()
+    folder = cache.path / f"emulated_gpu-{key}"
+    with (cache.path / "emulated_gpu.lock").open("w") as lock, cache.scratch() as beside:
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist begin at once
         if not folder.is_dir():
-            with tempfile.TemporaryDirectory(dir=cache) as beside:
-                _build_in(Path(beside) / "built", nvrtc, nvcc)
-                os.rename(Path(beside) / "built", folder)
+            _build_in(Path(beside) / "built", nvrtc, nvcc)
+            os.rename(Path(beside) / "built", folder)
     return folder
 
 
@@ -94,16 +87,15 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
     package = python / "nvidia" / "cuda_nvrtc"
     for made in (lib, tools / "bin", tools / "nvvm", folder / "kernels", package / "lib"):
         made.mkdir(parents=True)
-    tensorflow = importlib.util.find_spec("tensorflow")
-    assert tensorflow is not None
-    assert tensorflow.origin is not None
-    headers = Path(tensorflow.origin).parent / "include" / "third_party" / "gpus" / "cuda"
+    include = "tensorflow/include/third_party/gpus/cuda/include"
+    headers = importlib.metadata.distribution("tensorflow").locate_file(include)
     own = [file for file in SOURCES.glob("*.cc") if file.name != "nvrtc.cc"]
+    compiler = next((nvrtc / "lib").glob("libnvrtc.so.*"))
     for files, path in (
-        (own, lib / _LIBRARIES[0]),
-        ([SOURCES / "nvrtc.cc"], package / "lib" / "libnvrtc.so.12"),
+        ([*own, SOURCES / "names.ld"], lib / _LIBRARIES[0]),
+        ([SOURCES / "nvrtc.cc", compiler], package / "lib" / "libnvrtc.so.12"),
     ):
-        command = ["g++", *_FLAGS, "-isystem", str(headers / "include"), *map(str, files), "-ldl"]
+        command = ["g++", *_FLAGS, "-isystem", str(headers), *map(str, files), "-ldl"]
         subprocess.run([*command, "-o", str(path)], check=True)
     for name in _LIBRARIES[1:]:
         (lib / name).symlink_to(_LIBRARIES[0])
@@ -111,7 +103,7 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
     (python / "nvidia" / "__init__.py").touch()
     (package / "__init__.py").touch()
     (tools / "nvvm" / "libdevice").symlink_to(nvcc / "nvvm" / "libdevice")
-    (folder / "nvrtc").symlink_to(next((nvrtc / "lib").glob("libnvrtc.so.*")))
+    (folder / "nvrtc").symlink_to(nvrtc / "lib")
     for name in ("ptx.py", "kernel.h"):
         shutil.copy(SOURCES / name, folder)
     translate = _TRANSLATE.format(python=sys.executable, flags=_KERNEL_FLAGS)
@@ -134,10 +126,9 @@ def environment(
         script: more lines for NVML; see nvml.py.
         devices: the number of devices.
         settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
-            number 1), `seed`, `flags` (further ones for the kernels' compiler), `guard` (1: pages
-            behind every buffer that must not be touched), `memory_mb`, `refuses` (modules with
-            this text in them), `trace` (a file that gets a line for every launch, copy, allocation
-            and wait).
+            number 1), `seed`, `flags` (further ones for the kernels' compiler), `refuses` (modules
+            with this text in them), `trace` (a file that gets a line for every launch, copy,
+            allocation and wait).
     """
     built = build()
     lines = nvml.system()
@@ -151,13 +142,19 @@ def environment(
     return {
         **kept,
         **{f"EMULATED_GPU_{name.upper()}": str(value) for name, value in settings.items()},
-        "EMULATED_GPU_CACHE": str(built / "kernels" if "flags" not in settings else folder),
-        "EMULATED_GPU_TRANSLATE": str(built / "translate"),
-        "EMULATED_GPU_NVRTC": str((built / "nvrtc").resolve()),
+        "EMULATED_GPU_FOLDER": str(built),
         "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
-        "LD_LIBRARY_PATH": f"{built / 'lib'}:{(built / 'nvrtc').resolve().parent}",
+        "LD_LIBRARY_PATH": f"{built / 'lib'}:{built / 'nvrtc'}",
         "PATH": f"{built / 'cuda' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
         "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_autotune_level=0"
         " --xla_gpu_enable_libnvptxcompiler=false --xla_gpu_enable_triton_gemm=false",
     }
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in an environment."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip

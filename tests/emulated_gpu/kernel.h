@@ -2,15 +2,16 @@
 // for it, and the instructions that need more than an operator of C.
 #pragma once
 #include <stdint.h>
+#include <string.h>
 
 typedef struct Thread Thread;
-typedef struct {  // what the lanes of a warp gave, and which of them took part
+typedef struct {  // what the lanes of a warp gave, and which of them took part; of a barrier the sum, and how many
   uint32_t value[32], members;
 } Lanes;
 typedef struct {
-  const Lanes* (*exchange)(Thread*, int kind, uint32_t mask, uint32_t value);
-  // A barrier of `count` threads, 0: of all; returns how many gave true, and above bit 16 how many came.
-  uint32_t (*barrier)(Thread*, uint32_t id, uint32_t count, int predicate);
+  // Waits for the others of the lanes `who` of the warp or, where the kind is 'b', at the barrier `who` for
+  // `count` threads, 0: all.
+  const Lanes* (*meet)(Thread*, int kind, uint32_t who, uint32_t count, uint32_t value);
   void (*interrupt)(Thread*);  // a place where another thread may go on
 } Device;
 struct Thread {
@@ -27,13 +28,7 @@ typedef struct {
   const uint32_t (*params)[2];  // offset, size
 } Kernel;
 
-#ifndef __cplusplus
-#include <string.h>
-#include <tgmath.h>
-
-// Registers hold bits; LOAD and STORE are for memory, from_ and to_ give them a type.
-#define LOAD(type, address) ({ type v_; memcpy(&v_, (const void*)(address), sizeof v_); v_; })
-#define STORE(type, address, bits) do { type v_ = (type)(bits); memcpy((void*)(address), &v_, sizeof v_); } while (0)
+// Registers hold bits, which these give a type.
 static inline float from_f32(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t to_f32(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 static inline double from_f64(uint64_t u) { double f; memcpy(&f, &u, 8); return f; }
@@ -43,14 +38,20 @@ static inline uint16_t to_f16(float f) { _Float16 h = (_Float16)f; uint16_t u; m
 static inline float from_bf16(uint16_t u) { return from_f32((uint32_t)u << 16); }
 static inline uint16_t to_bf16(float f) {
   uint32_t u = to_f32(f);
-  return isnan(f) ? 0x7fff : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+  return f != f ? 0x7fff : (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
-// A sum or product in double precision, rounded to zero (z), down (m) or up (p).
+
+#ifndef __cplusplus
+#include <tgmath.h>
+
+// Reads and writes of memory.
+#define LOAD(type, address) ({ type v_; memcpy(&v_, (const void*)(address), sizeof v_); v_; })
+#define STORE(type, address, bits) do { type v_ = (type)(bits); memcpy((void*)(address), &v_, sizeof v_); } while (0)
+// A sum or product in double precision, rounded to zero (z) or down (m).
 static inline float rounded(char mode, double x) {
   float f = (float)x;
   if (mode == 'z' && fabs((double)f) > fabs(x)) return nextafterf(f, 0);
   if (mode == 'm' && f > x) return nextafterf(f, -INFINITY);
-  if (mode == 'p' && f < x) return nextafterf(f, INFINITY);
   return f;
 }
 static inline double saturated(double x) { return x > 0 ? x < 1 ? x : 1 : 0; }
@@ -83,24 +84,24 @@ static inline int source_lane(Thread* t, char mode, int by, uint32_t c) {
   return (mode == 'u' ? from < end : from > end) ? -1 : from;
 }
 static inline uint32_t shuffle(Thread* t, char mode, uint32_t v, int by, uint32_t c, uint32_t mask) {
-  const Lanes* all = t->device->exchange(t, 's', mask, v);
+  const Lanes* all = t->device->meet(t, 's', mask, 0, v);
   int from = source_lane(t, mode, by, c);
   if (from < 0) from = t->lane;
   return all->members >> from & 1 ? all->value[from] : 0xdeadbeef;  // of a lane that is not there
 }
-static inline uint32_t ballot(Thread* t, uint32_t predicate, uint32_t mask) {
-  const Lanes* all = t->device->exchange(t, 'v', mask, predicate);
+// The lanes that gave what is wanted.
+static inline uint32_t lanes_with(Thread* t, uint32_t wanted, uint32_t value, uint32_t mask) {
+  const Lanes* all = t->device->meet(t, 'v', mask, 0, value);
   uint32_t out = 0;
-  for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i]) << i;
+  for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i] == wanted) << i;
   return out;
 }
-static inline uint32_t matching(Thread* t, uint32_t value, uint32_t mask) {
-  const Lanes* all = t->device->exchange(t, 'm', mask, value);
-  uint32_t out = 0;
-  for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i] == value) << i;
-  return out;
+// The lower half of a sum, whose upper half is the carry of the next operation.
+static inline uint32_t carried(Thread* t, uint64_t sum) {
+  t->carry = sum >> 32;
+  return sum;
 }
-static inline int all_agree(uint32_t votes) { return (votes & 0xffff) == votes >> 16; }
+static inline int all_agree(const Lanes* votes) { return votes->value[0] == votes->members; }
 // `new_bits` may read `old`.
 #define ATOMIC(bits, address, new_bits) ({                                                   \
     t->device->interrupt(t);                                                                 \

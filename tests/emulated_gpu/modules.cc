@@ -22,7 +22,7 @@ struct CUfunc_st {
   const Kernel* kernel;
   std::string name;
   CUmodule module;
-  int max_dynamic_shared = 48 << 10;
+  uint32_t max_dynamic_shared = 48 << 10;
 };
 
 namespace emulated {
@@ -30,33 +30,20 @@ namespace {
 
 std::mutex mutex;
 
-std::string hashed(const std::string& text) {  // FNV-1a, twice
-  uint64_t low = 0xcbf29ce484222325u, high = 0x84222325cbf29ce4u;
-  for (const unsigned char byte : text) {
-    low = (low ^ byte) * 0x100000001b3u;
-    high = (high ^ byte ^ (low >> 32)) * 0x100000001b3u;
-  }
-  char name[40];
-  std::snprintf(name, sizeof name, "%016lx%016lx", low, high);
-  return name;
-}
-
-std::string translated(const std::string& ptx, const std::string& entry) {
-  const std::string base = setting("CACHE", "") + "/" + hashed(ptx + "\n" + entry), library = base + ".so";
-  if (std::filesystem::exists(library)) return library;
-  const std::string own = base + "." + std::to_string(getpid());
-  std::ofstream(own + ".ptx") << ptx;
-  const std::string command = setting("TRANSLATE", "") + " " + own + " '" + entry + "'";
-  if (std::system(command.c_str()) != 0) fail("cannot translate %s of %s.ptx", entry.c_str(), own.c_str());
-  std::filesystem::rename(own + ".so", library);
-  std::filesystem::remove(own + ".ptx");
-  return library;
-}
-
-// Opened once for each module: its variables are its own.
-void* opened(const std::string& library) {
+// Opens the library of a kernel, or of `all` of a module, which the cache has or ptx.py and GCC make. Each module
+// gets a copy, since its variables are its own. Call with the mutex held.
+void* opened(const std::string& ptx, const std::string& entry) {
   static int count = 0;
+  const std::string folder = setting("FOLDER", ""), key = ptx + "\n" + entry + "\n" + setting("FLAGS", "");
+  const std::string library = folder + "/kernels/" + std::to_string(std::hash<std::string>()(key)) + ".so";
   const std::string own = library + "." + std::to_string(getpid()) + "." + std::to_string(++count);
+  if (!std::filesystem::exists(library)) {
+    std::ofstream(own + ".ptx") << ptx;
+    const std::string command = folder + "/translate " + own + " '" + entry + "'";
+    if (std::system(command.c_str()) != 0) fail("cannot translate %s of %s.ptx", entry.c_str(), own.c_str());
+    std::filesystem::rename(own + ".so", library);
+    std::filesystem::remove(own + ".ptx");
+  }
   std::filesystem::copy_file(library, own);
   void* const handle = dlopen(own.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) fail("%s", dlerror());
@@ -64,11 +51,11 @@ void* opened(const std::string& library) {
   return handle;
 }
 
-// The library of a kernel, or of the whole module. Call with the mutex held.
+// Call with the mutex held.
 void* library_of(CUmodule module, const std::string& kernel) {
   const std::string entry = module->is_whole ? "all" : kernel;
   void*& library = module->libraries[entry];
-  if (library == nullptr) library = opened(translated(module->ptx, entry));
+  if (library == nullptr) library = opened(module->ptx, entry);
   return library;
 }
 
@@ -125,7 +112,37 @@ std::string ptx_of(const void* image) {
   return static_cast<const char*>(image);
 }
 
-CUresult load(CUmodule* module, const void* image) {
+// The compute capability that it was compiled for: 90 of `.target sm_90`.
+int target_of(const std::string& ptx) { return std::atoi(&ptx[ptx.find(".target sm_") + 11]); }
+
+}  // namespace
+
+CUresult launch(const CUDA_KERNEL_NODE_PARAMS& given, Work* work) {
+  const CUfunction function = given.func;
+  const Kernel& kernel = *function->kernel;
+  const Size grid = {given.gridDimX, given.gridDimY, given.gridDimZ};
+  const Size block = {given.blockDimX, given.blockDimY, given.blockDimZ};
+  const uint32_t shared = given.sharedMemBytes;
+  const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const bool fits = threads > 0 && threads <= kernel.max_threads && threads <= 1024 && blocks > 0 &&
+                    grid.y < 65536 && grid.z < 65536 && shared <= function->max_dynamic_shared;
+  if (!fits || (given.kernelParams == nullptr && kernel.num_params > 0)) return CUDA_ERROR_INVALID_VALUE;
+  std::string params(kernel.params_bytes, 0);
+  for (uint32_t i = 0; i < kernel.num_params; ++i) {
+    std::memcpy(&params[kernel.params[i][0]], given.kernelParams[i], kernel.params[i][1]);
+  }
+  *work = [=] {
+    note("run %s", function->name.c_str());
+    run_kernel(*function->kernel, function->name.c_str(), params.data(), grid, block, shared);
+  };
+  return CUDA_SUCCESS;
+}
+
+}  // namespace emulated
+
+using namespace emulated;
+
+API CUresult cuModuleLoadData(CUmodule* module, const void* image) {
   std::string ptx = ptx_of(image);
   const std::string refused = setting("REFUSES", "");
   if (ptx.find(".version") == std::string::npos) return CUDA_ERROR_INVALID_IMAGE;
@@ -135,42 +152,6 @@ CUresult load(CUmodule* module, const void* image) {
   *module = new CUmod_st{std::move(ptx), is_whole, {}, {}};
   return CUDA_SUCCESS;
 }
-
-// The compute capability that it was compiled for: 90 of `.target sm_90`.
-int target_of(const std::string& ptx) { return std::atoi(&ptx[ptx.find(".target sm_") + 11]); }
-
-}  // namespace
-
-CUresult launch(CUfunction function, Size grid, Size block, uint32_t shared, void** params, void** extra,
-                Work* work) {
-  const Kernel& kernel = *function->kernel;
-  const uint64_t threads = uint64_t{block.x} * block.y * block.z, blocks = uint64_t{grid.x} * grid.y * grid.z;
-  const bool fits = threads > 0 && threads <= kernel.max_threads && threads <= 1024 && blocks > 0 &&
-                    grid.y < 65536 && grid.z < 65536 && static_cast<int>(shared) <= function->max_dynamic_shared;
-  if (!fits || (params == nullptr && extra == nullptr && kernel.num_params > 0)) return CUDA_ERROR_INVALID_VALUE;
-  std::string given(kernel.params_bytes, 0);
-  for (uint32_t i = 0; params != nullptr && i < kernel.num_params; ++i) {
-    std::memcpy(&given[kernel.params[i][0]], params[i], kernel.params[i][1]);
-  }
-  for (; params == nullptr && extra != nullptr && *extra != nullptr; extra += 2) {
-    if (extra[0] == CU_LAUNCH_PARAM_BUFFER_POINTER) std::memcpy(&given[0], extra[1], given.size());
-  }
-  *work = [=] {
-    note("run %s", function->name.c_str());
-    run_kernel(*function->kernel, function->name.c_str(), given.data(), grid, block, shared);
-  };
-  return CUDA_SUCCESS;
-}
-
-}  // namespace emulated
-
-using namespace emulated;
-
-API CUresult cuModuleLoadData(CUmodule* module, const void* image) { return load(module, image); }
-API CUresult cuModuleLoadDataEx(CUmodule* module, const void* image, unsigned, CUjit_option*, void**) {
-  return load(module, image);
-}
-API CUresult cuModuleLoadFatBinary(CUmodule* module, const void* image) { return load(module, image); }
 API CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* name) {
   const std::lock_guard<std::mutex> lock(mutex);
   CUfunction& found = module->functions[name];
@@ -189,8 +170,9 @@ API CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* bytes, CUmodule mod
   void* const found = dlsym(library, (std::string("G_") + name).c_str());
   if (found == nullptr) return CUDA_ERROR_NOT_FOUND;
   const uint64_t size = *static_cast<uint64_t*>(dlsym(library, (std::string("S_") + name).c_str()));
-  adopt(found, size);
-  if (address != nullptr) *address = reinterpret_cast<CUdeviceptr>(found);
+  const auto begin = reinterpret_cast<CUdeviceptr>(found);
+  adopt(begin, size);
+  if (address != nullptr) *address = begin;
   if (bytes != nullptr) *bytes = size;
   return CUDA_SUCCESS;
 }
@@ -208,9 +190,9 @@ SUCCEEDS(cuOccupancyMaxActiveBlocksPerMultiprocessor, (int* blocks, CUfunction, 
          *blocks = std::min(32, 2048 / std::max(1, threads)))
 API CUresult cuLaunchKernel(CUfunction function, unsigned x, unsigned y, unsigned z, unsigned threads_x,
                             unsigned threads_y, unsigned threads_z, unsigned shared, CUstream stream,
-                            void** params, void** extra) {
+                            void** params, void**) {
   Work work;
-  const CUresult status = launch(function, {x, y, z}, {threads_x, threads_y, threads_z}, shared, params, extra, &work);
+  const CUresult status = launch({function, x, y, z, threads_x, threads_y, threads_z, shared, params}, &work);
   if (status == CUDA_SUCCESS) enqueue(stream, std::move(work));
   return status;
 }

@@ -2,19 +2,15 @@
 // any machine. nvml.py builds it and documents the script. Signatures and layouts are those of NVIDIA's nvml.h.
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <map>
-#include <mutex>
-#include <set>
+#include <sstream>
 #include <string>
 
-namespace {
-
-enum { kSuccess = 0, kUninitialized = 1, kInvalidArgument = 2, kNotSupported = 3, kNotFound = 6, kTooSmall = 7 };
-using Device = const std::string*;  // "gpu0", or "gpu0.mig0"
-int initialized = 0;
+namespace emulated {
 
 // Read at each call, since a test replaces the file when something is to happen.
 std::map<std::string, std::string> script() {
@@ -28,10 +24,29 @@ std::map<std::string, std::string> script() {
   return lines;
 }
 
+}  // namespace emulated
+
+namespace {
+
+using emulated::script;
+enum { kSuccess = 0, kUninitialized = 1, kInvalidArgument = 2, kNotSupported = 3, kNotFound = 6, kTooSmall = 7 };
+using Device = uintptr_t;  // the number of a GPU or, times 256, of its slice and the GPU; both count from 1
+constexpr Device kSystem = 0;
+int initialized = 0;
+
+std::string name_of(Device device) {
+  if (device == kSystem) return "system";
+  const std::string gpu = "gpu" + std::to_string(device % 256 - 1);
+  return device < 256 ? gpu : gpu + ".mig" + std::to_string(device / 256 - 1);
+}
+
+Device slice_of(Device gpu, unsigned index) { return gpu + 256 * (index + 1); }
+
 // The subject's answer to a query, or what stands for all of its queries under `*`.
-int ask(const std::string& subject, const std::string& query, std::string* answer) {
+int ask(Device device, const std::string& query, std::string* answer) {
   if (!initialized) return kUninitialized;
   const auto lines = script();
+  const std::string subject = name_of(device);
   for (const std::string& key : {subject + ".*", subject + "." + query}) {
     const auto found = lines.find(key);
     if (found == lines.end()) continue;
@@ -46,30 +61,28 @@ int ask(const std::string& subject, const std::string& query, std::string* answe
   return kNotSupported;
 }
 
-template <typename Number>
-int number(Device device, const char* query, Number* value) {
+// Writes the numbers that the answer holds.
+template <typename... Number>
+int numbers(Device device, const char* query, Number*... values) {
   std::string answer;
-  const int code = ask(*device, query, &answer);
-  if (code == kSuccess) *value = static_cast<Number>(std::strtod(answer.c_str(), nullptr));
+  const int code = ask(device, query, &answer);
+  std::istringstream rest(answer);
+  if (code == kSuccess) (rest >> ... >> *values);
   return code;
 }
 
-int text(const std::string& subject, const char* query, char* buffer, unsigned length) {
+int text(Device device, const char* query, char* buffer, unsigned length) {
   std::string answer;
-  const int code = ask(subject, query, &answer);
+  const int code = ask(device, query, &answer);
   if (code != kSuccess) return code;
   return static_cast<unsigned>(std::snprintf(buffer, length, "%s", answer.c_str())) < length ? kSuccess : kTooSmall;
 }
 
 // Finds a device that the script has. A lost one has no handle any more.
-int find(const std::string& name, int otherwise, Device* device) {
-  static std::mutex mutex;
-  static auto* names = new std::set<std::string>;
-  if (script().count(name + ".uuid") == 0) return otherwise;
-  const std::lock_guard<std::mutex> lock(mutex);
-  *device = &*names->insert(name).first;
+int find(Device device, int otherwise, Device* found) {
   std::string answer;
-  return ask(name, "uuid", &answer);
+  *found = device;
+  return script().count(name_of(device) + ".uuid") ? ask(device, "uuid", &answer) : otherwise;
 }
 
 }  // namespace
@@ -79,7 +92,7 @@ extern "C" {
 int nvmlInitWithFlags(unsigned) {
   ++initialized;
   std::string answer;
-  const int code = ask("system", "driver_version", &answer);
+  const int code = ask(kSystem, "driver_version", &answer);
   initialized -= code != kSuccess;
   return code;
 }
@@ -87,41 +100,33 @@ int nvmlInit_v2() { return nvmlInitWithFlags(0); }
 int nvmlShutdown() { return initialized-- > 0 ? kSuccess : kUninitialized; }
 // What TensorFlow alone asks; it has no GPU where a function is missing.
 int nvmlDeviceGetHandleByPciBusId_v2(const char*, Device*) { return kNotSupported; }
-int nvmlDeviceGetMaxPcieLinkGeneration(Device, unsigned*) { return kNotSupported; }
-int nvmlDeviceGetMaxPcieLinkWidth(Device, unsigned*) { return kNotSupported; }
-int nvmlDeviceGetCurrPcieLinkGeneration(Device, unsigned*) { return kNotSupported; }
-int nvmlDeviceGetCurrPcieLinkWidth(Device, unsigned*) { return kNotSupported; }
 const char* nvmlErrorString(int code) {
   return code == 9 ? "Driver Not Loaded" : code == 15 ? "GPU is lost" : code == 18 ? "Driver/library version mismatch" : "An error";
 }
 int nvmlSystemGetDriverVersion(char* version, unsigned length) {
-  return text("system", "driver_version", version, length);
+  return text(kSystem, "driver_version", version, length);
 }
-int nvmlSystemGetCudaDriverVersion(int* version) {
-  const std::string system = "system";
-  return number(&system, "cuda_version", version);
-}
+int nvmlSystemGetCudaDriverVersion(int* version) { return numbers(kSystem, "cuda_version", version); }
 int nvmlDeviceGetCount_v2(unsigned* count) {
   const auto lines = script();
-  for (*count = 0; lines.count("gpu" + std::to_string(*count) + ".uuid"); ++*count) {
+  for (*count = 0; lines.count(name_of(*count + 1) + ".uuid"); ++*count) {
   }
   return initialized ? kSuccess : kUninitialized;
 }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device* device) {
-  return find("gpu" + std::to_string(index), kInvalidArgument, device);
-}
+int nvmlDeviceGetHandleByIndex_v2(unsigned index, Device* device) { return find(index + 1, kInvalidArgument, device); }
 int nvmlDeviceGetMigDeviceHandleByIndex(Device device, unsigned index, Device* slice) {
-  return find(*device + ".mig" + std::to_string(index), kNotFound, slice);
+  return find(slice_of(device, index), kNotFound, slice);
 }
 int nvmlDeviceGetHandleByUUID(const char* uuid, Device* device) {
   for (const auto& [key, value] : script()) {
-    const size_t dot = key.rfind('.');
-    if (value == uuid && key.substr(dot) == ".uuid") return find(key.substr(0, dot), kNotFound, device);
+    unsigned index, slice = -1;
+    if (value != uuid || std::sscanf(key.c_str(), "gpu%u.mig%u", &index, &slice) < 1) continue;
+    return find(slice_of(index + 1, slice), kNotFound, device);
   }
   return kNotFound;
 }
-int nvmlDeviceGetName(Device device, char* name, unsigned length) { return text(*device, "name", name, length); }
-int nvmlDeviceGetUUID(Device device, char* uuid, unsigned length) { return text(*device, "uuid", uuid, length); }
+int nvmlDeviceGetName(Device device, char* name, unsigned length) { return text(device, "name", name, length); }
+int nvmlDeviceGetUUID(Device device, char* uuid, unsigned length) { return text(device, "uuid", uuid, length); }
 struct PciInfo {
   char old_address[16];
   unsigned domain, bus, device, device_id, system_id;
@@ -129,35 +134,37 @@ struct PciInfo {
 };
 int nvmlDeviceGetPciInfo_v3(Device device, PciInfo* info) {
   *info = {};
-  return text(*device, "bus", info->address, sizeof info->address);
+  return text(device, "bus", info->address, sizeof info->address);
 }
 struct Memory {
   unsigned long long total, free, used;
 };
 int nvmlDeviceGetMemoryInfo(Device device, Memory* memory) {
-  const int code = number(device, "memory_used_bytes", &memory->used);
-  return code != kSuccess ? code : number(device, "memory_total_bytes", &memory->total);
+  const int code = numbers(device, "memory_used_bytes", &memory->used);
+  return code != kSuccess ? code : numbers(device, "memory_total_bytes", &memory->total);
 }
 int nvmlDeviceGetUtilizationRates(Device device, unsigned* rates) {
-  const int code = number(device, "utilization_percent", &rates[0]);
-  return code != kSuccess ? code : number(device, "memory_utilization_percent", &rates[1]);
+  const int code = numbers(device, "utilization_percent", &rates[0]);
+  return code != kSuccess ? code : numbers(device, "memory_utilization_percent", &rates[1]);
 }
 int nvmlDeviceGetTemperature(Device device, unsigned, unsigned* value) {
-  return number(device, "temperature_celsius", value);
+  return numbers(device, "temperature_celsius", value);
 }
 int nvmlDeviceGetClockInfo(Device device, unsigned type, unsigned* value) {
-  return number(device, type == 2 ? "memory_clock_mhz" : "sm_clock_mhz", value);
+  return numbers(device, type == 2 ? "memory_clock_mhz" : "sm_clock_mhz", value);
 }
-int nvmlDeviceGetPowerUsage(Device device, unsigned* value) { return number(device, "power_milliwatts", value); }
-int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned* value) { return number(device, "max_mig_devices", value); }
+int nvmlDeviceGetPowerUsage(Device device, unsigned* value) { return numbers(device, "power_milliwatts", value); }
+int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned* value) {
+  return numbers(device, "max_mig_devices", value);
+}
 int nvmlDeviceGetMigMode(Device device, unsigned* current, unsigned* pending) {
-  const int code = number(device, "mig_mode", current);
+  const int code = numbers(device, "mig_mode", current);
   *pending = *current;
   return code;
 }
 int nvmlDeviceGetCudaComputeCapability(Device device, int* major, int* minor) {
   std::string answer;
-  const int code = ask(*device, "compute_capability", &answer);
+  const int code = ask(device, "compute_capability", &answer);
   if (code == kSuccess) std::sscanf(answer.c_str(), "%d.%d", major, minor);
   return code;
 }
@@ -168,17 +175,14 @@ struct Process {
 };
 int nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned* count, Process* found) {
   std::string answer;
-  const int code = ask(*device, "processes", &answer);
-  if (code != kSuccess) return code;
+  const int code = ask(device, "processes", &answer);
   const unsigned room = *count;
+  std::istringstream rest(answer);
   *count = 0;
-  unsigned id;
-  int length;
-  for (const char* rest = answer.c_str(); std::sscanf(rest, "%u%n", &id, &length) == 1; rest += length) {
-    if (found && *count < room) found[*count] = {id, 0, ~0u, ~0u};
-    ++*count;
+  for (unsigned id; rest >> id; ++*count) {
+    if (*count < room) found[*count] = {id, 0, ~0u, ~0u};
   }
-  return *count <= room ? kSuccess : kTooSmall;
+  return code == kSuccess && *count > room ? kTooSmall : code;
 }
 
 }  // extern "C"

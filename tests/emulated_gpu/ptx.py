@@ -1,10 +1,11 @@
-"""Translates kernels from PTX to C, which kernel.h completes: `ptx.py FILE.ptx ENTRY FILE.c`.
+"""Translates kernels from PTX to C, which kernel.h completes: `ptx.py ENTRY < PTX > C`.
 
 ENTRY is one kernel's name, or `all`. Registers become variables of their bits; an operation reads
 them by its own type. The translator knows what the product's programs use; anything else is an
 error that names the instruction.
 """
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -27,9 +28,12 @@ _NAN = "(isnan(a) || isnan(b))"
 # The result of each opcode, with the modifiers that matter, in terms of its operands a, b, c and d.
 # N is the bits of its type, D the type of twice as many; `t` is the thread.
 EXPRESSIONS = {
-    "mov": "a", "cvta": "a", "cvta.to": "a", "add": "a + b", "sub": "a - b", "mul": "a * b",
+    "add": "a + b", "sub": "a - b", "mul": "a * b",
     "mul.lo": "a * b", "mul.hi": "((__int128)a * b) >> N", "mul.wide": "(D)a * (D)b",
     "mad.lo": "a * b + c", "mad.wide": "(D)a * (D)b + c", "fma": "fma(a, b, c)",
+    "mad.lo.cc": "carried(t, (uint64_t)(uint32_t)(a * b) + (uint32_t)c)",
+    "madc.lo": "carried(t, (uint64_t)(uint32_t)(a * b) + (uint32_t)c + t->carry)",
+    "madc.hi": "carried(t, (uint64_t)(uint32_t)((D)a * (D)b >> 32) + (uint32_t)c + t->carry)",
     "fma.rm": "rounded('m', (double)a * b + c)", "add.rz": "rounded('z', (double)a + b)",
     "div": "a / b", "rem": "a % b", "neg": "-a", "not": "~a", "not.pred": "!a",
     "copysign": "copysign(b, a)",
@@ -48,10 +52,9 @@ EXPRESSIONS = {
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
     "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
     "prmt": "permuted(a, b, c)",
-    "vote.ballot": "ballot(t, a, b)", "vote.any": "ballot(t, a, b) != 0",
-    "vote.all": "ballot(t, !a, b) == 0",
-    "match.any": "matching(t, a, b)",
-    "bar.red.and": "all_agree(t->device->barrier(t, a, 0, b))",
+    "vote.ballot": "lanes_with(t, 1, a, b)", "vote.any": "lanes_with(t, 1, a, b) != 0",
+    "vote.all": "lanes_with(t, 0, a, b) == 0", "match.any": "lanes_with(t, a, a, b)",
+    "bar.red.and": "all_agree(t->device->meet(t, 'b', a, 0, b))",
     **{f"shfl.{to}": f"shuffle(t, '{to[0]}', a, b, c, d)" for to in ("up", "down", "bfly", "idx")},
 }  # fmt: skip
 # The types of operands that are not the instruction's.
@@ -61,13 +64,29 @@ OPERANDS = {
     "bar.red.and": "a:u32 b:pred", "vote.ballot": "a:pred b:u32",
     "vote.any": "a:pred b:u32", "vote.all": "a:pred b:u32", "match.any": "b:u32",
 }  # fmt: skip
-RESULTS = {"mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32"}
+RESULTS = {
+    "mul.wide": "D", "mad.wide": "D", "popc": "u32", "clz": "u32", "bfind.shiftamt": "u32",
+    "bar.red.and": "pred",
+}  # fmt: skip
 ATOMICS = {
     "add": "old + b", "max": "old > b ? old : b", "min": "old < b ? old : b", "or": "old | b",
     "and": "old & b", "xor": "old ^ b", "exch": "b", "cas": "old == b ? c : old",
 }  # fmt: skip
-COMPARISONS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-               "lo": "<", "ls": "<=", "hi": ">", "hs": ">="}  # fmt: skip
+# All but those that end in u, and `nan`, are false of a NaN.
+COMPARISONS = {
+    "eq": "a == b", "ne": "a < b || a > b", "lt": "a < b", "le": "a <= b", "gt": "a > b",
+    "ge": "a >= b", "lo": "a < b", "ls": "a <= b", "hi": "a > b", "hs": "a >= b",
+    "equ": "!(a < b || a > b)", "neu": "a != b", "ltu": "!(a >= b)", "leu": "!(a > b)",
+    "gtu": "!(a <= b)", "geu": "!(a < b)", "num": "a == a && b == b", "nan": "a != a || b != b",
+}  # fmt: skip
+CONVERSIONS = {
+    "rni": "rint", "rzi": "trunc", "rmi": "floor", "rpi": "ceil", "sat": "saturated"
+}  # fmt: skip
+COMBINATIONS = {"and": "&", "or": "|", "xor": "^"}
+STATEMENTS = {
+    "ret": "return;", "exit": "return;", "trap": "__builtin_trap();",
+    "nanosleep": "t->device->interrupt(t);", "membar": "", "fence": "", "prefetch": "",
+}  # fmt: skip
 WIDER = {"s16": "s32", "s32": "s64", "u16": "u32", "u32": "u64"}
 COOPERATE = ("bar", "barrier", "shfl", "vote", "match")
 
@@ -187,12 +206,8 @@ class Translator:
             offset = -(-self.params_bytes // align) * align
             self.params[own] = offset, BITS[kind] // 8 * count
             self.params_bytes = sum(self.params[own])
-        threads = re.search(
-            r"\.(?:max|req)ntid\s+(\d+)(?:\s*,\s*(\d+))?(?:\s*,\s*(\d+))?", directives
-        )
-        self.max_threads = 1024
-        if threads:
-            self.max_threads = eval("*".join(number for number in threads.groups() if number))
+        threads = re.search(r"\.(?:max|req)ntid\s+([\d\s,]+)", directives)
+        self.max_threads = math.prod(map(int, threads[1].split(","))) if threads else 1024
         self.registers: list[dict[str, str]] = [{}]
         """The types of registers by name, for each enclosing scope."""
         self.locals: set[str] = set()
@@ -265,12 +280,8 @@ class Translator:
             many = re.fullmatch(r"(.*)<(\d+)>", name)
             found += [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name]
         self.registers[-1].update(dict.fromkeys(found, kind))
-        used = [name for name in found if name in self.words]
-        return (
-            f"{bits_in_c(kind)} {', '.join(name_of(name) + ' = 0' for name in used)};"
-            if used
-            else ""
-        )
+        used = ", ".join(f"{name_of(name)} = 0" for name in found if name in self.words)
+        return f"{bits_in_c(kind)} {used};" if used else ""
 
     def kind(self, register: str) -> str | None:
         return next((s[register] for s in reversed(self.registers) if register in s), None)
@@ -328,8 +339,10 @@ class Translator:
         if modifiers and modifiers[-1] in ("f16x2", "bf16x2"):
             return self.halves(words, operands)
         self.opcodes.add(opcode)
+        if opcode in STATEMENTS:
+            return STATEMENTS[opcode]
         special = getattr(self, f"on_{opcode}", None)
-        if special is not None and (opcode, *modifiers[:2]) != ("bar", "red", "and"):
+        if special is not None:
             return special(modifiers, operands)
         kinds = [word for word in modifiers if word in BITS]
         return self.expression(opcode, modifiers, kinds[-1] if kinds else "u32", operands)
@@ -364,14 +377,8 @@ class Translator:
         wide = WIDER.get(kind, kind)
         types = {"a": kind, "b": kind, "c": kind, "d": "u32"}
         for entry in OPERANDS.get(name, "").split():
-            types[entry[0]] = entry[2:]
-        result = RESULTS.get(name, kind)
-        result = wide if result == "D" else "pred" if opcode == "bar" else result
-        given = [
-            f"{type_in_c(wide if types[letter] == 'D' else types[letter])} {letter} = "
-            f"{self.value(operand, wide if types[letter] == 'D' else types[letter])};"
-            for letter, operand in zip("abcd", operands[1:], strict=False)
-        ]
+            types[entry[0]] = entry[2:].replace("D", wide)
+        result = RESULTS.get(name, kind).replace("D", wide)
         code = re.sub(r"\bN\b", str(BITS[kind]), EXPRESSIONS[name])
         code = re.sub(r"\bD\b", type_in_c(wide), code)
         if "sat" in modifiers:
@@ -381,28 +388,14 @@ class Translator:
         if reached:  # whether the lane that a shuffle takes from is there
             assigned += self.assign(reached, "pred", code.replace("shuffle(", "source_lane(")
                                     .replace(" a,", "").replace(", d)", ") >= 0"))  # fmt: skip
-        return f"{{ {' '.join(given)} {assigned} }}"
+        return f"{{ {self.variables(types, operands[1:])} {assigned} }}"
 
-    def on_mad(self, modifiers: list[str], operands: list[str]) -> str:
-        if "cc" not in modifiers:
-            return self.expression("mad", modifiers, modifiers[-1], operands)
-        if modifiers != ["lo", "cc", "u32"]:
-            raise KeyError(".".join(modifiers))
-        return self.with_carry(operands, "(uint32_t)(a * b)", "0")
-
-    def on_madc(self, modifiers: list[str], operands: list[str]) -> str:
-        return self.with_carry(
-            operands, "a * b >> 32" if "hi" in modifiers else "a * b", "t->carry"
+    def variables(self, types: dict[str, str], operands: list[str]) -> str:
+        """Declares variables of types in C that hold operands."""
+        return " ".join(
+            f"{type_in_c(kind)} {name} = {self.value(operand, kind)};"
+            for (name, kind), operand in zip(types.items(), operands, strict=False)
         )
-
-    def with_carry(self, operands: list[str], product: str, carry: str) -> str:
-        """Translates a 32-bit operation on unsigned numbers with a carry."""
-        given = "".join(
-            f"uint64_t {n} = (uint32_t){self.raw(o)}; "
-            for n, o in zip("abc", operands[1:], strict=True)
-        )
-        total = f"uint64_t d = (uint32_t)({product}) + c + {carry}; t->carry = d >> 32;"
-        return f"{{ {given}{total} {self.assign(operands[0], 'u32', 'd')} }}"
 
     def on_mov(self, modifiers: list[str], operands: list[str]) -> str:
         kind, (target, source) = modifiers[-1], operands
@@ -425,15 +418,14 @@ class Translator:
 
     def on_ld(self, modifiers: list[str], operands: list[str]) -> str:
         kind, targets = modifiers[-1], split(operands[0].strip("{}"))
-        size = BITS[kind] // 8
-        code = [f"{{ uint64_t at = (uint64_t){self.address(operands[1], modifiers)};"]
-        memory = type_in_c(kind) if kind not in FLOATS else bits_in_c(kind)
-        loads = [f"LOAD({memory}, at + {size * i})" for i in range(len(targets))]
+        if kind in FLOATS:
+            kind = f"b{BITS[kind]}"
+        own, size = type_in_c(kind), BITS[kind] // 8
+        code = [f"uint64_t at = (uint64_t){self.address(operands[1], modifiers)};"]
         # All of them before any is assigned: one may hold the address.
-        code += [f"{memory} v{i} = {load};" for i, load in enumerate(loads)]
-        own = kind if kind not in FLOATS else f"b{BITS[kind]}"
-        code += [self.assign(target, own, f"v{i}") for i, target in enumerate(targets)]
-        return " ".join(code) + " }"
+        code += [f"{own} v{i} = LOAD({own}, at + {size * i});" for i in range(len(targets))]
+        code += [self.assign(target, kind, f"v{i}") for i, target in enumerate(targets)]
+        return f"{{ {' '.join(code)} }}"
 
     def on_st(self, modifiers: list[str], operands: list[str]) -> str:
         kind, sources = modifiers[-1], split(operands[1].strip("{}"))
@@ -444,25 +436,11 @@ class Translator:
         )
 
     def on_setp(self, modifiers: list[str], operands: list[str]) -> str:
-        comparison, kind = modifiers[0], modifiers[-1]
-        a, b = (self.value(operand, kind) for operand in operands[1:3])
-        unordered = f"(isnan({a}) || isnan({b}))"
-        if comparison == "nan":
-            code = unordered
-        elif comparison == "num":
-            code = f"!{unordered}"
-        elif kind in FLOATS and comparison.endswith("u"):
-            code = f"({unordered} || {a} {COMPARISONS[comparison[:-1]]} {b})"
-        elif kind in FLOATS and comparison == "ne":
-            code = f"(!{unordered} && {a} != {b})"
-        else:
-            code = f"({a} {COMPARISONS[comparison]} {b})"
-        if len(operands) > 3:
-            sign = {"and": "&", "or": "|", "xor": "^"}[
-                next(m for m in modifiers if m in ("and", "or", "xor"))
-            ]
-            code = f"({code} {sign} {self.raw(operands[3])})"
-        return self.assign(operands[0], "pred", code)
+        kind, code = modifiers[-1], f"({COMPARISONS[modifiers[0]]})"
+        for modifier in COMBINATIONS.keys() & {*modifiers}:
+            code += f" {COMBINATIONS[modifier]} c"
+        variables = self.variables({"a": kind, "b": kind, "c": "pred"}, operands[1:])
+        return f"{{ {variables} {self.assign(operands[0], 'pred', code)} }}"
 
     def on_cvt(self, modifiers: list[str], operands: list[str]) -> str:
         to, of = modifiers[-2:]
@@ -470,13 +448,7 @@ class Translator:
             high, low = (f"to_{to[:-2]}({self.value(operand, of)})" for operand in operands[1:3])
             return self.assign(operands[0], "b32", f"(uint32_t){high} << 16 | {low}")
         code = self.value(operands[1], of)
-        for modifier, function in (
-            ("rni", "rint"),
-            ("rzi", "trunc"),
-            ("rmi", "floor"),
-            ("rpi", "ceil"),
-            ("sat", "saturated"),
-        ):
+        for modifier, function in CONVERSIONS.items():
             if modifier in modifiers:
                 code = f"{function}({code})"
         if of in FLOATS and to not in FLOATS:
@@ -493,27 +465,13 @@ class Translator:
         given = "".join(f", {self.raw(word)}" for word in words if word != name)
         return f"F{name}(t{given});"
 
-    def on_ret(self, modifiers: list[str], operands: list[str]) -> str:
-        return "return;"
-
-    on_exit = on_ret
-
-    def on_trap(self, modifiers: list[str], operands: list[str]) -> str:
-        return "__builtin_trap();"
-
-    def on_nanosleep(self, modifiers: list[str], operands: list[str]) -> str:
-        return "t->device->interrupt(t);"
-
-    def on_membar(self, modifiers: list[str], operands: list[str]) -> str:
-        return ""
-
-    on_fence = on_prefetch = on_membar
-
     def on_bar(self, modifiers: list[str], operands: list[str]) -> str:
+        if "red" in modifiers:
+            return self.expression("bar", modifiers, "pred", operands)
         if "warp" in modifiers:
-            return f"t->device->exchange(t, 'w', {self.raw(operands[0])}, 0);"
+            return f"t->device->meet(t, 'w', {self.raw(operands[0])}, 0, 0);"
         count = self.raw(operands[1]) if len(operands) > 1 else "0"
-        return f"t->device->barrier(t, {self.raw(operands[0])}, {count}, 0);"
+        return f"t->device->meet(t, 'b', {self.raw(operands[0])}, {count}, 0);"
 
     on_barrier = on_bar
 
@@ -526,28 +484,16 @@ class Translator:
             places = [f"{operands[1][:-1]} + {BITS[kind] // 8 * i}]" for i in range(len(values))]
             each = zip(olds, places, values, strict=True)
             return " ".join(self.on_atom(modifiers, list(one)) for one in each)
-        code = ATOMICS[operation].replace("old", self.read_old(kind))
-        given = " ".join(f"{type_in_c(kind)} {letter} = {self.value(operand, kind)};"
-                          for letter, operand in zip("bc", operands[2:], strict=False))  # fmt: skip
+        variables = self.variables({"b": kind, "c": kind}, operands[2:])
+        old = f"from_{kind}(old)" if kind in FLOATS else f"({type_in_c(kind)})old"
+        code = ATOMICS[operation].replace("old", old)
         code = f"to_{kind}({code})" if kind in FLOATS else code
         old = f"ATOMIC({bits_in_c(kind)}, {self.address(operands[1], modifiers)}, {code})"
-        return f"{{ {given} {self.assign(operands[0], f'b{BITS[kind]}', old) or old + ';'} }}"
-
-    @staticmethod
-    def read_old(kind: str) -> str:
-        return f"from_{kind}(old)" if kind in FLOATS else f"({type_in_c(kind)})old"
+        return f"{{ {variables} {self.assign(operands[0], f'b{BITS[kind]}', old) or old + ';'} }}"
 
     def on_red(self, modifiers: list[str], operands: list[str]) -> str:
         return self.on_atom(modifiers, ["_", *operands])
 
 
-def main() -> None:
-    source, entry, target = sys.argv[1:]
-    with open(source) as file:
-        module = Module(file.read())
-    with open(target, "w") as file:
-        file.write(module.emit(entry))
-
-
 if __name__ == "__main__":
-    main()
+    sys.stdout.write(Module(sys.stdin.read()).emit(sys.argv[1]))

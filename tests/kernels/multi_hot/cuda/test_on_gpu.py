@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     not tf.config.list_physical_devices("GPU"), reason="needs a GPU that TensorFlow can use"
 )
 # A step of IMDB's takes seconds there.
-CASE = SMALL[1] if "EMULATED_GPU_CACHE" in os.environ else IMDB_500
+CASE = SMALL[1] if "EMULATED_GPU_DEVICES" in os.environ else IMDB_500
 
 
 class TestOnGpu(RowsContract, ProductContract):

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.emulated_gpu import device
-from tests.emulated_gpu.matrix import GROUPS, distances
 
 
 def run(arguments: list[str]) -> int:
@@ -32,6 +31,8 @@ def main() -> int:
     if len(sys.argv) > 1:
         return run(sys.argv[1:])
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # of this process, which computes on the CPU
+    from tests.emulated_gpu.trainings import GROUPS, distances  # which imports TensorFlow
+
     print("| on the emulated device | loss, relative to the CPU's |\n| --- | --- |")
     for name, group in GROUPS.items():
         group = replace(group, cases=(*group.cases, *group.more))

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -31,10 +30,7 @@ for words in json.loads(sys.argv[1]):
 def harness(
     environment: dict[str, str], *commands: tuple[str, ...]
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", SEVERAL, json.dumps(commands)],
-        env=environment, cwd=device.ROOT, capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
+    return device.run(environment, "-c", SEVERAL, json.dumps(commands))
 
 
 def records(run: Path) -> list[dict[str, float]]:

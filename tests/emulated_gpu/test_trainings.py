@@ -1,7 +1,5 @@
 """The product trains on the emulated device as on a CPU."""
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 
 from benchmarks.gpu_programs import verdict
 from tests.emulated_gpu import device
-from tests.emulated_gpu.matrix import FLOAT32, GROUPS, TOLERANCES, Group, distances
+from tests.emulated_gpu.trainings import FLOAT32, GROUPS, TOLERANCES, Group, distances
 
 
 @pytest.mark.usefixtures("logical_devices")
@@ -25,11 +23,7 @@ def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
 
 def _printed(program: str, folder: Path) -> list[str]:
     """Runs a program with two GPUs; returns the lines that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=device.environment(folder, devices=2), cwd=device.ROOT,
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+    done = device.run(device.environment(folder, devices=2), "-c", program)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 

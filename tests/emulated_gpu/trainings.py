@@ -1,7 +1,6 @@
-"""Trains small models, one after another, and prints their losses.
+"""The trainings on the emulated device, and the tolerances of their losses against a CPU's.
 
-    python -m tests.emulated_gpu.trainings CASES
-
+`python -m tests.emulated_gpu.trainings CASES` trains one after another, and prints their losses.
 CASES is a JSON list of settings of `harness.Trainer`, each with a `name` and perhaps `weighted`,
 `unique` (no row holds an id twice), `clip` (the gradients' norm), `embeds` (an own layer in the
 table's place), `predicts`, `epochs`,
@@ -13,6 +12,9 @@ The environment decides which devices the process computes on.
 import contextlib
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -22,8 +24,95 @@ import numpy as np
 import harness
 import harness.feed.cadence as lengths
 from benchmarks.differential.layers import Pooled
+from tests.emulated_gpu import device
 
 NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # so that an epoch may end in a smaller batch
+
+FLOAT32 = {"precision": "float32"}
+TOLERANCES = {"float32": 1e-6, "mixed_float16": 1e-4, "mixed_bfloat16": 1e-3}
+"""The relative tolerance of losses by precision. 16 bits round each layer's outputs, after sums in
+another order: bfloat16 to 2^-9, float16 to 2^-12."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Trainings of one process."""
+
+    cases: tuple[dict[str, Any], ...]
+    more: tuple[dict[str, Any], ...] = ()
+    """Trainings that the suite leaves out: others have each of their settings."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The settings of the device; see `device.environment`."""
+    variables: dict[str, str] = field(default_factory=dict)
+    """More variables of the environment."""
+
+
+def _case(implementation: str, precision: str = "float32", **settings: Any) -> dict[str, Any]:
+    extra = " ".join(
+        f"{value}" if isinstance(value, str) else key for key, value in settings.items()
+    )
+    name = " ".join(filter(None, (implementation, precision, extra)))
+    return {"name": name, "implementation": implementation, "precision": precision, **settings}
+
+
+_IMPLEMENTATIONS = ("gather", "dense", "native")
+_16_BITS = ("mixed_bfloat16", "mixed_float16")
+GROUPS = {
+    "every implementation, precision and table optimizer": Group(
+        cases=(
+            *(_case(one, weighted=True, predicts=True, ragged=True) for one in _IMPLEMENTATIONS),
+            _case("gather", "mixed_bfloat16"),
+            _case("dense", "mixed_float16"),
+            _case("native", "mixed_bfloat16", input="mapped"),
+            _case("gather", table_optimizer="adagrad"),
+            _case("native", table_optimizer="exact_adam", epochs=6, quick=True),
+            _case("native", "mixed_float16", table_optimizer="lazy_adam", clip=0.1),
+            _case("native", "mixed_float16", embeds=True),
+        ),
+        more=(
+            *(_case(one) for one in _IMPLEMENTATIONS),
+            _case("gather", "mixed_float16"),
+            _case("dense", "mixed_bfloat16"),
+            *(_case("native", precision) for precision in _16_BITS),
+            _case("gather", table_optimizer="lazy_adam"),
+            _case("native", table_optimizer="lazy_adam", clip=0.1),
+            _case("native", table_optimizer="adagrad"),
+            _case("native", "mixed_bfloat16", table_optimizer="lazy_adam"),
+            _case("native", input="stream"),
+        ),
+    ),
+    "compute capability 8.0, every buffer ends at a guard page": Group(
+        cases=(
+            _case("gather", deterministic=True, input="stream"),
+            _case("native", table_optimizer="exact_adam", deterministic=True),
+            _case("native", "mixed_bfloat16", weighted=True, ragged=True),
+        ),
+        more=(
+            *(_case(one, deterministic=True) for one in _IMPLEMENTATIONS),
+            *(_case("native", precision) for precision in _16_BITS),
+        ),
+        settings={"cc": 80, "seed": 3},
+        variables={"TF_GPU_ALLOCATOR": "cuda_malloc_async"},
+    ),
+    "compute capability 9.0": Group(
+        cases=tuple(_case("native", precision) for precision in _16_BITS),
+        more=tuple(_case(one, deterministic=True) for one in ("gather", "native")),
+        settings={"cc": 90, "seed": 1},
+    ),
+    "two GPUs": Group(
+        cases=(
+            _case("gather", replicas=2),
+            _case("native", replicas=2, table_optimizer="exact_adam", ragged=True, predicts=True),
+            _case("native", replicas=2, table_optimizer="lazy_adam", clip=0.1, input="stream"),
+            _case("native", replicas=2, embeds=True),
+        ),
+        more=(
+            _case("dense", replicas=2, predicts=True),
+            _case("native", replicas=2, predicts=True, ragged=True),
+        ),
+        settings={"devices": 2, "seed": 2},
+    ),
+}
 
 
 def rows_of(*, weighted: bool) -> harness.RaggedSets:
@@ -84,6 +173,37 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
         losses.append(float(np.mean(np.square(trainer.predict(rows)))))
         losses.append(float(trainer.evaluate(rows)["loss"]))
     return {"name": name, "devices": list(trainer.devices.names), "losses": losses}
+
+
+def _run(cases: tuple[dict[str, Any], ...], environment: dict[str, str]) -> list[dict[str, Any]]:
+    done = device.run(environment, "-m", "tests.emulated_gpu.trainings", json.dumps(cases))
+    if done.returncode:
+        raise RuntimeError(f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def distances(group: Group, folder: Path) -> dict[str, float]:
+    """Return the largest relative distance of each case's losses from those on the CPU.
+
+    Raises:
+        RuntimeError: when a training failed, or was not on the device.
+    """
+    on_device = device.environment(folder, **group.settings) | group.variables
+    with ThreadPoolExecutor(1) as pool:
+        own = pool.submit(_run, group.cases, on_device)
+        # This process sees no GPU; one replica computes what several do. Determinism, which a CPU
+        # has anyway, would last to the process's end.
+        left_out = {"replicas", "deterministic"}
+        wanted = [
+            train({k: v for k, v in case.items() if k not in left_out}) for case in group.cases
+        ]
+    found = {}
+    for one, other in zip(own.result(), wanted, strict=True):
+        if not one["devices"][0].startswith("/GPU") or other["devices"] != ["/CPU:0"]:
+            raise RuntimeError(f"{one['name']} was on {one['devices']}, and {other['devices']}")
+        pairs = zip(one["losses"], other["losses"], strict=True)
+        found[one["name"]] = max(abs(loss / cpus - 1) for loss, cpus in pairs)
+    return found
 
 
 def main() -> None:

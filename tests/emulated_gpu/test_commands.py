@@ -108,10 +108,12 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     assert "12.0" in printed
 
 
-def test_two_workers_of_two_gpus_train_as_one_cpu(tmp_path: Path) -> None:
-    environment = device.environment(tmp_path, devices=4)
+@pytest.mark.parametrize("num_gpus", [1, 2])
+def test_two_workers_train_as_one_cpu(num_gpus: int, tmp_path: Path) -> None:
+    environment = device.environment(tmp_path, devices=2 * num_gpus)
     options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
-    both = ("launch", "--workers", "2", "--", *options, "--replicas", "2", "--all-reduce", "ring")
+    each = ("--replicas", str(num_gpus), "--all-reduce", "ring")
+    both = ("launch", "--workers", "2", "--", *options, *each)
     succeeds(environment, (*both, "--run-dir", str(tmp_path / "both")))
     on_cpu(*options, "--run-dir", str(tmp_path / "one"))
     found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))

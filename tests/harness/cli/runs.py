@@ -19,7 +19,7 @@ from harness.run.observers.run_files import RESOLVED, read_config
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 CORPUS = ("--synthetic-rows", "2000", "--synthetic-tokens", "1000")
-NETWORK = ("--hidden-units", "8", "8", "--dropout", "0.1")
+NETWORK = ("--hidden-units", "8", "--dropout", "0.1")
 LAYOUT = ("--batch-size", "100", "--steps-per-dispatch", "4")
 # `auto` would measure, and could choose another implementation for the run to compare with.
 IMPLEMENTATION = ("--implementation", "gather")

@@ -115,7 +115,7 @@ def build_rig(
     batch_size: int = 8,
     steps_per_call: int = 4,
     epochs: int = 1,
-    hidden_units: tuple[int, ...] = (6, 4),
+    hidden_units: tuple[int, ...] = (6,),
     activation: str = "relu",
     dropout: float = 0.0,
     optimizer: str | keras.optimizers.Optimizer = "adam",

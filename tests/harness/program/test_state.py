@@ -74,7 +74,7 @@ def test_what_a_gpu_holds_together_is_saved_by_the_same_names(sets: RaggedSets) 
 
 
 def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> None:
-    rig = build_rig(sets, dropout=0.2, steps_per_call=4, batch_size=4)
+    rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2, steps_per_call=4, batch_size=4)
     rig.randomize(np.random.default_rng())
     rig.train(num_calls=1)
     rig.states[0].write_to_model()
@@ -87,7 +87,7 @@ def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> Non
 
 def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
     """A callback may set small weights, large ones, seeds, and the learning rate."""
-    rig = build_rig(sets, dropout=0.2)
+    rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2)
     (state,) = rig.states
     other = state_of(rig.model, place=1)
     for variable in rig.model.variables:
@@ -106,7 +106,7 @@ def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
 
 
 def test_devices_have_seeds_of_their_own_that_follow_from_the_first(sets: RaggedSets) -> None:
-    rig = build_rig(sets, dropout=0.2)
+    rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2)
     (first,) = rig.states
     second = state_of(rig.model, place=1)
     seeds = [seed for state in (first, second) for seed in seeds_of(state).values()]

@@ -83,7 +83,7 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
 
 def test_other_tasks_rank_all_outputs() -> None:
     """The ids of the inputs, such as words, are no classes, though they may be as few."""
-    words, tags = drawn(), drawn()
+    words, tags = drawn(40), drawn(40)
     trainer = harness.Trainer(of_sets, batch_size=10)
     trainer.fit((words, tags), verbose=False)
     best = np.argsort(-trainer.predict(words), axis=1, kind="stable")[:, :5]

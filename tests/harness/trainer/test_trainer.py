@@ -82,7 +82,7 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    train, test = single(), single(70)
+    train, test = single(), single(100)
     own = trainer(optimizer=keras.optimizers.Adam(1e-2))
     history = own.fit(train, validation=test, epochs=3)
     assert isinstance(history, keras.callbacks.History)
@@ -96,7 +96,7 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
     assert found["loss"] == pytest.approx(history.history["val_loss"][-1], rel=1e-6)
     assert found["accuracy"] == history.history["val_accuracy"][-1]
     outputs = own.predict(test)
-    assert outputs.shape == (70, 1)
+    assert outputs.shape == (100, 1)
     assert np.mean((outputs[:, 0] > 0) == test.labels) == pytest.approx(found["accuracy"])
     assert list(tmp_path.iterdir()) == []
     assert "epoch 3/3" in capsys.readouterr().out
@@ -274,13 +274,13 @@ def test_measures_come_from_the_evaluation_itself(
 
 
 def test_labels_between_classes_are_not_measured() -> None:
-    rows = harness.Examples.of(single(60))
-    soft = dataclasses.replace(rows, labels=np.full(60, 0.25))
+    rows = harness.Examples.of(single(50))
+    soft = dataclasses.replace(rows, labels=np.full(50, 0.25))
     own = trainer()
     assert own.evaluate_and_measure(soft)[1] is None
     with pytest.raises(InputError, match="no classes to measure"):
         own.measure(soft)
-    ones = dataclasses.replace(rows, labels=np.ones(60, int), num_classes=2)
+    ones = dataclasses.replace(rows, labels=np.ones(50, int), num_classes=2)
     assert "roc_auc" not in own.measure(ones).figures()
 
 

@@ -51,7 +51,7 @@ def test_every_nanosecond_is_given_once(
     def ns(*parts: str) -> float:
         return 1e6 * sum(found.parts[part] for part in parts)
 
-    moments = range(70)
+    moments = range(free)
     busy = {n for e in inside if e.part for n in moments if e.start_ns <= n < e.end_ns}
     waits = {
         n for e in inside if e.name == INPUT_MARKER for n in moments if e.start_ns <= n < e.end_ns

@@ -160,6 +160,9 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
 
 def _begin_checks() -> None:
     end_with_parent(signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # it ended while this process was starting
+        os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports the interrupt
 
 

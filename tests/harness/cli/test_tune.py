@@ -135,6 +135,18 @@ def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     assert list((trial / "checkpoints").iterdir())
 
 
+def test_a_search_is_killed_while_the_process_of_its_checks_starts(tmp_path: Path) -> None:
+    with started("--tune-dir", tmp_path / "search") as process:
+        search, found = psutil.Process(process.pid), []
+        while not found:
+            found = [each for each in search.children() if "spawn_main" in " ".join(each.cmdline())]
+        found[0].suspend()
+        process.kill()
+        process.wait()
+        found[0].resume()
+    found[0].wait(60)
+
+
 def test_a_folder_with_a_search(
     searched: tuple[Path, tuple[object, ...], Result], tmp_path: Path
 ) -> None:

@@ -12,7 +12,6 @@ from kernels.multi_hot.native.build import find_compiler
 from tests.harness.cli.runs import (
     CORPUS,
     LAYOUT,
-    NETWORK,
     REPOSITORY,
     call,
     command_line,
@@ -44,7 +43,8 @@ def board(
     folder = tmp_path_factory.mktemp("browser") / "run"
     flags = ("--precision", "float32", "--run-dir", folder, "--profile-steps", "8:16")
     layout = (*LAYOUT, "--implementation", IMPLEMENTATION)
-    result = call("train", *CORPUS, *NETWORK, *layout, *flags)
+    # A product of two hidden layers is an operation that the trace names.
+    result = call("train", *CORPUS, "--hidden-units", "8", "8", *layout, *flags)
     assert result.code == 0, result
     sync_api.expect.set_options(timeout=PATIENCE_MS)
     with (

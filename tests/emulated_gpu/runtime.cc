@@ -71,6 +71,15 @@ API int cudaLaunchKernel(const void* host, emulated::Size grid, emulated::Size b
   if (error != 0) last_error = error;
   return error;
 }
+struct LaunchConfiguration {  // cudaLaunchConfig_t
+  emulated::Size grid, block;
+  size_t shared;
+  CUstream stream;
+};
+API int cudaLaunchKernelExC(const LaunchConfiguration* given, const void* host, void** arguments) {
+  return cudaLaunchKernel(host, given->grid, given->block, arguments, given->shared, given->stream);
+}
+SUCCEEDS(cudaGetFuncBySymbol, (CUfunction* function, const void* host), *function = function_of(host))
 API int cudaPeekAtLastError() { return last_error; }
 API int cudaGetLastError() { return std::exchange(last_error, 0); }
 

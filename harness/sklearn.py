@@ -34,6 +34,8 @@ from harness.data.ragged import RaggedSets, stratified
 from harness.data.sources import Dataset, load_configured
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
+import sklearn  # noqa: E402, F401 - first, as `quiet_import` would hide it from Keras in a command
+
 with quiet_import():
     import keras
     from scipy.sparse import csr_array, issparse

@@ -54,7 +54,8 @@ def _is_no_retracing(record: logging.LogRecord) -> bool:
 def _without_optional_packages() -> Iterator[None]:
     """Hides packages from Keras that it would import for pictures and wrappers, which no command
     uses: scikit-learn and its SciPy alone are a fifth of a command's start."""
-    hidden = {"matplotlib", "sklearn"} - sys.modules.keys() if "harness.cli" in sys.modules else ()
+    is_command = "harness.cli.main" in sys.modules
+    hidden = {"matplotlib", "sklearn"} - sys.modules.keys() if is_command else ()
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]  # None marks it as missing
     try:
         yield

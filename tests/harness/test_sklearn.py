@@ -4,6 +4,8 @@ import csv
 import gc
 import pickle
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from sklearn.utils import estimator_checks
 from harness.base.interrupt import Terminated
 from harness.sklearn import MultiHotClassifier, MultiHotRegressor
 from harness.trainer.trainer import Trainer
-from tests.harness.cli.runs import call, summary
+from tests.harness.cli.runs import REPOSITORY, call, summary
 
 _GOOD, _BAD = ["good", "fine", "nice", "great"], ["bad", "poor", "awful", "dull"]
 _COMMON = [f"word{number}" for number in range(40)]
@@ -61,6 +63,14 @@ def _num_programs() -> int:
     trainers = [each for each in gc.get_objects() if isinstance(each, Trainer)]
     setups = [trainer._setup for trainer in trainers if trainer._setup is not None]
     return sum(len(setup.programs._training._loops) for setup in setups)
+
+
+@pytest.mark.parametrize("before", ["", "import harness.cli.main; "])
+def test_nothing_is_imported_before(before: str) -> None:
+    """Neither scikit-learn nor Keras is, and Keras still finds it; nor in a command, whose model
+    may be of such a file."""
+    code = "import harness.sklearn, keras; keras.wrappers.SKLearnClassifier(lambda X, y: None)"
+    subprocess.run([sys.executable, "-c", before + code], check=True, cwd=REPOSITORY)
 
 
 def test_a_fitted_classifier(fitted: MultiHotClassifier, vectors: Any) -> None:

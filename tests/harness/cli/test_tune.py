@@ -1,5 +1,6 @@
 """`harness tune` from texts to the settings of a model: killed, resumed, and repeated by train."""
 
+import contextlib
 import json
 import os
 import signal
@@ -139,7 +140,10 @@ def test_a_search_is_killed_while_the_process_of_its_checks_starts(tmp_path: Pat
     with started("--tune-dir", tmp_path / "search") as process:
         search, found = psutil.Process(process.pid), []
         while not found:
-            found = [each for each in search.children() if "spawn_main" in " ".join(each.cmdline())]
+            assert process.poll() is None
+            with contextlib.suppress(psutil.NoSuchProcess):  # another child, which has ended
+                words = {child: " ".join(child.cmdline()) for child in search.children()}
+                found = [child for child in words if "spawn_main" in words[child]]
         found[0].suspend()
         process.kill()
         process.wait()

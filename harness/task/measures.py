@@ -144,7 +144,8 @@ class Measures:
     def reset(self) -> None:
         num_classes = self._num_classes
         self.num_rows = 0  # The number of rows added so far
-        self._right, self._predicted, self._support = np.zeros([3, num_classes], np.int64)
+        # Of each class the right, all predicted and all true rows, unless a matrix has them.
+        self._sums = np.zeros([3, num_classes], np.int64)
         self._confusion = np.zeros([num_classes] * 2, np.int64) if self._is_confused else None
         self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
 
@@ -155,25 +156,31 @@ class Measures:
         labels = _labels(self._labels, begin, self.num_rows, self._kind, num_classes)
         if self._kind == "multi_label":
             taken = probabilities > self._thresholds
-            self._right += np.count_nonzero(taken & labels, axis=0)
-            self._predicted += np.count_nonzero(taken, axis=0)
-            self._support += np.count_nonzero(labels, axis=0)
+            self._sums += [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
         else:
             binary = self._kind == "binary"
             taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
-            self._right += np.bincount(labels[taken == labels], minlength=num_classes)
-            self._predicted += np.bincount(taken, minlength=num_classes)
-            self._support += np.bincount(labels, minlength=num_classes)
             if self._confusion is not None:
                 # Each pair of a class and a prediction as one number.
                 pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
                 self._confusion += pairs.reshape(num_classes, num_classes)
+            else:
+                counted = (labels[taken == labels], taken, labels)
+                self._sums += [np.bincount(of, minlength=num_classes) for of in counted]
         if self._ranked is not None:
             self._ranked.append((probabilities, labels))
 
     @property
     def accuracy(self) -> float:
-        return _accuracy(self._kind, self._right, self._predicted, self._support, self.num_rows)
+        return _accuracy(self._kind, *self._counts, self.num_rows)
+
+    @property
+    def _counts(self) -> tuple[Counts, Counts, Counts]:
+        if self._confusion is not None:
+            pairs = self._confusion
+            return pairs.diagonal(), pairs.sum(axis=0), pairs.sum(axis=1)
+        right, predicted, support = self._sums
+        return right, predicted, support
 
     def best_thresholds(self) -> list[float] | None:
         if self._ranked is None:
@@ -183,13 +190,14 @@ class Measures:
 
     def quality(self) -> Quality:
         ranked = self._ranked
+        right, predicted, support = self._counts
         return Quality(
             kind=self._kind,
             thresholds=self._thresholds,
             num_rows=self.num_rows,
-            right=self._right,
-            predicted=self._predicted,
-            support=self._support,
+            right=right,
+            predicted=predicted,
+            support=support,
             roc_auc_by_class=self._roc_auc_by_class(),
             confusion=self._confusion,
             probabilities=None if ranked is None else np.concatenate([one for one, _ in ranked]),
@@ -203,7 +211,7 @@ class Measures:
             return None
         if self._kind == "binary":
             return np.array([roc_auc(probabilities[:, 0], labels == 1)])
-        each = range(len(self._support))
+        each = range(self._num_classes)
         is_class = labels.T if self._kind == "multi_label" else (labels == k for k in each)
         pairs = zip(probabilities.T, is_class, strict=True)
         return np.array([roc_auc(scores, among) for scores, among in pairs])

@@ -175,10 +175,8 @@ class _MultiHotEstimator(BaseEstimator):
             config = self._sized(config, train)
             if data is not None:  # as the command does
                 data = replace(data, train=train.ragged[""])
-                smoothing = config.label_smoothing
-                trainer = trainer_of(
-                    config, data, config.execution, epochs=epochs, label_smoothing=smoothing
-                )
+                config = replace(config, class_weight="none")  # the rows have weights instead
+                trainer = trainer_of(config, data, config.execution, epochs=epochs)
             else:
                 trainer = self._restarted(config, train)
                 callbacks.insert(0, _rate(config, epochs))

@@ -325,8 +325,6 @@ class _Search:
                 implementation=self._implementation,
             ),
             epochs=self._most_epochs,
-            balanced=config.class_weight == "balanced",
-            label_smoothing=config.label_smoothing,
         )
 
     def _try(

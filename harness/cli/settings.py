@@ -146,8 +146,6 @@ def trainer_of(
     execution: Settings,
     *,
     epochs: int,
-    balanced: bool = False,
-    label_smoothing: float = 0.0,
 ) -> Trainer:
     with quiet_import():
         from harness.model.network import DefaultNetwork
@@ -164,9 +162,10 @@ def trainer_of(
         multi_label=data.is_multi_label,
         seed=execution.seed,
     )
+    of_train = config if isinstance(config, TrainConfig) else TrainConfig()
     task = Task(
-        class_weight="balanced" if balanced else None,
-        label_smoothing=label_smoothing,
+        class_weight="balanced" if of_train.class_weight == "balanced" else None,
+        label_smoothing=of_train.label_smoothing,
         thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
     )
     return Trainer(network, task=task, optimizer=optimizer, **vars(execution))

@@ -121,14 +121,7 @@ def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timel
     if test is not None and data.validation is not None and data.vocabulary is not None:
         # The run chooses its thresholds by the validation rows, in place of a recipe's.
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=None))
-    trainer = trainer_of(
-        config,
-        data,
-        config.execution,
-        epochs=config.epochs,
-        balanced=config.class_weight == "balanced",
-        label_smoothing=config.label_smoothing,
-    )
+    trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     # Without validation rows of its own a run has only the test rows, which may choose no epoch.
     callbacks: list[keras.callbacks.Callback] = [BestModel()] if data.validation else []
     if config.early_stopping is not None:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import tensorflow as tf
-
 
 @contextlib.contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Turns TensorFlow's error about a file back into the OSError that caused it, of `path`."""
+    """Names `path` in errors about it, and turns TensorFlow's error back into the OSError that
+    caused it."""
+    import tensorflow as tf  # not before a run: commands that start none need not wait for it
+
     try:
         yield
     except tf.errors.OpError as error:

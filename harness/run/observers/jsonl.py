@@ -10,6 +10,7 @@ from typing import Any
 from harness.base.files import json_text
 from harness.base.reading import damage, json_object, opened
 from harness.run.records import CheckpointDue, Epoch, Inspection, Observer, Record, RunStart, Window
+from harness.run.tf_errors import os_errors
 from kernels.files import own_file
 
 FILE_NAME = "metrics.jsonl"
@@ -47,7 +48,7 @@ class JsonlObserver(Observer):
                 self._inspection(record)
             case CheckpointDue():
                 # No run could resume from a checkpoint whose records are lost.
-                with self._named():
+                with os_errors(self._path):
                     os.fsync(self._file)
 
     def _start(self, run: RunStart) -> None:
@@ -103,7 +104,7 @@ class JsonlObserver(Observer):
 
     def _append(self, content: dict[str, Any]) -> None:
         rest = line = (json_text(content) + "\n").encode()
-        with self._named():
+        with os_errors(self._path):
             try:
                 while rest:
                     # A nearly full disk takes a part; writing the rest gives the reason.
@@ -115,17 +116,8 @@ class JsonlObserver(Observer):
 
     def _cut(self) -> None:
         """Truncates the file after its last whole line."""
-        with self._named():
+        with os_errors(self._path):
             os.ftruncate(self._file, self._size_bytes)
-
-    @contextlib.contextmanager
-    def _named(self) -> Iterator[None]:
-        """Adds the path to errors, which calls with a file descriptor do not know."""
-        try:
-            yield
-        except OSError as error:
-            error.filename = str(self._path)
-            raise
 
 
 def kept_bytes(path: Path, start_step: int) -> int:

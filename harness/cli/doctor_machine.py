@@ -90,7 +90,7 @@ def _card(index: int, card: Card) -> Finding:
         words.append("compute capability {}.{}".format(*card.compute_capability))
     words += [card.bus, card.uuid]
     subject = f"GPU {index}"
-    if card.is_sliced and not card.slices:
+    if card.slices == ():
         text = "in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
         text += f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
         return Finding(subject, "broken", ", ".join([*words, text]), "gpu")

@@ -37,8 +37,7 @@ class Card:
     bus: str  # PCI address, as in 00000000:17:00.0
     name: str
     compute_capability: tuple[int, int] | None = None  # None if NVML does not report it
-    is_sliced: bool = False  # whether it is in MIG mode: only its slices compute
-    slices: tuple[str, ...] = ()  # UUIDs of MIG devices, each of which CUDA shows as a GPU
+    slices: tuple[str, ...] | None = None  # UUIDs of the GPUs into which MIG divides it
     handle: Any = field(default=None, compare=False)  # NVML's, valid while it stays open
 
 
@@ -89,8 +88,7 @@ def _card(handle: Any) -> Card:
         bus=pynvml.nvmlDeviceGetPciInfo(handle).busId,
         name=pynvml.nvmlDeviceGetName(handle),
         compute_capability=None if capability is None else tuple(capability),
-        is_sliced=is_sliced,
-        slices=tuple(map(pynvml.nvmlDeviceGetUUID, _slices(handle))) if is_sliced else (),
+        slices=tuple(map(pynvml.nvmlDeviceGetUUID, _slices(handle))) if is_sliced else None,
         handle=handle,
     )
 
@@ -122,20 +120,20 @@ def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequ
         found = (_named(name.strip(), cards) for name in environment[VISIBLE].split(","))
         named = [card for (card,) in itertools.takewhile(lambda one: len(one) == 1, found)]
     devices = [device for card in named for device in _devices(card)]
-    return next(([device] for device in devices if device.is_sliced), devices)
+    return next(([device] for device in devices if device.slices), devices)
 
 
 def _named(name: str, cards: Sequence[Card]) -> Sequence[Card]:
     if name.isdecimal():
         return cards[int(name) :][:1]
     if name.startswith("MIG-"):
-        slices = [device for card in cards if card.is_sliced for device in _devices(card)]
-        return [device for device in slices if device.slices[0].startswith(name)]
+        slices = [device for card in cards for device in _devices(card) if device.slices]
+        return [one for one in slices for uuid in one.slices or () if uuid.startswith(name)]
     return [card for card in cards if name.startswith("GPU-") and card.uuid.startswith(name)]
 
 
 def _devices(card: Card) -> Sequence[Card]:
     """Returns the card; in MIG mode, a copy of it for each slice."""
-    if not card.is_sliced:
+    if card.slices is None:
         return [card]
     return [dataclasses.replace(card, slices=(uuid,)) for uuid in card.slices]

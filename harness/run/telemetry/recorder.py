@@ -124,16 +124,11 @@ class TelemetryRecorder:
 @contextlib.contextmanager
 def _machine(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
     """Opens everything that is sampled. Add other sources here."""
-    read_host = host_reader()
-    with opened_gpus(tell, bus_ids=bus_ids) as read_gpus:
-        yield lambda: {**read_gpus(), **read_host()}
-
-
-def host_reader() -> Read:
-    """Returns a reader of `host/cpu_percent`, since the last reading, and `host/rss_bytes`."""
     process = psutil.Process()
     psutil.cpu_percent()  # the next call reports the time since this one
-    return lambda: {
-        "host/rss_bytes": float(process.memory_info().rss),
-        "host/cpu_percent": psutil.cpu_percent(),
-    }
+    with opened_gpus(tell, bus_ids=bus_ids) as read_gpus:
+        yield lambda: {
+            **read_gpus(),
+            "host/rss_bytes": float(process.memory_info().rss),
+            "host/cpu_percent": psutil.cpu_percent(),
+        }

@@ -21,8 +21,7 @@ def machines(draw: st.DrawFn, *, sliced: bool = False) -> tuple[Card, ...]:
                 uuid=f"GPU-{uuid}",
                 bus=f"00000000:{bus:02X}:00.0",
                 name="A100",
-                is_sliced=in_slices,
-                slices=tuple(f"MIG-{part}" for part in parts),
+                slices=tuple(f"MIG-{part}" for part in parts) if in_slices else None,
             )
         )
     return tuple(cards)
@@ -80,8 +79,10 @@ def test_an_ambiguous_beginning_is_no_name() -> None:
 
 @given(machines(sliced=True), st.data())
 def test_slices(cards: tuple[Card, ...], data: st.DataObject) -> None:
-    plain = [card for card in cards if not card.is_sliced]
-    slices = [dataclasses.replace(card, slices=(uuid,)) for card in cards for uuid in card.slices]
+    plain = [card for card in cards if card.slices is None]
+    slices = [
+        dataclasses.replace(card, slices=(uuid,)) for card in cards for uuid in card.slices or ()
+    ]
     # CUDA shows one slice and no whole GPU beside it.
     assert list(visible_cards(cards, {})) == (slices[:1] or plain)
     assert not hides_all({})

@@ -268,18 +268,13 @@ class BestModel(keras.callbacks.Callback):
     resume."""
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._folder = Path(self.params["run_dir"])
-        self._writes = bool(self.params["run_dir"])  # of several workers only the chief
-        self._best = math.inf
-        if self._writes:
-            done = self.params["start_step"]
-            before = validation_losses(self._folder / METRICS_FILE_NAME, up_to_step=done)
-            self._best = min(before, default=math.inf)
+        self._best = min(_losses_before(self.params), default=math.inf)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        if self._writes and logs.get("val_loss", math.inf) < self._best:
+        folder = self.params["run_dir"]  # of several workers only the chief has one
+        if folder and logs.get("val_loss", math.inf) < self._best:
             self._best = logs["val_loss"]
-            with replacing(self._folder / BEST_FILE_NAME) as beside:
+            with replacing(Path(folder, BEST_FILE_NAME)) as beside:
                 self.model.save(beside)
 
 
@@ -292,13 +287,19 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs: Any = None) -> None:
         super().on_train_begin(logs)
-        if not self.params["run_dir"]:  # of several workers only the chief says when to stop
-            return
-        folder, done = Path(self.params["run_dir"]), self.params["start_step"]
-        losses = validation_losses(folder / METRICS_FILE_NAME, up_to_step=done)
-        if losses:
+        if losses := _losses_before(self.params):
             self.best = min(losses)
             self.best_epoch = losses.index(self.best)
             self.wait = len(losses) - 1 - self.best_epoch
-            self.best_weights = load_model(folder / BEST_FILE_NAME).get_weights()
+            best = load_model(Path(self.params["run_dir"], BEST_FILE_NAME))
+            self.best_weights = best.get_weights()
             self.model.stop_training = self.wait >= self.patience
+
+
+def _losses_before(params: Mapping[str, Any]) -> list[float]:
+    """Returns the validation losses of the epochs before a resume, in the run folder, which only
+    the chief of several workers has."""
+    if not params["run_dir"]:
+        return []
+    path = Path(params["run_dir"], METRICS_FILE_NAME)
+    return validation_losses(path, up_to_step=params["start_step"])

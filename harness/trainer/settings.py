@@ -14,7 +14,6 @@ from typing import Any, Literal, cast, get_args
 
 from harness.base.checks import require, require_count, require_known
 from harness.base.decoding import decoded
-from harness.base.errors import InputError
 from harness.program.checkpoint_schedule import Every
 from kernels.multi_hot import Implementation, RowOptimizer
 
@@ -175,14 +174,10 @@ def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwr
 def step_range(text: str) -> tuple[int, int]:
     """Returns (A, B) for `A:B`, the value of --profile-steps, which leaves out B."""
     found = re.fullmatch(r"(\d+):(\d+)", text)
-    if found is None:
-        raise InputError(
-            f"--profile-steps is '{text}'; give two whole numbers, as in 100:120 for the 20 steps "
-            "after 100"
-        )
-    first, last = int(found[1]), int(found[2])
+    first, last = map(int, found.groups()) if found else (0, 0)
     require(
         first < last,
-        f"--profile-steps is {text}, which holds no step; the first must be below the last",
+        f"--profile-steps is '{text}'; give two whole numbers, the first below the last, as in "
+        "100:120 for the 20 steps after 100",
     )
     return first, last

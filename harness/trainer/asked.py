@@ -60,16 +60,8 @@ class Asked:
         return None if self.validation is self.test else self.validation
 
     def of_worker(self) -> "Asked":
-        options = replace(
-            self.options,
-            run_dir=None,
-            resume=False,
-            overwrite=False,
-            summary=False,
-            profile_steps=None,
-            telemetry_hz=0,
-        )
-        return replace(self, options=options, console=None)
+        shared = {name: getattr(self.options, name) for name in _TOGETHER}
+        return replace(self, options=RunOptions(**shared, telemetry_hz=0), console=None)
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         """Returns the facts that must be the same in all workers, by their names in messages."""

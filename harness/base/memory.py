@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -13,10 +12,7 @@ def free_bytes(root: Path = Path("/")) -> int:
     """Returns the bytes of host memory that this process can take before the system ends a process,
     by proc and sys under `root`. Page cache and swap count as free. A control group around the
     process, such as a container's or Slurm's, may leave less than the machine has."""
-    try:
-        lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:  # not Linux
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lines = (root / "proc/meminfo").read_text().splitlines()
     # Lines such as `MemAvailable:   23597852 kB`.
     kilobytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
     available = kilobytes.get("MemAvailable", kilobytes["MemTotal"])  # WSL 1 has only the latter

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from harness.base.errors import InputError
@@ -70,7 +69,7 @@ def summarize(
     validation: Evaluation | None,
     figures: Mapping[str, float],
     wall_seconds: float,
-    scaling: Mapping[str, float] = MappingProxyType({}),
+    **scaling: Any,
 ) -> Summary:
     """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
     on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
@@ -111,8 +110,7 @@ def summarize(
         ),
         gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
         workers=start.workers,
-        scaling_efficiency=scaling.get("scaling_efficiency"),
-        exchange_share=scaling.get("exchange_share"),
+        **scaling,
     )
 
 

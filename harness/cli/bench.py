@@ -15,6 +15,7 @@ from rich.console import Console
 from harness.base.checks import check_batch, parse_share, require, require_count, require_extra
 from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
+from harness.base.files import write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.cli.settings import ExperimentConfig, TrainConfig
 from harness.tools.bench.results import (
@@ -24,7 +25,6 @@ from harness.tools.bench.results import (
     print_table,
     read_results,
     varying,
-    write_results,
 )
 from harness.trainer.settings import Precision, TableOptimizer
 from kernels.multi_hot import Implementation
@@ -176,7 +176,7 @@ def bench(config: BenchConfig) -> int:
                 with console.status(label):
                     rows = measure(cell, measured[cell], repeat=repeat, seconds=config.seconds)
                 results = replace(results, rows=(*results.rows, *rows))
-                write_results(path, results)
+                write_json(path, asdict(results))
                 for row in rows:
                     side_name = f", {row.side}" if config.compares else ""
                     console.out(printable(f"{label}{side_name}: {row.line}"))

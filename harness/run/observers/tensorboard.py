@@ -28,9 +28,8 @@ class TensorBoardObserver(Observer):
     def __init__(self, folder: Path) -> None:
         """`folder` belongs to the run alone."""
         self._folder = folder
-        self._closing = contextlib.ExitStack()
+        self._writer: Any = None
         # Set by `RunStart`.
-        self._file: EventFile
         self._start_step: int
         self._metrics: tuple[str, ...]
         self._evaluated: dict[str, float] = {}  # the values of the last evaluation, by tag
@@ -55,9 +54,11 @@ class TensorBoardObserver(Observer):
         else:
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
-        self._file = self._closing.enter_context(contextlib.closing(EventFile(self._folder)))
-        self._file.write(run.start_step, *pages.run_pages(run))
-        self._file.graph(pages.graph(run.layers))
+        self._open()
+        self._record(file_version="brain.Event:2")
+        self._write(run.start_step, *pages.run_pages(run))
+        # The Graphs page shows the last graph of a run.
+        self._record(graph_def=pages.graph(run.layers).SerializeToString())
 
     def _window(self, window: Window) -> None:
         values = {
@@ -73,7 +74,7 @@ class TensorBoardObserver(Observer):
         if window.loss_scale is not None:
             values["precision/loss_scale"] = window.loss_scale
             values["precision/skipped_steps"] = window.skipped_steps
-        self._file.write(window.step, pages.scalars(values))
+        self._write(window.step, pages.scalars(values))
 
     def _epoch(self, epoch: Epoch) -> None:
         """Adds an evaluation's scalars, unless it was before the run was resumed."""
@@ -83,7 +84,7 @@ class TensorBoardObserver(Observer):
         values = {"loss": evaluation.loss, **evaluation.metrics}
         self._evaluated = {f"validation/{name}": value for name, value in values.items()}
         if evaluation.step > self._start_step:
-            self._file.write(evaluation.step, pages.scalars(self._evaluated))
+            self._write(evaluation.step, pages.scalars(self._evaluated))
 
     def _inspection(self, inspection: Inspection) -> None:
         values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
@@ -93,7 +94,7 @@ class TensorBoardObserver(Observer):
             *(pages.histogram(f"weights/{found.name}", found) for found in inspection.weights),
             *(pages.histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
         ]
-        self._file.write(inspection.step, pages.scalars(values), *histograms)
+        self._write(inspection.step, pages.scalars(values), *histograms)
 
     def _end(self, summary: Summary) -> None:
         """Adds the evaluations of the saved model that are new, and marks the run as ended."""
@@ -105,27 +106,22 @@ class TensorBoardObserver(Observer):
             if found != self._evaluated:
                 new |= found
         done = not (summary.interrupted or summary.diverged)
-        self._file.write(summary.steps, pages.scalars(new), pages.session_end(done=done))
+        self._write(summary.steps, pages.scalars(new), pages.session_end(done=done))
 
     def close(self) -> None:
-        self._closing.close()
+        if self._writer is not None:
+            with os_errors(self._folder):
+                self._writer.close()
 
-
-class EventFile:
-    """A new event file in `folder`. Every record is written and flushed by itself, since
-    `tf.summary` ignores a record that cannot be written; methods raise an OSError that names the
-    folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def _open(self) -> None:
         made = f"{time.time_ns() // 10**9:010}.{socket.gethostname()}.{os.getpid()}"
-        numbers = (folder / EVENT_FILES.replace("*", f"{made}.{n}.v2") for n in itertools.count())
-        with os_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            self._writer = tf.io.TFRecordWriter(str(next(p for p in numbers if not p.exists())))
-        self._record(file_version="brain.Event:2")
+        names = (EVENT_FILES.replace("*", f"{made}.{n}.v2") for n in itertools.count())
+        with os_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = next(p for p in map(self._folder.joinpath, names) if not p.exists())
+            self._writer = tf.io.TFRecordWriter(str(path))
 
-    def write(self, step: int, *summaries: Any) -> None:
+    def _write(self, step: int, *summaries: Any) -> None:
         """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
         merged = SummaryProto()
         for summary in summaries:
@@ -133,15 +129,8 @@ class EventFile:
             merged.MergeFromString(summary.SerializeToString())
         self._record(step=step, summary=merged)
 
-    def graph(self, graph: "tf.compat.v1.GraphDef") -> None:
-        """Writes the graph of TensorBoard's Graphs page, which shows the last one of a run."""
-        self._record(graph_def=graph.SerializeToString())
-
-    def close(self) -> None:
-        with os_errors(self._folder):
-            self._writer.close()
-
     def _record(self, **fields: Any) -> None:
+        """Writes a record and flushes it: `tf.summary` would ignore one that cannot be written."""
         event = Event(wall_time=time.time(), **fields)
         with os_errors(self._folder):
             self._writer.write(event.SerializeToString())

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from harness.base.decoding import decoded
 from harness.base.errors import printable
-from harness.base.files import write_json
 from harness.base.reading import damage, read_json
 
 RESULTS_FILE_NAME = "results.json"
@@ -70,10 +69,6 @@ class Results:
     started: str  # the time in UTC, as of ISO 8601
     config: Mapping[str, Any]
     rows: tuple[Row, ...] = ()
-
-
-def write_results(path: Path, results: Results) -> None:
-    write_json(path, dataclasses.asdict(results))
 
 
 def read_results(path: Path) -> Results:

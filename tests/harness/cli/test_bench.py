@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.files import write_json
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Results,
     read_results,
-    write_results,
 )
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
 from tests.harness.tools.bench.samples import CELL, results, row
@@ -126,8 +126,8 @@ def measured(rate: float) -> Results:
 )
 def test_the_exit_code_of_a_gate(rate: float, flags: list[str], code: int, tmp_path: Path) -> None:
     a, b = tmp_path / "a.json", tmp_path / "b.json"
-    write_results(a, measured(1e5))
-    write_results(b, measured(rate))
+    write_json(a, dataclasses.asdict(measured(1e5)))
+    write_json(b, dataclasses.asdict(measured(rate)))
     result = call("compare", a, b, "--fail-if-slower", *flags)
     assert (result.code, result.err) == (code, "")
     assert ("failed: B is slower than A by more than" in result.out) == (code == 1)
@@ -137,9 +137,10 @@ def test_the_exit_code_of_a_gate(rate: float, flags: list[str], code: int, tmp_p
 def test_what_else_differs_is_told(tmp_path: Path) -> None:
     a, b = tmp_path / "a.json", tmp_path / "b.json"
     first = measured(1e5)
-    write_results(a, first)
+    write_json(a, dataclasses.asdict(first))
     config = {**first.config, "model": {"hidden_units": [8]}}
-    write_results(b, dataclasses.replace(first, machine="another, 64 cores", config=config))
+    second = dataclasses.replace(first, machine="another, 64 cores", config=config)
+    write_json(b, dataclasses.asdict(second))
     told = call("compare", a, b).out
     assert "machine is a processor, 2 cores in A and another, 64 cores in B" in told
     assert "hidden_units is [50] in A and [8] in B" in told

@@ -10,12 +10,12 @@ import pytest
 from rich.console import Console
 
 from harness.base.errors import InputError
+from harness.base.files import write_json
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Results,
     print_table,
     read_results,
-    write_results,
 )
 from tests.harness.tools.bench.samples import CELL, results, row
 
@@ -26,7 +26,7 @@ def written(tmp_path: Path) -> tuple[Path, Results]:
         row(CELL, 0), row(CELL, 1, None), dataclasses.replace(row(CELL, 2, 1 / 3), ratio=1e-9)
     )
     path = tmp_path / RESULTS_FILE_NAME
-    write_results(path, content)
+    write_json(path, dataclasses.asdict(content))
     return path, content
 
 

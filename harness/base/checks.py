@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -42,6 +43,16 @@ def require_count(name: str, value: int | str, *, least: int = 1, most: int | No
 
 def flag_of(name: str) -> str:
     return f"--{name.replace('_', '-')}"
+
+
+def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yields the words that give settings on a command line."""
+    for name, value in settings.items():
+        if isinstance(value, bool):
+            yield flag_of(name if value else f"no_{name}")
+        else:
+            yield flag_of(name)
+            yield from map(str, value if isinstance(value, list | tuple) else [value])
 
 
 def require_known(settings: Any) -> None:

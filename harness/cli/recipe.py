@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.base.checks import check_batch, require
+from harness.base.checks import check_batch, flags_of, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
@@ -91,12 +91,9 @@ class Found:
         return {name: flat[name] for name in self.decided}
 
     def __str__(self) -> str:
-        flags = []
-        for name, value in self.settings.items():
-            shown = " ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            if shown not in (None, 0.0):  # such as no smoothing
-                flags.append(f"--{name.replace('_', '-')} {shown}")
-        return f"recipe: {' '.join(flags)}\n  {self.why}"
+        # Not those that are off, such as no smoothing.
+        shown = {name: value for name, value in self.settings.items() if value not in (None, 0.0)}
+        return f"recipe: {' '.join(flags_of(shown))}\n  {self.why}"
 
 
 def applies(config: TrainConfig) -> bool:

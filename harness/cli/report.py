@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from harness.base.checks import require_extra
+from harness.base.checks import flags_of, require_extra
 from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, as_command, printable
 from harness.base.quiet import quiet_import
@@ -48,12 +48,4 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
 def command_of(folder: Path) -> str:
     """Returns the command that repeats a run of `harness train`."""
     settings = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
-    words = ["train"]
-    for name, value in changed(settings).items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{'' if value else 'no-'}{flag}")
-        else:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{flag}", *map(str, values)]
-    return as_command(shlex.join(words))
+    return as_command(shlex.join(["train", *flags_of(changed(settings))]))

@@ -16,7 +16,6 @@ from harness.run.records import (
     Epoch,
     Evaluation,
     Inspection,
-    MachineUse,
     Message,
     Observer,
     Record,
@@ -56,7 +55,8 @@ class Progress:
     step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
     divergence: Divergence | None = None  # the one that still lasts, as it was first seen
-    use: MachineUse = field(default_factory=MachineUse)  # the use of the GPUs, set at the end
+    num_gpus: int = 0  # the GPUs that were used, set at the end
+    joules: float | None = None  # their energy within the windows; None if unknown
     counters: Counters = Counters()  # with those before a resume, set at the end
 
 
@@ -171,7 +171,7 @@ class History:
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns the progress of the run."""
-        self.progress.use = self._telemetry.finish()
+        self.progress.num_gpus, self.progress.joules = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
         self.progress.counters = self._counters()
         self._tell(*self._telemetry.messages())

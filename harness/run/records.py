@@ -190,14 +190,6 @@ class Divergence:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MachineUse:
-    """The GPUs that a run used, and their energy."""
-
-    num_gpus: int = 0
-    joules: float | None = None  # the energy of all GPUs within the windows; None if unknown
-
-
-@dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
     """Throughput over all windows of a run: compilation excluded, data wait included. The
     `NAME_per_second` are medians over windows, which one slow window does not move. The

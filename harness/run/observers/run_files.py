@@ -73,7 +73,7 @@ def summarize(
 ) -> Summary:
     """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
     on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
-    windows, use = progress.windows, progress.use
+    windows, joules, num_gpus = progress.windows, progress.joules, progress.num_gpus
     unknown = dict.fromkeys((*start.metrics, "loss"))
 
     def found(evaluation: Evaluation | None, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def summarize(
         resumes=len(start.resumed),
         diverged=progress.divergence is not None,
         joules_per_1000_examples=(
-            1000 * use.joules / windows.examples if windows.examples and use.joules else None
+            1000 * joules / windows.examples if windows.examples and joules else None
         ),
-        gpu_hours=use.num_gpus * wall_seconds / 3600 if use.num_gpus else None,
+        gpu_hours=num_gpus * wall_seconds / 3600 if num_gpus else None,
         workers=start.workers,
         **scaling,
     )

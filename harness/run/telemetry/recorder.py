@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 import psutil
 
-from harness.run.records import MachineUse, Message, Spread
+from harness.run.records import Message, Spread
 from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
 
 STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
@@ -73,17 +73,17 @@ class TelemetryRecorder:
         while self._messages:
             yield self._messages.popleft()
 
-    def finish(self) -> MachineUse:
-        """Stops sampling after the last window; returns the use of the GPUs."""
+    def finish(self) -> tuple[int, float | None]:
+        """Stops sampling after the last window; returns the number of GPUs that the run used, and
+        their energy within the windows in joules, None if it is unknown."""
         self._stop()
         self._take(until=math.inf)
         seen = {tag.split("/")[1] for tag in self._last if tag.startswith("gpu/")}
         num_gpus = len(self._bus_ids) or len(seen)
         num_metered = sum(tag.endswith(_POWER) for tag in self._last)
         if not self._metered_seconds or num_metered < num_gpus:
-            return MachineUse(num_gpus=num_gpus)
-        joules = self._joules * self._train_seconds / self._metered_seconds
-        return MachineUse(num_gpus=num_gpus, joules=joules)
+            return num_gpus, None
+        return num_gpus, self._joules * self._train_seconds / self._metered_seconds
 
     def _take(self, *, until: float) -> list[Sample]:
         taken = []

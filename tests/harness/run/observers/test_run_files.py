@@ -14,7 +14,7 @@ from harness.cli.settings import TrainConfig
 from harness.data.options import DataConfig
 from harness.run.history import Progress, RunningStatistics
 from harness.run.observers.run_files import SummaryObserver, read_config, summarize
-from harness.run.records import Choice, MachineUse, RunStart, Summary, Window
+from harness.run.records import Choice, RunStart, Summary, Window
 from harness.trainer.settings import Settings
 from tests.harness.cli.runs import settings_of
 from tests.harness.run.observers.samples import DATASET, choices, epoch, run_start, summary, window
@@ -140,7 +140,7 @@ def progress(*windows: Window, num_gpus: int = 0) -> Progress:
         windows=statistics.result(),
         last_window=windows[-1] if windows else None,
         step=windows[-1].step if windows else 160,
-        use=MachineUse(joules=None, num_gpus=num_gpus),
+        num_gpus=num_gpus,
     )
 
 

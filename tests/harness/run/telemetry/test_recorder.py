@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.run.records import MachineUse, Spread
+from harness.run.records import Spread
 from harness.run.telemetry.gpu_metrics import Read, Tell
 from harness.run.telemetry.recorder import Source, TelemetryRecorder
 
@@ -59,16 +59,16 @@ def test_power_that_was_first_known_after_a_window_stands_for_it() -> None:
     recorder = played((1.5, {"gpu/0/power_watts": 100.0}), num_gpus=1)
     recorder.window(0.0, 1.0)
     recorder.window(1.0, 3.0)
-    assert recorder.finish().joules == pytest.approx(300.0)
+    assert recorder.finish()[1] == pytest.approx(300.0)
 
 
 def test_energy_that_is_not_known_is_none() -> None:
-    power, none = {"gpu/0/power_watts": 100.0}, MachineUse(num_gpus=2, joules=None)
+    power = {"gpu/0/power_watts": 100.0}
     for samples in ([], [(0.5, power)], [(0.5, power | {"gpu/1/temperature_celsius": 40.0})]):
         recorder = played(*samples, num_gpus=2)
         recorder.window(0.0, 1.0)
-        assert recorder.finish() == none
-    assert played((0.5, power), num_gpus=1).finish().joules is None, "no window"
+        assert recorder.finish() == (2, None)
+    assert played((0.5, power), num_gpus=1).finish()[1] is None, "no window"
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -97,7 +97,7 @@ def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
         wait_until(sampled)
         assert found["host/rss_bytes"].min > 1e6
         assert found["host/rss_bytes"].num_samples >= 1
-        assert telemetry.finish() == MachineUse(num_gpus=0, joules=None)
+        assert telemetry.finish() == (0, None)
         assert list(telemetry.messages()) == []
 
 

@@ -7,21 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import truediv
 
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    CheckpointDue,
-    Compilation,
-    Divergence,
-    Epoch,
-    Evaluation,
-    Inspection,
-    Message,
-    Observer,
-    Record,
-    Window,
-    WindowStatistics,
-)
+from harness.run import records
 from harness.run.telemetry.recorder import TelemetryRecorder
 
 # The units of rates, each with the field of `Window` that counts it.
@@ -47,14 +33,14 @@ class Progress:
     """Everything that happened from the first window to the last."""
 
     # Statistics of all windows, set at the end.
-    windows: WindowStatistics = field(default_factory=WindowStatistics)
-    last_window: Window | None = None  # None if no step was trained
-    epochs: list[Epoch] = field(default_factory=list)
-    inspections: list[Inspection] = field(default_factory=list)
-    compilations: list[Compilation] = field(default_factory=list)
+    windows: records.WindowStatistics = field(default_factory=records.WindowStatistics)
+    last_window: records.Window | None = None  # None if no step was trained
+    epochs: list[records.Epoch] = field(default_factory=list)
+    inspections: list[records.Inspection] = field(default_factory=list)
+    compilations: list[records.Compilation] = field(default_factory=list)
     step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
-    divergence: Divergence | None = None  # the one that still lasts, as it was first seen
+    divergence: records.Divergence | None = None  # the one that still lasts, as it was first seen
     num_gpus: int = 0  # the GPUs that were used, set at the end
     joules: float | None = None  # their energy within the windows; None if unknown
     counters: Counters = Counters()  # with those before a resume, set at the end
@@ -65,7 +51,7 @@ class History:
 
     def __init__(
         self,
-        observers: Sequence[Observer],
+        observers: Sequence[records.Observer],
         *,
         telemetry: TelemetryRecorder | None = None,
         running: Container[str] = (),
@@ -93,12 +79,12 @@ class History:
         return self._stop_at_nan and self.progress.divergence is not None
 
     def waiting(self) -> None:
-        self._tell(BatchesAwaited(step=self.progress.step))
+        self._tell(records.BatchesAwaited(step=self.progress.step))
 
     def ready(self) -> None:
-        self._tell(BatchesReady(step=self.progress.step))
+        self._tell(records.BatchesReady(step=self.progress.step))
 
-    def compiled(self, compilations: Sequence[Compilation]) -> float:
+    def compiled(self, compilations: Sequence[records.Compilation]) -> float:
         """Adds compilations; returns their seconds, which the window leaves out."""
         self._tell(*self._telemetry.messages())
         self.progress.compilations += compilations
@@ -106,9 +92,9 @@ class History:
         return sum(compilation.seconds for compilation in compilations)
 
     def warn(self, messages: Sequence[str]) -> None:
-        self._tell(*(Message(kind="warning", text=text) for text in messages))
+        self._tell(*(records.Message(kind="warning", text=text) for text in messages))
 
-    def window(self, window: Window) -> None:
+    def window(self, window: records.Window) -> None:
         self._tell(*self._telemetry.messages())
         self._statistics.add(window)
         self._epoch_means.add(window)
@@ -128,12 +114,15 @@ class History:
             self._finite_losses = min(least, window.loss), window.loss
 
     def epoch(
-        self, number: int, evaluation: Evaluation | None, compilations: Sequence[Compilation]
+        self,
+        number: int,
+        evaluation: records.Evaluation | None,
+        compilations: Sequence[records.Compilation],
     ) -> None:
         self.compiled(compilations)  # those of the evaluation
         means = self._epoch_means.take()
         loss = means.pop("loss", None)
-        epoch = Epoch(
+        epoch = records.Epoch(
             epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
         )
         self.progress.epochs.append(epoch)
@@ -142,7 +131,7 @@ class History:
             self._judge("validation loss", evaluation.loss)
 
     def inspection(
-        self, inspection: Inspection | None, compilations: Sequence[Compilation]
+        self, inspection: records.Inspection | None, compilations: Sequence[records.Compilation]
     ) -> None:
         self.compiled(compilations)
         if inspection is not None:
@@ -151,7 +140,7 @@ class History:
 
     def saving(self) -> Counters:
         """Tells observers that a checkpoint is due; returns the counters that belong in it."""
-        self._tell(CheckpointDue(step=self.progress.step))
+        self._tell(records.CheckpointDue(step=self.progress.step))
         return self._counters()
 
     def saved(self, done: bool) -> None:
@@ -177,8 +166,8 @@ class History:
         self._tell(*self._telemetry.messages())
         return self.progress
 
-    def _tell(self, *records: Record) -> None:
-        for record in records:
+    def _tell(self, *told: records.Record) -> None:
+        for record in told:
             for observer in self._observers:
                 observer.tell(record)
 
@@ -189,7 +178,7 @@ class History:
             least, last = self._finite_losses or (None, None)
             num_steps = self.progress.last_window.num_steps if self.progress.last_window else 1
             first_step = self.progress.step - num_steps + 1
-            self.progress.divergence = Divergence(
+            self.progress.divergence = records.Divergence(
                 what=what,
                 value=value,
                 first_step=first_step,
@@ -209,7 +198,7 @@ class _EpochMeans:
         self.examples = 0
         self.sums: dict[str, float] = {}
 
-    def add(self, window: Window) -> None:
+    def add(self, window: records.Window) -> None:
         self.examples += window.examples
         self._last = window.metrics
         for name, value in {"loss": window.loss, **window.metrics}.items():
@@ -235,21 +224,21 @@ class RunningStatistics:
         self.examples = 0
         self.seconds = 0.0
 
-    def add(self, window: Window) -> None:
+    def add(self, window: records.Window) -> None:
         for name, column in self._columns.items():
             column.append(getattr(window, name))
         self.examples += window.examples
         self.seconds += window.seconds
 
-    def result(self) -> WindowStatistics:
+    def result(self) -> records.WindowStatistics:
         of = self._columns
         if not of["seconds"]:
-            return WindowStatistics()
+            return records.WindowStatistics()
         rates: dict[str, float] = {}
         for unit, name in _UNITS.items():
             rates[f"{unit}_per_second"] = statistics.median(map(truediv, of[name], of["seconds"]))
             rates[f"mean_{unit}_per_second"] = sum(of[name]) / self.seconds
-        return WindowStatistics(
+        return records.WindowStatistics(
             **rates,
             data_wait_fraction=sum(of["data_wait_seconds"]) / self.seconds,
             train_seconds=self.seconds,

@@ -66,8 +66,6 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
         from harness.cli.saved_model import load_saved_model
         from harness.model.export import names_of
         from harness.run.observers.console import FIGURES
-        from harness.trainer.environment import warn_of_gpus
-    warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.model, batch_size=config.batch_size)
     data, _ = load_rows(config, saved, given)
     found, quality = saved.trainer.evaluate_and_measure(data.test)

@@ -114,8 +114,6 @@ def predict(config: PredictConfig) -> int:
         from harness.cli.saved_model import load_saved_model
         from harness.model.export import head_of
         from harness.task.judge import Judge
-        from harness.trainer.environment import warn_of_gpus
-    warn_of_gpus(notes)
     saved = load_saved_model(config.model)
     saved.require_classes()
     model = saved.trainer.model

@@ -30,12 +30,10 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.tools.report.page import write_report
-        from harness.trainer.environment import warn_of_gpus
     require_extra("report", "a report", "jinja2", "matplotlib")
     folder = Path(config.run)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; name the folder of a run")
-    warn_of_gpus(Console(stderr=True))
     saved = load_saved_model(config.run, batch_size=config.batch_size)
     data, source = load_rows(config, saved, given)
     words = saved.vocabulary or data.vocabulary

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from harness.base.checks import require
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
@@ -16,6 +18,7 @@ from harness.model.network import multi_hot_layers
 from harness.model.saved import load_model
 from harness.run.observers import run_files
 from harness.task.task import Task
+from harness.trainer.environment import warn_of_gpus
 from harness.trainer.trainer import Trainer
 from harness.workers.membership import require_alone
 
@@ -62,6 +65,7 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         path.suffix != ".npz",
         f"{path} is a checkpoint; name the model that train --resume writes at its run's end",
     )
+    warn_of_gpus(Console(stderr=True))
     folder = path.parent
     has_config = (folder / run_files.CONFIG_FILE_NAME).is_file()
     config = run_files.read_config(folder) if has_config else None

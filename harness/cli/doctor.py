@@ -49,11 +49,9 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> int:
         console.out(json.dumps(content, indent=2), highlight=False)
     else:
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column()
-        table.add_column()
-        table.add_column(overflow="fold")  # a path cut short is of no use
         for finding in findings:
             shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
-            table.add_row(finding.subject, shown, Text(finding.text))
+            text = Text(finding.text, overflow="fold")  # a path cut short is of no use
+            table.add_row(finding.subject, shown, text)
         console.print(table)
     return 1 if missing else 0

@@ -260,9 +260,7 @@ class Run:
             cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
             looks=looks,
             checkpoints=self._checkpoints,
-            about={"config": run_files.resolved_config(start)}
-            if self._checkpoints is not None
-            else {},
+            about={"config": run_files.resolved_config(start)},
             start_step=start.start_step,
             may_change=may_change,
         )

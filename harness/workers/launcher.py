@@ -150,9 +150,6 @@ def _passing_on(job: Job) -> Iterator[list[int]]:
         told.append(number)
         job.pass_on(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.signal(number, handle) for number in numbers}
     try:

@@ -399,8 +399,6 @@ def _built(
 
 def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
     """Returns a choice, which the chief makes for all workers, and each checks."""
-    if cluster.is_alone:
-        return settle(name, known)
     # What `auto` measures differs between machines, and all must run the same programs.
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
     if not cluster.is_chief:

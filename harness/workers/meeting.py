@@ -252,17 +252,14 @@ def _hosts(member: Membership, port: int, guests: Mapping[int, _Guest]) -> tuple
     if all(member.hosts):
         return member.hosts
     # A worker on the chief's host may have come by a loopback address, which no other host reaches.
-    own = sorted((guest.ips[1] for guest in guests.values()), key=_is_loopback)[0]
-    peers = {index: guest.ips[0] for index, guest in guests.items()}
+    own = min(
+        (guest.ips[1] for guest in guests.values()), key=lambda ip: ip_address(ip).is_loopback
+    )
     others = (
-        joined(own if _is_loopback(peers[index]) else peers[index], guests[index].port)
-        for index in sorted(guests)
+        joined(own if ip_address(guest.ips[0]).is_loopback else guest.ips[0], guest.port)
+        for _, guest in sorted(guests.items())
     )
     return joined(own, port), *others
-
-
-def _is_loopback(ip: str) -> bool:
-    return ip_address(ip).is_loopback
 
 
 def _bound(member: Membership, port: int | None = None) -> socket.socket:

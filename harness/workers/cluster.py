@@ -7,6 +7,7 @@ what the chief has decided, and whether a worker is to stop.
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import functools
 import importlib.metadata
 import itertools
@@ -126,10 +127,9 @@ class Cluster:
                 coordination_config_pb2.CoordinatedJob(name="worker", num_tasks=self.num_workers)
             ],
         )
-        # The C++ side waits with Python's signals blocked; only the process's end stops it.
-        watchdog = threading.Timer(_START_SECONDS, functools.partial(_give_up, self.member))
-        watchdog.daemon = True
-        watchdog.start()
+        # The chief's C++ code would wait for a lost worker without end, while no Python runs. That
+        # of the other workers gives up before, with an error that names the chief.
+        faulthandler.dump_traceback_later(1.25 * _START_SECONDS, exit=True, file=2)
         if self.is_chief and [name for _, name in socket.if_nameindex()] != ["lo"]:
             print(_OPEN_PORTS, file=sys.stderr, flush=True)
         assert self._held is not None
@@ -145,7 +145,7 @@ class Cluster:
         except tf.errors.OpError as error:
             raise self._lost(error) from error
         finally:
-            watchdog.cancel()
+            faulthandler.cancel_dump_traceback_later()
         self._has_started = True
         atexit.register(time.sleep, _LINGER_SECONDS)  # a script may end after a last evaluation
 
@@ -335,17 +335,6 @@ def _wait_seconds() -> float:
     if not 0 < seconds < 1e6:
         raise InputError(f"HARNESS_CLUSTER_WAIT is '{given:.50}'; give a number of seconds above 0")
     return seconds
-
-
-def _give_up(member: Membership) -> None:
-    lost = unreachable([host for i, host in enumerate(member.hosts) if i != member.index])
-    print(
-        f"error: TensorFlow's start on {member.num_workers} workers took more than "
-        f"{_START_SECONDS} s; {', '.join(lost) or 'none'} cannot be reached",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(1)
 
 
 def _bits(data: bytes) -> np.ndarray:

@@ -8,6 +8,7 @@ networks of one wide hidden layer, which match far larger models on texts (Galke
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -143,7 +144,7 @@ class _Trial:
     seen: str  # what it sees, for users
     loss: float  # the lowest loss on the held-out rows
     epochs: int  # the epochs until then
-    is_partial: bool  # whether it saw some of the rows only
+    compared: float  # the loss by which candidates are compared
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the probability above which each is given, [K]."""
 
@@ -256,13 +257,13 @@ class _Search:
             others = [view for view in others if view["tokenizer"] == first["tokenizer"]]
         for view in (first, *others):
             self._compare(view)
-            best = min(self.trials, key=_compared)
+            best = min(self.trials, key=lambda trial: trial.compared)
             config, data = self.settled(best.view)
             self._loaded = {config.data: data}  # the others' rows would fill memory
         is_small = data.num_tokens * data.num_classes <= _MOST_ELEMENTS
         if is_small and {"hidden_units", "dropout"} <= self._free:
             self._compare({**best.view, **_LINEAR})
-        return min(self.trials, key=_compared)
+        return min(self.trials, key=lambda trial: trial.compared)
 
     def advice(self, best: _Trial) -> str | None:
         """Says so if no hidden layer did better than a linear model."""
@@ -335,46 +336,38 @@ class _Search:
         from harness.data.examples import Examples
         from harness.task.measures import best_thresholds, class_labels
 
-        trial = _Trial(
-            view=view,
-            seen=_seen(self._with(view), self.kind),
-            loss=math.inf,
-            epochs=1,
-            is_partial=data.train.nnz > _MOST_IDS,
-        )
-        best = min(map(_compared, self.trials), default=math.inf)
-        stopping = _stopping(
-            self._most_epochs, to_beat=best / _factor(trial), restores=data.is_multi_label
-        )
-        try:
-            history = trainer.fit(
+        has_advantage = data.train.nnz > _MOST_IDS and view.get("ngrams") == 2
+        factor = 1 - _ADVANTAGE if has_advantage else 1
+        best = min((trial.compared for trial in self.trials), default=math.inf)
+        stopping = _stopping(self._most_epochs, to_beat=best / factor, restores=data.is_multi_label)
+        losses, thresholds = [math.inf], None
+        with contextlib.suppress(DivergenceError):
+            losses = trainer.fit(
                 train,
                 validation=held_out,
                 epochs=self._most_epochs,
                 callbacks=[stopping],
                 verbose=False,
                 telemetry_hz=0,
-            )
-        except DivergenceError:
-            self.trials.append(trial)
-            return
-        assert trainer.last is not None
-        if trainer.last.signal:
-            raise KeyboardInterrupt
-        if trainer.last.start.choices["implementation"].name == "native":
-            self._implementation = "native"  # for larger vocabularies as well, without measuring
-        losses = history.history["val_loss"]
-        thresholds, quality = None, trainer.last.quality
-        if data.is_multi_label and quality is not None and quality.probabilities is not None:
-            labels = class_labels(
-                Examples.of(held_out), kind="multi_label", num_classes=data.num_classes
-            )
-            thresholds = best_thresholds(quality.probabilities, labels)
+            ).history["val_loss"]
+            assert trainer.last is not None
+            if trainer.last.signal:
+                raise KeyboardInterrupt
+            if trainer.last.start.choices["implementation"].name == "native":
+                self._implementation = "native"  # for larger vocabularies too, without measuring
+            quality = trainer.last.quality
+            if data.is_multi_label and quality is not None and quality.probabilities is not None:
+                labels = class_labels(
+                    Examples.of(held_out), kind="multi_label", num_classes=data.num_classes
+                )
+                thresholds = best_thresholds(quality.probabilities, labels)
         self.trials.append(
-            replace(
-                trial,
+            _Trial(
+                view=view,
+                seen=_seen(self._with(view), self.kind),
                 loss=min(losses),
                 epochs=1 + losses.index(min(losses)),
+                compared=factor * min(losses),
                 thresholds=thresholds,
             )
         )
@@ -416,17 +409,6 @@ def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks
                 self.model.set_weights(self.weights)
 
     return Stopping()
-
-
-def _compared(trial: _Trial) -> float:
-    return trial.loss * _factor(trial)
-
-
-def _factor(trial: _Trial) -> float:
-    """Returns what a candidate's loss is multiplied by, since pairs of words may have an
-    advantage."""
-    has_advantage = trial.is_partial and trial.view.get("ngrams") == 2
-    return 1 - _ADVANTAGE if has_advantage else 1
 
 
 def _rows(data: Dataset, batch_size: int, *, seed: int) -> tuple[RaggedSets, RaggedSets]:

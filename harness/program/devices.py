@@ -7,7 +7,6 @@ memory, and only cost time.
 """
 
 import functools
-import json
 import os
 import re
 from collections import Counter
@@ -221,8 +220,8 @@ def _require_own_gpus(devices: Devices) -> None:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     # Slices of a GPU have its bus id in common.
     own = [visible] if "MIG-" in visible else devices.pci_bus_ids
-    every = cluster.texts(json.dumps([f"{gpu} of {host}" for gpu in own]))
-    shared = [gpu for gpu, n in Counter(chain(*map(json.loads, every))).items() if n > 1]
+    every = cluster.told([f"{gpu} of {host}" for gpu in own])
+    shared = [gpu for gpu, n in Counter(chain(*every)).items() if n > 1]
     if shared:
         raise InputError(
             f"several workers would train on the GPU {shared[0]}; start no more workers on a host "

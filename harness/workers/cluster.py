@@ -64,7 +64,7 @@ class Cluster:
         self._held: socket.socket | None = None
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_key = itertools.count(1)
-        self._next_text = itertools.count()
+        self._next_call = itertools.count()
 
     @property
     def on_this_host(self) -> tuple[int, int]:
@@ -87,7 +87,7 @@ class Cluster:
         # The first value travels with the meeting, before TensorFlow's runtime starts: it may say
         # which devices to start it with.
         if self._has_started:
-            made = json.loads(self.texts(json.dumps(made))[0])
+            made = self.told(made)[0]
         else:
             assert self._held is None
             made = self._meet(made)
@@ -176,7 +176,7 @@ class Cluster:
     def require_same(self, facts: Mapping[str, Any]) -> None:
         """Raises an InputError in all workers if one has other facts than the chief:
         JSON-serializable values by the names that messages use for them."""
-        found = [json.loads(text) for text in self.texts(json.dumps(facts, sort_keys=True))]
+        found = self.told(facts)
         for index, own in enumerate(found):
             if refusal := difference(self.member, index, own, found[0]):
                 raise InputError(refusal)
@@ -219,17 +219,17 @@ class Cluster:
         rows = [row.tobytes()[: array.nbytes] for row in self._reduce(together)]
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
-    def texts(self, text: str) -> list[str]:
-        """Returns the texts of all workers, by TensorFlow's key-value store."""
+    def told(self, value: Any) -> list[Any]:
+        """Returns the JSON-serializable values of all workers, by TensorFlow's key-value store."""
         if self.is_alone:
-            return [text]
+            return [value]
         from tensorflow.python.eager import context
 
-        store, call = context.context(), next(self._next_text)
-        store.set_config_key_value(f"harness/{call}/{self.index}", text)
-        self.any(False)  # raises if a worker is lost, for whose text the store would wait for ever
+        store, call = context.context(), next(self._next_call)
+        store.set_config_key_value(f"harness/{call}/{self.index}", json.dumps(value))
+        self.any(False)  # raises if a worker is lost, for whose value the store would wait for ever
         return [
-            store.get_config_key_value(f"harness/{call}/{index}")
+            json.loads(store.get_config_key_value(f"harness/{call}/{index}"))
             for index in range(self.num_workers)
         ]
 

@@ -49,10 +49,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         "launch starts train alone; give its options behind --, as in: launch -- train --data FILE",
     )
     # Once, before several workers would say the same.
-    try:
-        settings = parse(list(config.command))
-    except SystemExit as parsed:  # after --help, or a message about a flag
-        return int(parsed.code or 0)
+    settings = parse(list(config.command))
     if not config.open_ports:
         if settings.data.data == "imdb":
             from harness.data.imdb import imdb_file  # imports NumPy

@@ -75,10 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments == ["--version"]:
             print(f"harness {importlib.metadata.version('multi-hot-harness')}")
             return 0
-        try:
-            settings = _parse(arguments)
-        except SystemExit as parsed:  # after --help, or a message about a flag
-            return int(parsed.code or 0)
+        settings = _parse(arguments)
         _check_texts(asdict(settings))
         _, run = _COMMANDS[type(settings)]
         if run is launch:
@@ -115,8 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except interrupt.Terminated:
-        return interrupt.EXIT_TERMINATED
+    except SystemExit as ended:  # after --help, a message about a flag, or by a signal
+        return int(ended.code or 0)
     except KeyboardInterrupt as by:
         print("interrupted", file=sys.stderr)
         is_told = isinstance(by, interrupt.TerminatedAtOnce)

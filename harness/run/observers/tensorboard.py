@@ -1,7 +1,6 @@
 """A run's curves, settings and network for TensorBoard."""
 
 import contextlib
-import itertools
 import os
 import socket
 import time
@@ -114,11 +113,11 @@ class TensorBoardObserver(Observer):
                 self._writer.close()
 
     def _open(self) -> None:
-        made = f"{time.time_ns() // 10**9:010}.{socket.gethostname()}.{os.getpid()}"
-        names = (EVENT_FILES.replace("*", f"{made}.{n}.v2") for n in itertools.count())
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        name = f"{seconds:010}.{socket.gethostname()}.{os.getpid()}.{rest:09}.v2"
         with os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = next(p for p in map(self._folder.joinpath, names) if not p.exists())
+            path = self._folder / EVENT_FILES.replace("*", name)
             self._writer = tf.io.TFRecordWriter(str(path))
 
     def _write(self, step: int, *summaries: Any) -> None:

@@ -333,9 +333,6 @@ class _Search:
         train: RaggedSets,
         held_out: RaggedSets,
     ) -> None:
-        from harness.data.examples import Examples
-        from harness.task.measures import best_thresholds, class_labels
-
         has_advantage = data.train.nnz > _MOST_IDS and view.get("ngrams") == 2
         factor = 1 - _ADVANTAGE if has_advantage else 1
         best = min((trial.compared for trial in self.trials), default=math.inf)
@@ -356,11 +353,8 @@ class _Search:
             if trainer.last.start.choices["implementation"].name == "native":
                 self._implementation = "native"  # for larger vocabularies too, without measuring
             quality = trainer.last.quality
-            if data.is_multi_label and quality is not None and quality.probabilities is not None:
-                labels = class_labels(
-                    Examples.of(held_out), kind="multi_label", num_classes=data.num_classes
-                )
-                thresholds = best_thresholds(quality.probabilities, labels)
+            if data.is_multi_label and quality is not None:
+                thresholds = quality.best_thresholds()
         self.trials.append(
             _Trial(
                 view=view,

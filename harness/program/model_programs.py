@@ -28,7 +28,7 @@ from harness.program.step import Caller, evaluation_step, prediction_step, train
 from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.losses import ACCURACY
-from harness.task.measures import Measures
+from harness.task.measures import Quality
 from harness.task.ranking import Ranking
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
@@ -241,7 +241,7 @@ class ModelPrograms:
         *,
         step: int,
         epoch: int,
-        measures: Measures | None = None,
+        measures: Quality | None = None,
         watch: Watch | None = None,
         with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:

@@ -5,7 +5,6 @@ Definitions are scikit-learn's (https://scikit-learn.org/stable/modules/model_ev
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,35 +20,92 @@ Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class Quality:
-    """The quality of predictions for B labelled rows."""
+    """The quality of predictions for labelled rows, whose probabilities `add` takes in order."""
 
     kind: str
     """The kind of task: `binary`, `multi_class` or `multi_label`."""
     thresholds: npt.NDArray[np.float32]
     """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
     num_rows: int
-    right: Counts = field(repr=False)
+    """The number of rows added so far, B."""
+    right: Counts
     """The rows of each class that were predicted to be of it, [K]."""
-    predicted: Counts = field(repr=False)
+    predicted: Counts
     """The rows that were predicted to be of each class, [K]."""
-    support: Counts = field(repr=False)
+    support: Counts
     """The rows of each class, [K]."""
-    roc_auc_by_class: Shares | None = field(repr=False)
-    """The ROC-AUC of each class against the rest, [K], NaN if all rows or none are of the class;
-    binary: that of class 1, [1]. None above `MAX_RANKED` probabilities, or if one is not finite."""
-    confusion: Counts | None = field(repr=False)
+    confusion: Counts | None
     """The rows of each class (the first axis) by predicted class, [K, K]. None for multi-label, and
     above `MAX_CONFUSED` classes."""
-    probabilities: npt.NDArray[np.float32] | None = field(repr=False)
-    """The predicted probabilities, [B, K]; binary: those of class 1, [B, 1]. None above
-    `MAX_RANKED` of them."""
+
+    def __init__(
+        self,
+        examples: Examples,
+        *,
+        kind: str,
+        num_classes: int,
+        thresholds: Sequence[float] | None = None,
+    ) -> None:
+        self.kind, self._labels = kind, examples.labels
+        self.thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
+        self._num_classes = num_classes
+        num_ranked = examples.num_rows * (1 if kind == "binary" else num_classes)
+        self._is_ranked = num_ranked <= MAX_RANKED
+        self.reset()
+
+    def reset(self) -> None:
+        num_classes = self._num_classes
+        self.num_rows = 0
+        self.right, self.predicted, self.support = np.zeros([3, num_classes], np.int64)
+        is_confused = self.kind != "multi_label" and num_classes <= MAX_CONFUSED
+        self.confusion = np.zeros([num_classes] * 2, np.int64) if is_confused else None
+        self._ranked: list[npt.NDArray[np.float32]] = []
+
+    def add(self, probabilities: npt.NDArray[np.float32]) -> None:
+        """Adds the next rows' probabilities, float [b, K]; binary: those of class 1, [b, 1]."""
+        num_classes = self._num_classes
+        begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
+        labels = _labels(self._labels, begin, self.num_rows, self.kind, num_classes)
+        if self.kind == "multi_label":
+            taken = probabilities > self.thresholds
+            self.right += np.count_nonzero(taken & labels, axis=0)
+            self.predicted += np.count_nonzero(taken, axis=0)
+            self.support += np.count_nonzero(labels, axis=0)
+        else:
+            binary = self.kind == "binary"
+            taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
+            self.right += np.bincount(labels[taken == labels], minlength=num_classes)
+            self.predicted += np.bincount(taken, minlength=num_classes)
+            self.support += np.bincount(labels, minlength=num_classes)
+            if self.confusion is not None:
+                # Each pair of a class and a prediction as one number.
+                pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
+                self.confusion += pairs.reshape(num_classes, num_classes)
+        if self._is_ranked:
+            self._ranked.append(probabilities)
+
+    def __repr__(self) -> str:
+        return f"<Quality {self.kind}: accuracy {self.accuracy:.4f} of {self.num_rows:,} rows>"
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float32] | None:
+        """The predicted probabilities, [B, K]; binary: those of class 1, [B, 1]. None above
+        `MAX_RANKED` of them."""
+        return np.concatenate(self._ranked) if self._is_ranked else None
+
+    @property
+    def labels(self) -> npt.NDArray[Any]:
+        """The classes, int64 [B]; for multi-label bool [B, K]."""
+        return _labels(self._labels, 0, self.num_rows, self.kind, self._num_classes)
 
     @property
     def accuracy(self) -> float:
         """The share of rows predicted right; for multi-label the share of the B * K answers."""
-        return _accuracy(self.kind, self.right, self.predicted, self.support, self.num_rows)
+        if self.kind != "multi_label":
+            return float(self.right.sum() / self.num_rows)
+        wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
+        return float(1 - wrong / (self.num_rows * len(self.support)))
 
     @property
     def precision(self) -> Shares:
@@ -74,6 +130,21 @@ class Quality:
         """The F1 of all classes' answers together, which is the accuracy if each row has one
         class."""
         return float(_share(2 * self.right.sum(), self.predicted.sum() + self.support.sum()))
+
+    @property
+    def roc_auc_by_class(self) -> Shares | None:
+        """The ROC-AUC of each class against the rest, [K], NaN if all rows or none are of the
+        class; binary: that of class 1, [1]. None above `MAX_RANKED` probabilities, or if one is not
+        finite."""
+        probabilities, labels = self.probabilities, self.labels
+        if probabilities is None or not np.isfinite(probabilities).all():
+            return None
+        if self.kind == "binary":
+            return np.array([roc_auc(probabilities[:, 0], labels == 1)])
+        each = range(self._num_classes)
+        is_class = labels.T if self.kind == "multi_label" else (labels == k for k in each)
+        pairs = zip(probabilities.T, is_class, strict=True)
+        return np.array([roc_auc(scores, among) for scores, among in pairs])
 
     @property
     def roc_auc(self) -> float | None:
@@ -118,109 +189,12 @@ class Quality:
             "precision_macro": self.macro(self.precision),
             "recall_macro": self.macro(self.recall),
         }
-        return found if self.roc_auc is None else {**found, "roc_auc": self.roc_auc}
-
-
-class Measures:
-    """Adds up the quality of predictions, some rows at a time."""
-
-    def __init__(
-        self,
-        examples: Examples,
-        *,
-        kind: str,
-        num_classes: int,
-        thresholds: Sequence[float] | None = None,
-    ) -> None:
-        self._thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
-        self._labels = examples.labels
-        self._kind = kind
-        self._num_classes = num_classes
-        self._is_confused = kind != "multi_label" and num_classes <= MAX_CONFUSED
-        num_ranked = examples.num_rows * (1 if kind == "binary" else num_classes)
-        self._is_ranked = num_ranked <= MAX_RANKED
-        self.reset()
-
-    def reset(self) -> None:
-        num_classes = self._num_classes
-        self.num_rows = 0  # The number of rows added so far
-        # Of each class the right, all predicted and all true rows, unless a matrix has them.
-        self._sums = np.zeros([3, num_classes], np.int64)
-        self._confusion = np.zeros([num_classes] * 2, np.int64) if self._is_confused else None
-        self._ranked: list[tuple[Any, Any]] | None = [] if self._is_ranked else None
-
-    def add(self, probabilities: npt.NDArray[np.float32]) -> None:
-        """Adds the next rows' probabilities, float [b, K]; binary: those of class 1, [b, 1]."""
-        num_classes = self._num_classes
-        begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
-        labels = _labels(self._labels, begin, self.num_rows, self._kind, num_classes)
-        if self._kind == "multi_label":
-            taken = probabilities > self._thresholds
-            self._sums += [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
-        else:
-            binary = self._kind == "binary"
-            taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
-            if self._confusion is not None:
-                # Each pair of a class and a prediction as one number.
-                pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
-                self._confusion += pairs.reshape(num_classes, num_classes)
-            else:
-                counted = (labels[taken == labels], taken, labels)
-                self._sums += [np.bincount(of, minlength=num_classes) for of in counted]
-        if self._ranked is not None:
-            self._ranked.append((probabilities, labels))
-
-    @property
-    def accuracy(self) -> float:
-        return _accuracy(self._kind, *self._counts, self.num_rows)
-
-    @property
-    def _counts(self) -> tuple[Counts, Counts, Counts]:
-        if self._confusion is not None:
-            pairs = self._confusion
-            return pairs.diagonal(), pairs.sum(axis=0), pairs.sum(axis=1)
-        right, predicted, support = self._sums
-        return right, predicted, support
+        return found if (mean := self.roc_auc) is None else {**found, "roc_auc": mean}
 
     def best_thresholds(self) -> list[float] | None:
-        if self._ranked is None:
-            return None
-        probabilities, labels = map(np.concatenate, zip(*self._ranked, strict=True))
-        return best_thresholds(probabilities, labels)
-
-    def quality(self) -> Quality:
-        ranked = self._ranked
-        right, predicted, support = self._counts
-        return Quality(
-            kind=self._kind,
-            thresholds=self._thresholds,
-            num_rows=self.num_rows,
-            right=right,
-            predicted=predicted,
-            support=support,
-            roc_auc_by_class=self._roc_auc_by_class(),
-            confusion=self._confusion,
-            probabilities=None if ranked is None else np.concatenate([one for one, _ in ranked]),
-        )
-
-    def _roc_auc_by_class(self) -> Shares | None:
-        if self._ranked is None:
-            return None
-        probabilities, labels = map(np.concatenate, zip(*self._ranked, strict=True))
-        if not np.isfinite(probabilities).all():
-            return None
-        if self._kind == "binary":
-            return np.array([roc_auc(probabilities[:, 0], labels == 1)])
-        each = range(self._num_classes)
-        is_class = labels.T if self._kind == "multi_label" else (labels == k for k in each)
-        pairs = zip(probabilities.T, is_class, strict=True)
-        return np.array([roc_auc(scores, among) for scores, among in pairs])
-
-
-def measured(probabilities: npt.NDArray[np.float32], examples: Examples, **how: Any) -> Quality:
-    measures = Measures(examples, **how)
-    measures.add(probabilities)
-    return measures.quality()
+        """Returns `best_thresholds` of these rows; None above `MAX_RANKED` probabilities."""
+        found = self.probabilities
+        return None if found is None else best_thresholds(found, self.labels)
 
 
 def best_thresholds(
@@ -247,11 +221,6 @@ def are_classes(examples: Examples) -> bool:
     return labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
 
 
-def class_labels(examples: Examples, *, kind: str, num_classes: int) -> npt.NDArray[Any]:
-    """Returns the classes, int64 [B]; for multi-label bool [B, K]."""
-    return _labels(examples.labels, 0, examples.num_rows, kind, num_classes)
-
-
 def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
     if isinstance(given, RaggedSets):
         splits = given.row_splits[begin : end + 1]
@@ -275,13 +244,6 @@ def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
     below = np.searchsorted(outside, inside, "left").sum()
     not_above = np.searchsorted(outside, inside, "right").sum()
     return float((below + not_above) / (2 * inside.size * outside.size))
-
-
-def _accuracy(kind: str, right: Counts, predicted: Counts, support: Counts, rows: int) -> float:
-    if kind != "multi_label":
-        return float(right.sum() / rows)
-    wrong = predicted.sum() + support.sum() - 2 * right.sum()
-    return float(1 - wrong / (rows * len(support)))
 
 
 def _share(part: Any, of: Any) -> Shares:

@@ -24,7 +24,7 @@ from harness.run.records import (
     StepSums,
     Window,
 )
-from harness.task.measures import Measures
+from harness.task.measures import Quality
 from harness.workers.cluster import Cluster
 
 _NO_COUNTERS = Counters()
@@ -48,7 +48,7 @@ class Training:
     validation: Rows | None = None  # The rows to evaluate on at the end of every epoch
     evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
     """Called in place of `ModelPrograms.evaluate`, for callbacks; may skip it."""
-    measures: Measures | None = None  # Measures on the validation rows, as of the last evaluation
+    measures: Quality | None = None  # of the validation rows, as of the last evaluation
     cadence: Cadence
     looks: Looks = NO_LOOKS  # How often to look at gradients
     checkpoints: Checkpoints | None = None  # The checkpoints to save the state in; None saves none

@@ -30,7 +30,7 @@ from harness.run.observers.jsonl import JsonlObserver, kept_bytes
 from harness.run.profiling.profiler import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
-from harness.task.measures import Measures, Quality
+from harness.task.measures import Quality
 from harness.trainer import resuming
 from harness.trainer.advice import advice
 from harness.trainer.asked import Asked
@@ -396,10 +396,8 @@ class Run:
         validation, test = self._evaluate(start, training, progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
         # `_measures` holds the probabilities of the pass that came last over its rows.
-        quality = None
         measured = validation if asked.test is None else test
-        if self._measures is not None and measured is not None:
-            quality = self._measures.quality()
+        quality = self._measures if measured is not None else None
         summary = run_files.summarize(
             start,
             progress,
@@ -458,7 +456,7 @@ class Run:
         return is_open and asked.own_validation is not None and asked.test is not None
 
     def _choose_thresholds(
-        self, evaluated: Callable[[Rows, Measures], records.Evaluation]
+        self, evaluated: Callable[[Rows, Quality], records.Evaluation]
     ) -> records.Evaluation | None:
         """Chooses the thresholds on the validation rows, and keeps them in the vocabulary's file;
         returns the evaluation of these rows with them. None if labels are no classes or there are

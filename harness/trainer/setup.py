@@ -26,7 +26,7 @@ from harness.program.packing import is_seed, variables_by_name
 from harness.program.state import MODEL_PREFIX
 from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.run.records import Choice
-from harness.task.measures import Measures, are_classes
+from harness.task.measures import Quality, are_classes
 from harness.task.task import SettledTask, Task, task_of_outputs
 from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
@@ -107,12 +107,12 @@ class Setup:
 
     def measures(
         self, examples: Examples, thresholds: Sequence[float] | None = None
-    ) -> Measures | None:
+    ) -> Quality | None:
         """Returns measures by the task's or these thresholds; None if labels are no classes."""
         if not self.task.is_measured or not are_classes(examples):
             return None
         task = self.task
-        return Measures(
+        return Quality(
             examples,
             kind=task.kind,
             num_classes=task.num_classes,

@@ -361,7 +361,7 @@ class Trainer:
                 ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
             )
         found = {"loss": evaluation.loss, **evaluation.metrics}
-        return found, None if measures is None else measures.quality()
+        return found, measures
 
     @for_python()
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:

@@ -10,9 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.errors import InputError
-from harness.data.examples import Examples
-from harness.data.ragged import RaggedSets
-from harness.task.measures import Quality, class_labels
+from harness.task.measures import Quality
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -75,7 +73,7 @@ class Answers:
     truth: Bools  # [B, K]: whether it is
 
     @classmethod
-    def of(cls, quality: Quality, rows: RaggedSets, names: Sequence[str]) -> "Answers":
+    def of(cls, quality: Quality, names: Sequence[str]) -> "Answers":
         """Raises InputError when a probability is not finite."""
         kind, found = quality.kind, quality.probabilities
         if found is None or not np.isfinite(found).all():
@@ -84,7 +82,7 @@ class Answers:
                 "train it again, with a lower --learning-rate"
             )
         found = np.concatenate([1 - found, found], axis=1) if kind == "binary" else found
-        truth = class_labels(Examples.of(rows), kind=kind, num_classes=len(names))
+        truth = quality.labels
         if kind == "multi_label":
             taken = found > quality.thresholds
         else:

@@ -63,7 +63,7 @@ def write_report(
     quality = trainer.measure(rows)
     given = vocabulary.class_names if vocabulary is not None else ()
     names = names_of([printable(n, most=60, one_line=True) for n in given], len(quality.support))
-    answers = Answers.of(quality, rows, names)
+    answers = Answers.of(quality, names)
     worst = np.lexsort([quality.f1, quality.support == 0]).tolist()  # those without rows last
     shown = worst[:_MAX_CLASSES]
     word_numbers = _evenly(rows.num_rows, _MAX_WORD_ROWS)

@@ -11,7 +11,7 @@ from sklearn import metrics
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.task import measures
-from harness.task.measures import Measures, Quality, best_thresholds, measured
+from harness.task.measures import Quality, best_thresholds
 
 KINDS = ("binary", "multi_class", "multi_label")
 
@@ -44,8 +44,9 @@ def examples(labels: Any) -> Examples:
 
 
 def quality(kind: str, labels: Any, probabilities: np.ndarray) -> Quality:
-    num_classes = max(2, probabilities.shape[1])
-    return measured(probabilities, examples(labels), kind=kind, num_classes=num_classes)
+    found = Quality(examples(labels), kind=kind, num_classes=max(2, probabilities.shape[1]))
+    found.add(probabilities)
+    return found
 
 
 def values_of_scikit_learn(kind: str, labels: Any, probabilities: np.ndarray) -> dict[str, Any]:
@@ -96,13 +97,12 @@ def test_rows_may_come_bit_by_bit(
 ) -> None:
     labels, probabilities = case(kind, num_rows, num_classes, seed)
     num_classes = max(2, probabilities.shape[1])
-    measures = Measures(examples(labels), kind=kind, num_classes=num_classes)
+    found = Quality(examples(labels), kind=kind, num_classes=num_classes)
     begin = 0
     while begin < num_rows:
         end = data.draw(st.integers(begin + 1, num_rows))
-        measures.add(probabilities[begin:end])
+        found.add(probabilities[begin:end])
         begin = end
-    found = measures.quality()
     whole = quality(kind, labels, probabilities)
     assert found.figures() == whole.figures()
     np.testing.assert_array_equal(found.confusion, whole.confusion)

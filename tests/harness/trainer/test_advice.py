@@ -8,7 +8,7 @@ import pytest
 from harness.data.examples import Examples
 from harness.run.history import Progress
 from harness.run.records import Epoch, Evaluation
-from harness.task.measures import Quality, measured
+from harness.task.measures import Quality
 from harness.trainer.advice import advice
 from tests.harness.random_sets import random_sets
 
@@ -70,6 +70,7 @@ def test_a_class_that_is_never_predicted_is_named() -> None:
     sets = random_sets(np.random.default_rng(0), rows=6, num_classes=3)
     examples = Examples(inputs={"": sets}, labels=np.array([0, 0, 1, 1, 1, 2]), num_classes=3)
     answers = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 1, 0]]
-    quality = measured(answers, examples, kind="multi_class", num_classes=3)
+    quality = Quality(examples, kind="multi_class", num_classes=3)
+    quality.add(answers)
     (text,) = told(progress(1.0, 0.99), quality)
     assert text.startswith("1 of 3 classes are never predicted (c); ")

@@ -18,7 +18,7 @@ import tensorflow as tf
 import harness
 from harness.base.errors import InputError
 from harness.data.vocabulary import Vocabulary
-from harness.task.measures import measured
+from harness.task.measures import Quality
 
 TOKENS, TAGS = 200, 30
 
@@ -262,7 +262,8 @@ def test_measures_come_from_the_evaluation_itself(
     outputs = own.predict(test)
     sizes = {"kind": kind, "num_classes": max(2, outputs.shape[1])}
     probabilities = keras.activations.get("softmax" if kind == "multi_class" else "sigmoid")
-    again = measured(np.asarray(probabilities(outputs)), test, **sizes)
+    again = Quality(test, **sizes)
+    again.add(np.asarray(probabilities(outputs)))
     assert again.figures() == pytest.approx(quality.figures())
     np.testing.assert_array_equal(again.support, quality.support)
     summary = json.loads((tmp_path / "summary.json").read_text())

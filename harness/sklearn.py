@@ -8,10 +8,9 @@ Letters: B rows, V features or ids, K classes or targets.
 
 import inspect
 import itertools
-import re
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +30,7 @@ from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
 from harness.data.options import Tokenizer, Weighting
 from harness.data.ragged import RaggedSets, stratified
+from harness.data.readers import cells
 from harness.data.sources import Dataset, load_configured
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
@@ -65,7 +65,6 @@ _SETTINGS = (
     *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
 )
 """Parameters that are settings of `harness train`."""
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _Form = Literal["texts", "tokens", "ids", "vectors"]
 _lock = threading.RLock()
 """Held by the thread that trains: threads of a search would change each other's weights."""
@@ -151,6 +150,8 @@ class _MultiHotEstimator(BaseEstimator):
             ok = isinstance(share, float | np.floating) and 0 < share < 1
             require(ok, f"validation_split is {share!r}; give a share between 0 and 1, as in 0.1")
         given = {name: getattr(self, name) for name in self._given()}
+        # A table of settings is none of them, and would be taken for a group of some.
+        given |= {name: repr(one) for name, one in given.items() if isinstance(one, Mapping)}
         given |= {n: np.atleast_1d(given[n]) for n in ("hidden_units", "dropout") if n in given}
         given = {name: np.asarray(value).tolist() for name, value in given.items()}
         seed, state = self.random_state, check_random_state(self.random_state)
@@ -229,12 +230,12 @@ class _MultiHotEstimator(BaseEstimator):
     def _read(self, X: list[Any], labels: Any, *, searches: bool) -> tuple[TrainConfig, Dataset]:
         """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
+        check = cells.text if self._form == "texts" else cells.tokens
         for place, row in enumerate(X):
-            if _NO_TEXT.search(row if isinstance(row, str) else "".join(row)):
-                raise InputError(
-                    f"row {place} of X holds a NUL character or a lone surrogate, which are no "
-                    "text; leave it out"
-                )
+            try:
+                check(row)
+            except cells.FlawError as flaw:
+                raise InputError(f"row {place} of X: {flaw}; correct it or leave it out") from flaw
         if isinstance(labels, RaggedSets):
             names: Any = [*labels]
         else:  # a regression reads no labels, but a file has some
@@ -268,11 +269,12 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _network(self, config: TrainConfig, rows: Examples) -> DefaultNetwork:
         task = Task(self._task).settled(rows)
-        return (_Regression if self._task == "regression" else DefaultNetwork)(
+        return DefaultNetwork(
             **vars(config.model),
             num_tokens=rows.ragged[""].num_tokens,
             num_classes=task.num_classes,
-            multi_label=task.kind in ("multi_label", "regression"),
+            multi_label=task.kind == "multi_label",
+            regression=task.kind == "regression",
             seed=config.execution.seed,
         )
 
@@ -504,13 +506,6 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
         outputs = self._outputs(X)
         outputs = outputs[:, 0] if np.ndim(self._mean) == 0 else outputs
         return outputs * self._deviation + self._mean
-
-
-class _Regression(DefaultNetwork):
-    """The network without its sigmoid."""
-
-    def __call__(self, inputs: Any) -> Any:
-        return keras.Model(inputs, super().__call__(inputs)).get_layer("logits").output
 
 
 @lru_cache(maxsize=_MOST_SHARED)

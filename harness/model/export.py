@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +10,7 @@ import keras
 import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
+from harness.base.checks import require_extra
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -155,12 +155,7 @@ def _judged(outputs: Any, vocabulary: Vocabulary, head: Head) -> dict[str, tf.Te
 
 
 def _check_onnx(model: keras.Model) -> None:
-    missing = [name for name in ("onnx", "tf2onnx") if find_spec(name) is None]
-    if missing:
-        raise InputError(
-            f"an ONNX file needs {' and '.join(missing)}; install the extra `onnx`: "
-            "pip install 'multi-hot-harness[onnx]'"
-        )
+    require_extra("onnx", "an ONNX file", "onnx", "tf2onnx")
     num_bytes = 4 * model.count_params()
     tokens = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     if num_bytes > _MOST_ONNX_BYTES or tokens > _MOST_ONNX_TOKENS:

@@ -64,10 +64,10 @@ def build_model(
         keras.config.set_dtype_policy(policy)
     if isinstance(model, keras.Model):
         return model
-    _check_uses_weights(inputs, examples)
     usual = "multi_hot_network" if isinstance(model, DefaultNetwork) else "model"
-    name = getattr(model, "__name__", usual).strip("<>")
-    return keras.Model(inputs, outputs, name=name)
+    made = keras.Model(inputs, outputs, name=getattr(model, "__name__", usual).strip("<>"))
+    check_takes_weights(made, examples)
+    return made
 
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
@@ -146,7 +146,7 @@ def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> 
 
 
 def check_takes_weights(model: keras.Model, examples: Examples) -> None:
-    """Refuses weights that a functional model has no input for: Keras would ignore them."""
+    """Refuses weights that a functional model does not read: Keras would ignore them."""
     for name in examples.ragged:
         wanted = takes_weights(model, name)
         if wanted is not None:
@@ -154,19 +154,13 @@ def check_takes_weights(model: keras.Model, examples: Examples) -> None:
 
 
 def takes_weights(model: keras.Model, name: str = "") -> bool | None:
-    """Returns whether a built model has an input for weights; None if Keras does not know."""
+    """Returns whether a built model reads the weights of an input; None if Keras does not know."""
     graph = getattr(model, "_functional", None) or model  # a Sequential model's own
     taken = graph.input if is_functional(graph) else None
     own = taken.get(name) if name and isinstance(taken, Mapping) else taken
-    return "weights" in own if isinstance(own, Mapping) else None
-
-
-def _check_uses_weights(inputs: Mapping[str, Any], examples: Examples) -> None:
-    for name in weighted_inputs(examples):
-        # Keras would drop an input that nothing reads, and the weights with it.
-        tensor = (inputs[name] if name else inputs)["weights"]
-        if not tensor._keras_history.operation._outbound_nodes:
-            require_weights(examples, name, wanted=False, by="the function that builds the model")
+    if not isinstance(own, Mapping):
+        return None
+    return "weights" in own and bool(own["weights"]._keras_history.operation._outbound_nodes)
 
 
 def described_inputs(inputs: Any) -> str:
@@ -196,13 +190,14 @@ def input_names(layer: MultiHotDense) -> set[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class DefaultNetwork(ModelConfig):
-    """A network that starts with a multi-hot layer and ends with a sigmoid, or with a softmax over
-    more than two classes, one for each row. Its defaults make the tutorial's network, with 505,201
-    parameters for 10,000 ids and two classes."""
+    """A network that starts with a multi-hot layer and ends with a sigmoid, with a softmax over
+    more than two classes, one for each row, or for a regression with a linear layer. Its defaults
+    make the tutorial's network, with 505,201 parameters for 10,000 ids and two classes."""
 
     num_tokens: int
-    num_classes: int
+    num_classes: int  # Number of classes; for a regression the number of targets of a row
     multi_label: bool = False  # Whether a row may have several classes, or none
+    regression: bool = False
     seed: int = 0  # Seed of the initial weights and dropout, from which each layer's follows
 
     def __post_init__(self) -> None:
@@ -217,7 +212,7 @@ class DefaultNetwork(ModelConfig):
             ) from error
 
     def __call__(self, inputs: Any) -> Any:
-        is_binary = self.num_classes == 2 and not self.multi_label
+        is_binary = self.num_classes == 2 and not (self.multi_label or self.regression)
         head = "sigmoid" if is_binary or self.multi_label else "softmax"
         num_outputs = 1 if is_binary else self.num_classes
         # The head stays float32: 16-bit logits would round the loss.
@@ -244,6 +239,8 @@ class DefaultNetwork(ModelConfig):
         if not self.is_linear:
             initializer = self._initializer(len(self.hidden_units))
             x = keras.layers.Dense(num_outputs, kernel_initializer=initializer, **own)(x)
+        if self.regression:
+            return x
         return keras.layers.Activation(head, dtype="float32", name=head)(x)
 
     def _initializer(self, layer: int) -> keras.initializers.Initializer:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from harness.base.errors import InputError
 from harness.data.tokens import SEPARATORS
 from harness.data.vocabulary import Vocabulary
 
@@ -20,8 +19,6 @@ _MARK = f"[{re.escape(SEPARATORS.strip())}]"
 class TextEncoder(tf.Module):
     def __init__(self, vocabulary: Vocabulary) -> None:
         super().__init__()
-        if vocabulary.tokenizer == "list" or not vocabulary.takes_texts:
-            raise InputError("the model's vocabulary takes no texts; export it without")
         self._vocabulary = vocabulary
         self._separator = _SEPARATOR
         if vocabulary.tokenizer == "punctuation":

@@ -151,7 +151,7 @@ def test_lists_of_strings_and_of_ids() -> None:
             quick.predict(rows)
     with pytest.raises(ValueError, match="X has no rows"):
         quick.predict([])
-    with pytest.raises(ValueError, match="row 1 of X holds a NUL character"):
+    with pytest.raises(ValueError, match="row 1 of X: NUL character; correct it"):
         quick.fit(["a film", "no\0text"], [0, 1])
     with pytest.raises(ValueError, match="give a single column of texts"):
         MultiHotClassifier().fit(np.array([["a film"], ["another"]], object), [0, 1])
@@ -215,6 +215,8 @@ def test_callbacks(vectors: Any) -> None:
         MultiHotClassifier(epochs=1, callbacks=[told]).fit(*vectors)
     with pytest.raises(ValueError, match="callbacks has 3 in it"):
         MultiHotClassifier(callbacks=3).fit(*vectors)
+    with pytest.raises(ValueError, match=r"learning_rate is '\{\}'; it must be a number"):
+        MultiHotClassifier(learning_rate={}).fit(*vectors)
     with pytest.raises(ValueError, match="validation_split is 'x'; give a share"):
         MultiHotClassifier(early_stopping=1, validation_split="x").fit(*vectors)
 

@@ -47,10 +47,10 @@ class Examples:
             for name, part in self.inputs.items()
         }
         object.__setattr__(self, "inputs", inputs)
-        rows = {name: _num_rows(part) for name, part in inputs.items()}
+        rows = {name: len(part) for name, part in inputs.items()}
         if self.labels is not None:
             self._check_labels()
-            rows["labels"] = _num_rows(self.labels)
+            rows["labels"] = len(self.labels)
         if self.weights is not None:
             weights = np.asarray(self.weights, np.float32)
             if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
@@ -140,7 +140,7 @@ class Examples:
     @property
     def num_rows(self) -> int:
         """B."""
-        return _num_rows(next(iter(self.inputs.values())))
+        return len(next(iter(self.inputs.values())))
 
     @property
     def ragged(self) -> dict[str, RaggedSets]:
@@ -180,7 +180,3 @@ class Examples:
                 digest.update(f"{part.dtype}{part.shape}".encode())
                 digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
-
-
-def _num_rows(part: RaggedSets | np.ndarray) -> int:
-    return part.num_rows if isinstance(part, RaggedSets) else len(part)

@@ -17,7 +17,7 @@ from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import DataConfig, ImdbOptions, SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.readers.cells import plain
-from harness.data.readers.formats import open_source, source_of
+from harness.data.readers.formats import FrameSource, MatrixSource, open_source
 from harness.data.readers.records import Kind, Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
@@ -128,13 +128,14 @@ def load(
         return load_configured(config)
     if config.build.test_data is not None:
         raise InputError("test_data names a file, which a frame has none of. Load both as files.")
-    table = source_of(source, config.build, labels=labels)
-    if table is None:
-        raise InputError(
-            f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame "
-            "of pandas or polars, as to_pandas() makes of others, or a SciPy CSR matrix."
-        )
-    return _built(config, table)
+    if hasattr(source, "tocsr"):
+        return _built(config, MatrixSource(source, labels))
+    if hasattr(source, "columns"):
+        return _built(config, FrameSource(source, config.build))
+    raise InputError(
+        f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame of "
+        "pandas or polars, as to_pandas() makes of others, or a SciPy CSR matrix."
+    )
 
 
 def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:

@@ -100,7 +100,7 @@ def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
 
 def write_arrays(arrays: Arrays, folder: Path) -> None:
     for part, array in arrays.items():
-        write_array(folder / f"{part}.npy", _DTYPES[part], len(array), [array])
+        write_array(folder, part, len(array), [array])
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
@@ -116,12 +116,11 @@ def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> N
     write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
 
 
-def write_array(
-    path: Path, dtype: npt.DTypeLike, size: int, parts: Iterable[npt.NDArray[Any]]
-) -> None:
-    """Writes arrays [M] as one .npy file. Unlike np.save, it says when the disk is full."""
+def write_array(folder: Path, name: str, size: int, parts: Iterable[npt.NDArray[Any]]) -> None:
+    """Writes arrays [M] as one of a store. Unlike np.save, it says when the disk is full."""
+    dtype = _DTYPES[name]
     header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
-    with path.open("wb") as file:
+    with (folder / f"{name}.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})
         for part in parts:
             assert part.dtype == dtype

@@ -99,16 +99,14 @@ def checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -
         array.shape[0] == row_splits[-1],
         f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
     )
-    with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are refused
-        frozen = _frozen(array, np.float32)
-    if not np.isfinite(frozen).all():
-        wrong = np.flatnonzero(~np.isfinite(frozen))
+    wrong = np.flatnonzero(~finite_in_float32(array))
+    if wrong.size:
         row = np.searchsorted(row_splits, wrong[0], "right") - 1
         raise InputError(
             f"{name}: row {row} holds the weight {array[wrong[0]]} ({wrong.size} such weights). "
             "Weights must be finite, also in float32."
         )
-    return frozen
+    return _frozen(array, np.float32)
 
 
 def finite_in_float32(array: Array) -> npt.NDArray[np.bool_]:

@@ -142,8 +142,7 @@ def _write(
         lengths = np.concatenate([sets.lengths for spooled in spools for sets in spooled])
         for name in ("values", "weights") if has_weights else ("values",):
             parts = (getattr(sets, name) for spooled in spools for sets in spooled)
-            dtype = np.int32 if name == "values" else np.float32
-            store.write_array(folder / f"{name}.npy", dtype, int(lengths.sum()), parts)
+            store.write_array(folder, name, int(lengths.sum()), parts)
     labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
     splits = np.concatenate([[0], np.cumsum(lengths)])
     store.write_arrays({"row_splits": splits, **labels}, folder)

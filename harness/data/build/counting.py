@@ -101,17 +101,17 @@ def most_frequent(
     equally often, the one that appears first. `blocks` returns the same blocks at each call. If
     `num_tokens`, the distinct tokens of each block added up, are many, they are counted in several
     passes, each for the tokens with some checksums."""
-    found = _merged([])
+    found: list[_Counts] = []
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
     for number in range(num_passes):
         counted = _counted(blocks(), number, num_passes)
-        found = _merged([found, counted.take(np.flatnonzero(counted.counts >= min_count))])
-        found = found.take(np.lexsort((found.firsts, -found.counts))[:most])
-    return [token.decode() for token in found.tokens.to_pylist()]
+        every = _merged([*found, counted.take(np.flatnonzero(counted.counts >= min_count))])
+        found = [every.take(np.lexsort((every.firsts, -every.counts))[:most])]
+    return [token.decode() for token in found[0].tokens.to_pylist()]
 
 
 def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Counts:
-    merged, waiting = _merged([]), list[_Counts]()
+    waiting: list[_Counts] = []
     passed = num_waiting = 0
     for tokens, counts in blocks:
         is_counted = counts > 0
@@ -123,15 +123,12 @@ def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> _Co
         waiting.append(block.take(np.flatnonzero(is_counted)))
         num_waiting += len(waiting[-1].tokens)
         if num_waiting > _MOST_WAITING:
-            merged, waiting, num_waiting = _merged([merged, *waiting]), [], 0
-    return _merged([merged, *waiting])
+            waiting, num_waiting = [_merged(waiting)], 0
+    return _merged(waiting)
 
 
 def _merged(parts: list[_Counts]) -> _Counts:
     """Merges counts: each token once, in the order in which they first appear."""
-    if not parts:
-        empty = np.zeros(0, np.int64)
-        return _Counts(pyarrow.array([], pyarrow.large_binary()), empty, empty)
     tokens, counts, firsts = zip(*parts, strict=True)
     # Arrow's group_by takes seven times as long.
     found = pyarrow.concat_arrays(tokens).dictionary_encode()

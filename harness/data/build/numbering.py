@@ -94,7 +94,10 @@ def _numbered(
     if kind == "sets":
         parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
         block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
-        contents = [*_bytes_of(rows)]
+        # No weights mean ones: a block with weights may hold a row equal to one without.
+        weights = np.ones(rows.nnz, np.float32) if rows.weights is None else rows.weights
+        bounds = itertools.pairwise(rows.row_splits.tolist())
+        contents = [rows.values[a:b].tobytes() + weights[a:b].tobytes() for a, b in bounds]
     elif kind == "texts":
         block = numbered(rows, tokenization)
         contents = [text.encode() for text in rows]
@@ -103,11 +106,3 @@ def _numbered(
         contents = ["\0".join(row).encode() for row in rows]
     digests = np.fromiter(map(hash, contents), np.int64, len(contents))
     return given, block, digests, sum(map(len, contents))
-
-
-def _bytes_of(sets: RaggedSets) -> Iterator[bytes]:
-    """Yields the content of each row: its ids and their weights."""
-    # No weights mean ones: a block with weights may hold a row equal to one without.
-    weights = np.ones(sets.nnz, np.float32) if sets.weights is None else sets.weights
-    for start, stop in itertools.pairwise(sets.row_splits.tolist()):
-        yield sets.values[start:stop].tobytes() + weights[start:stop].tobytes()

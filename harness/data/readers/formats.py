@@ -84,15 +84,6 @@ class PairSource(Source):
             yield replace(block, part="test")
 
 
-def source_of(
-    table: Any, options: BuildOptions, *, labels: Sequence[Any] | None = None
-) -> Source | None:
-    """Returns a reader of a frame, or of a sparse matrix with its labels; None for others."""
-    if hasattr(table, "tocsr"):
-        return MatrixSource(table, labels)
-    return FrameSource(table, options) if hasattr(table, "columns") else None
-
-
 class FrameSource(TableSource):
     def __init__(self, frame: Any, options: BuildOptions) -> None:
         super().__init__("the frame", "frame")

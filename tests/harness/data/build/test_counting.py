@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from harness.data.build import counting
 from harness.data.build.counting import BlockCounts, most_frequent
 
-BLOCKS = st.lists(st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), max_size=6)
+BLOCKS = st.lists(
+    st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), min_size=1, max_size=6
+)
 
 
 @given(

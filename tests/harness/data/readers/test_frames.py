@@ -9,7 +9,7 @@ from scipy import sparse
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.data.readers.formats import source_of
+from harness.data.readers.formats import FrameSource, MatrixSource
 
 Reader = Callable[..., Any]
 
@@ -17,27 +17,27 @@ Reader = Callable[..., Any]
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_frames(read: Reader, package: str) -> None:
     make = pytest.importorskip(package).DataFrame
-    source = source_of(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), BuildOptions())
+    source = FrameSource(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), BuildOptions())
     rows = read(source)
     assert (rows.contents, rows.labels) == (["a", "", "b"], ["1", "0", "1"])
     assert rows.problems.first == {"empty text": "the frame, row 2"}
     tags = make({"items": [["x"], ["y", "z"]], "labels": [["a", "b"], ["a"]]})
-    rows = read(source_of(tags, BuildOptions()))
+    rows = read(FrameSource(tags, BuildOptions()))
     assert (rows.contents, rows.labels) == ([["x"], ["y", "z"]], [["a", "b"], ["a"]])
     with pytest.raises(InputError, match=r"the frame: .* Its columns are a, b, c\."):
-        source_of(make({"a": [1], "b": [2], "c": [3]}), BuildOptions())
+        FrameSource(make({"a": [1], "b": [2], "c": [3]}), BuildOptions())
 
 
 def test_a_matrix(read: Reader) -> None:
     matrix = sparse.csr_matrix([[0, 1, 1], [0, 0, 0]])
-    rows = read(source_of(matrix, BuildOptions(), labels=np.array([1, 0])))
+    rows = read(MatrixSource(matrix, np.array([1, 0])))
     assert (rows.contents, rows.labels) == ([[1, 2], []], ["1", "0"])
     (sets,) = rows.sets
     assert (sets.num_tokens, sets.weights) == (3, None)
     with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
-        source_of(matrix, BuildOptions(), labels=[1])
+        MatrixSource(matrix, [1])
     with pytest.raises(InputError, match="the matrix has no labels, which training needs"):
-        source_of(matrix.tocsc(), BuildOptions())
+        MatrixSource(matrix.tocsc(), None)
 
 
 def test_a_matrix_of_weights(read: Reader) -> None:
@@ -50,12 +50,12 @@ def test_a_matrix_of_weights(read: Reader) -> None:
         (twice, [[1, 2]], [1, 2]),
         (twice.astype(np.int8), [[1, 2]], [1, 2]),
     ):
-        rows = read(source_of(matrix, BuildOptions(), labels=np.zeros(matrix.shape[0], int)))
+        rows = read(MatrixSource(matrix, np.zeros(matrix.shape[0], int)))
         (sets,) = rows.sets
         assert (rows.contents, sets.weights.tolist()) == (contents, weights)
     with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
-        source_of(counts * np.nan, BuildOptions())
+        FrameSource(counts * np.nan, BuildOptions())
 
 
 def test_other_objects_are_none() -> None:
-    assert source_of("reviews.csv", BuildOptions()) is None
+    assert FrameSource("reviews.csv", BuildOptions()) is None

@@ -173,17 +173,15 @@ class StreamBatches(NamedTuple):
         for_gpu: bool = False,
     ) -> Reader:
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
-        ragged: dict[str, Mapping[str, tf.Tensor]] = {}
-        lots: dict[str, Lot] = {}
+        natively = not takes_rowids(implementation)
+        ragged: dict[str, Sets] = {}
         for (name, sets), own in zip(cut.ragged.items(), capacity, strict=True):
-            arrays = {**sets, "row_splits": tf.cast(sets["row_splits"], tf.int32)}
-            if takes_rowids(implementation):
-                rowids = rowids_of_splits(arrays["row_splits"], own)
-                arrays["rowids"] = _narrow(rowids, self.num_rows)
-            ragged[name] = arrays
-            if for_gpu and "rowids" not in arrays and _fits_a_lot(num_steps, capacity):
-                lots[name] = Lot(arrays["values"], arrays["row_splits"], arrays.get("weights"))
-        return _reader(ragged, cut.dense, tf.ones([num_steps, self.num_rows]), lots)
+            splits = tf.cast(sets["row_splits"], tf.int32)
+            rowids = {} if natively else {"rowids": rowids_of_splits(splits, own)}
+            ragged[name] = {**sets, "row_splits": splits, **rowids}
+        in_lots = natively and for_gpu and _fits_a_lot(num_steps, capacity)
+        fits = tf.ones([num_steps, self.num_rows])
+        return _reader(ragged, cut.dense, fits, in_lots=in_lots)
 
 
 class ResidentBatches(NamedTuple):
@@ -228,21 +226,16 @@ class ResidentBatches(NamedTuple):
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
         fits = tf.ones(rows.shape)
-        ragged: dict[str, Mapping[str, tf.Tensor]] = {}
-        lots: dict[str, Lot] = {}
+        ragged: dict[str, Sets] = {}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
             values, row_splits, rowids, weights = take_batches(
                 sets["values"], sets["row_splits"], rows, capacity=own, weights=sets.get("weights")
             )
             # Ids beyond the buffer would be dropped unnoticed.
             fits = tf.where(row_splits[:, -1:] <= own, fits, float("nan"))
-            arrays = _sets(values, row_splits, weights)
-            if natively:
-                lots[name] = Lot(values, row_splits, weights)
-            else:
-                arrays["rowids"] = _narrow(rowids, self.num_rows)
-            ragged[name] = arrays
-        return _reader(ragged, dense, fits, lots)
+            own_rowids = {} if natively else {"rowids": rowids}
+            ragged[name] = _sets(values, row_splits, weights) | own_rowids
+        return _reader(ragged, dense, fits, in_lots=natively)
 
     def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
@@ -284,32 +277,30 @@ def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
 
 
-def _narrow(rowids: tf.Tensor, num_rows: int) -> tf.Tensor:
-    """Casts row ids to 16 bits if these suffice: a loop reads them from memory in every step."""
-    return tf.cast(rowids, tf.uint16) if wire_type(num_rows + 1) is np.uint16 else rowids
-
-
 def _reader(
-    ragged: Mapping[str, Mapping[str, tf.Tensor]],
-    dense: Mapping[str, tf.Tensor],
-    fits: tf.Tensor,
-    lots: Mapping[str, Lot],
+    ragged: Mapping[str, Sets], dense: Mapping[str, tf.Tensor], fits: tf.Tensor, *, in_lots: bool
 ) -> Reader:
     """Returns the function that reads one of L steps. `ragged` has `rowids` if the implementation
-    takes them; `fits` [L, b] is 1, or NaN if a share holds more ids than its buffer; the kernels of
-    columns in `lots` read from all steps' batches."""
+    takes them; `fits` [L, b] is 1, or NaN if a share holds more ids than its buffer; with
+    `in_lots`, kernels read from all steps' batches."""
+    # Row ids of 16 bits if these suffice: a loop reads them from memory in every step.
+    kind = tf.uint16 if wire_type(fits.shape[1] + 1) is np.uint16 else tf.int32
+    rowids = {n: tf.cast(s.pop("rowids"), kind) for n, s in ragged.items() if "rowids" in s}
+    lots = {
+        name: Lot(sets["values"], sets["row_splits"], sets.get("weights"))
+        for name, sets in ragged.items()
+        if in_lots
+    }
 
     def read(step: tf.Tensor) -> Share:
-        rowids: dict[str, tf.Tensor] = {}
         inputs: dict[str, Any] = {name: tf.gather(array, step) for name, array in dense.items()}
         for name, arrays in ragged.items():
             sets = {what: tf.gather(array, step) for what, array in arrays.items()}
-            if "rowids" in sets:
-                rowids[name] = sets.pop("rowids")
             # The network takes int32; on the device 16 bits travel as they are.
             inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
         among = {name: Batches(lot, step) for name, lot in lots.items()}
-        return _share(inputs, rowids, tf.gather(fits, step), among)
+        own = {name: tf.gather(array, step) for name, array in rowids.items()}
+        return _share(inputs, own, tf.gather(fits, step), among)
 
     return read
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 
 from harness.base.errors import InputError
-from harness.task.multinomial import Multinomial
+from harness.task.multinomial import Multinomial, behind_casts
 
 ACCURACY = "accuracy"
 _TAKEN = frozenset(
@@ -81,9 +81,7 @@ def read(outputs: tf.Tensor, head: str) -> Given:
     numbers = tf.cast(outputs, tf.float32)
     if head == "linear":
         return Given(numbers, numbers, False)
-    operation = getattr(outputs, "op", None)
-    while operation is not None and operation.type in ("Cast", "Identity"):
-        operation = operation.inputs[0].op
+    operation = behind_casts(outputs) if hasattr(outputs, "op") else None
     logits = getattr(outputs, "_keras_logits", None)
     if operation is not None and operation.type.lower() == head:
         logits = operation.inputs[0] if logits is None else logits

@@ -129,10 +129,10 @@ def _totals(entries: Entries, numbers: tf.Tensor) -> tf.Tensor:
 def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the inputs [B, D], the kernel [D, V] and the bias [V] from which the logits were
     traced, in float32."""
-    operation, bias = _behind_casts(logits), tf.zeros(logits.shape[1:])
+    operation, bias = behind_casts(logits), tf.zeros(logits.shape[1:])
     if operation.type in ("AddV2", "BiasAdd") and operation.inputs[1].shape.rank == 1:
         bias = operation.inputs[1]
-        operation = _behind_casts(operation.inputs[0])
+        operation = behind_casts(operation.inputs[0])
     if operation.type != "MatMul" or operation.get_attr("transpose_b"):
         raise InputError(
             f"the model ends in a {operation.type}, but a Multinomial of num_samples needs the "
@@ -143,7 +143,7 @@ def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
 
 
-def _behind_casts(tensor: tf.Tensor) -> tf.Operation:
+def behind_casts(tensor: tf.Tensor) -> tf.Operation:
     operation = tensor.op
     while operation.type in ("Cast", "Identity"):
         operation = operation.inputs[0].op

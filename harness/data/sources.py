@@ -169,7 +169,7 @@ def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
         summary = read_json(folder / building.FILE_NAME, remedy="Build the data set again.")
-        return *_stored(folder), words, [*map(str, summary.get("notes", []))]
+        return *store.load(folder), words, [*map(str, summary.get("notes", []))]
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path):
@@ -255,7 +255,7 @@ def _read(config: DataConfig, path: Path | None) -> tuple[RaggedSets, int]:
     if path is None:
         return synthetic_corpus(config.synthetic), 0
     if path.is_dir():
-        return _stored(path)
+        return store.load(path)
 
     def read() -> tuple[RaggedSets, int]:
         sets, num_test_rows = load_imdb(path, config.imdb, max_bytes=config.max_data_bytes)
@@ -266,12 +266,8 @@ def _read(config: DataConfig, path: Path | None) -> tuple[RaggedSets, int]:
         store.write(sets, folder, held_out_rows=num_test_rows)
 
     options = config.imdb, config.unique
-    found = cache.through([path], options, write, _stored) if config.data_cache == "on" else None
+    found = cache.through([path], options, write, store.load) if config.data_cache == "on" else None
     return found or read()
-
-
-def _stored(folder: Path) -> tuple[RaggedSets, int]:
-    return store.load(folder), store.held_out_rows(folder)
 
 
 def _vocabulary(

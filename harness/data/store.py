@@ -127,21 +127,17 @@ def write_array(folder: Path, name: str, size: int, parts: Iterable[npt.NDArray[
             file.write(np.ascontiguousarray(part).data)
 
 
-def load(folder: str | os.PathLike[str]) -> RaggedSets:
-    """Maps a folder that `save` wrote; the arrays stay on disk until they are used."""
+def load(folder: str | os.PathLike[str]) -> tuple[RaggedSets, int]:
+    """Maps a folder that `save` wrote: all rows, and how many of the first are test rows. The
+    arrays stay on disk until they are used."""
     folder = Path(folder)
     meta, arrays = _read_meta(folder), _map_arrays(folder)
     # A change may leave what cannot be ragged sets, and one of meta.json any type of value.
     with contextlib.suppress(InputError, KeyError, TypeError):
         sets = _sets(arrays, meta)
         if meta["checksum"] == _checksum(meta, sets):
-            return sets
+            return sets, int(meta["held_out_rows"])
     raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
-
-
-def held_out_rows(folder: str | os.PathLike[str]) -> int:
-    """Returns how many of the first rows of a folder that `load` reads are test rows."""
-    return int(_read_meta(Path(folder))["held_out_rows"])
 
 
 def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:

@@ -59,7 +59,7 @@ def saved(tmp_path: Path) -> Path:
 )
 def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets) -> None:
     store.save(sets, tmp_path / "sets")
-    loaded = store.load(tmp_path / "sets")
+    loaded, _ = store.load(tmp_path / "sets")
     assert loaded.fingerprint == sets.fingerprint
     assert (loaded.label_sets is None) == (sets.label_sets is None)
     np.testing.assert_array_equal(loaded.weights, sets.weights)
@@ -87,7 +87,7 @@ def test_labels_of_several_classes_are_checked_like_the_rest(tmp_path: Path) -> 
 
 
 def test_a_file_that_is_cut_short_after_it_was_mapped_is_said(saved: Path) -> None:
-    sets = store.load(saved)
+    sets, _ = store.load(saved)
     sets.check_files()
     part, _ = sets.split(1)  # a view of the same file
     os.truncate(saved / "values.npy", 8)

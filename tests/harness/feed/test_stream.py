@@ -158,7 +158,7 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
 
 def test_a_mapped_file_that_changes_is_said(tmp_path: Path) -> None:
     store.save(random_sets(np.random.default_rng(0), rows=400), tmp_path / "rows")
-    columns = Columns.of(Examples.of(store.load(tmp_path / "rows")))
+    columns = Columns.of(Examples.of(store.load(tmp_path / "rows")[0]))
     plan = training_plan(
         columns.lengths, batch_size=10, replicas=1, steps_per_call=1, seed=0, epochs=1
     )

@@ -331,8 +331,7 @@ class _MultiHotEstimator(BaseEstimator):
                 )
             return sets.derived(num_tokens=most)
         X, words = _checked_texts(X), self.vocabulary_
-        sets = RaggedSets.from_lists(words.encode_all(X), num_tokens=words.num_tokens, name="X")
-        return words.weighted(sets).unique()
+        return words.weighted(words.encode_all(X)).unique()
 
     def _outputs(self, X: Any) -> npt.NDArray[np.float32]:
         """Returns the network's outputs, [B, outputs], computed without compilation."""

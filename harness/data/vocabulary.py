@@ -207,14 +207,12 @@ class Vocabulary:
             sets = count(sets)
         return l2_normalized(sets) if self.normalize == "l2" else sets
 
-    def encode_all(self, rows: Sequence[Any]) -> list[Int32Array]:
+    def encode_all(self, rows: Sequence[Any]) -> RaggedSets:
         """Returns `encode` of each text, faster than one by one; or the ids of lists of tokens."""
-        if not rows:
-            return []
         are_texts = isinstance(rows[0], str)
         found = numbered(rows, self.tokenization) if are_texts else numbered_rows(rows)
         sets = self.sets_of(found)
-        return [*(sets if self.start_id is None else starting_with(self.start_id, sets))]
+        return sets if self.start_id is None else starting_with(self.start_id, sets)
 
     def words_of(self, text: str) -> dict[int, str]:
         """Returns a text's known tokens by their ids; of several with one hash, the first."""

@@ -57,11 +57,11 @@ class Judge:
 
         self._logits = logits
         self._activation = keras.activations.get(head)
-        num_outputs = self.logits([np.zeros(0, np.int32)]).shape[1]
+        num_outputs = self.logits(self.encode([""])).shape[1]
         self.is_multi_label = head == "sigmoid" and num_outputs > 1
         self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
 
-    def encode(self, texts: Sequence[str]) -> list[Ids]:
+    def encode(self, texts: Sequence[str]) -> RaggedSets:
         return self._vocabulary.encode_all(texts)
 
     def known(self, text: str, ids: Ids) -> tuple[int, int]:
@@ -71,20 +71,18 @@ class Judge:
             return known, len(self._vocabulary.tokenization.tokens(text))  # `ids` lacks the others
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
-    def logits(self, rows: Sequence[Ids]) -> Floats:
-        splits = np.zeros(len(rows) + 1, np.int32)
-        np.cumsum([len(row) for row in rows], out=splits[1:])
-        inputs: dict[str, Any] = {"values": np.concatenate(rows), "row_splits": splits}
-        if self._vocabulary.is_weighted:
-            sets = self._vocabulary.weighted(
-                RaggedSets(**inputs, num_tokens=self._vocabulary.num_tokens)
-            )
-            inputs = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
+    def logits(self, rows: RaggedSets) -> Floats:
+        sets = self._vocabulary.weighted(rows)
+        inputs: dict[str, Any] = {
+            "values": sets.values,
+            "row_splits": sets.row_splits.astype(np.int32),
+        }
+        if sets.weights is not None:
             inputs["weights"] = sets.weights
         found: Floats = self._logits(inputs).numpy()
         return found
 
-    def probabilities(self, rows: Sequence[Ids]) -> Floats:
+    def probabilities(self, rows: RaggedSets) -> Floats:
         logits = self.logits(rows)
         if logits.shape[1] == 1:
             logits = np.concatenate([-logits, logits], axis=1)
@@ -98,8 +96,10 @@ class Judge:
         candidates = [t for t in dict.fromkeys(ids.tolist()) if t not in self._reserved]
         candidates = candidates[:_MOST_EXPLAINED]
         rows = [ids, *(ids[ids != token] for token in candidates)]
+        splits, num_tokens = np.cumsum([0, *map(len, rows)]), self._vocabulary.num_tokens
+        sets = RaggedSets(values=np.concatenate(rows), row_splits=splits, num_tokens=num_tokens)
         parts = [
-            self._log_odds(self.logits(rows[start : start + _ROWS_AT_ONCE]), number)
+            self._log_odds(self.logits(sets[start : start + _ROWS_AT_ONCE]), number)
             for start in range(0, len(rows), _ROWS_AT_ONCE)
         ]
         whole, *without = np.concatenate(parts).tolist()

@@ -11,7 +11,7 @@ from zipfile import ZipFile, ZipInfo
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.errors import InputError
+from harness.base.checks import require
 from harness.base.reading import MAX_UNPACKED_BYTES, damage, opened
 
 MAX_HEADER_BYTES = 16_384  # of an .npy file; NumPy parses no header of more than 10,000
@@ -35,11 +35,7 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
                     raise ValueError("it lists a member twice")
                 max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
                 num_bytes = sum(member.file_size for member in self.members)
-                if num_bytes > max_bytes:
-                    raise InputError(
-                        f"{path} unpacks to {num_bytes:,} bytes, and {max_bytes:,} are allowed. "
-                        f"{remedy}"
-                    )
+                require_unpacked(path, num_bytes, most=max_bytes, remedy=remedy)
             self._closing = closing.pop_all()
 
     @property
@@ -81,6 +77,14 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
 
     def __exit__(self, *_: object) -> None:
         self._closing.close()
+
+
+def require_unpacked(path: str | Path, num_bytes: int, *, most: int, remedy: str) -> None:
+    """Raises InputError if what is known of a file's unpacked size is more than is allowed."""
+    require(
+        num_bytes <= most,
+        f"{path} unpacks to at least {num_bytes:,} bytes, and {most:,} are allowed. {remedy}",
+    )
 
 
 def array_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:

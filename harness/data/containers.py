@@ -14,7 +14,7 @@ import numpy as np
 from harness.base.errors import InputError, in_python
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.data.readers.columns import label_column
+from harness.data.readers.columns import LABEL_NAMES, by_name
 
 _MOST_NAMED = 10
 
@@ -176,7 +176,7 @@ def _columns(table: Any) -> tuple[Any, Any]:
     """Returns the column of ids of an Arrow table, and that of labels, if there is one."""
     names = table.column_names
     lists = [n for n in names if _is_list(table.schema.field(n).type)]
-    label = label_column(names)
+    label = by_name(names, LABEL_NAMES)
     contents = [name for name in lists if name != label]
     if len(contents) != 1:
         raise InputError(

@@ -92,9 +92,9 @@ class Columns(NamedTuple):
     @property
     def lengths(self) -> np.ndarray:
         """Number of ids in each row of each ragged column, int64 [columns, rows]."""
-        num_rows = len(self.dense[LABELS]) if LABELS in self.dense else self.ragged[LABELS].num_rows
         parts = [sets.lengths for sets in self.ragged.values()]
-        return np.stack(parts) if parts else np.zeros([0, num_rows], np.int64)
+        # Without ragged columns, the labels are dense.
+        return np.stack(parts) if parts else np.zeros([0, len(self.dense[LABELS])], np.int64)
 
     @property
     def num_bytes(self) -> int:

@@ -22,7 +22,7 @@ from typing import IO, Any, Self
 
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened
-from harness.data.archive import Archive
+from harness.data.archive import Archive, require_unpacked
 from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.records import Part, Problems, Source, decoded
 
@@ -154,11 +154,7 @@ def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
         def count(size: int) -> None:
             nonlocal num_bytes
             num_bytes += size
-            if num_bytes > max_bytes:
-                raise InputError(
-                    f"{path} unpacks to more than the {max_bytes:,} bytes that are allowed. "
-                    f"{_REMEDY}"
-                )
+            require_unpacked(path, num_bytes, most=max_bytes, remedy=_REMEDY)
 
         with tarfile.open(
             fileobj=stream, mode="r|", tarinfo=_TarMember, encoding="utf-8", errors="replace"

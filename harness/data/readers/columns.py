@@ -9,13 +9,12 @@ from harness.data.readers import cells
 from harness.data.readers.records import Source
 
 SAMPLE_ROWS = 200
-# The first of these names that a table has is taken.
 _CONTENT_NAMES = (
     *("text", "review", "sentence", "content", "comment", "body", "message", "tweet", "document"),
     *("review_text", "reviewtext", "utterance", "question", "query", "description"),
     *("tokens", "words", "ids", "items", "basket"),
 )
-_LABEL_NAMES = (
+LABEL_NAMES = (
     *("label", "labels", "sentiment", "class", "category", "categories", "intent", "emotion"),
     *("emotions", "target", "topic", "topics", "genre", "genres", "tag", "tags", "stars"),
     *("rating", "polarity", "y"),
@@ -42,9 +41,9 @@ class TableSource(Source):
         label = options.label_column
         if label == "":
             raise InputError(f"{self.path} has no labels, which training needs. Name their column.")
-        content = options.text_column or _by_name(names, _CONTENT_NAMES, label)
+        content = options.text_column or by_name(names, _CONTENT_NAMES, label)
         if label is None:
-            label = _by_name(names, _LABEL_NAMES, content)
+            label = by_name(names, LABEL_NAMES, content)
         if len(names) == 2:
             if content is None and label is None:
                 content = _longer(names, sample)
@@ -70,11 +69,6 @@ class TableSource(Source):
         self.is_multi_label = bool(self.separator) or any(are_lists)
 
 
-def label_column(names: Sequence[str]) -> str | None:
-    """Returns the column whose name says that it holds labels; None if there is none."""
-    return _by_name(names, _LABEL_NAMES, None)
-
-
 _REMEDY = "Set --text-column and --label-column, to a name or, without a header, to a number."
 
 
@@ -84,7 +78,7 @@ def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
     first, named = [cell.strip() for cell in rows[0]], _named(options)
     if any(name in first for name in named):
         return True
-    if {cell.lower() for cell in first} & {*_CONTENT_NAMES, *_LABEL_NAMES}:
+    if {cell.lower() for cell in first} & {*_CONTENT_NAMES, *LABEL_NAMES}:
         return True
     if len(set(first)) < len(first) or any(name.isdecimal() for name in named):
         return False
@@ -106,7 +100,8 @@ def _looks_like_a_name(cell: str) -> bool:
     return is_short and any(character.isalpha() for character in cell) and cell[-1] not in ".!?"
 
 
-def _by_name(names: Sequence[str], known: Sequence[str], taken: str | None) -> str | None:
+def by_name(names: Sequence[str], known: Sequence[str], taken: str | None = None) -> str | None:
+    """Returns the column, other than `taken`, with the first of the `known` names that one has."""
     lower = {name.strip().lower(): name for name in reversed(names) if name != taken}
     return next((lower[name] for name in known if name in lower), None)
 

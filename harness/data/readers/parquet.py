@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.base.errors import InputError
 from harness.base.reading import damage, opened
+from harness.data.archive import require_unpacked
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Part, Problems
@@ -53,7 +53,8 @@ class ParquetSource(TableSource):
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
         parts = self._parts_of(names)
-        self._count(sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts))
+        num_bytes = sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts)
+        require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
         types = {name: self._schema.field(name).type for name in names}
         # Texts that take so little must be repeated. They are counted as places in a dictionary,
         # before they are unpacked; Arrow cannot read lists of texts in this way.
@@ -69,16 +70,9 @@ class ParquetSource(TableSource):
         with self._file(read_dictionary=repeated) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
                 num_bytes += sum(_unpacked_bytes(batch.column(name)) for name in names)
-                self._count(num_bytes)
+                require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
                 cells = (batch.column(name).cast(types[name]).to_pylist() for name in names)
                 yield from zip(*cells, strict=True)
-
-    def _count(self, num_bytes: int) -> None:
-        if num_bytes > self._max_bytes:
-            raise InputError(
-                f"{self.path} unpacks to more than the {self._max_bytes:,} bytes that are allowed. "
-                f"{_REMEDY}"
-            )
 
     @contextlib.contextmanager
     def _file(self, **options: Any) -> Iterator[Any]:

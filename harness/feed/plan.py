@@ -6,8 +6,8 @@ Letters: B rows of a global batch, b rows of a replica, R replicas, L steps of a
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -101,10 +101,17 @@ class Plan:
     """L. Dispatches and calls begin at multiples of it, counted from the epoch's first step. An
     epoch's last, smaller batch is a call of its own."""
     seed: int | None  # Seed of the order; None keeps rows in stored order
-    capacities: Mapping[int, Capacities]  # by the rows of a batch: B, and an epoch's last
+    epochs: int  # Number of epochs that the run has
     in_blocks: bool = False  # Whether `block_order` permutes the rows
-    distinct_epochs: int | None = None  # after which the orders repeat; None: never
+    repeating: bool = False  # Whether the order of the first epoch may follow again after the last
     first_share: int = 0  # First replica that this process has a device for
+    capacities: Mapping[int, Capacities] = field(init=False)
+    """The capacities by the rows of a batch: B, and an epoch's last."""
+
+    def __post_init__(self) -> None:
+        most = min(self.steps_per_call, self.steps_per_epoch)
+        object.__setattr__(self, "steps_per_call", most)
+        object.__setattr__(self, "capacities", self._capacities())
 
     @functools.cached_property
     def num_rows(self) -> int:
@@ -127,7 +134,7 @@ class Plan:
         (k+1)*B), which replicas divide in order, as `shares_of` says."""
         if self.seed is None:
             return np.arange(self.num_rows)
-        drawn = epoch % self.distinct_epochs if self.distinct_epochs else epoch
+        drawn = epoch % self.epochs if self.repeating else epoch
         order = block_order if self.in_blocks else epoch_order
         return order(self.num_rows, seed=self.seed, epoch=drawn)
 
@@ -141,6 +148,21 @@ class Plan:
             # A replica without rows gets a row of another one.
             found[self.last_rows] = [(p if p.size else order[end : end + 1])[None] for p in parts]
         return found
+
+    def _capacities(self) -> dict[int, Capacities]:
+        # 1. The epochs that can be looked at have one exact capacity.
+        looked_at = min(self.epochs, max(1, _MAX_ROWS_LOOKED_AT // self.num_rows))
+        nnz: dict[int, list[np.ndarray]] = {}
+        for epoch in range(looked_at):
+            for rows, shares in self.divided(self.order(epoch)).items():
+                nnz.setdefault(rows, []).append(_nnz(self, shares).max(axis=1, keepdims=True))
+        seen = {rows: capacity_for_batches(own) for rows, own in nnz.items()}
+        # 2. Later ones may hold a fuller batch: a second capacity has room for any.
+        for rows, found in seen.items() if looked_at < self.epochs else ():
+            any_order = capacities_for_any_order(self.lengths, rows=-(-rows // self.replicas))
+            typical = tuple(map(max, found.typical, any_order.typical))
+            seen[rows] = Capacities(typical=typical, largest=any_order.largest)
+        return seen
 
     def dispatch_end(self, step: int, *, calls: int = 1) -> int:
         """Returns the step of an epoch at which a dispatch of `calls` calls from `step` on ends."""
@@ -220,59 +242,14 @@ class EpochPlan:
         )
 
 
-def training_plan(
-    lengths: np.ndarray,
-    *,
-    batch_size: int,
-    replicas: int,
-    steps_per_call: int,
-    seed: int | None,
-    epochs: int,
-    in_blocks: bool = False,
-    repeating: bool = False,
-    first_share: int = 0,
-) -> Plan:
-    """Returns a plan for `epochs` epochs. With `in_blocks`, `block_order` permutes the rows; with
-    `repeating`, the order of the first epoch may follow again after the last."""
-    plan = Plan(
-        lengths=lengths,
-        batch_size=batch_size,
-        replicas=replicas,
-        steps_per_call=min(steps_per_call, -(-lengths.shape[1] // batch_size)),
-        seed=seed,
-        in_blocks=in_blocks,
-        capacities={},
-        distinct_epochs=epochs if repeating else None,
-        first_share=first_share,
-    )
-    # 1. The epochs that can be looked at have one exact capacity.
-    looked_at = min(epochs, max(1, _MAX_ROWS_LOOKED_AT // lengths.shape[1]))
-    seen = _capacities(plan, range(looked_at))
-    # 2. Later ones may hold a fuller batch: a second capacity has room for any.
-    for rows, found in seen.items() if looked_at < epochs else ():
-        any_order = capacities_for_any_order(lengths, rows=-(-rows // replicas))
-        typical = tuple(map(max, found.typical, any_order.typical))
-        seen[rows] = Capacities(typical=typical, largest=any_order.largest)
-    return replace(plan, capacities=seen)
-
-
 def evaluation_plan(
     lengths: np.ndarray, *, batch_size: int, steps_per_call: int, **how: Any
 ) -> Plan:
     """Returns a plan that visits the rows once in stored order, with a capacity per batch size."""
     whole = max(1, lengths.shape[1] // batch_size)
     steps = call_length(min(steps_per_call, whole), whole)
-    return training_plan(
-        lengths, batch_size=batch_size, steps_per_call=steps, seed=None, epochs=1, **how
-    )
-
-
-def _capacities(plan: Plan, epochs: Iterable[int]) -> dict[int, Capacities]:
-    found: dict[int, list[np.ndarray]] = {}
-    for epoch in epochs:
-        for rows, shares in plan.divided(plan.order(epoch)).items():
-            found.setdefault(rows, []).append(_nnz(plan, shares).max(axis=1, keepdims=True))
-    return {rows: capacity_for_batches(nnz) for rows, nnz in found.items()}
+    how |= {"batch_size": batch_size, "steps_per_call": steps}
+    return Plan(lengths=lengths, seed=None, epochs=1, **how)
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:

@@ -16,7 +16,7 @@ from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Feed, build_feed
-from harness.feed.plan import evaluation_plan, training_plan
+from harness.feed.plan import Plan, evaluation_plan
 from harness.model import network
 from harness.model.budget import Budget
 from harness.program.devices import Devices, be_deterministic, set_up_devices
@@ -72,8 +72,8 @@ class Setup:
         )
         examples = self.checked(examples)
         self.task.check_gradient(examples)
-        plan = training_plan(
-            Columns.of(examples).lengths,
+        plan = Plan(
+            lengths=Columns.of(examples).lengths,
             batch_size=self.settings.batch_size,
             replicas=self.devices.num_shares,
             first_share=self.devices.first_share,

@@ -22,7 +22,7 @@ from harness.feed.batch import (
 )
 from harness.feed.capacity import Capacity
 from harness.feed.feed import build_feed
-from harness.feed.plan import Call, Plan, evaluation_plan, shares_of, training_plan
+from harness.feed.plan import Call, Plan, evaluation_plan, shares_of
 from tests.harness.feed.rows import Labels, expected_share, random_examples
 from tests.harness.random_sets import random_sets
 from tests.kernels.multi_hot.checks import needs_compiler
@@ -114,7 +114,7 @@ def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **plac
 
 def plan_of(columns: Columns, **changes: int) -> Plan:
     settings = {"batch_size": 8, "replicas": 1, "steps_per_call": 3, "seed": 5, "epochs": 2}
-    return training_plan(columns.lengths, **(settings | changes))
+    return Plan(lengths=columns.lengths, **(settings | changes))
 
 
 @pytest.mark.parametrize(

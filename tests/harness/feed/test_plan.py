@@ -18,7 +18,6 @@ from harness.feed.plan import (
     epochs_from,
     evaluation_plan,
     shares_of,
-    training_plan,
 )
 
 EPOCHS = 4
@@ -37,8 +36,8 @@ def plans(draw: st.DrawFn) -> Plan:
     beforehand; the smaller is a random one, so that both occur."""
     lengths = draw(row_lengths())
     replicas = draw(st.integers(1, 4))
-    plan = training_plan(
-        lengths,
+    plan = Plan(
+        lengths=lengths,
         batch_size=replicas * draw(st.integers(1, 20)),
         replicas=replicas,
         steps_per_call=draw(st.integers(1, 9)),
@@ -50,7 +49,7 @@ def plans(draw: st.DrawFn) -> Plan:
             rows: replace(own, typical=tuple(draw(st.integers(1, most)) for most in own.largest))
             for rows, own in plan.capacities.items()
         }
-        return replace(plan, capacities=capacities)
+        object.__setattr__(plan, "capacities", capacities)
     return plan
 
 
@@ -188,8 +187,8 @@ def test_resumed_within_a_dispatch_it_soon_meets_those_of_the_uninterrupted_run(
 
 @pytest.mark.parametrize("repeating", [False, True])
 def test_epochs_differ_until_they_repeat(repeating: bool) -> None:
-    plan = training_plan(
-        np.ones([1, 30], np.int64),
+    plan = Plan(
+        lengths=np.ones([1, 30], np.int64),
         batch_size=10,
         replicas=1,
         steps_per_call=2,
@@ -205,7 +204,7 @@ def test_epochs_differ_until_they_repeat(repeating: bool) -> None:
 def test_a_run_that_was_looked_at_has_the_one_capacity_that_it_needs() -> None:
     """The run has one capacity for each size of batches."""
     lengths = np.random.default_rng().integers(0, 3_000, [2, 207])
-    plan = training_plan(lengths, batch_size=20, replicas=2, steps_per_call=5, seed=3, epochs=4)
+    plan = Plan(lengths=lengths, batch_size=20, replicas=2, steps_per_call=5, seed=3, epochs=4)
     assert list(plan.capacities) == [20, 7]
     ids = np.array([largest_shares(plan, epoch) for epoch in range(4)])
     for own, needed in zip(plan.capacities.values(), (ids[..., :10], ids[..., 10:]), strict=True):
@@ -218,7 +217,7 @@ def test_a_run_too_long_to_be_looked_at_has_a_second_capacity_for_what_may_come(
     lengths = np.full([1, 2**20 + 1], 1)  # two epochs are beyond the limit
     lengths[0, :100] = 10_000
     asked: dict[str, Any] = {"batch_size": 512, "replicas": 1, "steps_per_call": 9, "seed": 3}
-    both = [training_plan(lengths, epochs=n, **asked).capacities for n in (1, 3)]
+    both = [Plan(lengths=lengths, epochs=n, **asked).capacities for n in (1, 3)]
     for rows, longest in ((512, 100), (1, 1)):  # whole batches, and the last one
         seen, unseen = (capacities[rows] for capacities in both)
         assert seen.typical == seen.largest

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
-from harness.feed.plan import EpochPlan, Plan, evaluation_plan, training_plan
+from harness.feed.plan import EpochPlan, Plan, evaluation_plan
 from harness.feed.resident import Resident
 from tests.harness.feed.rows import random_examples
 
@@ -28,8 +28,8 @@ def examples() -> Examples:
 def plan_of(examples: Examples, *, replicas: int = 1) -> Plan:
     """Returns a plan of 7 steps an epoch, in calls of 3, 3 and 1; the last batch has 5 rows."""
     lengths = Columns.of(examples).lengths
-    return training_plan(
-        lengths, batch_size=8, replicas=replicas, steps_per_call=3, seed=5, epochs=EPOCHS
+    return Plan(
+        lengths=lengths, batch_size=8, replicas=replicas, steps_per_call=3, seed=5, epochs=EPOCHS
     )
 
 

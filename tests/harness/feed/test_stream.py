@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from harness.feed.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
-    training_plan,
 )
 from harness.feed.stream import Stream
 from tests.harness.feed.rows import expected_share, random_examples
@@ -96,8 +94,8 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
         weights=draw(st.booleans()),
         id_weights=draw(st.booleans()),
     )
-    plan = training_plan(
-        Columns.of(examples).lengths,
+    plan = Plan(
+        lengths=Columns.of(examples).lengths,
         batch_size=draw(st.integers(1, 20)),
         replicas=1,
         steps_per_call=draw(st.integers(1, 6)),
@@ -109,7 +107,7 @@ def cases(draw: st.DrawFn) -> tuple[Examples, Plan, int]:
         any_order = {
             rows: capacities_for_any_order(plan.lengths, rows=rows) for rows in plan.capacities
         }
-        plan = replace(plan, capacities=any_order)
+        object.__setattr__(plan, "capacities", any_order)
     return examples, plan, draw(st.integers(0, 2 * plan.steps_per_epoch))
 
 
@@ -130,7 +128,7 @@ def test_every_device_gets_its_shares(logical_devices: list[str], last: int) -> 
     devices = tuple(logical_devices)
     examples = random_examples(np.random.default_rng(), rows=40 + last)
     lengths = Columns.of(examples).lengths
-    plan = training_plan(lengths, batch_size=8, replicas=2, steps_per_call=2, seed=7, epochs=2)
+    plan = Plan(lengths=lengths, batch_size=8, replicas=2, steps_per_call=2, seed=7, epochs=2)
     check(examples, plan, devices=devices, epochs=2, mapped=True)
     stream = check(examples, plan, devices=devices, epochs=2)
     assert len(stream) == 6
@@ -159,8 +157,8 @@ def test_ids_travel_as_uint16_where_they_fit(num_tokens: int, dtype: tf.DType) -
 def test_a_mapped_file_that_changes_is_said(tmp_path: Path) -> None:
     store.save(random_sets(np.random.default_rng(0), rows=400), tmp_path / "rows")
     columns = Columns.of(Examples.of(store.load(tmp_path / "rows")[0]))
-    plan = training_plan(
-        columns.lengths, batch_size=10, replicas=1, steps_per_call=1, seed=0, epochs=1
+    plan = Plan(
+        lengths=columns.lengths, batch_size=10, replicas=1, steps_per_call=1, seed=0, epochs=1
     )
     stream = Stream(columns, devices=ONE_DEVICE, mapped=True)
     dispatches = stream.dispatches(plan)

@@ -11,7 +11,7 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import BatchesByRows, Columns
 from harness.feed.feed import Feed, build_feed
-from harness.feed.plan import Call, Dispatch, Plan, training_plan
+from harness.feed.plan import Call, Dispatch, Plan
 from harness.model.network import DefaultNetwork, ModelFunction, build_model
 from harness.program.devices import Devices, set_up_devices
 from harness.program.model_programs import ModelPrograms
@@ -162,8 +162,8 @@ def build_rig(
         ),
         implementation=implementation,
         feed=build_feed(input, examples, devices=devices.names),
-        plan=training_plan(
-            Columns.of(examples).lengths,
+        plan=Plan(
+            lengths=Columns.of(examples).lengths,
             batch_size=batch_size,
             replicas=len(devices.names),
             steps_per_call=steps_per_call,

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -30,32 +30,25 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
         with contextlib.ExitStack() as closing:
             file = closing.enter_context(opened(path, remedy=remedy))
             with self.damage():
-                self._zip = closing.enter_context(ZipFile(file))
-                if len(set(self.names)) < len(self.names):
+                self.zip = closing.enter_context(ZipFile(file))
+                members = self.zip.infolist()
+                if len({member.filename for member in members}) < len(members):
                     raise ValueError("it lists a member twice")
                 max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
-                num_bytes = sum(member.file_size for member in self.members)
+                num_bytes = sum(member.file_size for member in members)
                 require_unpacked(path, num_bytes, most=max_bytes, remedy=remedy)
             self._closing = closing.pop_all()
-
-    @property
-    def names(self) -> list[str]:
-        return self._zip.namelist()
-
-    @property
-    def members(self) -> list[ZipInfo]:
-        return self._zip.infolist()
 
     def read(self, name: str) -> bytes:
         """Returns the content of a member, after a check of its checksum."""
         content = io.BytesIO()
         # ZipFile.read would unpack it in one piece, which may be larger than the directory says.
-        with self.damage(), self._zip.open(name) as stream:
+        with self.damage(), self.zip.open(name) as stream:
             shutil.copyfileobj(stream, content, _PIECE_BYTES)
         return content.getvalue()
 
     def read_array(self, name: str) -> npt.NDArray[Any]:
-        with self.damage(), self._zip.open(f"{name}.npy") as stream:
+        with self.damage(), self.zip.open(f"{name}.npy") as stream:
             array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
             if stream.read(1):  # this also compares the checksum
                 raise ValueError(f"its member {name:.100} holds more than an array")
@@ -63,13 +56,13 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
 
     def read_kind(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
         """Returns the dtype and shape of the array in `name`.npy; reads only its header."""
-        with self.damage(), self._zip.open(f"{name}.npy") as stream:
+        with self.damage(), self.zip.open(f"{name}.npy") as stream:
             shape, _, dtype, _ = array_header(stream.read(MAX_HEADER_BYTES))
             return dtype, shape
 
     def check(self) -> None:
         with self.damage():
-            if (name := self._zip.testzip()) is not None:
+            if (name := self.zip.testzip()) is not None:
                 raise ValueError(f"its member {name:.100} has another checksum")
 
     def damage(self) -> contextlib.AbstractContextManager[None]:

@@ -27,10 +27,6 @@ class Capacities:
         assert _holds(self.largest, nnz), (nnz, self.largest)
         return self.typical if _holds(self.typical, nnz) else self.largest
 
-    @property
-    def all(self) -> tuple[Capacity, ...]:
-        return tuple(sorted({self.typical, self.largest}))
-
 
 def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
     """Returns capacities for shares of `rows` rows of `lengths` [columns, num_rows] in any order. A

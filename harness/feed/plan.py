@@ -193,7 +193,7 @@ class Plan:
         return tuple(
             Call(first=0, num_steps=num_steps, capacity=capacity, rows=rows)
             for rows, num_steps in sorted(kinds, reverse=True)
-            for capacity in self.capacities[rows].all
+            for capacity in sorted({self.capacities[rows].typical, self.capacities[rows].largest})
         )
 
 

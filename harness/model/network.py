@@ -125,10 +125,6 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
     return inputs[""] if list(inputs) == [""] else inputs
 
 
-def weighted_inputs(examples: Examples) -> frozenset[str]:
-    return frozenset(n for n, sets in examples.ragged.items() if sets.weights is not None)
-
-
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
     """Raises InputError unless an input's ids have weights exactly if `by`, a model, takes them."""
     has = examples.ragged[name].weights is not None

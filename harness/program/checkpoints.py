@@ -178,7 +178,7 @@ class _Saved(Mapping[str, np.ndarray]):
     """The arrays of a checkpoint, each read when it is asked for: a state is large."""
 
     def __init__(self, archive: Archive) -> None:
-        names = [name.removesuffix(".npy") for name in archive.names]
+        names = [name.removesuffix(".npy") for name in archive.zip.namelist()]
         self._archive = archive
         self.kinds: _Kinds = {}
         for name in names:
@@ -206,15 +206,15 @@ def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Map
     archive.check()
     saved = _Saved(archive)
     with archive.damage():
-        if f"{_CHECKSUM}.npy" not in archive.names:
+        if f"{_CHECKSUM}.npy" not in archive.zip.namelist():
             raise ValueError("it has no checksum, as those of earlier versions")
-        if archive.read_array(_CHECKSUM).item().decode() != _checksum(archive.members):
+        if archive.read_array(_CHECKSUM).item().decode() != _checksum(archive.zip.infolist()):
             raise ValueError("its checksum is not that of what it holds")
         step = int(saved[_STEP]) if _STEP in saved else -1
         if _STEP in saved and step_of(path) != step:
             raise ValueError(f"it holds the state after {step} steps")
         about = {}
-        if f"{_ABOUT}.npy" in archive.names:
+        if f"{_ABOUT}.npy" in archive.zip.namelist():
             about = json.loads(archive.read_array(_ABOUT).item().decode())
         if not isinstance(about, dict):
             raise ValueError(f"what it says of itself is a {type(about).__name__}")

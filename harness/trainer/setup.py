@@ -389,7 +389,7 @@ def _built(
         programs=programs,
         choices=known.chosen,
         unique=unique,
-        weighted=network.weighted_inputs(train),
+        weighted=frozenset(n for n, sets in train.ragged.items() if sets.weights is not None),
         limits=before.get("limits") or model_limits(model, train),
     )
     if training:

@@ -138,7 +138,7 @@ def _content(path: str) -> bytes:
 
 def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
-        for member in archive.members:
+        for member in archive.zip.infolist():
             if not member.is_dir():
                 yield member.filename, member.file_size, partial(archive.read, member.filename)
 

@@ -54,10 +54,7 @@ def test_arrays_are_read_as_numpy_reads_them(path: Path, layout: str) -> None:
     ("change", "fact"),
     [
         (lambda content: content.replace(b"b.npy", b"a.npy"), "lists a member twice"),
-        (
-            lambda content: with_field(content, 24, "<I", 2**32 - 2),
-            "unpacks to at least 4,294,967,470",
-        ),
+        (lambda content: with_field(content, 24, "<I", 2**32 - 2), "at least 4,294,967,470"),
         (lambda content: content[:-30], "not a zip file"),
     ],
     ids=["twice", "size", "cut"],
@@ -75,9 +72,7 @@ def test_a_file_may_hold_as_much_as_it_takes_on_the_disk(path: Path) -> None:
     with opened(path) as archive:
         assert archive.read_array("a").nbytes == 80_000
     np.savez_compressed(path, a=np.zeros(10_000))
-    with pytest.raises(
-        InputError, match=r"unpacks to at least 80,128 bytes, and 1,000 are allowed\. Name"
-    ):
+    with pytest.raises(InputError, match=r"at least 80,128 bytes, and 1,000 are allowed\. Name"):
         opened(path)
 
 

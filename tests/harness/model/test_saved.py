@@ -118,7 +118,5 @@ def test_another_content_with_a_right_checksum_is_refused(
 def test_a_member_that_unpacks_to_more_than_a_model_is_refused(path: Path) -> None:
     more = {"assets/a": bytes(40_000_000)}
     rewrite(path, lambda members: members.update(more), compression=zipfile.ZIP_DEFLATED)
-    with pytest.raises(
-        InputError, match=r"unpacks to at least 40,\d+,\d+ bytes, and 32,000,000 are allow"
-    ):
+    with pytest.raises(InputError, match=r"at least 40,\d+,\d+ bytes, and 32,000,000 are allow"):
         load_model(path)

@@ -135,11 +135,7 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
     for taken, sets, message in (
         (built("weights"), plain, lacks),
         (built(), weighted, "random have weights, but the model 'mine' takes ids without"),
-        (
-            without_weights,
-            weighted,
-            "have weights, but the model 'without_weights' takes ids without",
-        ),
+        (without_weights, weighted, "have weights, but the model 'without_weights' takes ids"),
     ):
         own = harness.Trainer(taken, batch_size=20, implementation="gather")
         with pytest.raises(ValueError, match=message):

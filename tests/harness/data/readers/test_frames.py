@@ -54,8 +54,4 @@ def test_a_matrix_of_weights(read: Reader) -> None:
         (sets,) = rows.sets
         assert (rows.contents, sets.weights.tolist()) == (contents, weights)
     with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
-        FrameSource(counts * np.nan, BuildOptions())
-
-
-def test_other_objects_are_none() -> None:
-    assert FrameSource("reviews.csv", BuildOptions()) is None
+        MatrixSource(counts * np.nan, None)

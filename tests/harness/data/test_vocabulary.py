@@ -84,7 +84,7 @@ def test_a_real_review_reads_as_published(imdb_path: Path) -> None:
     ],
     ids=str,
 )
-@given(texts=st.lists(st.text("ab c!A"), max_size=6))
+@given(texts=st.lists(st.text("ab c!A"), min_size=1, max_size=6))
 def test_many_texts_have_the_ids_of_each(texts: list[str], conventions: dict[str, Any]) -> None:
     ids = {word: token for token, word in enumerate(["a", "b", "a b", "ab", "A"], 4)}
     vocabulary = Vocabulary(ids=ids, num_tokens=9, **conventions)

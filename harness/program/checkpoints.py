@@ -1,7 +1,6 @@
 """Checkpoints of everything that a resumed run needs to repeat the uninterrupted one."""
 
 import functools
-import hashlib
 import json
 import math
 import os
@@ -11,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile, ZipInfo
 
 import numpy as np
 
@@ -24,7 +22,7 @@ from harness.program.state import State
 from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
-_STEP, _ABOUT, _CHECKSUM = "step", "about", "checksum"
+_STEP, _ABOUT = "step", "about"
 _METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
 # The dtype and shape of each array, by name.
@@ -43,10 +41,9 @@ class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
     A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
-    that run over an epoch, `about` as JSON text, and a checksum over all of them. A background
-    thread writes it from a copy of the first state in host memory, if `free` memory has room for
-    one. TensorFlow's own checkpoints take four times the processor's time, which on a CPU is the
-    device's.
+    that run over an epoch, and `about` as JSON text. A background thread writes it from a copy of
+    the first state in host memory, if `free` memory has room for one. TensorFlow's own checkpoints
+    take four times the processor's time, which on a CPU is the device's.
     """
 
     folder: Path
@@ -145,7 +142,7 @@ class Checkpoints:
         self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
         path = self.folder / f"ckpt-{step}.npz"
         with replacing(path) as beside:
-            _write_npz(beside, arrays)
+            np.savez(beside, **arrays)
         # Later ones are from before a resume that found them damaged: remove them too.
         own = saved_in(self.folder)
         if path not in own:
@@ -157,23 +154,6 @@ class Checkpoints:
                 os.unlink(old.name, dir_fd=folder)
 
 
-def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Writes arrays as `np.savez` does, and one checksum, since zip's own cover single members."""
-    with ZipFile(path, "w") as file:
-        for name, array in arrays.items():
-            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-        checksum = np.asarray(_checksum(file.infolist()).encode())
-        with file.open(f"{_CHECKSUM}.npy", "w") as member:
-            np.lib.format.write_array(member, checksum, allow_pickle=False)
-
-
-def _checksum(members: Sequence[ZipInfo]) -> str:
-    """Returns the SHA-256 of the names, sizes and CRCs of an archive's members."""
-    known = [(m.filename, m.file_size, m.CRC) for m in members if m.filename != f"{_CHECKSUM}.npy"]
-    return hashlib.sha256(repr(known).encode()).hexdigest()
-
-
 class _Saved(Mapping[str, np.ndarray]):
     """The arrays of a checkpoint, each read when it is asked for: a state is large."""
 
@@ -183,7 +163,7 @@ class _Saved(Mapping[str, np.ndarray]):
         self.kinds: _Kinds = {}
         for name in names:
             dtype, shape = archive.read_kind(name)
-            if name not in (_ABOUT, _CHECKSUM):
+            if name not in (_ABOUT, "checksum"):  # as earlier versions wrote it
                 self.kinds[name] = dtype.name, shape
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -206,10 +186,6 @@ def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Map
     archive.check()
     saved = _Saved(archive)
     with archive.damage():
-        if f"{_CHECKSUM}.npy" not in archive.zip.namelist():
-            raise ValueError("it has no checksum, as those of earlier versions")
-        if archive.read_array(_CHECKSUM).item().decode() != _checksum(archive.zip.infolist()):
-            raise ValueError("its checksum is not that of what it holds")
         step = int(saved[_STEP]) if _STEP in saved else -1
         if _STEP in saved and step_of(path) != step:
             raise ValueError(f"it holds the state after {step} steps")

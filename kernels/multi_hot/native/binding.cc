@@ -17,7 +17,7 @@ void backward_call(const Call& call, Pool& pool) {
   const TransposedIndex index = {
       ends.data<int32_t>(), ends.dim(0), rows.data<uint16_t>(),
       sets.weights == nullptr ? nullptr : call.result(3).data<float>()};
-  require(backward(sets, call.operand(0).data<float>(), dw.dim(1), index, dw.data<float>(), pool));
+  backward(sets, call.operand(0).data<float>(), dw.dim(1), index, dw.data<float>(), pool);
 }
 
 template <class Id>
@@ -28,8 +28,8 @@ void take_rows_of(const Call& call, Pool& pool) {
   float* taken_weights = call.num_results() > 2 ? call.result(2).data<float>() : nullptr;
   const ResidentSets<Id> sets = {values.data<Id>(), values.size(), splits.data<int64_t>(),
                                  splits.size() - 1, last_weights(call, 3)};
-  require(take_rows(sets, rows.data<int32_t>(), rows.size(), taken.size(),
-                    call.result(1).data<int32_t>(), taken.data<int32_t>(), taken_weights, pool));
+  take_rows(sets, rows.data<int32_t>(), rows.size(), taken.size(), call.result(1).data<int32_t>(),
+            taken.data<int32_t>(), taken_weights, pool);
 }
 
 // (values [M], row_splits [R + 1], rows [B]; weights [M] where ids have weights)

@@ -126,11 +126,6 @@ class Stream {
   void* stream_;
 };
 
-// Raises what is wrong with a call; an empty string is nothing.
-inline void require(const std::string& fault) {
-  if (!fault.empty()) throw std::invalid_argument(fault);
-}
-
 // What XLA calls of a kernel, which runs `Where`: on a pool of threads, or a stream of a GPU. XLA
 // expects no exceptions, and asks before the first call for the interface's version.
 template <class Where, void kernel(const Call& call, Where& where), XLA_FFI_Handler_Traits traits = 0>

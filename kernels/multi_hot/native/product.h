@@ -7,9 +7,7 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "parallel.h"
@@ -45,22 +43,18 @@ class FirstOccurrences {
   std::vector<int32_t> ids_;
 };
 
-// Writes y [B, H]; returns what is wrong with the sets, or an empty string. Each row is summed by
-// one thread in the order of its ids, so the result does not depend on the number of threads.
+// Writes y [B, H]; raises what is wrong with the sets. Each row is summed by one thread in the order of
+// its ids, so the result does not depend on the number of threads.
 template <class Pool, class Element>
-std::string forward(const Sets& sets, const Element* table, int64_t units, float* y, Pool& pool) {
-  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
-  std::atomic<bool> in_range{true};
+void forward(const Sets& sets, const Element* table, int64_t units, float* y, Pool& pool) {
+  check_splits(sets);
   // Small enough to balance long rows, large enough to make scheduling cheap.
   constexpr int64_t kRowsPerBlock = 16;
   const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
   parallel_for(pool, num_blocks, [&](int64_t block) {
     static thread_local FirstOccurrences first_occurrences;
     const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
-    if (!ids_in_range(sets, block * kRowsPerBlock, end)) {
-      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
-      return;
-    }
+    check_ids(sets, block * kRowsPerBlock, end);
     for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
       const int32_t* ids = sets.values + sets.splits[row];
       int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
@@ -78,16 +72,15 @@ std::string forward(const Sets& sets, const Element* table, int64_t units, float
       sum_rows(table, units, ids, num_ids, num_ahead, y + row * units, Unweighted());
     }
   });
-  return in_range ? "" : describe_id_fault(sets);
 }
 
-// Writes dW [V, H] from dy [B, H]; returns what is wrong with the sets, or an empty string. Through
-// the transposed index, so that no two threads write one row of dW and every sum runs in the order
-// of the rows, whatever the number of threads.
+// Writes dW [V, H] from dy [B, H]; raises what is wrong with the sets. Through the transposed index, so
+// that no two threads write one row of dW and every sum runs in the order of the rows, whatever the
+// number of threads.
 template <class Pool>
-std::string backward(const Sets& sets, const float* dy, int64_t units, const TransposedIndex& index,
-                     float* dw, Pool& pool) {
-  if (std::string fault = transpose(sets, index, pool); !fault.empty()) return fault;
+void backward(const Sets& sets, const float* dy, int64_t units, const TransposedIndex& index,
+              float* dw, Pool& pool) {
+  transpose(sets, index, pool);
   // Small blocks for balance, since frequent ids have most of the rows; no smaller than necessary.
   const int64_t per_thread = sets.num_tokens / std::max<int64_t>(1, pool.num_threads());
   const int64_t ids_per_block = std::clamp<int64_t>(per_thread / 8, 32, 512);
@@ -111,7 +104,6 @@ std::string backward(const Sets& sets, const float* dy, int64_t units, const Tra
       }
     }
   });
-  return "";
 }
 
 }  // namespace multi_hot

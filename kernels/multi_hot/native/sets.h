@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 namespace multi_hot {
@@ -27,39 +28,37 @@ struct Sets {
   }
 };
 
-// Returns what is wrong with the splits, or an empty string. Call it before reading any id.
-inline std::string find_split_fault(const Sets& sets) {
+// Raises what is wrong with the splits. Call it before reading any id.
+inline void check_splits(const Sets& sets) {
   const int64_t* end = sets.splits + sets.num_rows;
   if (*sets.splits != 0 || !std::is_sorted(sets.splits, end + 1) || *end > sets.num_values) {
-    return "row_splits must start at 0, never decrease and end at or before the number of values, " +
-           std::to_string(sets.num_values);
+    throw std::invalid_argument(
+        "row_splits must start at 0, never decrease and end at or before the number of values, " +
+        std::to_string(sets.num_values));
   }
   if (*end > kMaxEntries || sets.num_rows > kMaxEntries) {
-    return "a batch may hold up to " + std::to_string(kMaxEntries) + " rows and token ids";
+    throw std::invalid_argument("a batch may hold up to " + std::to_string(kMaxEntries) +
+                                " rows and token ids");
   }
-  return "";
 }
 
-// Whether all ids of rows [first, last) are in range. A pass checks each block of rows just before
-// it uses their ids: its threads share the work, and the ids are in the cache afterwards.
-inline bool ids_in_range(const Sets& sets, int64_t first, int64_t last) {
+// Raises the batch's first id that is out of range, if rows [first, last) hold one. A pass checks each
+// block of rows just before it uses their ids: its threads share the work, and the ids are in the cache
+// afterwards.
+inline void check_ids(const Sets& sets, int64_t first, int64_t last) {
   // A maximum instead of a search: the compiler turns it into vectors.
   uint32_t largest = 0;
   const int64_t end = sets.splits[last];
   for (int64_t i = sets.splits[first]; i < end; ++i) {
     largest = std::max(largest, static_cast<uint32_t>(sets.values[i]));
   }
-  return sets.splits[first] == end || sets.in_range(static_cast<int32_t>(largest));
-}
-
-// Describes the first id that is out of range; there must be one.
-inline std::string describe_id_fault(const Sets& sets) {
+  if (sets.splits[first] == end || sets.in_range(static_cast<int32_t>(largest))) return;
   int64_t position = 0, row = 0;
   while (sets.in_range(sets.values[position])) ++position;
   while (sets.splits[row + 1] <= position) ++row;
-  return "row " + std::to_string(row) + " holds token id " +
-         std::to_string(sets.values[position]) + " but ids must be in [0, " +
-         std::to_string(sets.num_tokens) + ")";
+  throw std::invalid_argument("row " + std::to_string(row) + " holds token id " +
+                              std::to_string(sets.values[position]) +
+                              " but ids must be in [0, " + std::to_string(sets.num_tokens) + ")");
 }
 
 }  // namespace multi_hot

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 #include <string>
 
 #include "parallel.h"
@@ -28,27 +29,29 @@ struct ResidentSets {
 };
 
 // Writes the batch's row_splits [B + 1], its values [C] and zeros behind them, and likewise its
-// weights [C] unless that is null. Returns what is wrong, or an empty string; only the splits
-// of the rows that it takes are read and checked.
+// weights [C] unless that is null. Raises what is wrong; only the splits of the rows that it takes are
+// read and checked.
 template <class Id, class Pool>
-std::string take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows,
-                      int64_t capacity, int32_t* row_splits, int32_t* values, float* weights,
-                      Pool& pool) {
+void take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t num_rows, int64_t capacity,
+               int32_t* row_splits, int32_t* values, float* weights, Pool& pool) {
   int64_t total = 0;
   row_splits[0] = 0;
   for (int64_t i = 0; i < num_rows; ++i) {
     const int64_t row = rows[i];
     if (row < 0 || row >= sets.num_rows) {
-      return "row " + std::to_string(i) + " of the batch is row " + std::to_string(row) +
-             " of the resident sets, which hold " + std::to_string(sets.num_rows);
+      throw std::invalid_argument(
+          "row " + std::to_string(i) + " of the batch is row " + std::to_string(row) +
+          " of the resident sets, which hold " + std::to_string(sets.num_rows));
     }
     const int64_t start = sets.splits[row], stop = sets.splits[row + 1];
     if (start < 0 || stop < start || stop > sets.num_values) {
-      return "row_splits of the resident sets are wrong at row " + std::to_string(row);
+      throw std::invalid_argument("row_splits of the resident sets are wrong at row " +
+                                  std::to_string(row));
     }
     total += stop - start;
     if (total > capacity) {
-      return "the batch holds more ids than its capacity, " + std::to_string(capacity);
+      throw std::invalid_argument("the batch holds more ids than its capacity, " +
+                                  std::to_string(capacity));
     }
     row_splits[i + 1] = static_cast<int32_t>(total);
   }
@@ -73,7 +76,6 @@ std::string take_rows(const ResidentSets<Id>& sets, const int32_t* rows, int64_t
   });
   std::fill(values + total, values + capacity, 0);
   if (weights != nullptr) std::fill(weights + total, weights + capacity, 0.0f);
-  return "";
 }
 
 }  // namespace multi_hot

@@ -4,9 +4,7 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <string>
 #include <type_traits>
 
 #include "parallel.h"
@@ -34,19 +32,14 @@ struct TransposedIndex {
   }
 };
 
-// Fills `index`: a counting sort by id of each chunk's entries. Returns what is wrong with the
-// sets, or an empty string; after a fault the index must not be read.
+// Fills `index`: a counting sort by id of each chunk's entries. Raises what is wrong with the sets.
 template <class Pool>
-std::string transpose(const Sets& sets, const TransposedIndex& index, Pool& pool) {
-  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+void transpose(const Sets& sets, const TransposedIndex& index, Pool& pool) {
+  check_splits(sets);
   const int64_t V = sets.num_tokens;
-  std::atomic<bool> in_range{true};
   parallel_for(pool, index.num_chunks, [&](int64_t chunk) {
     const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
-    if (!ids_in_range(sets, first, last)) {
-      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
-      return;
-    }
+    check_ids(sets, first, last);
     int32_t* cursors = index.ends + chunk * V;
     std::fill(cursors, cursors + V, 0);
     const int64_t end = sets.splits[last];
@@ -70,7 +63,6 @@ std::string transpose(const Sets& sets, const TransposedIndex& index, Pool& pool
     if (sets.weights != nullptr) return place_entries(std::true_type());
     place_entries(std::false_type());
   });
-  return in_range ? "" : describe_id_fault(sets);
 }
 
 // Copies rows of a chunk, eight at a time and reading beyond the end: most ids have few rows, and a

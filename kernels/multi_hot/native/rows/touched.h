@@ -6,9 +6,7 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -134,27 +132,22 @@ class Grouping {
 
 }  // namespace internal
 
-// Fills `index`. Returns what is wrong with the sets, or an empty string; after a fault the index
-// must not be read. It does not depend on the number of threads or chunks.
+// Fills `index`, which does not depend on the number of threads or chunks. Raises what is wrong with the
+// sets.
 template <class Pool>
-std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
-  if (std::string fault = find_split_fault(sets); !fault.empty()) return fault;
+void touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
+  check_splits(sets);
   const int64_t C = index.num_chunks, K = index.num_buckets, B = sets.num_rows;
   const internal::Buckets buckets(K);
-  std::atomic<bool> in_range{true};
   parallel_for(pool, C, [&](int64_t chunk) {
     const int64_t first = B * chunk / C, last = B * (chunk + 1) / C;
+    check_ids(sets, first, last);
     int32_t* counts = index.counts + chunk * K;
     std::fill(counts, counts + K, 0);
-    if (!ids_in_range(sets, first, last)) {
-      in_range.store(false, std::memory_order_relaxed);  // joining the threads orders it
-      return;
-    }
     for (int64_t i = sets.splits[first]; i < sets.splits[last]; ++i) {
       ++counts[buckets.of(sets.values[i])];
     }
   });
-  if (!in_range) return describe_id_fault(sets);
   int32_t* begins = index.counts + C * K;  // of the buckets
   int32_t position = 0;
   for (int64_t bucket = 0; bucket < K; ++bucket) {
@@ -213,7 +206,6 @@ std::string touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
       index.spans[2 * slot + 1] = from = begin + found.row;
     }
   });
-  return "";
 }
 
 // Calls body(first, last) for blocks of slots [first, last) that cover all, each once. Slots of one

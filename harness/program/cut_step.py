@@ -68,27 +68,20 @@ class CutStep:
         return self.finish(state, all_reduce(to_sum), carried, facts)
 
 
+@dataclass(eq=False)
 class CutLoops:
-    """The loops of a `CutStep`, one for each kind of call."""
+    """The loops of a `CutStep`, one for each kind of call; `Program` describes the fields."""
 
-    def __init__(
-        self,
-        step: CutStep,
-        states: Sequence[State],
-        sums: AllReduce,
-        *,
-        implementation: str,
-        row_sums: int | None,
-    ) -> None:
-        """`Program` describes the arguments."""
-        self._step = step
-        self._states = states
-        self._sums = sums
-        self._implementation = implementation
-        self._row_sums = row_sums
+    step: CutStep
+    states: Sequence[State]
+    sums: AllReduce
+    implementation: str
+    row_sums: int | None
+
+    def __post_init__(self) -> None:
         # A device's sums are ordered by its token.
         self._tokens = []
-        for state in states:
+        for state in self.states:
             with tf.device(state.device):
                 self._tokens.append(tf.Variable(0.0, trainable=False))
         self._programs: dict[Any, tuple[Callable[..., Any], Callable[..., Any], list[_Part]]] = {}
@@ -105,7 +98,7 @@ class CutLoops:
         num_steps = call.num_steps
         compiled = [
             self._compiled(device, call, exchanging=exchanging)
-            for device in range(len(self._states))
+            for device in range(len(self.states))
         ]
 
         def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
@@ -113,7 +106,7 @@ class CutLoops:
                 begin, finish, parts = compiled[device]
                 with tf.device(state.device):
                     to_send, carried = begin(batches[device], number)
-                    keys = self._sums.keys((call.capacity, call.rows))
+                    keys = self.sums.keys((call.capacity, call.rows))
                     exchanged = []
                     # Join outside of the compiled program: XLA would fuse the tensors' computation
                     # into the copy, element by element, which takes a hundred times as long as the
@@ -121,24 +114,24 @@ class CutLoops:
                     for (_, is_gathered), vector in _joined(to_send, parts).items():
                         token = self._tokens[device]
                         if not exchanging:
-                            vector = tf.tile(vector, [self._sums.size if is_gathered else 1])
+                            vector = tf.tile(vector, [self.sums.size if is_gathered else 1])
                         elif is_gathered:
-                            vector = self._sums.gather(next(keys), vector, token=token)
+                            vector = self.sums.gather(next(keys), vector, token=token)
                         else:
-                            (vector,) = self._sums(device, keys, [vector], token=token)
+                            (vector,) = self.sums(device, keys, [vector], token=token)
                         exchanged.append(vector)
                     return finish(exchanged, carried)
 
-            return [on_device(*own) for own in enumerate(self._states)]
+            return [on_device(*own) for own in enumerate(self.states)]
 
         def loop(batches: Sequence[AnyBatches], first: tf.Tensor) -> list[Any]:
-            if self._row_sums is None:
+            if self.row_sums is None:
                 assert num_steps == 1, num_steps
                 return once(batches, first)
             sums = []
-            for state, own in zip(self._states, batches, strict=True):
+            for state, own in zip(self.states, batches, strict=True):
                 with tf.device(state.device):
-                    sums.append(tf.zeros([self._row_sums, own.num_rows]))
+                    sums.append(tf.zeros([self.row_sums, own.num_rows]))
 
             def body(done: tf.Tensor, sums: list[tf.Tensor]) -> tuple[tf.Tensor, list[tf.Tensor]]:
                 found = once(batches, first + tf.cast(done, tf.int64))
@@ -155,30 +148,30 @@ class CutLoops:
         """Returns a device's programs before and after the exchange, and the parts to exchange,
         which are known once the first is traced. The first program is not compiled by XLA if it
         needs sums as well."""
-        key = device, call.capacity, call.rows, exchanging or not self._step.sums_early
+        key = device, call.capacity, call.rows, exchanging or not self.step.sums_early
         if key in self._programs:
             return self._programs[key]
-        state = self._states[device]
+        state = self.states[device]
         parts: list[_Part] = []
         facts: list[Any] = []  # of the first part, which is traced before the second
 
-        @tf.function(jit_compile=not self._step.sums_early, autograph=False)
+        @tf.function(jit_compile=not self.step.sums_early, autograph=False)
         def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
             with tf.name_scope("input"):
                 read = batches.reader(
-                    number, 1, capacity=call.capacity, implementation=self._implementation
+                    number, 1, capacity=call.capacity, implementation=self.implementation
                 )
-                share = read(tf.constant(0)).within(call.rows, self._sums.size, state.share)
+                share = read(tf.constant(0)).within(call.rows, self.sums.size, state.share)
             early = self._early(device, call) if exchanging else list
-            begun = self._step.begin(state, share, early)
+            begun = self.step.begin(state, share, early)
             facts[:] = [begun.facts]
             parts[:] = _parts(begun.to_send, begun.gathered)
             return list(begun.to_send), begun.carried
 
         @tf.function(jit_compile=True, autograph=False)
         def finish(exchanged: list[tf.Tensor], carried: Any) -> Any:
-            sent = _parted(exchanged, parts, self._sums.size)
-            return self._step.finish(state, sent, carried, facts[0])
+            sent = _parted(exchanged, parts, self.sums.size)
+            return self.step.finish(state, sent, carried, facts[0])
 
         self._programs[key] = begin, finish, parts
         return self._programs[key]
@@ -186,16 +179,16 @@ class CutLoops:
     def _early(self, device: int, call: Call) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
         begin them in the same order."""
-        keys = self._sums.keys((call.capacity, call.rows, "early"))
+        keys = self.sums.keys((call.capacity, call.rows, "early"))
         before: list[tf.Tensor] = []
 
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
             parts = _parts(tensors, [False] * len(tensors))
             with tf.control_dependencies(before):
                 joined = _joined([tf.identity(tensor) for tensor in tensors], parts)
-            summed = self._sums(device, keys, [*joined.values()], token=self._tokens[device])
+            summed = self.sums(device, keys, [*joined.values()], token=self._tokens[device])
             before[:] = summed
-            return _parted(summed, parts, self._sums.size)
+            return _parted(summed, parts, self.sums.size)
 
         return in_order
 

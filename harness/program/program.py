@@ -102,11 +102,7 @@ class Program:
         self._cut: CutLoops | None = None
         if isinstance(self.step, CutStep) and not self.cluster.is_alone:
             self._cut = CutLoops(
-                self.step,
-                self.states,
-                self._sums,
-                implementation=self.implementation,
-                row_sums=self.row_sums,
+                self.step, self.states, self._sums, self.implementation, self.row_sums
             )
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 

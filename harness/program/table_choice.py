@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -54,13 +54,14 @@ class TablesAsked:
         layers = layers_of(self.model)
         found: dict[str, str] = {}
 
+        def zeros_of(table: tf.Tensor) -> Callable[[Any], tf.Tensor]:
+            return lambda touched: tf.zeros(table.shape, table.dtype)
+
         def trace(inputs: Any, labels: Any) -> None:
             graph = tf.compat.v1.get_default_graph()
             # A product reads other zeros than these, which any other use reads.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
-            by_rows = {
-                n: RowReader("gather", functools.partial(_zeros, t)) for n, t in tables.items()
-            }
+            by_rows = {n: RowReader("gather", zeros_of(table)) for n, table in tables.items()}
             calls = TableCalls(watch=lambda _: None, by_rows=by_rows)
             named = variables_by_name(self.model)
             mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
@@ -93,11 +94,6 @@ class TablesAsked:
 
         inputs = {name: of(part) for name, part in self.train.inputs.items()}
         return inputs.get("", inputs), of(self.train.labels)
-
-
-def _zeros(table: tf.Tensor, touched: Any) -> tf.Tensor:
-    del touched
-    return tf.zeros(table.shape, table.dtype)
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:

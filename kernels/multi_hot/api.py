@@ -106,12 +106,11 @@ def multi_hot(
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1; got {num_tokens}")
-    values, row_splits = _check_sets(values, row_splits)
-    if weights is not None:
-        weights = _check_weights(weights, values)
     dtype = _check_dtype(dtype)
-    problem = Problem(values, row_splits, num_tokens, dtype, unique=False, weights=weights)
-    return tf.cast(dense.index(problem), dtype)
+    _, problem = _checked(
+        values, row_splits, num_tokens=num_tokens, implementation="dense", weights=weights
+    )
+    return tf.cast(dense.index(problem._replace(dtype=dtype)), dtype)
 
 
 def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -> Tensor:

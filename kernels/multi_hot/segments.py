@@ -165,11 +165,6 @@ def _rows_ended(ends: Tensor, num_values: Any) -> Tensor:
     return tf.cumsum(ends_at)[:num_values]
 
 
-def _sort(keys: Tensor) -> Tensor:
-    # A compiled function would be compiled for every length, and TensorFlow Serving runs none.
-    return tf.sort(keys) if keys.shape[0] is None else _compiled_sort(keys)
-
-
 # tf.sort sorts (value, position) pairs, four times slower than XLA's sort of values alone, which
 # exists only in compiled functions; so this is compiled wherever it is called from.
 @tf.function(jit_compile=True, autograph=False, reduce_retracing=True)
@@ -183,7 +178,9 @@ def _drop_repeated(entries: Entries) -> Entries:
     V, num_rows = entries.num_tokens, entries.num_rows
     small = isinstance(num_rows, int) and (num_rows + 1) * V <= _INT32_MAX
     key_dtype = tf.int32 if small else tf.int64
-    keys = _sort(tf.cast(entries.rows, key_dtype) * V + tf.cast(entries.ids, key_dtype))
+    keys = tf.cast(entries.rows, key_dtype) * V + tf.cast(entries.ids, key_dtype)
+    # A compiled function would be compiled for every length, and TensorFlow Serving runs none.
+    keys = tf.sort(keys) if keys.shape[0] is None else _compiled_sort(keys)
     rows = tf.cast(keys // V, tf.int32)
     repeated = tf.concat([tf.zeros_like(keys[:1], tf.bool), keys[1:] == keys[:-1]], axis=0)
     valid = entries.valid

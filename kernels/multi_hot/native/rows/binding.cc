@@ -3,13 +3,11 @@
 // memory.
 //
 // Shapes: B rows, V num_tokens, H units, N values, n slots of touched rows.
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <map>
 #include <mutex>
-
-#ifdef __linux__
-#include <sys/mman.h>
-#endif
 
 #include "../calls.h"
 #include "../parts.h"
@@ -64,7 +62,6 @@ void row_gradients_call(const Call& call, Pool& pool) {
 // any order, and with 4 KB pages nearly every row costs a walk through the page tables, which takes
 // longer than the row. A hint: where the system has none left or does not know them, the pages stay small.
 void use_large_pages(void* memory, int64_t num_bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
   constexpr uintptr_t kPageBytes = uintptr_t{1} << 21;
   constexpr int kCollapse = 25;  // MADV_COLLAPSE, which headers before Linux 6.1 lack
   constexpr size_t kMostPieces = 1024;
@@ -83,9 +80,6 @@ void use_large_pages(void* memory, int64_t num_bytes) {
   if (madvise(first, end - begin, MADV_HUGEPAGE) == 0) {  // for pages that are not there yet
     madvise(first, end - begin, kCollapse);               // for those that are, now
   }
-#else
-  (void)memory, (void)num_bytes;
-#endif
 }
 
 // The parts of a table, in large pages.

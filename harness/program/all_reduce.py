@@ -36,11 +36,7 @@ _FIRST_KEYS = itertools.count(0, 10_000)
 def settled_all_reduce(
     asked: Literal["auto", "nccl", "ring"], *, device_type: str, num_devices: int, num_workers: int
 ) -> Kind:
-    """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices.
-
-    Raises:
-        InputError: when the kind asked for does not apply to these devices.
-    """
+    """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices."""
     usual: Kind = "nccl" if device_type == "GPU" else "ring"
     if asked == "auto" or asked == usual:  # which config.json says of a run on one device, too
         return usual

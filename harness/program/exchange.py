@@ -156,14 +156,7 @@ def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.Inde
 
     For each table there is a float32 [numbers], to be gathered to [devices, numbers]. Then come the
     gradients; those by rows are gathered, too, since Keras's optimizers square them before they add
-    up repeated rows.
-
-    Args:
-        gradients: this device's part of the gradients.
-        share: this device's share; `row_splits` and dy are padded to the largest share's rows.
-
-    Raises:
-        InputError: when a share has more ids than can be sent.
+    up repeated rows. `row_splits` and dy are padded to the largest share's rows.
     """
     if share.num_devices == 1:
         sent = list(gradients.weights)

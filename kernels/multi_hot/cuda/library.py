@@ -53,12 +53,7 @@ class Compiler:
 
     def compile(self, capability: tuple[int, int]) -> bytes:
         """Return the kernels for a compute capability as machine code, or, if NVRTC does not know
-        it yet, as PTX, which the driver translates.
-
-        Raises:
-          NativeUnavailableError: if the GPU is too old for the kernels or for NVRTC, or NVRTC
-            refuses the kernels.
-        """
+        it yet, as PTX, which the driver translates."""
         own = "this GPU has {}.{}".format(*capability)
         if capability < _LEAST:
             raise NativeUnavailableError(
@@ -116,11 +111,7 @@ class Compiler:
 
 @functools.cache
 def find_compiler() -> Compiler:
-    """Return NVRTC: an installed package's, else the system's.
-
-    Raises:
-      NativeUnavailableError: if there is none.
-    """
+    """Return NVRTC: an installed package's, else the system's."""
     tried = []
     for path in (*packaged("cuda_nvrtc", "libnvrtc.so.*"), *_NAMES):
         try:
@@ -169,11 +160,7 @@ def offer_cuda() -> None:
 @functools.cache
 def load_cuda() -> str:
     """Compile the kernels for the GPUs that TensorFlow sees if necessary, load and register them;
-    return an identifier of the builds.
-
-    Raises:
-      NativeUnavailableError: if there is no GPU, or the kernels cannot be built or loaded for one.
-    """
+    return an identifier of the builds."""
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     capabilities = sorted({detail["compute_capability"] for detail in details})
     if not capabilities:
@@ -190,11 +177,7 @@ def load_cuda() -> str:
 
 
 def image(nvrtc: Compiler, capability: tuple[int, int]) -> bytes:
-    """Return the kernels for a compute capability, from the cache or else compiled now.
-
-    Raises:
-      NativeUnavailableError: if they cannot be compiled or kept.
-    """
+    """Return the kernels for a compute capability, from the cache or else compiled now."""
     name = f"multi_hot-{key(nvrtc, capability)}.cubin"
     found: Library = kept(name, lambda _: nvrtc.compile(capability))
     with open(found.descriptor, "rb") as file:

@@ -132,7 +132,7 @@ def main() -> int:
     if arguments.kernels:
         register_kernels(arguments.kernels)
     for program in content["programs"]:
-        described = {n: value for n, value in program.items() if n != "file"}
+        described = {n: value for n, value in program.items() if n not in ("file", "num_tokens")}
         if program["implementation"] == "native" and not arguments.kernels:
             print(f"{program['name']:<48} needs the project's kernels: left out")
             continue
@@ -140,7 +140,7 @@ def main() -> int:
             file = arguments.folder / program["file"]
             executable = compiled_for(card, file, program["gpus"])
             optimized = executable.hlo_modules()[0].to_string()
-            figures = verdict.counts(optimized)
+            figures = verdict.counts(optimized, program["num_tokens"])
             memory = executable.get_compiled_memory_stats()  # arguments and results not included
             figures["temporary_bytes"] = memory.temp_size_in_bytes
             rows.append({**described, "card": card, **figures})

@@ -149,7 +149,7 @@ def lowered(case: Case, folder: Path) -> dict[str, Any]:
         text = flat.experimental_get_compiler_ir(*leaves)
         file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
     described = {"name": case.name, "file": file.name, **asdict(case)}
-    return {**described, "num_steps": first.num_steps}
+    return {**described, "num_tokens": case.num_tokens, "num_steps": first.num_steps}
 
 
 def main() -> None:

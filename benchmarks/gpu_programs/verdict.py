@@ -4,6 +4,7 @@ It imports only Python's own modules, for an environment that has JAX and no Ten
 """
 
 import collections
+import math
 import re
 from typing import Any
 
@@ -20,16 +21,23 @@ _CAPTURABLE = {
 _OWN = "multi_hot_cuda_"
 """The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
-_OF_ROWS = ["row_gradients", "update_rows"]
-"""The kernels that replace the backward pass if a table is updated by rows."""
-_NODES = {"gradient": 3, "row_gradients": 2}
-"""The kernels and memsets that a call of the project launches, by binding.cc, if not one."""
+_OF_ROWS = ["touch", "row_gradients", "update_rows"]
+"""The kernels that replace the backward pass if a table is updated by rows; the ids of several GPUs
+are sorted in the step, by `index`, as they meet there."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
-def counts(program: str) -> dict[str, Any]:
-    """Counts launches and more in the largest loop of XLA's text of an optimized program. What a
-    library's call launches is not known, and counts as one."""
+def _nodes(call: str, num_tokens: int) -> int:
+    """Returns the kernels and memsets that a call of the project launches, by binding.cc."""
+    passes_of_sort = math.ceil(num_tokens.bit_length() / 8)
+    index = 2 + 2 * passes_of_sort
+    several = {"gradient": 3, "index": index, "touch_sorted": 2, "row_gradients": 2}
+    return several.get(call, 1)
+
+
+def counts(program: str, num_tokens: int) -> dict[str, Any]:
+    """Counts launches and more in the largest loop of XLA's text of an optimized program, whose
+    table has `num_tokens` rows. What a library's call launches is not known, and counts as one."""
     computations: dict[str, list[str]] = {}
     current: list[str] | None = None
     for line in program.splitlines():
@@ -53,7 +61,7 @@ def counts(program: str) -> dict[str, Any]:
     ]
     unknown = {t for t in targets if not t.startswith(_CAPTURABLE_TARGETS)}
     own_calls = sorted(t.removeprefix(_OWN) for t in targets if t.startswith(_OWN))
-    inside = sum(_NODES.get(call, 1) - 1 for call in own_calls)
+    inside = sum(_nodes(call, num_tokens) - 1 for call in own_calls)
     return {
         "own_calls": own_calls,
         "not_capturable": sorted(unknown | (set(kinds) - _FREE - _CAPTURABLE)),
@@ -80,12 +88,12 @@ def faults(rows: list[dict[str, Any]]) -> list[str]:
             table = row.get("table", "dense")
             backward = ["gradient"] if table == "dense" else _OF_ROWS
             backward = [*backward, "catch_up"] if table == "exact_adam" else backward
+            backward = [*backward, "index"] if table != "dense" and row["gpus"] > 1 else backward
             passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
-            calls = row["own_calls"]
+            calls = [c.removesuffix("_sorted") for c in row["own_calls"] if c != "take_rows"]
             if calls != sorted(passes):
                 found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")
-            # The ids of several GPUs meet in the step, where CUB may sort them.
-            if row["not_capturable"] and (table == "dense" or row["gpus"] == 1):
+            if row["not_capturable"]:
                 names = ", ".join(row["not_capturable"])
                 found.append(f"{where}: {names} cannot be part of a CUDA graph")
         expected = 1 if row["gpus"] > 1 else 0

@@ -24,6 +24,7 @@ _MAX_TAKEN_AHEAD = 2**26
 """Limit of a column's ids in a call up to which a GPU takes the ids of all steps from resident rows
 before its loop and sorts them, which needs some 40 bytes for each. Beyond it, every step reads and
 sorts its own ids."""
+_MAX_BATCHES = 2**16 - 1  # Limit of the batches that one kernel launch can cover
 
 
 class Share(NamedTuple):
@@ -266,7 +267,8 @@ def _sizes(tensors: Any) -> Sizes:
 
 
 def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
-    return num_steps * max(capacity, default=0) <= _MAX_TAKEN_AHEAD
+    most = max(capacity, default=0)
+    return num_steps <= _MAX_BATCHES and num_steps * most <= _MAX_TAKEN_AHEAD
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:

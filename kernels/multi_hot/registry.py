@@ -43,11 +43,11 @@ class Lot:
         self._graph = None if eager else tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        """Return what `make` computes of the batches, once and always outside the loop."""
+    def once(self, key: Hashable, make: Callable[[Lot], Any]) -> Any:
+        """Return what `make` makes of the batches, always computed outside the loop."""
         if key not in self._made:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
-                self._made[key] = make()
+                self._made[key] = make(self)
         return self._made[key]
 
 

@@ -40,11 +40,11 @@ KNOWN = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"40"}}
 
 def row(**changed: Any) -> dict[str, Any]:
     program = {"name": "train", "kind": "train", "implementation": "gather", "gpus": 2}
-    return {**program, "card": "h100", **verdict.counts(KNOWN), **changed}
+    return {**program, "card": "h100", **verdict.counts(KNOWN, 10_000), **changed}
 
 
 def test_counts_are_those_of_the_loop() -> None:
-    assert verdict.counts(KNOWN) == {
+    assert verdict.counts(KNOWN, 10_000) == {
         "own_calls": [],
         "not_capturable": [],
         "loops": 1,
@@ -65,7 +65,7 @@ def test_counts_are_those_of_the_loop() -> None:
     ],
 )
 def test_faults(program: str, fault: str) -> None:
-    found = verdict.faults([row(**verdict.counts(program))])
+    found = verdict.faults([row(**verdict.counts(program, 10_000))])
     assert any(fault in line for line in found), found
 
 

@@ -17,6 +17,12 @@
 namespace multi_hot {
 namespace {
 
+constexpr int64_t kSegments = 256;  // of a sort, at most: each of its blocks reads the counts of all
+constexpr int64_t kTiles = 8192;    // of sums, about, so that all cores of a large card have some
+constexpr int64_t kAlign = 32;      // of what lies in a workspace, in units of 4 bytes
+
+int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * kAlign; }
+
 unsigned blocks_for(int64_t parts, int64_t of_block) {
   return static_cast<unsigned>(std::max<int64_t>(1, (parts + of_block - 1) / of_block));
 }
@@ -34,11 +40,40 @@ struct Grid {
         of_columns((units + 32 * columns - 1) / (32 * columns)) {}
 };
 
-// The entries of a tile of sums: about 8192 tiles, so that all cores of a large card have some, but larger
-// tiles where they suffice, since every tile of a frequent id is one more partial sum.
-int tile_of(int64_t num_values) {
-  return static_cast<int>(std::clamp<int64_t>(num_values / 8192 / 32 * 32, 32, 256));
-}
+// Where things lie that the sort of some batches needs beside the index, in units of 4 bytes.
+struct SortWorkspace {
+  int digit_bits, num_passes, segment, num_segments;
+  int64_t positions, counts, size;  // keys lie first
+
+  SortWorkspace(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
+    int bits = 1;  // of the largest key, V
+    while (num_tokens >> bits) ++bits;
+    num_passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
+    digit_bits = (bits + num_passes - 1) / num_passes;
+    const int64_t entries = std::max<int64_t>(1, num_values);
+    segment = static_cast<int>(
+        blocks_for(blocks_for(entries, kSegments), kSortThreads) * int64_t{kSortThreads});
+    num_segments = static_cast<int>(blocks_for(entries, segment));
+    positions = aligned(num_batches * num_values);
+    counts = 2 * positions;
+    size = counts + aligned(num_batches * num_segments << digit_bits);
+  }
+};
+
+// The tiles that sums of the sorted entries are divided into, and where the tiles' sums lie.
+struct SumWorkspace {
+  int tile, num_tiles;
+  int64_t tails, size;  // heads lie first
+
+  SumWorkspace(int64_t num_values, int64_t units) {
+    const int64_t entries = std::max<int64_t>(1, num_values);
+    // Larger tiles where they suffice: every tile of a frequent id is one more partial sum.
+    tile = static_cast<int>(std::clamp<int64_t>(entries / kTiles / 32 * 32, 32, 256));
+    num_tiles = static_cast<int>(blocks_for(entries, tile));
+    tails = aligned(num_tiles * units);
+    size = 2 * tails;
+  }
+};
 
 // The name of a table's type in those of the kernels.
 std::string type_name(XLA_FFI_DataType type) {
@@ -48,6 +83,25 @@ std::string type_name(XLA_FFI_DataType type) {
     case XLA_FFI_DataType_F16: return "f16";
     default: throw std::invalid_argument("tables are float32, bfloat16 or float16");
   }
+}
+
+// The sets of L batches, without their weights and step.
+DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tokens) {
+  DeviceSets sets = {};
+  const int64_t N = values.dim(1), B = splits.dim(1) - 1;
+  // Positions are counted in int32, and a little beyond them.
+  if (N > INT_MAX - 4096 || B > INT_MAX / 32 - 4096 || num_tokens > INT_MAX - 1) {
+    throw std::invalid_argument("a batch may hold up to 2^31 ids and 2^26 rows");
+  }
+  sets.values = values.memory();
+  sets.splits = splits.memory();
+  sets.narrow_ids = values.type() == XLA_FFI_DataType_U16;
+  sets.wide_splits = splits.type() == XLA_FFI_DataType_S64;
+  sets.num_values = static_cast<int>(N);
+  sets.num_rows = static_cast<int>(B);
+  sets.num_tokens = static_cast<int>(num_tokens);
+  sets.num_steps = static_cast<int>(splits.dim(0));
+  return sets;
 }
 
 // Reads the step, and weights where there are any, from the operands from `place` on.
@@ -62,25 +116,36 @@ void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
   }
 }
 
+// Batches of entries sorted by id.
+struct Index {
+  int* faults;     // [L]
+  int* rows;       // [L, N], of each position
+  int* keys;       // [L, N]
+  int* positions;  // [L, N]
+};
+
+// The index of L batches, with which operands begin at `place`; the rest go to `sets`.
+Index index_of(const Call& call, int64_t place, DeviceSets* sets) {
+  const Buffer faults = call.operand(place), keys = call.operand(place + 2);
+  sets->num_steps = static_cast<int>(faults.size());
+  sets->num_values = static_cast<int>(keys.dim(1));
+  read_rest(call, place + 4, sets);
+  return {faults.data<int32_t>(), call.operand(place + 1).data<int32_t>(), keys.data<int32_t>(),
+          call.operand(place + 3).data<int32_t>()};
+}
+
+// The weights of touched rows, whose buffer is empty where there are none.
+float* weights_in(const Buffer& weights) {
+  return weights.size() > 0 ? weights.data<float>() : nullptr;
+}
+
 // (table [V, H], values [L, N], row_splits [L, B + 1], the step [], maybe weights [L, N]) -> y [B, H].
 // Without weights, no row holds an id twice.
 void forward_call(const Call& call, Queue& queue) {
-  const Buffer table = call.operand(0), values = call.operand(1), splits = call.operand(2);
-  const int64_t V = table.dim(0), N = values.dim(1), B = splits.dim(1) - 1;
-  // Positions are counted in int32, and a little beyond them.
-  if (N > INT_MAX - 4096 || B > INT_MAX - 4096 || V > INT_MAX - 1) {
-    throw std::invalid_argument("a batch may hold up to 2^31 ids and rows");
-  }
-  if (B == 0) return;
-  DeviceSets sets = {};
-  sets.values = values.memory();
-  sets.splits = splits.data<int32_t>();
-  sets.narrow_ids = values.type() == XLA_FFI_DataType_U16;
-  sets.num_values = static_cast<int>(N);
-  sets.num_rows = static_cast<int>(B);
-  sets.num_tokens = static_cast<int>(V);
-  sets.num_steps = static_cast<int>(splits.dim(0));
+  const Buffer table = call.operand(0);
+  DeviceSets sets = sets_from(call.operand(1), call.operand(2), table.dim(0));
   read_rest(call, 3, &sets);
+  if (sets.num_rows == 0) return;
   const int units = static_cast<int>(table.dim(1));
   const Grid grid(units);
   queue.launch("multi_hot_forward_" + type_name(table.type()) + "_" + std::to_string(grid.columns),
@@ -88,33 +153,95 @@ void forward_call(const Call& call, Queue& queue) {
                ForwardArguments{sets, table.memory(), call.result(0).memory(), units});
 }
 
-// (dy [B, H], the entries of L batches by id: faults [L], rows and keys [L, N], maybe weights [L, N]; the
-// step []) -> dW [V, H], and the workspace: heads and tails [tiles, H]. Of touched rows, whose slots are
-// the keys, dW has anything behind the last.
-template <bool of_touched_rows>
-void gradient_call(const Call& call, Queue& queue) {
-  const Buffer dy = call.operand(0), faults = call.operand(1), keys = call.operand(3);
-  const Buffer dw = call.result(0);
-  if (dw.size() == 0) return;
-  DeviceSets sets = {};
-  sets.num_steps = static_cast<int>(faults.size());
-  sets.num_values = static_cast<int>(keys.dim(1));
-  sets.num_tokens = static_cast<int>(dw.dim(0));
-  read_rest(call, 4, &sets);
-  const int units = static_cast<int>(dw.dim(1));
-  const Grid grid(units);
-  const Buffer heads = call.result(1);
-  const SumArguments sums = {
-      sets, faults.data<int32_t>(), call.operand(2).data<int32_t>(), keys.data<int32_t>(),
-      dy.memory(), dw.memory(), units, heads.data<float>(), call.result(2).data<float>(),
-      static_cast<int>(heads.dim(0)), tile_of(sets.num_values)};
-  const std::string type = type_name(dy.type());
-  if (!of_touched_rows) queue.clear(dw.memory(), dw.size() * (type == "f32" ? 4 : 2));
+// (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
+// positions [L, N]; and the workspace
+void index_call(const Call& call, Queue& queue) {
+  const DeviceSets sets =
+      sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
+  int* const faults = call.result(0).data<int32_t>();
+  int* const memory = call.result(4).data<int32_t>();
+  const int num_batches = sets.num_steps;
+  const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens);
+  queue.clear(faults, num_batches * sizeof(int));
+  queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
+               num_batches, kPrepareThreads,
+               PrepareArguments{sets, faults, call.result(1).data<int32_t>()});
+  SortArguments sort = {sets, nullptr, nullptr, memory + at.counts, nullptr, nullptr,
+                        at.num_segments, at.segment, 0, at.digit_bits};
+  for (int pass = 0; pass < at.num_passes; ++pass) {
+    const bool is_kept = (at.num_passes - pass) % 2;  // so that the last pass writes the index
+    sort.sorted_keys = is_kept ? call.result(2).data<int32_t>() : memory;
+    sort.sorted_positions = is_kept ? call.result(3).data<int32_t>() : memory + at.positions;
+    sort.shift = pass * at.digit_bits;
+    for (const char* kernel : {"multi_hot_count", "multi_hot_scatter"}) {
+      queue.launch(kernel, at.num_segments, num_batches, kSortThreads, sort);
+    }
+    sort.keys = sort.sorted_keys;
+    sort.positions = sort.sorted_positions;
+  }
+}
+
+// The sums of the sorted entries. `sums` lacks the tiles, whose sums lie in `memory`.
+void add_up(Queue& queue, const std::string& type, SumArguments sums, int* memory) {
+  const SumWorkspace at(sums.sets.num_values, sums.units);
+  const Grid grid(sums.units);
+  sums.heads = reinterpret_cast<float*>(memory);
+  sums.tails = reinterpret_cast<float*>(memory + at.tails);
+  sums.num_tiles = sums.sets.num_values == 0 ? 0 : at.num_tiles;
+  sums.tile = at.tile;
   const std::string suffix = type + "_" + std::to_string(grid.columns);
   for (const char* kernel : {"multi_hot_sum_tiles_", "multi_hot_sum_runs_"}) {
-    queue.launch(kernel + suffix, blocks_for(sums.num_tiles, kSumWarps), grid.of_columns,
-                 32 * kSumWarps, sums);
+    queue.launch(kernel + suffix, blocks_for(at.num_tiles, kSumWarps), grid.of_columns, 32 * kSumWarps,
+                 sums);
   }
+}
+
+// (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and the
+// workspace
+void gradient_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0), dw = call.result(0);
+  DeviceSets sets = {};
+  const Index index = index_of(call, 1, &sets);
+  sets.num_tokens = static_cast<int>(dw.dim(0));
+  const std::string type = type_name(dy.type());
+  queue.clear(dw.memory(), dw.size() * (type == "f32" ? 4 : 2));
+  add_up(queue, type,
+         {sets, index.faults, index.rows, index.keys, index.positions, dy.memory(), dw.memory(),
+          static_cast<int>(dw.dim(1))},
+         call.result(1).data<int32_t>());
+}
+
+// (the index of L batches, the step [], maybe weights [L, N]) -> ids [n], slots [at least N + 1],
+// rows [N], num [1], weights [N], and the workspace [kSegments]. Without weights theirs are empty.
+void touch_sorted_call(const Call& call, Queue& queue) {
+  DeviceSets sets = {};
+  const Index index = index_of(call, 0, &sets);
+  sets.num_tokens = static_cast<int>(call.attribute<int64_t>("num_tokens"));
+  const SortWorkspace at(1, sets.num_values, sets.num_tokens);
+  const Buffer ids = call.result(0);
+  const TouchArguments arguments = {
+      sets, index.faults, index.rows, index.keys, index.positions, call.result(5).data<int32_t>(),
+      ids.data<int32_t>(), call.result(3).data<int32_t>(), call.result(1).data<int32_t>(),
+      call.result(2).data<int32_t>(), weights_in(call.result(4)), static_cast<int>(ids.size()),
+      at.num_segments, at.segment};
+  for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
+    queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
+  }
+}
+
+// (dy [B, H], ids, slots, rows, num, weights) -> gradients [n, H], and anything behind the touched
+// rows'; and the workspace
+void row_gradients_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0), rows = call.operand(3);
+  int* const slots = call.operand(2).data<int32_t>();
+  DeviceSets sets = {};
+  sets.weights = weights_in(call.operand(5));
+  sets.num_values = static_cast<int>(rows.size());
+  sets.num_tokens = static_cast<int>(call.operand(1).size());
+  add_up(queue, "f32",
+         {sets, slots + sets.num_values, rows.data<int32_t>(), slots, nullptr, dy.memory(),
+          call.result(0).memory(), static_cast<int>(dy.dim(1))},
+         call.result(1).data<int32_t>());
 }
 
 // (active [1], scalars [5], step [1], gradients [n, H], ids, slots, rows, num, weights, and the parts:
@@ -150,8 +277,10 @@ constexpr XLA_FFI_Handler* kHandler =
     handler<Queue, kernel, XLA_FFI_HANDLER_TRAITS_COMMAND_BUFFER_COMPATIBLE>;
 
 const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
-                           {"multi_hot_cuda_gradient", kHandler<gradient_call<false>>},
-                           {"multi_hot_cuda_row_gradients", kHandler<gradient_call<true>>},
+                           {"multi_hot_cuda_index", kHandler<index_call>},
+                           {"multi_hot_cuda_gradient", kHandler<gradient_call>},
+                           {"multi_hot_cuda_touch_sorted", kHandler<touch_sorted_call>},
+                           {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
                            {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
                            {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}};
 
@@ -172,10 +301,12 @@ XLA_FFI_Handler* multi_hot_cuda_handler(std::size_t place, const char** name) {
   return multi_hot::kTargets[place].handler;
 }
 
-// The tiles of a gradient's sums, which each have a row of its workspace.
-int64_t multi_hot_cuda_tiles(int64_t num_values) {
-  const int tile = multi_hot::tile_of(num_values);
-  return (num_values + tile - 1) / tile;
+// The sizes of workspaces, in units of 4 bytes.
+int64_t multi_hot_cuda_sort_words(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
+  return multi_hot::SortWorkspace(num_batches, num_values, num_tokens).size;
+}
+int64_t multi_hot_cuda_sum_words(int64_t num_values, int64_t units) {
+  return multi_hot::SumWorkspace(num_values, units).size;
 }
 
 // Hands over the kernels that were compiled for a compute capability, in ascending order.

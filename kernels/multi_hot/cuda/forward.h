@@ -10,11 +10,7 @@ namespace multi_hot {
 
 // The arguments of the batch that counts.
 __device__ inline ForwardArguments of_step(ForwardArguments a) {
-  const long long step = step_of(a.sets), entries = step * a.sets.num_values;
-  const int id_bytes = a.sets.narrow_ids ? 2 : 4;
-  a.sets.values = static_cast<const char*>(a.sets.values) + entries * id_bytes;
-  a.sets.splits += step * (a.sets.num_rows + 1);
-  if (a.sets.weights != nullptr) a.sets.weights += entries;
+  a.sets = batch_of(a.sets, step_of(a.sets));
   return a;
 }
 

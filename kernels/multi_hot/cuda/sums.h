@@ -8,16 +8,6 @@
 
 namespace multi_hot {
 
-// The arguments of the batch that counts.
-__device__ inline SumArguments of_step(SumArguments a) {
-  const long long step = step_of(a.sets), entries = step * a.sets.num_values;
-  a.fault += step;
-  a.rows += entries;
-  a.keys += entries;
-  if (a.sets.weights != nullptr) a.sets.weights += entries;
-  return a;
-}
-
 template <int kColumns>
 __device__ void write_partial(float* sums_of_tiles, int tile, int units, int column,
                               const float (&sums)[kColumns]) {
@@ -69,8 +59,13 @@ __device__ void sum_tiles(const SumArguments& a) {
     float weight = 0.0f;
     if (entry < end) key = a.keys[entry];
     if (key < V) {
-      row = a.rows[entry];
-      if (weighted) weight = a.sets.weights[entry];
+      const int position = a.positions == nullptr ? entry : a.positions[entry];
+      row = a.rows[position];
+      if (weighted) {
+        weight = a.sets.weights[position];
+      } else if (a.positions != nullptr && entry > 0 && a.keys[entry - 1] == key && a.rows[a.positions[entry - 1]] == row) {
+        row = kNone;  // the row holds the id twice
+      }
     }
     constexpr int kAtOnce = kRowsAtOnce<kColumns>;
 #pragma unroll 1

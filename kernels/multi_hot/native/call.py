@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
@@ -58,28 +58,27 @@ def may_run_on_gpu() -> bool:
 
 def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> list[Tensor]:
     """Return what a GPU's kernels read of several batches, or of the sets as the only one: what
-    `make` makes of them, and the number of the current one. Nothing where no GPU is visible."""
+    `make` makes of them, the number of the current one, and their weights if there are some.
+    Nothing where no GPU is visible."""
     if not may_run_on_gpu():
         return []
     if problem.among is None:
-        # Wrong splits stay wrong.
-        splits = tf.clip_by_value(problem.row_splits, -1, problem.values.shape[0] + 1)
-        sets = (problem.values, tf.cast(splits, tf.int32), problem.weights)
+        sets = (problem.values, problem.row_splits, problem.weights)
         lot = Lot(*(None if part is None else part[None] for part in sets))
         step = tf.constant(0)
     else:
         lot, step = problem.among
-    return [*make(lot), step]
+    return [*make(lot), step, *([] if lot.weights is None else [lot.weights])]
 
 
-def sum_workspace(num_values: int, units: int) -> list[tf.TensorSpec]:
-    """Return the arrays in which a GPU adds up gradients, whose size cuda/binding.cc knows; none
-    where no GPU is visible."""
+def workspace(of: Literal["sort", "sum"], *sizes: int) -> list[tf.TensorSpec]:
+    """Return an array for a GPU's kernels, whose size cuda/binding.cc knows; none where no GPU is
+    visible."""
     if not may_run_on_gpu():
         return []
-    num_tiles = registered(CUDA_SOURCES)[1].multi_hot_cuda_tiles
-    num_tiles.argtypes, num_tiles.restype = [ctypes.c_int64], ctypes.c_int64
-    return [tf.TensorSpec([num_tiles(num_values), units], tf.float32)] * 2
+    num_words = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}_words"]
+    num_words.restype = ctypes.c_int64
+    return [tf.TensorSpec([num_words(*map(ctypes.c_int64, sizes))], tf.int32)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +96,16 @@ class Kernel:
 def call_on_platform(
     results: Sequence[tf.TensorSpec],
     *,
-    host: Kernel,
-    cuda: Kernel | Sequence[Tensor],
+    host: Kernel | None,
+    cuda: Kernel | None,
     in_place: int = 0,
 ) -> list[Tensor]:
-    """Return the results of `host` on a CPU, and on a GPU those of `cuda`, or these tensors. Shapes
+    """Return the results of `host` on a CPU and of `cuda` on a GPU, zeros without a kernel. Shapes
     are static. The last `in_place` operands, if any, give the results their memory; XLA copies an
     operand only if something else reads it afterwards."""
     known = platforms()
     kernels = (host, cuda)[: len(known)]
-    every = [t for k in kernels for t in (k.operands if isinstance(k, Kernel) else k)]
+    every = [operand for kernel in kernels if kernel for operand in kernel.operands]
     operands = [*{id(operand): operand for operand in every}.values()]
     declared = ", ".join(f"%a{i}: {_mlir_type(operand)}" for i, operand in enumerate(operands))
     types = ", ".join(map(_mlir_type, results))
@@ -136,16 +135,18 @@ def call_on_platform(
 
 
 def _branch(
-    kernel: Kernel | Sequence[Tensor],
+    kernel: Kernel | None,
     operands: Sequence[Tensor],
     results: Sequence[tf.TensorSpec],
     in_place: int,
 ) -> str:
     types = ", ".join(map(_mlir_type, results))
-    numbers = {id(operand): i for i, operand in enumerate(operands)}
-    if not isinstance(kernel, Kernel):
-        return f"stablehlo.return {', '.join(f'%a{numbers[id(t)]}' for t in kernel)} : {types}"
     lines: list[str] = []
+    if kernel is None:
+        zeros = (f"stablehlo.constant dense<0> : {_mlir_type(result)}" for result in results)
+        lines = [f"%z{i} = {zero}" for i, zero in enumerate(zeros)]
+        written_zeros = ", ".join(f"%z{i}" for i in range(len(results)))
+        return "\n".join([*lines, f"stablehlo.return {written_zeros} : {types}"])
 
     def converted(name: str, new_name: str, old: tf.TensorSpec, new: tf.TensorSpec) -> str:
         if old.dtype == new.dtype:
@@ -159,6 +160,7 @@ def _branch(
         tf.TensorSpec(operand.shape, dtype or operand.dtype)
         for operand, dtype in zip(kernel.operands, dtypes, strict=True)
     ]
+    numbers = {id(operand): i for i, operand in enumerate(operands)}
     names = [
         converted(f"%a{numbers[id(operand)]}", f"%c{i}", operand, own)
         for i, (operand, own) in enumerate(zip(kernel.operands, given, strict=True))

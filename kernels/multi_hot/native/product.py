@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
 from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
@@ -25,11 +24,11 @@ from kernels.multi_hot.native.call import (
     call_on_platform,
     checked,
     may_run_on_gpu,
-    sum_workspace,
+    workspace,
 )
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
-from kernels.multi_hot.segments import rowids_of_splits, take_batches
+from kernels.multi_hot.segments import take_batches
 from kernels.multi_hot.table_rules import Rule, StepNumbers, series
 from kernels.multi_hot.touched import Touched, sum_of_squares
 
@@ -47,6 +46,7 @@ _VALUES_PER_CHUNK = 4096
 _IDS_PER_BUCKET = 16_384
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
+_SEGMENTS = 256  # kSegments in cuda/binding.cc
 
 
 # The host's kernels compute in float32, because 16 bits save a CPU hardly any time.
@@ -61,10 +61,9 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         of_host["dtypes"][0] = None
 
     def sets_of(lot: Lot) -> list[Tensor]:
-        weights = [] if lot.weights is None else [lot.weights]
-        if not (weights or problem.unique):
-            weights = [_by_id(lot, problem.num_tokens).each_once]
-        return [lot.values, lot.row_splits, *weights]
+        sets = [lot.values, lot.row_splits]
+        is_set = problem.unique or lot.weights is not None
+        return sets if is_set else [*sets, _each_once(lot, problem.num_tokens)]
 
     of_gpu = [table, *batches_for_gpu(problem, sets_of)]
     (sums,) = call_on_platform(
@@ -81,14 +80,8 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
     num_chunks = max(1, min(_MAX_CHUNKS, os.cpu_count() or 1, N // V))
     num_chunks = max(num_chunks, -(-dy.shape[0] // _MAX_CHUNK_ROWS))
     index = [tf.TensorSpec([num_chunks, V], tf.int32), tf.TensorSpec([N + _INDEX_SLACK], tf.uint16)]
-
     if problem.weights is not None:
         index.append(tf.TensorSpec([N], tf.float32))
-
-    def of_lot(lot: Lot) -> list[Tensor]:
-        by_id = _by_id(lot, V)
-        return by_id.summed(by_id.keys)
-
     (dw,) = call_on_platform(
         [tf.TensorSpec([V, H], dy.dtype)],
         host=Kernel(
@@ -99,8 +92,8 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         ),
         cuda=Kernel(
             target="multi_hot_cuda_gradient",
-            operands=[dy, *batches_for_gpu(problem, of_lot)],
-            workspace=sum_workspace(N, H),
+            operands=[dy, *sorted_by_id(problem)],
+            workspace=workspace("sum", N, H),
         ),
     )
     return dw
@@ -141,91 +134,53 @@ def take_rows(
         results.append(tf.TensorSpec([capacity], tf.float32))
     dtypes = [None, tf.int64, None, None][: len(operands)]
     kernel = Kernel(target="multi_hot_take_rows", operands=operands, dtypes=dtypes)
-    taken, splits, *found = call_on_platform(results, host=kernel, cuda=())
+    taken, splits, *found = call_on_platform(results, host=kernel, cuda=None)
     return taken, splits, found[0] if found else None
 
 
 class _Index(NamedTuple):
-    """TouchedIndex in touched.h, and what a GPU reads in its place."""
+    """TouchedIndex in touched.h; on a GPU, TouchArguments in arguments.h."""
 
-    spans: Tensor  # [2 n] int32: where in `rows` those of each id begin and end
+    places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
     rows: Tensor  # [N] int32
     weights: Tensor  # [N] float32; empty where the sets have none
-    of_gpu: list[Tensor]  # The operands of the gradient's sum but dy
 
 
-class _ById(NamedTuple):
-    """What a GPU's kernels read of several batches, sorted by id: equal ids lie in the order of
-    their positions."""
-
-    faults: Tensor  # [L] int32: 1 where the splits or an id are wrong
-    rows: Tensor  # [L, N] int32; -1 where the row holds the id once more, without weights
-    keys: Tensor  # [L, N] int32; V where an entry does not count
-    weights: Tensor | None  # [L, N] float32
-    each_once: Tensor  # [L, N] float32, in the batch's order: 0 where `rows` is -1, else 1
-    # Of the ids that a batch touches:
-    slots: Tensor  # [L, N] int32: the place of each key in `ids`; n where an entry does not count
-    ids: Tensor  # [L, n] int32, ascending; -1 from `num` on
-    num: Tensor  # [L] int32
-
-    def summed(self, keys: Tensor) -> list[Tensor]:
-        """Return the operands of a sum over equal keys."""
-        return [self.faults, self.rows, keys, *([] if self.weights is None else [self.weights])]
+def sorted_by_id(problem: Problem) -> list[Tensor]:
+    """Return what a GPU reads of the entries of all batches, sorted by id once for all of them:
+    faults [L], and rows, keys and positions [L, N]; the batch's number; weights [L, N] if any."""
+    return batches_for_gpu(problem, lambda lot: _index(lot, problem.num_tokens))
 
 
-def _by_id(lot: Lot, num_tokens: int) -> _ById:
-    sets = (lot.values, lot.row_splits, lot.weights)
-    found: _ById = lot.once(num_tokens, lambda: _sorted_by_id(*sets, num_tokens=num_tokens))
+def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
+    def make(lot: Lot) -> list[Tensor]:
+        L, N = lot.values.shape
+        results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
+        kernel = Kernel(
+            target="multi_hot_cuda_index",
+            operands=[lot.values, lot.row_splits],
+            workspace=workspace("sort", L, N, num_tokens),
+            attributes={"num_tokens": num_tokens},
+        )
+        return call_on_platform(results, host=None, cuda=kernel)
+
+    found: list[Tensor] = lot.once(("index", num_tokens), make)
     return found
 
 
-# Compiled wherever it is called from, since XLA alone sorts numbers without their places.
-@tf.function(jit_compile=True, autograph=False)
-def _sorted_by_id(
-    values: Tensor, row_splits: Tensor, weights: Tensor | None, *, num_tokens: int
-) -> _ById:
-    (L, N), num_rows = values.shape, row_splits.shape[1] - 1
-    values = tf.cast(values, tf.int32)
-    is_wrong = (row_splits[:, 0] != 0) | (row_splits[:, -1] > N)
-    is_wrong |= tf.reduce_any(row_splits[:, 1:] < row_splits[:, :-1], axis=1)
-    rows = rowids_of_splits(row_splits, N)
-    in_range = (values >= 0) & (values < num_tokens)
-    is_wrong |= tf.reduce_any((rows < num_rows) & ~in_range, axis=1)
-    keys = tf.where((rows < num_rows) & in_range, values, num_tokens)
-    # Id and position in one number.
-    kind = tf.int32 if (num_tokens + 1) * N <= tf.int32.max else tf.int64
-    entries = tf_xla.sort(tf.cast(keys, kind) * N + tf.range(N, dtype=kind))
-    keys, positions = (
-        tf.cast(entries // max(N, 1), tf.int32),
-        tf.cast(entries % max(N, 1), tf.int32),
-    )
-    rows = tf.gather(rows, positions, batch_dims=1)
-    first = tf.ones([L, min(N, 1)], tf.bool)
-    is_first = tf.concat([first, keys[:, 1:] != keys[:, :-1]], axis=1)
-    if weights is None:
-        is_other = is_first | tf.concat([first, rows[:, 1:] != rows[:, :-1]], axis=1)
-        rows = tf.where(is_other, rows, -1)
-    else:
-        weights = tf.gather(weights, positions, batch_dims=1)
-    num_slots, counts = min(N, num_tokens), keys < num_tokens
-    num_found = tf.cumsum(tf.cast(is_first & counts, tf.int32), axis=1)
-    slots = tf.where(counts, num_found - 1, num_slots)
+def _each_once(lot: Lot, num_tokens: int) -> Tensor:
+    """Return weights for a GPU, float32 [L, N]: 1 where a row holds an id for the first time, else
+    0. Equal ids of a row are neighbours in the index, in the order of their positions."""
 
-    def scattered(places: Tensor, numbers: Tensor, to: Tensor) -> Tensor:
-        """Return `to` with numbers at their places in each batch; XLA drops those outside."""
-        batches = tf.range(L)[:, None] + tf.zeros_like(places)
-        return tf.tensor_scatter_nd_update(to, tf.stack([batches, places], axis=2), numbers)
+    def make(lot: Lot) -> Tensor:
+        _, rows, keys, positions = _index(lot, num_tokens)
+        rows = tf.gather(rows, positions, batch_dims=1)
+        again = (keys[:, 1:] == keys[:, :-1]) & (rows[:, 1:] == rows[:, :-1])
+        first = tf.concat([tf.ones_like(keys[:, :1], tf.bool), ~again], axis=1)
+        places = tf.stack([tf.range(keys.shape[0])[:, None] + 0 * positions, positions], axis=2)
+        return tf.scatter_nd(places, tf.cast(first, tf.float32), keys.shape)
 
-    return _ById(
-        faults=tf.cast(is_wrong, tf.int32),
-        rows=rows,
-        keys=keys,
-        weights=weights,
-        each_once=scattered(positions, tf.cast(rows >= 0, tf.float32), tf.zeros([L, N])),
-        slots=slots,
-        ids=scattered(tf.where(is_first, slots, num_slots), keys, tf.fill([L, num_slots], -1)),
-        num=num_found[:, -1] if N else tf.zeros([L], tf.int32),
-    )
+    return lot.once(("each once", num_tokens), make)
 
 
 def touch(problem: Problem) -> Touched:
@@ -243,11 +198,12 @@ def touch(problem: Problem) -> Touched:
     weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),
-        tf.TensorSpec([2 * num_slots], tf.int32),
+        tf.TensorSpec([max(2 * num_slots, N + 1)], tf.int32),
         tf.TensorSpec([N], tf.int32),
         tf.TensorSpec([1], tf.int32),
         tf.TensorSpec([num_weights], tf.float32),
     ]
+    num_tokens = {"num_tokens": V}
     host = Kernel(
         target="multi_hot_touch",
         operands=[problem.values, problem.row_splits, weights],
@@ -257,21 +213,16 @@ def touch(problem: Problem) -> Touched:
             tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
             tf.TensorSpec([num_weights], tf.float32),
         ],
-        attributes={"num_tokens": V, "unique": problem.unique},
+        attributes=num_tokens | {"unique": problem.unique},
     )
-
-    def of_lot(lot: Lot) -> list[Tensor]:
-        by_id = _by_id(lot, V)
-        return [by_id.ids, by_id.num, *by_id.summed(by_id.slots)]
-
-    of_gpu = batches_for_gpu(problem, of_lot)
-    cuda = []
-    if of_gpu:
-        found, num = (tf.gather(part, of_gpu[-1]) for part in of_gpu[:2])
-        none = [tf.zeros(part.shape, part.dtype) for part in results[1:3]]
-        cuda = [found, *none, num[None], weights]
-    ids, spans, rows, num, own = call_on_platform(results, host=host, cuda=cuda)
-    return Touched(ids, num, _Index(spans, rows, own, of_gpu[2:]))
+    cuda = Kernel(
+        target="multi_hot_cuda_touch_sorted",
+        operands=sorted_by_id(problem),
+        workspace=[tf.TensorSpec([_SEGMENTS], tf.int32)],
+        attributes=num_tokens,
+    )
+    ids, places, rows, num, own = call_on_platform(results, host=host, cuda=cuda)
+    return Touched(ids, num, _Index(places, rows, own))
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
@@ -279,18 +230,13 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     dy = tf.cast(dy, tf.float32)
     on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
     sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
-    spans, rows, weights, of_gpu = touched.index
+    places, rows, weights = touched.index
+    operands = [dy, touched.ids, places, rows, touched.num, weights]
+    memory = workspace("sum", N, H)
     gradients, *squares = call_on_platform(
         [tf.TensorSpec(size, tf.float32) for size in sizes],
-        host=Kernel(
-            target="multi_hot_row_gradients",
-            operands=[dy, touched.ids, spans, rows, touched.num, weights],
-        ),
-        cuda=Kernel(
-            target="multi_hot_cuda_row_gradients",
-            operands=[dy, *of_gpu],
-            workspace=sum_workspace(N, H),
-        ),
+        host=Kernel(target="multi_hot_row_gradients", operands=operands),
+        cuda=Kernel(target="multi_hot_cuda_row_gradients", operands=operands, workspace=memory),
     )
     if on_gpu:  # XLA adds these up there
         squares = [sum_of_squares(tf.where(touched.ids[:, None] >= 0, gradients, 0.0))]
@@ -317,7 +263,7 @@ def update(
         numbers.step[None],
         tf.cast(dy if rows is None else rows, tf.float32),
         touched.ids,
-        touched.index.spans,
+        touched.index.places,
         touched.index.rows,
         touched.num,
         touched.index.weights,

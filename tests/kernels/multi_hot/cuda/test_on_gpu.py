@@ -79,7 +79,8 @@ class TestOnGpu(RowsContract, ProductContract):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
-    """Errors in one batch do not affect the others."""
+    """The batches have three sizes of digits and several segments; errors in one do not affect the
+    others."""
     L, N, B, V, H = 3, 1_500, 60, 70_000, 5
     rng = np.random.default_rng()
     values = rng.integers(0, V, [L, N]).astype(np.int32)

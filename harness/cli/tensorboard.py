@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import importlib.util
-import logging
 import os
 import signal
 import sys
@@ -48,16 +47,14 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
         console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL_XPROF}")
-    # The profiler's plugin logs a traceback when a profile is opened for the first time; its pages
-    # show real failures. It sets its log level itself, so use a filter.
-    logging.getLogger("tensorboard.plugins.profile").addFilter(lambda record: False)
     with quiet_import():  # the plugins import TensorFlow
         from tensorboard import default, program
         from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalarsPlugin
 
         if with_profiles:
             # The plugin writes a line for every request to the standard error that it finds when it
-            # is imported, as long as it serves.
+            # is imported, and a traceback when a profile is opened for the first time. Its pages
+            # show real failures.
             nowhere = open(os.devnull, "w")  # noqa: SIM115
             with contextlib.redirect_stderr(nowhere):
                 importlib.import_module("xprof.profile_plugin")

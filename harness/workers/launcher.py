@@ -28,100 +28,87 @@ _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
 """Linux's constants: of unshare(2), and of netdevice(7) for starting the loopback interface."""
 
 
-class Job:
-    def __init__(self, workers: int, command: Sequence[str], out: TextIO, errors: TextIO) -> None:
-        """Starts the workers. Their lines go to the streams `out` and `errors`, each after the
-        prefix `[INDEX] `."""
-        self._printing = threading.Lock()
-        self._said: set[str] = set()
-        self._processes: list[subprocess.Popen[str]] = []
-        self._readers: list[threading.Thread] = []
-        with socket.socket() as free:
-            free.bind(("", 0))
-            chief = f"localhost:{free.getsockname()[1]}"
-        together = {CHIEF: chief, TOKEN: secrets.token_hex(), "TF_CONFIG": ""}
-        for index in range(workers):
-            place = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_SIZE": str(workers)}
-            process = subprocess.Popen(
-                command,
-                env=os.environ | together | place,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                # Ctrl-C reaches only this process, which passes it on.
-                start_new_session=True,
-                preexec_fn=functools.partial(end_with_parent, signal.SIGTERM),
-            )
-            self._processes.append(process)
-            for stream, target in ((process.stdout, out), (process.stderr, errors)):
-                assert stream is not None
-                reader = threading.Thread(
-                    target=self._merge, args=(index, stream, target), daemon=True
-                )
-                reader.start()
-                self._readers.append(reader)
+def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:
+    """Starts the workers and waits for them; once one has failed, ends the others. Their lines go
+    to the streams `out` and `errors`, each after the prefix `[INDEX] `. Returns the exit code of
+    the worker that failed first, or 128 + the number of the signal that ended it; else 0."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        chief = f"localhost:{free.getsockname()[1]}"
+    together = {CHIEF: chief, TOKEN: secrets.token_hex(), "TF_CONFIG": ""}
+    printing, said = threading.Lock(), set[str]()
 
-    def pass_on(self, number: int) -> None:
-        for process in self._processes:
-            process.send_signal(number)
-
-    def wait(self) -> tuple[int, int | None]:
-        """Waits until all workers have ended; once one has failed, ends the others. Returns the
-        job's exit code, and the index of the worker that failed first, or None."""
-        failed, deadline = None, math.inf
-        while True:
-            codes = [process.poll() for process in self._processes]
-            if failed is None and any(codes):
-                failed = next(i for i, code in enumerate(codes) if code)
-                # The others notice by themselves and say so. Workers told to end save first.
-                told = codes[failed] in ENDED_AS_TOLD
-                deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
-            if None not in codes:
-                break
-            if time.monotonic() > deadline:
-                self._end()
-            time.sleep(_POLL_SECONDS)
-        for reader in self._readers:
-            reader.join(timeout=5)
-        if failed is None:
-            return 0, None
-        code = codes[failed]
-        assert code is not None
-        return (128 - code if code < 0 else code), failed
-
-    def _end(self) -> None:
-        self.pass_on(signal.SIGTERM)
-        deadline = time.monotonic() + _GRACE_SECONDS
-        for process in self._processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        self.pass_on(signal.SIGKILL)
-
-    def _merge(self, index: int, stream: TextIO, target: TextIO) -> None:
+    def merge(index: int, stream: Any, target: TextIO) -> None:
         with stream:
             for line in stream:
                 text = line.rstrip("\r\n")
-                with self._printing:  # two threads for each worker write whole lines
-                    if text not in self._said:
+                with printing:  # two threads for each worker write whole lines
+                    if text not in said:
                         target.write(f"[{index}] {text}\n")
                         target.flush()
                     if text.startswith("error: "):  # which all workers find at the same time
-                        self._said.add(text)
+                        said.add(text)
 
-
-def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:
-    """Starts the workers as `Job` does, and waits for them; returns the exit code."""
-    job = Job(workers, command, out, errors)
-    with _passing_on(job) as told:
-        code, failed = job.wait()
+    processes: list[subprocess.Popen[str]] = []
+    readers = []
+    for index in range(workers):
+        place = {"OMPI_COMM_WORLD_RANK": str(index), "OMPI_COMM_WORLD_SIZE": str(workers)}
+        process = subprocess.Popen(
+            command,
+            env=os.environ | together | place,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            # Ctrl-C reaches only this process, which passes it on.
+            start_new_session=True,
+            preexec_fn=functools.partial(end_with_parent, signal.SIGTERM),
+        )
+        processes.append(process)
+        for stream, target in ((process.stdout, out), (process.stderr, errors)):
+            reader = threading.Thread(target=merge, args=(index, stream, target), daemon=True)
+            reader.start()
+            readers.append(reader)
+    with _passing_on(processes) as told:
+        code, failed = _waited(processes)
+    for reader in readers:
+        reader.join(timeout=5)
     # Wrong input (2) has its own message, and who was told to stop has not failed.
     if failed is not None and not told and code not in (2, *ENDED_AS_TOLD):
         how = f"signal {code - 128}" if code > 128 else f"exit code {code}"
         errors.write(f"worker {failed} ended with {how}, and so the job\n")
         errors.flush()
     return code
+
+
+def _waited(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int | None]:
+    """Returns the job's exit code, and the index of the worker that failed first, or None."""
+    failed, deadline = None, math.inf
+    while True:
+        codes = [process.poll() for process in processes]
+        if failed is None and any(codes):
+            failed = next(i for i, code in enumerate(codes) if code)
+            # The others notice by themselves and say so. Workers told to end save first.
+            told = codes[failed] in ENDED_AS_TOLD
+            deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
+        if None not in codes:
+            break
+        if time.monotonic() > deadline:
+            _end(processes)
+        time.sleep(_POLL_SECONDS)
+    code = 0 if failed is None else processes[failed].returncode
+    return (128 - code if code < 0 else code), failed
+
+
+def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
+    deadline = time.monotonic() + _GRACE_SECONDS
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(0.0, deadline - time.monotonic()))
+        process.kill()
 
 
 def enter_own_network() -> None:
@@ -142,13 +129,14 @@ def enter_own_network() -> None:
 
 
 @contextlib.contextmanager
-def _passing_on(job: Job) -> Iterator[list[int]]:
+def _passing_on(processes: Sequence[subprocess.Popen[str]]) -> Iterator[list[int]]:
     """Passes SIGINT, SIGTERM and SIGUSR1 on to the workers, which save and end."""
     told: list[int] = []
 
     def handle(number: int, _frame: Any) -> None:
         told.append(number)
-        job.pass_on(number)
+        for process in processes:
+            process.send_signal(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
     before = {number: signal.signal(number, handle) for number in numbers}

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from harness.workers import launcher
-from harness.workers.launcher import Job, run_job
+from harness.workers.launcher import run_job
 
 WHO = "import os, sys, time; i = int(os.environ['OMPI_COMM_WORLD_RANK']); "
 
@@ -77,10 +77,5 @@ def test_all_workers_get_one_cluster_and_their_own_place() -> None:
 def test_a_worker_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_GRACE_SECONDS", 0.5)
     text = "import signal; signal.signal(15, signal.SIG_IGN); print(i, flush=True); "
-    job = Job(
-        2,
-        program(text + "time.sleep(1); sys.exit(1) if i else time.sleep(99)"),
-        io.StringIO(),
-        io.StringIO(),
-    )
-    assert job.wait() == (1, 1)
+    code, _, errors = run(text + "time.sleep(1); sys.exit(1) if i else time.sleep(99)")
+    assert (code, errors) == (1, ["worker 1 ended with exit code 1, and so the job"])

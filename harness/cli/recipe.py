@@ -174,12 +174,11 @@ class _Search:
         """Returns the settings of what the first candidates see."""
         if self.kind not in ("texts", "tokens"):
             return [{}]
-        weights = {"weighting": "tf_idf", "normalize": "l2"}
-        vocabulary = {"unknown": "drop", "num_tokens": _MOST_TOKENS}
-        if (bits := self._config.data.build.hash_bits) is not None:
-            vocabulary = {}
-            weights |= {} if bits <= MAX_TF_IDF_BITS else {"weighting": "binary"}
-        words = {**weights, **vocabulary}
+        words: dict[str, Any] = {"weighting": "tf_idf", "normalize": "l2"}
+        if (bits := self._config.data.build.hash_bits) is None:
+            words |= {"unknown": "drop", "num_tokens": _MOST_TOKENS}
+        elif bits > MAX_TF_IDF_BITS:
+            words["weighting"] = "binary"
         if self.kind == "tokens":
             return [words]
         # Whether punctuation marks help may depend on whether words are paired.

@@ -137,8 +137,7 @@ class Setup:
         )
 
     def checked(self, examples: Examples) -> Examples:
-        """Returns the rows, without repeated ids in inputs in which the first rows had none. Raises
-        InputError if their inputs or ids are not those that the model was built for."""
+        """Returns the rows, without repeated ids in inputs in which the first rows had none."""
         limits = _limits(examples)
         if limits.keys() != self.limits.keys():
             raise InputError(
@@ -429,8 +428,7 @@ def _limits(examples: Examples) -> dict[str, int]:
 
 
 def model_limits(model: keras.Model, train: Examples) -> dict[str, int]:
-    """Returns the limit of each input's ids: that of the model's layers, or else of the rows.
-    Raises InputError if the rows have ids that a layer does not know."""
+    """Returns the limit of each input's ids: that of the model's layers, or else of the rows."""
     given, known = _limits(train), dict[str, int]()
     # Where several layers read an input, the one that knows the fewest ids decides.
     for layer in network.multi_hot_layers(model):

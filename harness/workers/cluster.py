@@ -97,8 +97,7 @@ class Cluster:
         return value
 
     def start(self, *, num_gpus: int) -> None:
-        """Starts TensorFlow's runtime for collectives, unless it is running. Raises an InputError
-        if TensorFlow has already run an operation in this process."""
+        """Starts TensorFlow's runtime for collectives, unless it is running."""
         if self.is_alone or self._has_started:
             return
         self._meet()

@@ -74,7 +74,6 @@ class Answers:
 
     @classmethod
     def of(cls, quality: Quality, names: Sequence[str]) -> "Answers":
-        """Raises InputError when a probability is not finite."""
         kind, found = quality.kind, quality.probabilities
         if found is None or not np.isfinite(found).all():
             raise InputError(

@@ -29,12 +29,6 @@ class Quality:
     """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
     num_rows: int
     """The number of rows added so far, B."""
-    right: Counts
-    """The rows of each class that were predicted to be of it, [K]."""
-    predicted: Counts
-    """The rows that were predicted to be of each class, [K]."""
-    support: Counts
-    """The rows of each class, [K]."""
     confusion: Counts | None
     """The rows of each class (the first axis) by predicted class, [K, K]. None for multi-label, and
     above `MAX_CONFUSED` classes."""
@@ -57,7 +51,8 @@ class Quality:
     def reset(self) -> None:
         num_classes = self._num_classes
         self.num_rows = 0
-        self.right, self.predicted, self.support = np.zeros([3, num_classes], np.int64)
+        # Of each class the right, all predicted and all true rows, unless the matrix has them.
+        self._sums = np.zeros([3, num_classes], np.int64)
         is_confused = self.kind != "multi_label" and num_classes <= MAX_CONFUSED
         self.confusion = np.zeros([num_classes] * 2, np.int64) if is_confused else None
         self._ranked: list[npt.NDArray[np.float32]] = []
@@ -69,24 +64,37 @@ class Quality:
         labels = _labels(self._labels, begin, self.num_rows, self.kind, num_classes)
         if self.kind == "multi_label":
             taken = probabilities > self.thresholds
-            self.right += np.count_nonzero(taken & labels, axis=0)
-            self.predicted += np.count_nonzero(taken, axis=0)
-            self.support += np.count_nonzero(labels, axis=0)
+            self._sums += [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
         else:
             binary = self.kind == "binary"
             taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
-            self.right += np.bincount(labels[taken == labels], minlength=num_classes)
-            self.predicted += np.bincount(taken, minlength=num_classes)
-            self.support += np.bincount(labels, minlength=num_classes)
             if self.confusion is not None:
                 # Each pair of a class and a prediction as one number.
                 pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
                 self.confusion += pairs.reshape(num_classes, num_classes)
+            else:
+                counted = (labels[taken == labels], taken, labels)
+                self._sums += [np.bincount(of, minlength=num_classes) for of in counted]
         if self._is_ranked:
             self._ranked.append(probabilities)
 
     def __repr__(self) -> str:
         return f"<Quality {self.kind}: accuracy {self.accuracy:.4f} of {self.num_rows:,} rows>"
+
+    @property
+    def right(self) -> Counts:
+        """The rows of each class that were predicted to be of it, [K]."""
+        return self._sums[0] if self.confusion is None else self.confusion.diagonal()
+
+    @property
+    def predicted(self) -> Counts:
+        """The rows that were predicted to be of each class, [K]."""
+        return self._sums[1] if self.confusion is None else self.confusion.sum(axis=0)
+
+    @property
+    def support(self) -> Counts:
+        """The rows of each class, [K]."""
+        return self._sums[2] if self.confusion is None else self.confusion.sum(axis=1)
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32] | None:
@@ -105,7 +113,7 @@ class Quality:
         if self.kind != "multi_label":
             return float(self.right.sum() / self.num_rows)
         wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
-        return float(1 - wrong / (self.num_rows * len(self.support)))
+        return float(1 - wrong / (self.num_rows * self._num_classes))
 
     @property
     def precision(self) -> Shares:

@@ -254,9 +254,7 @@ def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
     infos: list[LayerInfo] = []
     for layer in model.layers:
         before = (infos[-1].name,) if infos else ()
-        output = None
-        with contextlib.suppress(AttributeError):  # a layer that is called twice has two
-            output = layer.output
+        output = getattr(layer, "output", None)  # a layer that is called twice has two
         tensor = output if isinstance(output, keras.KerasTensor) else None
         infos.append(
             LayerInfo(

@@ -57,7 +57,8 @@ class Judge:
 
         self._logits = logits
         self._activation = keras.activations.get(head)
-        num_outputs = self.logits(self.encode([""])).shape[1]
+        empty = RaggedSets.from_lists([[]], num_tokens=vocabulary.num_tokens)
+        num_outputs = self.logits(empty).shape[1]
         self.is_multi_label = head == "sigmoid" and num_outputs > 1
         self.class_names = names_of(vocabulary.class_names, max(2, num_outputs))
 

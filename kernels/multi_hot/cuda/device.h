@@ -11,20 +11,13 @@ struct Float16 {
   unsigned short bits;
 };
 
-__device__ inline float half_to_float(unsigned short bits) {
-  float value;
-  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
-  return value;
-}
-__device__ inline unsigned short float_to_half(float value) {
-  unsigned short bits;
-  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
-  return bits;
-}
-
 __device__ inline float widen(float x) { return x; }
 __device__ inline float widen(Bfloat16 x) { return number_of(static_cast<unsigned>(x.bits) << 16); }
-__device__ inline float widen(Float16 x) { return half_to_float(x.bits); }
+__device__ inline float widen(Float16 x) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(x.bits));
+  return value;
+}
 
 __device__ inline void narrow(float value, float* to) { *to = value; }
 __device__ inline void narrow(float value, Bfloat16* to) {
@@ -32,7 +25,9 @@ __device__ inline void narrow(float value, Bfloat16* to) {
   // To the nearest, ties to even; a NaN stays one.
   to->bits = value != value ? 0x7fc0u : (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
 }
-__device__ inline void narrow(float value, Float16* to) { to->bits = float_to_half(value); }
+__device__ inline void narrow(float value, Float16* to) {
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to->bits) : "f"(value));
+}
 
 __device__ inline float not_a_number() { return number_of(0x7fc00000u); }
 

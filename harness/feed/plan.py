@@ -203,18 +203,10 @@ class EpochPlan:
         self._epoch = epoch
         self.batches = plan.divided(plan.order(epoch))  # row ids, as `Plan.divided` has them
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
-        self._dispatches: dict[tuple[int, int, int], Dispatch] = {}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
         """Returns the dispatch of the steps [start, end); its first batch is that of step
         `origin`."""
-        # Evaluations ask for the same one after each epoch.
-        key = start, end, origin
-        if key not in self._dispatches:
-            self._dispatches[key] = self._dispatch(*key)
-        return self._dispatches[key]
-
-    def _dispatch(self, start: int, end: int, origin: int) -> Dispatch:
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):

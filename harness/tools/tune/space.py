@@ -65,10 +65,15 @@ class Space:
                 name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,
                 f"{flag} begins at 0, which has no place on a logarithmic scale; begin above 0",
             )
-        for value in self.ngrams_choices:
-            require_count("--ngrams-choices", value, most=MAX_NGRAMS)
-        for value in self.num_tokens_choices:
-            require_count("--num-tokens-choices", value, least=5)
+        for name, least, most in (
+            ("ngrams_choices", 1, MAX_NGRAMS),
+            ("num_tokens_choices", 5, None),
+        ):
+            choices, flag = getattr(self, name), flag_of(name)
+            for value in choices:
+                require_count(flag, value, least=least, most=most)
+            twice = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
+            require(not twice, f"{flag} names {twice} more than once; name each value once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,7 @@ def parameters(
         ("ngrams", None if build.ngrams == 1 else build.ngrams, _NGRAMS, takes_texts),
         ("num_tokens", build.num_tokens, _NUM_TOKENS, takes_texts and not is_hashed),
     ):
-        choices = tuple(dict.fromkeys(getattr(space, f"{name}_choices")))
+        choices: tuple[int, ...] = getattr(space, f"{name}_choices")
         flag = flag_of(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
         ok = applies or not choices

@@ -109,6 +109,8 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
             raise InputError(f"{folder} holds no search to go on with; leave out --resume")
         remedy = "Restore it, or name another --tune-dir."
         before = read_json(folder / CONFIG_FILE_NAME, remedy=remedy) if config.resume else {}
+        if config.resume:
+            _check_same(folder, before, json.loads(json_text(asdict(config))))
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin_checks) as process:
             try:
@@ -126,7 +128,11 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
                 ) from error
         recorded = json.loads(json_text({**asdict(config), "dataset": known, "recipe": recipe}))
         if config.resume:
-            _check_same(folder, before, recorded)
+            require(
+                before.get("dataset") == recorded["dataset"],
+                f"{folder} cannot be resumed with other data: the train rows differ from those "
+                "that it began with; restore them, or name another --tune-dir",
+            )
         else:
             for name in _WRITTEN:
                 remove(folder / name)
@@ -244,12 +250,7 @@ def _first_values(
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises an InputError if the search in `folder` began with other settings or train rows."""
-    if before.get("dataset") != now["dataset"]:
-        raise InputError(
-            f"{folder} cannot be resumed with other data: the train rows differ from those "
-            "that it began with; restore them, or name another --tune-dir"
-        )
+    """Raises an InputError if the search in `folder` began with other settings."""
 
     def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
         own = {n: v for n, v in recorded.items() if n not in ("dataset", "recipe")}

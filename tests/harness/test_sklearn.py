@@ -2,6 +2,7 @@
 
 import csv
 import gc
+import os
 import pickle
 import signal
 import subprocess
@@ -65,12 +66,31 @@ def _num_programs() -> int:
     return sum(len(setup.programs._training._loops) for setup in setups)
 
 
-@pytest.mark.parametrize("before", ["", "import harness.cli.main; "])
-def test_nothing_is_imported_before(before: str) -> None:
-    """Neither scikit-learn nor Keras is, and Keras still finds it; nor in a command, whose model
-    may be of such a file."""
-    code = "import harness.sklearn, keras; keras.wrappers.SKLearnClassifier(lambda X, y: None)"
-    subprocess.run([sys.executable, "-c", before + code], check=True, cwd=REPOSITORY)
+STARTS = """
+from pathlib import Path
+import harness.sklearn, keras, kernels.multi_hot.api
+keras.wrappers.SKLearnClassifier(lambda X, y: None)
+from harness.program.optimizer import optimizer_factory
+from tensorflow.python.eager import context
+factory = optimizer_factory("adam", learning_rate_schedule="linear", warmup=2, num_steps=9)
+for optimizer in ("adam", factory):
+    harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
+print(context.context()._initialized, "multi_hot-" in Path("/proc/self/maps").read_text())
+"""
+
+
+@pytest.mark.parametrize("before", ["", "import harness.cli.main"])
+def test_imports_and_a_trainer_start_nothing(before: str, tmp_path: Path) -> None:
+    """Neither scikit-learn nor Keras is imported before, and Keras still finds it; nor in a
+    command, whose model may be of such a file. No kernel is compiled or loaded. TensorFlow would
+    take all memory of every GPU: the devices are set up at the first fit."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", before + STARTS],
+        capture_output=True, text=True, cwd=REPOSITORY,
+        env=os.environ | {"MULTI_HOT_CACHE": str(tmp_path / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert (done.stdout, done.stderr) == ("False False\n", "")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_fitted_classifier(fitted: MultiHotClassifier, vectors: Any) -> None:

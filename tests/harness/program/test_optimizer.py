@@ -1,7 +1,5 @@
 """Every optimizer on offer: built, compiled, and with the same results as Keras's own."""
 
-import subprocess
-import sys
 from typing import Any
 
 import keras
@@ -85,20 +83,3 @@ def test_an_optimizer_that_was_used_elsewhere_is_refused() -> None:
 def test_a_warm_up_that_leaves_no_step() -> None:
     with pytest.raises(InputError, match=r"--warmup is 10, but .* 10 steps; set --warmup to 9 or"):
         optimizer_factory("adam", warmup=10, num_steps=10)()
-
-
-def test_a_trainer_with_a_named_optimizer_does_not_start_tensorflow() -> None:
-    """TensorFlow would take all memory of every GPU: the devices are set up at the first fit."""
-    program = """
-import harness
-from harness.program.optimizer import optimizer_factory
-from tensorflow.python.eager import context
-factory = optimizer_factory("adam", learning_rate_schedule="linear", warmup=2, num_steps=9)
-for optimizer in ("adam", factory):
-    harness.Trainer(lambda inputs: inputs, optimizer=optimizer)
-print(context.context()._initialized)
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "False\n"

@@ -109,7 +109,7 @@ def test_a_worker_that_came_and_left_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(meeting, "_HELLO_SECONDS", 0.5)
     member = known(3)
     with ThreadPoolExecutor(3) as pool:
-        chief = pool.submit(outcome, 0, member, HELLO, {}, 4)
+        chief = pool.submit(outcome, 0, member, HELLO, {}, 2)
         assert "did not answer" in outcome(1, member, HELLO, {}, 0.2)
         assert "lost: worker 1 (localhost:" in outcome(2, member, HELLO, {}, 9)
         assert "worker 2" not in chief.result()
@@ -171,7 +171,7 @@ def test_strangers_cost_the_meeting_nothing() -> None:
     strangers = Strangers(member.hosts[0], messages=60, slow=20)
     with ThreadPoolExecutor(3) as pool:
         chief = pool.submit(outcome, 0, member, HELLO, {"value": 5}, 30)
-        rest = pool.submit(meet, other, HELLO, {}, wait_seconds=2)
+        rest = pool.submit(meet, other, HELLO, {}, wait_seconds=1)
         strangers.come()
         start = time.monotonic()
         assert outcome(1, member, HELLO, {}, 30)["value"] == 5
@@ -187,7 +187,7 @@ def test_strangers_do_not_prolong_the_wait() -> None:
     strangers = Strangers(member.hosts[0], messages=0, slow=5)
     threading.Thread(target=strangers.come).start()
     start = time.monotonic()
-    assert "did not answer within 2 s" in outcome(0, member, HELLO, {}, 2)
+    assert "did not answer within 1 s" in outcome(0, member, HELLO, {}, 1)
     assert time.monotonic() - start < 10
     strangers.leave()
 

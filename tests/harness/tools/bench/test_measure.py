@@ -101,9 +101,11 @@ def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> 
 def test_a_process_ends_with_its_parent(data: Path) -> None:
     program = (
         "import json, os, sys\n"
+        "from pathlib import Path\n"
         "from harness.tools.bench.measure import MeasuredProcess, Side\n"
         "process = MeasuredProcess(Side(settings=json.loads(sys.argv[1])))\n"
-        "process.wait_until_ready()\n"
+        # It imports TensorFlow after it has tied itself to its parent.
+        "while 'tensorflow' not in Path(f'/proc/{process.pid}/maps').read_text(): pass\n"
         "process.stop()\n"
         "print(process.pid, flush=True)\n"
         "os.kill(os.getpid(), 9)\n"

@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_the_seed_and_the_trials_before_decide_what_is_proposed(tmp_path: Path) 
     assert params(other)[1] != params(whole)[1]
 
 
-def test_a_full_disk_names_the_study(tmp_path: Path) -> None:
+def test_a_full_disk_names_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # Optuna waits before it tries again
     search, path = search_in(tmp_path), tmp_path / STUDY_FILE_NAME
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

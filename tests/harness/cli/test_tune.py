@@ -19,6 +19,7 @@ from tests.harness.cli.runs import (
     command_line,
     contents,
     environment,
+    names_in,
     records,
     summary,
 )
@@ -83,10 +84,13 @@ def test_it_finds_the_better_setting(searched: tuple[Path, tuple[object, ...], R
 def test_train_repeats_the_best_trial(
     searched: tuple[Path, tuple[object, ...], Result], tmp_path: Path
 ) -> None:
-    folder, _, _ = searched
-    done = call("train", "--config", folder / "best.toml", "--run-dir", tmp_path / "run")
+    train = ("train", "--config", searched[0] / "best.toml", "--run-dir")
+    done = call(*train, tmp_path / "run")
     assert done.code == 0, done.err
     assert records(tmp_path / "run")[-1]["validation_accuracy"] == 1.0
+    on_all = call(*train, tmp_path / "all", "--validation-split", "0", "--epochs", "1")
+    assert on_all.code == 0, on_all.err
+    assert "best.keras" not in names_in(tmp_path / "all")
     # Its test rows say the opposite, which the search never saw.
     assert summary(tmp_path / "run")["test_accuracy"] == 0.0
 

@@ -26,6 +26,8 @@ import pytest
 
 from harness.base.quiet import quiet_import
 
+# Imports and tracing make so many objects that looking through them again and again took a tenth.
+gc.set_threshold(100_000, 20, 20)
 # A shell's background job ignores SIGINT, and so would every process that a test sends one to.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -100,7 +102,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Splits the CPU: by now all test modules are imported, but no test has run an operation."""
     gc.freeze()
-    gc.set_threshold(100_000, 20, 20)  # tracing makes so many objects that a tenth of it was this
     if "tensorflow" not in sys.modules:
         return
     try:

@@ -339,6 +339,7 @@ class State:
                 named[name].assign(value)
 
     def read_from_model(self, first: "State") -> None:
+        self.tables.settle()  # as the first state's, which the model has
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
         for stored in [*self._weights, *self._tables()]:
             stored.variable.assign(stored.join(named))

@@ -150,7 +150,7 @@ class KerasCallbacks(records.Observer):
     ) -> None:
         own = [c for c in callbacks if isinstance(c, keras.callbacks.History)]
         self.history = own[-1] if own else History()
-        self._changing = [c for c in callbacks if c not in own]
+        self._changing = [c for c in callbacks if type(c) not in (keras.callbacks.History, History)]
         self._by_batch = bool(with_batch_hooks(callbacks))
         self._model, self._programs = setup.model, setup.programs
         self._validation_freq = validation_freq
@@ -257,9 +257,11 @@ class KerasCallbacks(records.Observer):
         may_change = self._changing and _overriding(self._changing, hook)
         if may_change:
             self._programs.states[0].write_to_model()
-        getattr(self._called, hook)(*arguments)
-        if may_change:
-            self._programs.read_model()
+        try:
+            getattr(self._called, hook)(*arguments)
+        finally:
+            if may_change:
+                self._programs.read_model()
 
 
 class BestModel(keras.callbacks.Callback):

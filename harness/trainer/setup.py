@@ -204,6 +204,7 @@ class Setup:
             state[f"{group}/{own}"] = value
         for each in self.programs.states:
             each.restore(state)
+        self.programs.states[0].write_to_model()
 
     def _feed(self, examples: Examples) -> Feed:
         for known, feed in self.feeds:

@@ -83,7 +83,7 @@ class Trainer:
         self._folder: Path | None = None
         self._vocabulary: Vocabulary | None = None  # The vocabulary of the rows of the last fit
         self._thresholds: Sequence[float] | None = None  # that the last fit chose
-        self._is_exposed = False  # whether the caller may have changed the model
+        self._by_steps = False  # whether `steps` may have trained what the model lacks
         self._kept: dict[str, Any] = {}  # of the trainer that this is a copy of
         self.class_names: tuple[Any, ...] = ()
         """The names of the classes that the model was trained on; none if labels are numbers."""
@@ -104,7 +104,7 @@ class Trainer:
                 "the optimizer leaves out variables of weight decay by var_list, which no copy of "
                 "the trainer has; name them by var_names"
             )
-        kept = {**vars(self), "_setup": None, "_folder": None, "last": None}
+        kept = {**vars(self), "_setup": None, "_folder": None, "last": None, "_by_steps": False}
         if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps only its config
             kept["attributes"] = attributes_of(optimizer)
         if self._setup is not None:
@@ -135,8 +135,8 @@ class Trainer:
             if isinstance(self._given, keras.Model):
                 return self._given
             raise InputError("the model is built from the first rows that it sees; call fit before")
-        self._setup.programs.states[0].write_to_model()
-        self._is_exposed = True
+        if self._by_steps:
+            self._setup.programs.states[0].write_to_model()
         return self._setup.model
 
     @property
@@ -267,6 +267,8 @@ class Trainer:
                 *parts, training=True, before=before, console=asked.console, timeline=asked.timeline
             )
             claims.enter_context(as_compiled(setup))
+            # Outside of a fit the model has the present weights, whatever ended it.
+            claims.callback(setup.programs.states[0].write_to_model)
             facts = {"steps before": self.step, **config_of(self._optimizer)}
             # Workers that differ would hang in a collective instead of saying so.
             cluster.require_same(asked.facts(self.settings) | facts)
@@ -433,6 +435,7 @@ class Trainer:
         info = dataset_info(examples, num_classes=setup.task.num_classes)
         asked = Asked(train=examples, epochs=epochs)
         start = run_start(setup, rows, info, replace(asked, config=self._config(asked)))
+        self._by_steps = True
         return Steps(training, start)
 
     def _examples(
@@ -461,16 +464,13 @@ class Trainer:
         and the first to train on, if it lacks what these need."""
         given, made = self._given, self._setup
         if made is not None:
-            if self._is_exposed:  # someone may have changed it since
+            if not self._by_steps:  # someone may have changed the model since
                 made.programs.read_model()
-                self._is_exposed = False
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
             if not (lacks_task or lacks_choices or made.programs.states[0].is_outdated):
                 return made
-            # Built anew around the trained model.
-            made.programs.states[0].write_to_model()
-            given = made.model
+            given = self.model  # The new one is built around the trained model.
         how["cluster"] = cluster_of(os.environ)
         task, kept = self._task, self._kept
         if kept:

@@ -97,9 +97,11 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
 
 
 def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
-    class Zero(keras.callbacks.Callback):
+    class Zero(keras.callbacks.History):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             self.model.set_weights([np.zeros_like(w) for w in self.model.get_weights()])
+            assert not own.predict(train).any()
+            assert not any(weights.any() for weights in own.model.get_weights())
 
     train = rows()
     own = trainer()
@@ -110,3 +112,19 @@ def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
     resumed = trainer()
     resumed.fit(train, epochs=1, run_dir=tmp_path / "run", resume=True, verbose=False)
     assert resumed.step == 5
+
+
+def test_what_a_user_changes_in_the_model_is_kept(tmp_path: Path) -> None:
+    train, given = rows(), trainer()
+    given.predict(train)
+    network = given.model
+    own = trainer(network)
+    own.fit(train, verbose=False)
+    for value in (2, 3):
+        network.set_weights([np.full_like(w, value) for w in network.get_weights()])
+        own.save(tmp_path / "own.keras")
+        saved = keras.saving.load_model(tmp_path / "own.keras")
+        assert all((weights == value).all() for weights in saved.get_weights())
+        lengths = train.lengths[:, None]
+        expected = value + 8 * value * keras.ops.gelu(np.float32(value + value * lengths))
+        np.testing.assert_allclose(own.predict(train), expected, rtol=1e-5)

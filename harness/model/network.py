@@ -43,7 +43,9 @@ def build_model(
     before its variables take memory that `budget` lacks; `Budget.require_rest` checks a user's
     model."""
     inputs = model_inputs(examples)
-    if isinstance(model, keras.Model) and model.built:
+    # Keras knows the graph of a Sequential model only if its input is a single tensor.
+    chain: Any = model if isinstance(model, keras.Sequential) and not model._functional else None
+    if isinstance(model, keras.Model) and model.built and chain is None:
         check_takes_weights(model, examples)
         return model
     policy = keras.config.dtype_policy()
@@ -59,12 +61,15 @@ def build_model(
                     variable._deferred_initialize()
             else:
                 # A user's function may read or assign values, so it gets them at once.
-                outputs = called(model, inputs, examples)
+                outputs = inputs
+                for part in [model] if chain is None else chain.layers:
+                    outputs = called(part, outputs, examples)
     finally:
         keras.config.set_dtype_policy(policy)
-    if isinstance(model, keras.Model):
+    if isinstance(model, keras.Model) and chain is None:
         return model
     usual = "multi_hot_network" if isinstance(model, DefaultNetwork) else "model"
+    usual = getattr(model, "name", usual)
     made = keras.Model(inputs, outputs, name=getattr(model, "__name__", usual).strip("<>"))
     check_takes_weights(made, examples)
     return made

@@ -229,6 +229,12 @@ class State:
             )
         changes = {name: new for name, new in after.items() if new is not given[name]}
         changes = self.seeds.together(changes, given, after)
+        if assigned := changes.keys() - self._others.keys() - {Seeds.NAME}:
+            raise InputError(
+                f"the model {model.name!r} assigns {', '.join(sorted(assigned))} when it is "
+                "called, as SpectralNormalization does, but trains it too; leave out the layer "
+                "that does so, or set trainable=False"
+            )
         return Called(outputs, changes, weights, tf.add_n(losses) if losses else None)
 
     def gradients(

@@ -15,6 +15,7 @@ from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, Layout, packed, pays_for, unpacked
 from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
+from harness.program.seeds import Seeds
 from harness.program.small_gradients import small_products
 from harness.program.state import Called, State
 from harness.task.losses import is_sparse
@@ -192,11 +193,25 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
     return CutStep(begin, finish, call.sums_early)
 
 
+def _keep(state: State, called: Called, share: Share) -> None:
+    """Keeps what layers change outside of training, such as the seed of a dropout that is always
+    on."""
+    if share.num_devices > 1 and called.changes.keys() - {Seeds.NAME}:
+        raise InputError(
+            f"evaluations and predictions change {', '.join(sorted(called.changes))}, of which "
+            f"{share.num_devices} devices would have different values; set replicas=1, or change "
+            "it only where the argument training is true"
+        )
+    state.assign(called.changes)
+
+
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Returns a step that changes only metrics; it may return probabilities, too."""
+    """Returns a step that changes only metrics, and what layers change outside of training; it may
+    return probabilities, too."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         called = call(state, share, all_reduce, training=False)
+        _keep(state, called, share)
         # Keras too uses no class weights in an evaluation.
         judged = task.judge(share.labels, called.outputs, training=False, inputs=share.inputs)
         count(task, state.sums, judged, share, training=False)
@@ -207,10 +222,13 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
 
 
 def prediction_step(call: Caller, ranking: Ranking | None = None) -> Step:
-    """Returns a step that changes nothing; it returns the outputs, or the best of them."""
+    """Returns a step that changes only what layers change outside of training; it returns the
+    outputs, or the best of them."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = tf.cast(call(state, share, all_reduce, training=False).outputs, tf.float32)
+        called = call(state, share, all_reduce, training=False)
+        _keep(state, called, share)
+        outputs = tf.cast(called.outputs, tf.float32)
         if ranking is not None:
             seen = None if ranking.seen is None else share.inputs[ranking.seen]
             outputs = best(outputs if seen is None else without_seen(outputs, seen), ranking.k)

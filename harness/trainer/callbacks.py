@@ -133,6 +133,7 @@ def outside_fit(
     rows = setup.rows_to_evaluate(examples, by_step=by_step)
     with setup.devices.cluster.watched(), as_compiled(setup):
         yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows
+        setup.programs.states[0].write_to_model()
 
 
 class KerasCallbacks(records.Observer):

@@ -115,10 +115,9 @@ def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
 
 
 def test_what_a_user_changes_in_the_model_is_kept(tmp_path: Path) -> None:
-    train, given = rows(), trainer()
-    given.predict(train)
-    network = given.model
-    own = trainer(network)
+    first = harness.MultiHotDense(8, TOKENS, activation="gelu")
+    network = keras.Sequential([first, keras.layers.Dense(1)])
+    train, own = rows(), trainer(network)
     own.fit(train, verbose=False)
     for value in (2, 3):
         network.set_weights([np.full_like(w, value) for w in network.get_weights()])
@@ -128,3 +127,39 @@ def test_what_a_user_changes_in_the_model_is_kept(tmp_path: Path) -> None:
         lengths = train.lengths[:, None]
         expected = value + 8 * value * keras.ops.gelu(np.float32(value + value * lengths))
         np.testing.assert_allclose(own.predict(train), expected, rtol=1e-5)
+
+
+class Always(keras.layers.Layer):
+    """Counts its calls and drops units, outside of training too."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.dropout = harness.HashDropout(0.5)
+
+    def build(self, input_shape: Any) -> None:
+        self.calls = self.add_weight(name="calls", shape=(), initializer="zeros", trainable=False)
+
+    def call(self, inputs: Any) -> Any:
+        self.calls.assign_add(1.0)
+        return self.dropout(inputs, training=True)
+
+
+def test_layers_may_change_outside_of_training() -> None:
+    def dropping(inputs: Any) -> Any:
+        x = harness.MultiHotDense(8, TOKENS, activation="gelu")(inputs)
+        return keras.layers.Dense(1)(Always(name="always")(x))
+
+    train, own = rows(), trainer(dropping)
+    own.fit(train, validation=rows(80), verbose=False)
+    assert own.model.get_layer("always").calls == 5 + 2
+    assert not np.allclose(own.predict(train), own.predict(train))
+    assert own.evaluate(train)["loss"] != own.evaluate(train)["loss"]
+    assert own.model.get_layer("always").calls == 5 + 2 + 4 * 5
+    normalized = keras.Sequential(
+        [
+            harness.MultiHotDense(8, TOKENS),
+            keras.layers.SpectralNormalization(keras.layers.Dense(1), name="divided"),
+        ]
+    )
+    with pytest.raises(InputError, match=r"assigns divided/.*kernel when it is called.*trainable="):
+        trainer(normalized).fit(train, verbose=False)

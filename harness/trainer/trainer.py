@@ -446,6 +446,9 @@ class Trainer:
         known = tuple(self.class_names if names is None else names)
         examples = as_examples(rows, class_names=known, name=name)
         found = examples.class_names
+        if found == (-1, 1) and self._task.kind == "regression":  # numbers after all
+            targets = np.where(np.asarray(examples.labels) == 1, 1.0, -1.0).astype(np.float32)
+            return replace(examples, labels=targets, class_names=())
         if found and found != known and (known or names is not None or self.step > 0):
             raise InputError(
                 f"{examples.name} has the classes {', '.join(map(str, found))}, and the model was "

@@ -220,3 +220,6 @@ def test_the_names_of_classes_stay_with_the_trainer() -> None:
     assert trainer.class_names == ("no", "yes")
     with pytest.raises(InputError, match="row 0 has the label -3"):
         harness.Trainer(model, task="regression").fit((_ROWS, [-3, 1, 2, 0]))
+    signs, regression = [-1.0, 1.0, 1.0, -1.0], harness.Trainer(model, task="regression")
+    loss = regression.evaluate((_ROWS, signs))["loss"]
+    assert loss == pytest.approx(((regression.predict(_ROWS)[:, 0] - signs) ** 2).mean())

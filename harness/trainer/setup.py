@@ -341,11 +341,28 @@ def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devi
         )
     # Without labels, as for predictions, the outputs tell what is known of the task.
     labelled = train.labels is not None
+    _require_plain(model, judged=labelled)
     settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
     if settled.is_known:
         settled.check_outputs(model, outputs.shape)
         settled.check_devices(devices.num_shares)
     return settled
+
+
+def _require_plain(model: keras.Model, *, judged: bool) -> None:
+    """Refuses a subclass with steps, losses or metrics of its own: programs call only `call`."""
+    names = ["predict_step"]
+    names += ["train_step", "test_step", "compute_loss", "compute_metrics"] if judged else []
+    plain = {name: getattr(keras.Model, name) for name in names}
+    own = [n for n in names if getattr(getattr(model, n), "__func__", None) is not plain[n]]
+    if judged:
+        own += [f"the metric {m.name}" for la in model._flatten_layers() for m in la._metrics]
+    if own:
+        raise InputError(
+            f"the model {model.name!r} has {', '.join(own)} of its own, which a trainer ignores; "
+            "give loss and metrics to harness.Task, add other losses by add_loss, or train the "
+            "model by its own fit"
+        )
 
 
 def _built(

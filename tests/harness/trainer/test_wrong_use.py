@@ -91,12 +91,44 @@ def broken(inputs: Any) -> Any:
     return keras.layers.Dense(1)(harness.MultiHotDense(4, TOKENS)(inputs["words"]))
 
 
+class Measuring(keras.layers.Layer):
+    """A layer with a metric, which Keras's fit reports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = keras.metrics.Mean(name="size")
+
+    def call(self, inputs: Any) -> Any:
+        self.size.update_state(inputs)
+        return inputs
+
+
+class Penalized(keras.Model):
+    """A model with a loss of its own, which Keras's fit computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = harness.MultiHotDense(1, TOKENS)
+
+    def call(self, inputs: Any) -> Any:
+        return self.layer(inputs)
+
+    def compute_loss(self, **given: Any) -> Any:
+        return 2 * super().compute_loss(**given)
+
+
+def measuring(inputs: Any) -> Any:
+    return Measuring()(model()(inputs))
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
         (lambda: fit(model(3), rows()), r"\[None, 3\].*binary with 2 classes.*Dense\(1\)"),
         (lambda: fit(model(1), (rows(), np.arange(60.0))), "'regression' if labels are no"),
         (lambda: fit(peeking, rows()), "layer 'peeking' cannot be compiled"),
+        (lambda: fit(Penalized(), rows()), "has compute_loss of its own, which a trainer ignores"),
+        (lambda: fit(measuring, rows()), "has the metric size of its own.*harness.Task"),
         (lambda: fit(broken, rows()), "cannot be called with the inputs of random"),
         (lambda: fit(unpooled, rows()), r"outputs of shape \[\d+, 1\] for \d+ rows; give one for"),
         (lambda: fit(counting_padding, rows()), r"behind `row_splits\[-1\]`.*your_own_model"),

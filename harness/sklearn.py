@@ -407,6 +407,9 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             if classes is None and y.ndim == 1:
                 raise InputError("classes must be given in the first call of partial_fit")
             self._number(y, classes, may_grow=True)
+        is_known = classes is None or np.array_equal(np.unique(classes), self.classes_)
+        require(is_known, f"classes is {classes}, and was {self.classes_} before; give the same")
+        _require_shape(y, self.classes_.shape if self._seen is not None else ())
         return self._partly_fitted(X, *self._labels(y, weights))
 
     def _number(self, y: Any, classes: Any, *, may_grow: bool = False) -> None:
@@ -497,6 +500,7 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
         if learns:
             self._mean, deviation = y.mean(axis=0), y.std(axis=0)
             self._deviation = np.where(deviation > 0, deviation, 1)
+        _require_shape(y, np.shape(self._mean))
         return ((y - self._mean) / self._deviation).astype(np.float32), weights
 
     @in_python()
@@ -542,6 +546,12 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
         weights = np.asarray(weights, np.float32)
         require(weights.any(), "all sample weights are zero; give some rows a weight above 0")
     return y, weights
+
+
+def _require_shape(y: Any, of_row: tuple[int, ...]) -> None:
+    """Raises an InputError unless each row of y has the shape that those of the first call had."""
+    before, now = (" x ".join(map(str, shape)) or "one label" for shape in (of_row, y.shape[1:]))
+    require(before == now, f"y has {now} for each row, and had {before} before; give the same")
 
 
 def _form_of(X: Any) -> _Form:

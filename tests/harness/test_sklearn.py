@@ -218,6 +218,10 @@ def test_rows_that_come_bit_by_bit(vectors: Any) -> None:
         for part in (slice(0, 120), slice(120, 240)):
             found.partial_fit(X[part], y[part], classes=["no", "yes"])
     assert found.score(X, y) > 0.9
+    with pytest.raises(ValueError, match=r"classes is \['no'\], and was \['no' 'yes'\] before"):
+        found.partial_fit(X, y, classes=["no"])
+    with pytest.raises(ValueError, match="y has 2 for each row, and had one label before"):
+        found.partial_fit(X, np.stack([y == "no", y == "yes"], axis=1))
     copy = pickle.loads(pickle.dumps(found)).partial_fit(X, y)
     assert not np.allclose(copy.predict_proba(X), found.predict_proba(X))
 

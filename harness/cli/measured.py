@@ -2,6 +2,7 @@
 from standard input, builds and compiles what `harness train` would train with them, and trains for
 a turn at each request. harness/tools/bench/measure.py describes the messages."""
 
+import gc
 import json
 import os
 import signal
@@ -37,6 +38,7 @@ class _Windows(Observer):
 def main() -> None:
     """Serves one parent until it closes standard input, or ends while this process is stopped."""
     end_with_parent(signal.SIGKILL)
+    gc.set_threshold(50_000, 20, 50)  # as of every command
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # what libraries print must not garble the answers
         try:

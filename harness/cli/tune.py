@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import json
 import math
 import multiprocessing
@@ -169,6 +170,7 @@ def _begin_checks() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it ended while this process was starting
         os._exit(1)
+    gc.set_threshold(50_000, 20, 50)  # as of every command
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports the interrupt
 
 

@@ -32,8 +32,13 @@ gc.set_threshold(100_000, 20, 20)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NUM_LOGICAL_DEVICES = 2
-# The files that take longest come first, so that no process works on one alone at the end.
-LONG_FILES = (
+# A profile lists all programs that its process has compiled, and takes longer the more they are: so
+# files with profiles come first. Then those that take longest, so that no process works on one file
+# alone at the end.
+FIRST_FILES = (
+    "tests/harness/cli/test_profile.py",
+    "tests/browser/test_tensorboard.py",
+    "tests/harness/run/profiling/test_profiler.py",
     "tests/benchmarks/test_differential.py",
     "tests/emulated_gpu/test_trainings.py",
     "tests/emulated_gpu/test_commands.py",
@@ -51,7 +56,6 @@ LONG_FILES = (
     "tests/kernels/multi_hot/test_gather.py",
     "tests/kernels/multi_hot/test_dense.py",
     "tests/benchmarks/faults/test_kill_and_resume.py",
-    "tests/browser/test_tensorboard.py",
     "tests/harness/cli/test_telemetry.py",
     "tests/harness/trainer/test_recommending.py",
     "tests/harness/cli/test_launch.py",
@@ -94,8 +98,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts the files that take longest to the front, and keeps the order of each file's tests."""
-    places = {PROJECT_ROOT / name: place for place, name in enumerate(LONG_FILES)}
+    """Sorts `FIRST_FILES` to the front, and keeps the order of each file's tests."""
+    places = {PROJECT_ROOT / name: place for place, name in enumerate(FIRST_FILES)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 

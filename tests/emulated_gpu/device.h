@@ -2,9 +2,6 @@
 #pragma once
 
 #include <cuda.h>
-#undef cuGetProcAddress
-#undef cuGraphInstantiate
-#undef cuGraphExecUpdate
 
 #include <cstdint>
 #include <cstring>
@@ -35,16 +32,14 @@ struct Size {
 
 struct CUctx_st {
   int device;
-  CUstream default_stream;
   size_t used_bytes;
 };
 struct CUgraphNode_st {
   std::vector<CUgraphNode> dependencies;
-  emulated::Work work;
-  CUgraph child = nullptr;
+  std::vector<emulated::Work> works;  // of a child graph all that it does
 };
 struct CUgraph_st {
-  std::vector<std::unique_ptr<CUgraphNode_st>> nodes;
+  std::deque<CUgraphNode_st> nodes;
 };
 struct CUstream_st {
   CUcontext context;
@@ -62,9 +57,9 @@ namespace emulated {
 
 // Of the environment: EMULATED_GPU_ and the name.
 std::string setting(const char* name, const char* otherwise);
-[[noreturn]] void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));
+[[noreturn]] void fail(const std::string& message);
 // A line of the file that EMULATED_GPU_TRACE names.
-void note(const char* format, ...) __attribute__((format(printf, 1, 2)));
+void note(const std::string& line);
 // A number below `end` that follows from EMULATED_GPU_SEED, for each thread from a sequence of its own.
 uint32_t draw(uint32_t end);
 
@@ -72,15 +67,13 @@ uint32_t draw(uint32_t end);
 // stream is captured.
 void enqueue(CUstream stream, Work work);
 void synchronize(CUstream stream);
-void synchronize_device();
 // The device of the current context.
 int current_device();
 CUcontext primary_context(int device);
-CUgraphNode add_node(CUgraph graph, std::vector<CUgraphNode> dependencies, Work work);
 
 // What a launch does, or an error where the device cannot run it.
 CUresult launch(const CUDA_KERNEL_NODE_PARAMS& given, Work* work);
-void run_kernel(const Kernel& kernel, const char* name, const char* params, Size grid, Size block,
+void run_kernel(const Kernel& kernel, const std::string& name, const char* params, Size grid, Size block,
                 uint32_t dynamic_shared);
 // A copy between any two addresses.
 Work copying(CUdeviceptr to, CUdeviceptr from, size_t bytes);

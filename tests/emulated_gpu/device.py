@@ -1,9 +1,9 @@
 """Builds the emulated device, and makes environments of processes that compute on it."""
 
+import ctypes.util
 import fcntl
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import os
 import shutil
@@ -11,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import kernels.cache
 from tests.emulated_gpu import nvml
+from tests.harness.cli import runs
 
 SOURCES = Path(__file__).resolve().parent
-ROOT = SOURCES.parents[1]
 _LIBRARIES = (
     "libcuda.so.1", "libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcudnn.so.9",
     "libcufft.so.11", "libcusolver.so.11", "libcusparse.so.12", "libnccl.so.2", "libnvidia-ml.so.1",
@@ -27,48 +29,38 @@ _KERNEL_FLAGS = (
     " -fwrapv -w -shared -fPIC"
 )
 # A script in place of the assembler, which returns the text as machine code.
-_ASSEMBLER = """#!/bin/sh
-case "$*" in *--version*) echo "Cuda compilation tools, release 12.9, V12.9.86"; exit;; esac
-while [ $# -gt 0 ]; do
-  case "$1" in -o) out=$2; shift;; -*) ;; *) in=$1;; esac
-  shift
-done
-cat "$in" > "$out"
-printf '\\0' >> "$out"
+_ASSEMBLER = """#!/bin/sh -e
+[ "$1" = --version ] && echo "Cuda compilation tools, release 12.9, V12.9.86" && exit
+cat "$1" > "$3"
+printf '\\0' >> "$3"
 """
 _TRANSLATE = """#!/bin/sh
 unset LD_LIBRARY_PATH LD_PRELOAD
 here=$(dirname "$0")
 {python} -S -E "$here/ptx.py" "$2" < "$1.ptx" > "$1.c" &&
-gcc -x c {flags} $EMULATED_GPU_FLAGS -I"$here" "$1.c" -o "$1.so" -lm && rm "$1.c"
+gcc {flags} $EMULATED_GPU_FLAGS -I"$here" "$1.c" -o "$1.so" -lm "$here/lib/libcuda.so.1" &&
+rm "$1.c"
 """
-
-
-class UnavailableError(Exception):
-    """The device cannot be built here, for the reason in the message."""
 
 
 def _package(name: str) -> Path:
     """The folder of one of NVIDIA's packages."""
-    try:
-        return Path(next(iter(importlib.import_module(f"nvidia.{name}").__path__)))
-    except ModuleNotFoundError as error:
-        package = f"nvidia-{name.replace('_', '-')}-cu12"
-        raise UnavailableError(f"the emulated GPU needs the package {package}") from error
+    package = f"nvidia-{name.replace('_', '-')}-cu12"
+    module = pytest.importorskip(f"nvidia.{name}", reason=f"the emulated GPU needs {package}")
+    return Path(next(iter(module.__path__)))
 
 
 @functools.cache
 def build() -> Path:
-    """Return the folder of the device, which is built unless the cache has it.
-
-    Raises:
-        UnavailableError: when something is missing that the build needs.
-    """
+    """Return the folder of the device, which is built unless the cache has it. Skip the test when
+    something is missing that the build needs."""
     if shutil.which("g++") is None:
-        raise UnavailableError("the emulated GPU needs g++")
+        pytest.skip("the emulated GPU needs g++")
+    if ctypes.util.find_library("lz4") is None:
+        pytest.skip("the emulated GPU needs liblz4.so.1")
     if "f16c" not in Path("/proc/cpuinfo").read_text():
-        raise UnavailableError("the emulated GPU needs a CPU of x86-64-v3")
-    nvrtc, nvcc = _package("cuda_nvrtc"), _package("cuda_nvcc")
+        pytest.skip("the emulated GPU needs a CPU of x86-64-v3")
+    nvrtc, nvcc = _package("cuda_nvrtc") / "lib", _package("cuda_nvcc")
     sources = sorted([*SOURCES.glob("*.[chl]*"), SOURCES / "ptx.py", Path(__file__)])
     texts = [str(nvrtc).encode(), *(file.read_bytes() for file in sources)]
     key = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
@@ -83,27 +75,21 @@ def build() -> Path:
 
 
 def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
-    lib, tools, python = folder / "lib", folder / "cuda", folder / "python"
-    package = python / "nvidia" / "cuda_nvrtc"
-    for made in (lib, tools / "bin", tools / "nvvm", folder / "kernels", package / "lib"):
-        made.mkdir(parents=True)
+    for made in ("lib", "cuda/bin", "cuda/nvvm", "kernels", "python/nvidia/cuda_nvrtc/lib"):
+        (folder / made).mkdir(parents=True)
+    lib, tools, package = folder / "lib", folder / "cuda", folder / "python/nvidia"
     include = "tensorflow/include/third_party/gpus/cuda/include"
     headers = importlib.metadata.distribution("tensorflow").locate_file(include)
-    own = [file for file in SOURCES.glob("*.cc") if file.name != "nvrtc.cc"]
-    compiler = next((nvrtc / "lib").glob("libnvrtc.so.*"))
-    for files, path in (
-        ([*own, SOURCES / "names.ld"], lib / _LIBRARIES[0]),
-        ([SOURCES / "nvrtc.cc", compiler], package / "lib" / "libnvrtc.so.12"),
-    ):
-        command = ["g++", *_FLAGS, "-isystem", str(headers), *map(str, files), "-ldl"]
-        subprocess.run([*command, "-o", str(path)], check=True)
+    sources = [*SOURCES.glob("*.cc"), SOURCES / "names.ld", next(nvrtc.glob("libnvrtc.so.*"))]
+    flags = [*_FLAGS, "-isystem", headers, "-l:liblz4.so.1", "-ldl", f"-Wl,-rpath,{nvrtc}"]
+    command = ["g++", *sources, *flags, "-o", lib / _LIBRARIES[0]]
+    subprocess.run(list(map(str, command)), check=True)
     for name in _LIBRARIES[1:]:
         (lib / name).symlink_to(_LIBRARIES[0])
     # This package comes before NVIDIA's, where the product looks for NVRTC.
-    (python / "nvidia" / "__init__.py").touch()
     (package / "__init__.py").touch()
+    (package / "cuda_nvrtc/lib/libnvrtc.so.12").symlink_to("../../../../lib/libcuda.so.1")
     (tools / "nvvm" / "libdevice").symlink_to(nvcc / "nvvm" / "libdevice")
-    (folder / "nvrtc").symlink_to(nvrtc / "lib")
     for name in ("ptx.py", "kernel.h"):
         shutil.copy(SOURCES / name, folder)
     translate = _TRANSLATE.format(python=sys.executable, flags=_KERNEL_FLAGS)
@@ -137,14 +123,18 @@ def environment(
         lines += nvml.modern(number, compute_capability=f"{capability[:-1]}.{capability[-1]}")
     (folder / "nvml-script").write_text("\n".join([*lines, *script]) + "\n")
     settings["devices"] = devices
-    paths = [str(built / "python"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [
+        str(built / "python"),
+        str(runs.REPOSITORY),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CUDA_", "XLA_FLAGS", "TF_"))}
     return {
         **kept,
         **{f"EMULATED_GPU_{name.upper()}": str(value) for name, value in settings.items()},
         "EMULATED_GPU_FOLDER": str(built),
         "FAKE_NVML_SCRIPT": str(folder / "nvml-script"),
-        "LD_LIBRARY_PATH": f"{built / 'lib'}:{built / 'nvrtc'}",
+        "LD_LIBRARY_PATH": str(built / "lib"),
         "PATH": f"{built / 'cuda' / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
         "XLA_FLAGS": f"--xla_gpu_cuda_data_dir={built / 'cuda'} --xla_gpu_autotune_level=0"
@@ -152,9 +142,6 @@ def environment(
     }
 
 
-def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(environment: dict[str, str], *arguments: str) -> runs.Result:
     """Run Python in an environment."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        env=environment, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
+    return runs.run([sys.executable, *arguments], env=environment, timeout=1200)

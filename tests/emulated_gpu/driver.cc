@@ -1,14 +1,12 @@
 // Devices, contexts, memory and errors of the emulated driver. The device's memory is the host's.
 #include <sys/mman.h>
 
-#include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <sstream>
-#include <string>
 
 #include "device.h"
 
@@ -22,16 +20,15 @@ constexpr size_t kTotalMemory = 600 << 20;
 std::mutex mutex;
 thread_local CUcontext current = nullptr;
 
-// The cards that CUDA_VISIBLE_DEVICES names by number, in its order. A slice is one of card 0.
-const std::vector<int>& visible_cards() {
-  static const std::vector<int> cards = [] {
-    const int count = std::stoi(setting("DEVICES", "1"));
+// NVML's names of the cards that CUDA_VISIBLE_DEVICES names by number, in its order. A slice is one of card 0.
+const std::vector<std::string>& visible_cards() {
+  static const std::vector<std::string> cards = [] {
     const char* const listed = std::getenv("CUDA_VISIBLE_DEVICES");
     std::istringstream names(listed == nullptr ? "0,1,2,3" : listed);
-    std::vector<int> found;
+    std::vector<std::string> found;
     for (std::string name; std::getline(names, name, ',');) {
-      const int card = name.rfind("MIG-", 0) == 0 ? 0 : std::stoi(name);
-      if (card < 0 || card >= count) break;  // as NVIDIA's: those behind a wrong one are hidden too
+      const std::string card = "gpu" + (name.rfind("MIG-", 0) == 0 ? "0" : name);
+      if (script().count(card + ".uuid") == 0) break;  // as NVIDIA's: those behind a wrong one are hidden too
       found.push_back(card);
     }
     return found;
@@ -40,37 +37,34 @@ const std::vector<int>& visible_cards() {
 }
 
 // What NVML's script says of a device.
-std::string said(CUdevice device, const char* query) {
+std::string said(CUdevice device, const std::string& query) {
   static const auto lines = script();
-  return lines.at("gpu" + std::to_string(visible_cards()[device]) + "." + query);
+  return lines.at(visible_cards()[device] + "." + query);
 }
 
 struct Allocation {
   size_t bytes;
-  int device;  // -1: the host
+  int device;    // -1: the host
+  char* mapped;  // whole pages, and one before and behind that nobody may touch
+  size_t mapped_bytes;
 };
 std::map<CUdeviceptr, Allocation>& allocations = *new std::map<CUdeviceptr, Allocation>;
-
-// The memory around an allocation: whole pages, and one before and behind that nobody may touch.
-constexpr size_t kPage = 4096;
-char* mapping_of(CUdeviceptr address) { return reinterpret_cast<char*>(address / kPage * kPage - kPage); }
-size_t mapped_bytes(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage + 2 * kPage; }
 
 // New memory holds NaNs, and ends at a page's end, but for what CUDA's alignment leaves before that.
 CUresult allocate(CUdeviceptr* address, size_t bytes, int device) {
   if (bytes == 0) return CUDA_ERROR_INVALID_VALUE;
   const std::lock_guard<std::mutex> lock(mutex);
   if (device >= 0 && primary_context(device)->used_bytes + bytes > kTotalMemory) return CUDA_ERROR_OUT_OF_MEMORY;
-  const size_t inner = mapped_bytes(bytes) - 2 * kPage;
-  void* const mapped = mmap(nullptr, mapped_bytes(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  constexpr size_t kPage = 4096;
+  const size_t inner = (bytes + kPage - 1) / kPage * kPage, outer = inner + 2 * kPage;
+  char* const mapped = static_cast<char*>(mmap(nullptr, outer, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
   if (mapped == MAP_FAILED) return CUDA_ERROR_OUT_OF_MEMORY;
-  char* const begin = static_cast<char*>(mapped) + kPage;
-  mprotect(begin, inner, PROT_READ | PROT_WRITE);
-  std::memset(begin, 0xff, inner);
-  *address = reinterpret_cast<CUdeviceptr>(begin) + inner - (bytes + 255) / 256 * 256;
-  allocations[*address] = {bytes, device};
+  mprotect(mapped + kPage, inner, PROT_READ | PROT_WRITE);
+  std::memset(mapped + kPage, 0xff, inner);
+  *address = reinterpret_cast<CUdeviceptr>(mapped) + kPage + inner - (bytes + 255) / 256 * 256;
+  allocations[*address] = {bytes, device, mapped, outer};
   if (device >= 0) primary_context(device)->used_bytes += bytes;
-  note("allocate %zu on %d", bytes, device);
+  note("allocate " + std::to_string(bytes) + " on " + std::to_string(device));
   return CUDA_SUCCESS;
 }
 
@@ -78,9 +72,9 @@ CUresult release(CUdeviceptr address) {
   const std::lock_guard<std::mutex> lock(mutex);
   const auto found = allocations.find(address);
   if (found == allocations.end()) return CUDA_ERROR_INVALID_VALUE;
-  const auto [bytes, device] = found->second;
+  const auto [bytes, device, mapped, mapped_bytes] = found->second;
   if (device >= 0) primary_context(device)->used_bytes -= bytes;
-  munmap(mapping_of(address), mapped_bytes(bytes));
+  munmap(mapped, mapped_bytes);
   allocations.erase(found);
   return CUDA_SUCCESS;
 }
@@ -96,7 +90,7 @@ std::optional<int> device_of(CUdeviceptr address) {
 
 template <class Value>
 CUresult fill(CUdeviceptr address, Value value, size_t count, CUstream stream) {
-  note("set %zu", count * sizeof value);
+  note("set " + std::to_string(count * sizeof value));
   enqueue(stream, [=] { std::fill_n(reinterpret_cast<Value*>(address), count, value); });
   return CUDA_SUCCESS;
 }
@@ -108,24 +102,15 @@ std::string setting(const char* name, const char* otherwise) {
   return value == nullptr ? otherwise : value;
 }
 
-void fail(const char* format, ...) {
-  va_list arguments;
-  va_start(arguments, format);
-  std::vfprintf(stderr, (std::string("emulated GPU: ") + format + "\n").c_str(), arguments);
+void fail(const std::string& message) {
+  std::fprintf(stderr, "emulated GPU: %s\n", message.c_str());
   std::abort();
 }
 
-void note(const char* format, ...) {
-  static std::FILE* const file = [] {
-    const std::string path = setting("TRACE", "");
-    std::FILE* const opened = path.empty() ? nullptr : std::fopen(path.c_str(), "a");
-    if (opened != nullptr) setlinebuf(opened);
-    return opened;
-  }();
-  if (file == nullptr) return;
-  va_list arguments;
-  va_start(arguments, format);
-  std::vfprintf(file, (std::string(format) + "\n").c_str(), arguments);
+void note(const std::string& line) {
+  static std::FILE* const file = std::fopen(setting("TRACE", "/dev/null").c_str(), "a");
+  std::fprintf(file, "%s\n", line.c_str());
+  std::fflush(file);
 }
 
 int current_device() { return current == nullptr ? 0 : current->device; }
@@ -142,7 +127,7 @@ Work copying(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
 
 void adopt(CUdeviceptr address, size_t bytes) {
   const std::lock_guard<std::mutex> lock(mutex);
-  allocations[address] = {bytes, current_device()};
+  allocations[address] = {bytes, current_device(), nullptr, 0};
 }
 
 }  // namespace emulated
@@ -160,7 +145,10 @@ SUCCEEDS(cuDeviceGetPCIBusId, (char* text, int length, CUdevice device),
          std::snprintf(text, length, "%s", said(device, "bus").c_str() + 4))  // four digits of the domain
 SUCCEEDS(cuDeviceTotalMem, (size_t* bytes, CUdevice), *bytes = kTotalMemory)
 API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice device) {
-  static const std::map<CUdevice_attribute, int> others = {
+  const std::string capability = said(device, "compute_capability");
+  const std::map<CUdevice_attribute, int> values = {
+      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, std::stoi(capability)},
+      {CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR, capability.back() - '0'},
       {CU_DEVICE_ATTRIBUTE_MAX_THREADS_PER_BLOCK, 1024},
       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_X, 1024},
       {CU_DEVICE_ATTRIBUTE_MAX_BLOCK_DIM_Y, 1024},
@@ -183,12 +171,8 @@ API CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUde
       {CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING, 1},
       {CU_DEVICE_ATTRIBUTE_MEMORY_POOLS_SUPPORTED, 1},
   };
-  const std::string capability = said(device, "compute_capability");
-  const auto found = others.find(attribute);
-  *value = found != others.end()                                      ? found->second
-           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR ? std::stoi(capability)
-           : attribute == CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR ? capability.back() - '0'
-                                                                       : 0;
+  const auto found = values.find(attribute);
+  *value = found == values.end() ? 0 : found->second;
   return CUDA_SUCCESS;
 }
 SUCCEEDS(cuDeviceCanAccessPeer, (int* can, CUdevice, CUdevice), *can = 1)
@@ -217,7 +201,6 @@ API CUresult cuGetErrorName(CUresult error, const char** name) {
   *name = text;
   return CUDA_SUCCESS;
 }
-API CUresult cuGetErrorString(CUresult error, const char** text) { return cuGetErrorName(error, text); }
 
 API CUresult cuMemGetInfo(size_t* free, size_t* total) {
   *total = kTotalMemory;
@@ -228,7 +211,7 @@ API CUresult cuMemAlloc(CUdeviceptr* address, size_t bytes) {
   return allocate(address, bytes, current_device());
 }
 API CUresult cuMemFree(CUdeviceptr address) {
-  synchronize_device();
+  cuCtxSynchronize();
   return release(address);
 }
 SUCCEEDS(cuMemFreeAsync, (CUdeviceptr address, CUstream stream), enqueue(stream, [=] { release(address); }))
@@ -246,7 +229,8 @@ API CUresult cuPointerGetAttribute(void* value, CUpointer_attribute attribute, C
 // Memory that the driver did not allocate is copied before a call for it returns, as CUDA does.
 API CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   const std::optional<int> to_device = device_of(to), from_device = device_of(from);
-  note("copy %zu from %d to %d", bytes, from_device.value_or(-1), to_device.value_or(-1));
+  note("copy " + std::to_string(bytes) + " from " + std::to_string(from_device.value_or(-1)) + " to " +
+       std::to_string(to_device.value_or(-1)));
   if (!from_device && to_device) {
     auto staged = std::make_shared<std::string>(reinterpret_cast<const char*>(from), bytes);
     enqueue(stream, [=] { copying(to, reinterpret_cast<CUdeviceptr>(staged->data()), bytes)(); });

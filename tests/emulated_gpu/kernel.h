@@ -4,22 +4,14 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct Thread Thread;
-typedef struct {  // what the lanes of a warp gave, and which of them took part; of a barrier the sum, and how many
-  uint32_t value[32], members;
-} Lanes;
 typedef struct {
-  // Waits for the others of the lanes `who` of the warp or, where the kind is 'b', at the barrier `who` for
-  // `count` threads, 0: all.
-  const Lanes* (*meet)(Thread*, int kind, uint32_t who, uint32_t count, uint32_t value);
-  void (*interrupt)(Thread*);  // a place where another thread may go on
-} Device;
-struct Thread {
-  const Device* device;
   const char* params;
   char* shared;
   uint32_t tid[3], ntid[3], ctaid[3], nctaid[3], lane, carry;
-};
+} Thread;
+typedef struct {  // what the lanes of a warp gave, and which of them took part; of a barrier the sum, and how many
+  uint32_t value[32], members;
+} Lanes;
 typedef struct {
   void (*run)(Thread*);
   uint32_t num_params, params_bytes, shared_bytes, max_threads;
@@ -44,6 +36,11 @@ static inline uint16_t to_bf16(float f) {
 #ifndef __cplusplus
 #include <tgmath.h>
 
+// Waits for the others of the lanes `who` of the warp or, where the kind is 'b', at the barrier `who` for `count`
+// threads, 0: all.
+const Lanes* emulated_meet(Thread* t, int kind, uint32_t who, uint32_t count, uint32_t value);
+void emulated_interrupt(Thread* t);  // a place where another thread may go on
+
 // Reads and writes of memory.
 #define LOAD(type, address) ({ type v_; memcpy(&v_, (const void*)(address), sizeof v_); v_; })
 #define STORE(type, address, bits) do { type v_ = (type)(bits); memcpy((void*)(address), &v_, sizeof v_); } while (0)
@@ -55,11 +52,9 @@ static inline float rounded(char mode, double x) {
   return f;
 }
 static inline double saturated(double x) { return x > 0 ? x < 1 ? x : 1 : 0; }
-static inline int32_t to_int(double x) {
-  return isnan(x) ? 0 : x <= INT32_MIN ? INT32_MIN : x >= INT32_MAX ? INT32_MAX : (int32_t)x;
-}
-static inline int64_t to_long(double x) {
-  return isnan(x) ? 0 : x <= INT64_MIN ? INT64_MIN : x >= 0x1p63 ? INT64_MAX : (int64_t)x;
+// A number from -end to end - 1.
+static inline int64_t to_integer(double x, double end) {
+  return isnan(x) ? 0 : x <= -end ? -(__int128)end : x >= end ? (__int128)end - 1 : (int64_t)x;
 }
 static inline uint32_t permuted(uint32_t a, uint32_t b, uint32_t selector) {
   uint64_t bytes = (uint64_t)b << 32 | a;
@@ -84,14 +79,14 @@ static inline int source_lane(Thread* t, char mode, int by, uint32_t c) {
   return (mode == 'u' ? from < end : from > end) ? -1 : from;
 }
 static inline uint32_t shuffle(Thread* t, char mode, uint32_t v, int by, uint32_t c, uint32_t mask) {
-  const Lanes* all = t->device->meet(t, 's', mask, 0, v);
+  const Lanes* all = emulated_meet(t, 's', mask, 0, v);
   int from = source_lane(t, mode, by, c);
   if (from < 0) from = t->lane;
   return all->members >> from & 1 ? all->value[from] : 0xdeadbeef;  // of a lane that is not there
 }
 // The lanes that gave what is wanted.
 static inline uint32_t lanes_with(Thread* t, uint32_t wanted, uint32_t value, uint32_t mask) {
-  const Lanes* all = t->device->meet(t, 'v', mask, 0, value);
+  const Lanes* all = emulated_meet(t, 'v', mask, 0, value);
   uint32_t out = 0;
   for (int i = 0; i < 32; ++i) out |= (all->members >> i & 1 && all->value[i] == wanted) << i;
   return out;
@@ -104,7 +99,7 @@ static inline uint32_t carried(Thread* t, uint64_t sum) {
 static inline int all_agree(const Lanes* votes) { return votes->value[0] == votes->members; }
 // `new_bits` may read `old`.
 #define ATOMIC(bits, address, new_bits) ({                                                   \
-    t->device->interrupt(t);                                                                 \
+    emulated_interrupt(t);                                                                   \
     bits* a_ = (bits*)(address);                                                             \
     bits old = __atomic_load_n(a_, __ATOMIC_RELAXED);                                        \
     while (!__atomic_compare_exchange_n(a_, &old, (bits)(new_bits), 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {} \

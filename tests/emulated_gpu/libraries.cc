@@ -1,10 +1,9 @@
 // What XLA calls of cuBLAS (plain loops), of cuDNN (its version) and of NCCL (devices of one process, which
-// meet on their streams' threads).
+// meet on their streams' threads); and NVRTC, whose machine code is PTX.
 #include <library_types.h>
 
 #include <algorithm>
 #include <condition_variable>
-#include <map>
 #include <mutex>
 
 #include "device.h"
@@ -14,20 +13,18 @@ namespace {
 double loaded(const void* address, cudaDataType type, int64_t i) {
   switch (type) {
     case CUDA_R_32F: return static_cast<const float*>(address)[i];
-    case CUDA_R_64F: return static_cast<const double*>(address)[i];
     case CUDA_R_16F: return from_f16(static_cast<const uint16_t*>(address)[i]);
     case CUDA_R_16BF: return from_bf16(static_cast<const uint16_t*>(address)[i]);
-    default: emulated::fail("cuBLAS or NCCL is given the type %d", type);
+    default: emulated::fail("cuBLAS or NCCL is given type " + std::to_string(type));
   }
 }
 
 void store(void* address, cudaDataType type, int64_t i, double value) {
   switch (type) {
     case CUDA_R_32F: static_cast<float*>(address)[i] = static_cast<float>(value); return;
-    case CUDA_R_64F: static_cast<double*>(address)[i] = value; return;
     case CUDA_R_16F: static_cast<uint16_t*>(address)[i] = to_f16(static_cast<float>(value)); return;
     case CUDA_R_16BF: static_cast<uint16_t*>(address)[i] = to_bf16(static_cast<float>(value)); return;
-    default: emulated::fail("cuBLAS or NCCL is given the type %d", type);
+    default: emulated::fail("cuBLAS or NCCL is given type " + std::to_string(type));
   }
 }
 
@@ -42,11 +39,6 @@ struct Matrix {
   }
 };
 
-constexpr int kCompute16 = 64, kCompute64 = 70;  // of cublasComputeType_t
-double scalar(const void* address, int type) {
-  return loaded(address, type == kCompute64 ? CUDA_R_64F : type == kCompute16 ? CUDA_R_16F : CUDA_R_32F, 0);
-}
-
 }  // namespace
 
 // A handle holds its stream.
@@ -55,14 +47,15 @@ SUCCEEDS(cublasSetStream_v2, (CUstream* handle, CUstream stream), *handle = stre
 // Sums in double precision.
 API int cublasGemmStridedBatchedEx(
     CUstream* handle, int transpose_a, int transpose_b, int m, int n, int k,
-    const void* alpha, const void* a, cudaDataType a_type, int lda, long long stride_a, const void* b,
-    cudaDataType b_type, int ldb, long long stride_b, const void* beta, void* c, cudaDataType c_type, int ldc,
+    const float* alpha, const void* a, cudaDataType a_type, int lda, long long stride_a, const void* b,
+    cudaDataType b_type, int ldb, long long stride_b, const float* beta, void* c, cudaDataType c_type, int ldc,
     long long stride_c, int count, int compute, int) {
+  constexpr int kCompute16 = 64;  // of cublasComputeType_t
+  if (compute == kCompute16) emulated::fail("cuBLAS computes in 16 bits");
   const Matrix left = {a, a_type, lda, stride_a, transpose_a != 0};
   const Matrix right = {b, b_type, ldb, stride_b, transpose_b != 0};
   const Matrix before = {c, c_type, ldc, stride_c, false};
-  const double factor = scalar(alpha, compute), kept = scalar(beta, compute);
-  emulated::enqueue(*handle, [=] {
+  emulated::enqueue(*handle, [=, factor = *alpha, kept = *beta] {
     emulated::note("run gemm");
     for (int64_t batch = 0; batch < count; ++batch) {
       for (int64_t column = 0; column < n; ++column) {
@@ -78,9 +71,9 @@ API int cublasGemmStridedBatchedEx(
   });
   return 0;
 }
-API int cublasGemmEx(CUstream* handle, int transpose_a, int transpose_b, int m, int n, int k, const void* alpha,
+API int cublasGemmEx(CUstream* handle, int transpose_a, int transpose_b, int m, int n, int k, const float* alpha,
                      const void* a, cudaDataType a_type, int lda, const void* b, cudaDataType b_type, int ldb,
-                     const void* beta, void* c, cudaDataType c_type, int ldc, int compute, int) {
+                     const float* beta, void* c, cudaDataType c_type, int ldc, int compute, int) {
   return cublasGemmStridedBatchedEx(handle, transpose_a, transpose_b, m, n, k, alpha, a, a_type, lda, 0, b, b_type,
                                     ldb, 0, beta, c, c_type, ldc, 0, 1, compute, 0);
 }
@@ -103,15 +96,12 @@ SUCCEEDS(cudnnGetProperty, (int which, int* value), *value = which == 0 ? 9 : wh
 
 namespace {
 
-constexpr int kSum = 0;
-const std::map<int, cudaDataType> kNcclTypes = {
-    {6, CUDA_R_16F}, {7, CUDA_R_32F}, {8, CUDA_R_64F}, {9, CUDA_R_16BF}};
+constexpr int kSum = 0, kFloat32 = 7;  // of ncclRedOp_t and ncclDataType_t
 
 struct Call {
-  const void* given;
-  void* taken;
+  const float* given;
+  float* taken;
   size_t count;
-  int type;
 };
 // What the GPUs of a group share, and each of them has for its communicator.
 struct Group {
@@ -124,15 +114,12 @@ struct Group {
 };
 
 void sum_up(const std::vector<Call>& calls) {
-  const cudaDataType type = kNcclTypes.at(calls[0].type);
   std::vector<double> total(calls[0].count);
   for (const Call& call : calls) {
-    if (call.count != total.size() || call.type != calls[0].type) emulated::fail("GPUs sum different tensors");
-    for (size_t i = 0; i < total.size(); ++i) total[i] += loaded(call.given, type, i);
+    if (call.count != total.size()) emulated::fail("GPUs sum different tensors");
+    for (size_t i = 0; i < total.size(); ++i) total[i] += call.given[i];
   }
-  for (const Call& call : calls) {
-    for (size_t i = 0; i < total.size(); ++i) store(call.taken, type, i, total[i]);
-  }
+  for (const Call& call : calls) std::copy(total.begin(), total.end(), call.taken);
 }
 
 void meet(Group& group, const Call& call) {
@@ -160,12 +147,18 @@ API int ncclCommAbort(Group* group) {
   group->changed.notify_all();
   return 0;
 }
-API int ncclAllReduce(const void* given, void* taken, size_t count, int type, int operation, Group* group,
+API int ncclAllReduce(const float* given, float* taken, size_t count, int type, int operation, Group* group,
                       CUstream stream) {
-  if (operation != kSum || kNcclTypes.count(type) == 0) emulated::fail("all-reduce %d of type %d", operation, type);
+  if (operation != kSum || type != kFloat32) emulated::fail("NCCL reduces by another operation or type");
   emulated::enqueue(stream, [=] {
-    emulated::note("run all-reduce of %zu", count);
-    meet(*group, {given, taken, count, type});
+    emulated::note("run all-reduce of " + std::to_string(count));
+    meet(*group, {given, taken, count});
   });
   return 0;
 }
+
+// All else is the real one's, which this library is linked with.
+API int nvrtcGetPTXSize(void* program, size_t* size);
+API int nvrtcGetPTX(void* program, char* text);
+API int nvrtcGetCUBINSize(void* program, size_t* size) { return nvrtcGetPTXSize(program, size); }
+API int nvrtcGetCUBIN(void* program, char* text) { return nvrtcGetPTX(program, text); }

@@ -1,6 +1,7 @@
 // Modules: PTX from XLA, from NVRTC, or out of TensorFlow's own binaries, which ptx.py and GCC make machine code
 // of the host from. What was made is kept, by its text.
 #include <dlfcn.h>
+#include <fatbinary_section.h>
 #include <unistd.h>
 
 #include <cstdlib>
@@ -8,9 +9,10 @@
 #include <fstream>
 #include <map>
 #include <mutex>
-#include <sstream>
 
 #include "device.h"
+
+API int LZ4_decompress_safe_partial(const char* from, char* to, int bytes, int wanted, int room);
 
 struct CUmod_st {
   std::string ptx;
@@ -40,13 +42,13 @@ void* opened(const std::string& ptx, const std::string& entry) {
   if (!std::filesystem::exists(library)) {
     std::ofstream(own + ".ptx") << ptx;
     const std::string command = folder + "/translate " + own + " '" + entry + "'";
-    if (std::system(command.c_str()) != 0) fail("cannot translate %s of %s.ptx", entry.c_str(), own.c_str());
+    if (std::system(command.c_str()) != 0) fail("cannot translate " + entry + " of " + own + ".ptx");
     std::filesystem::rename(own + ".so", library);
     std::filesystem::remove(own + ".ptx");
   }
   std::filesystem::copy_file(library, own);
   void* const handle = dlopen(own.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (handle == nullptr) fail("%s", dlerror());
+  if (handle == nullptr) fail(dlerror());
   std::filesystem::remove(own);
   return handle;
 }
@@ -59,57 +61,37 @@ void* library_of(CUmodule module, const std::string& kernel) {
   return library;
 }
 
-template <class Value>
-Value at(const unsigned char* address) {
-  Value value;
-  std::memcpy(&value, address, sizeof value);
-  return value;
-}
+// What NVCC's binaries begin with, and each of their entries. The layout is known from what others found out.
+struct Binary {
+  uint32_t magic;
+  uint16_t version, header_bytes;
+  uint64_t bytes;
+};
+struct Entry {
+  uint16_t kind, version;
+  uint32_t header_bytes;
+  uint64_t bytes;
+  uint32_t packed_bytes, unknown[9];
+  uint64_t text_bytes;
+};
 
-// An LZ4 block.
-std::string unpacked(const unsigned char* from, size_t bytes, size_t wanted) {
+// A text, or the last PTX in a binary, which is packed.
+std::string ptx_of(const void* image) {
+  const auto* const wrapper = static_cast<const __fatBinC_Wrapper_t*>(image);
+  const auto* const binary = static_cast<const Binary*>(wrapper->magic == FATBINC_MAGIC ? wrapper->data : image);
+  if (binary->magic != 0xba55ed50) return static_cast<const char*>(image);
   std::string text;
-  const unsigned char* const end = from + bytes;
-  const auto length = [&](size_t low) {
-    for (unsigned char more = 255; low >= 15 && more == 255; low += more) more = *from++;
-    return low;
-  };
-  while (from < end && text.size() < wanted) {
-    const unsigned char token = *from++;
-    const size_t literal = length(token >> 4);
-    text.append(reinterpret_cast<const char*>(from), literal);
-    from += literal;
-    if (from >= end || text.size() >= wanted) break;
-    const size_t back = at<uint16_t>(from);
-    from += 2;
-    for (size_t left = length(token & 15) + 4; left > 0; --left) text.push_back(text[text.size() - back]);
-  }
-  return text;
-}
-
-// The last PTX in one of NVCC's binaries, whose layout is known from what others found out.
-std::string ptx_of_binary(const unsigned char* image) {
-  std::string text;
-  const unsigned char* entry = image + at<uint16_t>(image + 6);
-  const unsigned char* const end = entry + at<uint64_t>(image + 8);
-  while (entry < end) {
-    const auto header_bytes = at<uint32_t>(entry + 4);
-    const auto bytes = at<uint64_t>(entry + 8);
-    if (at<uint16_t>(entry) == 1) {  // PTX
-      const bool is_packed = at<uint64_t>(entry + 40) & 0x2000;
-      text = is_packed ? unpacked(entry + header_bytes, at<uint32_t>(entry + 16), at<uint64_t>(entry + 56))
-                       : std::string(reinterpret_cast<const char*>(entry + header_bytes), bytes);
+  const char* place = reinterpret_cast<const char*>(binary) + binary->header_bytes;
+  for (const char* const end = place + binary->bytes; place < end;) {
+    const Entry& entry = *reinterpret_cast<const Entry*>(place);
+    place += entry.header_bytes;
+    if (entry.kind == 1) {  // PTX
+      text.resize(entry.text_bytes);
+      LZ4_decompress_safe_partial(place, text.data(), entry.packed_bytes, text.size(), text.size());
     }
-    entry += header_bytes + bytes;
+    place += entry.bytes;
   }
   return text.substr(0, text.find('\0'));
-}
-
-std::string ptx_of(const void* image) {
-  const auto* const bytes = static_cast<const unsigned char*>(image);
-  if (at<uint32_t>(bytes) == 0x466243b1) return ptx_of(at<const void*>(bytes + 8));
-  if (at<uint32_t>(bytes) == 0xba55ed50) return ptx_of_binary(bytes);
-  return static_cast<const char*>(image);
 }
 
 // The compute capability that it was compiled for: 90 of `.target sm_90`.
@@ -132,8 +114,8 @@ CUresult launch(const CUDA_KERNEL_NODE_PARAMS& given, Work* work) {
     std::memcpy(&params[kernel.params[i][0]], given.kernelParams[i], kernel.params[i][1]);
   }
   *work = [=] {
-    note("run %s", function->name.c_str());
-    run_kernel(*function->kernel, function->name.c_str(), params.data(), grid, block, shared);
+    note("run " + function->name);
+    run_kernel(*function->kernel, function->name, params.data(), grid, block, shared);
   };
   return CUDA_SUCCESS;
 }
@@ -165,7 +147,7 @@ API CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const ch
 }
 API CUresult cuModuleGetGlobal(CUdeviceptr* address, size_t* bytes, CUmodule module, const char* name) {
   const std::lock_guard<std::mutex> lock(mutex);
-  if (!module->is_whole) fail("the variable %s belongs to no kernel", name);
+  if (!module->is_whole) fail(std::string("no kernel has the variable ") + name);
   void* const library = library_of(module, "");
   void* const found = dlsym(library, (std::string("G_") + name).c_str());
   if (found == nullptr) return CUDA_ERROR_NOT_FOUND;

@@ -1,5 +1,5 @@
-// A libnvidia-ml.so.1 that answers NVML's C API from a script, so that nvidia-ml-py itself can be tested on
-// any machine. nvml.py builds it and documents the script. Signatures and layouts are those of NVIDIA's nvml.h.
+// Answers NVML's C API from a script, so that nvidia-ml-py itself can be tested on any machine. nvml.py documents
+// the script. Signatures and layouts are those of NVIDIA's nvml.h.
 #include <unistd.h>
 
 #include <cstdint>
@@ -96,12 +96,12 @@ int nvmlInitWithFlags(unsigned) {
   initialized -= code != kSuccess;
   return code;
 }
-int nvmlInit_v2() { return nvmlInitWithFlags(0); }
 int nvmlShutdown() { return initialized-- > 0 ? kSuccess : kUninitialized; }
 // What TensorFlow alone asks; it has no GPU where a function is missing.
 int nvmlDeviceGetHandleByPciBusId_v2(const char*, Device*) { return kNotSupported; }
 const char* nvmlErrorString(int code) {
-  return code == 9 ? "Driver Not Loaded" : code == 15 ? "GPU is lost" : code == 18 ? "Driver/library version mismatch" : "An error";
+  return code == 9 ? "Driver Not Loaded" : code == 15 ? "GPU is lost" : code == 18 ? "Driver/library version mismatch"
+                                                                                   : "An error";
 }
 int nvmlSystemGetDriverVersion(char* version, unsigned length) {
   return text(kSystem, "driver_version", version, length);
@@ -136,16 +136,11 @@ int nvmlDeviceGetPciInfo_v3(Device device, PciInfo* info) {
   *info = {};
   return text(device, "bus", info->address, sizeof info->address);
 }
-struct Memory {
-  unsigned long long total, free, used;
-};
-int nvmlDeviceGetMemoryInfo(Device device, Memory* memory) {
-  const int code = numbers(device, "memory_used_bytes", &memory->used);
-  return code != kSuccess ? code : numbers(device, "memory_total_bytes", &memory->total);
+int nvmlDeviceGetMemoryInfo(Device device, unsigned long long* bytes) {
+  return numbers(device, "memory_bytes", &bytes[0], &bytes[1], &bytes[2]);
 }
 int nvmlDeviceGetUtilizationRates(Device device, unsigned* rates) {
-  const int code = numbers(device, "utilization_percent", &rates[0]);
-  return code != kSuccess ? code : numbers(device, "memory_utilization_percent", &rates[1]);
+  return numbers(device, "utilization_percents", &rates[0], &rates[1]);
 }
 int nvmlDeviceGetTemperature(Device device, unsigned, unsigned* value) {
   return numbers(device, "temperature_celsius", value);
@@ -154,19 +149,11 @@ int nvmlDeviceGetClockInfo(Device device, unsigned type, unsigned* value) {
   return numbers(device, type == 2 ? "memory_clock_mhz" : "sm_clock_mhz", value);
 }
 int nvmlDeviceGetPowerUsage(Device device, unsigned* value) { return numbers(device, "power_milliwatts", value); }
-int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned* value) {
-  return numbers(device, "max_mig_devices", value);
-}
-int nvmlDeviceGetMigMode(Device device, unsigned* current, unsigned* pending) {
-  const int code = numbers(device, "mig_mode", current);
-  *pending = *current;
-  return code;
-}
+int nvmlDeviceGetMaxMigDeviceCount(Device device, unsigned* value) { return numbers(device, "max_mig_devices", value); }
+int nvmlDeviceGetMigMode(Device device, unsigned* current, unsigned*) { return numbers(device, "mig_mode", current); }
 int nvmlDeviceGetCudaComputeCapability(Device device, int* major, int* minor) {
-  std::string answer;
-  const int code = ask(device, "compute_capability", &answer);
-  if (code == kSuccess) std::sscanf(answer.c_str(), "%d.%d", major, minor);
-  return code;
+  char dot;
+  return numbers(device, "compute_capability", major, &dot, minor);
 }
 struct Process {
   unsigned id;

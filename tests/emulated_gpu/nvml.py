@@ -1,4 +1,4 @@
-"""Builds a `libnvidia-ml.so.1` that answers from a script, for tests on machines without a GPU.
+"""Writes the scripts from which the emulated `libnvidia-ml.so.1` answers.
 
 The unmodified nvidia-ml-py loads it as it loads NVIDIA's: in a process whose LD_LIBRARY_PATH begins
 with its folder. The fixture `nvml` in tests/harness/conftest.py hands out an `Nvml`.
@@ -10,8 +10,6 @@ or a text, `error CODE` for NVML's error of that number, or `hang`, which never 
 """
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 
 ERROR_DRIVER_NOT_LOADED = 9
@@ -22,30 +20,14 @@ _MODERN = {
     "compute_capability": "9.0",
     "mig_mode": 0,
     "max_mig_devices": 7,
-    "utilization_percent": 50,
-    "memory_utilization_percent": 20,
-    "memory_total_bytes": 80_000_000_000,
-    "memory_used_bytes": 1_000_000_000,
+    "utilization_percents": "50 20",  # of the GPU, and of its memory
+    "memory_bytes": "80000000000 79000000000 1000000000",  # in all, free and used
     "power_milliwatts": 250_000,
     "temperature_celsius": 40,
     "sm_clock_mhz": 1980,
     "memory_clock_mhz": 2619,
     "processes": "",
 }
-
-
-def build(folder: Path) -> Path | None:
-    """Compiles the library into `folder`; returns its path, None without a g++."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        return None
-    path = folder / "libnvidia-ml.so.1"
-    flags = ("-O1", "-std=c++17", "-Wall", "-Wextra", "-fPIC", "-shared")
-    source = Path(__file__).with_name("nvml.cc")
-    subprocess.run([compiler, *flags, f"-Wl,-soname,{path.name}", source, "-o", path], check=True)
-    # The loader stops at an empty file: TensorFlow has no GPU, on a machine with real ones neither.
-    (folder / "libcuda.so.1").touch()
-    return path
 
 
 def _lines(subject: str, answers: dict[str, object]) -> list[str]:
@@ -68,7 +50,7 @@ def modern(index: int, **answers: object) -> list[str]:
 def old(index: int) -> list[str]:
     """Returns the lines of a script for a GPU that lacks half the queries: no utilization, power
     and slices."""
-    known = ("uuid", "bus", "memory_t", "memory_used", "temperature", "sm_clock", "memory_clock")
+    known = ("uuid", "bus", "memory", "temperature", "sm_clock")
     lines = [line for line in modern(index) if line.partition(".")[2].startswith(known)]
     return [*lines, f"gpu{index}.name = NVIDIA Old 10", f"gpu{index}.compute_capability = 3.5"]
 
@@ -79,22 +61,25 @@ def slice_of(gpu: int, index: int) -> list[str]:
     answers = {
         "name": "NVIDIA Fake 100 MIG 1g.10gb",
         "uuid": f"MIG-{index}5c0ffee-0000-5000-8000-00000000{gpu}00{index}",
-        "memory_total_bytes": 10_000_000_000,
-        "memory_used_bytes": 100_000_000 * (index + 1),
+        "memory_bytes": f"10000000000 {99 - index}00000000 {index + 1}00000000",
         "processes": "",
     }
     return _lines(f"gpu{gpu}.mig{index}", answers)
 
 
 class Nvml:
-    """The library with a script of its own."""
+    """The library with a script of its own, for processes in which TensorFlow has no GPU."""
 
-    def __init__(self, library: Path, folder: Path) -> None:
+    def __init__(self, device: Path, folder: Path) -> None:
         """Args:
-        library: the path that `build` returned.
-        folder: the folder of the script.
+        device: the folder of the emulated device.
+        folder: a folder for the script, and for a link to the library.
         """
-        self.library = library
+        self.library = folder / "nvml" / "libnvidia-ml.so.1"
+        self.library.parent.mkdir()
+        self.library.symlink_to(device / "lib" / self.library.name)
+        # The loader stops at an empty file, on a machine with real GPUs, too.
+        self.library.with_name("libcuda.so.1").touch()
         self._script = folder / "nvml-script"
         self.write(system())
 

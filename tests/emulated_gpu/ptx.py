@@ -51,10 +51,11 @@ EXPRESSIONS = {
     "shf.r": "((uint64_t)b << 32 | a) >> (c & 31)",
     "popc": "__builtin_popcountll(a)", "clz": "a ? __builtin_clzll(a) - 64 + N : N",
     "bfind.shiftamt": "a ? __builtin_clz(a) : -1", "brev": "reversed(a)",
-    "prmt": "permuted(a, b, c)",
+    "prmt": "permuted(a, b, c)", "cvta": "a",
+    "cvta.shared": "a + (uint64_t)t->shared", "cvta.to.shared": "a - (uint64_t)t->shared",
     "vote.ballot": "lanes_with(t, 1, a, b)", "vote.any": "lanes_with(t, 1, a, b) != 0",
     "vote.all": "lanes_with(t, 0, a, b) == 0", "match.any": "lanes_with(t, a, a, b)",
-    "bar.red.and": "all_agree(t->device->meet(t, 'b', a, 0, b))",
+    "bar.red.and": "all_agree(emulated_meet(t, 'b', a, 0, b))",
     **{f"shfl.{to}": f"shuffle(t, '{to[0]}', a, b, c, d)" for to in ("up", "down", "bfly", "idx")},
 }  # fmt: skip
 # The types of operands that are not the instruction's.
@@ -85,14 +86,10 @@ CONVERSIONS = {
 COMBINATIONS = {"and": "&", "or": "|", "xor": "^"}
 STATEMENTS = {
     "ret": "return;", "exit": "return;", "trap": "__builtin_trap();",
-    "nanosleep": "t->device->interrupt(t);", "membar": "", "fence": "", "prefetch": "",
+    "nanosleep": "emulated_interrupt(t);", "membar": "", "fence": "", "prefetch": "",
 }  # fmt: skip
 WIDER = {"s16": "s32", "s32": "s64", "u16": "u32", "u32": "u64"}
-COOPERATE = ("bar", "barrier", "shfl", "vote", "match")
-
-
-class UnknownError(Exception):
-    """PTX that the table lacks."""
+COOPERATE = r"\s(bar|shfl|vote|match)\."
 
 
 def name_of(ptx_name: str) -> str:
@@ -113,16 +110,6 @@ def bits_in_c(ptx_type: str) -> str:
 def split(operands: str) -> list[str]:
     """Splits operands at the commas outside brackets."""
     return [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", operands) if part.strip()]
-
-
-def block_end(text: str, start: int) -> int:
-    """Returns the place where the brace closes that opens at `start`."""
-    depth = 0
-    for brace in re.compile("[{}]").finditer(text, start):
-        depth += 1 if brace.group() == "{" else -1
-        if not depth:
-            return brace.start()
-    raise UnknownError("a brace that is not closed")
 
 
 def declared(text: str) -> tuple[str, str, int, int]:
@@ -147,16 +134,18 @@ class Module:
         )
         self.kernels: dict[str, tuple[str, str, str]] = {}
         """The parameters, directives and body of each kernel, by name."""
-        self.functions: dict[str, tuple[str, str]] = {}
-        """The parameters, the result's first, and the body of each function, by name."""
-        head_of = r"\.(entry|func)\s*(?:\(([^)]*)\))?\s*([\w$]+)\s*\(([^)]*)\)([^{;]*)\{"
-        for head in re.finditer(head_of, text):
-            kind, result, name, params, directives = head.groups()
-            body = text[head.end() : block_end(text, head.end() - 1)]
-            if kind == "func":
-                self.functions[name] = ", ".join(filter(None, (result, params))), body
-            else:
-                self.kernels[name] = params, directives, body
+        self.functions: dict[str, tuple[str, str, str]] = {}
+        """The same of each function, whose result is the first parameter."""
+        self.code: dict[str, str] = {}
+        """What is translated: functions before those that call them, by name."""
+        head = r"\.(entry|func)\s*(?:\(([^)]*)\))?\s*([\w$]+)\s*\(([^)]*)\)([^{;]*)"
+        # A scope's end is followed by an instruction, a body's by a directive.
+        for found in re.findall(head + r"\{(.*?)\n\}(?=\s*(?:\.|\Z))", text, re.DOTALL):
+            kind, result, name, params, directives, body = found
+            assert body.count("{") == body.count("}"), f"the end of {name}"
+            params = ", ".join(filter(None, (result, params)))
+            known = self.kernels if kind == "entry" else self.functions
+            known[name] = params, directives, body
         self.offsets: dict[str, int] = {}
         """The offsets of variables in shared memory, by name."""
         self.shared_bytes = 0
@@ -180,16 +169,13 @@ class Module:
         self.globals[name] = f"{array} {value};\nuint64_t S_{name} = {size};"
 
     def emit(self, entry: str) -> str:
-        names = list(self.kernels) if entry == "all" else [entry]
-        kernels = [Translator(self, name, *self.kernels[name]) for name in names]
-        code = [kernel.emit() for kernel in kernels]
-        for kernel in kernels:  # grows by the functions that are called
-            for called in sorted(kernel.calls - {known.name for known in kernels}):
-                kernels.append(Translator(self, called, "", "", self.functions[called][1]))
-                code.insert(0, kernels[-1].emit_function(self.functions[called][0]))
-        used = set().union(*(kernel.used for kernel in kernels))
-        variables = [text for name, text in self.globals.items() if entry == "all" or name in used]
-        return "\n".join(['#include "kernel.h"', *variables, *code]) + "\n"
+        for name in self.kernels if entry == "all" else [entry]:
+            self.code[name] = Translator(self, name, *self.kernels[name]).emit_kernel()
+        code = "\n".join(self.code.values())
+        used = [
+            text for name, text in self.globals.items() if entry == "all" or f"G_{name}" in code
+        ]
+        return "\n".join(['#include "kernel.h"', *used, code]) + "\n"
 
 
 class Translator:
@@ -197,7 +183,6 @@ class Translator:
 
     def __init__(self, module: Module, name: str, params: str, directives: str, body: str) -> None:
         self.module, self.name, self.body = module, name, body
-        self.words = {*re.findall(r"%?[\w$]+", body)}
         self.params: dict[str, tuple[int, int]] = {}
         """The offset and size of each parameter, by name."""
         self.params_bytes = 0
@@ -208,31 +193,22 @@ class Translator:
             self.params_bytes = sum(self.params[own])
         threads = re.search(r"\.(?:max|req)ntid\s+([\d\s,]+)", directives)
         self.max_threads = math.prod(map(int, threads[1].split(","))) if threads else 1024
-        self.registers: list[dict[str, str]] = [{}]
-        """The types of registers by name, for each enclosing scope."""
-        self.locals: set[str] = set()
-        self.used: set[str] = set()
-        self.opcodes: set[str] = set()
-        self.calls: set[str] = set()
 
-    def emit_function(self, params: str) -> str:
+    def emit_function(self) -> str:
         """Translates a function, which gets the addresses of its result and parameters."""
-        names = [declared(param.replace(".param", "", 1))[1] for param in split(params)]
-        self.locals.update(names)
+        given = "".join(f", uint64_t {name_of(name)}" for name in self.params)
         lines = [self.statement(text) for text in self.statements()]
-        if self.opcodes & {*COOPERATE}:
-            raise UnknownError(f"{self.name}: lanes that cooperate in a function")
-        given = "".join(f", uint64_t {name_of(name)}" for name in names)
         return "\n".join([f"static void F{self.name}(Thread* t{given}) {{", *lines, ";}"])
 
-    def emit(self) -> str:
-        lines = [self.statement(text) for text in self.statements()]
+    def emit_kernel(self) -> str:
+        given = "".join(f", (uint64_t)t->params + {offset}" for offset, _ in self.params.values())
         offsets = ", ".join(f"{{{offset}, {size}}}" for offset, size in self.params.values())
         spins = re.search(r"nanosleep|ld(\.global)?\.(acquire|volatile|relaxed)", self.body)
         numbers = (len(self.params), self.params_bytes, self.module.shared_bytes, self.max_threads,
-                   int(bool(self.opcodes & {*COOPERATE})), int(bool(spins)))  # fmt: skip
+                   int(bool(re.search(COOPERATE, self.body))), int(bool(spins)))  # fmt: skip
         return "\n".join([
-            f"static void run_{self.name}(Thread* t) {{", *lines, ";}",
+            self.emit_function(),
+            f"static void run_{self.name}(Thread* t) {{ F{self.name}(t{given}); }}",
             f"static const uint32_t params_{self.name}[][2] = {{{offsets or '{0, 0}'}}};",
             f"const Kernel kernel_{self.name} = {{run_{self.name}, {', '.join(map(str, numbers))},"
             f" params_{self.name}}};",
@@ -249,27 +225,24 @@ class Translator:
                 yield " ".join(rest.split())
 
     def statement(self, text: str) -> str:
-        if text == "{":
-            self.registers.append({})
-            return "{"
-        if text == "}":
-            self.registers.pop()
-            return ";}"
+        if text in ("{", "}"):
+            return f";{text}"
         if text.endswith(":"):
             return f"L{name_of(text[:-1].strip())}: ;"
         if text.startswith(".reg"):
             return self.declare(text)
         if text.startswith((".local", ".param")):
             kind, name, count, _ = declared(text[len(".local") :])
-            self.locals.add(name)
-            return f"{bits_in_c(kind)} {name_of(name)}[{count}] __attribute__((aligned(16)));"
+            array = f"{bits_in_c(kind)} A{name}[{count}] __attribute__((aligned(16)))"
+            return f"{array}; uint64_t {name_of(name)} = (uint64_t)A{name};"
         if text.startswith(".shared"):  # the module has it
             return ""
         guard, opcode, operands = re.fullmatch(r"(?:@(!?[%\w]+)\s+)?(\S+)\s*(.*)", text).groups()
         try:
             code = self.instruction(opcode.split("."), split(operands))
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise UnknownError(f"{self.name}: {text} ({error!r})") from error
+        except Exception as error:
+            error.add_note(f"{self.name}: {text}")
+            raise
         return f"if ({self.raw(guard)}) {{ {code} }}" if guard else code
 
     def declare(self, text: str) -> str:
@@ -279,12 +252,7 @@ class Translator:
         for name in split(names):
             many = re.fullmatch(r"(.*)<(\d+)>", name)
             found += [f"{many[1]}{i}" for i in range(int(many[2]))] if many else [name]
-        self.registers[-1].update(dict.fromkeys(found, kind))
-        used = ", ".join(f"{name_of(name)} = 0" for name in found if name in self.words)
-        return f"{bits_in_c(kind)} {used};" if used else ""
-
-    def kind(self, register: str) -> str | None:
-        return next((s[register] for s in reversed(self.registers) if register in s), None)
+        return f"{bits_in_c(kind)} {', '.join(f'{name_of(name)} = 0' for name in found)};"
 
     # ---- operands
 
@@ -292,26 +260,17 @@ class Translator:
         """Returns the bits of an operand."""
         if operand.startswith("!"):
             return f"!{self.raw(operand[1:])}"
-        if operand.startswith("-%"):
-            return f"(-{self.raw(operand[1:])})"
-        if self.kind(operand) is not None:
-            return name_of(operand)
         if operand in SPECIAL:
             return SPECIAL[operand]
         if found := re.fullmatch(r"0[fFdD]([0-9A-Fa-f]+)", operand):
             return f"0x{found[1]}ull"
         if re.fullmatch(r"-?(0[xX][0-9A-Fa-f]+|\d+)U?", operand):
             return f"{operand.removesuffix('U')}ull"
-        if operand in self.params:
-            return f"(uint64_t)(t->params + {self.params[operand][0]})"
         if operand in self.module.offsets:
             return f"{self.module.offsets[operand]}u"
-        if operand in self.locals:
-            return f"(uint64_t){name_of(operand)}"
         if operand in self.module.globals:
-            self.used.add(operand)
             return f"(uint64_t)G_{operand}"
-        raise ValueError(operand)
+        return name_of(operand)  # of a register, parameter or local, else GCC does not know it
 
     def value(self, operand: str, kind: str) -> str:
         """Returns an operand as its type in C."""
@@ -321,9 +280,8 @@ class Translator:
     def assign(self, register: str, kind: str, value: str) -> str:
         if register == "_":
             return ""
-        own = self.kind(register)
         typed = f"to_{kind}({value})" if kind in FLOATS else f"({type_in_c(kind)})({value})"
-        return f"{name_of(register)} = ({bits_in_c(own)}){typed};"
+        return f"{name_of(register)} = {typed};"
 
     def address(self, operand: str, modifiers: list[str]) -> str:
         base, _, offset = operand.strip("[]").partition("+")
@@ -338,7 +296,6 @@ class Translator:
         opcode, modifiers = words[0], words[1:]
         if modifiers and modifiers[-1] in ("f16x2", "bf16x2"):
             return self.halves(words, operands)
-        self.opcodes.add(opcode)
         if opcode in STATEMENTS:
             return STATEMENTS[opcode]
         special = getattr(self, f"on_{opcode}", None)
@@ -351,29 +308,22 @@ class Translator:
         """Translates an instruction on pairs of 16-bit numbers: that on the lower ones, and that on
         the upper ones. Two predicates take the results of a comparison."""
         target, *sources = operands
-        names = [f"%half{i}" for i in range(len(operands))]
-        self.registers.append(dict.fromkeys(names, "b16"))
+        names = [f"%half{i}" for i in range(len(sources))]
         code = "{ uint32_t pair = 0;"
         for half in range(2):
-            parts = [f"{name_of(names[0])} = 0"]
-            for name, source in zip(names[1:], sources, strict=True):
-                parts.append(f"{name_of(name)} = ({self.raw(source)}) >> {16 * half}")
-            own = target.split("|")[half] if "|" in target else names[0]
-            step = self.instruction([*words[:-1], words[-1][:-2]], [own, *names[1:]])
-            keep = f"pair |= (uint32_t){name_of(names[0])} << {16 * half};"
-            code += f"{{ uint16_t {', '.join(parts)}; {step} {keep} }}"
-        self.registers.pop()
+            code += "{ uint16_t Vwhole = 0;"
+            for name, source in zip(names, sources, strict=True):
+                code += f"uint16_t {name_of(name)} = ({self.raw(source)}) >> {16 * half};"
+            own = target.split("|")[half] if "|" in target else "%whole"
+            code += self.instruction([*words[:-1], words[-1][:-2]], [own, *names])
+            code += f"pair |= (uint32_t)Vwhole << {16 * half}; }}"
         return f"{code} {'' if '|' in target else self.assign(target, 'b32', 'pair')} }}"
 
     def expression(self, opcode: str, modifiers: list[str], kind: str, operands: list[str]) -> str:
-        """Translates by the tables, by the entry with the most modifiers that the instruction
-        has."""
-        present = {*modifiers, *("f" for _ in range(kind in FLOATS))}
-        known = [name for name in EXPRESSIONS
-                 if name.split(".")[0] == opcode and present >= {*name.split(".")[1:]}]  # fmt: skip
-        if not known:
-            raise KeyError(opcode)
-        name = max(known, key=lambda name: (name.count("."), name.endswith("NaN")))
+        """Translates by the tables, by the last entry whose modifiers the instruction has."""
+        present = {opcode, *modifiers, *("f" for _ in range(kind in FLOATS))}
+        known = [n for n in EXPRESSIONS if n.split(".")[0] == opcode and present >= {*n.split(".")}]
+        name = known[-1]
         wide = WIDER.get(kind, kind)
         types = {"a": kind, "b": kind, "c": kind, "d": "u32"}
         for entry in OPERANDS.get(name, "").split():
@@ -411,11 +361,6 @@ class Translator:
             return self.assign(target, own, whole)
         return self.assign(target, own, self.raw(source))
 
-    def on_cvta(self, modifiers: list[str], operands: list[str]) -> str:
-        base = "(uint64_t)t->shared" if "shared" in modifiers else "0"
-        sign = "-" if "to" in modifiers else "+"
-        return self.assign(operands[0], "u64", f"{self.raw(operands[1])} {sign} {base}")
-
     def on_ld(self, modifiers: list[str], operands: list[str]) -> str:
         kind, targets = modifiers[-1], split(operands[0].strip("{}"))
         if kind in FLOATS:
@@ -452,7 +397,8 @@ class Translator:
             if modifier in modifiers:
                 code = f"{function}({code})"
         if of in FLOATS and to not in FLOATS:
-            code = {"s32": f"to_int({code})", "s64": f"to_long({code})"}[to]
+            assert to in ("s32", "s64"), to
+            code = f"to_integer({code}, 0x1p{BITS[to] - 1})"
         return self.assign(operands[0], to, code)
 
     def on_bra(self, modifiers: list[str], operands: list[str]) -> str:
@@ -461,7 +407,11 @@ class Translator:
     def on_call(self, modifiers: list[str], operands: list[str]) -> str:
         words = re.findall(r"[\w$]+", " ".join(operands))
         (name,) = (word for word in words if word in self.module.functions)
-        self.calls.add(name)
+        if name not in self.module.code:
+            callee = Translator(self.module, name, *self.module.functions[name])
+            if re.search(COOPERATE, callee.body):
+                raise ValueError(f"{name}: lanes that cooperate in a function")
+            self.module.code[name] = callee.emit_function()
         given = "".join(f", {self.raw(word)}" for word in words if word != name)
         return f"F{name}(t{given});"
 
@@ -469,11 +419,9 @@ class Translator:
         if "red" in modifiers:
             return self.expression("bar", modifiers, "pred", operands)
         if "warp" in modifiers:
-            return f"t->device->meet(t, 'w', {self.raw(operands[0])}, 0, 0);"
+            return f"emulated_meet(t, 'w', {self.raw(operands[0])}, 0, 0);"
         count = self.raw(operands[1]) if len(operands) > 1 else "0"
-        return f"t->device->meet(t, 'b', {self.raw(operands[0])}, {count}, 0);"
-
-    on_barrier = on_bar
+        return f"emulated_meet(t, 'b', {self.raw(operands[0])}, {count}, 0);"
 
     def on_atom(self, modifiers: list[str], operands: list[str]) -> str:
         kind = next(word for word in modifiers if word in BITS)

@@ -1,9 +1,13 @@
-// Each stream is a thread, so that what is not synchronized happens in another order now and then.
+// Each stream is a thread, so that what is not synchronized happens in another order now and then. Graphs are
+// captured from streams, or put together; their nodes run in any order that their edges allow.
 #include <unistd.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <mutex>
+#include <set>
 #include <thread>
+#include <utility>
 
 #include "device.h"
 
@@ -33,23 +37,6 @@ void serve(CUstream stream) {
 }
 
 // Call with the mutex held.
-CUstream make_stream() {
-  auto* const stream = new CUstream_st{primary_context(current_device())};
-  streams.push_back(stream);
-  std::thread(serve, stream).detach();
-  return stream;
-}
-
-// The stream, or the default one of the current device.
-CUstream named(CUstream stream) {
-  if (stream != nullptr) return stream;
-  const std::lock_guard<std::mutex> lock(mutex);
-  CUstream& own = primary_context(current_device())->default_stream;
-  if (own == nullptr) own = make_stream();
-  return own;
-}
-
-// Call with the mutex held.
 bool has_come(const CUevent_st& place) {
   return place.stream == nullptr || place.stream->num_done >= place.num_before;
 }
@@ -65,13 +52,32 @@ CUevent_st place_of(CUevent event) {
   return *event;
 }
 
+CUgraphNode add_node(CUgraph graph, std::vector<CUgraphNode> dependencies, std::vector<Work> works) {
+  graph->nodes.push_back({std::move(dependencies), std::move(works)});
+  return &graph->nodes.back();
+}
+
+// What the graph does now: a later change must not be seen by a launch, or where it is another's child.
+std::vector<Work> works_of(CUgraph graph) {
+  std::vector<Work> works;
+  std::set<CUgraphNode> done;
+  const auto is_done = [&](CUgraphNode node) { return done.count(node) > 0; };
+  while (done.size() < graph->nodes.size()) {
+    const CUgraphNode next = &graph->nodes[draw(graph->nodes.size())];
+    const auto& before = next->dependencies;
+    if (is_done(next) || !std::all_of(before.begin(), before.end(), is_done)) continue;
+    works.insert(works.end(), next->works.begin(), next->works.end());
+    done.insert(next);
+  }
+  return works;
+}
+
 }  // namespace
 
-void enqueue(CUstream given, Work work) {
-  const CUstream stream = named(given);
+void enqueue(CUstream stream, Work work) {
+  if (stream == nullptr) fail("there is no default stream");
   if (stream->capture != nullptr) {
-    const CUgraphNode node = add_node(stream->capture, stream->last, std::move(work));
-    stream->last.assign(1, node);
+    stream->last.assign(1, add_node(stream->capture, stream->last, {std::move(work)}));
     return;
   }
   const std::lock_guard<std::mutex> lock(mutex);
@@ -86,42 +92,40 @@ void synchronize(CUstream stream) {
   wait_for(now);
 }
 
-void synchronize_device() {
-  std::vector<CUstream> all;
-  {
-    const std::lock_guard<std::mutex> lock(mutex);
-    all = streams;
-  }
-  for (const CUstream stream : all) {
-    if (stream->context->device == current_device()) synchronize(stream);
-  }
-}
-
 }  // namespace emulated
 
 using namespace emulated;
 
 API CUresult cuStreamCreate(CUstream* stream, unsigned) {
   const std::lock_guard<std::mutex> lock(mutex);
-  *stream = make_stream();
+  *stream = new CUstream_st{primary_context(current_device())};
+  streams.push_back(*stream);
+  std::thread(serve, *stream).detach();
   return CUDA_SUCCESS;
 }
 // Its thread stays, and waits for nothing.
 SUCCEEDS(cuStreamDestroy, (CUstream stream), synchronize(stream))
 API CUresult cuStreamSynchronize(CUstream stream) {
   note("synchronize");
-  if (named(stream)->capture != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+  if (stream->capture != nullptr) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   synchronize(stream);
   return CUDA_SUCCESS;
 }
-SUCCEEDS(cuCtxSynchronize, (), synchronize_device())
+API CUresult cuCtxSynchronize() {
+  std::unique_lock<std::mutex> lock(mutex);
+  const std::vector<CUstream> all = streams;
+  lock.unlock();
+  for (const CUstream stream : all) {
+    if (stream->context->device == current_device()) synchronize(stream);
+  }
+  return CUDA_SUCCESS;
+}
 SUCCEEDS(cuLaunchHostFunc, (CUstream stream, CUhostFn function, void* data),
          enqueue(stream, [=] { function(data); }))
 
 SUCCEEDS(cuEventCreate, (CUevent* event, unsigned), *event = new CUevent_st)
 SUCCEEDS(cuEventDestroy, (CUevent event), delete event)
-API CUresult cuEventRecord(CUevent event, CUstream given) {
-  const CUstream stream = named(given);
+API CUresult cuEventRecord(CUevent event, CUstream stream) {
   if (stream->capture != nullptr) fail("an event is recorded in a graph");
   const std::lock_guard<std::mutex> lock(mutex);
   *event = {stream, stream->num_enqueued};
@@ -134,4 +138,61 @@ API CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
 API CUresult cuEventQuery(CUevent event) {
   const std::lock_guard<std::mutex> lock(mutex);
   return has_come(*event) ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY;
+}
+
+SUCCEEDS(cuStreamIsCapturing, (CUstream stream, CUstreamCaptureStatus* status),
+         *status = stream != nullptr && stream->capture != nullptr ? CU_STREAM_CAPTURE_STATUS_ACTIVE
+                                                                   : CU_STREAM_CAPTURE_STATUS_NONE)
+SUCCEEDS(cuStreamBeginCaptureToGraph,
+         (CUstream stream, CUgraph graph, const CUgraphNode*, const CUgraphEdgeData*, size_t, CUstreamCaptureMode),
+         stream->capture = graph)
+API CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
+  *graph = std::exchange(stream->capture, nullptr);
+  stream->last.clear();
+  return CUDA_SUCCESS;
+}
+
+SUCCEEDS(cuGraphCreate, (CUgraph* graph, unsigned), *graph = new CUgraph_st)
+API CUresult cuGraphAddEmptyNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count) {
+  *node = add_node(graph, {before, before + count}, {});
+  return CUDA_SUCCESS;
+}
+API CUresult cuGraphExecKernelNodeSetParams(CUgraphExec, CUgraphNode node, const CUDA_KERNEL_NODE_PARAMS* given) {
+  node->works.resize(1);
+  return launch(*given, &node->works[0]);
+}
+API CUresult cuGraphAddKernelNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count,
+                                  const CUDA_KERNEL_NODE_PARAMS* given) {
+  cuGraphAddEmptyNode(node, graph, before, count);
+  return cuGraphExecKernelNodeSetParams(nullptr, *node, given);
+}
+API CUresult cuGraphExecMemcpyNodeSetParams(CUgraphExec, CUgraphNode node, const CUDA_MEMCPY3D* given, CUcontext) {
+  const bool is_host = given->dstMemoryType == CU_MEMORYTYPE_HOST || given->srcMemoryType == CU_MEMORYTYPE_HOST;
+  if (is_host || given->Height > 1 || given->Depth > 1) fail("a graph copies a matrix, or what the host holds");
+  node->works = {copying(given->dstDevice, given->srcDevice, given->WidthInBytes)};
+  return CUDA_SUCCESS;
+}
+API CUresult cuGraphAddMemcpyNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count,
+                                  const CUDA_MEMCPY3D* given, CUcontext context) {
+  cuGraphAddEmptyNode(node, graph, before, count);
+  return cuGraphExecMemcpyNodeSetParams(nullptr, *node, given, context);
+}
+SUCCEEDS(cuGraphExecChildGraphNodeSetParams, (CUgraphExec, CUgraphNode node, CUgraph child),
+         node->works = works_of(child))
+API CUresult cuGraphAddChildGraphNode(CUgraphNode* node, CUgraph graph, const CUgraphNode* before, size_t count,
+                                      CUgraph child) {
+  cuGraphAddEmptyNode(node, graph, before, count);
+  return cuGraphExecChildGraphNodeSetParams(nullptr, *node, child);
+}
+// XLA asks only whether there are any.
+SUCCEEDS(cuGraphGetRootNodes, (CUgraph graph, CUgraphNode*, size_t* count), *count = graph->nodes.size())
+SUCCEEDS(cuGraphInstantiateWithFlags, (CUgraphExec* executable, CUgraph graph, unsigned long long),
+         *executable = reinterpret_cast<CUgraphExec>(graph))
+API CUresult cuGraphLaunch(CUgraphExec executable, CUstream stream) {
+  const std::vector<Work> works = works_of(reinterpret_cast<CUgraph>(executable));
+  note("graph of " + std::to_string(works.size()));
+  enqueue(stream, [works] {
+    for (const Work& work : works) work();
+  });
+  return CUDA_SUCCESS;
 }

@@ -1,13 +1,13 @@
 """The command line on emulated devices: what it records, says of cards, and refuses."""
 
 import json
-import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.emulated_gpu import device, nvml
-from tests.harness.cli.runs import call
+from tests.harness.cli.runs import Result, call, losses, summary
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 # 64 rows to train on: no batch is smaller and has programs of its own, whose kernels take long.
@@ -27,22 +27,14 @@ for words in json.loads(sys.argv[1]):
 """
 
 
-def harness(
-    environment: dict[str, str], *commands: tuple[str, ...]
-) -> subprocess.CompletedProcess[str]:
+def harness(environment: dict[str, str], *commands: tuple[str, ...]) -> Result:
     return device.run(environment, "-c", SEVERAL, json.dumps(commands))
-
-
-def records(run: Path) -> list[dict[str, float]]:
-    """Returns the records of training."""
-    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if "loss" in line]
 
 
 def succeeds(environment: dict[str, str], *commands: tuple[str, ...]) -> str:
     done = harness(environment, *commands)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    assert done.code == 0, done.out[-3000:] + done.err[-3000:]
+    return done.out
 
 
 def on_cpu(*words: str) -> str:
@@ -63,21 +55,20 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
         ("export", "--model", str(run), "--out", str(tmp_path / "exported")),
         ("smoke", "--implementations", "native", "--precisions", "float32", "--replicas", "1"),
     )
-    summary = json.loads((run / "summary.json").read_text())
-    assert summary["joules_per_1000_examples"] > 0
-    assert (summary["resumes"], summary["epochs"]) == (1, 1)
+    figures = summary(run)
+    assert figures["joules_per_1000_examples"] > 0
+    assert (figures["resumes"], figures["epochs"]) == (1, 1)
 
 
 def test_a_slice_of_a_gpu_trains(tmp_path: Path) -> None:
     script = ["gpu0.mig_mode = 1", *nvml.slice_of(0, 0)]
     environment = device.environment(tmp_path, *script) | {"CUDA_VISIBLE_DEVICES": "MIG-0"}
     run = ("--epochs", "1", "--telemetry-hz", "50", "--run-dir", str(tmp_path / "run"))
-    printed = harness(environment, (*TRAIN, *run), ("doctor",)).stdout
+    printed = harness(environment, (*TRAIN, *run), ("doctor",)).out
     assert "/GPU:0" in printed
     assert "MIG" in printed  # says the doctor
     on_cpu(*TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "cpu"))
-    found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("run", "cpu"))
-    assert found == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(tmp_path / "cpu"), rtol=1e-6)
 
 
 def test_a_saved_model_predicts_as_on_a_cpu(tmp_path: Path) -> None:
@@ -101,7 +92,7 @@ def test_two_jobs_tune(tmp_path: Path) -> None:
 def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, devices=2, cc_0=120)
     train = (*TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run"))
-    printed = harness(environment, train, ("doctor",)).stdout
+    printed = harness(environment, train, ("doctor",)).out
     assert "TensorFlow can use 1 of 2 GPUs" in printed
     assert (tmp_path / "run" / "model.keras").exists()
     assert "NVIDIA Fake 100" in printed  # says the doctor
@@ -116,19 +107,18 @@ def test_two_workers_train_as_one_cpu(num_gpus: int, tmp_path: Path) -> None:
     both = ("launch", "--workers", "2", "--", *options, *each)
     succeeds(environment, (*both, "--run-dir", str(tmp_path / "both")))
     on_cpu(*options, "--run-dir", str(tmp_path / "one"))
-    found, expected = ([r["loss"] for r in records(tmp_path / name)] for name in ("both", "one"))
-    assert found == pytest.approx(expected, rel=1e-6)
+    np.testing.assert_allclose(losses(tmp_path / "both"), losses(tmp_path / "one"), rtol=1e-6)
 
 
 def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
     launch = ("launch", "--workers", "2", "--", *TRAIN, "--run-dir", str(tmp_path / "run"))
     done = harness(device.environment(tmp_path), launch)
-    assert done.returncode == 2
-    assert "several workers would train on the GPU" in done.stdout + done.stderr
+    assert done.code == 2
+    assert "several workers would train on the GPU" in done.out + done.err
 
 
 def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, refuses="multi_hot_forward")
     done = harness(environment, (*TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run")))
-    assert done.returncode != 0
-    assert "CUDA's driver failed in cuModuleLoadData: CUDA error 200" in done.stderr
+    assert done.code != 0
+    assert "CUDA's driver failed in cuModuleLoadData: CUDA error 200" in done.err

@@ -13,5 +13,5 @@ def test_the_kernels_keep_their_contract(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, cc=90, seed=seed)
     environment |= {"CUDA_VISIBLE_DEVICES": "0", "TF_GPU_ALLOCATOR": "cuda_malloc_async"}
     done = device.run(environment, "-m", "pytest", "tests/kernels/multi_hot/cuda/test_on_gpu.py")
-    assert done.returncode == 0, f"seed {seed}: " + done.stdout[-6000:] + done.stderr[-3000:]
-    assert "skipped" not in done.stdout
+    assert done.code == 0, f"seed {seed}: " + done.out[-6000:] + done.err[-3000:]
+    assert "skipped" not in done.out

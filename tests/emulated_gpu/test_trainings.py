@@ -24,8 +24,8 @@ def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
 def _printed(program: str, folder: Path) -> list[str]:
     """Runs a program with two GPUs; returns the lines that it prints."""
     done = device.run(device.environment(folder, devices=2), "-c", program)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.splitlines()
+    assert done.code == 0, done.err[-3000:]
+    return done.out.splitlines()
 
 
 _ONE_RUNS_OUT_OF_MEMORY = """

@@ -177,9 +177,9 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
 
 def _run(cases: tuple[dict[str, Any], ...], environment: dict[str, str]) -> list[dict[str, Any]]:
     done = device.run(environment, "-m", "tests.emulated_gpu.trainings", json.dumps(cases))
-    if done.returncode:
-        raise RuntimeError(f"ended with {done.returncode}\n{done.stdout}\n{done.stderr[-6000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    if done.code:
+        raise RuntimeError(f"ended with {done.code}\n{done.out}\n{done.err[-6000:]}")
+    return [json.loads(line) for line in done.out.splitlines()]
 
 
 def distances(group: Group, folder: Path) -> dict[str, float]:

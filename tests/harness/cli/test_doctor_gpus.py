@@ -3,10 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from tests.emulated_gpu import device
 from tests.emulated_gpu.nvml import (
     ERROR_GPU_IS_LOST,
     ERROR_LIB_RM_VERSION_MISMATCH,
@@ -47,12 +47,10 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def reports(
-    tmp_path_factory: pytest.TempPathFactory, nvml_library: Path
-) -> dict[str, dict[str, dict[str, str]]]:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, str]]]:
     """Returns the findings of each scenario, by subject, from one process, since TensorFlow starts
     slowly."""
-    nvml = Nvml(nvml_library, tmp_path_factory.mktemp("doctor"))
+    nvml = Nvml(device.build(), tmp_path_factory.mktemp("doctor"))
     asked = [["\n".join(lines) + "\n", variables] for lines, variables in SCENARIOS.values()]
     done = subprocess.run(
         [sys.executable, "-c", EXAMINE],

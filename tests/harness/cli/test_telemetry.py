@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -121,10 +120,6 @@ def test_what_is_sampled_is_drawn_and_recorded(nvml: Nvml, tmp_path: Path) -> No
 def test_an_old_card_one_that_is_lost_one_that_hangs_and_a_library_that_vanishes(
     nvml: Nvml, tmp_path: Path
 ) -> None:
-    (tmp_path / "own").mkdir()
-    for name in (nvml.library.name, "libcuda.so.1"):
-        shutil.copy(nvml.library.parent / name, tmp_path / "own")
-    nvml = Nvml(tmp_path / "own" / nvml.library.name, tmp_path)
     cards = (library.system(), library.modern(0), library.modern(1), library.old(2))
     nvml.write(*cards)
     folder = tmp_path / "run"

@@ -18,8 +18,6 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
-from keras.src.backend.common import global_state
-from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
 from harness.base.errors import InputError
 from harness.model.layers import TableCall
@@ -59,8 +57,12 @@ class Called(NamedTuple):
 class _Scope(keras.StatelessScope):
     """A scope whose updates, like assignments to a variable, pass no gradient on."""
 
+    unknown: keras.Variable | None = None  # An assigned variable that the mapping lacks
+
     def add_update(self, update: tuple[keras.Variable, Any]) -> None:
         variable, value = update
+        if id(variable) not in self.state_mapping:
+            self.unknown = variable
         value = tf.convert_to_tensor(value)
         super().add_update(
             (variable, tf.stop_gradient(value) if value.dtype.is_floating else value)
@@ -220,12 +222,13 @@ class State:
             outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
-            shared = global_state.get_global_attribute(GLOBAL_SEED_GENERATOR)
-        if shared is not None and scope.get_current_value(shared.state) is not None:
+        if (unknown := scope.unknown) is not None:
+            does, make = f"assigns {unknown.path}, which is none of its variables", "add_weight"
+            if is_seed(unknown):
+                does, make = "draws with no seed of its own", "keras.random.SeedGenerator"
             raise InputError(
-                f"the model {model.name!r} calls keras.random without a seed, which would draw the "
-                "same numbers in every step; make a keras.random.SeedGenerator() in the layer's "
-                "__init__, and pass it as seed"
+                f"the model {model.name!r} {does}: every step would begin with the same value; let "
+                f"the layer make one in its __init__, by {make}"
             )
         changes = {name: new for name, new in after.items() if new is not given[name]}
         changes = self.seeds.together(changes, given, after)

@@ -383,7 +383,11 @@ def _is_of_batch(task: SettledTask) -> bool:
 
     def losses() -> tf.Tensor:
         targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
-        return applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+        with keras.StatelessScope() as scope:
+            found = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+        if scope.state_mapping:
+            raise ValueError("it assigns a variable, whose value a trainer would not keep")
+        return found
 
     with _computing(f"loss {task.loss.name!r}", task):
         # Traced only: of 20,000 classes, each array would take 1.6 GB.

@@ -143,6 +143,17 @@ def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
     assert Task(class_weight="balanced").config()["class_weight"] == "balanced"
 
 
+class Counting(keras.losses.Loss):
+    """A loss that counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__(name="counting")
+        self.calls = keras.Variable(0.0)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        return y_pred * self.calls.assign_add(1.0)
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -158,6 +169,10 @@ def test_balanced_class_weights_are_scikit_learns(kind: Any) -> None:
         (
             lambda: settled("binary", loss="dice").check_devices(2),
             "'dice' is one number for a batch, which 2 devices divide; set replicas=1",
+        ),
+        (
+            lambda: settled("binary", loss=Counting()),
+            "loss 'counting' cannot be computed .*: it assigns a variable",
         ),
         (lambda: settled("regression", metrics=["accuracy"]), "a regression has no accuracy"),
         (

@@ -185,13 +185,22 @@ def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
         pickle.loads(pickle.dumps(refused))
 
 
-def test_a_layer_that_draws_without_a_seed_is_refused() -> None:
-    noisy = keras.layers.Lambda(lambda x: x + keras.random.normal((1,)))
-    own = trainer(
-        lambda inputs: keras.layers.Dense(1)(noisy(harness.MultiHotDense(8, TOKENS)(inputs)))
-    )
-    with pytest.raises(InputError, match=r"make a keras\.random\.SeedGenerator\(\)"):
-        own.fit(single(), verbose=False)
+def test_a_layer_that_changes_what_it_does_not_have_is_refused() -> None:
+    count, seed = keras.Variable(0.0, name="count"), keras.random.SeedGenerator(1)
+
+    def counted(x: Any) -> Any:
+        count.assign_add(1.0)
+        return x * count
+
+    for change, message in (
+        (lambda x: x + keras.random.normal((1,)), r"no seed of its own.*keras\.random\.SeedGen"),
+        (lambda x: x + keras.random.normal((1,), seed=seed), "no seed of its own"),
+        (counted, "assigns count, which is none of its variables.*add_weight"),
+    ):
+        changed = keras.layers.Lambda(change)
+        own = trainer(lambda inputs, layer=changed: layer(harness.MultiHotDense(1, TOKENS)(inputs)))
+        with pytest.raises(InputError, match=message):
+            own.fit(single(), verbose=False)
 
 
 def test_resumed_saved_and_loaded(tmp_path: Path) -> None:

@@ -345,15 +345,15 @@ class State:
         unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
         for stored in [*unshared, *self.seeds.stored]:
             for name, value in stored.split(stored.variable).items():
-                named[name].assign(value)
+                named[name].value.assign(value)
 
     def read_from_model(self, first: "State") -> None:
         self.tables.settle()  # as the first state's, which the model has
         named = {name: v.value for name, v in variables_by_name(self._model).items()}
-        for stored in [*self._weights, *self._tables()]:
-            stored.variable.assign(stored.join(named))
-        for name, variable in self._others.items():
-            variable.assign(named[name])
+        others = [Stored.whole(name, variable) for name, variable in self._others.items()]
+        for stored in [*self._weights, *self._tables(), *others]:
+            if stored.variable is not named[next(iter(stored.shapes))]:  # the model's own
+                stored.variable.assign(stored.join(named))
         for stored in self.seeds.stored if self is first else ():
             stored.variable.assign(stored.join(named))
         for own, theirs in zip(self.optimizer.variables, first.optimizer.variables, strict=True):

@@ -245,10 +245,10 @@ class ModelPrograms:
         watch: Watch | None = None,
         with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
-        """Evaluates one pass; changes nothing but the sums that metrics keep. `measures` get the
-        rows' probabilities, and `watch` is called around each batch, of calls of one step. Returns
-        the evaluation, whose time excludes compilation, and what was compiled, which is nothing
-        after `prepare`."""
+        """Evaluates one pass; changes only the sums that metrics keep, and what layers change
+        outside of training. `measures` get the rows' probabilities, and `watch` is called around
+        each batch, of calls of one step. Returns the evaluation, whose time excludes compilation,
+        and what was compiled, which is nothing after `prepare`."""
         compilations = []
         start = time.perf_counter()
         pending: list[Any] = []

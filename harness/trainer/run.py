@@ -81,6 +81,8 @@ class Run:
         self._cluster: Cluster = setup.devices.cluster
         for examples in filter(None, (asked.train, asked.validation, asked.test)):
             setup.task.check_labels(examples)
+        if setup.model.compiled:
+            self._print("note: what the model was compiled with is not used; give it to Trainer")
         if batched := with_batch_hooks(asked.callbacks):
             self._print(f"note: {', '.join(batched)} wants every batch: dispatches are of one step")
         self._by_step = bool(batched)

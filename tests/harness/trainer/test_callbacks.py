@@ -91,6 +91,9 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
     assert own.last is not None
     assert own.last.summary is not None
     assert own.last.summary.choices["steps_per_dispatch"] == 5
+    own.model.compile("adam", "mse")
+    own.fit(rows())
+    assert "what the model was compiled with is not used" in capsys.readouterr().out
     with_batches = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
     trainer().fit(rows(), callbacks=[with_batches])
     assert "LambdaCallback wants every batch" in capsys.readouterr().out

@@ -86,6 +86,8 @@ def _build_in(folder: Path, nvrtc: Path, nvcc: Path) -> None:
     subprocess.run(list(map(str, command)), check=True)
     for name in _LIBRARIES[1:]:
         (lib / name).symlink_to(_LIBRARIES[0])
+    for file in nvrtc.glob("libnvrtc-builtins.so*"):  # which a sanitizer's dlopen looks for here
+        (lib / file.name).symlink_to(file)
     # This package comes before NVIDIA's, where the product looks for NVRTC.
     (package / "__init__.py").touch()
     (package / "cuda_nvrtc/lib/libnvrtc.so.12").symlink_to("../../../../lib/libcuda.so.1")

@@ -8,6 +8,12 @@ from pathlib import Path
 from harness.base.errors import InputError
 
 
+def collect_rarely() -> None:
+    """Makes the garbage collector search rarely. Importing TensorFlow makes a million objects and
+    hardly any garbage; searching them again and again would take a fifth of the time."""
+    gc.set_threshold(50_000, 20, 50)
+
+
 def free_bytes(root: Path = Path("/")) -> int:
     """Returns the bytes of host memory that this process can take before the system ends a process,
     by proc and sys under `root`. Page cache and swap count as free. A control group around the

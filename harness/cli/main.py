@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import gc
 import importlib.metadata
 import io
 import os
@@ -19,6 +18,7 @@ import tyro
 from harness.base import interrupt
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
+from harness.base.memory import collect_rarely
 from harness.base.reading import read_toml
 from harness.base.terminal import prepare_standard_streams
 from harness.base.timeline import Timeline
@@ -247,9 +247,7 @@ def _union(kinds: Mapping[type, type], default: Any) -> Any:
 
 def entry_point() -> None:
     prepare_standard_streams()
-    # Importing TensorFlow makes a million objects and hardly any garbage. The garbage collector
-    # would search them again and again, for a fifth of the time.
-    gc.set_threshold(50_000, 20, 50)
+    collect_rarely()
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -2,7 +2,6 @@
 from standard input, builds and compiles what `harness train` would train with them, and trains for
 a turn at each request. harness/tools/bench/measure.py describes the messages."""
 
-import gc
 import json
 import os
 import signal
@@ -14,7 +13,7 @@ from harness.base.child import OWN_CODE, end_with_parent
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.base.files import json_text
-from harness.base.memory import OutOfMemoryError
+from harness.base.memory import OutOfMemoryError, collect_rarely
 from harness.base.quiet import quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.run import machine
@@ -38,7 +37,7 @@ class _Windows(Observer):
 def main() -> None:
     """Serves one parent until it closes standard input, or ends while this process is stopped."""
     end_with_parent(signal.SIGKILL)
-    gc.set_threshold(50_000, 20, 50)  # as of every command
+    collect_rarely()
     with os.fdopen(os.dup(1), "w") as channel:
         os.dup2(2, 1)  # what libraries print must not garble the answers
         try:

@@ -1,5 +1,4 @@
 import contextlib
-import gc
 import json
 import math
 import multiprocessing
@@ -22,6 +21,7 @@ from harness.base.decoding import changed, differences, flattened, from_mapping
 from harness.base.errors import InputError, LostWorkerError, as_command, printable
 from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
+from harness.base.memory import collect_rarely
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_json
 from harness.cli.recipe import applies, find
@@ -170,7 +170,7 @@ def _begin_checks() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it ended while this process was starting
         os._exit(1)
-    gc.set_threshold(50_000, 20, 50)  # as of every command
+    collect_rarely()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent reports the interrupt
 
 

@@ -180,7 +180,7 @@ class Program:
         if self.row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
 
-        # An evaluation does not count steps, and hardly ever draws from seeds.
+        # An evaluation does not count steps.
         without = contextlib.nullcontext(lambda step: None)
         trains = isinstance(self.step, CutStep)
         with state.in_loop(num_steps) if trains else without as begin:

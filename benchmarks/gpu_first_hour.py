@@ -36,6 +36,7 @@ _COMPARABLE = (
 _MANY_ROWS = 2_000_000
 _TIMEOUT_SECONDS = "1200"  # after which `timeout` ends a command, with exit code 124
 _IS_EMULATED = "EMULATED_GPU_DEVICES" in os.environ
+_NEEDED = ("native",) if _IS_EMULATED else ("native", "gpu")  # the emulated device has no CUPTI
 
 Part = Callable[["Machine"], str]  # It returns its section, as Markdown, or raises a FailedError
 
@@ -188,7 +189,7 @@ def profile(machine: Machine) -> str:
 
 _PARTS: tuple[tuple[str, Part, int], ...] = (
     ("CUDA kernels", cuda_kernels, 1),
-    ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor"), 1),
+    ("Doctor", lambda machine: machine.run(*_HARNESS, "doctor", "--need", *_NEEDED), 1),
     ("Every precision", every_precision, 1),
     ("One GPU against the CPU", one_against_the_cpu, 1),
     ("Every other command", every_command, 1),

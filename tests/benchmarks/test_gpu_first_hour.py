@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+from benchmarks.gpu_first_hour import FailedError, complete
+
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -21,3 +23,10 @@ def test_without_a_gpu_nothing_is_tried(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "TensorFlow sees no GPU" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("closing", ["41 skipped in 2.1s", "40 passed, 1 skipped", "no tests ran"])
+def test_a_part_that_skips_fails(closing: str) -> None:
+    with pytest.raises(FailedError, match="Not everything ran"):
+        complete(closing)
+    assert complete("56 passed in 81.5s")

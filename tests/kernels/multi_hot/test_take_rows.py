@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.native.product import take_rows
-from kernels.multi_hot.segments import take_batches
+from kernels.multi_hot.segments import rowids_of_splits, take_batches
 from tests.kernels.multi_hot.checks import needs_compiler
 
 NUM_ROWS, NUM_BATCHES, BATCH_ROWS, CAPACITY = 30, 3, 12, 256
@@ -156,3 +156,8 @@ def test_weights_come_with_their_ids(num_values: int, rng: np.random.Generator) 
         ids, splits, own = taking(*arguments, kernel=True)
         assert ids.numpy()[: splits[-1]].tolist() == sets.expected(sets.rows[0])[0]
         np.testing.assert_allclose(own, ids.numpy() / 7, rtol=1e-6)
+
+
+def test_more_positions_than_int32_counts() -> None:
+    with pytest.raises(ValueError, match="more than the 2147483647 that int32 counts"):
+        rowids_of_splits(tf.zeros([2**11, 2], tf.int32), 2**20)

@@ -9,6 +9,7 @@ memory, and only cost time.
 import functools
 import os
 import re
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -131,12 +132,23 @@ def start_threads(device: str) -> None:
 
 
 def be_deterministic() -> None:
-    """Makes sums run in a fixed order; call it before anything is compiled."""
+    """Makes sums run in a fixed order; call it before TensorFlow starts, which reads XLA's flags
+    then."""
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
     # Without it a scatter, of which `gather` has two, becomes a loop with an iteration for each id.
-    _set_xla_flag("--xla_gpu_enable_scatter_determinism_expander=true")
+    flag = "--xla_gpu_enable_scatter_determinism_expander=true"
+    has_begun = context.context()._context_handle is not None
+    is_late = has_begun and flag not in os.environ.get("XLA_FLAGS", "")
+    if is_late and tf.config.get_visible_devices("GPU"):
+        print(
+            "note: TensorFlow began to compute before this trainer, so a GPU may add gradients id "
+            f"by id, which is slow: set XLA_FLAGS={flag} before the program starts, or give the "
+            "trainer a function that makes the model, and the optimizer by name",
+            file=sys.stderr,
+        )
+    _set_xla_flag(flag)
 
 
 def _set_xla_flag(flag: str) -> None:

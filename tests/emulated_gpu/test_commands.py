@@ -26,6 +26,20 @@ for words in json.loads(sys.argv[1]):
         sys.exit(code)
 """
 
+# What the doctor misses, what `auto` takes, and a training by name.
+REFUSED = """
+import contextlib, io, json, sys
+from harness.cli.main import main
+from kernels.multi_hot import choose_implementation
+with contextlib.redirect_stdout(io.StringIO()) as printed:
+    main(["doctor", "--need", "native", "--json"])
+print(json.dumps(json.loads(printed.getvalue())["missing"]))
+shapes = {"num_rows": 4, "num_values": 9, "num_tokens": 9, "units": 2}
+name, why = choose_implementation(**shapes, device="GPU:0", deterministic=True)
+print(f"{name}: {why}")
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 def harness(environment: dict[str, str], *commands: tuple[str, ...]) -> Result:
     return device.run(environment, "-c", SEVERAL, json.dumps(commands))
@@ -101,13 +115,16 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("num_gpus", [1, 2])
 def test_two_workers_train_as_one_cpu(num_gpus: int, tmp_path: Path) -> None:
-    environment = device.environment(tmp_path, devices=2 * num_gpus)
+    trace = tmp_path / "trace"
+    environment = device.environment(tmp_path, devices=2 * num_gpus, trace=trace)
     options = (*TRAIN, "--epochs", "1", "--dropout", "0", "--activation", "gelu")
     each = ("--replicas", str(num_gpus), "--all-reduce", "ring")
     both = ("launch", "--workers", "2", "--", *options, *each)
     succeeds(environment, (*both, "--run-dir", str(tmp_path / "both")))
     on_cpu(*options, "--run-dir", str(tmp_path / "one"))
     np.testing.assert_allclose(losses(tmp_path / "both"), losses(tmp_path / "one"), rtol=1e-6)
+    # The loop's condition is computed on the host: each step would wait for a GPU's answer.
+    assert "run Less_" not in trace.read_text()
 
 
 def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
@@ -119,6 +136,12 @@ def test_workers_that_would_share_a_gpu(tmp_path: Path) -> None:
 
 def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
     environment = device.environment(tmp_path, refuses="multi_hot_forward")
-    done = harness(environment, (*TRAIN, "--epochs", "1", "--run-dir", str(tmp_path / "run")))
-    assert done.code != 0
-    assert "CUDA's driver failed in cuModuleLoadData: CUDA error 200" in done.err
+    done = device.run(environment, "-c", REFUSED, *TRAIN, "--run-dir", str(tmp_path / "run"))
+    assert done.code == 2
+    why = (
+        "/GPU:0 does not run the kernels (CUDA's driver failed in cuModuleLoadData: CUDA error 200"
+    )
+    assert f"cannot be had on /GPU:0: {why}" in done.err
+    missing, choice = done.out.splitlines()
+    assert "native kernels" in json.loads(missing)
+    assert choice.startswith(f"dense: the only one that fits; without native: {why}")

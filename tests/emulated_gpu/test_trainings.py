@@ -1,13 +1,26 @@
 """The product trains on the emulated device as on a CPU."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.gpu_programs import verdict
 from tests.emulated_gpu import device
-from tests.emulated_gpu.trainings import FLOAT32, GROUPS, TOLERANCES, Group, distances
+from tests.emulated_gpu.trainings import FLOAT32, GROUPS, NUM_TOKENS, TOLERANCES, Group, distances
+
+
+def _dumping(group: Group, folder: Path) -> Group:
+    """Returns the group in a process that writes its programs there, for `_counts`."""
+    flags = f"{device.environment(folder)['XLA_FLAGS']} --xla_dump_to={folder / 'programs'}"
+    return replace(group, variables=group.variables | {"XLA_FLAGS": flags})
+
+
+def _counts(folder: Path) -> list[dict[str, Any]]:
+    programs = (folder / "programs").glob("*gpu_after_optimizations.txt")
+    return [verdict.counts(program.read_text(), num_tokens=NUM_TOKENS) for program in programs]
 
 
 @pytest.mark.usefixtures("logical_devices")
@@ -15,10 +28,14 @@ from tests.emulated_gpu.trainings import FLOAT32, GROUPS, TOLERANCES, Group, dis
 def test_losses_are_a_cpus(name: str, tmp_path: Path) -> None:
     group = GROUPS[name]
     precisions = {case["name"]: case["precision"] for case in group.cases}
-    found = distances(group, tmp_path)
+    found = distances(_dumping(group, tmp_path), tmp_path)
     assert {
         case: far for case, far in found.items() if not far < TOLERANCES[precisions[case]]
     } == {}
+    # A scatter that has to add in a fixed order could be a loop over ids, within that over steps.
+    counts = _counts(tmp_path)
+    assert any(found["loops"] for found in counts)
+    assert not [found for found in counts if "while" in found["not_capturable"]]
 
 
 def _printed(program: str, folder: Path) -> list[str]:
@@ -65,6 +82,7 @@ def test_one_gpu_runs_out_of_memory(tmp_path: Path) -> None:
 
 # One process tries all places, since TensorFlow starts slowly.
 _VARIABLES_LIE_ELSEWHERE = """
+import sys; sys.stderr = sys.stdout
 import keras, tensorflow as tf, harness
 from tests.emulated_gpu import trainings
 
@@ -89,8 +107,8 @@ for place, kind in (("/GPU:0", "float32"), ("/CPU:0", "float32"), ("/GPU:0", "in
     with tf.device(place):
         made = model(kind)
     try:
-        trainer = harness.Trainer(made, batch_size=90, replicas=1, implementation="gather")
-        trainer.fit(rows, epochs=1, verbose=False)
+        how = {"implementation": "gather", "deterministic": True}
+        harness.Trainer(made, batch_size=90, replicas=1, **how).fit(rows, verbose=False)
         print("trained")
     except harness.InputError as error:
         print(error)
@@ -98,7 +116,8 @@ for place, kind in (("/GPU:0", "float32"), ("/CPU:0", "float32"), ("/GPU:0", "in
 
 
 def test_what_a_gpus_program_cannot_reach_is_refused(tmp_path: Path) -> None:
-    trained, elsewhere, whole = _printed(_VARIABLES_LIE_ELSEWHERE, tmp_path)
+    late, trained, elsewhere, whole = _printed(_VARIABLES_LIE_ELSEWHERE, tmp_path)
+    assert "XLA_FLAGS=--xla_gpu_enable_scatter_determinism_expander=true before" in late
     assert trained == "trained"
     assert "lies on /job:localhost/replica:0/task:0/device:CPU:0" in elsewhere
     assert "are int32, which TensorFlow keeps in host memory" in whole
@@ -115,20 +134,23 @@ def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     case = {"name": "traced", "implementation": "native", "epochs": 3, "ragged": True, **FLOAT32}
     case["unique"] = True
-    dump = f"{device.environment(tmp_path)['XLA_FLAGS']} --xla_dump_to={tmp_path / 'programs'}"
-    group = Group(cases=(case,), settings={"trace": trace}, variables={"XLA_FLAGS": dump})
-    distances(group, tmp_path)
+    group = Group(cases=(case,), settings={"trace": trace, "devices": 2})
+    distances(_dumping(group, tmp_path), tmp_path)
     lines = trace.read_text().splitlines()
     graphs = Counter(line for line in lines if line.startswith("graph of"))
     num_steps = (1 + 3) * 5  # a warm-up, and the epochs; the last batch has a program of its own
     # Fewer are better: change it then, and what docs/multi_gpu.md says.
     step, evaluation = "graph of 14", "graph of 6"
     assert {graph for graph, count in graphs.items() if count == num_steps} == {step, evaluation}
-    programs = (tmp_path / "programs").glob("*gpu_after_optimizations.txt")
-    found = [verdict.counts(program.read_text(), num_tokens=101) for program in programs]
-    assert f"graph of {max(counts['launches_per_step'] for counts in found)}" == step
+    assert f"graph of {max(counts['launches_per_step'] for counts in _counts(tmp_path))}" == step
     sorts = [line for line in lines if line == "run multi_hot_scatter"]
     # An index for all steps of a call, and one for the last batch; and one when kernels are tried.
     assert len(sorts) == (1 + 3) * 2 + 1
     first = lines.index(step)
     assert not [line for line in lines[first:] if line.startswith("allocate")]
+    # The last epoch's dispatch, up to its evaluation.
+    last = [place for place, line in enumerate(lines) if line == step][-5]
+    dispatch = lines[last : lines.index(evaluation, last)]
+    waits = [line for line in dispatch if line.startswith("synchronize") or line.endswith("to -1")]
+    assert waits == ["synchronize", "copy 16 from 0 to -1"]
+    assert not [line for line in lines if line.endswith(" on 1")]  # the other GPU is left alone

@@ -10,6 +10,7 @@ The environment decides which devices the process computes on.
 """
 
 import contextlib
+import functools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -147,9 +148,10 @@ def train(case: dict[str, Any]) -> dict[str, Any]:
     quick = case.pop("quick", False)
     updates = case.keys() & {"table_optimizer", "clip"}
     if case.get("table_optimizer") == "adagrad":
-        optimizer: Any = keras.optimizers.Adagrad(0.1)
+        optimizer: Any = functools.partial(keras.optimizers.Adagrad, 0.1)
     else:
-        optimizer = keras.optimizers.Adam(0.01, clipnorm=case.pop("clip", None))
+        clip = case.pop("clip", None)
+        optimizer = functools.partial(keras.optimizers.Adam, 0.01, clipnorm=clip)
     rows = rows_of(weighted=weighted)
     rows = rows.unique() if case.pop("unique", False) else rows
     if not case.pop("ragged", False):

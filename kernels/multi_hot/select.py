@@ -57,10 +57,10 @@ def choose_implementation(
     """Return the fastest implementation of forward and backward for batches of these shapes: B, N,
     V and H.
 
-    This takes up to a second, unless a single candidate is left, or the answer of an earlier call
-    lies beside the built kernels. On a CPU, `gather` is no candidate beside `native`, and `dense`
-    is none if its matrix is nearly empty. `deterministic` leaves a GPU only implementations that
-    add in a fixed order, if any of them fits.
+    This takes up to a second, and on a GPU the time to compile the candidates, unless a single one
+    is left, or the answer of an earlier call lies beside the built kernels. On a CPU, `gather` is
+    no candidate beside `native`, and `dense` is none if its matrix is nearly empty. `deterministic`
+    leaves a GPU only implementations that add in a fixed order, if any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     builds, missing = _prepared(device_type, num_rows, num_tokens)

@@ -177,6 +177,12 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
         f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
         f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
+    if on_gpu:
+        _print(
+            console,
+            "note: while a profile is taken, XLA launches each kernel by itself, where training "
+            "replays CUDA graphs: launches take longer here",
+        )
 
     def show(title: str, name: str, of: str, rows: Iterable[tuple[str, str, float]]) -> None:
         table = Table(name, box=SIMPLE, title=title, title_justify="left", title_style="bold")

@@ -98,6 +98,7 @@ def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
     profiler.path, profiler.first_step, profiler.last_step = profiled[0], 12, 32
     assert not print_profile(profiler, console, on_gpu=True)
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
+    assert "training replays CUDA graphs" in out_of(console)
 
 
 def test_the_run_is_the_same(trained: tuple[Path, Result], tmp_path: Path) -> None:

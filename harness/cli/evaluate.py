@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from harness.base.checks import require, require_count
+from harness.base.checks import flag_of, require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.base.terminal import table_of
 from harness.cli.data import facts_table
-from harness.data.options import BuildOptions, DataConfig, SourceConfig
+from harness.data.options import DataConfig, SourceConfig
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -122,36 +122,31 @@ def load_rows(
     from harness.data.sources import load_configured
 
     saved.require_classes()
-    # Other texts become ids as those of the run did, or the model would read other words.
-    of_run = config.data.data == OF_RUN
-    source = saved.data() if of_run else _as_in_run(DataConfig(**vars(config.data)), saved, given)
-    data = load_configured(source)
+    known = saved.vocabulary
+    if config.data.data == OF_RUN:
+        source = saved.data()
+        data = load_configured(source)
+    else:  # other texts become ids as those of the run did
+        source = DataConfig(**vars(config.data))
+        is_read = known is not None and known.takes_texts
+        if is_read and (wrong := [flag_of(name) for name in _OF_IDS if name in given]):
+            raise InputError(
+                f"texts become ids as those did that {saved.path} was trained on; leave out "
+                f"{', '.join(wrong)}"
+            )
+        data = load_configured(source, known=known if is_read else None)
     if data.num_tokens > saved.num_tokens:
         raise InputError(
             f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
             f"{saved.num_tokens}; load the data as for its training, as with --num-words"
         )
-    known, words = saved.vocabulary, data.vocabulary
+    words = data.vocabulary
     if known is not None and words is not None and (why := known.difference(words)):
         raise InputError(
             f"{data.name} has another vocabulary than {saved.path}: {why}; read its rows together "
             "with those that the model was trained on, as with --test-data, or use the run's data"
         )
     return data, source
-
-
-def _as_in_run(data: DataConfig, saved: SavedModel, given: Set[str]) -> DataConfig:
-    """Returns other data's settings, in which texts become ids as in the run unless given."""
-    from harness.data.sources import kind_of
-
-    if saved.config is None or "data" not in saved.config or data.build.hash_bits is not None:
-        return data
-    if kind_of(data) not in ("texts", "tokens"):  # ids stay as they are
-        return data
-    of_run, usual = saved.data().build, BuildOptions()
-    left = (n for n in _OF_IDS if getattr(data.build, n) == getattr(usual, n))
-    ours = {name: getattr(of_run, name) for name in left if name not in given}
-    return replace(data, build=replace(data.build, **ours))
 
 
 def _text(name: str) -> Text:

@@ -20,6 +20,8 @@ from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.base.reading import opened
 from harness.base.terminal import table_of
+from harness.data.readers.formats import TABLES
+from harness.data.readers.records import UTF8_MARK, require_text
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -226,6 +228,7 @@ def blocks_of_texts(
     for block in _blocks(texts, files):
         found = [line.decode(errors="replace") for line in block]
         counts["undecodable"] += sum(t.encode() != b for t, b in zip(found, block, strict=True))
+        found = [text.removeprefix(UTF8_MARK) for text in found]
         counts["texts"] += len(found)
         counts["blank"] += sum(not text.strip() for text in found)
         yield found
@@ -238,6 +241,8 @@ def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]
         yield [text.encode(errors="surrogateescape") for text in texts]
         return
     for name in files:
+        if name.lower().endswith(TABLES):
+            raise InputError(f"{name} is a table, whose lines are no texts. {_REMEDY}")
         with opened(name, remedy=_REMEDY):
             pass  # so that a file that cannot be read is reported before the others are judged
     for name in files:
@@ -249,7 +254,9 @@ def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]
 
 def _lines(stream: Any, name: str) -> Iterator[list[bytes]]:
     rest = b""
-    while block := stream.read1(_BLOCK_BYTES):
+    for number, block in enumerate(iter(lambda: stream.read1(_BLOCK_BYTES), b"")):
+        if number == 0:
+            require_text(block, name, remedy=_REMEDY)
         *lines, rest = (rest + block).split(b"\n")
         if len(rest) > _MAX_LINE_BYTES:
             raise InputError(

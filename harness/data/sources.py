@@ -138,11 +138,15 @@ def load(
     )
 
 
-def load_configured(config: DataConfig, *, tells: bool = True) -> Dataset:
-    """Loads the data that the settings of a run name; `tells` prints notes about it."""
+def load_configured(
+    config: DataConfig, *, tells: bool = True, known: Vocabulary | None = None
+) -> Dataset:
+    """Loads the data that the settings of a run name; `tells` prints notes about it. Texts and
+    their labels get the ids that a `known` vocabulary has for them."""
     path = _checked_path(config)
     if (source := _source(config, path)) is not None:
-        return _built(config, source, tells=tells)
+        known = known if source.kind != "sets" else None
+        return _built(config, source, tells=tells, known=known)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
@@ -160,11 +164,14 @@ def _source(config: DataConfig, path: Path | None) -> Source | None:
     return open_source(path, config.build, max_data_bytes=config.max_data_bytes)
 
 
-def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset:
+def _built(
+    config: DataConfig, source: Source, *, tells: bool = True, known: Vocabulary | None = None
+) -> Dataset:
     from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:
-        building.build(source, config.build, folder, unique=config.unique, seed=config.split_seed)
+        how: dict[str, Any] = {"unique": config.unique, "seed": config.split_seed, "known": known}
+        building.build(source, config.build, folder, **how)
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
@@ -172,7 +179,7 @@ def _built(config: DataConfig, source: Source, *, tells: bool = True) -> Dataset
         return *store.load(folder), words, [*map(str, summary.get("notes", []))]
 
     found = None
-    if config.data_cache == "on" and isinstance(source.path, Path):
+    if config.data_cache == "on" and isinstance(source.path, Path) and known is None:
         test_data = config.build.test_data
         paths = [source.path, *([Path(test_data)] if test_data else [])]
         options = config.build, config.unique, config.split_seed

@@ -45,13 +45,21 @@ def build(
     *,
     unique: bool = True,
     seed: int = 0,
+    known: Vocabulary | None = None,
     progress: Progress = lambda num_bytes: None,
 ) -> dict[str, Any]:
     """Builds a data set in a new `folder`; the same source, options and seed give the same one.
-    With `unique`, each id of a row is kept once; `progress` gets the number of bytes just read.
-    Returns the summary."""
+    With `unique`, each id of a row is kept once; a `known` vocabulary takes the place of that of
+    the train rows; `progress` gets the number of bytes just read. Returns the summary."""
     _check_options(source, options)
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
+    if known is not None:
+        if (known.tokenizer == "list") != (source.kind == "tokens"):
+            raise InputError(
+                f"{source.path} holds {IN_WORDS[source.kind]}, other than the model's data. Give "
+                "rows of one form."
+            )
+        tokenization = known.tokenization
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     with Spool[Numbered](folder) as spool:
@@ -60,9 +68,10 @@ def build(
             spool.add(found)
             rows.add(block, found, digests)
             progress(num_bytes)
-        rows.settle(problems, test_split=options.test_split, seed=seed)
+        names = known.class_names if known else ()
+        rows.settle(problems, test_split=options.test_split, seed=seed, class_names=names)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
-        vocabulary = counted_vocabulary(rows, options, spool)
+        vocabulary = known or counted_vocabulary(rows, options, spool)
         # Third pass: the numbers become ids.
         num_ids, num_unknown = _write(rows, vocabulary, spool, folder, unique=unique)
     vocabulary.save(folder / VOCABULARY_FILE_NAME)

@@ -1,8 +1,9 @@
 """The use of the rows of a source, and their classes, before their tokens have ids. Letters: B
 rows, K classes, L labels of all rows together."""
 
+import itertools
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Rows:
     labels: RaggedSets  # each row's classes, as places in `class_names`
 
     def __init__(self, source: Source) -> None:
-        self.where, self.kind = str(source.path), source.kind
+        self.where, self.kind, self._note = str(source.path), source.kind, source.note
         self.is_multi_label = source.is_multi_label
         self.has_weights = False
         self.num_tokens = 0  # number of distinct tokens of each block, added up
@@ -60,8 +61,11 @@ class Rows:
         self.num_tokens += len(numbered.tokens)
         self._digests.append(digests)
 
-    def settle(self, problems: Problems, *, test_split: float, seed: int) -> None:
-        """Draws test rows where there are none, numbers the classes, and counts problems."""
+    def settle(
+        self, problems: Problems, *, test_split: float, seed: int, class_names: Sequence[str] = ()
+    ) -> None:
+        """Draws test rows where there are none, numbers the classes, and counts problems. The
+        classes are those of the train rows, unless others are named."""
         where, test = self.where, np.concatenate(self._is_test)
         labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
         num_rows = test.size
@@ -79,22 +83,28 @@ class Rows:
         elif test.all():
             raise InputError(f"{where} has test rows alone. Give rows to train on.")
         self.train = ~test
-        labels = self._numbered(labels, labels[np.repeat(self.train, np.diff(splits))])
+        used = labels[np.repeat(self.train, np.diff(splits))]
+        self.class_names = class_names or self._names_of(used)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        labels = np.array([numbers.get(name, -1) for name in self._names], np.int64)[labels]
         is_known = labels >= 0
         if not is_known.all():
-            named = set(self.class_names)
-            listed = [name for name in self._names if name not in named][:_MAX_LISTED]
+            unknown = _listed(name for name in self._names if name not in numbers)
             problems.add(
                 "test label that no train row has",
-                f"{where}, as in the class {', '.join(f'{name:.40}' for name in listed)}",
+                f"{where}, as in the class {unknown}",
                 count=int((~is_known).sum()),
             )
             splits = np.concatenate([[0], np.cumsum(is_known)])[splits]
             labels = labels[is_known]
             if not self.is_multi_label:  # a row without its class is left out
-                test = test & (np.diff(splits) > 0)
-                if not test.any():
-                    raise InputError(f"{where}: no test row has a class of the train rows.")
+                self.train, test = (part & (np.diff(splits) > 0) for part in (self.train, test))
+                if not (self.train.any() and test.any()):
+                    raise InputError(
+                        f"{where}: no test row has a class of the train rows. Those have "
+                        f"{_listed(self.class_names)}, the test rows {unknown}. A label names a "
+                        f"class, and is no quantity to predict. Check the columns: {self._note}."
+                    )
         # A search in sorted digests: np.isin would make several more arrays of that size.
         digests = np.concatenate(self._digests)
         known, asked = np.sort(digests[self.train]), digests[test]
@@ -118,19 +128,20 @@ class Rows:
         counts = np.bincount(used, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def _numbered(self, labels: Ints, train_labels: Ints) -> Ints:
-        """Names the train rows' classes; returns all labels as places among them, -1 for others."""
-        known = set(np.unique(train_labels).tolist())
-        names = _sorted([name for name, number in self._names.items() if number in known])
+    def _names_of(self, labels: Ints) -> list[str]:
+        """Returns the sorted names of the classes of the train rows."""
+        used = set(np.unique(labels).tolist())
+        names = _sorted([name for name, number in self._names.items() if number in used])
         if len(names) < 2:
             listed = f"the class {names[0]:.100}" if names else "no classes"
             raise InputError(
                 f"{self.where} has {listed} alone to train on. Give rows of two or more."
             )
-        places = np.full(len(self._names), -1)
-        places[[self._names[name] for name in names]] = np.arange(len(names))
-        self.class_names = names
-        return places[labels]
+        return names
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"{name:.40}" for name in itertools.islice(names, _MAX_LISTED))
 
 
 def _sorted(names: list[str]) -> list[str]:

@@ -19,7 +19,7 @@ from harness.data.readers.records import IN_WORDS, Block, Part, Problems, Source
 from harness.data.readers.svmlight import SvmlightSource
 from harness.data.readers.table import CsvSource
 
-_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
+TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
 _SVMLIGHT = (".svmlight", ".libsvm", ".svm")
 
 
@@ -41,7 +41,7 @@ def _open(path: Path, options: BuildOptions, max_data_bytes: int) -> Source:
     ending = path.suffix.lower()
     if not os.path.exists(path):  # Path.exists raises for long names
         raise InputError(f"No file or folder {path}. Name one that is there.")
-    if not (path.is_dir() or path.name.lower().endswith((*_TABLES, *_SVMLIGHT, *ARCHIVES))):
+    if not (path.is_dir() or path.name.lower().endswith((*TABLES, *_SVMLIGHT, *ARCHIVES))):
         raise InputError(
             f"{path} has no ending of a format that can be read; save a table as .csv (UTF-8), "
             ".tsv, .jsonl or .parquet, texts as a folder or .zip of folders, ids as .svm, or for "
@@ -49,7 +49,7 @@ def _open(path: Path, options: BuildOptions, max_data_bytes: int) -> Source:
         )
     if ending == ".parquet":
         return ParquetSource(path, options, max_bytes=max_data_bytes)
-    if ending in _TABLES:
+    if ending in TABLES:
         return JsonlSource(path, options) if "json" in ending else CsvSource(path, options)
     of_columns = (options.text_column, options.label_column, options.label_separator)
     if any(option is not None for option in of_columns):
@@ -80,8 +80,13 @@ class PairSource(Source):
                     f"{self.path} has test rows of its own. Leave out the other test data."
                 )
             yield replace(block, part="train")
+        has_rows = False
         for block in self._test.blocks(problems):
+            has_rows = True
             yield replace(block, part="test")
+        if not has_rows:
+            why = ", ".join(problems.counts) or "it is empty"
+            raise InputError(f"{self._test.path} has no row to test on that can be used ({why}).")
 
 
 class FrameSource(TableSource):

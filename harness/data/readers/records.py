@@ -20,7 +20,7 @@ Part = Literal["train", "test", ""]  # use of rows; "" if the source does not sa
 
 BLOCK_BYTES = 8_000_000  # size from which a block is complete
 _TOKEN_BYTES = 8
-_UTF8_MARK = b"\xef\xbb\xbf"
+UTF8_MARK = "\ufeff"  # which Windows puts at the beginning of a file
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 # Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
 # is a bad character of a row, which is counted.
@@ -127,21 +127,21 @@ class Source:
 def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
     """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
-        beginning = file.peek(_BEGINNING_BYTES)[:_BEGINNING_BYTES]
-        if beginning.startswith(_UTF16_MARKS):
-            raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
-        if b"\0" in beginning:
-            raise InputError(
-                f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}"
-            )
-        if beginning.startswith(_UTF8_MARK):
-            file.read(len(_UTF8_MARK))
+        require_text(file.peek(_BEGINNING_BYTES), path, remedy=remedy)
         number = 0
         while line := file.readline(cells.MAX_TEXT_BYTES + 1):
             number += 1
             if len(line) > cells.MAX_TEXT_BYTES:
                 raise too_long(path, f"line {number}", remedy)
             yield decoded(line, problems, f"{path}, line {number}")
+
+
+def require_text(beginning: bytes, path: Path | str, *, remedy: str) -> None:
+    """Raises an InputError if the first bytes of a file are not those of a text in UTF-8."""
+    if beginning.startswith(_UTF16_MARKS):
+        raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
+    if b"\0" in beginning[:_BEGINNING_BYTES]:
+        raise InputError(f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}")
 
 
 def too_long(path: Path | str, where: str, remedy: str) -> InputError:
@@ -152,9 +152,10 @@ def too_long(path: Path | str, where: str, remedy: str) -> InputError:
 
 
 def decoded(content: bytes | bytearray, problems: Problems, where: str) -> str:
-    """Decodes UTF-8; replaces invalid bytes by U+FFFD, and counts the text as a problem."""
+    """Decodes UTF-8 without its mark; replaces invalid bytes by U+FFFD, and counts the text as a
+    problem."""
     try:
-        return content.decode()
+        return content.decode().removeprefix(UTF8_MARK)
     except UnicodeDecodeError:
-        problems.add("invalid UTF-8", where)
-        return content.decode(errors="replace")
+        problems.add("invalid UTF-8, replaced by U+FFFD: save the texts as UTF-8", where)
+        return content.decode(errors="replace").removeprefix(UTF8_MARK)

@@ -27,11 +27,13 @@ class CsvSource(TableSource):
     def __init__(self, path: Path, options: BuildOptions) -> None:
         super().__init__(path, path.stem)
         self._is_tsv = path.suffix.lower() in (".tsv", ".tab")
-        self._delimiter = "\t"
+        marks = ["\t"]
         if not self._is_tsv:
             line = next(lines_of(path, Problems(), remedy=_REMEDY), "")
-            self._delimiter = next((mark for mark in ",;\t" if mark in line), ",")
-        sample = [row for _, row in itertools.islice(self._table(Problems()), SAMPLE_ROWS)]
+            marks = [mark for mark in ",;\t" if mark in line] or [","]
+        samples = {mark: self._sample(mark) for mark in marks}
+        # A mark that only texts hold divides few rows into as many cells as the first row.
+        self._delimiter, sample = max(samples.items(), key=lambda item: _num_regular(item[1]))
         if not sample:
             raise InputError(f"{path} has no rows. {_REMEDY}")
         self._width = len(sample[0])
@@ -42,6 +44,10 @@ class CsvSource(TableSource):
         self.choose(names, sample, options)
         self.note += "" if self._has_header else ", the file has no header"
         self._places = names.index(self.content_column), names.index(self.label_column)
+
+    def _sample(self, delimiter: str) -> list[Sequence[str]]:
+        self._delimiter = delimiter
+        return [row for _, row in itertools.islice(self._table(Problems()), SAMPLE_ROWS)]
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, str, str, Part]]:
         """Yields all rows that have as many cells as the first."""
@@ -82,3 +88,8 @@ class CsvSource(TableSource):
                 if row:
                     yield number, row
                 before, num_bytes = number, 0
+
+
+def _num_regular(rows: Sequence[Sequence[str]]) -> int:
+    """Returns the number of rows that have as many cells as the first, and several."""
+    return sum(1 < len(row) == len(rows[0]) for row in rows)

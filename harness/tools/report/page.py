@@ -69,7 +69,7 @@ def write_report(
     word_numbers = _evenly(rows.num_rows, _MAX_WORD_ROWS)
     word_rows, truth = rows.take(word_numbers), answers.truth[np.ix_(word_numbers, shown)]
     weights = word_weights(trainer.model, word_rows, quality.kind, shown, truth)
-    texts = _in_order(data, source) if vocabulary is not None else test
+    texts = _in_order(data, source, vocabulary) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
     origin, past, held_out = _past(folder)
@@ -126,14 +126,14 @@ def _evenly(num_rows: int, most: int) -> npt.NDArray[np.int64]:
     return np.linspace(0, num_rows - 1, min(num_rows, max(1, most))).astype(np.int64)
 
 
-def _in_order(data: Dataset, source: DataConfig) -> RaggedSets:
+def _in_order(data: Dataset, source: DataConfig, vocabulary: Vocabulary) -> RaggedSets:
     # Unique rows are sorted by id, so texts are read again, in their own order; weighted rows have
     # lost theirs for good.
     is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
     if not data.test.is_unique or data.test.weights is not None or not is_small:
         return data.test
     with contextlib.redirect_stderr(io.StringIO()):  # its notes were printed with the data
-        return load_configured(replace(source, unique=False)).test
+        return load_configured(replace(source, unique=False), known=vocabulary).test
 
 
 def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:

@@ -36,12 +36,18 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     evaluated = call("evaluate", "--model", run_dir, "--json")
     assert json.loads(evaluated.out)["test_accuracy"] == 1.0
     other = tmp_path / "other.csv"
-    other.write_text("text,label\nan odd film,pos\na good one,neg\na bad one,neg\n")
-    refused = call("evaluate", "--model", run_dir, "--data", other)  # read as the run read its own
-    assert (refused.code, "has another vocabulary than" in refused.err) == (2, True)
-    assert "the id of" in refused.err
-    otherwise = call("evaluate", "--model", run_dir, "--data", other, "--weighting", "binary")
-    assert "its weighting is binary, not tf_idf" in otherwise.err
+    other.write_text("text,label\n<script>bad</script>,neg\na good film,pos\nnew,fair\n")
+    named = ("evaluate", "--model", run_dir, "--data", table, "--test-data", other)
+    evaluated = call(*named, "--json")  # words and classes keep the model's ids
+    found = json.loads(evaluated.out)
+    assert (found["examples"], found["test_accuracy"], found["confusion"]) == (
+        2,
+        1.0,
+        [[1, 0], [0, 1]],
+    )
+    assert "as in the class fair: test label that no train row has" in evaluated.err
+    refused = call(*named, "--ngrams", "1")
+    assert (refused.code, "leave out --ngrams" in refused.err) == (2, True)
 
 
 def test_build_tells_what_it_found(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def stdin(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
 def test_every_line_of_standard_input_is_a_line(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stdin(monkeypatch, b"good film\n\nbad \xff \x1b[31m bad\t film\r\n\0 good")
+    stdin(monkeypatch, b"\xef\xbb\xbfgood film\n\nbad \xff \x1b[31m bad\t film\r\n\0 good")
     result = judge(model)
     assert result.code == 0
     lines = [line.split("\t") for line in result.out.splitlines()]
@@ -99,6 +99,11 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     assert last["probability"] == last["probabilities"]["negative"]
     result = call("predict", "--model", model, "--files", tmp_path / "none")
     assert (result.code, result.out) == (2, "")
+    (tmp_path / "wide").write_text("good", encoding="utf-16")
+    (tmp_path / "table.csv").write_text("text,label\n")
+    for name, fact in (("wide", "encoded in UTF-16"), ("table.csv", "is a table")):
+        result = call("predict", "--model", model, "--files", tmp_path / name)
+        assert (result.code, result.out, fact in result.err) == (2, "", True)
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for a writer
     result = call("predict", "--model", model, "--files", tmp_path / "a", tmp_path / "pipe")
     assert (result.code, result.out) == (2, "")

@@ -79,6 +79,13 @@ def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:
     assert read(open_source(path)).contents == ['one, "two"\nthree', "=cmd|' /C calc'!A0"]
 
 
+@pytest.mark.parametrize("first", ['text;"label, final"', "dull, long;neg"])
+def test_commas_in_texts_between_semicolons(write: Writer, read: Reader, first: str) -> None:
+    rows = read(open_source(write(f"{first}\ngood, if short;pos\nbad;neg\nfair, at times;pos\n")))
+    assert rows.contents[-3:] == ["good, if short", "bad", "fair, at times"]
+    assert rows.labels[-3:] == ["pos", "neg", "pos"]
+
+
 def test_wrong_rows_are_counted(write: Writer, read: Reader) -> None:
     path = write(
         b"text,label\ngood,1\nshort\nlong,1,2\nn\0l,1\n\xff\xfebad,0\n,0\n   ,0\nno label,\n"
@@ -90,7 +97,7 @@ def test_wrong_rows_are_counted(write: Writer, read: Reader) -> None:
         "too few columns": 1,
         "too many columns": 1,
         "NUL character": 1,
-        "invalid UTF-8": 1,
+        "invalid UTF-8, replaced by U+FFFD: save the texts as UTF-8": 1,
         "empty text": 2,
         "empty label": 1,
     }

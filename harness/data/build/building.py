@@ -5,7 +5,8 @@
 3. Turns tokens into ids and writes them to a store, test rows first.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
     "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
 }
 
+_MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
+# A language without spaces between words has sentences for words, of three bytes a character. No
+# language with spaces has words as long as this, not even in scripts of three bytes a letter.
+_MAX_WORD_BYTES = 36
+
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
 
 
@@ -62,11 +68,13 @@ def build(
         tokenization = known.tokenization
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
+    text_bytes = 0
     with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
         for block, found, digests, num_bytes in numbered_blocks(source, problems, tokenization):
             spool.add(found)
             rows.add(block, found, digests)
+            text_bytes += num_bytes
             progress(num_bytes)
         names = known.class_names if known else ()
         rows.settle(problems, test_split=options.test_split, seed=seed, class_names=names)
@@ -99,6 +107,12 @@ def build(
     for kind, count in problems.counts.items():
         in_all = f" ({count:,} in all)" if count > 1 else ""
         notes.append(f"{problems.first[kind]}: {kind}{in_all}")
+    notes += [f"{source.path}: {doubt}" for doubt in _doubts_of(rows.class_names)]
+    if source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids:
+        notes.append(
+            f"{source.path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a "
+            "language has no spaces between words, put some there, for predict as well"
+        )
     write_json(folder / FILE_NAME, summary := {**summary, "notes": notes})
     described = {
         "name": source.name,
@@ -108,6 +122,22 @@ def build(
     }
     store.seal(folder, described, held_out_rows=num_test)
     return summary
+
+
+def _doubts_of(names: Sequence[str]) -> Iterator[str]:
+    """Describes names of classes that may mean other than a class each."""
+    known, in_lower_case = set(names), Counter(name.lower() for name in names)
+    for mark in "|,;":
+        joined = (name for name in names if mark in name and known.issuperset(name.split(mark)))
+        if (name := next(joined, None)) is not None:
+            yield (
+                f"the label {name:.40} is taken for one class. If it stands for several, set "
+                f"--label-separator '{mark}'"
+            )
+    for name in sorted(known & _MISSING):
+        yield f"the label {name} is taken for a class. Leave it empty where a label is missing"
+    if alike := [name for name in names if in_lower_case[name.lower()] > 1]:
+        yield f"labels that differ in case are different classes: {', '.join(alike):.100}"
 
 
 def _write(

@@ -113,6 +113,24 @@ def test_what_is_wrong_is_counted_and_told(
         harness.load(train, **options)
 
 
+def test_labels_and_words_that_may_mean_something_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("a", "b", "a|b", "B", "nan", "a,c")
+    texts = ("\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b" * 2, "good")
+    for text in texts:
+        harness.load(write_csv(tmp_path / "rows.csv", [(text, label) for label in labels] * 3))
+        notes = capsys.readouterr().err
+        for said in (
+            "the label a|b is taken for one class. If it stands for several, set --label-separator",
+            "the label nan is taken for a class",
+            "different classes: B, b",
+        ):
+            assert notes.count(said) == 1
+        assert "a,c" not in notes
+        assert ("more than 36 bytes" in notes) == (text == texts[0])
+
+
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [

@@ -16,6 +16,7 @@ from harness.base.quiet import quiet_import
 from harness.base.terminal import table_of
 from harness.cli.data import facts_table
 from harness.data.options import DataConfig, SourceConfig
+from harness.run.observers.run_files import RESOLVED
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -126,6 +127,7 @@ def load_rows(
     if config.data.data == OF_RUN:
         source = saved.data()
         data = load_configured(source)
+        _require_unchanged(data, source.data, saved)
     else:  # other texts become ids as those of the run did
         source = DataConfig(**vars(config.data))
         is_read = known is not None and known.takes_texts
@@ -147,6 +149,22 @@ def load_rows(
             "with those that the model was trained on, as with --test-data, or use the run's data"
         )
     return data, source
+
+
+def _require_unchanged(data: Dataset, path: str, saved: SavedModel) -> None:
+    """Raises an InputError if the run's data has other rows than when the model was trained."""
+    from harness.data.examples import Examples
+    from harness.trainer.run import dataset_info
+
+    recorded = (saved.config or {}).get(RESOLVED, {}).get("dataset", {})
+    validation = None if data.validation is None else Examples.of(data.validation)
+    test = Examples.of(data.test) if recorded.get("test_rows") else None  # none with --test off
+    info = dataset_info(Examples.of(data.train), validation, test, num_classes=data.num_classes)
+    if info.fingerprint != recorded.get("fingerprint"):
+        raise InputError(
+            f"{path} has changed since {saved.path} was trained on it, so rows of its training may "
+            "be among the test rows; restore it, or name the data to evaluate by --data"
+        )
 
 
 def _text(name: str) -> Text:

@@ -9,7 +9,7 @@ const MARK = /[!"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~]/g;
 export function encode(text, vocabulary) {
   const { ids, tokenizer, ngrams, start_id, unknown_id, weighting, normalize, idf } = vocabulary;
   const spaced = text.toLowerCase().replace(MARK, tokenizer === "keras" ? " " : " $& ");
-  const words = spaced.split(/[\t\n ]+/).filter((word) => word !== "");
+  const words = spaced.split(/[\t\n\r ]+/).filter((word) => word !== "");
   const found = new Map(start_id === null ? [] : [[start_id, 1]]);
   for (let length = 1; length <= ngrams; length++) {
     for (let start = 0; start + length <= words.length; start++) {

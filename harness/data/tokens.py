@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn", "list"]
 
-# Characters that Keras's Tokenizer turns into spaces.
-SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
+# Characters that Keras's Tokenizer turns into spaces, and the other half of Windows's line breaks.
+SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r'
 # Tables of bytes: Python translates bytes six times as fast as strings. In UTF-8, no separator and
 # no ASCII capital is part of another character.
 _TO_SPACES = {
     "keras": bytes.maketrans(SEPARATORS.encode(), b" " * len(SEPARATORS)),
-    "punctuation": bytes.maketrans(b"\t\n", b"  "),
+    "punctuation": bytes.maketrans(b"\t\n\r", b"   "),
 }
-_MARKS = [mark.encode() for mark in SEPARATORS if mark not in "\t\n"]
+_MARKS = [mark.encode() for mark in SEPARATORS if not mark.isspace()]
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 

@@ -22,7 +22,7 @@ class TextEncoder(tf.Module):
         self._vocabulary = vocabulary
         self._separator = _SEPARATOR
         if vocabulary.tokenizer == "punctuation":
-            self._separator = "[\t\n]"
+            self._separator = "[\t\n\r]"
         elif vocabulary.tokenizer == "whitespace":
             self._separator = f"[{_class_of(str.isspace)}]"
         elif vocabulary.tokenizer == "scikit-learn":

@@ -38,6 +38,11 @@ def test_blocks_hold_the_tokens_of_each_text(texts: list[str], tokenization: Tok
         assert row == expected
 
 
+def test_line_breaks_of_windows_are_no_part_of_words() -> None:
+    for tokenizer in ("keras", "punctuation", "whitespace", "scikit-learn"):
+        assert Tokenization(tokenizer=tokenizer).words("dull\r\nplot") == ["dull", "plot"]
+
+
 def test_words_are_those_of_scikit_learn() -> None:
     text = "I don't like it at all: 3 stars, naïve_1 plot"
     pattern = re.compile(r"(?u)\b\w\w+\b")  # the token_pattern of its vectorizers

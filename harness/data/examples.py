@@ -20,7 +20,8 @@ from harness.data.ragged import RaggedSets
 class Examples:
     """B rows, each with one or several inputs and a label.
 
-    Construction checks that all parts have the same number of rows, and that numbers are finite.
+    Construction checks that all parts have the same number of rows, and that numbers are finite. It
+    copies arrays that are not read-only: to change them later does not change the examples.
     """
 
     inputs: Mapping[str, RaggedSets | np.ndarray]
@@ -56,7 +57,7 @@ class Examples:
             if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
                 raise InputError(f"{self.name}: weights must be [rows], finite and not negative")
             rows["weights"] = len(weights)
-            object.__setattr__(self, "weights", weights)
+            object.__setattr__(self, "weights", validation.frozen(weights, np.float32))
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{name or 'the input'} {count}" for name, count in rows.items())
             raise InputError(f"{self.name}: its parts differ in their number of rows: {counts}")
@@ -77,7 +78,7 @@ class Examples:
         if not finite.all():
             row = finite.argmin()
             raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
-        return part
+        return validation.frozen(part, part.dtype)
 
     def _check_labels(self) -> None:
         if isinstance(self.labels, RaggedSets):
@@ -88,6 +89,7 @@ class Examples:
                 )
             return
         labels = np.asarray(self.labels)
+        labels = validation.frozen(labels, labels.dtype)
         object.__setattr__(self, "labels", labels)
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(

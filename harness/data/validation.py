@@ -49,7 +49,7 @@ def checked_row_splits(name: str, row_splits: npt.ArrayLike, num_values: int) ->
         f"{name}: row_splits goes from {array[0]} to {array[-1]}. It must go from 0 to "
         f"{num_values}, the number of values.",
     )
-    return _frozen(array, np.int64)
+    return frozen(array, np.int64)
 
 
 def checked_ids(name: str, values: Integers, row_splits: Int64Array, num_tokens: int) -> Int32Array:
@@ -62,7 +62,7 @@ def checked_ids(name: str, values: Integers, row_splits: Int64Array, num_tokens:
             f"({wrong.size} such ids, from {values.min()} to {values.max()}). "
             "Correct the ids, or raise num_tokens above the highest."
         )
-    return _frozen(values, np.int32)
+    return frozen(values, np.int32)
 
 
 def checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int) -> Array:
@@ -79,7 +79,7 @@ def checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes:
     if wrong.size and array.dtype.kind == "f":
         finite = finite_in_float32(array)
         if finite.all():
-            return _frozen(array, np.float32)
+            return frozen(array, np.float32)
         wrong = np.flatnonzero(~finite)
     if wrong.size:
         raise InputError(
@@ -87,7 +87,7 @@ def checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes:
             f"[0, {num_classes}) ({wrong.size} such labels). Correct the labels, or raise "
             "num_classes. Numbers for a regression must be finite floats."
         )
-    return _frozen(array, np.int32)
+    return frozen(array, np.int32)
 
 
 def checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -> Float32Array:
@@ -106,7 +106,7 @@ def checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -
             f"{name}: row {row} holds the weight {array[wrong[0]]} ({wrong.size} such weights). "
             "Weights must be finite, also in float32."
         )
-    return _frozen(array, np.float32)
+    return frozen(array, np.float32)
 
 
 def finite_in_float32(array: Array) -> npt.NDArray[np.bool_]:
@@ -132,8 +132,8 @@ def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> Array:
     return array
 
 
-def _frozen(array: Array, dtype: type[np.number[Any]]) -> Array:
+def frozen(array: Array, dtype: npt.DTypeLike) -> Array:
     # Copied unless the array is read-only: nobody may change it after the check.
-    frozen = array.astype(dtype, copy=array.flags.writeable)
-    frozen.flags.writeable = False
-    return frozen
+    found = array.astype(dtype, copy=array.flags.writeable)
+    found.flags.writeable = False
+    return found

@@ -43,6 +43,17 @@ def test_inputs_are_told_apart() -> None:
     np.testing.assert_array_equal(numbers, [[1, 0], [0, 0], [1, 1]])
 
 
+def test_arrays_that_are_changed_later_do_not_change_the_examples() -> None:
+    numbers, labels, weights = np.ones([3, 2], np.float32), np.zeros(3), np.ones(3, np.float32)
+    first = made(inputs={"": numbers}, labels=labels, weights=weights)
+    for array in (numbers, labels, weights):
+        array += 1
+    second = made(inputs={"": numbers}, labels=labels, weights=weights)
+    assert (first.weights == 1).all()
+    assert (second.dense[""] == 2).all()
+    assert not first.is_same(second)
+
+
 def test_the_fingerprint_is_that_of_the_content() -> None:
     first = made(weights=np.ones(3))
     same = made(weights=[1.0, 1.0, 1.0], name="other")

@@ -164,6 +164,7 @@ def _excluded(model: Any) -> keras.optimizers.Optimizer:
 def _set_later(_: Any) -> keras.optimizers.Optimizer:
     optimizer = keras.optimizers.Adam(0.02)
     optimizer.epsilon = 0.1
+    optimizer.loss_scale_factor = 64.0
     return optimizer
 
 

@@ -100,6 +100,7 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
             kind = {"dtype": value.dtype, "trainable": value.trainable, "name": value.name}
             value = keras.Variable(value.numpy(), **kind)
         setattr(made, name, value)
+    made.loss_scale_factor = None  # of the loss, which nothing multiplies by it here
     return made
 
 

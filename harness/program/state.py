@@ -222,13 +222,17 @@ class State:
             outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
+        does, make = "", "add_weight"
         if (unknown := scope.unknown) is not None:
-            does, make = f"assigns {unknown.path}, which is none of its variables", "add_weight"
+            does = f"assigns {unknown.path}, which is none of its variables"
             if is_seed(unknown):
                 does, make = "draws with no seed of its own", "keras.random.SeedGenerator"
+        elif (operation := self._assigned_beside()) is not None:
+            does = f"assigns a tf.Variable, which is none of its variables, by {operation}"
+        if does:
             raise InputError(
-                f"the model {model.name!r} {does}: every step would begin with the same value; let "
-                f"the layer make one in its __init__, by {make}"
+                f"the model {model.name!r} {does}, and a trainer keeps only a model's variables; "
+                f"let the layer make one in its __init__, by {make}"
             )
         changes = {name: new for name, new in after.items() if new is not given[name]}
         changes = self.seeds.together(changes, given, after)
@@ -239,6 +243,18 @@ class State:
                 "that does so, or set trainable=False"
             )
         return Called(outputs, changes, weights, tf.add_n(losses) if losses else None)
+
+    def _assigned_beside(self) -> str | None:
+        """Returns the operation in the present graph that assigns a tf.Variable of others."""
+        own = {id(variable.handle) for variable in self.variables}
+        for operation in tf.compat.v1.get_default_graph().get_operations():
+            if operation.type.startswith("Assign"):
+                handle = operation.inputs[0]
+                while tf.is_symbolic_tensor(handle):  # a loop gets it from the function around it
+                    handle = next(o for o, inner in handle.graph.captures if inner is handle)
+                if id(handle) not in own:
+                    return str(operation.name)
+        return None
 
     def gradients(
         self, tape: tf.GradientTape, loss: tf.Tensor, called: Called, *, sparse: bool = False

@@ -187,6 +187,7 @@ def test_a_copy_of_a_subclass_has_its_weights_or_is_refused() -> None:
 
 def test_a_layer_that_changes_what_it_does_not_have_is_refused() -> None:
     count, seed = keras.Variable(0.0, name="count"), keras.random.SeedGenerator(1)
+    raw = tf.Variable(0.0)
 
     def counted(x: Any) -> Any:
         count.assign_add(1.0)
@@ -196,6 +197,7 @@ def test_a_layer_that_changes_what_it_does_not_have_is_refused() -> None:
         (lambda x: x + keras.random.normal((1,)), r"no seed of its own.*keras\.random\.SeedGen"),
         (lambda x: x + keras.random.normal((1,), seed=seed), "no seed of its own"),
         (counted, "assigns count, which is none of its variables.*add_weight"),
+        (lambda x: x * raw.assign_add(1.0), "assigns a tf.Variable.*AssignAdd.*add_weight"),
     ):
         changed = keras.layers.Lambda(change)
         own = trainer(lambda inputs, layer=changed: layer(harness.MultiHotDense(1, TOKENS)(inputs)))

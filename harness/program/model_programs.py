@@ -80,6 +80,7 @@ class ModelPrograms:
         # there; and several devices or workers must begin their all-reduces in the same order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
         self._compiles_beside = is_one and devices.device_type == "CPU"
+        self.have_trained = False
         self._steps_per_epoch: int | None = None
         self._model = model
         self._task = task
@@ -198,6 +199,7 @@ class ModelPrograms:
     def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> list[StepSums]:
         """Runs a dispatch, or with `reads_sums_alone` several, and waits for them: the one host
         sync of their windows."""
+        self.have_trained = True
         begun = [self._begin(*part) for part in parts]
         by_device = []
         for own in zip(*begun, strict=True):

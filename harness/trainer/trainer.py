@@ -258,7 +258,8 @@ class Trainer:
 
             def forget(kind: Any, *_: Any) -> None:
                 # A fit that is refused leaves the trainer as it was, unless that was trained.
-                if kind is not None and self.step == 0:
+                made = self._setup
+                if kind is not None and not (self.step or (made and made.programs.have_trained)):
                     self._setup = setup_before
 
             claims.push(forget)

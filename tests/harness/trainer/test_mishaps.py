@@ -117,6 +117,19 @@ def test_a_refused_fit_changes_nothing() -> None:
     assert own.step == 10
 
 
+def test_a_fit_that_a_callback_breaks_off_keeps_its_state() -> None:
+    counts: list[int] = []
+    broken = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: 1 / 0)
+    counting = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: counts.append(int(own.model.optimizer.iterations))
+    )
+    train, own = rows(), trainer()
+    for callback in (broken, counting):
+        with contextlib.suppress(ZeroDivisionError):
+            own.fit(train, callbacks=[callback], verbose=False)
+    assert counts == [5]
+
+
 def test_a_divergence_is_raised() -> None:
     own = trainer(optimizer=keras.optimizers.SGD(1e30))
     with pytest.raises(harness.DivergenceError, match="learning rate"):

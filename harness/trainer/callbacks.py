@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -105,13 +106,22 @@ class History(keras.callbacks.History):
         return figure
 
 
+class _Metrics(MetricsList):
+    """The metrics that callbacks find in a model, with the results that they were told last."""
+
+    results: Mapping[str, float] = MappingProxyType({})
+
+    def result(self) -> dict[str, float]:
+        return dict(self.results)
+
+
 @contextlib.contextmanager
 def as_compiled(setup: Setup) -> Iterator[None]:
     """Gives the model the optimizer and metrics that callbacks look for, until the end."""
     model, metrics = setup.model, list(setup.task.stateful)
     if setup.task.with_accuracy:
         metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
-    added, optimizer = MetricsList(metrics), getattr(model, "optimizer", None)
+    added, optimizer = _Metrics(metrics), getattr(model, "optimizer", None)
     model._metrics.append(added)
     model.optimizer = setup.programs.states[0].optimizer
     try:
@@ -257,6 +267,9 @@ class KerasCallbacks(records.Observer):
     def _call(self, hook: str, *arguments: Any) -> None:
         # Values travel between programs and model only for callbacks that do something here.
         may_change = self._changing and _overriding(self._changing, hook)
+        logs = arguments[-1] if arguments else None
+        if isinstance(logs, Mapping) and "val_loss" not in logs:  # else those of the evaluation
+            self._model._metrics[-1].results = logs
         if may_change:
             self._programs.states[0].write_to_model()
         try:

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from harness.feed.batch import BatchesByRows
@@ -64,6 +64,15 @@ class Training:
             start_step=self.start_step,
             calls=lambda: self.cadence.num_calls,
             at_once=lambda: max(self.num_epochs, ahead),
+        )
+
+    def by_step(self, start_step: int) -> "Training":
+        """Returns the training from a step on, by dispatches of one step."""
+        return replace(
+            self,
+            rows=replace(self.rows, plan=replace(self.rows.plan, steps_per_call=1)),
+            cadence=Cadence(steps_per_call=1, fixed=True),
+            start_step=start_step,
         )
 
     @property
@@ -165,6 +174,11 @@ def train(
         parts, data_wait = _awaited(remaining, history, clock, training.num_epochs)
         if not parts:
             break
+        first = parts[0][0]
+        if steps_per_epoch < _ENDLESS and first.step % steps_per_epoch == 0 and is_done():
+            # A callback has stopped the run before this epoch: like Keras, train one batch of it.
+            training = training.by_step(first.step)
+            parts = [next(training.dispatches(epochs=first.epoch + 1))]
         window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
         history.warn(training.warnings())
         sums = training.train(parts)  # the one host sync

@@ -335,7 +335,8 @@ class Run:
             return bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop)
 
         # If a callback stopped the run and it was then killed, only its end is left to do.
-        stopped = start.start_step > 0 and cluster.any(callbacks.wants_to_stop)
+        is_resumed = self.opened.recorded is not None
+        stopped = cluster.any(is_resumed and callbacks.wants_to_stop)
         progress = train(
             () if stopped else training.dispatches(epochs=start.epochs),
             training,

@@ -99,6 +99,19 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
     assert "LambdaCallback wants every batch" in capsys.readouterr().out
 
 
+def test_a_run_stopped_before_an_epoch_trains_one_batch_of_it() -> None:
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.model.stop_training = epoch == 1
+
+        def on_epoch_end(self, epoch: int, logs: Any) -> None:
+            assert self.model.get_metrics_result() == logs
+
+    own = trainer()
+    history = own.fit(rows(), epochs=3, callbacks=[Stop()], verbose=False)
+    assert (own.step, history.epoch) == (6, [0, 1])
+
+
 def test_what_a_callback_changes_is_saved(tmp_path: Path) -> None:
     class Zero(keras.callbacks.History):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

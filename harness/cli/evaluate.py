@@ -142,6 +142,13 @@ def load_rows(
             f"{data.name} has ids below {data.num_tokens}, but {saved.path} knows those below "
             f"{saved.num_tokens}; load the data as for its training, as with --num-words"
         )
+    has_several = saved.kind in ("multi_label", "multinomial")
+    if saved.kind is not None and data.is_multi_label != has_several:
+        are, were = ("one label", "several") if has_several else ("several labels", "one")
+        raise InputError(
+            f"a row of {data.name} has {are}, and one that {saved.path} was trained on {were}; "
+            "--label-separator divides a cell into several"
+        )
     words = data.vocabulary
     if known is not None and words is not None and (why := known.difference(words)):
         raise InputError(

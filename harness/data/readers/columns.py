@@ -19,6 +19,7 @@ LABEL_NAMES = (
     *("emotions", "target", "topic", "topics", "genre", "genres", "tag", "tags", "stars"),
     *("rating", "polarity", "y"),
 )
+_KNOWN_NAMES = {*_CONTENT_NAMES, *LABEL_NAMES}
 _MAX_LISTED = 1000
 _MAX_NAME = 40
 _MAX_NAME_WORDS = 4
@@ -74,21 +75,20 @@ _REMEDY = "Set --text-column and --label-column, to a name or, without a header,
 
 def has_header(rows: Sequence[Sequence[str]], options: BuildOptions) -> bool:
     """Whether the first row names the columns: the user or this module knows one of its names, or
-    each cell looks like a name and none occurs again below, as labels do."""
+    each cell looks like a name. A single name that occurs again below is a label, as "question"."""
     first, named = [cell.strip() for cell in rows[0]], _named(options)
     if any(name in first for name in named):
         return True
-    if {cell.lower() for cell in first} & {*_CONTENT_NAMES, *LABEL_NAMES}:
-        return True
-    if len(set(first)) < len(first) or any(name.isdecimal() for name in named):
+    if any(name.isdecimal() for name in named):
         return False
     below = [
         {row[index].strip() for row in rows[1:] if index < len(row)} for index in range(len(first))
     ]
-    return all(
-        _looks_like_a_name(cell) and cell not in seen
-        for cell, seen in zip(first, below, strict=True)
-    )
+    is_new = [cell not in seen for cell, seen in zip(first, below, strict=True)]
+    known = [new for cell, new in zip(first, is_new, strict=True) if cell.lower() in _KNOWN_NAMES]
+    if len(known) > 1 or any(known):
+        return True
+    return len(set(first)) == len(first) and all(is_new) and all(map(_looks_like_a_name, first))
 
 
 def _named(options: BuildOptions) -> list[str]:

@@ -48,6 +48,8 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     assert "as in the class fair: test label that no train row has" in evaluated.err
     refused = call(*named, "--ngrams", "1")
     assert (refused.code, "leave out --ngrams" in refused.err) == (2, True)
+    refused = call(*named, "--label-separator", ";")
+    assert (refused.code, "one that" in refused.err) == (2, True)
     table.write_text(TABLE + "a new film,pos\n")
     refused = call("evaluate", "--model", run_dir)  # its rows to train on may now be drawn to test
     assert (refused.code, "has changed since" in refused.err) == (2, True)

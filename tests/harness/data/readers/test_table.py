@@ -69,9 +69,15 @@ def test_a_file_without_a_header(write: Writer, read: Reader) -> None:
 
 
 def test_a_first_row_whose_label_occurs_again_is_no_header(write: Writer, read: Reader) -> None:
-    for first in ("good movie,pos", "pos,pos"):
-        rows = read(open_source(write(f"{first}\nbad movie,neg\nfine movie,pos\n")))
+    for first in ("good movie,pos", "pos,pos", "is it a good movie or not?,question"):
+        label = first.partition(",")[2]
+        rows = read(open_source(write(f"{first}\nbad movie,neg\nfine movie,{label}\n")))
         assert rows.contents == [first.partition(",")[0], "bad movie", "fine movie"]
+    numbers = BuildOptions(text_column="2", label_column="1")
+    assert read(open_source(write("question,why\norder,go\n"), numbers)).labels == [
+        "question",
+        "order",
+    ]
 
 
 def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:

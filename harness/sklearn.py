@@ -10,7 +10,7 @@ import inspect
 import itertools
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -41,7 +41,7 @@ with quiet_import():
     from scipy.sparse import csr_array, issparse
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
     from sklearn.utils import check_array, check_consistent_length, check_random_state
-    from sklearn.utils.class_weight import compute_sample_weight
+    from sklearn.utils.class_weight import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
@@ -59,10 +59,13 @@ _MOST_IDS = 2**18
 """Maximum number of ids to predict for at once, since their rows of the table are copied."""
 _ROWS = 128  # predictions are computed for multiples of this number of rows
 _EPOCHS, _MOST_EPOCHS = 10, 30  # default numbers of epochs on vectors, and with early stopping
+_OF_WORDS = (
+    *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown", "weighting"),
+    "normalize",
+)
 _SETTINGS = (
     *("hidden_units", "dropout", "activation", "optimizer", "learning_rate"),
-    *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", "tokenizer", "ngrams"),
-    *("num_tokens", "min_count", "hash_bits", "unknown", "weighting", "normalize"),
+    *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", *_OF_WORDS),
 )
 """Parameters that are settings of `harness train`."""
 _Form = Literal["texts", "tokens", "ids", "vectors"]
@@ -182,6 +185,7 @@ class _MultiHotEstimator(BaseEstimator):
                 trainer = self._restarted(config, train)
                 callbacks.insert(0, _rate(config, epochs))
             history = self._trained(trainer, train, held_out, epochs=epochs, callbacks=callbacks)
+            self._settled = config, self._fixed()
             self.history_, self.n_iter_ = history.history, len(history.epoch)
             assert trainer.last is not None
             words = None if data is None else data.vocabulary
@@ -194,20 +198,43 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _partly_fitted(self, X: Any, labels: Any, weights: Any) -> Self:
         """Trains for one epoch; a further call continues from there."""
-        is_new = not hasattr(self, "_model")
+        is_new, callbacks = not hasattr(self, "_model"), checked(self.callbacks)
+        stops = self.early_stopping is not None
+        require(not stops, "early_stopping is for fit, not for partial_fit; leave it out")
         with _lock:
             if is_new:
                 config, _, rows = self._begun(X, labels, weights, searches=False)
+                self._settled = config, self._fixed()
             else:
-                config, rows = self._config(), self._examples(self._sets(X), labels, weights)
+                config, rows = self._resettled(), self._examples(self._sets(X), labels, weights)
             if (trainer := vars(self).get("_trainer")) is None:
                 config, given = self._sized(config, rows), config.optimizer
                 rate = optimizer_factory(**_optimizer(config), learning_rate=given.learning_rate)
                 model = self._network(config, rows) if is_new else self._model
                 trainer = Trainer(model, task=self._task, optimizer=rate, **vars(config.execution))
-            self._trained(trainer, rows, None, epochs=1, callbacks=self.callbacks)
+            elif config != self._settled[0]:
+                callbacks.insert(0, _rate(config, 1))
+            self._trained(trainer, rows, None, epochs=1, callbacks=callbacks)
+            self._settled = config, self._settled[1]
             self._trainer, self._model, self._thresholds = trainer, trainer.model, np.asarray(0.5)
         return self
+
+    def _fixed(self) -> dict[str, str]:
+        """Returns the parameters that a `partial_fit` after another fit cannot change."""
+        names = {*_SETTINGS, "recipe", "random_state"} - {"learning_rate", "epochs"}
+        return {name: str(getattr(self, name)) for name in sorted(names)}
+
+    def _resettled(self) -> TrainConfig:
+        """Returns the settings of the fit before, with the present learning rate."""
+        config, before = self._settled
+        for name, value in self._fixed().items():
+            if value != before[name]:
+                raise InputError(
+                    f"{name} was {before[name]} in the fit before and is {value}, but of these "
+                    "settings partial_fit can change learning_rate alone; fit a clone instead"
+                )
+        rate = self._config().optimizer.learning_rate or config.optimizer.learning_rate
+        return replace(config, optimizer=replace(config.optimizer, learning_rate=rate))
 
     def _begun(
         self, X: Any, labels: Any, weights: Any, *, searches: bool
@@ -219,6 +246,9 @@ class _MultiHotEstimator(BaseEstimator):
             config, data = self._read(_checked_texts(X), labels, searches=searches)
             sets = data.train
         else:
+            given = [name for name in _OF_WORDS if getattr(self, name) != getattr(type(self), name)]
+            if given:
+                raise InputError(f"X holds {self._form}, no words; leave out {', '.join(given)}")
             config, sets = self._config(), self._sets(X, reset=True)
         if self.recipe == "auto" and (data is None or not searches):
             data, free = None, {*_SETTINGS} - self._given()
@@ -391,8 +421,9 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
-        """Trains for one epoch on rows X; each further call continues from there. On texts, only
-        the words of the first call have ids, unless `hash_bits` is given.
+        """Trains for one epoch on rows X; each further call continues from there, with the present
+        `learning_rate`, `class_weight` and `callbacks`. On texts, only the words of the first call
+        have ids, unless `hash_bits` is given.
 
         Args:
             X, y, sample_weight: as in `fit`, with at least `batch_size` rows.
@@ -403,6 +434,11 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             InputError: a ValueError, if X, y or the parameters are wrong.
         """
         y, weights = _checked(self, X, y, sample_weight)
+        if self.class_weight == "balanced":
+            raise InputError(
+                "class_weight is 'balanced', which needs all rows at once; give partial_fit a "
+                "weight for each class, as sklearn.utils.class_weight.compute_class_weight does"
+            )
         if not hasattr(self, "_model"):
             if classes is None and y.ndim == 1:
                 raise InputError("classes must be given in the first call of partial_fit")
@@ -436,10 +472,11 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise InputError(f"y has the class {unknown[0]}, which classes lacks; add it there")
+        numbers = np.searchsorted(self.classes_, y).astype(np.int32)
         if self.class_weight is not None:
-            own = compute_sample_weight(self.class_weight, y)
-            weights = own if weights is None else own * weights
-        return np.searchsorted(self.classes_, y).astype(np.int32), weights
+            of_classes = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            weights = of_classes[numbers] * (1 if weights is None else weights)
+        return numbers, weights
 
     def _config(self, **more: Any) -> TrainConfig:
         balanced = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
@@ -528,9 +565,14 @@ def _optimizer(config: TrainConfig) -> dict[str, Any]:
 def _rate(config: TrainConfig, epochs: int) -> keras.callbacks.Callback:
     made = optimizer_factory(**vars(config.optimizer), num_steps=epochs)
     rate = made.keywords.get("learning_rate")  # a number or a schedule; None keeps the default
-    return keras.callbacks.LearningRateScheduler(
-        lambda epoch, now: float(rate(epoch)) if callable(rate) else rate or now
-    )
+    rates = [float(rate(epoch)) if callable(rate) else rate or 1 for epoch in range(epochs)]
+
+    def scheduled(epoch: int, now: float) -> float:
+        if epoch == 0:
+            return now if rate is None else rates[0]
+        return now * rates[epoch] / rates[epoch - 1]  # so that what callbacks change lasts
+
+    return keras.callbacks.LearningRateScheduler(scheduled)
 
 
 def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None) -> tuple[Any, Any]:
@@ -539,6 +581,12 @@ def _checked(estimator: Any, X: Any, y: Any, weights: Any, *, dtype: Any = None)
         name = type(estimator).__name__
         raise InputError(f"{name} requires y to be passed, but the target y is None")
     y = y.toarray() if issparse(y) else y
+    for place, one in enumerate(y if isinstance(y, list | tuple) else ()):
+        if isinstance(one, str) != isinstance(y[0], str):  # NumPy would make a string of NaN
+            raise InputError(
+                f"row {place} of y is {one!r}, and row 0 is {y[0]!r}; give each row a string, or "
+                "all rows numbers"
+            )
     y = check_array(y, ensure_2d=False, dtype=dtype, input_name="y")
     y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
     check_consistent_length(X, y, weights)
@@ -557,10 +605,15 @@ def _require_shape(y: Any, of_row: tuple[int, ...]) -> None:
 def _form_of(X: Any) -> _Form:
     """Returns the form of rows. Lists of numbers of one length are vectors, as in scikit-learn."""
     require(not isinstance(X, str), "X is a single text; give a list of texts")
-    if hasattr(X, "tocsr") or getattr(X, "ndim", 1) != 1 or not hasattr(X, "__len__"):
+    is_table = hasattr(X, "tocsr") or hasattr(X, "columns") or getattr(X, "ndim", 1) != 1
+    if is_table or not hasattr(X, "__len__"):
         return "vectors"
     rows = [*X]
     require(bool(rows), "X has no rows, 0 sample(s); give a minimum of 1")
+    for kind in {*map(type, rows)}:
+        if issubclass(kind, bytes | Mapping):
+            remedy = "decode it" if issubclass(kind, bytes) else "use DictVectorizer before"
+            raise InputError(f"a row of X is {kind.__name__}; {remedy}")
     is_text = [isinstance(row, str) for row in rows]
     is_row = is_text if any(is_text) else [isinstance(row, Collection) for row in rows]
     if not any(is_row):
@@ -580,7 +633,11 @@ def _form_of(X: Any) -> _Form:
 
 
 def _checked_texts(X: Any) -> list[Any]:
-    rows = [row if isinstance(row, str) else [*row] for row in X]
+    # Sets of strings have another order in each process.
+    rows = [
+        row if isinstance(row, str) else sorted(row, key=str) if isinstance(row, Set) else [*row]
+        for row in X
+    ]
     for place, row in enumerate(rows if isinstance(rows[0], list) else ()):
         if strange := [token for token in row if not isinstance(token, str)]:
             raise InputError(f"row {place} of X holds {strange[0]!r}, not a string; leave it out")

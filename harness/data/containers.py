@@ -106,6 +106,8 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     is_plain = is_list or _is_batch(rows) or table is not None
     if is_plain or not (hasattr(rows, "__iter__") or hasattr(rows, "__getitem__")):
         return rows, None, weights
+    if hasattr(rows, "cardinality") and rows.cardinality() == -1:
+        raise InputError(f"{type(rows).__name__} is infinite; call its method take")
     # A PyTorch data set has no __iter__, and an end at its length only.
     numbered = hasattr(rows, "__len__") and not hasattr(rows, "__iter__")
     read = [*(map(rows.__getitem__, range(len(rows))) if numbered else rows)]
@@ -162,7 +164,9 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
     arrays = [np.asarray(part) for part in parts]
     if is_batched:
         return np.concatenate(arrays)
-    return np.stack(arrays) if arrays[0].dtype.kind == "f" or not arrays[0].ndim else arrays
+    # A first row without ids is an array of floats.
+    are_ids = arrays[0].dtype.kind != "f" or len({array.shape for array in arrays}) > 1
+    return arrays if are_ids and arrays[0].ndim else np.stack(arrays)
 
 
 def _is_batch(rows: Any) -> bool:
@@ -199,7 +203,8 @@ def _arrow(rows: Any) -> Any:
     """Returns a frame as an Arrow table, and a column as an array; None for other objects."""
     import pyarrow as pa
 
-    if hasattr(rows, "with_format") and hasattr(rows, "__len__"):  # datasets.Dataset
+    is_set = hasattr(rows, "with_format") and hasattr(rows, "__len__")
+    if is_set and rows.format["type"] != "custom":  # a datasets.Dataset without a transform
         return rows.with_format("arrow")[:]
     source: Any = getattr(rows, "source", None)
     if hasattr(source, "select_columns"):  # datasets.Column
@@ -236,9 +241,11 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
         values = np.asarray(column.values)[splits[0] : splits[-1]]
         return RaggedSets.from_csr(values, splits - splits[0], **parts)
     if column is None and isinstance(rows, list | np.ndarray):
-        if not any(isinstance(row, str) or not hasattr(row, "__iter__") for row in rows):
+        strange = [isinstance(row, str) or not hasattr(row, "__iter__") for row in rows]
+        if not any(strange):
             return RaggedSets.from_lists(rows, **parts)
-        given = f"{type(rows).__name__} of {type(rows[0]).__name__}"
+        place = strange.index(True)
+        given = f"{type(rows).__name__} of {type(rows[place]).__name__} (row {place})"
     else:
         given = type(rows).__name__ if kind is None else f"a column of {kind}"
     raise InputError(
@@ -249,7 +256,8 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
 
 def _sparse(tensor: Any) -> Any:
     """Returns a tf.SparseTensor with the attributes of a SciPy matrix that are read."""
-    (rows, columns), shape = np.asarray(tensor.indices).T, np.asarray(tensor.dense_shape)
+    indices, shape = np.asarray(tensor.indices), np.asarray(tensor.dense_shape)
+    rows, columns = indices[:, 0], indices[:, -1]
     order = np.argsort(rows, kind="stable")
     indptr = np.cumsum([0, *np.bincount(rows, minlength=shape[0])])
     csr = {"indices": columns[order], "indptr": indptr, "data": np.asarray(tensor.values)[order]}
@@ -262,6 +270,8 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
     if _is_batch(labels):
         return _sets(labels, f"{name}' labels", None), class_names
     if (column := _arrow(labels)) is not None:
+        if getattr(column, "num_columns", 0) == 1:
+            column = column.column(0).combine_chunks()
         if hasattr(column, "column_names"):
             labels = np.column_stack([one.to_numpy() for one in column.columns])
         elif _is_list(column.type):
@@ -276,7 +286,9 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         if len(lengths) > 1 or lengths == {1} or not numbers <= {0, 1}:
             return RaggedSets.from_lists(rows, name=f"{name}' labels"), class_names
         labels = np.array(rows)  # 0 and 1 for each class
-    array = np.asarray(labels)
+    # NumPy would make a name of None or NaN beside names.
+    is_named = isinstance(labels, list | tuple) and any(isinstance(o, str | bytes) for o in labels)
+    array = np.asarray(labels, object if is_named else None)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype == bool:

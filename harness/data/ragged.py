@@ -7,7 +7,7 @@ import io
 import itertools
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self
@@ -91,6 +91,13 @@ class RaggedSets:
             **parts: other fields, such as labels. num_tokens is one more than the highest id if
                 left out.
         """
+        rows = [*rows]
+        for kind in {*map(type, rows)}:
+            if issubclass(kind, bytes | Mapping):  # iterating over them gives other numbers
+                raise InputError(
+                    f"a row is {kind.__name__}; give lists of ids, or a SciPy matrix of their "
+                    "weights, as sklearn.feature_extraction.DictVectorizer makes one of mappings"
+                )
         lists = [sorted(row) if isinstance(row, set | frozenset) else list(row) for row in rows]
         lengths = np.array([*map(len, lists)], np.int64)
         ids = np.array([*itertools.chain.from_iterable(lists)])
@@ -113,6 +120,8 @@ class RaggedSets:
         their weights, unless all are 1. Entries of one place add up, as in SciPy. num_tokens is the
         number of columns if left out; see `from_lists`."""
         matrix = matrix.tocsr()
+        if len(matrix.shape) != 2:
+            raise InputError(f"a matrix has the shape {matrix.shape}; give rows, as X[:1] does")
         parts = {"num_tokens": matrix.shape[1], "name": "the matrix", **parts}
         data = matrix.data.astype(np.float32) if matrix.data.dtype == bool else matrix.data
         sets = cls.from_csr(matrix.indices, matrix.indptr, weights=data, **parts).unique()
@@ -122,10 +131,17 @@ class RaggedSets:
     @classmethod
     def from_csr(cls, values: Any, row_splits: Any, **parts: Any) -> Self:
         """Returns sets of all rows' ids and the rows' boundaries in them; see `from_lists`."""
-        if "num_tokens" not in parts:
+        is_open = "num_tokens" not in parts
+        if is_open:
             ids = validation.checked_integers("the rows", "ids", values)
             parts["num_tokens"] = 1 + int(ids.max(initial=0))
-        return cls(values=values, row_splits=row_splits, **parts)
+        sets = cls(values=values, row_splits=row_splits, **parts)
+        if is_open and sets.num_tokens <= 2 < sets.lengths.min() == sets.lengths.max():
+            raise InputError(
+                f"all rows have {sets.lengths[0]} numbers, which are 0 or 1, so they look like "
+                "vectors; give scipy.sparse.csr_array(rows), or num_tokens if they are ids"
+            )
+        return sets
 
     def __repr__(self) -> str:
         shown = f"{self.num_rows:,} rows, {self.nnz:,} ids below {self.num_tokens:,}"

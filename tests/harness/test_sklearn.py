@@ -156,6 +156,7 @@ def test_lists_of_strings_and_of_ids() -> None:
     quick = MultiHotClassifier(recipe="tutorial", epochs=30, learning_rate=0.01, num_tokens=60)
     assert quick.fit(rows, labels).score(rows, labels) > 0.9
     assert (quick.predict(rows[:5]) == quick.fit(texts, labels).predict(texts[:5])).all()
+    assert [*quick.fit([{*"edcba"}, {*"fe"}], [0, 1]).vocabulary_.ids] == [*"eabcdf"]
     numbers = {word: number for number, word in enumerate([*_GOOD, *_BAD, *_COMMON])}
     ids = [{numbers[word] for word in row} for row in rows]
     sets = MultiHotClassifier().fit(ids, labels)
@@ -175,6 +176,11 @@ def test_lists_of_strings_and_of_ids() -> None:
         quick.fit(["a film", "no\0text"], [0, 1])
     with pytest.raises(ValueError, match="give a single column of texts"):
         MultiHotClassifier().fit(np.array([["a film"], ["another"]], object), [0, 1])
+    with pytest.raises(ValueError, match="row 1 of y is nan, and row 0 is 'a'; give each row"):
+        quick.fit(texts[:2], ["a", np.nan])
+    for row, remedy in ((b"a film", "bytes; decode it"), ({"a": 2}, "dict; use DictVectorizer")):
+        with pytest.raises(ValueError, match=f"a row of X is {remedy}"):
+            quick.fit(["a film", row], [0, 1])
     with pytest.raises(ValueError, match="row 1 of X holds 3, not a string"):
         quick.fit([["a"], ["b", 3]], [0, 1])
 
@@ -222,8 +228,20 @@ def test_rows_that_come_bit_by_bit(vectors: Any) -> None:
         found.partial_fit(X, y, classes=["no"])
     with pytest.raises(ValueError, match="y has 2 for each row, and had one label before"):
         found.partial_fit(X, np.stack([y == "no", y == "yes"], axis=1))
-    copy = pickle.loads(pickle.dumps(found)).partial_fit(X, y)
-    assert not np.allclose(copy.predict_proba(X), found.predict_proba(X))
+    copies = [pickle.loads(pickle.dumps(found)) for _ in range(2)]
+    for copy, rate in zip(copies, (0.01, 0.1), strict=True):
+        copy.set_params(learning_rate=rate, class_weight={"yes": 2}).partial_fit(X, y)
+    few, many, before = (each.predict_proba(X) for each in (*copies, found))
+    assert 0 < abs(few - before).max() < abs(many - before).max()
+    found.set_params(class_weight={"yes": 2}).partial_fit(X[y == "no"], y[y == "no"])
+    for name, value, message in (
+        ("batch_size", 12, "batch_size was 24 in the fit before and is 12, .* fit a clone"),
+        ("class_weight", "balanced", "class_weight is 'balanced', which needs all rows"),
+        ("early_stopping", 2, "early_stopping is for fit, not for partial_fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            copies[0].set_params(**{name: value}).partial_fit(X, y)
+        copies[0].set_params(**{name: getattr(found, name)})
 
 
 def test_callbacks(vectors: Any) -> None:
@@ -237,10 +255,17 @@ def test_callbacks(vectors: Any) -> None:
     )
     with pytest.raises(Terminated):
         MultiHotClassifier(epochs=1, callbacks=[told]).fit(*vectors)
+    # A rate that a callback changes stays so, and the schedule goes on from it.
+    lower = keras.callbacks.ReduceLROnPlateau(monitor="loss", patience=1, min_delta=9, factor=0.1)
+    how: Any = {"epochs": 4, "learning_rate": 0.01, "learning_rate_schedule": "constant"}
+    found = MultiHotClassifier(**how, callbacks=[lower]).fit(*vectors)
+    np.testing.assert_allclose(found.history_["learning_rate"], [1e-2, 1e-2, 1e-3, 1e-4], rtol=1e-5)
     with pytest.raises(ValueError, match="callbacks has 3 in it"):
         MultiHotClassifier(callbacks=3).fit(*vectors)
     with pytest.raises(ValueError, match=r"learning_rate is '\{\}'; it must be a number"):
         MultiHotClassifier(learning_rate={}).fit(*vectors)
+    with pytest.raises(ValueError, match="X holds vectors, no words; leave out ngrams, normalize"):
+        MultiHotClassifier(ngrams=2, normalize="l2").fit(*vectors)
     with pytest.raises(ValueError, match="validation_split is 'x'; give a share"):
         MultiHotClassifier(early_stopping=1, validation_split="x").fit(*vectors)
 

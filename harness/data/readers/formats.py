@@ -117,7 +117,12 @@ class MatrixSource(Source):
         self._sets = RaggedSets.from_scipy(matrix)
         if labels is None:
             raise InputError("the matrix has no labels, which training needs. Give some.")
-        self._labels = [[str(label)] for label in labels]
+        self._labels = []
+        for row, label in enumerate(labels):
+            try:
+                self._labels.append(cells.names(label, None, several=False))
+            except cells.FlawError as flaw:
+                raise InputError(f"the matrix's label {row}: {flaw}. Give each a name.") from flaw
         if len(self._labels) != self._sets.num_rows:
             raise InputError(
                 f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "

@@ -97,6 +97,11 @@ def test_frames(package: str) -> None:
     assert as_examples((frame["items"], frame["tag"])).fingerprint == examples.fingerprint
     assert [row.tolist() for row in examples.inputs[""]] == _ROWS  # type: ignore[attr-defined]
     assert (examples.labels.tolist(), examples.class_names) == (_LABELS, ("a", "b"))  # type: ignore[union-attr]
+    if package == "datasets":
+        changed = frame.with_transform(lambda rows: {**rows, "items": [[7]] * len(rows["tag"])})
+        assert as_examples(changed).ragged[""].values.tolist() == [7, 7, 7, 7]
+        return
+    assert as_examples(frame["items"], frame[["tag"]]).fingerprint == examples.fingerprint
     if package == "polars":
         lazy = module.LazyFrame({"items": _ROWS, "tag": ["b", "a", "a", "b"]})
         lazy = lazy.with_columns(module.col("tag").cast(module.Categorical))
@@ -173,9 +178,18 @@ def test_batches_of_rows_without_labels(size: int) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["a text"], r"rows are given as list of str; .* harness\.load numbers the words"),
+        (
+            ["a text"],
+            r"rows are given as list of str \(row 0\); .* harness\.load numbers the words",
+        ),
         (pa.table({"text": ["a", "b"], "label": [0, 1]}), "0 columns of lists .* harness.load"),
         (([[1], [2]], ["a", None]), "row 1 has the label None among names"),
+        (([[1], [2]], ["a", np.nan]), "row 1 has the label nan among names"),
+        ([[1], None], r"rows are given as list of NoneType \(row 1\)"),
+        ([b"ab", b"c"], "a row is bytes; give lists of ids"),
+        ([{1: 2.0}, {3: 1.0}], r"a row is dict; .*DictVectorizer makes"),
+        ([[0, 1, 1], [1, 0, 0]], r"3 numbers, which are 0 or 1, .*csr_array\(rows\)"),
+        (iter([(scipy.sparse.coo_array(np.arange(3)), 1)]), r"the shape \(3,\); give rows"),
         (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
         ([["a"], ["b"]], "the rows hold the string 'a'; number the items"),
         ({"train": pa.table({"ids": [[1]]})}, "train are given as Table; give lists of ids"),
@@ -189,6 +203,16 @@ def test_batches_of_rows_without_labels(size: int) -> None:
 def test_rows_that_are_no_ids(rows: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         as_examples(rows)
+
+
+def test_rows_of_a_data_set() -> None:
+    """The first row may be empty, which is no row of floats; an infinite data set is refused."""
+    examples = as_examples(iter([([], 0), ([3], 1)]))
+    assert [row.tolist() for row in examples.ragged[""]] == [[], [3]]
+    with pytest.raises(InputError, match="is infinite; call its method take"):
+        as_examples(_slices().repeat())
+    with pytest.raises(InputError, match=r"the shape \(10,\); give rows"):
+        as_examples(iter([(tf.SparseTensor([[3]], [1.0], [10]), 1)]))
 
 
 def test_ragged_sets_are_a_sequence() -> None:

@@ -36,6 +36,8 @@ def test_a_matrix(read: Reader) -> None:
     assert (sets.num_tokens, sets.weights) == (3, None)
     with pytest.raises(InputError, match="the matrix has 2 rows, and there are 1 labels"):
         MatrixSource(matrix, [1])
+    with pytest.raises(InputError, match="the matrix's label 1: empty label"):
+        MatrixSource(matrix, ["a", np.nan])
     with pytest.raises(InputError, match="the matrix has no labels, which training needs"):
         MatrixSource(matrix.tocsc(), None)
 

@@ -13,11 +13,11 @@ from rich.table import Table
 
 class LastingStream:
     """Passes text on to a stream until the stream fails, then drops the rest: its terminal was
-    closed, or the reader of its pipe has ended. Work then goes on."""
+    closed, the reader of its pipe has ended, or its disk is full. Work then goes on."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
-        self._has_failed = False
+        self.error: OSError | None = None  # by which the stream failed
 
     def write(self, text: str) -> int:
         self._try(self._stream.write, text)
@@ -30,11 +30,11 @@ class LastingStream:
         return getattr(self._stream, name)
 
     def _try(self, action: Any, *arguments: str) -> None:
-        if not self._has_failed:
+        if self.error is None:
             try:
                 action(*arguments)
-            except OSError:
-                self._has_failed = True
+            except OSError as error:
+                self.error = error
 
 
 def lasting(console: Console) -> Console:

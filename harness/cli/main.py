@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Annotated, Any, Union, cast
 
 import tyro
 
@@ -20,7 +20,7 @@ from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
 from harness.base.memory import collect_rarely
 from harness.base.reading import read_toml
-from harness.base.terminal import prepare_standard_streams
+from harness.base.terminal import LastingStream, prepare_standard_streams
 from harness.base.timeline import Timeline
 from harness.cli import data
 from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
@@ -250,6 +250,10 @@ def entry_point() -> None:
     collect_rarely()
     code = main()
     sys.stdout.flush()
+    lost = cast(LastingStream, sys.stdout).error
+    if lost is not None and lost.errno in _DISK_FULL:
+        print(f"error: the output is not complete: {lost.strerror}; free space", file=sys.stderr)
+        code = code or 2
     sys.stderr.flush()
     # Every command has closed its files. Python would spend most of a second on tearing down
     # TensorFlow's modules.

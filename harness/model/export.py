@@ -1,6 +1,8 @@
 """Exports models for other programs: as a SavedModel, an ONNX file, or in Keras's own format."""
 
+import errno
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +66,10 @@ def export_model(
             _write_onnx(model, beside)
             _describe_onnx(beside, vocabulary)
         else:
-            _write_saved_model(model, beside, vocabulary, head)
+            try:
+                _write_saved_model(model, beside, vocabulary, head)
+            except tf.errors.ResourceExhaustedError as error:  # its error for a full disk
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 def head_of(model: keras.Model, kind: str | None) -> Head:

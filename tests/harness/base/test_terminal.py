@@ -72,7 +72,8 @@ def test_a_reader_that_ends(tmp_path: Path) -> None:
 def test_results_that_cannot_be_printed() -> None:
     command = command_line("data", "info", "--synthetic-rows", "100")
     result = run(["sh", "-c", 'exec "$@" >/dev/full', "sh", *command])
-    assert (result.code, result.out, result.err) == (0, "", "")
+    said = "error: the output is not complete: No space left on device; free space\n"
+    assert (result.code, result.out, result.err) == (2, "", said)
 
 
 def test_text_in_no_known_encoding() -> None:

@@ -1,5 +1,7 @@
 """Exported models agree with the trainer, wherever they are loaded."""
 
+import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.model.export import export_model, head_of
 from harness.model.network import DefaultNetwork
 from harness.model.text import TextEncoder
+from tests.harness.cli.test_disk_full import small_disk
 
 ROOT = Path(__file__).resolve().parents[3]
 WORDS = ["the", "film", "was", "good", "bad", "été", "don't", "ας", "i̇"]
@@ -140,3 +143,8 @@ def test_a_regression_serves_its_outputs(trainer: harness.Trainer, tmp_path: Pat
     assert list(found) == ["outputs"]
     expected = trainer.predict(sets_of(TEXTS))
     np.testing.assert_allclose(found["outputs"], expected, rtol=1e-5)
+    shutil.rmtree(served)
+    with small_disk(tmp_path, 8 * resource.getpagesize()):
+        with pytest.raises(OSError, match=f"No space left on device: '{served}'"):
+            export_model(trainer.model, served, format="saved_model", vocabulary=None)
+        assert not list(tmp_path.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -126,6 +127,11 @@ def load_rows(
     known = saved.vocabulary
     if config.data.data == OF_RUN:
         source = saved.data()
+        if source.data not in ("imdb", "synthetic") and not os.path.exists(source.data):
+            raise InputError(
+                f"{source.data}, the data of {saved.path}, is not there; change to the folder that "
+                "its training was started in, or name the data by --data"
+            )
         data = load_configured(source)
         _require_unchanged(data, source.data, saved)
     else:  # other texts become ids as those of the run did

@@ -85,7 +85,7 @@ class CsvSource(TableSource):
                         f"{self.path}: a quote in the row that begins at line {before + 1} is "
                         "never closed. Close it, or double it."
                     )
-                if row:
+                if row and not (before == 0 and row[0] == "sep="):  # a line for Excel alone
                     yield number, row
                 before, num_bytes = number, 0
 

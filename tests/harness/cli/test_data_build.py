@@ -53,6 +53,9 @@ def test_one_command_from_a_table_to_a_model(tmp_path: Path) -> None:
     table.write_text(TABLE + "a new film,pos\n")
     refused = call("evaluate", "--model", run_dir)  # its rows to train on may now be drawn to test
     assert (refused.code, "has changed since" in refused.err) == (2, True)
+    table.unlink()
+    refused = call("evaluate", "--model", run_dir)
+    assert (refused.code, "is not there; change to the folder" in refused.err) == (2, True)
 
 
 def test_build_tells_what_it_found(tmp_path: Path) -> None:

@@ -81,7 +81,9 @@ def test_a_first_row_whose_label_occurs_again_is_no_header(write: Writer, read: 
 
 
 def test_semicolons_quotes_and_line_breaks(write: Writer, read: Reader) -> None:
-    path = write('\ufefftext;label\r\n"one, ""two""\nthree";a\r\n\r\n=cmd|\' /C calc\'!A0;b\r\n')
+    path = write(
+        '\ufeffsep=;\r\ntext;label\r\n"one, ""two""\nthree";a\r\n\r\n=cmd|\' /C calc\'!A0;b\r\n'
+    )
     assert read(open_source(path)).contents == ['one, "two"\nthree', "=cmd|' /C calc'!A0"]
 
 

@@ -11,6 +11,7 @@ The environment decides which devices the process computes on.
 
 import contextlib
 import functools
+import itertools
 import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ import numpy as np
 import harness
 import harness.feed.cadence as lengths
 from benchmarks.differential.layers import Pooled
+from kernels.multi_hot import ROW_OPTIMIZERS
 from tests.emulated_gpu import device
 
 NUM_TOKENS, NUM_ROWS, BATCH_SIZE = 101, 90, 16  # so that an epoch may end in a smaller batch
@@ -71,14 +73,15 @@ GROUPS = {
             _case("native", "mixed_float16", embeds=True),
         ),
         more=(
-            *(_case(one) for one in _IMPLEMENTATIONS),
-            _case("gather", "mixed_float16"),
-            _case("dense", "mixed_bfloat16"),
-            *(_case("native", precision) for precision in _16_BITS),
-            _case("gather", table_optimizer="lazy_adam"),
+            *itertools.starmap(_case, itertools.product(_IMPLEMENTATIONS, TOLERANCES)),
+            *(
+                _case(one, precision, table_optimizer=kind)
+                for one, precision, kind in itertools.product(
+                    _IMPLEMENTATIONS, TOLERANCES, ROW_OPTIMIZERS
+                )
+                if kind != "exact_adam" or one == "native"
+            ),
             _case("native", table_optimizer="lazy_adam", clip=0.1),
-            _case("native", table_optimizer="adagrad"),
-            _case("native", "mixed_bfloat16", table_optimizer="lazy_adam"),
             _case("native", input="stream"),
         ),
     ),

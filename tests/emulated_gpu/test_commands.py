@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from harness.model.saved import load_model
 from tests.emulated_gpu import device, nvml
 from tests.harness.cli.runs import Result, call, losses, summary
 
@@ -72,6 +74,12 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
     figures = summary(run)
     assert figures["joules_per_1000_examples"] > 0
     assert (figures["resumes"], figures["epochs"]) == (1, 1)
+    on_cpu(*TRAIN, "--epochs", "2", "--run-dir", str(tmp_path / "cpu"))
+    np.testing.assert_allclose(losses(run), losses(tmp_path / "cpu"), rtol=1e-6)
+    served = tf.saved_model.load(tmp_path / "exported").signatures["serve"]
+    rows = {"values": tf.constant([3, 7, 100]), "row_splits": tf.constant([0, 2, 2, 3])}
+    expected = load_model(run / "model.keras")(rows)
+    np.testing.assert_allclose(served(**rows)["outputs"], expected, rtol=1e-6)
 
 
 def test_a_slice_of_a_gpu_trains(tmp_path: Path) -> None:

@@ -343,9 +343,8 @@ def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devi
     labelled = train.labels is not None
     _require_plain(model, judged=labelled)
     settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
-    if settled.is_known:
-        settled.check_outputs(model, outputs.shape)
-        settled.check_devices(devices.num_shares)
+    settled.check_outputs(model, outputs.shape)
+    settled.check_devices(devices.num_shares)
     return settled
 
 

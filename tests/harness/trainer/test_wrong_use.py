@@ -126,6 +126,10 @@ def measuring(inputs: Any) -> Any:
     [
         (lambda: fit(model(3), rows()), r"\[None, 3\].*binary with 2 classes.*Dense\(1\)"),
         (lambda: fit(model(1), (rows(), np.arange(60.0))), "'regression' if labels are no"),
+        (
+            lambda: harness.Trainer(lambda inputs: model()(inputs)[:, 0]).predict(rows()),
+            r"outputs of shape \[None\].*wants \[rows, 1\]",
+        ),
         (lambda: fit(peeking, rows()), "layer 'peeking' cannot be compiled"),
         (lambda: fit(Penalized(), rows()), "has compute_loss of its own, which a trainer ignores"),
         (lambda: fit(measuring, rows()), "has the metric size of its own.*harness.Task"),

@@ -146,6 +146,14 @@ class _MultiHotEstimator(BaseEstimator):
         tags.input_tags.sparse = tags.input_tags.string = tags.target_tags.required = True
         return tags
 
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_model")
+
+    def _forget(self) -> None:
+        """Forgets a fit before, whose classes or form of rows a fit that fails may change."""
+        for name in ("_model", "_trainer"):
+            self.__dict__.pop(name, None)
+
     def _config(self, **more: Any) -> TrainConfig:
         if self.early_stopping is not None:
             require_count("early_stopping", np.asarray(self.early_stopping).tolist())
@@ -168,7 +176,6 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _fitted(self, X: Any, labels: Any, weights: Any) -> Self:
         """Fits rows with labels in the form that `Examples` takes."""
-        self.__dict__.pop("_trainer", None)
         with _lock:
             config, data, train = self._begun(X, labels, weights, searches=self.recipe == "auto")
             held_out, epochs, callbacks = None, config.epochs, checked(self.callbacks)
@@ -415,6 +422,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         Raises:
             InputError: a ValueError, if X, y or the parameters are wrong.
         """
+        self._forget()
         y, weights = _checked(self, X, y, sample_weight)
         self._number(y, y)
         return self._fitted(X, *self._labels(y, weights))
@@ -522,6 +530,7 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     @in_python()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains on rows X, as in `MultiHotClassifier.fit`, with the targets y, [B] or [B, K]."""
+        self._forget()
         return self._fitted(X, *self._scaled(X, y, sample_weight, learns=True))
 
     @in_python()

@@ -138,7 +138,9 @@ def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> 
     where = f"the input {name!r} of {examples.name}" if name else examples.name
     have, takes = ("weights", "ids without") if has else ("no weights", "ids with weights")
     remedy = (
-        "give rows without weights" if has else "give rows with weights, as with_weights() has them"
+        "give rows without weights"
+        if has
+        else "give rows with weights, as RaggedSets.from_scipy(X).with_weights() has them"
     )
     raise InputError(
         f"the ids of {where} have {have}, but {by} takes {takes}; {remedy}, or a model that is "

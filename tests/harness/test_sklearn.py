@@ -17,6 +17,7 @@ import scipy.sparse
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
+from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -267,7 +268,9 @@ def test_callbacks(vectors: Any) -> None:
     with pytest.raises(ValueError, match="X holds vectors, no words; leave out ngrams, normalize"):
         MultiHotClassifier(ngrams=2, normalize="l2").fit(*vectors)
     with pytest.raises(ValueError, match="validation_split is 'x'; give a share"):
-        MultiHotClassifier(early_stopping=1, validation_split="x").fit(*vectors)
+        found.set_params(early_stopping=1, validation_split="x").fit(*vectors)
+    with pytest.raises(NotFittedError):  # rather than old outputs for new classes
+        found.predict(vectors[0])
 
 
 @pytest.mark.parametrize(

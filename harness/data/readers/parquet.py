@@ -51,6 +51,8 @@ class ParquetSource(TableSource):
         return [part for part in self._parts if f"{part.path_in_schema}.".startswith(columns)]
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+        from pyarrow.types import is_nested
+
         # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
         parts = self._parts_of(names)
         num_bytes = sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts)
@@ -61,7 +63,7 @@ class ParquetSource(TableSource):
         repeated = [
             name
             for name in names
-            if _item_type(types[name]) is None
+            if not is_nested(types[name])
             and any(
                 p.total_compressed_size < _TEXT_BYTES * p.num_values for p in self._parts_of([name])
             )

@@ -52,6 +52,11 @@ def test_lists_of_ids_and_of_strings(write: Callable[..., Path], read: Reader) -
     assert tags.contents == [["milk"], ["egg", "milk"]]
 
 
+def test_labels_that_are_structs(write: Callable[..., Path], read: Reader) -> None:
+    rows = read(open_source(write(text=["a", "b"], label=[{"name": "x"}, {"name": "y"}])))
+    assert (rows.contents, rows.problems.counts) == ([], {"several labels": 2})
+
+
 def test_rows_that_lack_something(write: Callable[..., Path], read: Reader) -> None:
     path = write(text=["a", None, "n\0", "d"], label=["x", "y", "z", None])
     rows = read(open_source(path))

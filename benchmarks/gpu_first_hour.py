@@ -27,8 +27,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _HARNESS = (sys.executable, "-m", "harness")
 _TOLERANCES = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-3}
 """The relative tolerance of every loss of a run against the CPU's in float32, by precision."""
-# No dropout, since its masks depend on the device, and no ReLU, at whose kinks runs diverge by
-# chance.
+# No dropout, whose masks depend on the device, and no ReLU, at whose kinks runs diverge by chance.
 _COMPARABLE = (
     *("--dropout", "0", "--activation", "gelu", "--epochs", "2", "--deterministic"),
     *("--steps-per-dispatch", "8"),  # there is one loss a dispatch: at the same steps everywhere

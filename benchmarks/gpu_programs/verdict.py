@@ -17,8 +17,7 @@ _CAPTURABLE = {
     *("fusion", "fusion-start", "fusion-done", "copy", "copy-start", "custom-call", "sort"),
     *("dynamic-slice", "dynamic-update-slice", "all-reduce", "all-reduce-start"),
 }
-"""Instructions that XLA can record into a CUDA graph; for custom calls the target decides, too. By
-TensorFlow's defaults it leaves out sorts and all-reduces."""
+"""What XLA can record into a CUDA graph; TensorFlow's defaults leave out sorts and all-reduces."""
 _OWN = "multi_hot_cuda_"
 """The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)

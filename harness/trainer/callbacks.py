@@ -114,6 +114,9 @@ class _Metrics(MetricsList):
     def result(self) -> dict[str, float]:
         return dict(self.results)
 
+    def reset_state(self) -> None:
+        self.results = {}  # which Keras's own `evaluate`, in a callback, would return
+
 
 @contextlib.contextmanager
 def as_compiled(setup: Setup) -> Iterator[None]:

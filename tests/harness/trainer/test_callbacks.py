@@ -106,6 +106,8 @@ def test_a_run_stopped_before_an_epoch_trains_one_batch_of_it() -> None:
 
         def on_epoch_end(self, epoch: int, logs: Any) -> None:
             assert self.model.get_metrics_result() == logs
+            self.model.reset_metrics()  # as Keras's own `evaluate` does
+            assert self.model.get_metrics_result() == {}
 
     own = trainer()
     history = own.fit(rows(), epochs=3, callbacks=[Stop()], verbose=False)

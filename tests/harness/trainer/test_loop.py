@@ -106,7 +106,8 @@ def test_an_inspection_costs_no_window_any_time() -> None:
 def test_it_ends_after_some_steps_or_when_told_to() -> None:
     dispatches = planned(epochs=2, steps=5, per_dispatch=2)
     assert [w.step for w in run(dispatches, steps_per_epoch=5, num_steps=4).windows] == [2, 4]
-    for asked, steps in ((2, [2, 4]), (5, [2, 4, 5])):  # twice a dispatch; in an epoch, at its end
+    # Before an epoch, and twice a dispatch; in an epoch, at its end.
+    for asked, steps in ((3, [2, 4]), (6, [2, 4, 5])):
         answers = iter([False] * asked + [True])
         done = run(dispatches, steps_per_epoch=5, is_done=answers.__next__)
         assert [w.step for w in done.windows] == steps

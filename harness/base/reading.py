@@ -14,6 +14,11 @@ from typing import Any
 
 from harness.base.errors import InputError
 
+UTF8_MARK = "\ufeff"  # which Windows puts at the beginning of a file
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+# Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
+# is a bad character of a row, which is counted.
+_BEGINNING_BYTES = 10
 MAX_UNPACKED_BYTES = 1_000_000_000  # of a compressed file, unless the user allows more
 _MAX_JSON_BYTES = 32_000_000  # a vocabulary of a million words reaches it
 _MAX_OPENED = 1_000_000  # tables and lists: each takes 24 times its text in memory
@@ -52,6 +57,14 @@ def opened(path: str | Path, *, remedy: str) -> io.BufferedReader:
         return io.BufferedReader(io.FileIO(descriptor), _BUFFER_BYTES)
     os.close(descriptor)
     raise InputError(f"{path} is not a regular file. {remedy}")
+
+
+def require_text(beginning: bytes, path: Path | str, *, remedy: str) -> None:
+    """Raises an InputError if the first bytes of a file are not those of a text in UTF-8."""
+    if beginning.startswith(_UTF16_MARKS):
+        raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
+    if b"\0" in beginning[:_BEGINNING_BYTES]:
+        raise InputError(f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}")
 
 
 def _device_of(folder: str) -> int | None:

@@ -18,10 +18,8 @@ from harness.base.checks import require, require_count
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
-from harness.base.reading import opened
+from harness.base.reading import UTF8_MARK, opened, require_text
 from harness.base.terminal import table_of
-from harness.data.readers.formats import TABLES
-from harness.data.readers.records import UTF8_MARK, require_text
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
@@ -240,6 +238,8 @@ def _blocks(texts: Sequence[str], files: Sequence[str]) -> Iterator[list[bytes]]
         # that are not UTF-8 or, where the locale is C without UTF-8, all beyond ASCII.
         yield [text.encode(errors="surrogateescape") for text in texts]
         return
+    from harness.data.readers.formats import TABLES  # imports NumPy, which --help need not wait for
+
     for name in files:
         if name.lower().endswith(TABLES):
             raise InputError(f"{name} is a table, whose lines are no texts. {_REMEDY}")

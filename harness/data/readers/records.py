@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.base.errors import InputError
-from harness.base.reading import damage, opened
+from harness.base.reading import UTF8_MARK, damage, opened, require_text
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 
@@ -20,11 +20,6 @@ Part = Literal["train", "test", ""]  # use of rows; "" if the source does not sa
 
 BLOCK_BYTES = 8_000_000  # size from which a block is complete
 _TOKEN_BYTES = 8
-UTF8_MARK = "\ufeff"  # which Windows puts at the beginning of a file
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-# Bytes of a file of which one is 0 in pictures, archives and spreadsheets. Later in a text, a NUL
-# is a bad character of a row, which is counted.
-_BEGINNING_BYTES = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,21 +122,13 @@ class Source:
 def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
     """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
-        require_text(file.peek(_BEGINNING_BYTES), path, remedy=remedy)
+        require_text(file.peek(1), path, remedy=remedy)
         number = 0
         while line := file.readline(cells.MAX_TEXT_BYTES + 1):
             number += 1
             if len(line) > cells.MAX_TEXT_BYTES:
                 raise too_long(path, f"line {number}", remedy)
             yield decoded(line, problems, f"{path}, line {number}")
-
-
-def require_text(beginning: bytes, path: Path | str, *, remedy: str) -> None:
-    """Raises an InputError if the first bytes of a file are not those of a text in UTF-8."""
-    if beginning.startswith(_UTF16_MARKS):
-        raise InputError(f"{path} is encoded in UTF-16. Save it as UTF-8.")
-    if b"\0" in beginning[:_BEGINNING_BYTES]:
-        raise InputError(f"{path} is not text: it begins like a picture or a spreadsheet. {remedy}")
 
 
 def too_long(path: Path | str, where: str, remedy: str) -> InputError:

@@ -86,7 +86,9 @@ class PairSource(Source):
             yield replace(block, part="test")
         if not has_rows:
             why = ", ".join(problems.counts) or "it is empty"
-            raise InputError(f"{self._test.path} has no row to test on that can be used ({why}).")
+            raise InputError(
+                f"{self._test.path} has no row to test on that can be used ({why}). Correct it."
+            )
 
 
 class FrameSource(TableSource):

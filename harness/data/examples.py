@@ -15,6 +15,8 @@ from harness.base.errors import InputError
 from harness.data import validation
 from harness.data.ragged import RaggedSets
 
+_MOST_EXACT = 2**24  # float32 has all whole numbers up to it
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Examples:
@@ -74,6 +76,13 @@ class Examples:
                 f"{self.name}: the input {name!r} is {part.dtype} {list(part.shape)}; give numbers "
                 "[rows, features], or RaggedSets"
             )
+        if part.dtype.kind in "iu" and part.size:
+            most = max(int(part.max()), -int(part.min()))
+            if most > _MOST_EXACT:
+                raise InputError(
+                    f"{self.name}: the input {name!r} holds whole numbers up to {most:,}, which "
+                    f"float32 rounds beyond {_MOST_EXACT:,}; give ids as RaggedSets, or else floats"
+                )
         finite = validation.finite_in_float32(part).all(axis=1)
         if not finite.all():
             row = finite.argmin()

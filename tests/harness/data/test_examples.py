@@ -75,6 +75,7 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
         ({"inputs": {}}, "mine has no inputs"),
         ({"inputs": {"a": np.zeros(3)}}, r"the input 'a' is float64 \[3\]; give numbers \[rows, f"),
         ({"inputs": {"a": [[0], [np.nan], [1]]}}, "row 1 of the input 'a' is not finite"),
+        ({"inputs": {"a": [[0], [2**24 + 1], [1]]}}, "up to 16,777,217, which float32 rounds"),
         ({"labels": np.zeros(4)}, "differ in their number of rows: numbers 3, labels 4"),
         ({"labels": np.zeros([3, 1, 1])}, r"labels are float64 \[3, 1, 1\]"),
         ({"labels": [0.0, np.inf, 1.0]}, "labels must be finite"),

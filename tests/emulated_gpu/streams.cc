@@ -97,6 +97,7 @@ void synchronize(CUstream stream) {
 using namespace emulated;
 
 API CUresult cuStreamCreate(CUstream* stream, unsigned) {
+  note("stream on " + std::to_string(current_device()));
   const std::lock_guard<std::mutex> lock(mutex);
   *stream = new CUstream_st{primary_context(current_device())};
   streams.push_back(*stream);

@@ -251,7 +251,8 @@ class State:
             if operation.type.startswith("Assign"):
                 handle = operation.inputs[0]
                 while tf.is_symbolic_tensor(handle):  # a loop gets it from the function around it
-                    handle = next(o for o, inner in handle.graph.captures if inner is handle)
+                    captured = (o for o, inner in handle.graph.captures if inner is handle)
+                    handle = next(captured, None)
                 if id(handle) not in own:
                     return str(operation.name)
         return None

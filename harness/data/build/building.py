@@ -37,8 +37,8 @@ _OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
 }
 
 _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
-# A language without spaces between words has sentences for words, of three bytes a character. No
-# language with spaces has words as long as this, not even in scripts of three bytes a letter.
+# A language without spaces between words has sentences for words, of three bytes a character. With
+# spaces, twelve letters of three bytes would be long for the average word.
 _MAX_WORD_BYTES = 36
 
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read

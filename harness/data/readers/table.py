@@ -31,7 +31,13 @@ class CsvSource(TableSource):
         if not self._is_tsv:
             line = next(lines_of(path, Problems(), remedy=_REMEDY), "")
             marks = [mark for mark in ",;\t" if mark in line] or [","]
-        samples = {mark: self._sample(mark) for mark in marks}
+        samples = {}
+        for mark in marks:
+            try:
+                samples[mark] = self._sample(mark)
+            except InputError:  # before a quote of a text, another mark seems to begin a cell
+                if mark == marks[-1] and not samples:
+                    raise
         # A mark that only texts hold divides few rows into as many cells as the first row.
         self._delimiter, sample = max(samples.items(), key=lambda item: _num_regular(item[1]))
         if not sample:

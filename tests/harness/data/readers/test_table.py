@@ -94,6 +94,13 @@ def test_commas_in_texts_between_semicolons(write: Writer, read: Reader, first: 
     assert rows.labels[-3:] == ["pos", "neg", "pos"]
 
 
+def test_a_semicolon_before_a_quote_in_a_text(write: Writer, read: Reader) -> None:
+    rows = read(open_source(write('dull;"a long bore,neg\na good film,pos\na bad film,neg\n')))
+    assert rows.contents[0] == 'dull;"a long bore'
+    with pytest.raises(InputError, match="never closed"):
+        open_source(write('"dull;a bore,neg\ngood,pos\n'))
+
+
 def test_wrong_rows_are_counted(write: Writer, read: Reader) -> None:
     path = write(
         b"text,label\ngood,1\nshort\nlong,1,2\nn\0l,1\n\xff\xfebad,0\n,0\n   ,0\nno label,\n"

@@ -29,13 +29,12 @@ from harness.workers.cluster import ALONE, Cluster
 # all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand.
 _ROWS_THAT_PAY = 8_192
 # Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
-# process. The sums of `kernels.all_reduce` have no such limit: there the others wait for a lost GPU
-# for ever.
-_PATIENCE_SECONDS = 300
+# process. In the sums of `kernels.all_reduce`, which have no such limit, `ModelPrograms` ends it.
+PATIENCE_SECONDS = 300
 _NCCL_FLAGS = (
-    f"--xla_gpu_nccl_termination_timeout_seconds={_PATIENCE_SECONDS}",
-    f"--xla_gpu_executable_terminate_timeout={_PATIENCE_SECONDS}",
-    f"--xla_gpu_first_collective_call_terminate_timeout_seconds={_PATIENCE_SECONDS}",
+    f"--xla_gpu_nccl_termination_timeout_seconds={PATIENCE_SECONDS}",
+    f"--xla_gpu_executable_terminate_timeout={PATIENCE_SECONDS}",
+    f"--xla_gpu_first_collective_call_terminate_timeout_seconds={PATIENCE_SECONDS}",
     "--xla_gpu_nccl_terminate_on_error=true",
 )
 

@@ -3,6 +3,7 @@
 import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -16,7 +17,7 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Call, Dispatch, Plan, shares_of
 from harness.program.compile_errors import named_culprit
-from harness.program.devices import Devices
+from harness.program.devices import PATIENCE_SECONDS, Devices
 from harness.program.inspection import Inspector
 from harness.program.normalization import needs_all_rows
 from harness.program.packing import checksum_of
@@ -26,12 +27,15 @@ from harness.program.small_gradients import small_layers
 from harness.program.state import State
 from harness.program.step import Caller, evaluation_step, prediction_step, training_step
 from harness.program.tables import TablePlan
+from harness.program.watchdog import limited
 from harness.run.records import Compilation, Evaluation, StepSums
 from harness.task.losses import ACCURACY
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking
 from harness.task.task import SettledTask
 from kernels.multi_hot import Implementation
+
+_TIMES_THE_USUAL = 50  # The least times its usual length after which a dispatch counts as stuck
 
 Watch = Callable[[int, Mapping[str, Any] | None], bool]
 """Called before a batch with its number and None, and after it with the number and the results so
@@ -88,6 +92,10 @@ class ModelPrograms:
         # Seconds of a step without its all-reduce, while the other workers wait and while all
         # compute; None before training, and for one worker.
         self._alone_seconds: tuple[float, float] | None = None
+        # GPUs of one process wait for each other in every sum of gradients, also for one that is
+        # lost. Several workers may wait long for what the chief does between dispatches.
+        self._may_wait = len(devices.names) > 1 and devices.cluster.is_alone
+        self._step_seconds: float | None = None  # in the last dispatch
         call = Caller(
             model,
             implementation=implementation,
@@ -200,14 +208,32 @@ class ModelPrograms:
         """Runs a dispatch, or with `reads_sums_alone` several, and waits for them: the one host
         sync of their windows."""
         self.have_trained = True
-        begun = [self._begin(*part) for part in parts]
-        by_device = []
-        for own in zip(*begun, strict=True):
-            with tf.device(own[0].device):
-                by_device.append(tf.stack(own).numpy() if len(own) > 1 else own[0].numpy()[None])
-        (sums,) = self._cluster.total(np.sum(by_device, axis=0))
+        start = time.perf_counter()
+        num_steps = sum(dispatch.num_steps for dispatch, _ in parts)
+        with self._limited(num_steps):
+            begun = [self._begin(*part) for part in parts]
+            by_device = []
+            for own in zip(*begun, strict=True):
+                with tf.device(own[0].device):
+                    read = tf.stack(own).numpy() if len(own) > 1 else own[0].numpy()[None]
+                    by_device.append(read)
+            (sums,) = self._cluster.total(np.sum(by_device, axis=0))
+        self._step_seconds = (time.perf_counter() - start) / num_steps
         pairs = zip(sums, parts, strict=True)
         return [self._step_sums(own, dispatch.examples) for own, (dispatch, _) in pairs]
+
+    def _limited(self, num_steps: int) -> AbstractContextManager[None]:
+        """Returns a context that limits the time of a dispatch on several GPUs, but the first."""
+        if not self._may_wait or self._step_seconds is None:
+            return nullcontext()
+        usual = num_steps * self._step_seconds
+        seconds = max(PATIENCE_SECONDS, _TIMES_THE_USUAL * usual)
+        return limited(
+            seconds,
+            f"error: {num_steps} steps, which usually take {usual:.1f} s, have not ended in "
+            f"{seconds:.0f} s: the GPUs may be waiting for one that is lost, as `nvidia-smi` would "
+            "show. The run can be resumed from its last checkpoint",
+        )
 
     def _begin(self, dispatch: Dispatch, batches: BatchesByRows) -> list[tf.Tensor]:
         """Begins a dispatch; returns its row sums on each device."""

@@ -115,8 +115,8 @@ def environment(
         devices: the number of devices.
         settings: settings of the device: `cc` (its compute capability, as 90), `cc_1` (that of
             number 1), `seed`, `flags` (further ones for the kernels' compiler), `refuses` (modules
-            with this text in them), `trace` (a file that gets a line for every launch, copy,
-            allocation and wait).
+            with this text in them), `lost` (a path: number 1 does nothing once it exists), `trace`
+            (a file that gets a line for every launch, copy, allocation and wait).
     """
     built = build()
     lines = nvml.system()

@@ -22,12 +22,14 @@ std::vector<CUstream>& streams = *new std::vector<CUstream>;
 
 void serve(CUstream stream) {
   cuCtxSetCurrent(stream->context);
+  const std::string lost = current_device() == 1 ? setting("LOST", "") : "";
   std::unique_lock<std::mutex> lock(mutex);
   for (;;) {
     changed.wait(lock, [&] { return !stream->waiting.empty(); });
     const Work work = std::move(stream->waiting.front());
     stream->waiting.pop_front();
     lock.unlock();
+    while (access(lost.c_str(), F_OK) == 0) pause();
     if (draw(8) == 0) usleep(draw(200));  // a lead that nobody may count on
     work();
     lock.lock();

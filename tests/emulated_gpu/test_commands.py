@@ -43,6 +43,16 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+# A training that gives up waiting for a GPU after seconds, not minutes.
+IMPATIENT = """
+import sys
+from harness.cli.main import main
+from harness.program import model_programs
+model_programs.PATIENCE_SECONDS = 5
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def harness(environment: dict[str, str], *commands: tuple[str, ...]) -> Result:
     return device.run(environment, "-c", SEVERAL, json.dumps(commands))
 
@@ -119,6 +129,15 @@ def test_the_first_gpu_is_too_new(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "model.keras").exists()
     assert "NVIDIA Fake 100" in printed  # says the doctor
     assert "12.0" in printed
+
+
+def test_a_gpu_is_lost(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    environment = device.environment(tmp_path, devices=2, lost=checkpoints / "ckpt-4.npz")
+    train = (*TRAIN, "--epochs", "1000", "--replicas", "2", "--run-dir", str(tmp_path / "run"))
+    done = device.run(environment, "-c", IMPATIENT, *train)
+    assert done.code == 1, done.out[-3000:] + done.err[-3000:]
+    assert "the GPUs may be waiting for one that is lost" in done.err
 
 
 @pytest.mark.parametrize("num_gpus", [1, 2])

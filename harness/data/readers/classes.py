@@ -38,10 +38,6 @@ Member = tuple[str, int, Callable[[], bytes | bytearray]]
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 20
-_TAR_TYPES = (
-    *tarfile.SUPPORTED_TYPES,
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),  # headers in the pax format
-)
 _UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZ": bz2.open,
@@ -182,8 +178,6 @@ class _TarMember(tarfile.TarInfo):
             raise
         except tarfile.HeaderError as error:
             raise ValueError(f"a header is damaged ({error})") from error
-        if member.type not in _TAR_TYPES or member.size < 0:
-            raise ValueError("a header is of no known type")
         is_data = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
         if not is_data and member.size > _MAX_HEADER_BYTES:
             raise ValueError(f"a header has {member.size:,} bytes")

@@ -45,39 +45,25 @@ class ParquetSource(TableSource):
         for number, (content, label) in enumerate(cells, 1):
             yield number, content, label, ""
 
-    def _parts_of(self, names: Sequence[str]) -> list[Any]:
-        """Returns the metadata of some columns, one for each row group."""
-        columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
-        return [part for part in self._parts if f"{part.path_in_schema}.".startswith(columns)]
-
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        from pyarrow.types import is_nested
-
+        columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
+        parts = [p for p in self._parts if f"{p.path_in_schema}.".startswith(columns)]
         # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
-        parts = self._parts_of(names)
         num_bytes = sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts)
         require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
-        types = {name: self._schema.field(name).type for name in names}
-        # Texts that take so little must be repeated. They are counted as places in a dictionary,
-        # before they are unpacked; Arrow cannot read lists of texts in this way.
-        repeated = [
-            name
-            for name in names
-            if not is_nested(types[name])
-            and any(
-                p.total_compressed_size < _TEXT_BYTES * p.num_values for p in self._parts_of([name])
-            )
-        ]
-        num_bytes = 0
-        with self._file(read_dictionary=repeated) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-                num_bytes += sum(_unpacked_bytes(batch.column(name)) for name in names)
+        # Texts that take so little must be repeated: each of a batch may be as long as all of them.
+        repeated = [p for p in parts if p.total_compressed_size < _TEXT_BYTES * p.num_values]
+        longest = max((part.total_uncompressed_size for part in repeated), default=1)
+        num_rows, num_bytes = min(_BATCH_ROWS, max(1, self._max_bytes // longest)), 0
+        with self._file() as file:
+            for batch in file.iter_batches(num_rows, columns=names, use_threads=False):
+                found = [_decoded(batch.column(name)) for name in names]
+                num_bytes += sum(column.nbytes for column in found)
                 require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
-                cells = (batch.column(name).cast(types[name]).to_pylist() for name in names)
-                yield from zip(*cells, strict=True)
+                yield from zip(*(column.to_pylist() for column in found), strict=True)
 
     @contextlib.contextmanager
-    def _file(self, **options: Any) -> Iterator[Any]:
+    def _file(self) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile  # imported only if there is a file to read
 
         with (
@@ -85,7 +71,7 @@ class ParquetSource(TableSource):
             damage(self.path, what="a Parquet file", remedy=_REMEDY),
         ):
             # Reads pieces of each column, not whole row groups.
-            yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, **options)
+            yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
 
 
 def _item_type(type_: Any) -> Any | None:
@@ -96,11 +82,6 @@ def _item_type(type_: Any) -> Any | None:
     return type_.value_type if is_list else None
 
 
-def _unpacked_bytes(column: Any) -> int:
-    """Returns the size of a column whose strings are still places in a dictionary."""
-    from pyarrow import compute, types
-
-    if not types.is_dictionary(column.type) or types.is_primitive(column.type.value_type):
-        return int(column.nbytes)
-    lengths = compute.binary_length(column.dictionary)
-    return int(compute.sum(lengths.take(column.indices)).as_py() or 0)
+def _decoded(column: Any) -> Any:
+    """Returns an Arrow array whose values are not places in a dictionary."""
+    return column.dictionary_decode() if hasattr(column, "dictionary") else column

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +119,7 @@ class Source:
         return Block(contents=sets, labels=labels, part=part)
 
 
-def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[str]:
+def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Generator[str, None, None]:
     """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
     with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
         require_text(file.peek(1), path, remedy=remedy)
@@ -127,15 +127,10 @@ def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Iterator[s
         while line := file.readline(cells.MAX_TEXT_BYTES + 1):
             number += 1
             if len(line) > cells.MAX_TEXT_BYTES:
-                raise too_long(path, f"line {number}", remedy)
+                raise InputError(
+                    f"{path}, line {number} is longer than {cells.MAX_TEXT_BYTES:,} bytes. {remedy}"
+                )
             yield decoded(line, problems, f"{path}, line {number}")
-
-
-def too_long(path: Path | str, where: str, remedy: str) -> InputError:
-    return InputError(
-        f"{path}, {where} is longer than {cells.MAX_TEXT_BYTES:,} bytes. Is a quote never closed? "
-        f"{remedy}"
-    )
 
 
 def decoded(content: bytes | bytearray, problems: Problems, where: str) -> str:

@@ -1,19 +1,19 @@
 """CSV and TSV files."""
 
 import csv
+import inspect
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from harness.base.errors import InputError
-from harness.base.reading import damage
 from harness.data.options import BuildOptions
 from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource, has_header
-from harness.data.readers.records import Part, Problems, lines_of, too_long
+from harness.data.readers.records import Part, Problems, lines_of
 
-_REMEDY = "Give a table in UTF-8 with a row a line."
+_REMEDY = "Give a table in UTF-8 with a row a line, and close each quote."
 
 
 class CsvSource(TableSource):
@@ -67,33 +67,23 @@ class CsvSource(TableSource):
 
     def _table(self, problems: Problems) -> Iterator[tuple[int, Sequence[str]]]:
         """Yields the number of each row's last line, and its cells. Skips blank lines."""
-        number = before = num_bytes = 0  # the last line, that of the row before, the row's size
-        at_end = False
-
-        def lines() -> Iterator[str]:
-            nonlocal number, num_bytes, at_end
-            for line in lines_of(self.path, problems, remedy=_REMEDY):
-                number += 1
-                num_bytes += len(line)
-                if num_bytes > MAX_TEXT_BYTES:
-                    where = f"line {number}: the row that ends here or later"
-                    raise too_long(self.path, where, _REMEDY)
-                yield line
-            at_end = True
-
-        # csv's limit holds for the whole process; `lines` bounds a row before csv does.
-        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))
+        csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))  # of the whole process
         quoting: Literal[0, 3] = csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL
-        with damage(self.path, what="a CSV file", remedy=_REMEDY):
-            for row in csv.reader(lines(), delimiter=self._delimiter, quoting=quoting):
-                if at_end and number > before + 1:
+        lines = lines_of(self.path, problems, remedy=_REMEDY)
+        reader = csv.reader(lines, delimiter=self._delimiter, quoting=quoting)
+        end = 0
+        try:
+            for row in reader:
+                begin, end = end + 1, reader.line_num
+                if end > begin and inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED:
                     raise InputError(
-                        f"{self.path}: a quote in the row that begins at line {before + 1} is "
-                        "never closed. Close it, or double it."
+                        f"{self.path}: a quote in the row that begins at line {begin} is never "
+                        "closed. Close it, or double it."
                     )
-                if row and not (before == 0 and row[0] == "sep="):  # a line for Excel alone
-                    yield number, row
-                before, num_bytes = number, 0
+                if row and not (begin == 1 and row[0] == "sep="):  # a line for Excel alone
+                    yield end, row
+        except csv.Error as error:
+            raise InputError(f"{self.path}, line {reader.line_num}: {error}. {_REMEDY}") from error
 
 
 def _num_regular(rows: Sequence[Sequence[str]]) -> int:

@@ -3,30 +3,41 @@
 1. Numbers the tokens of each block of rows; notes the rows' parts, labels and digests.
 2. Draws test rows if the source has none; counts the tokens of the train rows.
 3. Turns tokens into ids and writes them to a store, test rows first.
+
+The numbered rows wait in a file without a name. Letters: B rows, N tokens of all rows together, T
+distinct tokens.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+import os
+import pickle
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import Any, Generic, TypeVar
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
 from harness.base.checks import flag_of
 from harness.base.decoding import changed
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
-from harness.data.build.counting import counted_vocabulary
-from harness.data.build.numbering import Spool, numbered_blocks
-from harness.data.build.rows import Rows
-from harness.data.options import BuildOptions
+from harness.data.build.rows import Digests, Ints, Rows
+from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
 from harness.data.ragged import RaggedSets, starting_with
-from harness.data.readers.records import IN_WORDS, Kind, Problems, Source
-from harness.data.tokens import Numbered, Tokenization
+from harness.data.readers.records import IN_WORDS, Block, Kind, Problems, Source
+from harness.data.tokens import Numbered, Tokenization, Tokenizer, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
+from harness.data.weighting import frequencies_of, rows_with
 
 FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
 # Options that do not apply to rows of each kind.
@@ -41,6 +52,18 @@ _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs 
 # spaces, twelve letters of three bytes would be long for the average word.
 _MAX_WORD_BYTES = 36
 
+_NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
+# Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
+# several blocks have counts several times, so that far fewer are in memory at once.
+_MOST_AT_ONCE = 10_000_000
+_MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
+
+# Distinct tokens of a block in UTF-8, and how often each occurs.
+BlockCounts = tuple[pyarrow.LargeBinaryArray, Ints]
+_MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
+
+Result = TypeVar("Result")
+Sets = TypeVar("Sets", Numbered, RaggedSets)
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
 
 
@@ -71,7 +94,7 @@ def build(
     text_bytes = 0
     with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
-        for block, found, digests, num_bytes in numbered_blocks(source, problems, tokenization):
+        for block, found, digests, num_bytes in _numbered_blocks(source, problems, tokenization):
             spool.add(found)
             rows.add(block, found, digests)
             text_bytes += num_bytes
@@ -79,7 +102,7 @@ def build(
         names = known.class_names if known else ()
         rows.settle(problems, test_split=options.test_split, seed=seed, class_names=names)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
-        vocabulary = known or counted_vocabulary(rows, options, spool)
+        vocabulary = known or _counted_vocabulary(rows, options, spool)
         # Third pass: the numbers become ids.
         num_ids, num_unknown = _write(rows, vocabulary, spool, folder, unique=unique)
     vocabulary.save(folder / VOCABULARY_FILE_NAME)
@@ -140,6 +163,199 @@ def _doubts_of(names: Sequence[str]) -> Iterator[str]:
         yield f"labels that differ in case are different classes: {', '.join(alike):.100}"
 
 
+def _check_options(source: Source, options: BuildOptions) -> None:
+    of_texts = _OPTIONS_OF_TEXTS[source.kind]
+    if chosen := [flag_of(name) for name in changed(options) if name in of_texts]:
+        which = ", which are its tokens" if source.kind == "tokens" else ""
+        raise InputError(
+            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
+            "apply. Leave it out."
+        )
+
+
+class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
+    """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
+        self._count = 0
+
+    def add(self, block: Sets) -> None:
+        pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
+        self._count += 1
+
+    def __iter__(self) -> Iterator[Sets]:
+        self._file.seek(0)
+        for _ in range(self._count):
+            yield pickle.load(self._file)
+
+    def map(self, function: Callable[[Sets, slice], Result]) -> Iterator[Result]:
+        """Yields in order what the function returns for each block and the slice of its rows."""
+
+        def arguments() -> Iterator[tuple[Sets, slice]]:
+            start = 0
+            for block in self:
+                yield block, slice(start, start := start + len(block.row_splits) - 1)
+
+        return _in_order(function, arguments())
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+
+def _numbered_blocks(
+    source: Source, problems: Problems, tokenization: Tokenization
+) -> Iterator[tuple[Block, Numbered, Digests, int]]:
+    """Yields each block of a source, the same numbered, the hashes of its rows' contents, and its
+    size as text."""
+    arguments = ((block, source.kind, tokenization) for block in source.blocks(problems))
+    return _in_order(_numbered, arguments)
+
+
+def _in_order(
+    function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
+) -> Iterator[Result]:
+    """Calls a function for several blocks at a time, and yields the results in order."""
+    waiting: deque[Future[Result]] = deque()
+    # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
+    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for given in arguments:
+                waiting.append(pool.submit(function, *given))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pending in waiting:
+                pending.cancel()
+
+
+def _numbered(
+    given: Block, kind: Kind, tokenization: Tokenization
+) -> tuple[Block, Numbered, Digests, int]:
+    """Numbers the tokens of a block; each string in a row of strings is a token."""
+    rows: Any = given.contents
+    if kind == "sets":
+        parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
+        block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
+        # No weights mean ones: a block with weights may hold a row equal to one without.
+        weights = np.ones(rows.nnz, np.float32) if rows.weights is None else rows.weights
+        bounds = itertools.pairwise(rows.row_splits.tolist())
+        contents = [rows.values[a:b].tobytes() + weights[a:b].tobytes() for a, b in bounds]
+    elif kind == "texts":
+        block = numbered(rows, tokenization)
+        contents = [text.encode() for text in rows]
+    else:
+        block = numbered_rows(rows)
+        contents = ["\0".join(row).encode() for row in rows]
+    digests = np.fromiter(map(hash, contents), np.int64, len(contents))
+    return given, block, digests, sum(map(len, contents))
+
+
+def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
+    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
+    vocabulary = _unweighted(rows, options, spool)
+    start_id = vocabulary.start_id
+    weighting, normalize = options.weighting, options.normalize
+    if (weighting, normalize) != ("binary", "none"):
+        start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
+    idf = None
+    if weighting == "tf_idf":
+        counts = np.zeros(vocabulary.num_tokens, np.int64)
+
+        def in_train(block: Numbered, places: slice) -> Ints | None:
+            chosen = np.flatnonzero(rows.train[places])
+            return rows_with(vocabulary.sets_of(block).take(chosen)) if chosen.size else None
+
+        for found in spool.map(in_train):
+            counts += 0 if found is None else found
+        num_train = int(rows.train.sum())
+        idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
+    how: dict[str, Any] = {"weighting": weighting, "normalize": normalize, "idf": idf}
+    return replace(vocabulary, start_id=start_id, **how)
+
+
+def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
+    names = rows.class_names
+    if rows.kind == "sets":
+        num_ids = options.num_tokens or rows.num_ids
+        if num_ids < rows.num_ids:
+            raise InputError(
+                f"{rows.where} has the id {rows.num_ids - 1}, but --num-tokens is {num_ids}. "
+                f"Set it to {rows.num_ids} or more, or leave it out."
+            )
+        return Vocabulary(ids={}, num_tokens=num_ids, class_names=names)
+    tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
+    known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
+    if (bits := options.hash_bits) is not None:
+        return Vocabulary(ids={}, num_tokens=1 << bits, hash_bits=bits, **known)
+
+    def counted(block: Numbered, places: slice) -> BlockCounts:
+        in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
+        return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
+
+    first = INDEX_FROM + 1  # as in Keras's imdb.npz
+    tokens = most_frequent(
+        lambda: spool.map(counted),
+        num_tokens=rows.num_tokens,
+        most=(options.num_tokens or _NUM_TOKENS) - first,
+        min_count=options.min_count,
+    )
+    return Vocabulary(
+        ids={token: number for number, token in enumerate(tokens, first)},
+        num_tokens=first + len(tokens),
+        start_id=START_ID if rows.kind == "texts" else None,
+        unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
+        **known,
+    )
+
+
+def most_frequent(
+    blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
+) -> list[str]:
+    """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
+    equally often, the one that appears first. `blocks` returns the same blocks at each call. If
+    `num_tokens`, the distinct tokens of each block added up, are many, they are counted in several
+    passes, each for the tokens with some checksums; equally frequent ones of an earlier pass come
+    first."""
+    found: list[BlockCounts] = []
+    num_passes = 1 + num_tokens // _MOST_AT_ONCE
+    for number in range(num_passes):
+        tokens, counts = _counted(blocks(), number, num_passes)
+        enough = np.flatnonzero(counts >= min_count)
+        tokens, counts = _merged([*found, (tokens.take(enough), counts[enough])])
+        order = np.argsort(-counts, kind="stable")[:most]
+        found = [(tokens.take(order), counts[order])]
+    return [token.decode() for token in found[0][0].to_pylist()]
+
+
+def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> BlockCounts:
+    waiting: list[BlockCounts] = []
+    num_waiting = 0
+    for tokens, counts in blocks:
+        is_counted = counts > 0
+        if num_passes > 1:
+            checksums = np.fromiter(map(crc32, tokens.to_pylist()), np.int64)
+            is_counted &= checksums % num_passes == number
+        chosen = np.flatnonzero(is_counted)
+        waiting.append((tokens.take(chosen), counts[chosen]))
+        num_waiting += len(chosen)
+        if num_waiting > _MOST_WAITING:
+            waiting, num_waiting = [_merged(waiting)], 0
+    return _merged(waiting)
+
+
+def _merged(parts: list[BlockCounts]) -> BlockCounts:
+    """Merges counts: each token once, in the order in which they first appear."""
+    tokens, counts = zip(*parts, strict=True)
+    # Arrow's group_by takes seven times as long.
+    found = pyarrow.concat_arrays(tokens).dictionary_encode()
+    sums = np.bincount(found.indices, np.concatenate(counts), minlength=len(found.dictionary))
+    return found.dictionary, sums.astype(np.int64)
+
+
 def _write(
     rows: Rows, vocabulary: Vocabulary, spool: Spool[Numbered], folder: Path, *, unique: bool
 ) -> tuple[int, int]:
@@ -190,13 +406,3 @@ def _write(
 
 def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
     return sets if chosen.all() else sets[chosen] if chosen.any() else None
-
-
-def _check_options(source: Source, options: BuildOptions) -> None:
-    of_texts = _OPTIONS_OF_TEXTS[source.kind]
-    if chosen := [flag_of(name) for name in changed(options) if name in of_texts]:
-        which = ", which are its tokens" if source.kind == "tokens" else ""
-        raise InputError(
-            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
-            "apply. Leave it out."
-        )

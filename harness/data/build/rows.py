@@ -2,31 +2,24 @@
 rows, K classes, L labels of all rows together."""
 
 import itertools
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow
 
 from harness.base.errors import InputError
-from harness.data.build.numbering import Digests
 from harness.data.ragged import RaggedSets, rarest, stratified
 from harness.data.readers.records import Block, Problems, Source
 from harness.data.tokens import Numbered
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.int64]  # Python's hashes of rows' contents, [B]; 0 for an empty row
 
 _MAX_LISTED = 5
-
-
-class _Places(dict[str, int]):
-    """Numbers names in the order in which they first appear."""
-
-    def __missing__(self, name: str) -> int:
-        place = self[name] = len(self)
-        return place
+_LABELS = pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
 
 
 class Rows:
@@ -45,16 +38,12 @@ class Rows:
         self.num_tokens = 0  # number of distinct tokens of each block, added up
         self.num_ids = 1  # the limit of ids in rows that hold ids
         self._digests: list[Digests] = []
-        self._names = _Places()
-        # Arrays take a quarter of the memory of lists.
-        self._labels, self._ends = array("q"), array("q", [0])
+        self._labels: list[pyarrow.Array] = []  # names of each row's classes
         self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
 
     def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
         self._is_test.append(np.full(len(block.labels), block.part == "test"))
-        for names in block.labels:
-            self._labels.extend(map(self._names.__getitem__, names))
-            self._ends.append(len(self._labels))
+        self._labels.append(pyarrow.array(block.labels, _LABELS))
         if isinstance(block.contents, RaggedSets):
             self.has_weights |= block.contents.weights is not None
             self.num_ids = max(self.num_ids, block.contents.num_tokens)
@@ -67,7 +56,6 @@ class Rows:
         """Draws test rows where there are none, numbers the classes, and counts problems. The
         classes are those of the train rows, unless others are named."""
         where, test = self.where, np.concatenate(self._is_test)
-        labels, splits = np.array(self._labels, np.int64), np.array(self._ends, np.int64)
         num_rows = test.size
         if num_rows < 2:
             problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
@@ -75,6 +63,9 @@ class Rows:
                 f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
                 "take one each. Correct the rows, or give more."
             )
+        lists = pyarrow.chunked_array(self._labels).unify_dictionaries().combine_chunks()
+        labels, splits = lists.values.indices.to_numpy(), lists.offsets.to_numpy()
+        names = lists.values.dictionary.to_pylist()  # in the order in which they first appear
         self.is_drawn = not test.any()
         if self.is_drawn:  # the source does not say which rows are for testing
             classes = rarest(labels, splits) if self.is_multi_label else labels
@@ -84,12 +75,12 @@ class Rows:
             raise InputError(f"{where} has test rows alone. Give rows to train on.")
         self.train = ~test
         used = labels[np.repeat(self.train, np.diff(splits))]
-        self.class_names = class_names or self._names_of(used)
+        self.class_names = class_names or self._chosen(names, used)
         numbers = {name: number for number, name in enumerate(self.class_names)}
-        labels = np.array([numbers.get(name, -1) for name in self._names], np.int64)[labels]
+        labels = np.array([numbers.get(name, -1) for name in names], np.int64)[labels]
         is_known = labels >= 0
         if not is_known.all():
-            unknown = _listed(name for name in self._names if name not in numbers)
+            unknown = _listed(name for name in names if name not in numbers)
             problems.add(
                 "test label that no train row has",
                 f"{where}, as in the class {unknown}",
@@ -128,10 +119,9 @@ class Rows:
         counts = np.bincount(used, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def _names_of(self, labels: Ints) -> list[str]:
-        """Returns the sorted names of the classes of the train rows."""
-        used = set(np.unique(labels).tolist())
-        names = _sorted([name for name, number in self._names.items() if number in used])
+    def _chosen(self, names: Sequence[str], labels: Ints) -> list[str]:
+        """Returns the sorted names of the classes of the train rows, by their labels."""
+        names = _sorted([names[number] for number in np.unique(labels).tolist()])
         if len(names) < 2:
             listed = f"the class {names[0]:.100}" if names else "no classes"
             raise InputError(

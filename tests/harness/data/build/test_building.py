@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow
 import pytest
 import scipy.sparse
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +17,15 @@ from hypothesis import strategies as st
 
 import harness
 from harness.base.errors import InputError
+from harness.data.build import building
+from harness.data.build.building import BlockCounts, most_frequent
 from harness.data.tokens import Tokenization
 
 WORDS = st.lists(st.sampled_from(["good", "Bad", "film,", "it's", "été", "x"]), max_size=6)
 ROWS = st.lists(st.tuples(WORDS.map(" ".join), st.sampled_from("ab")), min_size=6, max_size=30)
+BLOCKS = st.lists(
+    st.dictionaries(st.text("abcdé", max_size=2), st.integers(0, 4)), min_size=1, max_size=6
+)
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
@@ -292,3 +298,37 @@ def test_ids_have_the_weights_of_keras(tmp_path: Path, weighting: str, normalize
         rows = np.repeat(np.arange(part.num_rows), part.lengths)
         found[rows, part.values] = part.weights
         np.testing.assert_allclose(found[:, words], expected, rtol=1e-5, atol=1e-7)
+
+
+@given(
+    blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), at_once=st.integers(2, 9)
+)
+def test_parts_of_the_tokens_give_what_all_give(
+    blocks: list[dict[str, int]], most: int, min_count: int, at_once: int
+) -> None:
+    def counted() -> list[BlockCounts]:
+        return [
+            (
+                pyarrow.array([token.encode() for token in block], pyarrow.large_binary()),
+                np.array(list(block.values()), np.int64),
+            )
+            for block in blocks
+        ]
+
+    expected: Counter[str] = Counter()
+    for block in blocks:
+        for token, count in block.items():
+            if count:
+                expected[token] += count  # in the order in which they appear
+    kept = [token for token, count in expected.most_common() if count >= min_count][:most]
+    counts = [expected[token] for token in kept]
+    how: dict[str, Any] = {"most": most, "min_count": min_count}
+    num_tokens = sum(map(len, blocks))
+    assert most_frequent(counted, num_tokens=num_tokens, **how) == kept
+    # More than `at_once` tokens are counted in several passes, which order equally frequent ones.
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(building, "_MOST_WAITING", 0)
+        patched.setattr(building, "_MOST_AT_ONCE", at_once)
+        found = most_frequent(counted, num_tokens=num_tokens, **how)
+    assert [expected[token] for token in found] == counts
+    assert len(set(found)) == len(found)

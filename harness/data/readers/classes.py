@@ -7,10 +7,7 @@
 These folders may lie in others. Names such as `news-train` and `news_test` are parts as well.
 """
 
-import bz2
-import gzip
 import itertools
-import lzma
 import os
 import re
 import tarfile
@@ -18,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened
@@ -38,11 +35,6 @@ Member = tuple[str, int, Callable[[], bytes | bytearray]]
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20
 _MAX_HEADER_BYTES = 1 << 20
-_UNPACKERS: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZ": bz2.open,
-    b"\xfd7": lzma.open,
-}
 
 
 class ClassSource(Source):
@@ -142,29 +134,23 @@ def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
 def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order."""
     with opened(path, remedy=_REMEDY) as file, damage(path, what="a tar file", remedy=_REMEDY):
-        max_bytes = max(max_bytes, os.fstat(file.fileno()).st_size)
-        unpacker = _UNPACKERS.get(file.peek(2)[:2])
-        stream = unpacker(file) if unpacker else file
-        num_bytes = 0
-
-        def count(size: int) -> None:
-            nonlocal num_bytes
-            num_bytes += size
-            require_unpacked(path, num_bytes, most=max_bytes, remedy=_REMEDY)
-
+        limit: Any = {"most": max(max_bytes, os.fstat(file.fileno()).st_size), "remedy": _REMEDY}
         with tarfile.open(
-            fileobj=stream, mode="r|", tarinfo=_TarMember, encoding="utf-8", errors="replace"
+            fileobj=file, tarinfo=_TarMember, encoding="utf-8", errors="replace"
         ) as archive:
             for member in archive:
                 # tarfile would keep all of them.
                 archive.members.clear()  # type: ignore[attr-defined]
-                count(tarfile.BLOCKSIZE + member.size)  # before tarfile passes over them
+                require_unpacked(path, member.offset_data + member.size, **limit)
+                if member.size < 0:  # tarfile would go back and begin again
+                    raise ValueError(f"its member {member.name:.100} has a negative size")
                 if not member.isdir():
                     if not member.isreg() or member.issparse():
                         raise ValueError(f"its member {member.name:.100} is no regular file")
                     yield member.name, member.size, partial(_extracted, archive, member, path)
-        while piece := stream.read(_PIECE_BYTES):  # up to the checksum at the end
-            count(len(piece))
+            stream: Any = archive.fileobj
+            while stream.read(_PIECE_BYTES):  # up to the checksum at the end
+                require_unpacked(path, stream.tell(), **limit)
 
 
 class _TarMember(tarfile.TarInfo):
@@ -179,7 +165,7 @@ class _TarMember(tarfile.TarInfo):
         except tarfile.HeaderError as error:
             raise ValueError(f"a header is damaged ({error})") from error
         is_data = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE)
-        if not is_data and member.size > _MAX_HEADER_BYTES:
+        if not is_data and not 0 <= member.size <= _MAX_HEADER_BYTES:
             raise ValueError(f"a header has {member.size:,} bytes")
         return member
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
 
@@ -65,6 +65,39 @@ def require_known(settings: Any) -> None:
             choices = f"auto or one of {values}"
             choices = choices if "auto" in known else values.replace(", ", " or ")
             raise InputError(f"{flag_of(name)} is {given!r}; choose {choices}")
+
+
+class Whole(NamedTuple):
+    """The limits of a setting that is a whole number, in the annotation of its type."""
+
+    least: int = 1
+    most: int | None = None
+
+
+class Number(NamedTuple):
+    """The limits of a setting that is any number, in the annotation of its type."""
+
+    least: float = -math.inf
+    above: float = -math.inf
+    below: float = math.inf
+
+
+class Checked:
+    """Settings whose choices and limits are checked when an object is made."""
+
+    def __post_init__(self) -> None:
+        require_known(self)
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            value, flag = getattr(self, name), flag_of(name)
+            for limits in () if value is None else getattr(hint, "__metadata__", ()):
+                if isinstance(limits, Whole):
+                    require_count(flag, value, least=limits.least, most=limits.most)
+                elif isinstance(limits, Number):
+                    ok = value >= limits.least and limits.above < value < limits.below
+                    given = limits._asdict().items()
+                    words = (f"{word} {limit:g}" for word, limit in given if math.isfinite(limit))
+                    must = " and ".join(words).replace("least", "at least")
+                    require(ok, f"{flag} is {value}; it must be {must}")
 
 
 def parse_share(flag: str, text: str) -> float:

@@ -1,18 +1,17 @@
 """`harness bench`: a sweep, or a comparison of two versions or settings; and `harness compare`."""
 
-import math
 import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
 
-from harness.base.checks import check_batch, parse_share, require, require_count, require_extra
+from harness.base.checks import Number, Whole, check_batch, parse_share, require, require_extra
 from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
 from harness.base.files import write_json
@@ -72,10 +71,10 @@ class BenchConfig(ExperimentConfig):
     --against, compare two versions or settings that take turns."""
 
     grid: GridConfig = field(default_factory=GridConfig)
-    repeats: Literal["auto"] | int = "auto"
+    repeats: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Processes for each cell; with --against, pairs of processes. `auto`: 5; 10 with --against,
     which then detects a slowdown of 5 % on a quiet machine."""
-    seconds: float = 3.0
+    seconds: Annotated[float, Number(above=0)] = 3.0
     """How long each process trains, warm-up included, compilation excluded; with --against, both
     sides together."""
     bench_dir: str | None = None
@@ -91,8 +90,7 @@ class BenchConfig(ExperimentConfig):
     gate: GateConfig = field(default_factory=GateConfig)
 
     def __post_init__(self) -> None:
-        require_count("--repeats", self.repeats)
-        require(0 < self.seconds < math.inf, f"--seconds is {self.seconds}; it must be above 0")
+        super().__post_init__()
         ok = self.compares or self.gate.fail_if_slower is None
         require(ok, "--fail-if-slower needs --against or --against-set: what to compare with")
         if self.compares:

@@ -6,17 +6,17 @@ import shlex
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.base.checks import require_count
+from harness.base.checks import Checked, Whole
 from harness.base.errors import printable
 from harness.base.reading import MAX_UNPACKED_BYTES
-from harness.data.options import BuildOptions, DataConfig
+from harness.data.options import BuildOptions, DataConfig, Seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,15 +31,12 @@ _MAX_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataInfoConfig:
+class DataInfoConfig(Checked):
     """Show what a data set holds: classes, ids, lengths, and its first row in words."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    num_bins: int = 20
+    num_bins: Annotated[int, Whole()] = 20
     """Bins of the histogram of lengths, at most."""
-
-    def __post_init__(self) -> None:
-        require_count("--num-bins", self.num_bins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +49,7 @@ class DataConvertConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataBuildConfig:
+class DataBuildConfig(Checked):
     """Build a data set of texts, a table, or an archive, which then loads at once."""
 
     source: tyro.conf.Positional[str]
@@ -63,15 +60,11 @@ class DataBuildConfig:
     build: BuildOptions = field(default_factory=BuildOptions)
     unique: bool = True
     """Keep each id of a row once; the multi-hot vector is the same."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed for drawing test rows, if the source has none of its own."""
-    max_data_bytes: int = MAX_UNPACKED_BYTES
+    max_data_bytes: Annotated[int, Whole(1, 2**62)] = MAX_UNPACKED_BYTES
     """The most bytes that an archive or a Parquet file may unpack to. A small file may be made to
     fill any disk; raise the limit for a large one that you trust."""
-
-    def __post_init__(self) -> None:
-        require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
-        require_count("--max-data-bytes", self.max_data_bytes, most=2**62)
 
 
 def info(config: DataInfoConfig, console: Console | None = None) -> int:

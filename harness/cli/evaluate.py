@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from harness.base.checks import flag_of, require, require_count
+from harness.base.checks import Checked, Whole, flag_of, require
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
@@ -36,15 +36,15 @@ _MAX_CONFUSED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeldOutRows:
+class HeldOutRows(Checked):
     """The test rows of a run's data, or of other data."""
 
     data: SourceConfig = field(default_factory=lambda: SourceConfig(data=OF_RUN))
-    batch_size: int = 500
+    batch_size: Annotated[int, Whole()] = 500
     """Rows per step."""
 
     def __post_init__(self) -> None:
-        require_count("--batch-size", self.batch_size)
+        super().__post_init__()
         require(
             self.data.data != OF_RUN or self.data == SourceConfig(data=OF_RUN),
             "the run's data has the run's settings; name other --data, or leave out its flags",

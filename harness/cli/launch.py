@@ -4,16 +4,16 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
-from harness.base.checks import require, require_count
+from harness.base.checks import Checked, Whole, require
 from harness.workers.launcher import enter_own_network, run_job
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
+class LaunchConfig(Checked):
     """Start several workers that train one model on this machine: `harness launch --workers 4 --
     train ...`. Their output is merged, each line behind the worker's number. When one fails, all
     end. For several machines see docs/clusters.md."""
@@ -21,16 +21,13 @@ class LaunchConfig:
     command: tyro.conf.Positional[tuple[str, ...]] = ()
     """The workers' command, behind `--`: `train` and its options."""
 
-    workers: int = 2
+    workers: Annotated[int, Whole()] = 2
     """How many workers."""
 
     open_ports: bool = False
     """Let TensorFlow's servers listen on ports of this machine, where other users and machines can
     reach them and act as you: needed where the system allows no network of its own for the
     workers."""
-
-    def __post_init__(self) -> None:
-        require_count("--workers", self.workers)
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:

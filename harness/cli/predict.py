@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.base.checks import require, require_count
+from harness.base.checks import Checked, Number, Whole, require
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
 from harness.base.quiet import quiet_import
@@ -40,7 +40,7 @@ _NONE = "(none)"  # what stands for the classes of a text that has none
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictConfig:
+class PredictConfig(Checked):
     """Predict the class of texts with a saved model that was trained on word ids."""
 
     model: str
@@ -49,28 +49,24 @@ class PredictConfig:
     """The texts. Left out: one a line from --files, or from standard input."""
     files: tuple[str, ...] = ()
     """Files with a text in each line, in UTF-8."""
-    threshold: float | None = None
+    threshold: Annotated[float | None, Number(least=0, below=1)] = None
     """Give classes whose probability is above this. Left out: the likeliest class; or, where a row
     may have several, those above the thresholds saved with the model, or above 0.5."""
-    top_k: int | None = None
+    top_k: Annotated[int | None, Whole()] = None
     """Give this many classes, the likeliest first, however likely they are."""
     json: bool = False
     """Print one JSON object for each text."""
-    explain: int = 0
+    explain: Annotated[int, Whole(0)] = 0
     """Number of words of each text to show with their weights: how much the log-odds of the
     predicted class fall when the word is left out."""
     word_index: str | None = None
     """JSON file of words and their ranks. None: the model's vocabulary, or Keras's cached file."""
 
     def __post_init__(self) -> None:
-        require_count("--explain", self.explain, least=0)
+        super().__post_init__()
         require(not (self.texts and self.files), "give --texts or --files, not both")
-        if self.threshold is not None:
-            ok = 0 <= self.threshold < 1
-            require(ok, f"--threshold is {self.threshold}; a probability is from 0 to less than 1")
-            require(self.top_k is None, "give --threshold or --top-k, not both")
-        if self.top_k is not None:
-            require_count("--top-k", self.top_k)
+        ok = self.threshold is None or self.top_k is None
+        require(ok, "give --threshold or --top-k, not both")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,11 @@
 import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated
 
 from rich.console import Console
 
-from harness.base.checks import require, require_count
+from harness.base.checks import Whole, require
 from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
 from harness.cli.settings import ExperimentConfig, trainer_of
@@ -25,16 +26,15 @@ class ProfileConfig(ExperimentConfig):
     execution: Settings = field(default_factory=Settings)
     profile_dir: str = "runs/profile"
     """TensorBoard's log folder; each profile gets a folder of its own under plugins/profile/."""
-    steps: int = 60
+    steps: Annotated[int, Whole()] = 60
     """Optimizer steps to profile, in whole dispatches. With --steps-per-dispatch auto a dispatch
     holds at most 20 of them here."""
-    warm_up: int = 60
+    warm_up: Annotated[int, Whole(0)] = 60
     """Optimizer steps to train before the profile."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(self.profile_dir != "", "--profile-dir is empty; name a folder")
-        require_count("--steps", self.steps)
-        require_count("--warm-up", self.warm_up, least=0)
 
 
 def profile(config: ProfileConfig) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from harness.base.checks import require, require_count, require_known
+from harness.base.checks import Checked, Number, Whole, require
 from harness.base.quiet import quiet_import
 from harness.data.options import DataConfig
 from harness.model.options import ModelConfig
@@ -26,33 +25,23 @@ def _resume_of(words: list[str]) -> Resume:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
+class OptimizerConfig(Checked):
     """How the weights are updated."""
 
     optimizer: str = "adam"
     """Any Keras optimizer, by name."""
-    learning_rate: float | None = None
+    learning_rate: Annotated[float | None, Number(above=0)] = None
     """The learning rate. Left out: the optimizer's own default."""
     learning_rate_schedule: Literal["constant", "cosine", "exponential", "linear"] = "constant"
     """How the learning rate falls over the steps of all epochs: `cosine` and `linear` to 0,
     `exponential` to 1 % of its start."""
-    warmup: int = 0
+    warmup: Annotated[int, Whole(0)] = 0
     """Steps over which the learning rate first rises linearly."""
-    clip_norm: float | None = None
+    clip_norm: Annotated[float | None, Number(above=0)] = None
     """Scale all gradients down together when their global norm exceeds this."""
-    weight_decay: float | None = None
+    weight_decay: Annotated[float | None, Number(least=0)] = None
     """Shrink every weight by this share of itself, times the learning rate, in each step. Left out:
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
-
-    def __post_init__(self) -> None:
-        require_count("--warmup", self.warmup, least=0)
-        decay = self.weight_decay
-        ok = decay is None or 0 <= decay < math.inf
-        require(ok, f"--weight-decay is {decay}; it must be 0 or above")
-        for name in ("learning_rate", "clip_norm"):
-            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
-            ok = value is None or 0 < value < math.inf
-            require(ok, f"{flag} is {value}; it must be a number above 0")
 
 
 _RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
@@ -86,7 +75,7 @@ class OutputConfig(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentConfig:
+class ExperimentConfig(Checked):
     """The network to train, its optimizer, and the rows to train on."""
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -105,9 +94,9 @@ class TrainConfig(ExperimentConfig):
     epochs, batch size, learning rate, hidden units, dropout and, for texts, the words and their
     weights from the best. `tutorial` takes what this help gives as defaults, as `auto` does for
     --data synthetic, imdb and .npz files, for --resume and for several workers."""
-    epochs: int = 2
+    epochs: Annotated[int, Whole()] = 2
     """Passes over the training rows."""
-    early_stopping: int | None = None
+    early_stopping: Annotated[int | None, Whole()] = None
     """Stop after so many epochs without a lower validation loss, and go back to the weights of the
     best one. Needs --validation-split, so that the test rows choose nothing."""
     test: Literal["on", "off"] = "on"
@@ -116,28 +105,22 @@ class TrainConfig(ExperimentConfig):
     class_weight: Literal["none", "balanced"] = "none"
     """Weights on the losses of training rows. `balanced`: rows / (classes * rows of the class), so
     that rare classes count as much as common ones."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Number(least=0, below=1)] = 0.0
     """The share of each training row's label that goes to all classes alike, as in 0.1, so that the
     model becomes less sure of itself. Needs rows of one of three or more classes."""
 
     def __post_init__(self) -> None:
-        require_count("--epochs", self.epochs)
-        smoothing = self.label_smoothing
-        ok = 0 <= smoothing < 1
-        require(ok, f"--label-smoothing is {smoothing}; give a share from 0 to less than 1")
-        require_known(self)
+        super().__post_init__()
         require(
             self.test == "on" or (self.data.validation_split > 0 and self.output.report == "off"),
             "--test is off, so --validation-split must set rows apart to validate on, as in 0.1, "
             "and --report, which is about the test rows, must be off",
         )
-        if self.early_stopping is not None:
-            require_count("--early-stopping", self.early_stopping)
-            require(
-                self.data.validation_split > 0,
-                "--early-stopping needs rows to validate on that are not the test rows; set "
-                "--validation-split, as in 0.1",
-            )
+        require(
+            self.early_stopping is None or self.data.validation_split > 0,
+            "--early-stopping needs rows to validate on that are not the test rows; set "
+            "--validation-split, as in 0.1",
+        )
 
 
 def trainer_of(

@@ -9,11 +9,12 @@ import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
-from harness.base.checks import require, require_count
+from harness.base.checks import Checked, Whole, require
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.run.observers.run_files import EVENT_FILES
@@ -22,20 +23,20 @@ INSTALL_XPROF = f"{sys.executable} -m pip install 'xprof>=2.24,<3' (the extra `p
 
 
 @dataclass(frozen=True, kw_only=True)
-class TensorBoardConfig:
+class TensorBoardConfig(Checked):
     """Open TensorBoard on run folders, with the profiler's pages where they are installed. Ctrl-C
     ends it."""
 
     run_dirs: tyro.conf.Positional[tuple[str, ...]]
     """Folders of runs or profiles, or one around them; a single one for the profiler's pages."""
-    port: int = 6006
+    port: Annotated[int, Whole(0, 65_535)] = 6006
     """Port of the server. 0: any free one."""
     host: str = "localhost"
     """Address to serve on. 0.0.0.0 lets other machines in."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.run_dirs) > 0, "there is no folder to show; name at least one run folder")
-        require_count("--port", self.port, least=0, most=65_535)
 
 
 def open_tensorboard(config: TensorBoardConfig) -> int:

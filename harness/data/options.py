@@ -1,13 +1,14 @@
 """The settings of `harness.load`: which data to load, and how."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from harness.base.checks import INT32_MAX, require, require_count, require_known
+from harness.base.checks import Checked, Number, Whole, require
 from harness.base.reading import MAX_UNPACKED_BYTES
 
 Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn"]
 Weighting = Literal["binary", "count", "tf_idf"]
+Seed = Annotated[int, Whole(0, 2**32 - 1)]
 MAX_NGRAMS = 8
 MAX_HASH_BITS = 30
 MAX_TF_IDF_BITS = 20
@@ -18,50 +19,39 @@ START_ID, UNKNOWN_ID, INDEX_FROM = 1, 2, 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImdbOptions:
+class ImdbOptions(Checked):
     """How to read a file in the format of Keras's imdb.npz, as keras.datasets.imdb.load_data does
     by default, except for `num_words`."""
 
-    num_words: int | None = 10_000
+    num_words: Annotated[int | None, Whole()] = 10_000
     """Replace ids from this one on by the id of unknown words, 2; the tutorial has 10,000. None
     keeps every id but the highest, as Keras does."""
     split: Literal["tutorial", "standard"] = "tutorial"
     """`tutorial` merges both parts of the file and holds out the first rows; `standard` keeps the
     file's parts (25,000 to train, 25,000 to test)."""
-    held_out_rows: int = 10_000
+    held_out_rows: Annotated[int, Whole()] = 10_000
     """Rows that the tutorial's split holds out."""
 
-    def __post_init__(self) -> None:
-        require_known(self)
-        require_count("--held-out-rows", self.held_out_rows, most=INT32_MAX)
-        if self.num_words is not None:
-            require_count("--num-words", self.num_words, most=INT32_MAX)
-
 
 @dataclass(frozen=True, kw_only=True)
-class SyntheticOptions:
+class SyntheticOptions(Checked):
     """Size and seed of the synthetic corpus."""
 
-    synthetic_rows: int = 50_000
+    synthetic_rows: Annotated[int, Whole()] = 50_000
     """Rows, half of each class; a fifth is held out."""
-    synthetic_tokens: int = 10_000
+    synthetic_tokens: Annotated[int, Whole(100, 2**20)] = 10_000
     """The number of ids: from 100 to 2**20, beyond which the rarest words would never occur."""
-    synthetic_seed: int = 0
+    synthetic_seed: Seed = 0
     """Seed of the corpus, which is the same with any NumPy version."""
-
-    def __post_init__(self) -> None:
-        require_count("--synthetic-rows", self.synthetic_rows, most=INT32_MAX)
-        require_count("--synthetic-tokens", self.synthetic_tokens, least=100, most=2**20)
-        require_count("--synthetic-seed", self.synthetic_seed, least=0, most=2**32 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildOptions:
+class BuildOptions(Checked):
     """How texts, tables and archives become a data set."""
 
     test_data: str | None = None
     """A file or folder of test rows, like --data, whose rows are then all train rows."""
-    test_split: float = 0.2
+    test_split: Annotated[float, Number(above=0, below=1)] = 0.2
     """Share of the rows to test on, drawn at random, the same share of each class, if the data has
     no test rows of its own."""
     text_column: str | None = None
@@ -75,14 +65,14 @@ class BuildOptions:
     """How texts are divided into words. `keras`: lower case, punctuation as spaces, as Keras's
     Tokenizer; `punctuation`: lower case, and each punctuation mark is a word; `whitespace`: what
     stands between white space; `scikit-learn`: as its vectorizers."""
-    ngrams: int = 1
+    ngrams: Annotated[int, Whole(1, MAX_NGRAMS)] = 1
     """Length, in words, of the longest runs of words that have ids as well."""
-    num_tokens: int | None = None
+    num_tokens: Annotated[int | None, Whole(5)] = None
     """Number of ids: four that stand for no word, then those of the most frequent words of the
     train rows. Left out: 10,000, or for data that holds ids, as many as it shows."""
-    min_count: int = 1
+    min_count: Annotated[int, Whole()] = 1
     """Leave out words that are rarer in the train rows."""
-    hash_bits: int | None = None
+    hash_bits: Annotated[int | None, Whole(1, MAX_HASH_BITS)] = None
     """Bits to hash words to, instead of counting words: there is no list of words to keep."""
     unknown: Literal["id", "drop"] = "id"
     """Words outside the vocabulary. `id`: one id stands for all of them; `drop`: they are left out,
@@ -96,14 +86,8 @@ class BuildOptions:
     """Refuse data in which a row is wrong, instead of leaving the row out and saying so."""
 
     def __post_init__(self) -> None:
-        ok = 0 < self.test_split < 1
-        require(ok, f"--test-split is {self.test_split}; choose from more than 0 to less than 1")
-        require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
-        require_count("--min-count", self.min_count)
-        if self.num_tokens is not None:
-            require_count("--num-tokens", self.num_tokens, least=5, most=INT32_MAX)
+        super().__post_init__()
         if self.hash_bits is not None:
-            require_count("--hash-bits", self.hash_bits, most=MAX_HASH_BITS)
             require(
                 self.num_tokens is None and self.min_count == 1 and self.unknown == "id",
                 "--hash-bits keeps no words; leave out --num-tokens, --min-count and --unknown",
@@ -116,7 +100,7 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceConfig:
+class SourceConfig(Checked):
     """The data set to use."""
 
     data: str = "synthetic"
@@ -126,18 +110,14 @@ class SourceConfig:
     build: BuildOptions = field(default_factory=BuildOptions)
     imdb: ImdbOptions = field(default_factory=ImdbOptions)
     synthetic: SyntheticOptions = field(default_factory=SyntheticOptions)
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed for drawing validation rows, and test rows if the data has no split of its own."""
     data_cache: Literal["on", "off"] = "on"
     """Keep the rows of files of 1 MB or more in your cache folder, for later runs to map them."""
-    max_data_bytes: int = MAX_UNPACKED_BYTES
+    max_data_bytes: Annotated[int, Whole(1, 2**62)] = MAX_UNPACKED_BYTES
     """Limit of the unpacked size of an .npz or Parquet file or an archive, and of the memory for
     reading the rows of an .npz. A small file may be made to fill any memory; raise the limit for a
     large one that you trust."""
-
-    def __post_init__(self) -> None:
-        require_count("--split-seed", self.split_seed, least=0, most=2**32 - 1)
-        require_count("--max-data-bytes", self.max_data_bytes, most=2**62)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,15 +128,9 @@ class DataConfig(SourceConfig):
     """JSON file of words and their ranks. None: the one beside the data or in Keras's cache."""
     unique: bool = True
     """Drop repeated ids of a row once, while loading; the multi-hot vector is the same."""
-    validation_split: float = 0.0
+    validation_split: Annotated[float, Number(least=0, below=1)] = 0.0
     """Share of the training rows to set apart for validation, the same share of each class. 0: the
     test rows are the validation rows."""
     validation_rows: Literal["random", "last"] = "random"
     """The rows to set apart. `random`: drawn at random; `last`: the last of each class, where
     rows side by side belong together, as the reviews of one film, and the test rows have others."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_known(self)
-        ok = 0 <= self.validation_split < 1
-        require(ok, f"--validation-split is {self.validation_split}; choose from 0 to less than 1")

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import require, require_count, require_known
+from harness.base.checks import Checked, Whole, require
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
@@ -35,7 +35,7 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenization:
+class Tokenization(Checked):
     """How a text is divided into tokens."""
 
     # `keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `punctuation`: likewise, but
@@ -43,11 +43,11 @@ class Tokenization:
     # `scikit-learn`: as its vectorizers: lower case, words of two and more letters, digits and
     # underscores. `list`: a text is a JSON list of strings.
     tokenizer: Tokenizer = "keras"
-    ngrams: int = 1  # length in words of the longest runs that are tokens too, joined by spaces
+    # Length in words of the longest runs that are tokens too, joined by spaces.
+    ngrams: Annotated[int, Whole(1, MAX_NGRAMS)] = 1
 
     def __post_init__(self) -> None:
-        require_known(self)
-        require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
+        super().__post_init__()
         require(
             self.ngrams == 1 or self.tokenizer != "list",
             f"--ngrams is {self.ngrams}, and strings in a list have no order. Leave it out.",

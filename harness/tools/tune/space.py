@@ -3,9 +3,9 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from harness.base.checks import flag_of, require, require_count
+from harness.base.checks import Checked, Number, Whole, flag_of, require, require_count
 from harness.data.options import MAX_NGRAMS, BuildOptions
 
 Pruner = Literal["median", "halving", "none"]
@@ -77,14 +77,14 @@ class Space:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchConfig:
+class SearchConfig(Checked):
     """The number of trials, their length, and the objective."""
 
-    trials: int = 30
+    trials: Annotated[int, Whole()] = 30
     """Settings to try, in all; with --resume, this includes those that were tried before."""
-    epochs: int | None = None
+    epochs: Annotated[int | None, Whole()] = None
     """Passes over the training rows in a trial. Left out: the recipe's, or 10 without one."""
-    early_stopping: int | None = 2
+    early_stopping: Annotated[int | None, Whole()] = 2
     """End a trial after so many epochs without a better one; None: never. The best epoch counts. A
     recipe's learning rate falls to 0 with the last epoch, which counts then, unless this is
     given."""
@@ -94,18 +94,11 @@ class SearchConfig:
     """Trials to end early, once an epoch was no better than those before. `median`: trials that
     have done worse than the median of the others; `halving`: all but the best quarter after 1, 4,
     16 ... epochs; `none`: nothing."""
-    timeout: float | None = None
+    timeout: Annotated[float | None, Number(above=0)] = None
     """Start no trial after so many seconds."""
-    jobs: Literal["auto"] | int = "auto"
+    jobs: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Trials at the same time, each in a process of its own on its own GPU, or with its share of
     the CPU's cores. `auto`: one for each GPU; on a CPU one."""
-
-    def __post_init__(self) -> None:
-        for name in ("trials", "epochs", "jobs", "early_stopping"):
-            if getattr(self, name) is not None:
-                require_count(flag_of(name), getattr(self, name))
-        ok = self.timeout is None or 0 < self.timeout < math.inf
-        require(ok, f"--timeout is {self.timeout}; it must be above 0")
 
 
 def parameters(

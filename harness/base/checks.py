@@ -1,5 +1,6 @@
 """Checks that settings share."""
 
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -83,19 +84,21 @@ class Number(NamedTuple):
 
 
 class Checked:
-    """Settings whose choices and limits are checked when an object is made."""
+    """Settings whose choices and limits, also of each item of a tuple, are checked when an object
+    is made."""
 
     def __post_init__(self) -> None:
         require_known(self)
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            value, flag = getattr(self, name), flag_of(name)
-            for limits in () if value is None else getattr(hint, "__metadata__", ()):
+            given, flag = getattr(self, name), flag_of(name)
+            values = given if isinstance(given, tuple) else () if given is None else (given,)
+            for value, limits in itertools.product(values, getattr(hint, "__metadata__", ())):
                 if isinstance(limits, Whole):
                     require_count(flag, value, least=limits.least, most=limits.most)
                 elif isinstance(limits, Number):
                     ok = value >= limits.least and limits.above < value < limits.below
-                    given = limits._asdict().items()
-                    words = (f"{word} {limit:g}" for word, limit in given if math.isfinite(limit))
+                    named = limits._asdict().items()
+                    words = (f"{word} {limit:g}" for word, limit in named if math.isfinite(limit))
                     must = " and ".join(words).replace("least", "at least")
                     require(ok, f"{flag} is {value}; it must be {must}")
 

@@ -7,11 +7,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 
-from harness.base.checks import require, require_count, require_even_shares
+from harness.base.checks import Checked, Whole, require, require_even_shares
 from harness.base.decoding import from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
@@ -31,7 +31,7 @@ _LOSS_TOLERANCE = {"float32": 1e-4, "mixed_bfloat16": 2e-2, "mixed_float16": 5e-
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmokeConfig:
+class SmokeConfig(Checked):
     """Train a few steps with every implementation, precision and number of replicas, and check that
     the loss falls, the step is compiled once, event files can be read, and a saved model gives the
     same loss. Exit code 0 when all of it holds, else 1, also where nothing could be tried.
@@ -41,14 +41,14 @@ class SmokeConfig:
     """Implementations of the multi-hot product to try."""
     precisions: tuple[Precision, ...] = PRECISIONS
     """Precisions to try."""
-    replicas: tuple[int, ...] = (1, 2)
+    replicas: Annotated[tuple[int, ...], Whole()] = (1, 2)
     """Numbers of replicas to try; more than one need as many GPUs."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("implementations", "precisions", "replicas"):
             require(len(getattr(self, name)) > 0, f"--{name} is empty; name at least one")
         for replicas in self.replicas:
-            require_count("--replicas", replicas)
             require_even_shares(_BATCH_SIZE, replicas)
 
 

@@ -1,11 +1,10 @@
 """The space of a search, a range or a list of choices for each setting, and the search's length."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from harness.base.checks import Checked, Number, Whole, flag_of, require, require_count
+from harness.base.checks import Checked, Number, Whole, flag_of, require
 from harness.data.options import MAX_NGRAMS, BuildOptions
 
 Pruner = Literal["median", "halving", "none"]
@@ -16,24 +15,24 @@ _FACTOR = 8  # between the recipe's learning rate and the ends of the range
 
 
 @dataclass(frozen=True, kw_only=True)
-class Space:
+class Space(Checked):
     """The settings to search. Two values are the ends of a range; a single one fixes the
     setting."""
 
-    learning_rates: tuple[float, ...] = ()
+    learning_rates: Annotated[tuple[float, ...], Number(least=0)] = ()
     """Range of the learning rate, on a logarithmic scale. Left out: 1/8 to 8 times the recipe's, or
     1e-4 to 3e-2 where there is none."""
-    widths: tuple[int, ...] = (16, 256)
+    widths: Annotated[tuple[int, ...], Whole()] = (16, 256)
     """Range of the units of each hidden layer, on a logarithmic scale."""
-    depths: tuple[int, ...] = (0, 3)
+    depths: Annotated[tuple[int, ...], Whole(0)] = (0, 3)
     """Range of the number of hidden layers; 0 is a linear model."""
-    dropouts: tuple[float, ...] = (0.0, 0.7)
+    dropouts: Annotated[tuple[float, ...], Number(least=0, below=1)] = (0.0, 0.7)
     """Range of the dropout rate, the same after each hidden layer."""
-    weight_decays: tuple[float, ...] = (1e-4, 1.0)
+    weight_decays: Annotated[tuple[float, ...], Number(least=0)] = (1e-4, 1.0)
     """Range of the weight decay, on a logarithmic scale; 0 alone: none."""
-    ngrams_choices: tuple[int, ...] = ()
+    ngrams_choices: Annotated[tuple[int, ...], Whole(1, MAX_NGRAMS)] = ()
     """Values of --ngrams to choose from, for texts. Left out: 1 2, unless --ngrams is given."""
-    num_tokens_choices: tuple[int, ...] = ()
+    num_tokens_choices: Annotated[tuple[int, ...], Whole(5)] = ()
     """Values of --num-tokens to choose from, for texts. Left out: 10000 30000 131072, unless
     --num-tokens is given."""
     optimizer: str = "adamw"
@@ -44,6 +43,7 @@ class Space:
     """Number type of the multi-hot layer's table, as for `harness train`."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
             flag, values = flag_of(name), getattr(self, name)
             if name == "learning_rates" and not values:
@@ -53,27 +53,17 @@ class Space:
             require(ok, f"{flag} is {shown}; give the two ends of a range, or one value to fix it")
             ok = values[0] <= values[-1]
             require(ok, f"{flag} is {shown}; the first must not be above the second")
-            for value in values:
-                if name in ("widths", "depths"):
-                    require_count(flag, value, least=1 if name == "widths" else 0)
-                    continue
-                ok = math.isfinite(value) and 0 <= value < (1 if name == "dropouts" else math.inf)
-                limits = "in [0, 1)" if name == "dropouts" else "0 or above"
-                require(ok, f"{flag} holds {value}; give numbers {limits}")
             is_fixed_at_0 = name == "weight_decays" and values[-1] == 0
             require(
                 name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,
                 f"{flag} begins at 0, which has no place on a logarithmic scale; begin above 0",
             )
-        for name, least, most in (
-            ("ngrams_choices", 1, MAX_NGRAMS),
-            ("num_tokens_choices", 5, None),
-        ):
-            choices, flag = getattr(self, name), flag_of(name)
-            for value in choices:
-                require_count(flag, value, least=least, most=most)
+        for name in ("ngrams_choices", "num_tokens_choices"):
+            choices = getattr(self, name)
             twice = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
-            require(not twice, f"{flag} names {twice} more than once; name each value once")
+            require(
+                not twice, f"{flag_of(name)} names {twice} more than once; name each value once"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.recipe import find, sizes_for
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
-from harness.data.options import Tokenizer, Weighting
+from harness.data.options import OF_WORDS, Tokenizer, Weighting
 from harness.data.ragged import RaggedSets, stratified
 from harness.data.readers import cells
 from harness.data.sources import Dataset, load_configured
@@ -59,13 +59,9 @@ _MOST_IDS = 2**18
 """Maximum number of ids to predict for at once, since their rows of the table are copied."""
 _ROWS = 128  # predictions are computed for multiples of this number of rows
 _EPOCHS, _MOST_EPOCHS = 10, 30  # default numbers of epochs on vectors, and with early stopping
-_OF_WORDS = (
-    *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown", "weighting"),
-    "normalize",
-)
 _SETTINGS = (
     *("hidden_units", "dropout", "activation", "optimizer", "learning_rate"),
-    *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", *_OF_WORDS),
+    *("learning_rate_schedule", "weight_decay", "epochs", "batch_size", *OF_WORDS),
 )
 """Parameters that are settings of `harness train`."""
 _Form = Literal["texts", "tokens", "ids", "vectors"]
@@ -253,7 +249,7 @@ class _MultiHotEstimator(BaseEstimator):
             config, data = self._read(_checked_texts(X), labels, searches=searches)
             sets = data.train
         else:
-            given = [name for name in _OF_WORDS if getattr(self, name) != getattr(type(self), name)]
+            given = [name for name in OF_WORDS if getattr(self, name) != getattr(type(self), name)]
             if given:
                 raise InputError(f"X holds {self._form}, no words; leave out {', '.join(given)}")
             config, sets = self._config(), self._sets(X, reset=True)

@@ -16,7 +16,7 @@ from harness.base.files import json_text
 from harness.base.quiet import quiet_import
 from harness.base.terminal import table_of
 from harness.cli.data import facts_table
-from harness.data.options import DataConfig, SourceConfig
+from harness.data.options import OF_WORDS, DataConfig, SourceConfig
 from harness.run.observers.run_files import RESOLVED
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
     from harness.data.sources import Dataset
 
 OF_RUN = "run"  # the name, for --data, of the data that the model was trained on
-# The options by which texts become ids.
-_OF_IDS = (
-    *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown"),
-    *("weighting", "normalize"),
-)
 # What `--json` has of each class; the last is the number of rows predicted to be of it.
 _COLUMNS = ("name", "precision", "recall", "f1", "rows", "predicted")
 _MAX_LISTED = 100
@@ -137,7 +132,7 @@ def load_rows(
     else:  # other texts become ids as those of the run did
         source = DataConfig(**vars(config.data))
         is_read = known is not None and known.takes_texts
-        if is_read and (wrong := [flag_of(name) for name in _OF_IDS if name in given]):
+        if is_read and (wrong := [flag_of(name) for name in OF_WORDS if name in given]):
             raise InputError(
                 f"texts become ids as those did that {saved.path} was trained on; leave out "
                 f"{', '.join(wrong)}"

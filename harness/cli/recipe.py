@@ -20,7 +20,7 @@ from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.data.options import MAX_TF_IDF_BITS
+from harness.data.options import MAX_TF_IDF_BITS, NOT_OF
 from harness.model.options import ModelConfig
 
 if TYPE_CHECKING:
@@ -37,14 +37,6 @@ DECIDES = (
     *("learning_rate", "learning_rate_schedule", "label_smoothing"),
 )
 """The settings that a recipe decides."""
-_WITHOUT: Mapping[str | None, Sequence[str]] = {
-    "texts": (),
-    "tokens": ("tokenizer", "ngrams"),
-    "sets": ("tokenizer", "ngrams", "unknown"),
-    None: _OF_TEXTS,
-}
-"""The settings of `_OF_TEXTS` that do not apply, by the kind of the rows; None stands for data that
-has its ids already."""
 _LEAST_ROWS = 200  # train rows below which too few could be held out to tell candidates apart
 _HELD_OUT, _MOST_HELD_OUT = 0.1, 5_000
 """The share of the train rows that is held out, and the most rows."""
@@ -134,7 +126,8 @@ def find(
         reason += "; no thresholds, which are kept with the names of the classes: there are none"
     elif thresholds is not None and data.vocabulary is not None:
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
-    decided = [name for name in DECIDES if name not in _WITHOUT[search.kind]]
+    without = _OF_TEXTS if search.kind is None else NOT_OF[search.kind]  # None: ids that are there
+    decided = [name for name in DECIDES if name not in without]
     return Found(config=config, data=data, decided=decided, why=reason, advice=advice)
 
 

@@ -1,5 +1,6 @@
 """The settings of `harness.load`: which data to load, and how."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -8,7 +9,18 @@ from harness.base.reading import MAX_UNPACKED_BYTES
 
 Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn"]
 Weighting = Literal["binary", "count", "tf_idf"]
+Kind = Literal["texts", "tokens", "sets"]  # form of a source's rows
 Seed = Annotated[int, Whole(0, 2**32 - 1)]
+# The options by which words become ids, and those of them that do not apply to rows of each kind.
+OF_WORDS = (
+    *("tokenizer", "ngrams", "num_tokens", "min_count", "hash_bits", "unknown"),
+    *("weighting", "normalize"),
+)
+NOT_OF: Mapping[Kind, Sequence[str]] = {
+    "texts": (),
+    "tokens": ("tokenizer", "ngrams"),
+    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
+}
 MAX_NGRAMS = 8
 MAX_HASH_BITS = 30
 MAX_TF_IDF_BITS = 20

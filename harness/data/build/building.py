@@ -31,21 +31,15 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
 from harness.data.build.rows import Digests, Ints, Rows
-from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, BuildOptions
+from harness.data.options import INDEX_FROM, NOT_OF, START_ID, UNKNOWN_ID, BuildOptions, Kind
 from harness.data.ragged import RaggedSets, starting_with
-from harness.data.readers.records import IN_WORDS, Block, Kind, Problems, Source
+from harness.data.readers.records import IN_WORDS, Block, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, Tokenizer, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
 
 FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
-# Options that do not apply to rows of each kind.
-_OPTIONS_OF_TEXTS: dict[Kind, tuple[str, ...]] = {
-    "texts": (),
-    "tokens": ("tokenizer", "ngrams"),
-    "sets": ("tokenizer", "ngrams", "min_count", "hash_bits", "unknown"),
-}
 
 _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
 # A language without spaces between words has sentences for words, of three bytes a character. With
@@ -164,8 +158,7 @@ def _doubts_of(names: Sequence[str]) -> Iterator[str]:
 
 
 def _check_options(source: Source, options: BuildOptions) -> None:
-    of_texts = _OPTIONS_OF_TEXTS[source.kind]
-    if chosen := [flag_of(name) for name in changed(options) if name in of_texts]:
+    if chosen := [flag_of(name) for name in changed(options) if name in NOT_OF[source.kind]]:
         which = ", which are its tokens" if source.kind == "tokens" else ""
         raise InputError(
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "

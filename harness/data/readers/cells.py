@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from harness.base.checks import INT32_MAX
+from harness.data.options import Kind
 
 MAX_TEXT_BYTES = 8_000_000  # a longer row means a wrong file far more often than a long text
 
@@ -73,8 +74,8 @@ def is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def kind_of(contents: Iterable[Any]) -> Literal["texts", "tokens", "sets"]:
-    """Returns the `Kind` of rows, by the first of their contents that is not missing or empty."""
+def kind_of(contents: Iterable[Any]) -> Kind:
+    """Returns the form of rows by the first of their contents that is not missing or empty."""
     for content in contents:
         row = None if isinstance(content, str) else _as_list(content)
         if row:

@@ -11,10 +11,10 @@ import numpy as np
 
 from harness.base.errors import InputError
 from harness.base.reading import UTF8_MARK, damage, opened, require_text
+from harness.data.options import Kind
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 
-Kind = Literal["texts", "tokens", "sets"]  # form of a source's rows
 IN_WORDS: dict[Kind, str] = {"texts": "texts", "tokens": "lists of strings", "sets": "ids"}
 Part = Literal["train", "test", ""]  # use of rows; "" if the source does not say
 

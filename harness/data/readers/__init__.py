@@ -1,1 +1,1 @@
-"""Readers, one file for each format, that turn texts, tokens or ids into blocks of rows."""
+"""Readers, one file for each kind of source, that turn texts, tokens or ids into blocks of rows."""

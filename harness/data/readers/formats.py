@@ -13,11 +13,9 @@ from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
-from harness.data.readers.jsonl import JsonlSource
+from harness.data.readers.lines import CsvSource, JsonlSource, SvmlightSource
 from harness.data.readers.parquet import ParquetSource
 from harness.data.readers.records import IN_WORDS, Block, Part, Problems, Source
-from harness.data.readers.svmlight import SvmlightSource
-from harness.data.readers.table import CsvSource
 
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
 _SVMLIGHT = (".svmlight", ".libsvm", ".svm")

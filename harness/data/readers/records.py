@@ -1,8 +1,8 @@
-"""What readers share: blocks of checked rows, a count of the problems in them, lines of files."""
+"""What readers share: blocks of checked rows, a count of the problems in them, decoded texts."""
 
 import itertools
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from harness.base.errors import InputError
-from harness.base.reading import UTF8_MARK, damage, opened, require_text
+from harness.base.reading import UTF8_MARK
 from harness.data.options import Kind
 from harness.data.ragged import RaggedSets
 from harness.data.readers import cells
@@ -117,20 +117,6 @@ class Source:
             weights=weights,
         )
         return Block(contents=sets, labels=labels, part=part)
-
-
-def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Generator[str, None, None]:
-    """Yields the lines of a UTF-8 file with their breaks; counts and replaces invalid UTF-8."""
-    with opened(path, remedy=remedy) as file, damage(path, what="a text file", remedy=remedy):
-        require_text(file.peek(1), path, remedy=remedy)
-        number = 0
-        while line := file.readline(cells.MAX_TEXT_BYTES + 1):
-            number += 1
-            if len(line) > cells.MAX_TEXT_BYTES:
-                raise InputError(
-                    f"{path}, line {number} is longer than {cells.MAX_TEXT_BYTES:,} bytes. {remedy}"
-                )
-            yield decoded(line, problems, f"{path}, line {number}")
 
 
 def decoded(content: bytes | bytearray, problems: Problems, where: str) -> str:

@@ -56,18 +56,6 @@ def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
             yield from map(str, value if isinstance(value, list | tuple) else [value])
 
 
-def require_known(settings: Any) -> None:
-    """Raises InputError unless every field whose type is a Literal has one of its values."""
-    for name, hint in get_type_hints(type(settings)).items():
-        # tyro checks flags, and `decoded` files; Python programs are checked here alone.
-        given, known = getattr(settings, name), get_args(hint)
-        if get_origin(hint) is Literal and given not in known:
-            values = ", ".join(value for value in known if value != "auto")
-            choices = f"auto or one of {values}"
-            choices = choices if "auto" in known else values.replace(", ", " or ")
-            raise InputError(f"{flag_of(name)} is {given!r}; choose {choices}")
-
-
 class Whole(NamedTuple):
     """The limits of a setting that is a whole number, in the annotation of its type."""
 
@@ -85,14 +73,18 @@ class Number(NamedTuple):
 
 class Checked:
     """Settings whose choices and limits, also of each item of a tuple, are checked when an object
-    is made."""
+    is made: tyro checks the types of flags, and `decoded` those in files."""
 
     def __post_init__(self) -> None:
-        require_known(self)
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            given, flag = getattr(self, name), flag_of(name)
-            values = given if isinstance(given, tuple) else () if given is None else (given,)
-            for value, limits in itertools.product(values, getattr(hint, "__metadata__", ())):
+            given, flag, known = getattr(self, name), flag_of(name), get_args(hint)
+            if get_origin(hint) is Literal and given not in known:
+                values = ", ".join(value for value in known if value != "auto")
+                choices = f"auto or one of {values}"
+                choices = choices if "auto" in known else values.replace(", ", " or ")
+                raise InputError(f"{flag} is {given!r}; choose {choices}")
+            numbers = given if isinstance(given, tuple) else () if given is None else (given,)
+            for value, limits in itertools.product(numbers, getattr(hint, "__metadata__", ())):
                 if isinstance(limits, Whole):
                     require_count(flag, value, least=limits.least, most=limits.most)
                 elif isinstance(limits, Number):

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import require_count, require_known
+from harness.base.checks import Checked, Whole
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
@@ -34,7 +34,7 @@ _NO_WORD = "#"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Vocabulary:
+class Vocabulary(Checked):
     """The ids of known words, and the ids for a row's start and for unknown words. Construction
     raises `InputError` for an id outside [0, num_tokens) or shared by two words."""
 
@@ -46,21 +46,21 @@ class Vocabulary:
     thresholds: Sequence[float] | None = None  # of probabilities, [K], if rows have several classes
     tokenizer: Tokenizer = "keras"
     ngrams: int = 1  # `ngrams` of the `Tokenization`
-    hash_bits: int | None = None  # of the hashes that serve as ids, with empty `ids`
+    # Of the hashes that serve as ids, with empty `ids`.
+    hash_bits: Annotated[int | None, Whole(1, MAX_HASH_BITS)] = None
     weighting: Weighting = "binary"
     normalize: Literal["none", "l2"] = "none"  # of a row's weights
     idf: Sequence[float] | None = None  # inverse document frequencies, [V], for `tf_idf` only
 
     def __post_init__(self) -> None:
-        require_known(self)
+        super().__post_init__()
         _ = self.tokenization  # its own checks
-        if self.hash_bits is not None:
-            require_count("hash_bits", self.hash_bits, most=MAX_HASH_BITS)
-            if self.ids or self.num_tokens != 1 << self.hash_bits:
-                raise InputError(
-                    f"the vocabulary has {len(self.ids)} words and {self.num_tokens} ids beside "
-                    f"hashes of {self.hash_bits} bits; it has none, and {1 << self.hash_bits}."
-                )
+        bits = self.hash_bits
+        if bits is not None and (self.ids or self.num_tokens != 1 << bits):
+            raise InputError(
+                f"the vocabulary has {len(self.ids)} words and {self.num_tokens} ids beside hashes "
+                f"of {bits} bits; it has none, and {1 << bits}."
+            )
         reserved = [token for token in (self.start_id, self.unknown_id) if token is not None]
         for token in (*self.ids.values(), *reserved):
             if type(token) is not int or not 0 <= token < self.num_tokens:

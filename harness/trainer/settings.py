@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, cast, get_args
 
-from harness.base.checks import require, require_count, require_known
+from harness.base.checks import Checked, Whole, require
 from harness.base.decoding import decoded
 from harness.program.checkpoint_schedule import Every
 from kernels.multi_hot import Implementation, RowOptimizer
@@ -26,10 +26,10 @@ Resume = bool | Literal["auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(Checked):
     """How the work is laid out on the devices."""
 
-    batch_size: int = 500
+    batch_size: Annotated[int, Whole()] = 500
     """Rows per optimizer step, over all replicas."""
     precision: Literal["auto", Precision] = "auto"
     """Number format of the layers' arithmetic; variables, row sums and the loss stay float32.
@@ -54,29 +54,25 @@ class Settings:
     larger than memory. `auto`: resident if the data set takes at most a quarter of the device's
     memory, and the model leaves as much; else stream if half of the host's free memory holds it;
     else mapped."""
-    steps_per_dispatch: Literal["auto"] | int = "auto"
+    steps_per_dispatch: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
     compiled loop that lasts less than a second on any device; with resident data, as many calls as
     take 0.2 s, as measured; on a GPU several epochs if nothing needs the state between them."""
-    replicas: Literal["auto"] | int = "auto"
+    replicas: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Number of equal shares of a batch, each for a GPU of its own; on a CPU, one program trains
     the whole batch. `auto`: one, or as many GPUs as a large batch pays for."""
     all_reduce: Literal["auto", "nccl", "ring"] = "auto"
     """How gradients are summed over devices and workers. `nccl`: by NCCL, for GPUs; `ring`: by
     TensorFlow's ring over gRPC, between workers. `auto`: nccl on GPUs, ring on CPUs."""
-    seed: int = 0
+    seed: Annotated[int, Whole(0, 2**31 - 1)] = 0
     """Seed of the initial weights, the row order and dropout."""
     deterministic: bool = False
     """Give the same bits in every run on a GPU, too: sums in a fixed order, no TF32. A CPU always
     does."""
 
     def __post_init__(self) -> None:
-        require_known(self)
+        super().__post_init__()
         require(self.batch_size != "auto", "--batch-size is 'auto'; give a whole number")
-        require_count("--batch-size", self.batch_size)
-        require_count("--steps-per-dispatch", self.steps_per_dispatch)
-        require_count("--replicas", self.replicas)
-        require(0 <= self.seed < 2**31, f"--seed is {self.seed}; it must be in [0, 2**31)")
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Settings:
@@ -100,7 +96,7 @@ their last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class RunOptions(Checked):
     """Where a run writes, what it records and watches. None of it decides a loss."""
 
     run_dir: str | Path | None = None
@@ -117,10 +113,10 @@ class RunOptions:
     """Folder of the event files. `on`: the run folder; `off`: no event files; anything
     else: the folder of that name. --overwrite replaces event files there, --resume
     continues them; otherwise the run refuses a folder that holds any."""
-    histograms: int = 0
+    histograms: Annotated[int, Whole(0)] = 0
     """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
     epochs; 0: never. Windows exclude the time this takes."""
-    precision_watch: Literal["auto"] | int = "auto"
+    precision_watch: Annotated[Literal["auto"] | int, Whole(0)] = "auto"
     """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
     bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
     bits, 0 in float32."""
@@ -137,20 +133,18 @@ class RunOptions:
     checkpoint_every: int | str = "epoch"
     """Interval between checkpoints: every `epoch`, a number of steps, as in 500, or a time, as in
     30s, 10m or 1h. One is also saved at the end, and when the run is stopped."""
-    keep: int = 2
+    keep: Annotated[int, Whole()] = 2
     """How many checkpoints to keep."""
 
     def __post_init__(self) -> None:
-        require_known(self)
+        super().__post_init__()
         check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
         require(self.tensorboard != "", "--tensorboard is empty; give on, off, or a folder")
-        require_count("--histograms", self.histograms, least=0)
         require(
             self.histograms == 0 or self.tensorboard != "off",
             f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
             "them; leave out one of the two",
         )
-        require_count("--precision-watch", self.precision_watch, least=0)
         if self.profile_steps is not None:
             step_range(self.profile_steps)
         hz = self.telemetry_hz
@@ -159,7 +153,6 @@ class RunOptions:
             f"--telemetry-hz is {hz:g}; choose 0 for none, or from {_LEAST_HZ:g} to {_MOST_HZ:g}",
         )
         Every.of(self.checkpoint_every)
-        require_count("--keep", self.keep)
 
 
 def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwrite: bool) -> None:

@@ -124,11 +124,7 @@ class TrainConfig(ExperimentConfig):
 
 
 def trainer_of(
-    config: ExperimentConfig,
-    data: Dataset,
-    execution: Settings,
-    *,
-    epochs: int,
+    config: ExperimentConfig, data: Dataset, execution: Settings, *, epochs: int
 ) -> Trainer:
     with quiet_import():
         from harness.model.network import DefaultNetwork

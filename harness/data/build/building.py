@@ -4,8 +4,7 @@
 2. Draws test rows if the source has none; counts the tokens of the train rows.
 3. Turns tokens into ids and writes them to a store, test rows first.
 
-The numbered rows wait in a file without a name. Letters: B rows, N tokens of all rows together, T
-distinct tokens.
+The numbered rows wait in a file without a name. Letters: B rows, K classes.
 """
 
 import itertools
@@ -30,9 +29,8 @@ from harness.base.decoding import changed
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
-from harness.data.build.rows import Digests, Ints, Rows
 from harness.data.options import INDEX_FROM, NOT_OF, START_ID, UNKNOWN_ID, BuildOptions, Kind
-from harness.data.ragged import RaggedSets, starting_with
+from harness.data.ragged import RaggedSets, rarest, starting_with, stratified
 from harness.data.readers.records import IN_WORDS, Block, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, Tokenizer, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -45,17 +43,20 @@ _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs 
 # A language without spaces between words has sentences for words, of three bytes a character. With
 # spaces, twelve letters of three bytes would be long for the average word.
 _MAX_WORD_BYTES = 36
-
+_MAX_LISTED = 5  # names of classes in a message
 _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
 # Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
 # several blocks have counts several times, so that far fewer are in memory at once.
 _MOST_AT_ONCE = 10_000_000
 _MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
+_MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
+_LABELS = pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
 
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+Digests = npt.NDArray[np.int64]  # Python's hashes of rows' contents, [B]; 0 for an empty row
 # Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, Ints]
-_MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
-
 Result = TypeVar("Result")
 Sets = TypeVar("Sets", Numbered, RaggedSets)
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
@@ -164,6 +165,129 @@ def _check_options(source: Source, options: BuildOptions) -> None:
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
             "apply. Leave it out."
         )
+
+
+class Rows:
+    """The use of each row and its labels: noted while they are read, then settled."""
+
+    test: Bools
+    train: Bools  # masks, [B]; rows that are neither are left out
+    is_drawn: bool  # whether the test rows were drawn from the others
+    class_names: Sequence[str]  # names of the classes, [K], sorted
+    labels: RaggedSets  # each row's classes, as places in `class_names`
+
+    def __init__(self, source: Source) -> None:
+        self.where, self.kind, self._note = str(source.path), source.kind, source.note
+        self.is_multi_label = source.is_multi_label
+        self.has_weights = False
+        self.num_tokens = 0  # number of distinct tokens of each block, added up
+        self.num_ids = 1  # the limit of ids in rows that hold ids
+        self._digests: list[Digests] = []
+        self._labels: list[pyarrow.Array] = []  # names of each row's classes
+        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
+
+    def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
+        self._is_test.append(np.full(len(block.labels), block.part == "test"))
+        self._labels.append(pyarrow.array(block.labels, _LABELS))
+        if isinstance(block.contents, RaggedSets):
+            self.has_weights |= block.contents.weights is not None
+            self.num_ids = max(self.num_ids, block.contents.num_tokens)
+        self.num_tokens += len(numbered.tokens)
+        self._digests.append(digests)
+
+    def settle(
+        self, problems: Problems, *, test_split: float, seed: int, class_names: Sequence[str] = ()
+    ) -> None:
+        """Draws test rows where there are none, numbers the classes, and counts problems. The
+        classes are those of the train rows, unless others are named."""
+        where, test = self.where, np.concatenate(self._is_test)
+        num_rows = test.size
+        if num_rows < 2:
+            problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
+            raise InputError(
+                f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
+                "take one each. Correct the rows, or give more."
+            )
+        lists = pyarrow.chunked_array(self._labels).unify_dictionaries().combine_chunks()
+        labels, splits = lists.values.indices.to_numpy(), lists.offsets.to_numpy()
+        names = lists.values.dictionary.to_pylist()  # in the order in which they first appear
+        self.is_drawn = not test.any()
+        if self.is_drawn:  # the source does not say which rows are for testing
+            classes = rarest(labels, splits) if self.is_multi_label else labels
+            num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
+            test = stratified(classes, num_drawn, seed=seed)
+        elif test.all():
+            raise InputError(f"{where} has test rows alone. Give rows to train on.")
+        self.train = ~test
+        used = labels[np.repeat(self.train, np.diff(splits))]
+        self.class_names = class_names or self._chosen(names, used)
+        numbers = {name: number for number, name in enumerate(self.class_names)}
+        labels = np.array([numbers.get(name, -1) for name in names], np.int64)[labels]
+        is_known = labels >= 0
+        if not is_known.all():
+            unknown = _listed(name for name in names if name not in numbers)
+            problems.add(
+                "test label that no train row has",
+                f"{where}, as in the class {unknown}",
+                count=int((~is_known).sum()),
+            )
+            splits = np.concatenate([[0], np.cumsum(is_known)])[splits]
+            labels = labels[is_known]
+            if not self.is_multi_label:  # a row without its class is left out
+                self.train, test = (part & (np.diff(splits) > 0) for part in (self.train, test))
+                if not (self.train.any() and test.any()):
+                    raise InputError(
+                        f"{where}: no test row has a class of the train rows. Those have "
+                        f"{_listed(self.class_names)}, the test rows {unknown}. A label names a "
+                        f"class, and is no quantity to predict. Check the columns: {self._note}."
+                    )
+        # A search in sorted digests: np.isin would make several more arrays of that size.
+        digests = np.concatenate(self._digests)
+        known, asked = np.sort(digests[self.train]), digests[test]
+        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
+        if num_repeated := int(is_repeated.sum()):
+            problems.add("test row that is a train row as well", where, count=num_repeated)
+        ids, num_classes = labels.astype(np.int32), len(self.class_names)
+        self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
+        self.test = test
+
+    def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
+        sets = self.labels.take(rows)
+        if not self.is_multi_label:  # each row has one
+            return {"labels": sets.values}
+        no_labels = np.zeros(rows.shape[0], np.int32)
+        return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
+
+    def rows_of_classes(self) -> dict[str, int]:
+        used = self.labels[self.train | self.test].values
+        counts = np.bincount(used, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def _chosen(self, names: Sequence[str], labels: Ints) -> list[str]:
+        """Returns the sorted names of the classes of the train rows, by their labels."""
+        names = _sorted([names[number] for number in np.unique(labels).tolist()])
+        if len(names) < 2:
+            listed = f"the class {names[0]:.100}" if names else "no classes"
+            raise InputError(
+                f"{self.where} has {listed} alone to train on. Give rows of two or more."
+            )
+        return names
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"{name:.40}" for name in itertools.islice(names, _MAX_LISTED))
+
+
+def _sorted(names: list[str]) -> list[str]:
+    """Returns names sorted, as numbers if all are numbers."""
+    try:
+        numbers = {name: float(name) for name in names}
+    except ValueError:
+        return sorted(names)
+    if np.isnan(list(numbers.values())).any():
+        return sorted(names)
+    return sorted(names, key=lambda name: (numbers[name], name))
 
 
 class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
@@ -397,5 +521,5 @@ def _write(
     return num_tokens, num_unknown
 
 
-def _chosen(sets: RaggedSets, chosen: npt.NDArray[np.bool_]) -> RaggedSets | None:
+def _chosen(sets: RaggedSets, chosen: Bools) -> RaggedSets | None:
     return sets if chosen.all() else sets[chosen] if chosen.any() else None

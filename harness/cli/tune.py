@@ -11,11 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 
-from harness.base.checks import check_batch, require, require_extra
+from harness.base.checks import Number, check_batch, require, require_extra
 from harness.base.child import end_with_parent
 from harness.base.decoding import changed, differences, flattened, from_mapping
 from harness.base.errors import InputError, LostWorkerError, as_command, printable
@@ -50,16 +50,8 @@ _OF_TRIALS = {"test": "off", "checkpoint_every": "1m", "keep": 1}
 class TuneData(DataConfig):
     """The data set to use, and how to prepare it. The test rows are never looked at."""
 
-    validation_split: float = 0.2
+    validation_split: Annotated[float, Number(above=0, below=1)] = 0.2
     """Share of the training rows that judges the trials, the same share of each class."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.validation_split > 0,
-            "--validation-split is 0, but a search needs rows to judge by that are not the test "
-            "rows; set it to a share of the training rows, as in 0.2",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

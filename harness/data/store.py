@@ -131,7 +131,11 @@ def load(folder: str | os.PathLike[str]) -> tuple[RaggedSets, int]:
     """Maps a folder that `save` wrote: all rows, and how many of the first are test rows. The
     arrays stay on disk until they are used."""
     folder = Path(folder)
-    meta, arrays = _read_meta(folder), _map_arrays(folder)
+    path = folder / "meta.json"
+    meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
+    ok = _FORMAT.items() <= meta.items()
+    require(ok, f"{path} is not of the format {_FORMAT}. Save the set again.")
+    arrays = _map_arrays(folder)
     # A change may leave what cannot be ragged sets, and one of meta.json any type of value.
     with contextlib.suppress(InputError, KeyError, TypeError):
         sets = _sets(arrays, meta)
@@ -158,14 +162,6 @@ def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
 def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
     return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    path = folder / "meta.json"
-    meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
-    ok = _FORMAT.items() <= meta.items()
-    require(ok, f"{path} is not of the format {_FORMAT}. Save the set again.")
-    return meta
 
 
 def _map_arrays(folder: Path) -> dict[str, npt.NDArray[Any]]:

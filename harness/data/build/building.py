@@ -89,7 +89,8 @@ def build(
     text_bytes = 0
     with Spool[Numbered](folder) as spool:
         # First pass: the texts become numbers, block by block.
-        for block, found, digests, num_bytes in _numbered_blocks(source, problems, tokenization):
+        given = ((block, source.kind, tokenization) for block in source.blocks(problems))
+        for block, found, digests, num_bytes in _in_order(_numbered, given):
             spool.add(found)
             rows.add(block, found, digests)
             text_bytes += num_bytes
@@ -320,15 +321,6 @@ class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
         self._file.close()
 
 
-def _numbered_blocks(
-    source: Source, problems: Problems, tokenization: Tokenization
-) -> Iterator[tuple[Block, Numbered, Digests, int]]:
-    """Yields each block of a source, the same numbered, the hashes of its rows' contents, and its
-    size as text."""
-    arguments = ((block, source.kind, tokenization) for block in source.blocks(problems))
-    return _in_order(_numbered, arguments)
-
-
 def _in_order(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
@@ -352,7 +344,8 @@ def _in_order(
 def _numbered(
     given: Block, kind: Kind, tokenization: Tokenization
 ) -> tuple[Block, Numbered, Digests, int]:
-    """Numbers the tokens of a block; each string in a row of strings is a token."""
+    """Returns a block, the same with its tokens numbered, the hashes of its rows' contents, and its
+    size as text. Each string in a row of strings is a token."""
     rows: Any = given.contents
     if kind == "sets":
         parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}

@@ -4,7 +4,7 @@ import functools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -91,11 +91,11 @@ class Checkpoints:
                 try:
                     # Twice the state's size is allowed, so that a checkpoint of an optimizer with
                     # more slots is read as well, and the message names what does not fit.
-                    saved_, about = _opened(path, _num_bytes(own), open_)
+                    saved_, found, about = _opened(path, _num_bytes(own), open_)
                 except InputError as error:
                     skipped.append(str(error).rstrip())
                     continue
-                kinds = {name: kind for name, kind in saved_.kinds.items() if name not in sums}
+                kinds = {name: kind for name, kind in found.items() if name not in sums}
                 if misfit := _misfit(own, kinds):
                     raise InputError(
                         f"checkpoint {path} does not fit this network and optimizer: {misfit}; "
@@ -154,47 +154,31 @@ class Checkpoints:
                 os.unlink(old.name, dir_fd=folder)
 
 
-class _Saved(Mapping[str, np.ndarray]):
-    """The arrays of a checkpoint, each read when it is asked for: a state is large."""
-
-    def __init__(self, archive: Archive) -> None:
-        names = [name.removesuffix(".npy") for name in archive.zip.namelist()]
-        self._archive = archive
-        self.kinds: _Kinds = {}
-        for name in names:
-            dtype, shape = archive.read_kind(name)
-            if name not in (_ABOUT, "checksum"):  # as earlier versions wrote it
-                self.kinds[name] = dtype.name, shape
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.kinds:
-            raise KeyError(name)
-        return self._archive.read_array(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.kinds)
-
-    def __len__(self) -> int:
-        return len(self.kinds)
-
-
-def _opened(path: Path, state_bytes: int, open_: ExitStack) -> tuple[_Saved, Mapping[str, Any]]:
-    """Opens and checks a checkpoint, until `open_` closes; returns its arrays and its `about`."""
+def _opened(
+    path: Path, state_bytes: int, open_: ExitStack
+) -> tuple[Mapping[str, np.ndarray], _Kinds, Mapping[str, Any]]:
+    """Opens and checks a checkpoint, until `open_` closes; returns its arrays, each read when it is
+    asked for, the kinds of all but its `about`, and that."""
     most_bytes = 1_000_000 + _MAX_ABOUT_BYTES + 2 * state_bytes
     archive = Archive(path, what="a checkpoint", remedy="", max_bytes=most_bytes)
     open_.enter_context(archive)
     archive.check()
-    saved = _Saved(archive)
+    kinds: _Kinds = {}
     with archive.damage():
+        assert archive.zip.fp is not None
+        archive.zip.fp.seek(0)
+        saved = np.load(archive.zip.fp, allow_pickle=False)
+        for name in saved:
+            dtype, shape = archive.read_kind(name)
+            if name not in (_ABOUT, "checksum"):  # as earlier versions wrote it
+                kinds[name] = dtype.name, shape
         step = int(saved[_STEP]) if _STEP in saved else -1
         if _STEP in saved and step_of(path) != step:
             raise ValueError(f"it holds the state after {step} steps")
-        about = {}
-        if f"{_ABOUT}.npy" in archive.zip.namelist():
-            about = json.loads(archive.read_array(_ABOUT).item().decode())
+        about = json.loads(saved[_ABOUT].item().decode()) if _ABOUT in saved else {}
         if not isinstance(about, dict):
             raise ValueError(f"what it says of itself is a {type(about).__name__}")
-    return saved, about
+    return saved, kinds, about
 
 
 def _num_bytes(kinds: _Kinds) -> int:

@@ -27,6 +27,24 @@ class Counters:
     # sum that is not finite.
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
 
+    def after(self, window: records.Window) -> "Counters":
+        """Returns the counters with those of another window."""
+        values = {"loss": window.loss, **window.metrics}
+        return Counters(
+            examples=self.examples + window.examples,
+            train_seconds=self.train_seconds + window.seconds,
+            epoch_examples=self.epoch_examples + window.examples,
+            epoch_sums={
+                name: float(self.epoch_sums.get(name, 0.0)) + window.examples * value
+                for name, value in values.items()
+            },
+        )
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The means of the loss and each metric over the epoch's examples so far."""
+        return {name: float(total) / self.epoch_examples for name, total in self.epoch_sums.items()}
+
 
 @dataclass(kw_only=True)
 class Progress:
@@ -68,10 +86,8 @@ class History:
         self.progress = Progress(step=start_step)
         self._statistics = RunningStatistics()
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
-        self._epoch_means = _EpochMeans(running)
-        self._before = before = before or Counters()
-        self._epoch_means.examples = before.epoch_examples
-        self._epoch_means.sums = {n: float(total) for n, total in before.epoch_sums.items()}
+        self._counters = before or Counters()
+        self._running = running
         self.saved_step: int | None = start_step or None  # at the last checkpoint
 
     @property
@@ -97,11 +113,11 @@ class History:
     def window(self, window: records.Window) -> None:
         self._tell(*self._telemetry.messages())
         self._statistics.add(window)
-        self._epoch_means.add(window)
+        self._counters = self._counters.after(window)
         ended_at = window.ended_at_seconds
         window = replace(
             window,
-            so_far=self._epoch_means.so_far(),
+            so_far=self._so_far(window.metrics),
             telemetry=self._telemetry.window(ended_at - window.seconds, ended_at),
         )
         self.progress.last_window = window
@@ -120,7 +136,9 @@ class History:
         compilations: Sequence[records.Compilation],
     ) -> None:
         self.compiled(compilations)  # those of the evaluation
-        means = self._epoch_means.take()
+        last = self.progress.last_window
+        means = self._so_far({} if last is None else last.metrics)
+        self._counters = replace(self._counters, epoch_examples=0, epoch_sums={})
         loss = means.pop("loss", None)
         epoch = records.Epoch(
             epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
@@ -141,7 +159,7 @@ class History:
     def saving(self) -> Counters:
         """Tells observers that a checkpoint is due; returns the counters that belong in it."""
         self._tell(records.CheckpointDue(step=self.progress.step))
-        return self._counters()
+        return self._counters
 
     def saved(self, done: bool) -> None:
         """Notes that a checkpoint is being saved, or is not: a weight is not finite."""
@@ -150,19 +168,16 @@ class History:
         else:
             self.saved_step = self.progress.step
 
-    def _counters(self) -> Counters:
-        return Counters(
-            examples=self._before.examples + self._statistics.examples,
-            train_seconds=self._before.train_seconds + self._statistics.seconds,
-            epoch_examples=self._epoch_means.examples,
-            epoch_sums=dict(self._epoch_means.sums),
-        )
+    def _so_far(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Returns the means over the epoch so far; the last values of metrics that run over it."""
+        running = {name: value for name, value in metrics.items() if name in self._running}
+        return self._counters.means | running
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns the progress of the run."""
         self.progress.num_gpus, self.progress.joules = self._telemetry.finish()
         self.progress.windows = self._statistics.result()
-        self.progress.counters = self._counters()
+        self.progress.counters = self._counters
         self._tell(*self._telemetry.messages())
         return self.progress
 
@@ -191,58 +206,30 @@ class History:
                 self.warn([f"the {what} is {value} from step {first_step} on"])
 
 
-class _EpochMeans:
-    def __init__(self, running: Container[str]) -> None:
-        self._running = running
-        self._last: Mapping[str, float] = {}
-        self.examples = 0
-        self.sums: dict[str, float] = {}
-
-    def add(self, window: records.Window) -> None:
-        self.examples += window.examples
-        self._last = window.metrics
-        for name, value in {"loss": window.loss, **window.metrics}.items():
-            self.sums[name] = self.sums.get(name, 0.0) + window.examples * value
-
-    def so_far(self) -> dict[str, float]:
-        """Returns the means by name; for metrics that run over the epoch, the last values."""
-        means = {name: total / self.examples for name, total in self.sums.items()}
-        return means | {name: value for name, value in self._last.items() if name in self._running}
-
-    def take(self) -> dict[str, float]:
-        """Returns the means of `so_far`, and begins the next epoch."""
-        means = self.so_far()
-        self.examples, self.sums, self._last = 0, {}, {}
-        return means
-
-
 class RunningStatistics:
     """Keeps 48 bytes of each window, for totals and medians."""
 
     def __init__(self) -> None:
         self._columns = {name: array("d") for name in _COUNTED}
-        self.examples = 0
-        self.seconds = 0.0
 
     def add(self, window: records.Window) -> None:
         for name, column in self._columns.items():
             column.append(getattr(window, name))
-        self.examples += window.examples
-        self.seconds += window.seconds
 
     def result(self) -> records.WindowStatistics:
         of = self._columns
         if not of["seconds"]:
             return records.WindowStatistics()
+        seconds = sum(of["seconds"])
         rates: dict[str, float] = {}
         for unit, name in _UNITS.items():
             rates[f"{unit}_per_second"] = statistics.median(map(truediv, of[name], of["seconds"]))
-            rates[f"mean_{unit}_per_second"] = sum(of[name]) / self.seconds
+            rates[f"mean_{unit}_per_second"] = sum(of[name]) / seconds
         return records.WindowStatistics(
             **rates,
-            data_wait_fraction=sum(of["data_wait_seconds"]) / self.seconds,
-            train_seconds=self.seconds,
-            examples=self.examples,
+            data_wait_fraction=sum(of["data_wait_seconds"]) / seconds,
+            train_seconds=seconds,
+            examples=int(sum(of["examples"])),
             skipped_steps=int(sum(of["skipped_steps"])),
             most_steps=int(max(of["num_steps"])),
         )

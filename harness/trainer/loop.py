@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,7 +18,6 @@ from harness.run.history import Counters, History, Progress
 from harness.run.records import (
     Compilation,
     Evaluation,
-    Inspection,
     Observer,
     RunStart,
     StepSums,
@@ -63,7 +62,7 @@ class Training:
             epochs=epochs,
             start_step=self.start_step,
             calls=lambda: self.cadence.num_calls,
-            at_once=lambda: max(self.num_epochs, ahead),
+            at_once=lambda: max(self.cadence.num_epochs, ahead),
         )
 
     def by_step(self, start_step: int) -> "Training":
@@ -74,11 +73,6 @@ class Training:
             cadence=Cadence(steps_per_call=1, fixed=True),
             start_step=start_step,
         )
-
-    @property
-    def num_epochs(self) -> int:
-        """The number of whole epochs that the next dispatch may run."""
-        return self.cadence.num_epochs
 
     def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
         held_out = self.validation if dispatch.step == self.start_step else None
@@ -94,12 +88,6 @@ class Training:
         names = ", ".join(self.programs.take_unused())
         told = f"the loss does not depend on {names}: training leaves them as they are"
         return (told,) if names else ()
-
-    def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> Sequence[StepSums]:
-        return self.programs.train(parts)
-
-    def ended(self, num_steps: int, seconds: float) -> None:
-        self.cadence.after(num_steps, seconds)
 
     def agree(self, cluster: Cluster, *, wish: int) -> int:
         """Returns a signal told to any worker, or 0, and takes the chief's number of calls."""
@@ -127,11 +115,6 @@ class Training:
         if evaluation is None or evaluation.step != step:
             return False
         return evaluation.checksum is None or evaluation.checksum == self.programs.checksum()
-
-    def inspect(
-        self, dispatch: Dispatch, batches: BatchesByRows
-    ) -> tuple[Inspection | None, Sequence[Compilation]]:
-        return self.programs.inspect(dispatch, batches, self.looks)
 
     def save(self, step: int, counters: Counters = _NO_COUNTERS) -> bool:
         """Begins to save a checkpoint if all weights are finite; returns whether they are."""
@@ -171,9 +154,13 @@ def train(
     window_start = clock()
     when.begin(window_start)
     while not progress.interrupted and not history.must_stop:
-        parts, data_wait = _awaited(remaining, history, clock, training.num_epochs)
+        history.waiting()
+        wait_start = clock()
+        parts = list(itertools.islice(remaining, training.cadence.num_epochs))
+        data_wait = clock() - wait_start
         if not parts:
             break
+        history.ready()
         first = parts[0][0]
         if steps_per_epoch < _ENDLESS and first.step % steps_per_epoch == 0 and is_done():
             # A callback has stopped the run before this epoch: like Keras, train one batch of it.
@@ -181,12 +168,12 @@ def train(
             parts = [next(training.dispatches(epochs=first.epoch + 1))]
         window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
         history.warn(training.warnings())
-        sums = training.train(parts)  # the one host sync
+        sums = training.programs.train(parts)  # the one host sync
         window_end = clock()
         windows = _windows(parts, sums, start=window_start, end=window_end, data_wait=data_wait)
         _tell(history, windows, steps_per_epoch)
         num_steps_trained = sum(window.num_steps for window in windows)
-        training.ended(num_steps_trained, window_end - window_start)
+        training.cadence.after(num_steps_trained, window_end - window_start)
         window_start = window_end
         if history.must_stop:
             break
@@ -199,7 +186,7 @@ def train(
         if at_epoch_end:
             found = training.evaluate(step=window.step, epoch=dispatch.epoch)
             history.epoch(dispatch.epoch, *found)
-            history.inspection(*training.inspect(dispatch, batches))
+            history.inspection(*training.programs.inspect(dispatch, batches, training.looks))
         due = when.decide(
             window.step,
             now=pause_start,
@@ -219,21 +206,6 @@ def train(
     return history.end()
 
 
-def _awaited(
-    remaining: Iterator[tuple[Dispatch, BatchesByRows]],
-    history: History,
-    clock: Callable[[], float],
-    num_parts: int,
-) -> tuple[Sequence[tuple[Dispatch, BatchesByRows]], float]:
-    history.waiting()
-    start = clock()
-    parts = list(itertools.islice(remaining, num_parts))
-    seconds = clock() - start
-    if parts:
-        history.ready()
-    return parts, seconds
-
-
 def _windows(
     parts: Sequence[tuple[Dispatch, BatchesByRows]],
     sums: Sequence[StepSums],
@@ -249,7 +221,22 @@ def _windows(
         seconds, own_wait = share * (end - start), share * data_wait
         start, data_wait = start + seconds, data_wait - own_wait
         remaining -= dispatch.num_steps
-        found.append(_window(dispatch, own, seconds, data_wait=own_wait, ended_at=start))
+        found.append(
+            Window(
+                step=dispatch.step + dispatch.num_steps,
+                epoch=dispatch.epoch,
+                num_steps=dispatch.num_steps,
+                examples=dispatch.examples,
+                tokens=dispatch.tokens,
+                seconds=seconds,
+                data_wait_seconds=own_wait,
+                loss=own.loss / dispatch.examples,
+                metrics=own.metrics,
+                loss_scale=own.loss_scale,
+                skipped_steps=own.skipped_steps,
+                ended_at_seconds=start,
+            )
+        )
     return found
 
 
@@ -277,25 +264,6 @@ def _end(
         # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
-
-
-def _window(
-    dispatch: Dispatch, sums: StepSums, seconds: float, *, data_wait: float, ended_at: float
-) -> Window:
-    return Window(
-        step=dispatch.step + dispatch.num_steps,
-        epoch=dispatch.epoch,
-        num_steps=dispatch.num_steps,
-        examples=dispatch.examples,
-        tokens=dispatch.tokens,
-        seconds=seconds,
-        data_wait_seconds=data_wait,
-        loss=sums.loss / dispatch.examples,
-        metrics=sums.metrics,
-        loss_scale=sums.loss_scale,
-        skipped_steps=sums.skipped_steps,
-        ended_at_seconds=ended_at,
-    )
 
 
 def _save(training: Training, history: History) -> None:

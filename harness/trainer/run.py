@@ -122,11 +122,15 @@ class Run:
         self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
         self._observers: list[records.Observer] = []
+        # Set by `run`, in this order.
+        self._start: records.RunStart
+        self._callbacks: KerasCallbacks
+        self._training: Training
 
     def run(self) -> Outcome:
         # 1. Where the run starts, and whether anything is left to do.
-        start = self._restore()
-        callbacks = KerasCallbacks(
+        self._start = start = self._restore()
+        self._callbacks = callbacks = KerasCallbacks(
             self.asked.callbacks,
             self.setup,
             validation_freq=self.asked.validation_freq,
@@ -139,22 +143,22 @@ class Run:
         if self._cluster.from_chief(
             lambda: resuming.has_ended(start, opened.folder, opened.recorded)
         ):
-            return self._left_as_it_is(start, callbacks)
+            return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
-        profiler = self._profiler(start)
-        training = self._training(start, callbacks)
-        compiled = self._make_room(start, training)
-        start, training = self._begin(start, training, callbacks)
+        profiler = self._profiler()
+        self._training = self._to_train()
+        compiled = self._make_room()
+        self._begin()
         # 3. Signals stop only the training; what follows is short and comes to its end.
         with Interrupt() as interrupt, ExitStack() as closing:
             # Several workers cannot agree to stop before their first dispatch.
             interrupt.nothing_to_save = not self._cluster.is_alone
             self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
-            progress = self._train(start, training, callbacks, interrupt, closing, compiled)
-            terminated = self._write_model(progress, callbacks, interrupt)
-            summary, quality = self._finish(start, training, progress, terminated=terminated)
+            progress = self._train(interrupt, closing, compiled)
+            terminated = self._write_model(progress, interrupt)
+            summary, quality = self._finish(progress, terminated=terminated)
         return Outcome(
-            start=start,
+            start=self._start,
             history=callbacks.history,
             progress=progress,
             summary=summary,
@@ -222,8 +226,8 @@ class Run:
             self._print(resuming.changed_note(changed))
         return step
 
-    def _left_as_it_is(self, start: records.RunStart, callbacks: KerasCallbacks) -> Outcome:
-        folder = self.opened.folder
+    def _left_as_it_is(self) -> Outcome:
+        start, folder = self._start, self.opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self.opened.event_folder, clear=False)
             self._print(resuming.complete_note(folder, start.start_step, self.asked.config))
@@ -233,12 +237,12 @@ class Run:
             words = folder / VOCABULARY_FILE_NAME
             if self._chooses_thresholds and words.is_file():
                 self._thresholds = Vocabulary.load(words).thresholds
-        return Outcome(start=start, history=callbacks.history, thresholds=self._thresholds)
+        return Outcome(start=start, history=self._callbacks.history, thresholds=self._thresholds)
 
     # Training.
 
-    def _training(self, start: records.RunStart, callbacks: KerasCallbacks) -> Training:
-        asked, programs = self.asked, self.setup.programs
+    def _to_train(self) -> Training:
+        asked, start, programs = self.asked, self._start, self.setup.programs
         is_measured = self._measured is not None and self._measured is asked.validation
         may_change = bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema)
         looks = Looks(
@@ -257,7 +261,7 @@ class Run:
             programs=programs,
             rows=self._rows,
             validation=self._validation,
-            evaluation=callbacks.validate,
+            evaluation=self._callbacks.validate,
             measures=self._measures if is_measured else None,
             cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
             looks=looks,
@@ -267,18 +271,16 @@ class Run:
             may_change=may_change,
         )
 
-    def _make_room(
-        self, start: records.RunStart, training: Training
-    ) -> Sequence[records.Compilation]:
+    def _make_room(self) -> Sequence[records.Compilation]:
         """Clears the folder for the run; returns the compilations done before."""
-        asked, opened = self.asked, self.opened
+        asked, opened, training = self.asked, self.opened, self._training
         if asked.options.summary and asked.console is not None:
             self.setup.model.summary(line_length=80, print_fn=asked.console.out)
         compiled: Sequence[records.Compilation] = ()
         if self._cluster.from_chief(lambda: opened.overwrite):
             # Only when it is sure that another run can take its place. All workers compile: a trial
             # run of a program sums over them.
-            compiled = training.prepare(*next(training.dispatches(epochs=start.epochs)))
+            compiled = training.prepare(*next(training.dispatches(epochs=self._start.epochs)))
             asked.timeline.mark("compilation before the run")
         if opened.folder is not None:
             clean_run_folder(opened.folder, opened.event_folder, clear=opened.overwrite)
@@ -286,29 +288,21 @@ class Run:
                 asked.vocabulary.save(opened.folder / VOCABULARY_FILE_NAME)
         return compiled
 
-    def _begin(
-        self, start: records.RunStart, training: Training, callbacks: KerasCallbacks
-    ) -> tuple[records.RunStart, Training]:
+    def _begin(self) -> None:
         """Begins the callbacks; starts from the state that one of them restored, if any."""
-        first = callbacks.begin()
+        first = self._callbacks.begin()
         is_resumed = self.opened.recorded is not None
         if (first := self._cluster.from_chief(lambda: None if is_resumed else first)) is not None:
             self.setup.programs.take_from_chief()
             step, epochs = self._span(first)
-            training = replace(training, start_step=step)
-            start = replace(start, start_step=step, epochs=epochs)
-        return start, training
+            self._training = replace(self._training, start_step=step)
+            self._start = replace(self._start, start_step=step, epochs=epochs)
 
     def _train(
-        self,
-        start: records.RunStart,
-        training: Training,
-        callbacks: KerasCallbacks,
-        interrupt: Interrupt,
-        closing: ExitStack,
-        compiled: Sequence[records.Compilation],
+        self, interrupt: Interrupt, closing: ExitStack, compiled: Sequence[records.Compilation]
     ) -> Progress:
         asked, cluster, task = self.asked, self._cluster, self.setup.task
+        start, training, callbacks = self._start, self._training, self._callbacks
         for observer in self._observers:
             closing.callback(observer.close)
         telemetry = closing.enter_context(
@@ -344,7 +338,7 @@ class Run:
             steps_per_epoch=start.steps_per_epoch,
             should_stop=lambda: interrupt.told(training.agree(cluster, wish=interrupt.by or 0)),
             is_done=has_to_end,
-            saving=self._saving(start),
+            saving=self._saving(),
         )
         self._background.wait()
         if interrupt.by is not None and interrupt.is_termination:
@@ -360,27 +354,25 @@ class Run:
         )
         return progress
 
-    def _saving(self, start: records.RunStart) -> CheckpointSchedule | None:
+    def _saving(self) -> CheckpointSchedule | None:
         checkpoints, asked = self._checkpoints, self.asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
         return CheckpointSchedule(
             Every.of(asked.options.checkpoint_every),
-            start_step=start.start_step,
+            start_step=self._start.start_step,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
             decided=self._cluster.decided_by_chief,
         )
 
     # Finishing: the results of the run.
 
-    def _write_model(
-        self, progress: Progress, callbacks: KerasCallbacks, interrupt: Interrupt
-    ) -> bool:
+    def _write_model(self, progress: Progress, interrupt: Interrupt) -> bool:
         """Writes model.keras; returns whether a signal has ended the run."""
         claim, programs = self.opened.claim, self.setup.programs
         # Keras finalizes the weights first, so that on_train_end sees the averages.
         programs.finish()
-        callbacks.finish()
+        self._callbacks.finish()
         programs.take_from_chief()  # whose callbacks may have gone back to the best epoch
         if claim is not None:
             claim.check()
@@ -392,11 +384,11 @@ class Run:
         return self._cluster.any(progress.interrupted and interrupt.is_termination)
 
     def _finish(
-        self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
+        self, progress: Progress, *, terminated: bool
     ) -> tuple[records.Summary, Quality | None]:
         """Evaluates the saved model, tells observers the summary; returns it and the quality."""
-        asked, setup = self.asked, self.setup
-        validation, test = self._evaluate(start, training, progress, terminated=terminated)
+        asked, setup, start = self.asked, self.setup, self._start
+        validation, test = self._evaluate(progress, terminated=terminated)
         asked.timeline.mark("final evaluation")
         # `_measures` holds the probabilities of the pass that came last over its rows.
         measured = validation if asked.test is None else test
@@ -428,15 +420,16 @@ class Run:
         return summary, quality
 
     def _evaluate(
-        self, start: records.RunStart, training: Training, progress: Progress, *, terminated: bool
+        self, progress: Progress, *, terminated: bool
     ) -> tuple[records.Evaluation | None, records.Evaluation | None]:
-        asked, programs, step = self.asked, self.setup.programs, progress.step
+        asked, programs, training = self.asked, self.setup.programs, self._training
+        step, last_epoch = progress.step, self._start.epochs - 1
         found = [epoch.evaluation for epoch in progress.epochs if epoch.evaluation is not None]
         validation, test = found[-1] if found else None, None
 
         def evaluated(rows: Rows, measures: Any) -> records.Evaluation:
             return programs.evaluate(
-                rows.feed, rows.plan, step=step, epoch=start.epochs - 1, measures=measures
+                rows.feed, rows.plan, step=step, epoch=last_epoch, measures=measures
             )[0]
 
         if progress.divergence is None:
@@ -506,8 +499,8 @@ class Run:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
-    def _profiler(self, start: records.RunStart) -> ProfilerObserver | None:
-        asked_for = self.asked.options.profile_steps
+    def _profiler(self) -> ProfilerObserver | None:
+        start, asked_for = self._start, self.asked.options.profile_steps
         if asked_for is None:
             return None
         first, last = step_range(asked_for)

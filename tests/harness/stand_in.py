@@ -79,7 +79,7 @@ def planned(
 
 @dataclass
 class StandIn:
-    """Programs that take a known time for everything; their losses count the steps."""
+    """A training whose programs take a known time for everything; their losses count the steps."""
 
     clock: Clock
     log: list[str]
@@ -95,6 +95,15 @@ class StandIn:
     """The loss of the evaluation after the step."""
     num_epochs: int = 1
     """The number of dispatches to train by one host sync."""
+    looks: None = None
+
+    @property
+    def programs(self) -> "StandIn":
+        return self
+
+    @property
+    def cadence(self) -> "StandIn":
+        return self
 
     def prepare(self, dispatch: Planned, batches: str) -> list[Compilation]:
         assert batches == f"batches of {dispatch.step}"
@@ -118,7 +127,7 @@ class StandIn:
     def warnings(self) -> list[str]:
         return []
 
-    def ended(self, num_steps: int, seconds: float) -> None:
+    def after(self, num_steps: int, seconds: float) -> None:
         """Does nothing: the length of the dispatches is given."""
 
     def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation, list[Compilation]]:
@@ -137,7 +146,7 @@ class StandIn:
         return evaluation, compilations
 
     def inspect(
-        self, dispatch: Planned, batches: str
+        self, dispatch: Planned, batches: str, looks: None
     ) -> tuple[Inspection | None, list[Compilation]]:
         assert batches == f"batches of {dispatch.step}"
         if dispatch.epoch not in self.inspects:

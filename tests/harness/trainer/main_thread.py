@@ -15,9 +15,9 @@ import keras
 import numpy as np
 
 import harness
+from harness.program.model_programs import ModelPrograms
 from harness.program.program import Program
 from harness.program.state import State
-from harness.trainer.loop import Training
 
 _EPOCHS, _BLOCK, _TOKENS, _ROWS = 3000, 100, 50, 128
 
@@ -45,18 +45,18 @@ def _cost_nothing() -> None:
 
 
 def _milliseconds(validation: Any) -> float:
-    train, starts = Training.train, []
+    train, starts = ModelPrograms.train, []
 
-    def noted(self: Training, parts: Sequence[Any]) -> Any:
+    def noted(self: ModelPrograms, parts: Sequence[Any]) -> Any:
         starts.append(time.thread_time())
         return train(self, parts)
 
-    Training.train = noted
+    ModelPrograms.train = noted
     trainer = harness.Trainer(
         _model, batch_size=64, steps_per_dispatch=2, implementation="gather", input="resident"
     )
     trainer.fit(_rows(0), validation=validation, epochs=_EPOCHS, verbose=False)
-    Training.train = train
+    ModelPrograms.train = train
     blocks = np.diff(starts[len(starts) // 3 :: _BLOCK]) / _BLOCK * 1e3
     return statistics.median(blocks) / (1 if validation is None else 2)
 

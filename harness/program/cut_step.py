@@ -32,8 +32,6 @@ class _Part(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """The first half of a step."""
-
     to_send: list[tf.Tensor]
     """The tensors to sum over all devices, or to gather."""
     gathered: list[bool]

@@ -41,8 +41,6 @@ _NCCL_FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """The devices that a run computes on."""
-
     names: tuple[str, ...]  # TensorFlow's names, such as `/GPU:0`
     num_replicas: int  # The number of replicas of this process, spread evenly over its devices
     device_type: Literal["CPU", "GPU"]

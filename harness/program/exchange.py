@@ -17,7 +17,6 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.model.layers import MultiHotDense
-from harness.program.loss_scale import without
 from harness.program.tables import ProductGradient, RowGradient
 from kernels.multi_hot import table_gradient, touched_rows
 
@@ -46,16 +45,6 @@ class Gradients(NamedTuple):
     """The products whose gradients are still to be added to `weights`."""
     unused: tuple[str, ...]
     """Names of weights that the loss does not depend on."""
-
-    def without(self, scale: tf.Tensor | None) -> "Gradients":
-        """Returns the gradients of the loss itself, if these are of the loss times a scale."""
-        if scale is None:
-            return self
-        return self._replace(
-            weights=[None if g is None else without(g, scale) for g in self.weights],
-            rows=[row._replace(dy=row.dy / scale) for row in self.rows],
-            products=[product._replace(dy=product.dy / scale) for product in self.products],
-        )
 
 
 def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]:

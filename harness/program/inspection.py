@@ -11,7 +11,7 @@ moves across zero, where a ReLU cuts it off, counts: its gradient is lost as wel
 import functools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import keras
@@ -20,10 +20,10 @@ import tensorflow as tf
 
 from harness.feed.batch import BatchesByRows, Share
 from harness.feed.plan import Dispatch
-from harness.model.layers import MultiHotDense
-from harness.model.network import computes_in_16_bits, float32_twin, is_functional
+from harness.model.network import computes_in_16_bits, float32_twin, is_functional, multi_hot_layers
 from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, Layout, packed, unpacked
+from harness.program.loss_scale import without
 from harness.program.normalization import SumOverDevices
 from harness.program.program import Program
 from harness.program.state import State
@@ -52,9 +52,9 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         passes = functools.partial(forward_backward, call, task, state, share, all_reduce)
-        found = [passes(scale=scale).gradients.without(scale)]
+        found = [passes(scale=scale)[0]]
         if reference is not None:
-            found.append(passes(model=reference).gradients)
+            found.append(passes(model=reference)[0])
         sent, layouts = zip(*(packed(own, share) for own in found), strict=True)
         gathered = [flag for layout in layouts for flag in layout.gathered]
         return Begun([tensor for own in sent for tensor in own], gathered, (), layouts)
@@ -68,6 +68,8 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
             _with_tables(unpacked(summed[size * place : size * (place + 1)], layout), state)
             for place, layout in enumerate(layouts)
         )
+        if state.loss_scale is not None:
+            own = [without(gradient, state.loss_scale.scale) for gradient in own]
         return own, _counts(own, others[0] if others else [])
 
     return CutStep(begin, finish, call.sums_early)
@@ -79,24 +81,23 @@ def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:
     return [*gradients.weights, *(by_name.get(table.name, unused) for table in state.tables.all)]
 
 
+@dataclass(eq=False)
 class Inspector:
-    def __init__(
-        self, call: Caller, task: SettledTask, state: State, program: Callable[[str, Step], Program]
-    ) -> None:
-        self._state = state
-        model = call.model
+    call: Caller
+    task: SettledTask
+    state: State
+    program: Callable[[str, Step], Program]
+
+    @functools.cached_property
+    def _is_comparable(self) -> bool:
         # Only a functional model tells how to make another with the same layers.
-        self._is_comparable = computes_in_16_bits(model) and is_functional(model)
-        self._tables = {
-            layer.kernel.path for layer in model.layers if isinstance(layer, MultiHotDense)
-        }
+        return computes_in_16_bits(self.call.model) and is_functional(self.call.model)
 
-        @functools.cache
-        def looking() -> Program:
-            reference = float32_twin(model) if self._is_comparable else None
-            return program("look at gradients", look_at_gradients(call, task, reference=reference))
-
-        self._program = looking
+    @functools.cached_property
+    def _program(self) -> Program:
+        reference = float32_twin(self.call.model) if self._is_comparable else None
+        step = look_at_gradients(self.call, self.task, reference=reference)
+        return self.program("look at gradients", step)
 
     def run(
         self, dispatch: Dispatch, batches: BatchesByRows, looks: Looks
@@ -108,8 +109,8 @@ class Inspector:
         if not (histograms or precision):
             return None, []
         step = dispatch.step + dispatch.num_steps
-        self._state.tables.settle()
-        program = self._program()
+        self.state.tables.settle()
+        program = self._program
         last = dispatch.calls[-1]
         call = replace(last, first=last.first + last.num_steps - 1, num_steps=1)
         compilations = program.compile(batches, call, at_step=step)
@@ -133,10 +134,11 @@ class Inspector:
     def _histograms(
         self, gradients: Sequence[tf.Tensor]
     ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
-        weights = self._state.by_name(self._state.weights)
-        slopes = self._state.by_name(gradients)
-        for name in self._tables & slopes.keys():  # without the rows of other ids
-            slopes[name] = slopes[name][slopes[name].any(axis=1)]
+        weights = self.state.by_name(self.state.weights)
+        slopes = self.state.by_name(gradients)
+        for layer in multi_hot_layers(self.call.model):
+            if (name := layer.kernel.path) in slopes:  # without the rows of other ids
+                slopes[name] = slopes[name][slopes[name].any(axis=1)]
         return (
             tuple(distribution(*each) for each in weights.items()),
             tuple(distribution(*each) for each in slopes.items()),

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -121,12 +121,6 @@ def count(
             variable.assign(tf.cast(value, variable.dtype))
 
 
-class Passes(NamedTuple):
-    gradients: Gradients
-    judged: Judgement
-    called: Called
-
-
 def forward_backward(
     call: Caller,
     task: SettledTask,
@@ -138,7 +132,7 @@ def forward_backward(
     model: keras.Model | None = None,
     catch_up: bool = False,
     sparse: bool = False,
-) -> Passes:
+) -> tuple[Gradients, Judgement, Called]:
     """Computes this device's part of the gradients of the mean loss over the batch's rows, times
     `scale`, with the losses that layers add. The state keeps its values, except rows of tables that
     may catch up. `model` replaces the caller's, and `sparse` is as in `State.gradients`."""
@@ -154,7 +148,7 @@ def forward_backward(
                 loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
-    return Passes(state.gradients(tape, loss, called, sparse=sparse), judged, called)
+    return state.gradients(tape, loss, called, sparse=sparse), judged, called
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:

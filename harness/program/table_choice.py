@@ -160,8 +160,9 @@ def plans_of(
                 "set --table-optimizer=dense, or auto"
             )
         if kind not in _OF_ALL_ROWS:
-            is_native = (layer.implementation or implementation) == "native"
-            plans[name] = TablePlan(_rule(kind, asked.optimizer), is_native)
+            how: Implementation = layer.implementation or implementation
+            how = "native" if how == "native" else "gather"
+            plans[name] = TablePlan(_rule(kind, asked.optimizer), how)
     return plans
 
 

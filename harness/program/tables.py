@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from harness.model.layers import MultiHotDense, RowReader, TableCall
+from harness.model.network import multi_hot_layers
 from kernels.multi_hot import registry
 from kernels.multi_hot.native.product import catch_up
 from kernels.multi_hot.table_rules import Rule, StepNumbers
@@ -19,7 +20,8 @@ from kernels.multi_hot.touched import Touched
 
 class TablePlan(NamedTuple):
     rule: Rule
-    is_native: bool  # Whether native kernels find and update the rows, instead of XLA's operations
+    implementation: registry.Implementation
+    """The implementation that finds and updates the rows."""
 
 
 class Table:
@@ -32,9 +34,7 @@ class Table:
             slot: tf.Variable(tf.fill(shape, tf.cast(value, dtype)), trainable=False, name=slot)
             for slot, (shape, dtype, value) in plan.rule.slots(*variable.shape).items()
         }
-        self.rule = plan.rule
-        # The implementation that finds and updates the rows.
-        self.implementation: registry.Implementation = "native" if plan.is_native else "gather"
+        self.rule, self.implementation = plan
 
     @property
     def lags(self) -> bool:
@@ -199,5 +199,4 @@ class Tables:
 
 def layers_of(model: keras.Model) -> dict[str, MultiHotDense]:
     """Returns the multi-hot layers of a model whose tables can be trained, by the tables' paths."""
-    layers = (layer for layer in model._flatten_layers() if isinstance(layer, MultiHotDense))
-    return {layer.kernel.path: layer for layer in layers if layer.kernel.trainable}
+    return {la.kernel.path: la for la in multi_hot_layers(model) if la.kernel.trainable}

@@ -77,7 +77,6 @@ class BackgroundObserver(Observer):
                 self._background.do(partial(self._tell_all, record, self._observers))
 
     def close(self) -> None:
-        """Closes the observers, also after a failure."""
         with contextlib.ExitStack() as closing:
             for observer in self._observers:
                 closing.callback(observer.close)

@@ -9,8 +9,6 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetInfo:
-    """The rows that a run trains and tests on."""
-
     name: str
     rows: int  # rows to train on
     test_rows: int
@@ -25,8 +23,6 @@ class DatasetInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The value of a setting, and the reason for it."""
-
     name: str
     why: str
 

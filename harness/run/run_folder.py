@@ -82,7 +82,6 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-
     file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
 
     def is_named() -> bool:

@@ -16,8 +16,6 @@ _TAKEN = frozenset(
     {"loss", "step", "epoch", "num_steps", "seconds", "examples", "tokens", "telemetry"}
 )
 """Names that no metric may have, since records use them for something else."""
-
-
 _NO_LOGITS = re.compile(
     "Sigmoid|(Log)?Softmax|Tanh|Relu6?|LeakyRelu|Elu|Selu|Softplus|Softsign|Exp|.*PartitionedCall"
 )

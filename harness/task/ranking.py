@@ -21,8 +21,6 @@ _LAST = tf.float32.min  # the score of an item that is not to be ranked
 
 
 class Ranking(NamedTuple):
-    """The ranking that a prediction returns."""
-
     k: int
     """The number of items to return for each row, K."""
     seen: str | None

@@ -31,8 +31,6 @@ UNAVAILABLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A GPU as NVML sees it."""
-
     uuid: str
     bus: str  # PCI address, as in 00000000:17:00.0
     name: str

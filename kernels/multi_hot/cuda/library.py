@@ -36,8 +36,6 @@ _NAMES = ("libnvrtc.so.12", "libnvrtc.so.13", "libnvrtc.so")
 
 
 class Compiler:
-    """A loaded NVRTC library."""
-
     def __init__(self, path: str) -> None:
         """Load a library; raise OSError if it cannot be loaded."""
         self._library = ctypes.CDLL(path)

@@ -297,8 +297,8 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
     on_gpu = replace(asked, device_type="GPU")
     assert choose_table_optimizer(on_gpu, "native").name == "dense", "small for a GPU"
     (path,) = layers_of(on_gpu.model)
-    assert plans_of(on_gpu, "exact_adam", "native")[path].is_native
-    assert not plans_of(on_gpu, "lazy_adam", "gather")[path].is_native
+    assert plans_of(on_gpu, "exact_adam", "native")[path].implementation == "native"
+    assert plans_of(on_gpu, "lazy_adam", "gather")[path].implementation == "gather"
     with pytest.raises(InputError, match=r"needs the implementation native.*has gather"):
         plans_of(on_gpu, "exact_adam", "gather")
 

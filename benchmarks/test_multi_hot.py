@@ -13,8 +13,7 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, why_unavailable
-from kernels.multi_hot.cases import Case
-from tests.kernels.multi_hot.cases import CASES
+from tests.kernels.multi_hot.cases import CASES, Case
 
 STEPS_PER_DISPATCH = 20
 MAX_MATRIX_ELEMENTS = 2**23

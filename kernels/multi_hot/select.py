@@ -19,7 +19,6 @@ import tensorflow as tf
 
 from kernels import cache
 from kernels.multi_hot.api import multi_hot_dense
-from kernels.multi_hot.cases import Case
 from kernels.multi_hot.native import build
 from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, UnavailableError, product
 
@@ -98,10 +97,9 @@ def choose_implementation(
         with open(cache.opened().open(file_name), "rb") as file:
             kept = Choice(**json.load(file))
         return kept._replace(why=f"measured before: {kept.why}{missing}")
-    mean_length = num_values / max(num_rows, 1)
-    case = Case("auto", num_rows, num_tokens, units, mean_length, unique, weighted=weighted)
     start = time.perf_counter()
-    seconds = _measure(names, case, num_values, dtype, device)
+    drawn = _drawn(num_rows, num_values, num_tokens, units, unique=unique, weighted=weighted)
+    seconds = _measure(names, drawn, dtype, device, unique=unique)
     took_seconds = time.perf_counter() - start
     # Among times within a tenth of the best, the order decides, not noise.
     name = next(name for name in names if seconds[name] <= 1.1 * min(seconds.values()))
@@ -131,38 +129,57 @@ def _prepared(
     return builds, missing
 
 
+def _drawn(
+    num_rows: int, num_values: int, num_tokens: int, units: int, *, unique: bool, weighted: bool
+) -> dict[str, np.ndarray]:
+    """Return random operands of `_loop`. Ids are as frequent as the ranks of words."""
+    rng = np.random.default_rng(0)
+    cumulative = np.cumsum(1.0 / (np.arange(num_tokens) + 3.0))
+    ids = np.searchsorted(cumulative[:-1], rng.random(2 * num_values) * cumulative[-1])
+    cells = rng.integers(num_rows, size=2 * num_values) * num_tokens + ids
+    cells = rng.permutation(np.unique(cells) if unique else cells)[:num_values]
+    cells = cells[np.argsort(cells // num_tokens, kind="stable")]
+    splits = np.searchsorted(cells // num_tokens, np.arange(num_rows + 1)).astype(np.int32)
+    drawn = {
+        "table": rng.standard_normal((num_tokens, units), np.float32),
+        "values": np.resize(cells % num_tokens, num_values).astype(np.int32),
+        "splits": splits,
+        # Outside the loop, as in training. Compiling this would take longer than the measurement.
+        "rowids": np.searchsorted(splits[1:], np.arange(num_values), "right").astype(np.int32),
+        "dy": rng.standard_normal((num_rows, units), np.float32),
+    }
+    return drawn | ({"weights": rng.standard_normal(num_values, np.float32)} if weighted else {})
+
+
 def _measure(
-    names: list[Implementation], case: Case, num_values: int, dtype: tf.DType, device: str
+    names: list[Implementation],
+    drawn: dict[str, np.ndarray],
+    dtype: tf.DType,
+    device: str,
+    *,
+    unique: bool,
 ) -> dict[str, float]:
     """Return each implementation's best time of one product. Those that are far from the best are
     measured only once."""
-    sets = case.draw(0)
-    splits = np.minimum(sets.row_splits, num_values).astype(np.int32)
-    # Outside the loop, as in training. Compiling this would take longer than the measurement.
-    rowids = np.searchsorted(splits[1:], np.arange(num_values), side="right").astype(np.int32)
     num_products = _NUM_PRODUCTS["CPU" if "CPU" in device else "GPU"]
-    loops = {name: _loop(name, num_products, case.unique) for name in names}
+    loops = {name: _loop(name, num_products, unique) for name in names}
     seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
     with tf.device(device):
-        operands = [
-            tf.cast(tf.constant(sets.table), dtype),
+        operands = {
             # As uint32: int32 numbers would lie on the host, and every call on a GPU would copy
             # them.
-            *(
-                tf.constant(i.view(np.uint32))
-                for i in (np.resize(sets.values, num_values), splits, rowids)
-            ),
-            tf.cast(tf.constant(sets.dy), dtype),
-        ]
-        if sets.weights is not None:
-            operands.append(tf.constant(np.resize(sets.weights, num_values)))
+            name: tf.constant(array.view(np.uint32))
+            if array.dtype == np.int32
+            else tf.cast(tf.constant(array), tf.float32 if name == "weights" else dtype)
+            for name, array in drawn.items()
+        }
         for loop in loops.values():
-            loop(*operands)[:1].numpy()  # waits for the device
+            loop(**operands)[:1].numpy()  # waits for the device
         start = time.perf_counter()
         for _ in range(_MOST_ROUNDS):
             for name, loop in loops.items():
                 began = time.perf_counter()
-                loop(*operands)[:1].numpy()
+                loop(**operands)[:1].numpy()
                 seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
             slowest = _OUT_OF_THE_RUNNING * min(seconds.values())
             loops = {name: loop for name, loop in loops.items() if seconds[name] <= slowest}

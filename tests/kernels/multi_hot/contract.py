@@ -15,10 +15,9 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
-from kernels.multi_hot.cases import Case
 from kernels.multi_hot.segments import rowids_of_splits
 from tests.kernels.multi_hot import checks, reference
-from tests.kernels.multi_hot.cases import SMALL, WEIGHTED
+from tests.kernels.multi_hot.cases import SMALL, WEIGHTED, Case
 from tests.kernels.multi_hot.checks import (
     DTYPES,
     GARBAGE,

@@ -14,9 +14,8 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from kernels.multi_hot import Implementation, table_gradient
-from kernels.multi_hot.cases import Case
 from tests.kernels.multi_hot import reference
-from tests.kernels.multi_hot.cases import SMALL
+from tests.kernels.multi_hot.cases import SMALL, Case
 from tests.kernels.multi_hot.checks import assert_close, row_gradients, weights_of
 
 Tensor = Any

@@ -44,13 +44,9 @@ class Every:
 class CheckpointSchedule:
     """Says after which dispatches a checkpoint is due."""
 
-    every: Every
-    start_step: int = 0
+    every: Every = Every()
     is_busy: Callable[[], bool] = bool  # whether the last one is still being written: never
     decided: Callable[[bool], bool] = bool  # makes the chief's decision of ours
-
-    def begin(self, now: float) -> None:
-        self.saved(self.start_step, now=now)
 
     def decide(self, step: int, *, now: float, at_epoch_end: bool, at_once: bool = False) -> bool:
         """Returns whether to save a checkpoint after `step` steps."""
@@ -63,6 +59,7 @@ class CheckpointSchedule:
         return self.decided(at_once or due)
 
     def saved(self, step: int, *, now: float) -> None:
+        """Notes when the last checkpoint was saved, or where the run starts."""
         self._last_step, self._last_seconds = step, now
 
 

@@ -152,7 +152,36 @@ class Program:
         for name, loop, batch in zip(self._device_names, loops, batches, strict=True):
             with tf.device(name):
                 traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
-        return functools.partial(_on_each, self._device_names, traced, self._sums)
+        return functools.partial(self._on_each, traced)
+
+    def _on_each(
+        self,
+        loops: Sequence[Callable[..., Any]],
+        batches: Sequence[AnyBatches],
+        firsts: Sequence[tf.Tensor],
+    ) -> list[Any]:
+        """Begins each device's loop; of several devices each in a thread of its own, since the
+        thread that begins a loop may have to wait for it, and the loop waits in its sums for the
+        others. `Strategy.run` would make one function of all loops, which ends when all have ended:
+        a device that failed would keep the others waiting."""
+        if len(loops) == 1:
+            return [loops[0](batches[0], firsts[0])]
+
+        def begin(place: int) -> Any:
+            with tf.device(self._device_names[place]):
+                return loops[place](batches[place], firsts[place])
+
+        threads = _threads(len(loops))
+        calls = [threads.submit(begin, place) for place in range(len(loops))]
+        wait(calls, return_when=FIRST_EXCEPTION)
+        failed = next((call for call in calls if call.done() and call.exception()), None)
+        if failed is not None:
+            ended, waiting = wait(calls, timeout=_GRACE_SECONDS)
+            if waiting or not all(call.exception() for call in ended):
+                self._sums.abort()
+                wait(calls, timeout=_GRACE_SECONDS)
+            failed.result()
+        return [call.result() for call in calls]
 
     def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
         """Runs steps [first, first + num_steps) of the batches, traced for one device."""
@@ -226,36 +255,6 @@ class Program:
         sums, outputs = tf.split(kept.stack(), [self.row_sums, self.row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
-
-
-def _on_each(
-    names: Sequence[str],
-    loops: Sequence[Callable[..., Any]],
-    all_reduce: AllReduce,
-    batches: Sequence[AnyBatches],
-    firsts: Sequence[tf.Tensor],
-) -> list[Any]:
-    """Begins each device's loop; of several devices each in a thread of its own, since the
-    thread that begins a loop may have to wait for it, and the loop waits in its sums for the
-    others. `Strategy.run` would make one function of all loops, which ends when all have ended:
-    a device that failed would keep the others waiting."""
-    if len(loops) == 1:
-        return [loops[0](batches[0], firsts[0])]
-
-    def begin(place: int) -> Any:
-        with tf.device(names[place]):
-            return loops[place](batches[place], firsts[place])
-
-    calls = [_threads(len(loops)).submit(begin, place) for place in range(len(loops))]
-    wait(calls, return_when=FIRST_EXCEPTION)
-    failed = next((call for call in calls if call.done() and call.exception()), None)
-    if failed is not None:
-        ended, waiting = wait(calls, timeout=_GRACE_SECONDS)
-        if waiting or not all(call.exception() for call in ended):
-            all_reduce.abort()
-            wait(calls, timeout=_GRACE_SECONDS)
-        failed.result()
-    return [call.result() for call in calls]
 
 
 class Loop(NamedTuple):

@@ -377,11 +377,8 @@ class State:
             if own is not theirs:
                 own.assign(theirs.value)
 
-    def is_finite(self) -> bool:
-        return bool(self._looks_finite())
-
     @functools.cached_property
-    def _looks_finite(self) -> Callable[[], tf.Tensor]:
+    def is_finite(self) -> Callable[[], tf.Tensor]:
         """A function that tests all variables in one call, so that the host waits once."""
         numbers = [v for v in self.variables if v.dtype.is_floating]
 

@@ -10,7 +10,7 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
-from harness.program.checkpoint_schedule import CheckpointSchedule, Every
+from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import NO_LOOKS, Looks
 from harness.program.model_programs import ModelPrograms
@@ -149,10 +149,10 @@ def train(
     """
     progress, start_step, steps_done = history.progress, history.progress.step, 0
     # What the loop stops for (compilation, evaluation, saving) moves `window_start` by as much.
-    when = saving or CheckpointSchedule(Every(), start_step=start_step)
+    when = saving or CheckpointSchedule()
     remaining = iter(dispatches)
     window_start = clock()
-    when.begin(window_start)
+    when.saved(start_step, now=window_start)
     while not progress.interrupted and not history.must_stop:
         history.waiting()
         wait_start = clock()

@@ -360,7 +360,6 @@ class Run:
             return None
         return CheckpointSchedule(
             Every.of(asked.options.checkpoint_every),
-            start_step=self._start.start_step,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
             decided=self._cluster.decided_by_chief,
         )

@@ -14,8 +14,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 Tensor = Any
 
-# The registry, from the simplest to the most specialized. Each name is a module or package beside
-# this file whose `PRODUCT` is the implementation.
+# The registry, from the simplest to the most specialized. Each name is a module beside this file
+# whose `PRODUCT` is the implementation, or a package whose module `product` has it.
 Implementation = Literal["dense", "gather", "native"]
 
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
@@ -123,7 +123,10 @@ def product(name: str) -> Product:
         raise ValueError(
             f"unknown implementation {name!r}: choose one of {', '.join(IMPLEMENTATIONS)}"
         )
-    found: Product = importlib.import_module(f"kernels.multi_hot.{name}").PRODUCT
+    module = importlib.import_module(f"kernels.multi_hot.{name}")
+    if hasattr(module, "__path__"):
+        module = importlib.import_module(f"{module.__name__}.product")
+    found: Product = module.PRODUCT
     return found
 
 

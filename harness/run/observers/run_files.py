@@ -35,15 +35,12 @@ class SummaryObserver(Observer):
     def tell(self, record: Record) -> None:
         match record:
             case RunStart():
-                self._start(record)
+                self._run = record
+                write_json(Path(record.run_dir, CONFIG_FILE_NAME), resolved_config(record))
+                for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
+                    Path(record.run_dir, name).unlink(missing_ok=True)
             case Summary():
                 self._end(record)
-
-    def _start(self, run: RunStart) -> None:
-        self._run = run
-        write_json(Path(run.run_dir, CONFIG_FILE_NAME), resolved_config(run))
-        for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
-            Path(run.run_dir, name).unlink(missing_ok=True)
 
     def _end(self, summary: Summary) -> None:
         """Writes summary.json: the fields of `Summary`, and each metric and choice, by name."""

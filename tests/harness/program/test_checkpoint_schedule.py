@@ -20,10 +20,15 @@ def test_what_may_be_asked_for() -> None:
 
 
 def saved(
-    saving: CheckpointSchedule, *, steps: int, every_seconds: float = 0.0, epoch: int = 10
+    saving: CheckpointSchedule,
+    *,
+    steps: int,
+    every_seconds: float = 0.0,
+    epoch: int = 10,
+    start_step: int = 0,
 ) -> list[int]:
     """Returns the steps after which a checkpoint is saved, with dispatches of 3 steps."""
-    saving.begin(now := 100.0)
+    saving.saved(start_step, now=(now := 100.0))
     found = []
     for step in range(3, steps + 1, 3):
         now += every_seconds
@@ -38,7 +43,7 @@ def test_by_epochs_steps_and_time() -> None:
     assert saved(CheckpointSchedule(Every()), steps=60) == [30, 60]
     # After the dispatch in which the 10th, 20th ... step is done; counted from the first step.
     assert saved(CheckpointSchedule(Every(steps=10)), steps=42) == [12, 21, 30, 42]
-    assert saved(CheckpointSchedule(Every(steps=10), start_step=12), steps=18) == []
+    assert saved(CheckpointSchedule(Every(steps=10)), steps=18, start_step=12) == []
     assert saved(CheckpointSchedule(Every(steps=2)), steps=9) == [3, 6, 9]
     assert saved(CheckpointSchedule(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
 

@@ -90,7 +90,7 @@ class Dispatch:
     calls: tuple[Call, ...]  # The calls that run the steps, in order
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class Plan:
     """Divides epochs into batches and calls; a step's rows depend on (seed, epoch, step)."""
 
@@ -105,29 +105,19 @@ class Plan:
     in_blocks: bool = False  # Whether `block_order` permutes the rows
     repeating: bool = False  # Whether the order of the first epoch may follow again after the last
     first_share: int = 0  # First replica that this process has a device for
+    num_rows: int = field(init=False)
+    whole_steps: int = field(init=False)  # Steps of an epoch with B rows
+    last_rows: int = field(init=False)  # Rows of its last, smaller batch; 0 without any
+    steps_per_epoch: int = field(init=False)
     capacities: Mapping[int, Capacities] = field(init=False)
     """The capacities by the rows of a batch: B, and an epoch's last."""
 
     def __post_init__(self) -> None:
-        most = min(self.steps_per_call, self.steps_per_epoch)
-        object.__setattr__(self, "steps_per_call", most)
-        object.__setattr__(self, "capacities", self._capacities())
-
-    @functools.cached_property
-    def num_rows(self) -> int:
-        return int(self.lengths.shape[1])
-
-    @functools.cached_property
-    def whole_steps(self) -> int:
-        return self.num_rows // self.batch_size
-
-    @functools.cached_property
-    def last_rows(self) -> int:
-        return self.num_rows % self.batch_size
-
-    @functools.cached_property
-    def steps_per_epoch(self) -> int:
-        return self.whole_steps + (self.last_rows > 0)
+        self.num_rows = int(self.lengths.shape[1])
+        self.whole_steps, self.last_rows = divmod(self.num_rows, self.batch_size)
+        self.steps_per_epoch = self.whole_steps + (self.last_rows > 0)
+        self.steps_per_call = min(self.steps_per_call, self.steps_per_epoch)
+        self.capacities = self._capacities()
 
     def order(self, epoch: int) -> np.ndarray:
         """Returns the epoch's rows in order, int64 [num_rows]. Step k has the places [k*B,

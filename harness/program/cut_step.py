@@ -6,6 +6,7 @@ id. So there each half is a compiled program of its own, and TensorFlow's collec
 them, in a loop that is a graph.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from harness.feed.batch import AnyBatches, Share
+from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce
 from harness.program.normalization import SumOverDevices
@@ -82,7 +84,7 @@ class CutLoops:
         for state in self.states:
             with tf.device(state.device):
                 self._tokens.append(tf.Variable(0.0, trainable=False))
-        self._programs: dict[Any, tuple[Callable[..., Any], Callable[..., Any], list[_Part]]] = {}
+        self._compiled = functools.cache(self._programs)
 
     def loop(
         self, call: Call, *, exchanging: bool = True
@@ -94,8 +96,9 @@ class CutLoops:
         All devices share one loop: TensorFlow also tells sums apart by the loop that they are in,
         so devices with a loop each would wait for one another for ever."""
         num_steps = call.num_steps
+        summing = exchanging or not self.step.sums_early
         compiled = [
-            self._compiled(device, call, exchanging=exchanging)
+            self._compiled(device, call.capacity, call.rows, summing)
             for device in range(len(self.states))
         ]
 
@@ -140,15 +143,12 @@ class CutLoops:
 
         return loop
 
-    def _compiled(
-        self, device: int, call: Call, *, exchanging: bool
+    def _programs(
+        self, device: int, capacity: Capacity, rows: int, summing: bool
     ) -> tuple[Callable[..., Any], Callable[..., Any], list[_Part]]:
         """Returns a device's programs before and after the exchange, and the parts to exchange,
         which are known once the first is traced. The first program is not compiled by XLA if it
-        needs sums as well."""
-        key = device, call.capacity, call.rows, exchanging or not self.step.sums_early
-        if key in self._programs:
-            return self._programs[key]
+        needs sums as well, and does them if `summing`."""
         state = self.states[device]
         parts: list[_Part] = []
         facts: list[Any] = []  # of the first part, which is traced before the second
@@ -157,10 +157,10 @@ class CutLoops:
         def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
             with tf.name_scope("input"):
                 read = batches.reader(
-                    number, 1, capacity=call.capacity, implementation=self.implementation
+                    number, 1, capacity=capacity, implementation=self.implementation
                 )
-                share = read(tf.constant(0)).within(call.rows, self.sums.size, state.share)
-            early = self._early(device, call) if exchanging else list
+                share = read(tf.constant(0)).within(rows, self.sums.size, state.share)
+            early = self._early(device, capacity, rows) if summing else list
             begun = self.step.begin(state, share, early)
             facts[:] = [begun.facts]
             parts[:] = _parts(begun.to_send, begun.gathered)
@@ -171,13 +171,12 @@ class CutLoops:
             sent = _parted(exchanged, parts, self.sums.size)
             return self.step.finish(state, sent, carried, facts[0])
 
-        self._programs[key] = begin, finish, parts
-        return self._programs[key]
+        return begin, finish, parts
 
-    def _early(self, device: int, call: Call) -> SumOverDevices:
+    def _early(self, device: int, capacity: Capacity, rows: int) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
         begin them in the same order."""
-        keys = self.sums.keys((call.capacity, call.rows, "early"))
+        keys = self.sums.keys((capacity, rows, "early"))
         before: list[tf.Tensor] = []
 
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:

@@ -17,7 +17,7 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import layer_infos
-from harness.program.checkpoint_schedule import CheckpointSchedule, Every
+from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
 from harness.run import machine, records
@@ -249,7 +249,7 @@ class Run:
             histograms_every=asked.options.histograms,
             precision_every=int(start.choices["precision_watch"].value),
         )
-        by_time = Every.of(asked.options.checkpoint_every).seconds is not None
+        by_time = CheckpointSchedule.of(asked.options.checkpoint_every).seconds is not None
         needs_state = (
             self._validation is not None
             or may_change
@@ -358,8 +358,8 @@ class Run:
         checkpoints, asked = self._checkpoints, self.asked
         if not self._cluster.from_chief(lambda: checkpoints is not None):
             return None
-        return CheckpointSchedule(
-            Every.of(asked.options.checkpoint_every),
+        return CheckpointSchedule.of(
+            asked.options.checkpoint_every,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
             decided=self._cluster.decided_by_chief,
         )

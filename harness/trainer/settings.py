@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from harness.base.checks import Checked, Whole, require
 from harness.base.decoding import decoded
-from harness.program.checkpoint_schedule import Every
+from harness.program.checkpoint_schedule import CheckpointSchedule
 from kernels.multi_hot import Implementation, RowOptimizer
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -152,7 +152,7 @@ class RunOptions(Checked):
             hz == 0 or _LEAST_HZ <= hz <= _MOST_HZ,
             f"--telemetry-hz is {hz:g}; choose 0 for none, or from {_LEAST_HZ:g} to {_MOST_HZ:g}",
         )
-        Every.of(self.checkpoint_every)
+        CheckpointSchedule.of(self.checkpoint_every)
 
 
 def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwrite: bool) -> None:

@@ -1,17 +1,21 @@
 """The steps and times at which a checkpoint is due."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.base.errors import InputError
-from harness.program.checkpoint_schedule import CheckpointSchedule, Every
+from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.trainer.settings import RunOptions
 
 
 def test_what_may_be_asked_for() -> None:
-    assert Every.of("epoch") == Every()
-    assert Every.of(500) == Every.of("500") == Every(steps=500)
+    assert CheckpointSchedule.of("epoch") == CheckpointSchedule()
+    assert (
+        CheckpointSchedule.of(500) == CheckpointSchedule.of("500") == CheckpointSchedule(steps=500)
+    )
     for text, seconds in (("5s", 5.0), ("1.5m", 90.0), ("2h", 7200.0)):
-        assert Every.of(text) == Every(seconds=seconds)
+        assert CheckpointSchedule.of(text) == CheckpointSchedule(seconds=seconds)
     for wrong in ("", "0", "-1", "0s", "often", "5d", "m", "epochs", "1e3", True):
         with pytest.raises(InputError, match="--checkpoint-every is"):
             RunOptions(checkpoint_every=wrong)
@@ -40,25 +44,25 @@ def saved(
 
 
 def test_by_epochs_steps_and_time() -> None:
-    assert saved(CheckpointSchedule(Every()), steps=60) == [30, 60]
+    assert saved(CheckpointSchedule(), steps=60) == [30, 60]
     # After the dispatch in which the 10th, 20th ... step is done; counted from the first step.
-    assert saved(CheckpointSchedule(Every(steps=10)), steps=42) == [12, 21, 30, 42]
-    assert saved(CheckpointSchedule(Every(steps=10)), steps=18, start_step=12) == []
-    assert saved(CheckpointSchedule(Every(steps=2)), steps=9) == [3, 6, 9]
-    assert saved(CheckpointSchedule(Every(seconds=5)), steps=24, every_seconds=2.0) == [9, 18]
+    assert saved(CheckpointSchedule(steps=10), steps=42) == [12, 21, 30, 42]
+    assert saved(CheckpointSchedule(steps=10), steps=18, start_step=12) == []
+    assert saved(CheckpointSchedule(steps=2), steps=9) == [3, 6, 9]
+    assert saved(CheckpointSchedule(seconds=5), steps=24, every_seconds=2.0) == [9, 18]
 
 
 def test_one_that_is_due_waits_for_the_one_before_but_at_an_epochs_end() -> None:
     for every, expected in (
-        (Every(steps=3), [9, 12]),
-        (Every(seconds=1), [9, 12]),
-        (Every(), [6, 12]),
+        (CheckpointSchedule(steps=3), [9, 12]),
+        (CheckpointSchedule(seconds=1), [9, 12]),
+        (CheckpointSchedule(), [6, 12]),
     ):
         answers = iter([True, True, False, False])
-        saving = CheckpointSchedule(every, is_busy=answers.__next__)
+        saving = replace(every, is_busy=answers.__next__)
         assert saved(saving, steps=12, every_seconds=1.0, epoch=6) == expected
 
 
 def test_the_chief_decides() -> None:
-    saving = CheckpointSchedule(Every(), decided=lambda own: not own)
+    saving = CheckpointSchedule(decided=lambda own: not own)
     assert not saving.decide(3, now=1.0, at_epoch_end=True)

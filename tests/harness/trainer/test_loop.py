@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.program.checkpoint_schedule import CheckpointSchedule, Every
+from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.run.history import Counters
 from tests.harness.stand_in import (
     COMPILE_SECONDS,
@@ -43,7 +43,7 @@ def test_everyone_is_told_of_what_has_happened_before_it_is_saved() -> None:
 def test_a_resumed_run_goes_on_counting_and_saves_at_its_end() -> None:
     before = Counters(examples=80, train_seconds=7.0)
     rest = [d for d in planned(epochs=4, steps=5, per_dispatch=2) if d.step >= 10]
-    seldom = CheckpointSchedule(Every(seconds=1e9))
+    seldom = CheckpointSchedule(seconds=1e9)
     resumed = run(rest, start_step=10, before=before, saving=seldom, steps_per_epoch=5)
     assert [entry for entry in resumed.log if entry.startswith("save")] == ["save 20"]
     assert resumed.progress.counters.examples == 80 + 80

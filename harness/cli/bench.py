@@ -17,6 +17,7 @@ from harness.base.errors import printable
 from harness.base.files import write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.cli.settings import ExperimentConfig, TrainConfig
+from harness.model.options import TableOptimizer
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
     Cell,
@@ -25,7 +26,7 @@ from harness.tools.bench.results import (
     read_results,
     varying,
 )
-from harness.trainer.settings import Precision, TableOptimizer
+from harness.trainer.settings import Precision
 from kernels.multi_hot import Implementation
 
 

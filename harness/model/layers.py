@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import keras
 import tensorflow as tf
@@ -15,12 +15,11 @@ import tensorflow as tf
 from harness.base.checks import INT32_MAX
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
-from harness.model.options import TableDtype
+from harness.model.options import TableDtype, TableOptimizer
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
     Batches,
     Implementation,
-    RowOptimizer,
     multi_hot_dense,
     takes_rowids,
     touched_rows,
@@ -36,7 +35,6 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
-TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
 TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 

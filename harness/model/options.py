@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.base.checks import require, require_count
+from kernels.multi_hot import RowOptimizer
 
 TableDtype = Literal["float32", "bfloat16"]
+TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 _MOST_LAYERS = 1_000  # A deeper network cannot be trained without shortcuts
 
 _USUAL_DROPOUT = (0.3, 0.2, 0.0)  # The tutorial's dropout rates

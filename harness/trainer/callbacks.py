@@ -189,13 +189,11 @@ class KerasCallbacks(records.Observer):
     def wants_to_stop(self) -> bool:
         return bool(self._model.stop_training)
 
-    def begin(self) -> int | None:
+    def begin(self) -> Any:
         """Calls `on_train_begin`; returns the epoch to begin with, if a callback restored one."""
         self._model.stop_training = False
         self._call("on_train_begin")
-        # BackupAndRestore sets it, where Keras's own `fit` looks for it.
-        epoch: int | None = self._model._initial_epoch
-        return epoch
+        return self._model._initial_epoch  # which BackupAndRestore sets for Keras's own `fit`
 
     def tell(self, record: records.Record) -> None:
         match record:

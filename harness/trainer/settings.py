@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from harness.base.checks import Checked, Whole, require
 from harness.base.decoding import decoded
+from harness.model.options import TableOptimizer
 from harness.program.checkpoint_schedule import CheckpointSchedule
-from kernels.multi_hot import Implementation, RowOptimizer
+from kernels.multi_hot import Implementation
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-TableOptimizer = Literal["auto", "dense", "adam", RowOptimizer]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LEAST_HZ, _MOST_HZ = 0.01, 100.0
 Resume = bool | Literal["auto"]

@@ -315,17 +315,10 @@ def _share(
 
 def share_of(columns: Columns, padding: int, implementation: str) -> Share:
     """Returns a batch of some rows for one device, with `padding` positions behind the ids."""
-
-    def padded(array: Any) -> Any:
-        return tf.constant(np.pad(array, (0, padding))[None])
-
-    ragged = {}
-    for name, sets in columns.ragged.items():
-        weights = None if sets.weights is None else padded(sets.weights)
-        values = padded(sets.values.astype(np.int32))
-        ragged[name] = _sets(values, tf.constant(sets.row_splits[None]), weights)
-    dense = {name: tf.constant(array[None]) for name, array in columns.dense.items()}
-    batches = StreamBatches(ragged, dense)
+    num_rows = columns.lengths.shape[1]
+    arrays = tf.nest.map_structure(tf.constant, columns.arrays())
+    batches = ResidentBatches(*arrays, rows=tf.constant(np.arange(num_rows, dtype=np.uint32)[None]))
     capacity = tuple(sets.nnz + padding for sets in columns.ragged.values())
-    read = batches.reader(tf.constant(0), 1, capacity=capacity, implementation=implementation)
-    return read(tf.constant(0)).within(batches.num_rows, 1, 0)
+    first = tf.constant(0, tf.int64)
+    read = batches.reader(first, 1, capacity=capacity, implementation=implementation)
+    return read(tf.constant(0)).within(num_rows, 1, 0)

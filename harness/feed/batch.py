@@ -316,7 +316,7 @@ def _share(
 def share_of(columns: Columns, padding: int, implementation: str) -> Share:
     """Returns a batch of some rows for one device, with `padding` positions behind the ids."""
     num_rows = columns.lengths.shape[1]
-    arrays = tf.nest.map_structure(tf.constant, columns.arrays())
+    arrays: Arrays = tf.nest.map_structure(tf.constant, columns.arrays())
     batches = ResidentBatches(*arrays, rows=tf.constant(np.arange(num_rows, dtype=np.uint32)[None]))
     capacity = tuple(sets.nnz + padding for sets in columns.ragged.values())
     first = tf.constant(0, tf.int64)

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.data.examples import Examples
-from harness.data.ragged import RaggedSets
+from harness.feed.batch import Columns, share_of
 from harness.model.layers import MultiHotDense, RowReader, Surroundings, TableCalls, computing
 from harness.program.compile_errors import named_culprit
 from harness.program.exchange import MAX_NUMBER
@@ -36,6 +36,7 @@ _NARROW = {"CPU": 64, "GPU": math.inf}
 """Units up to which that share holds. It grows with further units: exact_adam's own work on a CPU
 is the same for each touched row, and what it saves grows with the row."""
 _OF_ALL_ROWS = ("dense", "adam")
+_TRACED_ROWS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,10 @@ class TablesAsked:
         def zeros_of(table: tf.Tensor) -> Callable[[Any], tf.Tensor]:
             return lambda touched: tf.zeros(table.shape, table.dtype)
 
-        def trace(inputs: Any, labels: Any) -> None:
+        columns = Columns.of(self.train).take(np.arange(min(_TRACED_ROWS, self.train.num_rows)))
+
+        def trace() -> None:
+            share = share_of(columns, 0, "gather")
             graph = tf.compat.v1.get_default_graph()
             # A product reads other zeros than these, which any other use reads.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
@@ -68,8 +72,8 @@ class TablesAsked:
             how = {"training": True} if self.model._call_has_training_arg else {}
             around = Surroundings(implementation="gather", by_rows=by_rows, calls=calls)
             with keras.StatelessScope(mapping, collect_losses=True), computing(around):
-                outputs = self.model(inputs, **how)
-                _ = self.model.losses, self.task.judge(labels, outputs)
+                outputs = self.model(share.inputs.get("", share.inputs), **how)
+                _ = self.model.losses, self.task.judge(share.labels, outputs)
             for name, table in tables.items():
                 outputs = [c.outputs for c in calls.made if c.layer.kernel.path == name]
                 if table.consumers():
@@ -80,20 +84,8 @@ class TablesAsked:
                     found[name] = "it is called in a branch or a loop"
 
         with named_culprit({layer.name for layer in self.model._flatten_layers()}):
-            tf.function(trace, autograph=False).get_concrete_function(*self._example_step())
+            tf.function(trace, autograph=False).get_concrete_function()
         return found
-
-    def _example_step(self) -> tuple[Any, Any]:
-        rows = max(1, self.batch_size // self.num_devices)
-
-        def of(part: Any) -> Any:
-            if not isinstance(part, RaggedSets):
-                return tf.zeros([rows, *part.shape[1:]], tf.as_dtype(part.dtype))
-            sets = {"values": tf.zeros([1], tf.int32), "row_splits": tf.zeros([rows + 1], tf.int32)}
-            return sets if part.weights is None else {**sets, "weights": tf.zeros([1])}
-
-        inputs = {name: of(part) for name, part in self.train.inputs.items()}
-        return inputs.get("", inputs), of(self.train.labels)
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:

@@ -47,8 +47,13 @@ def checked(problem: Problem) -> Problem:
     return problem
 
 
+def platforms() -> tuple[str, ...]:
+    """Return the platforms that calls are for: a host, and a GPU if TensorFlow sees one."""
+    return ("CPU", "CUDA") if tf.config.get_visible_devices("GPU") else ("CPU",)
+
+
 def may_run_on_gpu() -> bool:
-    return bool(tf.config.get_visible_devices("GPU"))
+    return len(platforms()) > 1
 
 
 def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> list[Tensor]:
@@ -98,7 +103,7 @@ def call_on_platform(
     """Return the results of `host` on a CPU and of `cuda` on a GPU, zeros without a kernel. Shapes
     are static. The last `in_place` operands, if any, give the results their memory; XLA copies an
     operand only if something else reads it afterwards."""
-    known = ("CPU", "CUDA") if may_run_on_gpu() else ("CPU",)
+    known = platforms()
     kernels = (host, cuda)[: len(known)]
     every = [operand for kernel in kernels if kernel for operand in kernel.operands]
     operands = [*{id(operand): operand for operand in every}.values()]

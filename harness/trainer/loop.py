@@ -14,7 +14,7 @@ from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import NO_LOOKS, Looks
 from harness.program.model_programs import ModelPrograms
-from harness.run.history import Counters, History, Progress
+from harness.run.history import History, Progress
 from harness.run.records import (
     Compilation,
     Evaluation,
@@ -26,7 +26,6 @@ from harness.run.records import (
 from harness.task.measures import Quality
 from harness.workers.cluster import Cluster
 
-_NO_COUNTERS = Counters()
 # Short epochs are prepared together, since each preparation costs the host a millisecond.
 _ROWS_AHEAD, _MAX_EPOCHS_AHEAD = 2**18, 16
 _ENDLESS = 2**40  # The number of epochs, or of steps in an epoch, of a training without end
@@ -116,14 +115,13 @@ class Training:
             return False
         return evaluation.checksum is None or evaluation.checksum == self.programs.checksum()
 
-    def save(self, step: int, counters: Counters = _NO_COUNTERS) -> bool:
-        """Begins to save a checkpoint if all weights are finite; returns whether they are."""
-        if not self.programs.states[0].is_finite():
-            return False
-        if self.checkpoints is not None:
+    def save(self, history: History) -> None:
+        """Begins to save a checkpoint, if all weights are finite."""
+        counters, is_finite = history.saving(), bool(self.programs.states[0].is_finite())
+        if is_finite and self.checkpoints is not None:
             about = {**self.about, "counters": asdict(counters)}
-            self.checkpoints.save(step, about)
-        return True
+            self.checkpoints.save(history.progress.step, about)
+        history.saved(is_finite)
 
 
 def train(
@@ -195,7 +193,7 @@ def train(
         )
         # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
         if due and progress.divergence is None:
-            _save(training, history)
+            training.save(history)
             when.saved(window.step, now=clock())
         window_start += clock() - pause_start
         steps_done += num_steps_trained
@@ -259,16 +257,11 @@ def _end(
     progress = history.progress
     is_saved = progress.last_window is None or history.saved_step == progress.step
     if saves and not is_saved and progress.divergence is None:
-        _save(training, history)
+        training.save(history)
     if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
         # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
-
-
-def _save(training: Training, history: History) -> None:
-    counters = history.saving()
-    history.saved(training.save(history.progress.step, counters))
 
 
 class Steps:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.run.history import Counters, History, Progress
+from harness.run.history import History, Progress
 from harness.run.records import (
     Compilation,
     Epoch,
@@ -163,13 +163,14 @@ class StandIn:
         )
         return inspection, [self._compilation("look at gradients", step)]
 
-    def save(self, step: int, counters: Counters) -> bool:
-        if self.spoiled(step):
-            self.log.append(f"not saved {step}")
-            return False
-        self.log.append(f"save {step}")
-        self.clock.pass_seconds(SAVE_SECONDS)
-        return True
+    def save(self, history: History) -> None:
+        history.saving()
+        step = history.progress.step
+        spoiled = self.spoiled(step)
+        self.log.append(f"{'not saved' if spoiled else 'save'} {step}")
+        if not spoiled:
+            self.clock.pass_seconds(SAVE_SECONDS)
+        history.saved(not spoiled)
 
     def _compilation(self, program: str, step: int, capacity: int = 64) -> Compilation:
         self.log.append(f"compile {program} {step}")

@@ -178,8 +178,9 @@ def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
     velocity = next(slot for slot in slots if "velocity" in slot.name)
     with Background() as background:
         run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
-        velocity.assign(np.full(velocity.shape, np.inf))
-        assert not run.save(1)
-        velocity.assign(np.zeros(velocity.shape))
-        assert run.save(2)
+        for step, slot in ((1, np.inf), (2, 0.0)):
+            velocity.assign(np.full(velocity.shape, slot))
+            history = History([], start_step=step)
+            run.save(history)
+            assert (history.progress.divergence is None) == (step == 2)
     assert [path.name for path in tmp_path.iterdir()] == ["ckpt-2.npz"]

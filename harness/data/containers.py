@@ -6,6 +6,7 @@ and others have: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleIn
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +65,8 @@ def as_examples(
     changes: dict[str, Any] = {}
     if labels is not None:
         changes = {"labels": labels, "class_names": tuple(class_names)}
+        if isinstance(rows, RaggedSets) and not rows.is_labelled and rows.num_classes == 2:
+            changes["num_classes"] = None  # not a number of classes that somebody chose
     if weights is not None:
         changes["weights"] = np.asarray(weights)
     examples = _examples(rows, num_tokens, name)
@@ -122,6 +125,12 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     is_pair = _are_rows(first) and not all(isinstance(r, list) and _depth(r) < 2 for r in first)
     if not isinstance(first, tuple) and not is_pair:
         return _joined(read, _is_batch(first) or _are_rows(first)), None, weights
+    lengths = [*map(len, read)]
+    if len({*lengths}) > 1:
+        raise InputError(
+            f"{type(rows).__name__} gives tuples of {min(lengths)} to {max(lengths)} parts; give "
+            "each row as many"
+        )
     is_batched = _is_batch(first[0]) or _are_rows(first[0])
     parts = [_joined([*part], is_batched) for part in zip(*read, strict=True)]
     return _of_tuple(parts, weights)
@@ -279,11 +288,12 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         else:
             is_named = hasattr(column, "dictionary")  # polars' cannot be decoded by Arrow
             labels = column.to_pylist() if is_named else column.to_numpy(zero_copy_only=False)
-    is_array = isinstance(labels, np.ndarray) and labels.dtype != object
-    if isinstance(labels, list | tuple | np.ndarray) and not is_array and any(map(_depth, labels)):
+    if isinstance(labels, np.ndarray) and labels.dtype == object and labels.ndim:
+        labels = [*(labels[:, 0] if labels.shape[1:] == (1,) else labels)]  # perhaps numbers
+    if isinstance(labels, list | tuple) and any(map(_depth, labels)):
         rows = [*map(list, labels)]
-        lengths, numbers = {*map(len, rows)}, {number for row in rows for number in row}
-        if len(lengths) > 1 or lengths == {1} or not numbers <= {0, 1}:
+        lengths, is_deep = {*map(len, rows)}, max(map(_depth, rows)) > 1
+        if len(lengths) > 1 or lengths == {1} or is_deep or not {*chain(*rows)} <= {0, 1}:
             return RaggedSets.from_lists(rows, name=f"{name}' labels"), class_names
         labels = np.array(rows)  # 0 and 1 for each class
     # NumPy would make a name of None or NaN beside names.

@@ -100,7 +100,15 @@ class RaggedSets:
                 )
         lists = [sorted(row) if isinstance(row, set | frozenset) else list(row) for row in rows]
         lengths = np.array([*map(len, lists)], np.int64)
-        ids = np.array([*itertools.chain.from_iterable(lists)])
+        try:
+            ids = np.array([*itertools.chain.from_iterable(lists)])
+        except ValueError:  # lists of several lengths
+            ids = np.zeros([0, 0])
+        if ids.ndim > 1:
+            raise InputError(
+                "a row holds lists or vectors; give a list of rows, each a list of ids, or a "
+                "scipy.sparse.csr_array of vectors"
+            )
         if ids.dtype.kind in "SU":
             raise InputError(
                 f"the rows hold the string {str(ids[0])!r}; number the items, as by "

@@ -179,7 +179,7 @@ def _check_onnx(model: keras.Model) -> None:
 def _write_onnx(model: keras.Model, path: Path) -> None:
     log = logging.getLogger("tf2onnx")
     level = log.level
-    log.setLevel(logging.ERROR)
+    log.setLevel(logging.CRITICAL)  # `_complete_onnx` reports what it does not know
     try:
         with (
             computing(Surroundings(implementation="gather", export=True, padded=True)),
@@ -197,11 +197,41 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
         log.setLevel(level)
 
 
+def _complete_onnx(model: Any) -> None:
+    """Replaces the operations of Keras's gelu and celu that tf2onnx leaves as they are, and raises
+    an InputError if there are others, which no program could run."""
+    import onnx
+
+    graph, make = model.graph, onnx.helper.make_node
+    one = "harness/one"
+    nodes: list[Any] = []
+    for node in graph.node:
+        found = f"{node.name}/of_input"
+        if node.op_type == "Erfc":
+            nodes += [make("Erf", node.input, [found]), make("Sub", [one, found], node.output)]
+        elif node.op_type == "Expm1":
+            nodes += [make("Exp", node.input, [found]), make("Sub", [found, one], node.output)]
+        else:
+            nodes.append(node)
+    if len(nodes) > len(graph.node):
+        graph.initializer.append(onnx.helper.make_tensor(one, onnx.TensorProto.FLOAT, [], [1.0]))
+        del graph.node[:]
+        graph.node.extend(nodes)
+    known = {schema.name for schema in onnx.defs.get_all_schemas()}
+    unknown = sorted({n.op_type for n in nodes if n.domain in ("", "ai.onnx")} - known)
+    if unknown:
+        raise InputError(
+            f"the model computes by {', '.join(unknown)}, which ONNX files lack; export a "
+            "SavedModel, or train with other layers and activations"
+        )
+
+
 def _describe_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
     """Names an ONNX file's output and sizes, and adds the classes to its metadata, as JSON."""
     import onnx
 
     model = onnx.load(path)
+    _complete_onnx(model)
     graph, (output,) = model.graph, model.graph.output
     for node in graph.node:
         for names in (node.input, node.output):

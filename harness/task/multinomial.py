@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.model.dropout import random_bits
+from harness.task.ranking import is_count
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import Entries, find_entries
 
@@ -38,9 +39,11 @@ class Multinomial(keras.losses.Loss):
         **kwargs: arguments of `keras.losses.Loss`.
         """
         super().__init__(**{"name": "multinomial", **kwargs})
-        if num_samples is not None and num_samples < 1:
-            raise InputError(f"num_samples is {num_samples}; give at least 1, or None for all")
-        self.num_samples = num_samples
+        if num_samples is not None and not is_count(num_samples):
+            raise InputError(
+                f"num_samples is {num_samples!r}; give a whole number, at least 1, or None for all"
+            )
+        self.num_samples = None if num_samples is None else int(num_samples)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the losses of rows, [B], from labels of 0 and 1 and from logits, both [B, V]."""

@@ -20,6 +20,12 @@ _MOST_ITEMS = 2**24  # whose numbers a float32 holds
 _LAST = tf.float32.min  # the score of an item that is not to be ranked
 
 
+def is_count(number: Any) -> bool:
+    """Whether a number is whole and at least 1."""
+    is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+    return is_whole and bool(number >= 1)
+
+
 class Ranking(NamedTuple):
     k: int
     """The number of items to return for each row, K."""
@@ -28,10 +34,10 @@ class Ranking(NamedTuple):
 
     def check(self, examples: Examples, num_items: int) -> None:
         """Raises an InputError if rows with these inputs cannot be ranked so."""
-        if not 1 <= self.k <= num_items <= _MOST_ITEMS:
+        if not is_count(self.k) or not self.k <= num_items <= _MOST_ITEMS:
             raise InputError(
-                f"k is {self.k}; give at least 1 and at most all {num_items} items, of which "
-                f"{_MOST_ITEMS} can be ranked"
+                f"k is {self.k!r}; give a whole number, at least 1 and at most all {num_items} "
+                f"items, of which {_MOST_ITEMS} can be ranked"
             )
         check_seen(self.seen, examples, num_items)
 
@@ -94,9 +100,9 @@ class _AtK(keras.metrics.Mean):
         dtype: the dtype of the metric's sums.
         """
         super().__init__(name=name or f"{self._kind}_at_{k}", dtype=dtype)
-        if k < 1:
-            raise InputError(f"k is {k}; give at least 1")
-        self.k = k
+        if not is_count(k):
+            raise InputError(f"k is {k!r}; give a whole number, at least 1")
+        self.k = int(k)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """Adds the values of B rows to the mean.

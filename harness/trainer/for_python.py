@@ -6,6 +6,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numpy as np
+
 from harness.base.errors import InputError, in_python
 
 _FROM_KERAS = {
@@ -24,7 +26,7 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
     """Decorates a method for Python programs: messages name arguments in place of flags, the method
     refuses keywords that it does not know, and its signature and docstring list the fields of the
-    settings class `kind` in place of the last argument, `**`."""
+    settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's."""
 
     def decorate(method: _Method) -> _Method:
         signature = inspect.signature(method)
@@ -45,7 +47,8 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
                     known = ", ".join(sorted(signature.parameters.keys() - {"self"}))
                     there = _FROM_KERAS.get(name, f"there are {known}")
                     raise InputError(f"{where} has no setting {name}; {there}")
-                return method(*positional, **given)
+                plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
+                return method(*positional, **plain)
 
         called.__dict__["__signature__"] = signature
         return cast(_Method, called)

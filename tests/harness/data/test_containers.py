@@ -126,6 +126,15 @@ def test_labels_of_several_classes(labels: Callable[[], Any]) -> None:
     assert [row.tolist() for row in found] == [[0], [2], [], [1, 2]]
 
 
+@pytest.mark.parametrize("labels", [[0, 2, 1, 2], [[False], [True], [True], [False]]])
+def test_labels_in_an_array_of_objects(labels: Any) -> None:
+    """They are numbers, such as those of a frame's column. Unlabelled sets do not limit them to two
+    classes."""
+    rows = RaggedSets.from_lists(_ROWS)
+    found = as_examples(rows, np.array(labels, object)).labels
+    np.testing.assert_array_equal(found, np.ravel(labels))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "labels", [[[1, 0], [0, 1], [1, 1], [0, 0]], pa.table({"a": [1, 0, 1, 0], "b": [0, 1, 1, 0]})]
 )
@@ -198,6 +207,10 @@ def test_batches_of_rows_without_labels(size: int) -> None:
         (iter([]), "has no rows; give at least one"),
         ((_ROWS, _LABELS, _LABELS, _LABELS), "a tuple of 4 parts; give"),
         (iter([([1], 0, 1.0, 2)]), "a tuple of 4 parts; give"),
+        (iter([([1], 0), ([1], 0, 1.0)]), "tuples of 2 to 3 parts; give each row as many"),
+        ([[[1, 2], [3]], [[1], [2]]], "a row holds lists or vectors; give a list of rows"),
+        ([np.eye(3, dtype=int)], "a row holds lists or vectors; give a list of rows"),
+        (([[1], [2]], [[[1, 2]], [[3]]]), "a row holds lists or vectors; give a list of rows"),
     ],
 )
 def test_rows_that_are_no_ids(rows: Any, message: str) -> None:

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
+import keras
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -148,3 +151,28 @@ def test_a_regression_serves_its_outputs(trainer: harness.Trainer, tmp_path: Pat
         with pytest.raises(OSError, match=f"No space left on device: '{served}'"):
             export_model(trainer.model, served, format="saved_model", vocabulary=None)
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("activation", ["gelu", "celu"])
+def test_activations_that_onnx_lacks(activation: str, tmp_path: Path) -> None:
+    def network(inputs: Any) -> Any:
+        return keras.layers.Dense(3)(harness.MultiHotDense(4, 40, activation=activation)(inputs))
+
+    made, rows, path = harness.Trainer(network, batch_size=5), sets_of(TEXTS), tmp_path / "m.onnx"
+    expected = made.predict(rows)
+    made.export(path, format="onnx")
+    splits = rows.row_splits.astype(np.int32)
+    session = onnxruntime.InferenceSession(path)
+    (found,) = session.run(None, {"values": rows.values, "row_splits": splits})
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_that_onnx_cannot_express(tmp_path: Path) -> None:
+    def network(inputs: Any) -> Any:
+        return keras.ops.erfinv(keras.ops.tanh(harness.MultiHotDense(3, 40)(inputs)))
+
+    made = harness.Trainer(network, batch_size=5)
+    made.predict(sets_of(TEXTS))
+    with pytest.raises(harness.InputError, match="computes by Erfinv, which ONNX files lack"):
+        made.export(tmp_path / "m.onnx", format="onnx")
+    assert not list(tmp_path.iterdir())

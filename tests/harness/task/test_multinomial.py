@@ -114,6 +114,8 @@ def test_what_cannot_be_sampled_is_refused() -> None:
         of(Multinomial(num_samples=5), keras.layers.Dense(ITEMS, activation=tf.tanh))
     with pytest.raises(InputError, match="num_samples is 38, and there are 37 items"):
         of(Multinomial(num_samples=38), keras.layers.Dense(ITEMS))
+    with pytest.raises(InputError, match=r"num_samples is 2\.5; give a whole number"):
+        Multinomial(num_samples=2.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="ragged sets"):
         Multinomial(num_samples=5).of_labels(dense, dense, sampled=True)
     with pytest.raises(InputError, match="the model gives 1"):

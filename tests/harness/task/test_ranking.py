@@ -90,5 +90,6 @@ def test_wrong_use_is_refused() -> None:
         Task("multinomial", metrics=["accuracy"], seen=None).settled(rows)
     with pytest.raises(InputError, match="name that is taken"):
         Task("multinomial", metrics=[RecallAtK(20)], seen=None).settled(rows)
-    with pytest.raises(InputError, match="k is 0"):
-        RecallAtK(0)
+    for k in (0, 2.5, True):
+        with pytest.raises(InputError, match=f"k is {k}; give a whole number"):
+            RecallAtK(k)  # type: ignore[arg-type]

@@ -38,7 +38,8 @@ def of_sets(inputs: Any) -> Any:
 def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> None:
     """Metrics of evaluations are in no log of the training."""
     seen, bought = drawn(), drawn()
-    trainer = harness.Trainer(of_sets, task="multinomial", batch_size=10)
+    # NumPy's numbers, as of a search for settings, serve as well.
+    trainer = harness.Trainer(of_sets, task="multinomial", batch_size=np.int64(10))
     trainer.predict(seen)  # builds the model
     inputs = keras.Input([ITEMS])
     plain = keras.Model(inputs, network(inputs))
@@ -50,8 +51,8 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
     history = trainer.fit(
         (seen, bought),
         validation=(seen, bought),
-        epochs=3,
-        shuffle=False,
+        epochs=np.int64(3),
+        shuffle=np.False_,
         verbose=False,
         run_dir=tmp_path / "run",
     ).history
@@ -79,6 +80,8 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
         trainer.measure((seen, bought))
     with pytest.raises(InputError, match="at most all 60 items"):
         trainer.recommend(seen, k=61)
+    with pytest.raises(InputError, match=r"k is 2\.5; give a whole number"):
+        trainer.recommend(seen, k=2.5)  # type: ignore[arg-type]
 
 
 def test_other_tasks_rank_all_outputs() -> None:

@@ -59,7 +59,12 @@ def paired_effect(ratios: Sequence[float], confidence: float) -> Effect:
     from scipy import stats
 
     logs = np.log(ratios)
-    share = 0.1  # at each end: one of ten to nineteen pairs, none of fewer
+    num_trimmed = len(logs) // 10  # at each end: one of ten to nineteen pairs, none of fewer
+    if num_trimmed == 0:
+        half = stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * stats.sem(logs)
+        return _effect(logs.mean(), logs.mean() - half, logs.mean() + half)
+    # SciPy widens the interval by the share that it is given, which it rounds down to whole pairs.
+    share = (num_trimmed + 1e-6) / len(logs)
     # A bootstrap would not do: of ten pairs, six times as many of its intervals miss the truth.
     interval = stats.mstats.trimmed_mean_ci(logs, limits=(share, share), alpha=1 - confidence)
     return _effect(stats.trim_mean(logs, share), *interval)

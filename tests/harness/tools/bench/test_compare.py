@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from harness.tools.bench.compare import (
     CONFIDENCE,
@@ -46,6 +47,13 @@ def test_a_slowdown_of_five_percent_is_found(num: int, deviation: float) -> None
     samples = 0.95 * np.exp(rng.normal(0, deviation, (200, num)))
     verdicts = [paired_effect(ratios, CONFIDENCE).verdict for ratios in samples]
     assert verdicts.count("slower") > 150
+
+
+def test_the_interval_of_a_few_pairs_is_that_of_a_t_test() -> None:
+    ratios = rates(0, 5)
+    low, high = stats.ttest_1samp(np.log(ratios), 0).confidence_interval(0.99)
+    effect = paired_effect(ratios, 0.99)
+    np.testing.assert_allclose([effect.low, effect.high], np.exp([low, high]))
 
 
 @settings(max_examples=40)

@@ -344,7 +344,8 @@ def _prospects(search: Search, trials: Sequence[Any]) -> str:
     ]
     if half == 0 or best[0] == -math.inf:
         return "too few trials to tell; raise --trials and add --resume"
-    minutes = (done[-1].datetime_complete - done[half].datetime_start).total_seconds() / 60
+    # Not from the first one's start to the last one's end: hours may lie between two searches.
+    minutes = sum(trial.duration.total_seconds() for trial in done[half:]) / 60 / search.num_jobs
     gain, objective = best[1] - best[0], search.config.objective
     what = f"the last {len(done) - half} trials, {minutes:.1f} minutes, "
     if gain <= 0:

@@ -55,7 +55,10 @@ class Examples:
             self._check_labels()
             rows["labels"] = len(self.labels)
         if self.weights is not None:
-            weights = np.asarray(self.weights, np.float32)
+            try:
+                weights = np.asarray(self.weights, np.float32)
+            except (ValueError, TypeError):  # texts, or lists of several lengths
+                weights = np.zeros([0, 0], np.float32)
             if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
                 raise InputError(f"{self.name}: weights must be [rows], finite and not negative")
             rows["weights"] = len(weights)

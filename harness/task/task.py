@@ -51,9 +51,10 @@ class Task:
     """Multinomial only: the name of the ragged input with the items that a row has seen, which
     evaluation metrics and `Trainer.recommend` leave out. "" is a model's only input; None ranks all
     items."""
-    class_weight: Literal["balanced"] | Mapping[int, float] | None = None
-    """The weight of each class on its rows' losses in training; a class left out has 1. `balanced`:
-    rows / (classes * rows of the class), from the rows of the first training."""
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
+    """The weight of each class, by its number or name, on its rows' losses in training; a class
+    left out has 1. `balanced`: rows / (classes * rows of the class), from the rows of the first
+    training."""
     thresholds: Sequence[float] | None = None
     """Multi-label only: the probability above which each class is given, [K], for precision, recall
     and F1. None: 0.5. `harness.task.measures.best_thresholds` chooses them on held-out rows."""
@@ -69,9 +70,10 @@ class Task:
                 f"label_smoothing is {self.label_smoothing}; give a share from 0 to less than 1"
             )
         weights = self.class_weight
-        if weights not in (None, "balanced") and not isinstance(weights, Mapping):
+        is_named = isinstance(weights, str) and weights == "balanced"
+        if not is_named and not isinstance(weights, Mapping | None):
             raise InputError(
-                f"class_weight is {weights!r}; give 'balanced', or a weight by class number"
+                f"class_weight is {weights!r}; give 'balanced', or a weight by class number or name"
             )
 
     def config(self) -> dict[str, Any]:
@@ -83,7 +85,7 @@ class Task:
             loss = getattr(loss, "__qualname__", type(loss).__qualname__)
         weights: Any = self.class_weight
         if isinstance(weights, Mapping):
-            weights = sorted(weights.items())
+            weights = sorted(weights.items(), key=lambda pair: (type(pair[0]).__name__, pair[0]))
         smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
         return {"task": self.kind, "loss": loss, "class_weight": str(weights), **smoothing}
 
@@ -127,11 +129,14 @@ class Task:
             label_smoothing=self.label_smoothing,
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
-        if task.thresholds is not None and len(task.thresholds) != num_classes:
-            raise InputError(
-                f"thresholds has {len(task.thresholds)} numbers for {num_classes} classes; give "
-                "one for each"
-            )
+        if task.thresholds is not None:
+            known = np.asarray(task.thresholds)
+            ok = known.dtype.kind in "fiu" and known.shape == (num_classes,)
+            if not ok or not ((known >= 0) & (known <= 1)).all():
+                raise InputError(
+                    f"thresholds are {task.thresholds!r:.100} for {num_classes} classes; give a "
+                    "number from 0 to 1 for each"
+                )
         task.check_labels(examples)
         check_seen(task.seen, examples, num_classes)
         task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
@@ -410,7 +415,7 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
 
 
 def _class_weight(
-    asked: Literal["balanced"] | Mapping[int, float] | None, task: "SettledTask", examples: Examples
+    asked: Literal["balanced"] | Mapping[Any, float] | None, task: "SettledTask", examples: Examples
 ) -> np.ndarray | None:
     if asked is None:
         return None
@@ -419,11 +424,13 @@ def _class_weight(
             f"class_weight is for rows of one class each, not for {task.kind}; leave it out"
         )
     if isinstance(asked, Mapping):
-        wrong = [c for c in asked if not 0 <= c < task.num_classes]
-        if wrong or not np.isfinite(list(asked.values())).all():
+        numbers = {name: number for number, name in enumerate(examples.class_names)}
+        asked = {numbers.get(c, c): weight for c, weight in asked.items()}
+        wrong = [c for c in asked if c not in range(task.num_classes)]
+        if wrong or not np.isfinite(np.array([*asked.values()], float)).all():
             raise InputError(
                 f"class_weight is {dict(asked)}; give a finite weight for classes below "
-                f"{task.num_classes}"
+                f"{task.num_classes}, or by their names"
             )
         return np.array([asked.get(c, 1.0) for c in range(task.num_classes)], np.float32)
     labels = _labels(examples)

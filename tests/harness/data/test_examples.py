@@ -85,6 +85,7 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
             "the labels have a weight for each class",
         ),
         ({"weights": [1.0, -1.0, 1.0]}, "finite and not negative"),
+        ({"weights": ["a", "b", "c"]}, r"weights must be \[rows\], finite"),
     ],
 )
 def test_what_no_rows_can_be_is_refused(changes: dict[str, Any], message: str) -> None:

@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from harness.base.errors import InputError
+from harness.data.containers import as_examples
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.task.task import SettledTask, Task
@@ -116,6 +117,15 @@ def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     np.testing.assert_array_equal(judged.hits, plain.judge(labels, logits).hits)
 
 
+def test_class_weights_by_name() -> None:
+    rows = as_examples([[0], [1], [0]], ["no", "yes", "perhaps"])
+    task = Task(class_weight={"yes": 3.0, 1: 2.0})
+    np.testing.assert_array_equal(task.settled(rows).class_weight, [1, 2, 3])  # type: ignore[arg-type]
+    assert task.config()["class_weight"] == "[(1, 2.0), ('yes', 3.0)]"
+    with pytest.raises(InputError, match=r"classes below 3, or by their names"):
+        Task(class_weight={"maybe": 3.0}).settled(rows)
+
+
 def test_labels_are_smoothed_in_training_as_keras_does() -> None:
     rng = np.random.default_rng()
     labels = rng.integers(0, 4, 20)
@@ -192,6 +202,18 @@ class Counting(keras.losses.Loss):
         (
             lambda: settled("binary", class_weight={2: 2.0}),
             r"class_weight is \{2: 2.0\}; give a finite weight for classes below 2",
+        ),
+        (
+            lambda: settled("binary", class_weight=np.ones(2)),
+            r"class_weight is array\(\[1., 1.\]\); give 'balanced', or a weight",
+        ),
+        (
+            lambda: settled("multi_label", 3, thresholds=[0.5, 0.5, 2.0]),
+            r"thresholds are \[0.5, 0.5, 2.0\] for 3 classes; give a number from 0 to 1 for each",
+        ),
+        (
+            lambda: settled("multi_label", 3, thresholds=0.5),
+            "thresholds are 0.5 for 3 classes; give",
         ),
         (
             lambda: settled("binary", label_smoothing=0.1),

@@ -86,13 +86,16 @@ class Checked:
             numbers = given if isinstance(given, tuple) else () if given is None else (given,)
             for value, limits in itertools.product(numbers, getattr(hint, "__metadata__", ())):
                 if isinstance(limits, Whole):
+                    allowed = value != "auto" or "auto" in str(hint)
+                    require(allowed, f"{flag} is 'auto'; give a whole number")
                     require_count(flag, value, least=limits.least, most=limits.most)
                 elif isinstance(limits, Number):
-                    ok = value >= limits.least and limits.above < value < limits.below
+                    ok = isinstance(value, int | float)
+                    ok = ok and value >= limits.least and limits.above < value < limits.below
                     named = limits._asdict().items()
                     words = (f"{word} {limit:g}" for word, limit in named if math.isfinite(limit))
                     must = " and ".join(words).replace("least", "at least")
-                    require(ok, f"{flag} is {value}; it must be {must}")
+                    require(ok, f"{flag} is {value!r}; it must be {must}")
 
 
 def parse_share(flag: str, text: str) -> float:

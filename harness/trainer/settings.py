@@ -70,10 +70,6 @@ class Settings(Checked):
     """Give the same bits in every run on a GPU, too: sums in a fixed order, no TF32. A CPU always
     does."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.batch_size != "auto", "--batch-size is 'auto'; give a whole number")
-
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Settings:
         """Returns the settings that a run's config.json holds, each of them checked."""

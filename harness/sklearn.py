@@ -150,7 +150,7 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _config(self, **more: Any) -> TrainConfig:
         if self.early_stopping is not None:
-            require_count("early_stopping", np.asarray(self.early_stopping).tolist())
+            require_count("early_stopping", self.early_stopping)
             share = self.validation_split
             ok = isinstance(share, float | np.floating) and 0 < share < 1
             require(ok, f"validation_split is {share!r}; give a share between 0 and 1, as in 0.1")

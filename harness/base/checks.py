@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from numbers import Integral
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
@@ -27,19 +28,18 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
     )
 
 
-def require_count(name: str, value: int | str, *, least: int = 1, most: int | None = None) -> None:
-    """Raises InputError unless a number is within its limits; accepts "auto"."""
-    if value == "auto":
-        return
-    if not isinstance(value, int) or isinstance(value, bool):
+def require_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> None:
+    """Raises InputError unless a value is a whole number, perhaps NumPy's, within its limits."""
+    if not isinstance(value, Integral) or isinstance(value, bool):
         raise InputError(f"{name} is {value!r}; give a whole number")
     # Without a limit of its own it is an int32: the product of two, such as epochs and steps of an
     # epoch, is then an int64, which steps are counted in.
+    number = int(value)
     if most is None:
-        require(value >= least, f"{name} is {value}; it must be at least {least}")
-        require(value <= INT32_MAX, f"{name} is {value}; it must be at most {INT32_MAX}")
+        require(number >= least, f"{name} is {number}; it must be at least {least}")
+        require(number <= INT32_MAX, f"{name} is {number}; it must be at most {INT32_MAX}")
     else:
-        require(least <= value <= most, f"{name} is {value}; choose from {least} to {most}")
+        require(least <= number <= most, f"{name} is {number}; choose from {least} to {most}")
 
 
 def flag_of(name: str) -> str:
@@ -85,9 +85,7 @@ class Checked:
                 raise InputError(f"{flag} is {given!r}; choose {choices}")
             numbers = given if isinstance(given, tuple) else () if given is None else (given,)
             for value, limits in itertools.product(numbers, getattr(hint, "__metadata__", ())):
-                if isinstance(limits, Whole):
-                    allowed = value != "auto" or "auto" in str(hint)
-                    require(allowed, f"{flag} is 'auto'; give a whole number")
+                if isinstance(limits, Whole) and not (value == "auto" and "auto" in str(hint)):
                     require_count(flag, value, least=limits.least, most=limits.most)
                 elif isinstance(limits, Number):
                     ok = isinstance(value, int | float)

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from harness.base.checks import require_count
 from harness.base.errors import InputError
 from harness.model.dropout import random_bits
-from harness.task.ranking import is_count
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import Entries, find_entries
 
@@ -39,10 +39,8 @@ class Multinomial(keras.losses.Loss):
         **kwargs: arguments of `keras.losses.Loss`.
         """
         super().__init__(**{"name": "multinomial", **kwargs})
-        if num_samples is not None and not is_count(num_samples):
-            raise InputError(
-                f"num_samples is {num_samples!r}; give a whole number, at least 1, or None for all"
-            )
+        if num_samples is not None:
+            require_count("num_samples", num_samples)
         self.num_samples = None if num_samples is None else int(num_samples)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:

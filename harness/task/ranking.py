@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from harness.base.checks import require, require_count
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from kernels.multi_hot.registry import Problem
@@ -18,12 +19,6 @@ from kernels.multi_hot.segments import find_entries
 
 _MOST_ITEMS = 2**24  # whose numbers a float32 holds
 _LAST = tf.float32.min  # the score of an item that is not to be ranked
-
-
-def is_count(number: Any) -> bool:
-    """Whether a number is whole and at least 1."""
-    is_whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
-    return is_whole and bool(number >= 1)
 
 
 class Ranking(NamedTuple):
@@ -34,11 +29,11 @@ class Ranking(NamedTuple):
 
     def check(self, examples: Examples, num_items: int) -> None:
         """Raises an InputError if rows with these inputs cannot be ranked so."""
-        if not is_count(self.k) or not self.k <= num_items <= _MOST_ITEMS:
-            raise InputError(
-                f"k is {self.k!r}; give a whole number, at least 1 and at most all {num_items} "
-                f"items, of which {_MOST_ITEMS} can be ranked"
-            )
+        require_count("k", self.k, most=num_items)
+        require(
+            num_items <= _MOST_ITEMS,
+            f"the model has {num_items} outputs; at most {_MOST_ITEMS} can be ranked",
+        )
         check_seen(self.seen, examples, num_items)
 
 
@@ -100,8 +95,7 @@ class _AtK(keras.metrics.Mean):
         dtype: the dtype of the metric's sums.
         """
         super().__init__(name=name or f"{self._kind}_at_{k}", dtype=dtype)
-        if not is_count(k):
-            raise InputError(f"k is {k!r}; give a whole number, at least 1")
+        require_count("k", k)
         self.k = int(k)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:

@@ -147,7 +147,7 @@ def measuring(inputs: Any) -> Any:
         (lambda: harness.Trainer(model()).evaluate(rows(), verbose=0), "evaluate .*verbose; only"),
         (lambda: harness.Trainer(3), "model is int"),
         (lambda: fit(model(), rows(), optimizer=Silent(0.1)), "Silent.*cannot be compiled"),
-        (lambda: harness.Trainer(model(), seed=1.5), r"seed is 1\.5; it must be a whole number"),
+        (lambda: harness.Trainer(model(), seed=1.5), r"seed is 1\.5; give a whole number"),
     ],
 )
 def test_one_message(act: Callable[[], Any], message: str) -> None:

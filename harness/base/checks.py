@@ -5,7 +5,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
-from numbers import Integral
+from numbers import Integral, Real
+from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
@@ -83,12 +84,17 @@ class Checked:
                 choices = f"auto or one of {values}"
                 choices = choices if "auto" in known else values.replace(", ", " or ")
                 raise InputError(f"{flag} is {given!r}; choose {choices}")
-            numbers = given if isinstance(given, tuple) else () if given is None else (given,)
+            if isinstance(given, Real) and hasattr(given, "item"):  # NumPy's, which is no JSON
+                object.__setattr__(self, name, given := given.item())
+            kind = known[0] if known else hint  # without the limits
+            is_tuple = get_origin(kind) is tuple and isinstance(given, tuple | list)
+            is_left_out = given is None and NoneType in get_args(kind)
+            numbers = given if is_tuple else () if is_left_out else (given,)
             for value, limits in itertools.product(numbers, getattr(hint, "__metadata__", ())):
                 if isinstance(limits, Whole) and not (value == "auto" and "auto" in str(hint)):
                     require_count(flag, value, least=limits.least, most=limits.most)
                 elif isinstance(limits, Number):
-                    ok = isinstance(value, int | float)
+                    ok = isinstance(value, Real)
                     ok = ok and value >= limits.least and limits.above < value < limits.below
                     named = limits._asdict().items()
                     words = (f"{word} {limit:g}" for word, limit in named if math.isfinite(limit))

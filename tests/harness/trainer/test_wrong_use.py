@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.data.options import DataConfig
 from tests.harness.random_sets import random_sets
 
 TOKENS = 50
@@ -185,3 +186,29 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
         own.evaluate(plain)
     with pytest.raises(ValueError, match=lacks):
         own.fit(weighted, validation=plain, verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: harness.Settings(batch_size=None), "--batch-size is None; give a whole number"),
+        (lambda: harness.Settings(seed=(5,)), r"--seed is \(5,\); give a whole number"),
+        (lambda: DataConfig(split_seed=None), "--split-seed is None; give a whole number"),
+        (
+            lambda: DataConfig(validation_split=()),
+            r"--validation-split is \(\); it must be at least",
+        ),
+    ],
+)
+def test_a_setting_of_one_number_is_neither_left_out_nor_a_tuple(
+    make: Callable[[], Any], message: str
+) -> None:
+    with pytest.raises(harness.InputError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_become_pythons_in_settings() -> None:
+    data = DataConfig(validation_split=np.float32(0.25), split_seed=np.int64(3))  # type: ignore[arg-type]
+    assert (data.validation_split, data.split_seed) == (0.25, 3)
+    assert type(data.validation_split) is float
+    assert type(data.split_seed) is int

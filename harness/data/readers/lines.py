@@ -95,12 +95,25 @@ class CsvSource(TableSource):
         """Yields the number of each row's last line, and its cells. Skips blank lines."""
         csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))  # of the whole process
         quoting: Literal[0, 3] = csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL
-        lines = lines_of(self.path, problems, remedy=_OF_TABLES)
+        end = num_bytes = 0  # of the last row, and the size of the one after it so far
+
+        def bounded() -> Generator[str, None, None]:
+            nonlocal num_bytes
+            for line in lines_of(self.path, problems, remedy=_OF_TABLES):
+                num_bytes += len(line)
+                # csv bounds each cell, but not their number, and other modules may set its limit.
+                if num_bytes > MAX_TEXT_BYTES:
+                    raise InputError(
+                        f"{self.path}: the row that begins at line {end + 1} is longer than "
+                        f"{MAX_TEXT_BYTES:,} bytes. {_OF_TABLES}"
+                    )
+                yield line
+
+        lines = bounded()
         reader = csv.reader(lines, delimiter=self._delimiter, quoting=quoting)
-        end = 0
         try:
             for row in reader:
-                begin, end = end + 1, reader.line_num
+                begin, end, num_bytes = end + 1, reader.line_num, 0
                 if end > begin and inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED:
                     raise InputError(
                         f"{self.path}: a quote in the row that begins at line {begin} is never "

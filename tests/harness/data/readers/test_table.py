@@ -1,5 +1,6 @@
 """CSV and TSV: which columns are read, and what is wrong with single rows or with the file."""
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,14 +137,16 @@ def test_blocks_are_about_as_large_as_asked_for(write: Writer, read: Reader) -> 
 @pytest.mark.parametrize(
     ("content", "fact"),
     [
-        ("x" * (MAX_TEXT_BYTES + 10) + ",1\n", "2 is longer than 8,000,000 bytes"),
-        ('"never closed,1\n' + "good,1\n" * 1_142_857, r"1142\d{3}: field larger than .*8000000"),
+        ("x" * (MAX_TEXT_BYTES + 10) + ",1\n", "csv, line 2"),
+        ('"never closed,1\n' + "good,1\n" * 1_142_857, "the row that begins at line 2"),
+        ('"' + '\n","' * 2_000_000, "the row that begins at line 2"),
     ],
 )
 def test_a_very_long_row_is_one_message(
     write: Writer, read: Reader, content: str, fact: str
 ) -> None:
-    with pytest.raises(InputError, match=rf"csv, line {fact}.*close each quote"):
+    csv.field_size_limit(10 * MAX_TEXT_BYTES)  # as another module may set it
+    with pytest.raises(InputError, match=f"{fact} is longer than 8,000,000 bytes.*each quote"):
         read(open_source(write(f"text,label\n{content}")))
 
 

@@ -5,8 +5,10 @@ Letters: B rows, K classes.
 
 import contextlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal, NamedTuple, get_args
 
 import keras
@@ -130,7 +132,10 @@ class Task:
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
         if task.thresholds is not None:
-            known = np.asarray(task.thresholds)
+            try:
+                known = np.asarray(task.thresholds)
+            except ValueError:  # lists of several lengths
+                known = np.zeros([0, 0])
             ok = known.dtype.kind in "fiu" and known.shape == (num_classes,)
             if not ok or not ((known >= 0) & (known <= 1)).all():
                 raise InputError(
@@ -425,14 +430,18 @@ def _class_weight(
         )
     if isinstance(asked, Mapping):
         numbers = {name: number for number, name in enumerate(examples.class_names)}
-        asked = {numbers.get(c, c): weight for c, weight in asked.items()}
-        wrong = [c for c in asked if c not in range(task.num_classes)]
-        if wrong or not np.isfinite(np.array([*asked.values()], float)).all():
+        if all(c in range(task.num_classes) for c in asked):  # even if names are numbers as well
+            numbers = {}
+        weights = {numbers.get(c, c): weight for c, weight in asked.items()}
+        is_known = len(weights) == len(asked) and all(c in range(task.num_classes) for c in weights)
+        if not is_known or not all(
+            isinstance(w, Real) and math.isfinite(w) for w in asked.values()
+        ):
             raise InputError(
                 f"class_weight is {dict(asked)}; give a finite weight for classes below "
-                f"{task.num_classes}, or by their names"
+                f"{task.num_classes}, or by their names, for each at most once"
             )
-        return np.array([asked.get(c, 1.0) for c in range(task.num_classes)], np.float32)
+        return np.array([weights.get(c, 1.0) for c in range(task.num_classes)], np.float32)
     labels = _labels(examples)
     assert not isinstance(labels, RaggedSets)
     classes = np.rint(labels).astype(np.int64).reshape(-1)

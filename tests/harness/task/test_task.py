@@ -124,6 +124,20 @@ def test_class_weights_by_name() -> None:
     assert task.config()["class_weight"] == "[(1, 2.0), ('yes', 3.0)]"
     with pytest.raises(InputError, match=r"classes below 3, or by their names"):
         Task(class_weight={"maybe": 3.0}).settled(rows)
+    with pytest.raises(InputError, match="for each at most once"):
+        Task(class_weight={"no": 3.0, 0: 2.0}).settled(rows)
+
+
+@pytest.mark.parametrize(
+    ("class_weight", "weights"),
+    [({0: 2.0, 1: 3.0}, [2, 3, 1]), ({1: 2.0, 3: 3.0}, [2, 1, 3])],
+)
+def test_numbers_of_classes_are_names_only_if_one_is_no_number_of_a_class(
+    class_weight: dict[int, float], weights: list[float]
+) -> None:
+    examples = rows(np.arange(3), class_names=(1, 2, 3))
+    task = Task(class_weight=class_weight).settled(examples)
+    np.testing.assert_array_equal(task.class_weight, weights)  # type: ignore[arg-type]
 
 
 def test_labels_are_smoothed_in_training_as_keras_does() -> None:
@@ -215,6 +229,11 @@ class Counting(keras.losses.Loss):
             lambda: settled("multi_label", 3, thresholds=0.5),
             "thresholds are 0.5 for 3 classes; give",
         ),
+        (
+            lambda: settled("multi_label", 2, thresholds=[[0.5], [0.5, 0.3]]),
+            r"thresholds are \[\[0.5\], \[0.5, 0.3\]\] for 2 classes; give",
+        ),
+        (lambda: settled("binary", class_weight={1: "2"}), "give a finite weight"),
         (
             lambda: settled("binary", label_smoothing=0.1),
             r"label_smoothing is 0.1, which .* but the task is binary \(",

@@ -17,8 +17,10 @@ def limited(seconds: float, message: str) -> Iterator[None]:
     def watch() -> None:
         # Second by second: a process that is stopped for an hour (Ctrl-Z) loses only one of them.
         if not any(is_left.wait(1) for _ in range(math.ceil(seconds))):
-            print(message, file=sys.stderr, flush=True)
-            os._exit(1)
+            try:
+                print(message, file=sys.stderr, flush=True)
+            finally:  # also where standard error is closed
+                os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     try:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import math
 import os
 import shutil
 from pathlib import Path
@@ -55,9 +56,13 @@ class Archive(contextlib.AbstractContextManager["Archive"]):
         return array
 
     def read_kind(self, name: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-        """Returns the dtype and shape of the array in `name`.npy; reads only its header."""
+        """Returns the dtype and shape of the array in `name`.npy; reads only its header, and checks
+        that the member is as long as it says."""
         with self.damage(), self.zip.open(f"{name}.npy") as stream:
-            shape, _, dtype, _ = array_header(stream.read(MAX_HEADER_BYTES))
+            shape, _, dtype, begin = array_header(stream.read(MAX_HEADER_BYTES))
+            size = self.zip.getinfo(f"{name}.npy").file_size
+            if size != begin + math.prod(shape) * dtype.itemsize:
+                raise ValueError(f"its member {name:.100} is longer or shorter than its array")
             return dtype, shape
 
     def check(self) -> None:

@@ -1,6 +1,8 @@
 """Checkpoints: a fresh process repeats the uninterrupted run, and nothing else is restored."""
 
 import threading
+import zipfile
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -185,6 +187,25 @@ def test_damaged_checkpoints_are_not_restored(tmp_path: Path, sets: RaggedSets) 
     with pytest.raises(InputError, match=message):
         checkpoints(rig, tmp_path).restore()
     assert_same(rig.values(), before)
+
+
+@pytest.mark.parametrize("change", [lambda array: array[:-8], lambda array: array + bytes(8)])
+def test_one_with_a_longer_or_shorter_array_is_not_restored(
+    tmp_path: Path, sets: RaggedSets, change: Callable[[bytes], bytes]
+) -> None:
+    rig = build_rig(sets)
+    save(rig, tmp_path, 1, 2)
+    path = tmp_path / "ckpt-2.npz"
+    with zipfile.ZipFile(path) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    name = max(content, key=lambda name: len(content[name]))
+    content[name] = change(content[name])
+    with zipfile.ZipFile(path, "w") as archive:
+        for each in content.items():
+            archive.writestr(*each)
+    restored = checkpoints(rig, tmp_path).restore()
+    assert restored.step == 1
+    assert "longer or shorter than its array" in restored.skipped[0]
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, sets: RaggedSets) -> None:

@@ -132,7 +132,10 @@ class _MultiHotEstimator(BaseEstimator):
     random_state: int | np.random.RandomState | None = 0
     verbose: bool = False
     _task: ClassVar[Any] = "auto"
-    _num_classes = None  # type: int | None
+
+    @property
+    def _num_classes(self) -> int | None:
+        return None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -456,9 +459,12 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         is_several = type_of_target(y) == "multilabel-indicator"
         self.classes_ = np.arange(y.shape[1]) if is_several else np.unique(column_or_1d(classes))
         self._seen = np.flatnonzero(y.any(axis=0) | may_grow) if is_several else None
-        self._num_classes = len(self.classes_) if self._seen is None else None
         if (number := len(self.classes_ if self._seen is None else self._seen)) < 2:
             raise InputError(f"y has {number} class{'es' * (number != 1)}; at least 2 are needed")
+
+    @property
+    def _num_classes(self) -> int | None:
+        return len(self.classes_) if self._seen is None else None
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
         """Returns labels in the form that `Examples` takes, and the rows' weights times those of

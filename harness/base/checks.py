@@ -97,7 +97,8 @@ class Checked:
                     ok = isinstance(value, Real)
                     ok = ok and value >= limits.least and limits.above < value < limits.below
                     named = limits._asdict().items()
-                    words = (f"{word} {limit:g}" for word, limit in named if math.isfinite(limit))
+                    words = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
+                    words += ["finite"] if limits.below == math.inf else []
                     must = " and ".join(words).replace("least", "at least")
                     require(ok, f"{flag} is {value!r}; it must be {must}")
 

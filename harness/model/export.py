@@ -64,7 +64,7 @@ def export_model(
             model.save(beside)
         elif format == "onnx":
             _write_onnx(model, beside)
-            _describe_onnx(beside, vocabulary)
+            _finish_onnx(beside, vocabulary)
         else:
             try:
                 _write_saved_model(model, beside, vocabulary, head)
@@ -226,8 +226,9 @@ def _complete_onnx(model: Any) -> None:
         )
 
 
-def _describe_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
-    """Names an ONNX file's output and sizes, and adds the classes to its metadata, as JSON."""
+def _finish_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
+    """Completes an ONNX file, names its output and sizes, and adds the classes to its metadata, as
+    JSON."""
     import onnx
 
     model = onnx.load(path)

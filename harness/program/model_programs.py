@@ -92,9 +92,6 @@ class ModelPrograms:
         # Seconds of a step without its all-reduce, while the other workers wait and while all
         # compute; None before training, and for one worker.
         self._alone_seconds: tuple[float, float] | None = None
-        # GPUs of one process wait for each other in every sum of gradients, also for one that is
-        # lost. Several workers may wait long for what the chief does between dispatches.
-        self._may_wait = len(devices.names) > 1 and devices.cluster.is_alone
         self._step_seconds: float | None = None  # in the last dispatch
         call = Caller(
             model,
@@ -223,8 +220,11 @@ class ModelPrograms:
         return [self._step_sums(own, dispatch.examples) for own, (dispatch, _) in pairs]
 
     def _limited(self, num_steps: int) -> AbstractContextManager[None]:
-        """Returns a context that limits the time of a dispatch on several GPUs, but the first."""
-        if not self._may_wait or self._step_seconds is None:
+        """Returns a context that limits the time of a dispatch on several GPUs, but the first: they
+        wait for each other in every sum of gradients, also for one that is lost."""
+        # Several workers may wait long for what the chief does between dispatches.
+        may_wait = len(self.states) > 1 and self._cluster.is_alone
+        if not may_wait or self._step_seconds is None:
             return nullcontext()
         usual = num_steps * self._step_seconds
         seconds = max(PATIENCE_SECONDS, _TIMES_THE_USUAL * usual)

@@ -29,7 +29,7 @@ void serve(CUstream stream) {
     const Work work = std::move(stream->waiting.front());
     stream->waiting.pop_front();
     lock.unlock();
-    while (access(lost.c_str(), F_OK) == 0) pause();
+    while (!lost.empty() && access(lost.c_str(), F_OK) == 0) pause();
     if (draw(8) == 0) usleep(draw(200));  // a lead that nobody may count on
     work();
     lock.lock();

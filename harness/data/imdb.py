@@ -20,7 +20,7 @@ from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, opened
 from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, ImdbOptions
-from harness.data.ragged import RaggedSets, starting_with
+from harness.data.ragged import RaggedSets, splits_of, starting_with
 from kernels.files import replacing
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.
@@ -110,7 +110,7 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
             known = labels.size and labels.dtype.kind in "iu"
             sets = RaggedSets(
                 values=ranks,
-                row_splits=np.concatenate([[0], np.cumsum(lengths)]),
+                row_splits=splits_of(lengths),
                 labels=labels,
                 num_tokens=int(ranks.max(initial=0)) + 1,
                 name=f"{path}, part {part}",

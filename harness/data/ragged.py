@@ -115,7 +115,7 @@ class RaggedSets:
                 "numpy.unique(items, return_inverse=True), and give the numbers"
             )
         values = ids if ids.size else np.zeros(0, np.int32)
-        return cls.from_csr(values, _splits_of(lengths), **parts)
+        return cls.from_csr(values, splits_of(lengths), **parts)
 
     @classmethod
     def from_ragged(cls, ragged: Any, **parts: Any) -> Self:
@@ -282,7 +282,7 @@ class RaggedSets:
         rows = validation.checked_rows(self.name, rows, self.num_rows)
         starts = self.row_splits[rows]
         lengths = self.row_splits[rows + 1] - starts
-        row_splits = _splits_of(lengths)
+        row_splits = splits_of(lengths)
         # Position k of the result reads position k + (old start - new start) of its row.
         source = np.repeat(starts - row_splits[:-1], lengths)
         source += np.arange(source.shape[0])
@@ -355,7 +355,7 @@ class RaggedSets:
         weights = [part.weights for part in parts if part.weights is not None]
         return first.derived(
             values=np.concatenate([part.values for part in parts]),
-            row_splits=_splits_of(np.concatenate([part.lengths for part in parts])),
+            row_splits=splits_of(np.concatenate([part.lengths for part in parts])),
             labels=np.concatenate([part.labels for part in parts]),
             name=name,
             is_unique=all(part.is_unique for part in parts),
@@ -434,10 +434,9 @@ def mapping_of(array: Array) -> mmap.mmap | None:
     return base
 
 
-def _splits_of(lengths: Int64Array) -> Int64Array:
-    row_splits = np.zeros(lengths.shape[0] + 1, np.int64)
-    np.cumsum(lengths, out=row_splits[1:])
-    return row_splits
+def splits_of(lengths: npt.ArrayLike) -> Int64Array:
+    """Returns the boundaries, int64 [B + 1], of rows of these lengths."""
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)], dtype=np.int64)
 
 
 def _chunks(row_splits: Int64Array, num_ids: int) -> Int64Array:
@@ -480,4 +479,4 @@ def _unique_rows(
             np.bincount((keys >> key_type(id_bits)).astype(np.int64), minlength=stop - start)
         )
     added = None if weights is None else np.concatenate(sums)
-    return np.concatenate(kept), _splits_of(np.concatenate(counts)), added
+    return np.concatenate(kept), splits_of(np.concatenate(counts)), added

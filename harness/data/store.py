@@ -22,9 +22,9 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,7 @@ from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
 from harness.data.archive import MAX_HEADER_BYTES, array_header
 from harness.data.ragged import MappedFile, RaggedSets
+from harness.data.validation import Array
 from kernels.files import remove_partial_files, replacing
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -87,44 +88,42 @@ def new_folder(folder: Path) -> Iterator[Path]:
 def write(sets: RaggedSets, folder: Path, *, held_out_rows: int) -> None:
     """Makes the folder itself, without the checks of `save`."""
     folder.mkdir()
-    arrays = {part: getattr(sets, part) for part in _REQUIRED}
-    if sets.label_sets is not None:
-        arrays["label_values"] = sets.label_sets.values
-        arrays["label_splits"] = sets.label_sets.row_splits
-    if sets.weights is not None:
-        arrays["weights"] = sets.weights
-    write_arrays(arrays, folder)
+    append(folder, weights=sets.weights, **{part: getattr(sets, part) for part in _REQUIRED})
+    if (several := sets.label_sets) is not None:
+        append(folder, label_values=several.values, label_splits=several.row_splits)
     described = {key: getattr(sets, key) for key in (*_DESCRIBED, "is_unique")}
     seal(folder, described, held_out_rows=held_out_rows)
 
 
-def write_arrays(arrays: Arrays, folder: Path) -> None:
-    for part, array in arrays.items():
-        write_array(folder, part, len(array), [array])
+def append(folder: Path, **arrays: Array | None) -> None:
+    """Adds to arrays [M] of a store, until `seal`. Unlike np.save, it says when the disk is
+    full."""
+    for name, array in arrays.items():
+        if array is not None:
+            assert array.dtype == _DTYPES[name]
+            with (folder / f"{name}.npy").open("ab") as file:
+                if not file.tell():
+                    _write_header(file, name, 0)
+                file.write(np.ascontiguousarray(array).data)
 
 
 def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> None:
-    """Adds the meta.json that `load` needs to a folder of arrays."""
+    """Adds the meta.json that `load` needs to a folder of arrays, and their sizes."""
+    for path in folder.glob("*.npy"):
+        with path.open("r+b") as file:
+            _write_header(file, path.stem, 0)
+            num_bytes = path.stat().st_size - file.tell()
+            file.seek(0)  # a header is as long with any size
+            _write_header(file, path.stem, num_bytes // np.dtype(_DTYPES[path.stem]).itemsize)
     sets = _sets(_map_arrays(folder), described)
-    meta = {
-        **_FORMAT,
-        **described,
-        "rows": sets.num_rows,
-        "nnz": sets.nnz,
-        "held_out_rows": held_out_rows,
-    }
+    counts = {"rows": sets.num_rows, "nnz": sets.nnz, "held_out_rows": held_out_rows}
+    meta = {**_FORMAT, **described, **counts}
     write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
 
 
-def write_array(folder: Path, name: str, size: int, parts: Iterable[npt.NDArray[Any]]) -> None:
-    """Writes arrays [M] as one of a store. Unlike np.save, it says when the disk is full."""
-    dtype = _DTYPES[name]
-    header = np.lib.format.header_data_from_array_1_0(np.empty(0, dtype))
-    with (folder / f"{name}.npy").open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})
-        for part in parts:
-            assert part.dtype == dtype
-            file.write(np.ascontiguousarray(part).data)
+def _write_header(file: BinaryIO, name: str, size: int) -> None:
+    header = np.lib.format.header_data_from_array_1_0(np.empty(0, _DTYPES[name]))
+    np.lib.format.write_array_header_1_0(file, {**header, "shape": (size,)})
 
 
 def load(folder: str | os.PathLike[str]) -> tuple[RaggedSets, int]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from harness.base.memory import free_bytes, require_memory
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, SyntheticOptions
-from harness.data.ragged import RaggedSets
+from harness.data.ragged import RaggedSets, splits_of
 
 # Keras's IMDB with 10,000 words: lengths including the start token, share of unknown words.
 _LENGTH_MEAN = 234.7
@@ -47,7 +47,7 @@ def synthetic_corpus(options: SyntheticOptions | None = None) -> RaggedSets:
     rng = np.random.RandomState(options.synthetic_seed)  # whose streams never change (NEP 19)
     labels = rng.permutation(options.synthetic_rows) % 2
     lengths = _draw_lengths(rng, options.synthetic_rows)
-    row_splits = np.concatenate([[0], np.cumsum(lengths)])
+    row_splits = splits_of(lengths)
     values = _draw_words(rng, options.synthetic_tokens, labels, lengths)
     values[row_splits[:-1]] = START_ID
     return RaggedSets(

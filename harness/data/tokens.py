@@ -16,6 +16,8 @@ from harness.base.checks import Checked, Whole, require
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
+from harness.data.ragged import RaggedSets, splits_of
+from harness.data.validation import Array
 
 if TYPE_CHECKING:
     import pyarrow
@@ -92,12 +94,10 @@ class Tokenization(Checked):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Numbered:
-    """B rows of tokens."""
+    """Rows of tokens."""
 
     tokens: pyarrow.LargeBinaryArray  # distinct tokens in UTF-8, as they first appear; none for ids
-    values: npt.NDArray[np.int32]  # each token's place in `tokens`, or ids, [N]
-    row_splits: npt.NDArray[np.int64]  # row boundaries in `values`, [B + 1]
-    weights: npt.NDArray[np.float32] | None = None  # weights of the ids, if they have some, [N]
+    sets: RaggedSets  # each token's place in `tokens`, or ids
 
 
 def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
@@ -138,7 +138,12 @@ def _numbered_words(texts: Iterable[str], tokenization: Tokenization) -> Numbere
         values = values[~is_empty]
         values -= values > empty
         tokens = pyarrow.concat_arrays([tokens[:empty], tokens[empty + 1 :]])
-    return Numbered(tokens=tokens, values=values, row_splits=row_splits)
+    return _numbered(tokens, values, row_splits)
+
+
+def _numbered(tokens: pyarrow.LargeBinaryArray, values: Array, row_splits: Array) -> Numbered:
+    sets = RaggedSets(values=values, row_splits=row_splits, num_tokens=max(1, len(tokens)))
+    return Numbered(tokens=tokens, sets=sets)
 
 
 def numbered_rows(rows: Iterable[Sequence[str]]) -> Numbered:
@@ -148,11 +153,7 @@ def numbered_rows(rows: Iterable[Sequence[str]]) -> Numbered:
     encoded = [[token.encode(errors="surrogatepass") for token in row] for row in rows]
     lists = pyarrow.array(encoded, pyarrow.large_list(pyarrow.large_binary()))
     found = lists.values.dictionary_encode()
-    return Numbered(
-        tokens=found.dictionary,
-        values=found.indices.to_numpy(),
-        row_splits=lists.offsets.to_numpy(),
-    )
+    return _numbered(found.dictionary, found.indices.to_numpy(), lists.offsets.to_numpy())
 
 
 def _with_runs(found: Numbered, longest: int) -> Numbered:
@@ -162,11 +163,10 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
     import pyarrow
     from pyarrow.compute import binary_join_element_wise
 
-    words, tokens = found.values.astype(np.int64), found.tokens
-    num_rows = len(found.row_splits) - 1
-    rows = np.repeat(np.arange(num_rows), np.diff(found.row_splits))
+    words, tokens = found.sets.values.astype(np.int64), found.tokens
+    rows = np.repeat(np.arange(found.sets.num_rows), found.sets.lengths)
     starting = words  # the number of the run of the last length that starts at each word
-    parts = [(found.values, rows)]
+    parts = [(found.sets.values, rows)]
     for behind in range(1, longest):
         starts = np.flatnonzero(rows[behind:] == rows[: rows.size - behind])
         pairs = pyarrow.array(starting[starts] << 32 | words[starts + behind]).dictionary_encode()
@@ -179,12 +179,8 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
         starting[starts] = runs
         parts.append((runs, rows[starts]))
     values, rows = (np.concatenate(part) for part in zip(*parts, strict=True))
-    lengths = np.bincount(rows, minlength=num_rows)
-    return Numbered(
-        tokens=tokens,
-        values=values[np.argsort(rows, kind="stable")],
-        row_splits=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-    )
+    splits = splits_of(np.bincount(rows, minlength=found.sets.num_rows))
+    return _numbered(tokens, values[np.argsort(rows, kind="stable")], splits)
 
 
 def hashed(tokens: Sequence[str] | Sequence[bytes], hash_bits: int) -> npt.NDArray[np.int32]:

@@ -16,7 +16,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
-from harness.data.ragged import RaggedSets, starting_with
+from harness.data.ragged import RaggedSets, splits_of, starting_with
 from harness.data.tokens import Numbered, Tokenization, Tokenizer, hashed, numbered, numbered_rows
 from harness.data.validation import Int32Array
 from harness.data.weighting import count, l2_normalized, tf_idf
@@ -164,14 +164,13 @@ class Vocabulary(Checked):
 
     def sets_of(self, rows: Numbered) -> RaggedSets:
         """Returns rows of ids, each as often as it occurs, without the start id."""
-        values, row_splits = rows.values, rows.row_splits
-        if len(rows.tokens):
-            values = self.ids_of(rows.tokens)[values]
-            if not (known := values >= 0).all():
-                row_splits = np.concatenate([[0], np.cumsum(known)])[row_splits]
-                values = values[known]
-        parts: dict[str, Any] = {"row_splits": row_splits, "weights": rows.weights}
-        return RaggedSets(values=values, **parts, num_tokens=self.num_tokens, name="rows")
+        sets = rows.sets.derived(num_tokens=self.num_tokens, name="rows")
+        if not len(rows.tokens):
+            return sets
+        values = self.ids_of(rows.tokens)[sets.values]
+        known = values >= 0
+        splits = sets.row_splits if known.all() else splits_of(known)[sets.row_splits]
+        return sets.derived(values=values[known], row_splits=splits)
 
     @cached_property
     def _encoded(self) -> Mapping[bytes, int]:

@@ -13,11 +13,11 @@ import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -30,7 +30,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
 from harness.data.options import INDEX_FROM, NOT_OF, START_ID, UNKNOWN_ID, BuildOptions, Kind
-from harness.data.ragged import RaggedSets, rarest, starting_with, stratified
+from harness.data.ragged import RaggedSets, rarest, splits_of, starting_with, stratified
 from harness.data.readers.records import IN_WORDS, Block, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, Tokenizer, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -50,7 +50,6 @@ _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
 _MOST_AT_ONCE = 10_000_000
 _MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
 _MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
-_LABELS = pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -58,7 +57,6 @@ Digests = npt.NDArray[np.int64]  # Python's hashes of rows' contents, [B]; 0 for
 # Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, Ints]
 Result = TypeVar("Result")
-Sets = TypeVar("Sets", Numbered, RaggedSets)
 Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
 
 
@@ -75,7 +73,12 @@ def build(
     """Builds a data set in a new `folder`; the same source, options and seed give the same one.
     With `unique`, each id of a row is kept once; a `known` vocabulary takes the place of that of
     the train rows; `progress` gets the number of bytes just read. Returns the summary."""
-    _check_options(source, options)
+    if chosen := [flag_of(name) for name in changed(options) if name in NOT_OF[source.kind]]:
+        which = ", which are its tokens" if source.kind == "tokens" else ""
+        raise InputError(
+            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
+            "apply. Leave it out."
+        )
     tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     if known is not None:
         if (known.tokenizer == "list") != (source.kind == "tokens"):
@@ -87,7 +90,7 @@ def build(
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     text_bytes = 0
-    with Spool[Numbered](folder) as spool:
+    with Spool(folder) as spool:
         # First pass: the texts become numbers, block by block.
         given = ((block, source.kind, tokenization) for block in source.blocks(problems))
         for block, found, digests, num_bytes in _in_order(_numbered, given):
@@ -159,15 +162,6 @@ def _doubts_of(names: Sequence[str]) -> Iterator[str]:
         yield f"labels that differ in case are different classes: {', '.join(alike):.100}"
 
 
-def _check_options(source: Source, options: BuildOptions) -> None:
-    if chosen := [flag_of(name) for name in changed(options) if name in NOT_OF[source.kind]]:
-        which = ", which are its tokens" if source.kind == "tokens" else ""
-        raise InputError(
-            f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
-            "apply. Leave it out."
-        )
-
-
 class Rows:
     """The use of each row and its labels: noted while they are read, then settled."""
 
@@ -178,18 +172,21 @@ class Rows:
     labels: RaggedSets  # each row's classes, as places in `class_names`
 
     def __init__(self, source: Source) -> None:
-        self.where, self.kind, self._note = str(source.path), source.kind, source.note
-        self.is_multi_label = source.is_multi_label
+        self.source, self.is_multi_label = source, source.is_multi_label
         self.has_weights = False
         self.num_tokens = 0  # number of distinct tokens of each block, added up
         self.num_ids = 1  # the limit of ids in rows that hold ids
         self._digests: list[Digests] = []
-        self._labels: list[pyarrow.Array] = []  # names of each row's classes
+        self._names: dict[str, int] = {}  # number of each class, as they first appear
+        self._labels: list[Ints] = []  # numbers of the rows' classes
+        self._lengths: list[Ints] = []  # how many of them each row has
         self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
 
     def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
         self._is_test.append(np.full(len(block.labels), block.part == "test"))
-        self._labels.append(pyarrow.array(block.labels, _LABELS))
+        labels, known = itertools.chain.from_iterable(block.labels), self._names
+        self._labels.append(np.array([known.setdefault(n, len(known)) for n in labels], np.int64))
+        self._lengths.append(np.array([*map(len, block.labels)]))
         if isinstance(block.contents, RaggedSets):
             self.has_weights |= block.contents.weights is not None
             self.num_ids = max(self.num_ids, block.contents.num_tokens)
@@ -201,7 +198,7 @@ class Rows:
     ) -> None:
         """Draws test rows where there are none, numbers the classes, and counts problems. The
         classes are those of the train rows, unless others are named."""
-        where, test = self.where, np.concatenate(self._is_test)
+        where, test = str(self.source.path), np.concatenate(self._is_test)
         num_rows = test.size
         if num_rows < 2:
             problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
@@ -209,9 +206,8 @@ class Rows:
                 f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
                 "take one each. Correct the rows, or give more."
             )
-        lists = pyarrow.chunked_array(self._labels).unify_dictionaries().combine_chunks()
-        labels, splits = lists.values.indices.to_numpy(), lists.offsets.to_numpy()
-        names = lists.values.dictionary.to_pylist()  # in the order in which they first appear
+        labels, splits = np.concatenate(self._labels), splits_of(np.concatenate(self._lengths))
+        names = [*self._names]
         self.is_drawn = not test.any()
         if self.is_drawn:  # the source does not say which rows are for testing
             classes = rarest(labels, splits) if self.is_multi_label else labels
@@ -232,7 +228,7 @@ class Rows:
                 f"{where}, as in the class {unknown}",
                 count=int((~is_known).sum()),
             )
-            splits = np.concatenate([[0], np.cumsum(is_known)])[splits]
+            splits = splits_of(is_known)[splits]
             labels = labels[is_known]
             if not self.is_multi_label:  # a row without its class is left out
                 self.train, test = (part & (np.diff(splits) > 0) for part in (self.train, test))
@@ -240,7 +236,8 @@ class Rows:
                     raise InputError(
                         f"{where}: no test row has a class of the train rows. Those have "
                         f"{_listed(self.class_names)}, the test rows {unknown}. A label names a "
-                        f"class, and is no quantity to predict. Check the columns: {self._note}."
+                        "class, and is no quantity to predict. Check the columns: "
+                        f"{self.source.note}."
                     )
         # A search in sorted digests: np.isin would make several more arrays of that size.
         digests = np.concatenate(self._digests)
@@ -253,13 +250,6 @@ class Rows:
         self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
         self.test = test
 
-    def labels_of(self, rows: Ints) -> dict[str, npt.NDArray[Any]]:
-        sets = self.labels.take(rows)
-        if not self.is_multi_label:  # each row has one
-            return {"labels": sets.values}
-        no_labels = np.zeros(rows.shape[0], np.int32)
-        return {"labels": no_labels, "label_values": sets.values, "label_splits": sets.row_splits}
-
     def rows_of_classes(self) -> dict[str, int]:
         used = self.labels[self.train | self.test].values
         counts = np.bincount(used, minlength=len(self.class_names))
@@ -271,7 +261,7 @@ class Rows:
         if len(names) < 2:
             listed = f"the class {names[0]:.100}" if names else "no classes"
             raise InputError(
-                f"{self.where} has {listed} alone to train on. Give rows of two or more."
+                f"{self.source.path} has {listed} alone to train on. Give rows of two or more."
             )
         return names
 
@@ -282,40 +272,41 @@ def _listed(names: Iterable[str]) -> str:
 
 def _sorted(names: list[str]) -> list[str]:
     """Returns names sorted, as numbers if all are numbers."""
-    try:
-        numbers = {name: float(name) for name in names}
-    except ValueError:
-        return sorted(names)
-    if np.isnan(list(numbers.values())).any():
-        return sorted(names)
-    return sorted(names, key=lambda name: (numbers[name], name))
+    with suppress(ValueError):
+        numbers = [*map(float, names)]
+        if not np.isnan(numbers).any():
+            return [name for _, name in sorted(zip(numbers, names, strict=True))]
+    return sorted(names)
 
 
-class Spool(AbstractContextManager["Spool[Sets]"], Generic[Sets]):
+class Spool(AbstractContextManager["Spool"]):
     """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
 
     def __init__(self, folder: Path) -> None:
         self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
         self._count = 0
 
-    def add(self, block: Sets) -> None:
+    def add(self, block: Numbered) -> None:
         pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
         self._count += 1
 
-    def __iter__(self) -> Iterator[Sets]:
-        self._file.seek(0)
-        for _ in range(self._count):
-            yield pickle.load(self._file)
+    def map(self, function: Callable[[Numbered], Result], chosen: Bools) -> Iterator[Result]:
+        """Yields in order what the function returns for the chosen rows of each block that has
+        some."""
 
-    def map(self, function: Callable[[Sets, slice], Result]) -> Iterator[Result]:
-        """Yields in order what the function returns for each block and the slice of its rows."""
+        def arguments() -> Iterator[tuple[Numbered, Bools]]:
+            self._file.seek(0)
+            stop = 0
+            for _ in range(self._count):
+                block = pickle.load(self._file)
+                start, stop = stop, stop + block.sets.num_rows
+                if chosen[start:stop].any():
+                    yield block, chosen[start:stop]
 
-        def arguments() -> Iterator[tuple[Sets, slice]]:
-            start = 0
-            for block in self:
-                yield block, slice(start, start := start + len(block.row_splits) - 1)
+        def of_chosen(block: Numbered, rows: Bools) -> Result:
+            return function(block if rows.all() else replace(block, sets=block.sets[rows]))
 
-        return _in_order(function, arguments())
+        return _in_order(of_chosen, arguments())
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -329,16 +320,12 @@ def _in_order(
     # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads) as pool:
-        try:
-            for given in arguments:
-                waiting.append(pool.submit(function, *given))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
+        for given in arguments:
+            waiting.append(pool.submit(function, *given))
+            if len(waiting) > threads:
                 yield waiting.popleft().result()
-        finally:
-            for pending in waiting:
-                pending.cancel()
+        for last in waiting:
+            yield last.result()
 
 
 def _numbered(
@@ -348,8 +335,7 @@ def _numbered(
     size as text. Each string in a row of strings is a token."""
     rows: Any = given.contents
     if kind == "sets":
-        parts = {name: getattr(rows, name) for name in ("values", "row_splits", "weights")}
-        block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), **parts)
+        block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), sets=rows)
         # No weights mean ones: a block with weights may hold a row equal to one without.
         weights = np.ones(rows.nnz, np.float32) if rows.weights is None else rows.weights
         bounds = itertools.pairwise(rows.row_splits.tolist())
@@ -364,51 +350,44 @@ def _numbered(
     return given, block, digests, sum(map(len, contents))
 
 
-def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
+def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
     """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
-    start_id = vocabulary.start_id
     weighting, normalize = options.weighting, options.normalize
     if (weighting, normalize) != ("binary", "none"):
-        start_id = None  # TextVectorization and CategoryEncoding have no start id to weight
-    idf = None
+        # TextVectorization and CategoryEncoding have no start id to weight.
+        vocabulary = replace(vocabulary, start_id=None, normalize=normalize)
     if weighting == "tf_idf":
         counts = np.zeros(vocabulary.num_tokens, np.int64)
-
-        def in_train(block: Numbered, places: slice) -> Ints | None:
-            chosen = np.flatnonzero(rows.train[places])
-            return rows_with(vocabulary.sets_of(block).take(chosen)) if chosen.size else None
-
-        for found in spool.map(in_train):
-            counts += 0 if found is None else found
-        num_train = int(rows.train.sum())
-        idf = frequencies_of(counts, num_train, unknown_id=vocabulary.unknown_id).tolist()
-    how: dict[str, Any] = {"weighting": weighting, "normalize": normalize, "idf": idf}
-    return replace(vocabulary, start_id=start_id, **how)
+        for found in spool.map(lambda block: rows_with(vocabulary.sets_of(block)), rows.train):
+            counts += found
+        num_train, unknown_id = int(rows.train.sum()), vocabulary.unknown_id
+        idf = frequencies_of(counts, num_train, unknown_id=unknown_id).tolist()
+        return replace(vocabulary, weighting=weighting, idf=idf)
+    return replace(vocabulary, weighting=weighting)
 
 
-def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vocabulary:
-    names = rows.class_names
-    if rows.kind == "sets":
+def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+    names, kind = rows.class_names, rows.source.kind
+    if kind == "sets":
         num_ids = options.num_tokens or rows.num_ids
         if num_ids < rows.num_ids:
             raise InputError(
-                f"{rows.where} has the id {rows.num_ids - 1}, but --num-tokens is {num_ids}. "
+                f"{rows.source.path} has the id {rows.num_ids - 1}, but --num-tokens is {num_ids}. "
                 f"Set it to {rows.num_ids} or more, or leave it out."
             )
         return Vocabulary(ids={}, num_tokens=num_ids, class_names=names)
-    tokenizer: Tokenizer = options.tokenizer if rows.kind == "texts" else "list"
+    tokenizer: Tokenizer = options.tokenizer if kind == "texts" else "list"
     known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
     if (bits := options.hash_bits) is not None:
         return Vocabulary(ids={}, num_tokens=1 << bits, hash_bits=bits, **known)
 
-    def counted(block: Numbered, places: slice) -> BlockCounts:
-        in_train = np.repeat(rows.train[places], np.diff(block.row_splits))
-        return block.tokens, np.bincount(block.values[in_train], minlength=len(block.tokens))
+    def counted(block: Numbered) -> BlockCounts:
+        return block.tokens, np.bincount(block.sets.values, minlength=len(block.tokens))
 
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
     tokens = most_frequent(
-        lambda: spool.map(counted),
+        lambda: spool.map(counted, rows.train),
         num_tokens=rows.num_tokens,
         most=(options.num_tokens or _NUM_TOKENS) - first,
         min_count=options.min_count,
@@ -416,7 +395,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool[Numbered]) -> Vo
     return Vocabulary(
         ids={token: number for number, token in enumerate(tokens, first)},
         num_tokens=first + len(tokens),
-        start_id=START_ID if rows.kind == "texts" else None,
+        start_id=START_ID if kind == "texts" else None,
         unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
         **known,
     )
@@ -467,52 +446,34 @@ def _merged(parts: list[BlockCounts]) -> BlockCounts:
 
 
 def _write(
-    rows: Rows, vocabulary: Vocabulary, spool: Spool[Numbered], folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, spool: Spool, folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes a store's arrays, test rows first; returns the number of tokens, and of unknown ones.
     With `unique`, each id of a row is kept once; ids with weights always are."""
-    has_weights = rows.has_weights or vocabulary.is_weighted
 
-    def made(block: Numbered, places: slice) -> tuple[list[RaggedSets | None], int, int]:
-        """Returns a block's test rows and train rows, its number of tokens, and of unknown ones."""
-        test, train = rows.test[places], rows.train[places]
-        used = test | train
-        if not used.any():  # or the block has no rows
-            return [None, None], 0, 0
-        sets = vocabulary.sets_of(block)
-        if not used.all():
-            sets, test = sets[used], test[used]
-        num_words = block.values.size if used.all() else int(np.diff(block.row_splits)[used].sum())
-        num_unknown = int((sets.values == vocabulary.unknown_id).sum())
-        counts = num_words, num_unknown + num_words - sets.nnz
+    def made(block: Numbered) -> tuple[RaggedSets, int, int]:
+        sets, num_words = vocabulary.sets_of(block), block.sets.nnz
+        num_unknown = int((sets.values == vocabulary.unknown_id).sum()) + num_words - sets.nnz
         if vocabulary.start_id is not None:
             sets = starting_with(vocabulary.start_id, sets)
         if rows.has_weights:
             sets = sets.with_weights()
         sets = vocabulary.weighted(sets)
-        sets = sets.unique() if unique or has_weights else sets
-        return [_chosen(sets, test), _chosen(sets, ~test)], *counts
+        sets = sets.unique() if unique or sets.weights is not None else sets
+        return sets, num_words, num_unknown
 
     num_tokens = num_unknown = 0
-    # Rows wait in temporary files: those to test on are the first of the store.
-    with Spool[RaggedSets](folder) as test_rows, Spool[RaggedSets](folder) as train_rows:
-        for (test, train), num_found, num_not_known in spool.map(made):
+    lengths = []
+    for chosen in (rows.test, rows.train):
+        for sets, num_found, num_not_known in spool.map(made, chosen):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
-            if test is not None:
-                test_rows.add(test)
-            if train is not None:
-                train_rows.add(train)
-
-        spools = test_rows, train_rows
-        lengths = np.concatenate([sets.lengths for spooled in spools for sets in spooled])
-        for name in ("values", "weights") if has_weights else ("values",):
-            parts = (getattr(sets, name) for spooled in spools for sets in spooled)
-            store.write_array(folder, name, int(lengths.sum()), parts)
-    labels = rows.labels_of(np.concatenate([np.flatnonzero(rows.test), np.flatnonzero(rows.train)]))
-    splits = np.concatenate([[0], np.cumsum(lengths)])
-    store.write_arrays({"row_splits": splits, **labels}, folder)
+            lengths.append(sets.lengths)
+            store.append(folder, values=sets.values, weights=sets.weights)
+    labels = rows.labels.take(np.concatenate([*map(np.flatnonzero, (rows.test, rows.train))]))
+    store.append(folder, row_splits=splits_of(np.concatenate(lengths)))
+    if rows.is_multi_label:
+        store.append(folder, labels=np.zeros(labels.num_rows, np.int32))
+        store.append(folder, label_values=labels.values, label_splits=labels.row_splits)
+    else:  # each row has one
+        store.append(folder, labels=labels.values)
     return num_tokens, num_unknown
-
-
-def _chosen(sets: RaggedSets, chosen: Bools) -> RaggedSets | None:
-    return sets if chosen.all() else sets[chosen] if chosen.any() else None

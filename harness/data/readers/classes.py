@@ -13,7 +13,6 @@ import re
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,9 +27,9 @@ _SAMPLE_FILES = 1000
 _UNLABELLED = "unsup"  # the folder of aclImdb's unlabelled reviews
 _PARTS: dict[str, Part] = {"train": "train", "test": "test"}
 _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
-# A file's name, with "/" between folders, its size in bytes, and a function that reads it, to be
-# called before the next member is taken.
-Member = tuple[str, int, Callable[[], bytes | bytearray]]
+# A file's name, with "/" between folders, and its content, or None if it is not wanted.
+Member = tuple[str, bytes | None]
+Wanted = Callable[[str, int], bool]  # by a file's name and its size in bytes
 
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20
@@ -47,7 +46,8 @@ class ClassSource(Source):
         self._ending = "" if path.is_dir() else max(endings, key=len)
         super().__init__(path, path.name[: len(path.name) - len(self._ending)])
         self._folder, self._max_bytes = path, max_bytes
-        sample = [_folders(name) for name, _, _ in itertools.islice(self._members(), _SAMPLE_FILES)]
+        names = self._members(lambda name, size: False)
+        sample = [_folders(name) for name, _ in itertools.islice(names, _SAMPLE_FILES)]
         in_parts = [names for names in sample if len(names) > 2 and _part(names[-3]) is not None]
         depths = Counter(len(names) for names in in_parts or sample if len(names) > 1)
         if not depths:
@@ -61,36 +61,36 @@ class ClassSource(Source):
         self.note += " from the names of folders"
 
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
-        for name, size, content in self._members():
-            folders = _folders(name)
-            # Problems come before the content is read, which may be much.
-            if any(folder.startswith((".", "__MACOSX")) for folder in folders):
-                problems.add("hidden file", self.where(name))
-            elif (place := self._place(folders)) is None:
-                problems.add("file outside of a class's folder", self.where(name))
-            elif place[1] == _UNLABELLED:
-                problems.add("unlabelled text in unsup", self.where(name))
-            elif size > MAX_TEXT_BYTES:
+        def is_text(name: str, size: int) -> bool:
+            flaw = self._flaw(_folders(name))
+            if not flaw and size > MAX_TEXT_BYTES:
                 raise InputError(
                     f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
                     f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each text."
                 )
-            else:
-                text = decoded(content(), problems, self.where(name))
-                yield name, text, place[1], place[0]
+            if flaw:
+                problems.add(flaw, self.where(name))
+            return not flaw
 
-    def _place(self, folders: list[str]) -> tuple[Part, str] | None:
-        """Returns a file's part and class; `folders` ends with the file's own name."""
-        if len(folders) != self._depth:
-            return None
-        part = _part(folders[-3]) if self._has_parts else ""
-        return None if part is None else (part, folders[-2])
+        for name, content in self._members(is_text):
+            if content is not None:
+                folders = _folders(name)
+                part = _part(folders[-3]) if self._has_parts else None
+                text = decoded(content, problems, self.where(name))
+                yield name, text, folders[-2], part or ""
 
-    def _members(self) -> Iterator[Member]:
+    def _flaw(self, folders: list[str]) -> str:
+        if any(folder.startswith((".", "__MACOSX")) for folder in folders):
+            return "hidden file"
+        if len(folders) != self._depth or (self._has_parts and _part(folders[-3]) is None):
+            return "file outside of a class's folder"
+        return "unlabelled text in unsup" if folders[-2] == _UNLABELLED else ""
+
+    def _members(self, wanted: Wanted) -> Iterator[Member]:
         if not self._ending:
-            return _folder_members(self._folder)
+            return _folder_members(self._folder, wanted)
         members = _zip_members if self._ending == ".zip" else _tar_members
-        return members(self._folder, self._max_bytes)
+        return members(self._folder, wanted, self._max_bytes)
 
 
 def _folders(name: str) -> list[str]:
@@ -102,7 +102,7 @@ def _part(folder: str) -> Part | None:
     return _PARTS[match[1]] if match else None
 
 
-def _folder_members(folder: Path) -> Iterator[Member]:
+def _folder_members(folder: Path, wanted: Wanted) -> Iterator[Member]:
     """Yields a folder's files, sorted, then those of its folders; follows no links to folders."""
 
     def refuse(error: OSError) -> None:
@@ -115,23 +115,23 @@ def _folder_members(folder: Path) -> Iterator[Member]:
             path = os.path.join(place, file)
             with damage(path, what="a file", remedy=_REMEDY):
                 size = os.stat(path).st_size
-            name = os.fsencode(file).decode(errors="replace")
-            yield f"{inside}/{name}", size, partial(_content, path)
+            name = f"{inside}/{os.fsencode(file).decode(errors='replace')}"
+            if wanted(name, size):
+                with opened(path, remedy=_REMEDY) as opened_file:
+                    yield name, opened_file.read()
+            else:
+                yield name, None
 
 
-def _content(path: str) -> bytes:
-    with opened(path, remedy=_REMEDY) as file:
-        return file.read()
-
-
-def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
+def _zip_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]:
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for member in archive.zip.infolist():
+            name = member.filename
             if not member.is_dir():
-                yield member.filename, member.file_size, partial(archive.read, member.filename)
+                yield name, archive.read(name) if wanted(name, member.file_size) else None
 
 
-def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
+def _tar_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]:
     """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order."""
     with opened(path, remedy=_REMEDY) as file, damage(path, what="a tar file", remedy=_REMEDY):
         limit: Any = {"most": max(max_bytes, os.fstat(file.fileno()).st_size), "remedy": _REMEDY}
@@ -147,7 +147,9 @@ def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
                 if not member.isdir():
                     if not member.isreg() or member.issparse():
                         raise ValueError(f"its member {member.name:.100} is no regular file")
-                    yield member.name, member.size, partial(_extracted, archive, member, path)
+                    file = archive.extractfile(member)
+                    is_wanted = file and wanted(member.name, member.size)
+                    yield member.name, file.read() if is_wanted else None
             stream: Any = archive.fileobj
             while stream.read(_PIECE_BYTES):  # up to the checksum at the end
                 require_unpacked(path, stream.tell(), **limit)
@@ -168,9 +170,3 @@ class _TarMember(tarfile.TarInfo):
         if not is_data and not 0 <= member.size <= _MAX_HEADER_BYTES:
             raise ValueError(f"a header has {member.size:,} bytes")
         return member
-
-
-def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> bytes:
-    with damage(path, what="a tar file", remedy=_REMEDY):
-        file = archive.extractfile(member)
-        return file.read() if file else b""

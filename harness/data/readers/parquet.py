@@ -26,11 +26,7 @@ class ParquetSource(TableSource):
         super().__init__(path, path.stem)
         self._max_bytes = max(max_bytes, path.stat().st_size)
         with self._file() as file:
-            self._schema = schema = file.schema_arrow
-            groups = [file.metadata.row_group(group) for group in range(file.num_row_groups)]
-        self._parts = [
-            part for group in groups for part in map(group.column, range(group.num_columns))
-        ]
+            schema = file.schema_arrow
         sample: list[Any] = []
         if len(schema.names) == len({*schema.names}) == 2:
             sample = [*itertools.islice(self._cells(schema.names), SAMPLE_ROWS)]
@@ -47,15 +43,17 @@ class ParquetSource(TableSource):
 
     def _cells(self, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         columns = tuple(f"{name}." for name in names)  # a name may hold dots itself
-        parts = [p for p in self._parts if f"{p.path_in_schema}.".startswith(columns)]
-        # A run of one id in a thousand rows takes few bytes, and so does a long text in all rows.
-        num_bytes = sum(max(part.total_uncompressed_size, 4 * part.num_values) for part in parts)
-        require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
-        # Texts that take so little must be repeated: each of a batch may be as long as all of them.
-        repeated = [p for p in parts if p.total_compressed_size < _TEXT_BYTES * p.num_values]
-        longest = max((part.total_uncompressed_size for part in repeated), default=1)
-        num_rows, num_bytes = min(_BATCH_ROWS, max(1, self._max_bytes // longest)), 0
         with self._file() as file:
+            groups = map(file.metadata.row_group, range(file.num_row_groups))
+            parts = [g.column(i) for g in groups for i in range(g.num_columns)]
+            parts = [p for p in parts if f"{p.path_in_schema}.".startswith(columns)]
+            # A run of one id in a thousand rows takes few bytes, and so does a long text in all.
+            num_bytes = sum(max(p.total_uncompressed_size, 4 * p.num_values) for p in parts)
+            require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
+            # Texts that take so little must be repeated: each may be as long as all of them.
+            repeated = [p for p in parts if p.total_compressed_size < _TEXT_BYTES * p.num_values]
+            longest = max((p.total_uncompressed_size for p in repeated), default=1)
+            num_rows, num_bytes = min(_BATCH_ROWS, max(1, self._max_bytes // longest)), 0
             for batch in file.iter_batches(num_rows, columns=names, use_threads=False):
                 found = [_decoded(batch.column(name)) for name in names]
                 num_bytes += sum(column.nbytes for column in found)

@@ -30,7 +30,7 @@ from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
 from harness.data.options import OF_WORDS, Tokenizer, Weighting
 from harness.data.ragged import RaggedSets, stratified
-from harness.data.readers import cells
+from harness.data.readers import records
 from harness.data.sources import Dataset, load_configured
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
@@ -264,11 +264,11 @@ class _MultiHotEstimator(BaseEstimator):
     def _read(self, X: list[Any], labels: Any, *, searches: bool) -> tuple[TrainConfig, Dataset]:
         """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
-        check = cells.text if self._form == "texts" else cells.tokens
+        check = records.text if self._form == "texts" else records.tokens
         for place, row in enumerate(X):
             try:
                 check(row)
-            except cells.FlawError as flaw:
+            except records.FlawError as flaw:
                 raise InputError(f"row {place} of X: {flaw}; correct it or leave it out") from flaw
         if isinstance(labels, RaggedSets):
             names: Any = [*labels]

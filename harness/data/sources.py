@@ -16,9 +16,8 @@ from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import DataConfig, ImdbOptions, Kind, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.cells import plain
 from harness.data.readers.formats import FrameSource, MatrixSource, open_source
-from harness.data.readers.records import Source
+from harness.data.readers.records import Source, plain
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 

@@ -13,11 +13,11 @@ import pickle
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -50,10 +50,10 @@ _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
 _MOST_AT_ONCE = 10_000_000
 _MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
 _MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
+_LABELS = pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
-Digests = npt.NDArray[np.int64]  # Python's hashes of rows' contents, [B]; 0 for an empty row
 # Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, Ints]
 Result = TypeVar("Result")
@@ -90,11 +90,11 @@ def build(
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     text_bytes = 0
-    with Spool(folder) as spool:
+    with TemporaryFile(dir=folder) as spool:  # without a name: it vanishes with the process
         # First pass: the texts become numbers, block by block.
         given = ((block, source.kind, tokenization) for block in source.blocks(problems))
         for block, found, digests, num_bytes in _in_order(_numbered, given):
-            spool.add(found)
+            pickle.dump(found, spool, pickle.HIGHEST_PROTOCOL)
             rows.add(block, found, digests)
             text_bytes += num_bytes
             progress(num_bytes)
@@ -120,22 +120,9 @@ def build(
         "problems": dict(problems.counts),
         "first_problems": dict(problems.first),
     }
-    notes = [f"{source.path}: {source.note}"] if source.note else []
-    if rows.is_drawn:
-        notes.append(
-            f"{source.path}: {num_test:,} of {num_train + num_test:,} rows were drawn to test on, "
-            "the same share of each class"
-        )
-    for kind, count in problems.counts.items():
-        in_all = f" ({count:,} in all)" if count > 1 else ""
-        notes.append(f"{problems.first[kind]}: {kind}{in_all}")
-    notes += [f"{source.path}: {doubt}" for doubt in _doubts_of(rows.class_names)]
-    if source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids:
-        notes.append(
-            f"{source.path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a "
-            "language has no spaces between words, put some there, for predict as well"
-        )
-    write_json(folder / FILE_NAME, summary := {**summary, "notes": notes})
+    is_long = source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids
+    summary["notes"] = [*_notes(rows, problems, has_long_words=is_long)]
+    write_json(folder / FILE_NAME, summary)
     described = {
         "name": source.name,
         "num_tokens": vocabulary.num_tokens,
@@ -146,20 +133,36 @@ def build(
     return summary
 
 
-def _doubts_of(names: Sequence[str]) -> Iterator[str]:
-    """Describes names of classes that may mean other than a class each."""
+def _notes(rows: "Rows", problems: Problems, *, has_long_words: bool) -> Iterator[str]:
+    """Yields what the user should know of the build: what was chosen, problems, and doubts."""
+    path, names, num_test = rows.source.path, rows.class_names, int(rows.test.sum())
+    if rows.source.note:
+        yield f"{path}: {rows.source.note}"
+    if rows.is_drawn:
+        yield (
+            f"{path}: {num_test:,} of {num_test + rows.train.sum():,} rows were drawn to test on, "
+            "the same share of each class"
+        )
+    for kind, count in problems.counts.items():
+        in_all = f" ({count:,} in all)" if count > 1 else ""
+        yield f"{problems.first[kind]}: {kind}{in_all}"
     known, in_lower_case = set(names), Counter(name.lower() for name in names)
     for mark in "|,;":
         joined = (name for name in names if mark in name and known.issuperset(name.split(mark)))
         if (name := next(joined, None)) is not None:
             yield (
-                f"the label {name:.40} is taken for one class. If it stands for several, set "
-                f"--label-separator '{mark}'"
+                f"{path}: the label {name:.40} is taken for one class. If it stands for several, "
+                f"set --label-separator '{mark}'"
             )
     for name in sorted(known & _MISSING):
-        yield f"the label {name} is taken for a class. Leave it empty where a label is missing"
+        yield f"{path}: the label {name} is taken for a class. Leave it empty where one is missing"
     if alike := [name for name in names if in_lower_case[name.lower()] > 1]:
-        yield f"labels that differ in case are different classes: {', '.join(alike):.100}"
+        yield f"{path}: labels that differ in case are different classes: {', '.join(alike):.100}"
+    if has_long_words:
+        yield (
+            f"{path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a language "
+            "has no spaces between words, put some there, for predict as well"
+        )
 
 
 class Rows:
@@ -176,38 +179,34 @@ class Rows:
         self.has_weights = False
         self.num_tokens = 0  # number of distinct tokens of each block, added up
         self.num_ids = 1  # the limit of ids in rows that hold ids
-        self._digests: list[Digests] = []
-        self._names: dict[str, int] = {}  # number of each class, as they first appear
-        self._labels: list[Ints] = []  # numbers of the rows' classes
-        self._lengths: list[Ints] = []  # how many of them each row has
-        self._is_test: list[Bools] = [np.zeros(0, np.bool_)]
+        # Of each block: the mask of its test rows, the names of each row's classes, and Python's
+        # hashes of the rows' contents, which are 0 for an empty row.
+        self._noted: list[tuple[Bools, pyarrow.Array, Ints]] = []
 
-    def add(self, block: Block, numbered: Numbered, digests: Digests) -> None:
-        self._is_test.append(np.full(len(block.labels), block.part == "test"))
-        labels, known = itertools.chain.from_iterable(block.labels), self._names
-        self._labels.append(np.array([known.setdefault(n, len(known)) for n in labels], np.int64))
-        self._lengths.append(np.array([*map(len, block.labels)]))
-        if isinstance(block.contents, RaggedSets):
-            self.has_weights |= block.contents.weights is not None
-            self.num_ids = max(self.num_ids, block.contents.num_tokens)
+    def add(self, block: Block, numbered: Numbered, digests: Ints) -> None:
+        is_test = np.full(len(block.labels), block.part == "test")
+        self._noted.append((is_test, pyarrow.array(block.labels, _LABELS), digests))
+        self.has_weights |= numbered.sets.weights is not None
+        self.num_ids = max(self.num_ids, numbered.sets.num_tokens)
         self.num_tokens += len(numbered.tokens)
-        self._digests.append(digests)
 
     def settle(
         self, problems: Problems, *, test_split: float, seed: int, class_names: Sequence[str] = ()
     ) -> None:
         """Draws test rows where there are none, numbers the classes, and counts problems. The
         classes are those of the train rows, unless others are named."""
-        where, test = str(self.source.path), np.concatenate(self._is_test)
-        num_rows = test.size
+        where, num_rows = str(self.source.path), sum(len(mask) for mask, *_ in self._noted)
         if num_rows < 2:
             problem = next((f" ({at}: {kind})" for kind, at in problems.first.items()), "")
             raise InputError(
                 f"{where} has {num_rows} rows that can be used{problem}, and training and testing "
                 "take one each. Correct the rows, or give more."
             )
-        labels, splits = np.concatenate(self._labels), splits_of(np.concatenate(self._lengths))
-        names = [*self._names]
+        masks, names_of_rows, digests_of_rows = zip(*self._noted, strict=True)
+        test, digests = np.concatenate(masks), np.concatenate(digests_of_rows)
+        lists = pyarrow.chunked_array(names_of_rows).unify_dictionaries().combine_chunks()
+        labels, splits = lists.values.indices.to_numpy(), lists.offsets.to_numpy()
+        names = lists.values.dictionary.to_pylist()  # in the order in which they first appear
         self.is_drawn = not test.any()
         if self.is_drawn:  # the source does not say which rows are for testing
             classes = rarest(labels, splits) if self.is_multi_label else labels
@@ -217,7 +216,7 @@ class Rows:
             raise InputError(f"{where} has test rows alone. Give rows to train on.")
         self.train = ~test
         used = labels[np.repeat(self.train, np.diff(splits))]
-        self.class_names = class_names or self._chosen(names, used)
+        self.class_names = class_names or self._sorted([names[n] for n in np.unique(used)])
         numbers = {name: number for number, name in enumerate(self.class_names)}
         labels = np.array([numbers.get(name, -1) for name in names], np.int64)[labels]
         is_known = labels >= 0
@@ -239,11 +238,7 @@ class Rows:
                         "class, and is no quantity to predict. Check the columns: "
                         f"{self.source.note}."
                     )
-        # A search in sorted digests: np.isin would make several more arrays of that size.
-        digests = np.concatenate(self._digests)
-        known, asked = np.sort(digests[self.train]), digests[test]
-        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
+        is_repeated = np.isin(digests[test], digests[self.train]) & (digests[test] != 0)
         if num_repeated := int(is_repeated.sum()):
             problems.add("test row that is a train row as well", where, count=num_repeated)
         ids, num_classes = labels.astype(np.int32), len(self.class_names)
@@ -255,61 +250,43 @@ class Rows:
         counts = np.bincount(used, minlength=len(self.class_names))
         return dict(zip(self.class_names, counts.tolist(), strict=True))
 
-    def _chosen(self, names: Sequence[str], labels: Ints) -> list[str]:
-        """Returns the sorted names of the classes of the train rows, by their labels."""
-        names = _sorted([names[number] for number in np.unique(labels).tolist()])
+    def _sorted(self, names: list[str]) -> list[str]:
+        """Returns the names of the classes of the train rows sorted, as numbers if all are such."""
         if len(names) < 2:
             listed = f"the class {names[0]:.100}" if names else "no classes"
             raise InputError(
                 f"{self.source.path} has {listed} alone to train on. Give rows of two or more."
             )
-        return names
+        with suppress(ValueError):
+            numbers = [*map(float, names)]
+            if not np.isnan(numbers).any():
+                return [name for _, name in sorted(zip(numbers, names, strict=True))]
+        return sorted(names)
 
 
 def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"{name:.40}" for name in itertools.islice(names, _MAX_LISTED))
 
 
-def _sorted(names: list[str]) -> list[str]:
-    """Returns names sorted, as numbers if all are numbers."""
-    with suppress(ValueError):
-        numbers = [*map(float, names)]
-        if not np.isnan(numbers).any():
-            return [name for _, name in sorted(zip(numbers, names, strict=True))]
-    return sorted(names)
+def _mapped(
+    function: Callable[[Numbered], Result], spool: IO[bytes], chosen: Bools
+) -> Iterator[Result]:
+    """Yields in order what a function returns for the chosen rows of each block that has some."""
 
+    def arguments() -> Iterator[tuple[Numbered, Bools]]:
+        spool.seek(0)
+        start = 0
+        while start < len(chosen):
+            block = pickle.load(spool)
+            rows = chosen[start : start + block.sets.num_rows]
+            start += len(rows)
+            if rows.any():
+                yield block, rows
 
-class Spool(AbstractContextManager["Spool"]):
-    """Blocks of rows in a temporary file, which vanishes with the process: it has no name."""
+    def of_chosen(block: Numbered, rows: Bools) -> Result:
+        return function(block if rows.all() else replace(block, sets=block.sets[rows]))
 
-    def __init__(self, folder: Path) -> None:
-        self._file = TemporaryFile(dir=folder)  # noqa: SIM115  closed by __exit__
-        self._count = 0
-
-    def add(self, block: Numbered) -> None:
-        pickle.dump(block, self._file, pickle.HIGHEST_PROTOCOL)
-        self._count += 1
-
-    def map(self, function: Callable[[Numbered], Result], chosen: Bools) -> Iterator[Result]:
-        """Yields in order what the function returns for the chosen rows of each block that has
-        some."""
-
-        def arguments() -> Iterator[tuple[Numbered, Bools]]:
-            self._file.seek(0)
-            stop = 0
-            for _ in range(self._count):
-                block = pickle.load(self._file)
-                start, stop = stop, stop + block.sets.num_rows
-                if chosen[start:stop].any():
-                    yield block, chosen[start:stop]
-
-        def of_chosen(block: Numbered, rows: Bools) -> Result:
-            return function(block if rows.all() else replace(block, sets=block.sets[rows]))
-
-        return _in_order(of_chosen, arguments())
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    return _in_order(of_chosen, arguments())
 
 
 def _in_order(
@@ -330,7 +307,7 @@ def _in_order(
 
 def _numbered(
     given: Block, kind: Kind, tokenization: Tokenization
-) -> tuple[Block, Numbered, Digests, int]:
+) -> tuple[Block, Numbered, Ints, int]:
     """Returns a block, the same with its tokens numbered, the hashes of its rows' contents, and its
     size as text. Each string in a row of strings is a token."""
     rows: Any = given.contents
@@ -350,7 +327,7 @@ def _numbered(
     return given, block, digests, sum(map(len, contents))
 
 
-def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
     """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
     weighting, normalize = options.weighting, options.normalize
@@ -359,7 +336,11 @@ def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Voca
         vocabulary = replace(vocabulary, start_id=None, normalize=normalize)
     if weighting == "tf_idf":
         counts = np.zeros(vocabulary.num_tokens, np.int64)
-        for found in spool.map(lambda block: rows_with(vocabulary.sets_of(block)), rows.train):
+
+        def held(block: Numbered) -> Ints:
+            return rows_with(vocabulary.sets_of(block))
+
+        for found in _mapped(held, spool, rows.train):
             counts += found
         num_train, unknown_id = int(rows.train.sum()), vocabulary.unknown_id
         idf = frequencies_of(counts, num_train, unknown_id=unknown_id).tolist()
@@ -367,7 +348,7 @@ def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: Spool) -> Voca
     return replace(vocabulary, weighting=weighting)
 
 
-def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
+def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
     names, kind = rows.class_names, rows.source.kind
     if kind == "sets":
         num_ids = options.num_tokens or rows.num_ids
@@ -387,7 +368,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: Spool) -> Vocabulary:
 
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
     tokens = most_frequent(
-        lambda: spool.map(counted, rows.train),
+        lambda: _mapped(counted, spool, rows.train),
         num_tokens=rows.num_tokens,
         most=(options.num_tokens or _NUM_TOKENS) - first,
         min_count=options.min_count,
@@ -412,28 +393,22 @@ def most_frequent(
     found: list[BlockCounts] = []
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
     for number in range(num_passes):
-        tokens, counts = _counted(blocks(), number, num_passes)
+        waiting: list[BlockCounts] = []
+        for tokens, counts in blocks():
+            is_counted = counts > 0
+            if num_passes > 1:
+                checksums = np.fromiter(map(crc32, tokens.to_pylist()), np.int64)
+                is_counted &= checksums % num_passes == number
+            chosen = np.flatnonzero(is_counted)
+            waiting.append((tokens.take(chosen), counts[chosen]))
+            if sum(len(counts) for _, counts in waiting[1:]) > _MOST_WAITING:
+                waiting = [_merged(waiting)]
+        tokens, counts = _merged(waiting)
         enough = np.flatnonzero(counts >= min_count)
         tokens, counts = _merged([*found, (tokens.take(enough), counts[enough])])
         order = np.argsort(-counts, kind="stable")[:most]
         found = [(tokens.take(order), counts[order])]
     return [token.decode() for token in found[0][0].to_pylist()]
-
-
-def _counted(blocks: Iterable[BlockCounts], number: int, num_passes: int) -> BlockCounts:
-    waiting: list[BlockCounts] = []
-    num_waiting = 0
-    for tokens, counts in blocks:
-        is_counted = counts > 0
-        if num_passes > 1:
-            checksums = np.fromiter(map(crc32, tokens.to_pylist()), np.int64)
-            is_counted &= checksums % num_passes == number
-        chosen = np.flatnonzero(is_counted)
-        waiting.append((tokens.take(chosen), counts[chosen]))
-        num_waiting += len(chosen)
-        if num_waiting > _MOST_WAITING:
-            waiting, num_waiting = [_merged(waiting)], 0
-    return _merged(waiting)
 
 
 def _merged(parts: list[BlockCounts]) -> BlockCounts:
@@ -446,7 +421,7 @@ def _merged(parts: list[BlockCounts]) -> BlockCounts:
 
 
 def _write(
-    rows: Rows, vocabulary: Vocabulary, spool: Spool, folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, spool: IO[bytes], folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes a store's arrays, test rows first; returns the number of tokens, and of unknown ones.
     With `unique`, each id of a row is kept once; ids with weights always are."""
@@ -465,7 +440,7 @@ def _write(
     num_tokens = num_unknown = 0
     lengths = []
     for chosen in (rows.test, rows.train):
-        for sets, num_found, num_not_known in spool.map(made, chosen):
+        for sets, num_found, num_not_known in _mapped(made, spool, chosen):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
             lengths.append(sets.lengths)
             store.append(folder, values=sets.values, weights=sets.weights)

@@ -19,8 +19,7 @@ from typing import Any, Self
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened
 from harness.data.archive import Archive, require_unpacked
-from harness.data.readers.cells import MAX_TEXT_BYTES
-from harness.data.readers.records import Part, Problems, Source, decoded
+from harness.data.readers.records import MAX_TEXT_BYTES, Part, Problems, Source, decoded
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")
 _SAMPLE_FILES = 1000
@@ -147,9 +146,9 @@ def _tar_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]
                 if not member.isdir():
                     if not member.isreg() or member.issparse():
                         raise ValueError(f"its member {member.name:.100} is no regular file")
-                    file = archive.extractfile(member)
-                    is_wanted = file and wanted(member.name, member.size)
-                    yield member.name, file.read() if is_wanted else None
+                    content = archive.extractfile(member)
+                    is_wanted = wanted(member.name, member.size)
+                    yield member.name, content.read() if content and is_wanted else None
             stream: Any = archive.fileobj
             while stream.read(_PIECE_BYTES):  # up to the checksum at the end
                 require_unpacked(path, stream.tell(), **limit)

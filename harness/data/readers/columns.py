@@ -5,8 +5,7 @@ from typing import Any
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.data.readers import cells
-from harness.data.readers.records import Source
+from harness.data.readers.records import Source, kind_of, plain
 
 SAMPLE_ROWS = 200
 _CONTENT_NAMES = (
@@ -64,9 +63,9 @@ class TableSource(Source):
             [row[place] for row in sample if place < len(row)]
             for place in (names.index(content), names.index(label))
         )
-        self.kind = cells.kind_of(contents)
+        self.kind = kind_of(contents)
         self.separator = options.label_separator
-        are_lists = (isinstance(cells.plain(label), list | tuple) for label in labels)
+        are_lists = (isinstance(plain(label), list | tuple) for label in labels)
         self.is_multi_label = bool(self.separator) or any(are_lists)
 
 

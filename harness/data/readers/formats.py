@@ -10,7 +10,7 @@ from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data.options import BuildOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers import cells
+from harness.data.readers import records
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.lines import CsvSource, JsonlSource, SvmlightSource
@@ -101,7 +101,7 @@ class FrameSource(TableSource):
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         names = self.content_column, self.label_column
-        lists = (map(cells.plain, self._frame[self._columns[name]].to_list()) for name in names)
+        lists = (map(records.plain, self._frame[self._columns[name]].to_list()) for name in names)
         for number, (content, label) in enumerate(zip(*lists, strict=True), 1):
             yield number, content, label, ""
 
@@ -120,8 +120,8 @@ class MatrixSource(Source):
         self._labels = []
         for row, label in enumerate(labels):
             try:
-                self._labels.append(cells.names(label, None, several=False))
-            except cells.FlawError as flaw:
+                self._labels.append(records.class_names(label, None, several=False))
+            except records.FlawError as flaw:
                 raise InputError(f"the matrix's label {row}: {flaw}. Give each a name.") from flaw
         if len(self._labels) != self._sets.num_rows:
             raise InputError(

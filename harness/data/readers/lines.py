@@ -15,9 +15,8 @@ from harness.base.checks import INT32_MAX
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened, require_text
 from harness.data.options import BuildOptions
-from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource, has_header
-from harness.data.readers.records import Part, Problems, Source, decoded
+from harness.data.readers.records import MAX_TEXT_BYTES, Part, Problems, Source, decoded
 
 _OF_TABLES = "Give a table in UTF-8 with a row a line, and close each quote."
 _OF_OBJECTS = "Give a JSON object a line."
@@ -53,19 +52,21 @@ class CsvSource(TableSource):
     def __init__(self, path: Path, options: BuildOptions) -> None:
         super().__init__(path, path.stem)
         self._is_tsv = path.suffix.lower() in (".tsv", ".tab")
-        marks = ["\t"]
-        if not self._is_tsv:
-            line = next(lines_of(path, Problems(), remedy=_OF_TABLES), "")
-            marks = [mark for mark in ",;\t" if mark in line] or [","]
+        line = next(lines_of(path, Problems(), remedy=_OF_TABLES), "")
+        marks = ["\t"] if self._is_tsv else [m for m in ",;\t" if m in line] or [","]
         samples = {}
-        for mark in marks:
+        for self._delimiter in marks:
             try:
-                samples[mark] = self._sample(mark)
+                rows = itertools.islice(self._table(Problems()), SAMPLE_ROWS)
+                samples[self._delimiter] = [row for _, row in rows]
             except InputError:  # before a quote of a text, another mark seems to begin a cell
-                if mark == marks[-1] and not samples:
+                if self._delimiter == marks[-1] and not samples:
                     raise
         # A mark that only texts hold divides few rows into as many cells as the first row.
-        self._delimiter, sample = max(samples.items(), key=lambda item: _num_regular(item[1]))
+        self._delimiter, sample = max(
+            samples.items(),
+            key=lambda item: sum(1 < len(row) == len(item[1][0]) for row in item[1]),
+        )
         if not sample:
             raise InputError(f"{path} has no rows. {_OF_TABLES}")
         self._width = len(sample[0])
@@ -76,10 +77,6 @@ class CsvSource(TableSource):
         self.choose(names, sample, options)
         self.note += "" if self._has_header else ", the file has no header"
         self._places = names.index(self.content_column), names.index(self.label_column)
-
-    def _sample(self, delimiter: str) -> list[Sequence[str]]:
-        self._delimiter = delimiter
-        return [row for _, row in itertools.islice(self._table(Problems()), SAMPLE_ROWS)]
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, str, str, Part]]:
         """Yields all rows that have as many cells as the first."""
@@ -125,11 +122,6 @@ class CsvSource(TableSource):
             raise InputError(
                 f"{self.path}, line {reader.line_num}: {error}. {_OF_TABLES}"
             ) from error
-
-
-def _num_regular(rows: Sequence[Sequence[str]]) -> int:
-    """Returns the number of rows that have as many cells as the first, and several."""
-    return sum(1 < len(row) == len(rows[0]) for row in rows)
 
 
 class JsonlSource(TableSource):

@@ -9,8 +9,8 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data.options import BuildOptions
-from harness.data.readers.cells import MAX_TEXT_BYTES
 from harness.data.readers.formats import open_source
+from harness.data.readers.records import MAX_TEXT_BYTES
 
 Reader = Callable[..., Any]
 

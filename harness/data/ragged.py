@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.checks import require_count
 from harness.base.errors import InputError
 from harness.data import validation
 from harness.data.validation import Array, Float32Array, Int32Array, Int64Array, Integers
@@ -64,7 +65,8 @@ class RaggedSets:
     repeats add up. Any real dtype is accepted and converted. None: an id counts once in its row."""
 
     def __post_init__(self) -> None:
-        validation.check_counts(self.name, self.num_tokens, self.num_classes)
+        require_count(f"{self.name}: num_tokens", self.num_tokens)
+        require_count(f"{self.name}: num_classes", self.num_classes, least=2)
         ids = validation.checked_integers(self.name, "values", self.values)
         row_splits = validation.checked_row_splits(self.name, self.row_splits, ids.shape[0])
         values = validation.checked_ids(self.name, ids, row_splits, self.num_tokens)
@@ -286,19 +288,24 @@ class RaggedSets:
         # Position k of the result reads position k + (old start - new start) of its row.
         source = np.repeat(starts - row_splits[:-1], lengths)
         source += np.arange(source.shape[0])
-        several = None if self.label_sets is None else self.label_sets.take(rows)
+        return self._part(rows, source, row_splits)
+
+    def _part(self, rows: Any, ids: Any, row_splits: Int64Array) -> Self:
         return self.derived(
-            values=self.values[source],
+            values=self.values[ids],
             row_splits=row_splits,
             labels=self.labels[rows],
-            label_sets=several,
-            weights=None if self.weights is None else self.weights[source],
+            label_sets=None if self.label_sets is None else self.label_sets[rows],
+            weights=None if self.weights is None else self.weights[ids],
         )
 
     def split(self, num_head_rows: int) -> tuple[Self, Self]:
         """Returns the first `num_head_rows` rows and the rest as views; neither may be empty."""
         self._check_split(num_head_rows)
-        return self._slice(0, num_head_rows), self._slice(num_head_rows, self.num_rows)
+        cut, splits = self.row_splits[num_head_rows], self.row_splits
+        head = self._part(slice(num_head_rows), slice(cut), splits[: num_head_rows + 1])
+        rest = slice(num_head_rows, self.num_rows)
+        return head, self._part(rest, slice(cut, self.nnz), splits[num_head_rows:] - cut)
 
     def stratified_split(self, num_drawn_rows: int, *, seed: int | None) -> tuple[Self, Self]:
         """Splits off `num_drawn_rows` rows, drawn at random, the same share of each class.
@@ -324,18 +331,6 @@ class RaggedSets:
                 f"{self.name}: cannot split off {num_rows} of {self.num_rows} rows, both parts "
                 f"need a row. Choose from 1 to {self.num_rows - 1}."
             )
-
-    def _slice(self, start: int, stop: int) -> Self:
-        splits = self.row_splits[start : stop + 1]
-        ids = slice(splits[0], splits[-1])
-        several = None if self.label_sets is None else self.label_sets._slice(start, stop)
-        return self.derived(
-            values=self.values[ids],
-            row_splits=splits - splits[0],
-            labels=self.labels[start:stop],
-            label_sets=several,
-            weights=None if self.weights is None else self.weights[ids],
-        )
 
     @staticmethod
     def concatenate(parts: Sequence["RaggedSets"], *, name: str) -> "RaggedSets":

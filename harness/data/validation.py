@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import INT32_MAX, require
+from harness.base.checks import require
 from harness.base.errors import InputError
 
 Array = npt.NDArray[Any]
@@ -13,12 +13,6 @@ Integers = npt.NDArray[np.integer[Any]]
 Int32Array = npt.NDArray[np.int32]
 Int64Array = npt.NDArray[np.int64]
 Float32Array = npt.NDArray[np.float32]
-
-
-def check_counts(name: str, num_tokens: int, num_classes: int) -> None:
-    for what, count, least in (("num_tokens", num_tokens, 1), ("num_classes", num_classes, 2)):
-        ok = least <= count <= INT32_MAX
-        require(ok, f"{name}: {what} is {count}. Choose from {least} to {INT32_MAX}.")
 
 
 def checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:

@@ -72,16 +72,16 @@ class PairSource(Source):
         self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
 
     def blocks(self, problems: Problems) -> Iterator[Block]:
-        for block in self._train.blocks(problems):
-            if block.part == "test":
-                raise InputError(
-                    f"{self.path} has test rows of its own. Leave out the other test data."
-                )
-            yield replace(block, part="train")
-        has_rows = False
-        for block in self._test.blocks(problems):
-            has_rows = True
-            yield replace(block, part="test")
+        parts: list[tuple[Source, Part]] = [(self._train, "train"), (self._test, "test")]
+        for source, part in parts:
+            has_rows = False
+            for block in source.blocks(problems):
+                if (part, block.part) == ("train", "test"):
+                    raise InputError(
+                        f"{self.path} has test rows of its own. Leave out the other test data."
+                    )
+                has_rows = True
+                yield replace(block, part=part)
         if not has_rows:
             why = ", ".join(problems.counts) or "it is empty"
             raise InputError(

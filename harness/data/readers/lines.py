@@ -1,7 +1,6 @@
 """Files with a row in each line: CSV and TSV, JSONL, and svmlight."""
 
 import csv
-import inspect
 import itertools
 import json
 import re
@@ -93,9 +92,10 @@ class CsvSource(TableSource):
         csv.field_size_limit(max(csv.field_size_limit(), MAX_TEXT_BYTES))  # of the whole process
         quoting: Literal[0, 3] = csv.QUOTE_NONE if self._is_tsv else csv.QUOTE_MINIMAL
         end = num_bytes = 0  # of the last row, and the size of the one after it so far
+        is_read = False
 
         def bounded() -> Generator[str, None, None]:
-            nonlocal num_bytes
+            nonlocal num_bytes, is_read
             for line in lines_of(self.path, problems, remedy=_OF_TABLES):
                 num_bytes += len(line)
                 # csv bounds each cell, but not their number, and other modules may set its limit.
@@ -105,13 +105,13 @@ class CsvSource(TableSource):
                         f"{MAX_TEXT_BYTES:,} bytes. {_OF_TABLES}"
                     )
                 yield line
+            is_read = True
 
-        lines = bounded()
-        reader = csv.reader(lines, delimiter=self._delimiter, quoting=quoting)
+        reader = csv.reader(bounded(), delimiter=self._delimiter, quoting=quoting)
         try:
             for row in reader:
                 begin, end, num_bytes = end + 1, reader.line_num, 0
-                if end > begin and inspect.getgeneratorstate(lines) == inspect.GEN_CLOSED:
+                if end > begin and is_read:
                     raise InputError(
                         f"{self.path}: a quote in the row that begins at line {begin} is never "
                         "closed. Close it, or double it."

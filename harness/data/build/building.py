@@ -32,7 +32,7 @@ from harness.data import store
 from harness.data.options import INDEX_FROM, NOT_OF, START_ID, UNKNOWN_ID, BuildOptions, Kind
 from harness.data.ragged import RaggedSets, rarest, splits_of, starting_with, stratified
 from harness.data.readers.records import IN_WORDS, Block, Problems, Source
-from harness.data.tokens import Numbered, Tokenization, Tokenizer, numbered, numbered_rows
+from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
@@ -330,26 +330,18 @@ def _numbered(
 def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
     """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
-    weighting, normalize = options.weighting, options.normalize
-    if (weighting, normalize) != ("binary", "none"):
-        # TextVectorization and CategoryEncoding have no start id to weight.
-        vocabulary = replace(vocabulary, start_id=None, normalize=normalize)
-    if weighting == "tf_idf":
-        counts = np.zeros(vocabulary.num_tokens, np.int64)
-
-        def held(block: Numbered) -> Ints:
-            return rows_with(vocabulary.sets_of(block))
-
-        for found in _mapped(held, spool, rows.train):
-            counts += found
-        num_train, unknown_id = int(rows.train.sum()), vocabulary.unknown_id
-        idf = frequencies_of(counts, num_train, unknown_id=unknown_id).tolist()
-        return replace(vocabulary, weighting=weighting, idf=idf)
-    return replace(vocabulary, weighting=weighting)
+    idf = None
+    if options.weighting == "tf_idf":
+        holding = _mapped(lambda block: rows_with(vocabulary.sets_of(block)), spool, rows.train)
+        counts: Any = sum(holding)
+        unknown_id = vocabulary.unknown_id
+        idf = frequencies_of(counts, int(rows.train.sum()), unknown_id=unknown_id).tolist()
+    return replace(vocabulary, weighting=options.weighting, idf=idf)
 
 
 def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
-    names, kind = rows.class_names, rows.source.kind
+    kind, is_text = rows.source.kind, rows.source.kind == "texts"
+    known: dict[str, Any] = {"class_names": rows.class_names, "normalize": options.normalize}
     if kind == "sets":
         num_ids = options.num_tokens or rows.num_ids
         if num_ids < rows.num_ids:
@@ -357,15 +349,15 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabula
                 f"{rows.source.path} has the id {rows.num_ids - 1}, but --num-tokens is {num_ids}. "
                 f"Set it to {rows.num_ids} or more, or leave it out."
             )
-        return Vocabulary(ids={}, num_tokens=num_ids, class_names=names)
-    tokenizer: Tokenizer = options.tokenizer if kind == "texts" else "list"
-    known: dict[str, Any] = {"class_names": names, "tokenizer": tokenizer, "ngrams": options.ngrams}
+        return Vocabulary(ids={}, num_tokens=num_ids, **known)
+    known |= {"ngrams": options.ngrams, "tokenizer": options.tokenizer if is_text else "list"}
     if (bits := options.hash_bits) is not None:
         return Vocabulary(ids={}, num_tokens=1 << bits, hash_bits=bits, **known)
 
     def counted(block: Numbered) -> BlockCounts:
         return block.tokens, np.bincount(block.sets.values, minlength=len(block.tokens))
 
+    is_binary = (options.weighting, options.normalize) == ("binary", "none")
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
     tokens = most_frequent(
         lambda: _mapped(counted, spool, rows.train),
@@ -376,7 +368,8 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabula
     return Vocabulary(
         ids={token: number for number, token in enumerate(tokens, first)},
         num_tokens=first + len(tokens),
-        start_id=START_ID if kind == "texts" else None,
+        # TextVectorization and CategoryEncoding have no start id to weight.
+        start_id=START_ID if is_text and is_binary else None,
         unknown_id=UNKNOWN_ID if options.unknown == "id" else None,
         **known,
     )

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.base.errors import InputError
-from harness.data import validation
-from harness.data.ragged import RaggedSets
+from harness.data.ragged import RaggedSets, finite_in_float32, frozen
 
 _MOST_EXACT = 2**24  # float32 has all whole numbers up to it
 
@@ -62,7 +61,7 @@ class Examples:
             if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
                 raise InputError(f"{self.name}: weights must be [rows], finite and not negative")
             rows["weights"] = len(weights)
-            object.__setattr__(self, "weights", validation.frozen(weights, np.float32))
+            object.__setattr__(self, "weights", frozen(weights, np.float32))
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{name or 'the input'} {count}" for name, count in rows.items())
             raise InputError(f"{self.name}: its parts differ in their number of rows: {counts}")
@@ -86,11 +85,11 @@ class Examples:
                     f"{self.name}: the input {name!r} holds whole numbers up to {most:,}, which "
                     f"float32 rounds beyond {_MOST_EXACT:,}; give ids as RaggedSets, or else floats"
                 )
-        finite = validation.finite_in_float32(part).all(axis=1)
+        finite = finite_in_float32(part).all(axis=1)
         if not finite.all():
             row = finite.argmin()
             raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
-        return validation.frozen(part, part.dtype)
+        return frozen(part, part.dtype)
 
     def _check_labels(self) -> None:
         if isinstance(self.labels, RaggedSets):
@@ -101,7 +100,7 @@ class Examples:
                 )
             return
         labels = np.asarray(self.labels)
-        labels = validation.frozen(labels, labels.dtype)
+        labels = frozen(labels, labels.dtype)
         object.__setattr__(self, "labels", labels)
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(
@@ -113,7 +112,7 @@ class Examples:
         if labels.ndim == 1 and self.num_classes is not None:
             limit = self.num_classes - 1
         if labels.dtype.kind == "f":  # a task says which numbers it takes
-            right, wanted = validation.finite_in_float32(labels), ""
+            right, wanted = finite_in_float32(labels), ""
         else:
             right = (labels >= 0) & (labels <= limit)
             wanted = f" and from 0 to {limit}; those of a regression must be floats"

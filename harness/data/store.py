@@ -34,8 +34,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
 from harness.data.archive import MAX_HEADER_BYTES, array_header
-from harness.data.ragged import MappedFile, RaggedSets
-from harness.data.validation import Array
+from harness.data.ragged import Array, MappedFile, RaggedSets
 from kernels.files import remove_partial_files, replacing
 
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -16,8 +16,7 @@ from harness.base.checks import Checked, Whole, require
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
-from harness.data.ragged import RaggedSets, splits_of
-from harness.data.validation import Array
+from harness.data.ragged import Array, RaggedSets, splits_of
 
 if TYPE_CHECKING:
     import pyarrow

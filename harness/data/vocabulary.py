@@ -16,9 +16,8 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
-from harness.data.ragged import RaggedSets, splits_of, starting_with
+from harness.data.ragged import Int32Array, RaggedSets, splits_of, starting_with
 from harness.data.tokens import Numbered, Tokenization, Tokenizer, hashed, numbered, numbered_rows
-from harness.data.validation import Int32Array
 from harness.data.weighting import count, l2_normalized, tf_idf
 
 if TYPE_CHECKING:

@@ -55,7 +55,8 @@ class ParquetSource(TableSource):
             longest = max((p.total_uncompressed_size for p in repeated), default=1)
             num_rows, num_bytes = min(_BATCH_ROWS, max(1, self._max_bytes // longest)), 0
             for batch in file.iter_batches(num_rows, columns=names, use_threads=False):
-                found = [_decoded(batch.column(name)) for name in names]
+                found = [batch.column(name) for name in names]
+                found = [c.dictionary_decode() if hasattr(c, "dictionary") else c for c in found]
                 num_bytes += sum(column.nbytes for column in found)
                 require_unpacked(self.path, num_bytes, most=self._max_bytes, remedy=_REMEDY)
                 yield from zip(*(column.to_pylist() for column in found), strict=True)
@@ -78,8 +79,3 @@ def _item_type(type_: Any) -> Any | None:
 
     is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
     return type_.value_type if is_list else None
-
-
-def _decoded(column: Any) -> Any:
-    """Returns an Arrow array whose values are not places in a dictionary."""
-    return column.dictionary_decode() if hasattr(column, "dictionary") else column

@@ -14,7 +14,7 @@ from harness.base.checks import INT32_MAX
 from harness.base.errors import InputError
 from harness.base.reading import UTF8_MARK
 from harness.data.options import Kind
-from harness.data.ragged import RaggedSets
+from harness.data.ragged import RaggedSets, splits_of
 
 IN_WORDS: dict[Kind, str] = {"texts": "texts", "tokens": "lists of strings", "sets": "ids"}
 Part = Literal["train", "test", ""]  # use of rows; "" if the source does not say
@@ -212,13 +212,9 @@ class Source:
             weights = None if (weights == 1).all() else weights
         else:
             ids = np.fromiter(itertools.chain.from_iterable(contents), np.int32)
-        sets = RaggedSets(
-            values=ids,
-            row_splits=np.cumsum([0, *map(len, contents)]),
-            num_tokens=int(ids.max(initial=0)) + 1,
-            name=str(self.path),
-            weights=weights,
-        )
+        how: dict[str, Any] = {"num_tokens": int(ids.max(initial=0)) + 1, "name": str(self.path)}
+        splits = splits_of([*map(len, contents)])
+        sets = RaggedSets(values=ids, row_splits=splits, weights=weights, **how)
         return Block(contents=sets, labels=labels, part=part)
 
 

@@ -20,7 +20,7 @@ from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, opened
 from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, ImdbOptions
-from harness.data.ragged import RaggedSets, splits_of, starting_with
+from harness.data.ragged import RaggedSets, starting_with
 from kernels.files import replacing
 
 # The address and SHA-256 in keras.datasets.imdb of Keras 3.15.
@@ -105,12 +105,12 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
     parts = []
     with Archive(path, what="an .npz file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for part in ("train", "test"):
-            ranks, lengths = read_rows(archive, f"x_{part}")
+            ranks, row_splits = read_rows(archive, f"x_{part}")
             labels = archive.read_array(f"y_{part}")
             known = labels.size and labels.dtype.kind in "iu"
             sets = RaggedSets(
                 values=ranks,
-                row_splits=splits_of(lengths),
+                row_splits=row_splits,
                 labels=labels,
                 num_tokens=int(ranks.max(initial=0)) + 1,
                 name=f"{path}, part {part}",
@@ -152,7 +152,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
 
 def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
-    """Reads the lists in `name`.npy: all ints, int32 [N], and the lists' lengths, int64 [B]."""
+    """Reads the lists in `name`.npy: all ints, int32 [N], and row boundaries, int64 [B + 1]."""
     content = archive.read(f"{name}.npy")
     with archive.damage():
         _, _, dtype, start = array_header(content[:MAX_HEADER_BYTES])
@@ -167,9 +167,8 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
         if not isinstance(rows, list) or not rows:
             raise ValueError(f"{name} is not an array with a list of ints in each row")
     values = array.array("i")
-    lengths = np.empty(len(rows), np.int64)
+    row_splits = np.zeros(len(rows) + 1, np.int64)
     for index, row in enumerate(rows):
-        before = len(values)
         try:
             integers = _integers(row) if isinstance(row, _Stub) else row
             if bool in set(map(type, integers)):  # an array takes them for 0 and 1
@@ -180,12 +179,10 @@ def read_rows(archive: Archive, name: str) -> tuple[npt.NDArray[np.int32], npt.N
                 f"{archive.path}: row {index} of {name} holds something other than ints of "
                 f"32 bits: {error}. Correct the file."
             ) from error
-        lengths[index] = len(values) - before
+        row_splits[index + 1] = len(values)
         # Python's ints take several times the result's memory: release each row once it is read.
         rows[index] = None
-    flat = np.frombuffer(values, np.int32) if len(values) else np.empty(0, np.int32)
-    flat.flags.writeable = False
-    return flat, lengths
+    return np.asarray(memoryview(values).toreadonly()), row_splits
 
 
 def _integers(row: _Stub) -> list[int]:

@@ -464,15 +464,10 @@ def _unique_rows(
             places = splits - splits[0]
             for first_id, behind in itertools.pairwise(places[_chunks(places, _UNIQUE_SORTED_IDS)]):
                 keys[first_id:behind].sort()
+            keys = np.concatenate([keys[:1], keys[1:][keys[1:] != keys[:-1]]])
         else:
-            order = np.argsort(keys, kind="stable")
-            keys = keys[order]
-        first = np.ones(keys.shape[0], np.bool_)
-        np.not_equal(keys[1:], keys[:-1], out=first[1:])
-        if weights is not None:
-            own = weights[splits[0] : splits[-1]][order].astype(np.float64)
-            sums.append(np.bincount(np.cumsum(first) - 1, own))
-        keys = keys[first]
+            keys, places = np.unique(keys, return_inverse=True)
+            sums.append(np.bincount(places, weights[splits[0] : splits[-1]].astype(np.float64)))
         kept.append((keys & key_type((1 << id_bits) - 1)).astype(np.int32))
         counts.append(
             np.bincount((keys >> key_type(id_bits)).astype(np.int64), minlength=stop - start)

@@ -179,7 +179,12 @@ class RaggedSets:
         if isinstance(rows, int | np.integer):
             return self.row(int(rows) + (self.num_rows if rows < 0 else 0))
         rows = np.asarray(rows)
-        return self.take(np.flatnonzero(rows) if rows.dtype == bool else rows)
+        if rows.dtype != bool:
+            return self.take(rows)
+        if rows.shape != (self.num_rows,) or not rows.any():
+            return self.take(np.flatnonzero(rows))
+        # A mask of the ids takes an eighth of the memory of their places.
+        return self._part(rows, np.repeat(rows, self.lengths), splits_of(self.lengths[rows]))
 
     def __iter__(self) -> Iterator[Int32Array]:
         return map(self.row, range(self.num_rows))

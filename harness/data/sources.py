@@ -195,11 +195,7 @@ def _built(
 
 
 def _dataset(
-    config: DataConfig,
-    sets: RaggedSets,
-    num_test_rows: int,
-    words: Vocabulary | None,
-    vocabulary_note: str,
+    config: DataConfig, sets: RaggedSets, num_test_rows: int, words: Vocabulary | None, note: str
 ) -> Dataset:
     """Splits off the test rows, which are first or else drawn, then the validation rows."""
     if config.unique:
@@ -220,7 +216,7 @@ def _dataset(
         validation=validation,
         name=sets.name,
         vocabulary=words,
-        vocabulary_note=vocabulary_note,
+        vocabulary_note=note,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from harness.cli.help import texts_of
-from harness.cli.main import _COMMANDS
+from harness.cli.main import COMMANDS
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "options.md"
 _INTRODUCTION = """# Options
@@ -24,7 +24,7 @@ may also stand in a TOML file, by its name with `_` for `-`: `--config FILE.toml
 def page() -> str:
     """The page's text."""
     parts = [_INTRODUCTION]
-    for kind, (name, _) in sorted(_COMMANDS.items(), key=lambda item: item[1][0]):
+    for name, (kind, _) in sorted(COMMANDS.items()):
         parts.append(f"## {name}\n\n{text_of(kind.__doc__ or '')}\n")
         rows = [_row(*found) for found in _options(kind, None)]
         parts.append("\n".join(["| option | default | |", "| --- | --- | --- |", *rows]) + "\n")

@@ -2,14 +2,16 @@
 
 import ast
 import difflib
+import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Iterator
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import tyro
+from tyro import constructors
 
 # The options of `train` that people set; `--help-all` lists all of them.
 _SHOWN = frozenset(
@@ -22,31 +24,31 @@ _SHOWN = frozenset(
 )
 
 
-def for_help(kind: Any, settings: Any = None, *, shows_all: bool = True) -> type:
-    """Returns a class like `kind` for help alone, with `settings` as its defaults: unless it shows
-    all, tyro hides all but the usual options, and would refuse the others."""
-    hints, texts = get_type_hints(kind, include_extras=True), texts_of(kind)
-    body: dict[str, Any] = {name: getattr(kind, name) for name in ("__module__", "__qualname__")}
-    body["__doc__"] = " ".join((kind.__doc__ or "").split())
-    for one in fields(kind):
-        value = one.default if one.default_factory is MISSING else one.default_factory()
-        value = value if settings is None else getattr(settings, one.name)
-        hint: Any = hints[one.name]
-        if is_dataclass(hint):
-            hint = for_help(hint, value, shows_all=shows_all)
-            value = field(default_factory=hint)
-        elif shows_all or one.name in _SHOWN:
-            # tyro itself would end a line wherever the source does.
-            hint = Annotated[hint, tyro.conf.arg(help=texts.get(one.name))]
-        else:
-            hint = Annotated[hint, tyro.conf.Suppress]
-        hints[one.name] = hint
-        if value is not MISSING:
-            body[one.name] = value
-    body["__annotations__"] = {one.name: hints[one.name] for one in fields(kind)}
-    return dataclass(frozen=True, kw_only=True)(type(kind.__name__, (kind,), body))
+def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
+    """Returns tyro's rule for settings, whose help it would break wherever the source breaks a
+    line. Unless it shows all, tyro hides all but the usual options, and would refuse the others."""
+    registry = constructors.ConstructorRegistry()
+
+    @registry.struct_rule
+    def rule(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
+        kind: Any = info.type
+        if not is_dataclass(kind):
+            return None
+        hints, found = get_type_hints(kind, include_extras=True), []
+        for one in fields(kind):
+            hint = hints[one.name]
+            if not (shows_all or one.name in _SHOWN or is_dataclass(hint)):
+                hint = Annotated[hint, tyro.conf.Suppress]
+            usual = one.default if one.default_factory is MISSING else one.default_factory()
+            usual = getattr(info.default, one.name, tyro.MISSING if usual is MISSING else usual)
+            text = texts_of(kind).get(one.name)
+            found.append(constructors.StructFieldSpec(one.name, hint, usual, text))
+        return constructors.StructConstructorSpec(kind, tuple(found))
+
+    return registry
 
 
+@functools.cache
 def texts_of(kind: type) -> dict[str, str]:
     """Returns what stands below the fields of a class and of those that it inherits from."""
     found: dict[str, str] = {}
@@ -69,14 +71,8 @@ def options(kind: type) -> Iterator[tuple[str, Any]]:
             yield name, hint
 
 
-def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) -> str | None:
-    """Guesses what a command line that cannot be read means; `told` is the parser's message."""
-    command = next((n for n in commands if flags[: len(n.split())] == n.split()), None)
-    if command is None:
-        word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])
-        is_group = any(name.startswith(f"{word} ") for name in commands)
-        close = [] if is_group else difflib.get_close_matches(word, commands, n=1)
-        return f"there is no command {word}; did you mean {close[0]}?" if close else None
+def suggestion(command: str, kind: type, told: str) -> str | None:
+    """Guesses what flags of a command mean that cannot be read; `told` is the parser's message."""
     joined = re.sub(r"\s*[│|]?\n[│|]?\s*", "", told)  # the parser breaks lines, also in values
     at, comma = re.search(r"parsing --([\w-]+):", joined), re.search(r"'(-?\d*),(\d+)'", joined)
     if at and comma:
@@ -89,7 +85,7 @@ def suggestion(flags: Sequence[str], commands: Mapping[str, type], told: str) ->
         return f"--{at[1]} is {whole},{part}; write {', or '.join(ways)}"
     if unknown := re.search(r"Unrecognized options: (-[\w-]+)", told):
         word = unknown[1].lstrip("-")
-        known = [name.replace("_", "-") for name, _ in options(commands[command])]
+        known = [name.replace("_", "-") for name, _ in options(kind)]
         initials = {"".join(part[0] for part in name.split("-")): name for name in known}
         close = [initials[word]] if word in initials and unknown[1].startswith("--") else []
         close += difflib.get_close_matches(word, known, n=1)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -30,15 +30,7 @@ class LaunchConfig(Checked):
     workers."""
 
 
-def split(arguments: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
-    """Returns the arguments before the first `--`, and the workers' command, which follows it."""
-    if "--" not in arguments:
-        return list(arguments), ()
-    at = list(arguments).index("--")
-    return list(arguments[:at]), tuple(arguments[at + 1 :])
-
-
-def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
+def launch(config: LaunchConfig, *, parse: Callable[[list[str]], tuple[Any, ...]]) -> int:
     """Returns the exit code of the worker that failed first, or 128 + the number of the signal that
     ended it; 0 if none failed. `parse` turns the workers' arguments into their settings."""
     require(
@@ -46,7 +38,7 @@ def launch(config: LaunchConfig, *, parse: Callable[[list[str]], Any]) -> int:
         "launch starts train alone; give its options behind --, as in: launch -- train --data FILE",
     )
     # Once, before several workers would say the same.
-    settings = parse(list(config.command))
+    _, settings, _ = parse(list(config.command))
     if not config.open_ports:
         if settings.data.data == "imdb":
             from harness.data.imdb import imdb_file  # imports NumPy

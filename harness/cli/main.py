@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import errno
 import importlib.metadata
 import io
@@ -11,11 +12,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Union, cast
+from typing import Any, NoReturn, cast
 
 import tyro
+from rich.console import Console
 
 from harness.base import interrupt
+from harness.base.checks import require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
 from harness.base.memory import collect_rarely
@@ -27,8 +30,8 @@ from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
-from harness.cli.help import for_help, options, suggestion
-from harness.cli.launch import LaunchConfig, launch, split
+from harness.cli.help import described, options, suggestion
+from harness.cli.launch import LaunchConfig, launch
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
@@ -41,27 +44,31 @@ from harness.run.observers.run_files import CONFIG_FILE_NAME
 from harness.trainer.resuming import asked_settings, is_begun
 
 _MAX_PATH = 200
+_ABOUT = (
+    "Train models whose input is a set of token ids. Every command also takes --config FILE.toml, "
+    "whose settings the flags override. --version prints the version."
+)
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# The commands by the class of their settings. A command takes its settings and returns the exit
-# code; wrong input is an InputError. Their modules import TensorFlow only when they are called, so
-# that --help need not wait for it.
-_COMMANDS: dict[type, tuple[str, Callable[..., int]]] = {
-    TrainConfig: ("train", train),
-    EvaluateConfig: ("evaluate", evaluate),
-    PredictConfig: ("predict", predict),
-    ExportConfig: ("export", export),
-    ReportConfig: ("report", report),
-    data.DataBuildConfig: ("data build", data.build),
-    data.DataInfoConfig: ("data info", data.info),
-    data.DataConvertConfig: ("data convert", data.convert),
-    SmokeConfig: ("smoke", smoke),
-    DoctorConfig: ("doctor", doctor),
-    TuneConfig: ("tune", tune),
-    BenchConfig: ("bench", bench),
-    ProfileConfig: ("profile", profile),
-    TensorBoardConfig: ("tensorboard", open_tensorboard),
-    CompareConfig: ("compare", compare),
-    LaunchConfig: ("launch", launch),
+# The commands by name. A command takes its settings and returns the exit code; wrong input is an
+# InputError. Their modules import TensorFlow only when they are called, so that --help need not
+# wait for it.
+COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
+    "train": (TrainConfig, train),
+    "evaluate": (EvaluateConfig, evaluate),
+    "predict": (PredictConfig, predict),
+    "export": (ExportConfig, export),
+    "report": (ReportConfig, report),
+    "data build": (data.DataBuildConfig, data.build),
+    "data info": (data.DataInfoConfig, data.info),
+    "data convert": (data.DataConvertConfig, data.convert),
+    "smoke": (SmokeConfig, smoke),
+    "doctor": (DoctorConfig, doctor),
+    "tune": (TuneConfig, tune),
+    "bench": (BenchConfig, bench),
+    "profile": (ProfileConfig, profile),
+    "tensorboard": (TensorBoardConfig, open_tensorboard),
+    "compare": (CompareConfig, compare),
+    "launch": (LaunchConfig, launch),
 }
 
 
@@ -75,15 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments == ["--version"]:
             print(f"harness {importlib.metadata.version('multi-hot-harness')}")
             return 0
-        settings = _parse(arguments)
+        run, settings, given = _parse(arguments)
         _check_texts(asdict(settings))
-        _, run = _COMMANDS[type(settings)]
         if run is launch:
             return launch(settings, parse=_parse)
         if run is train:
-            return train(settings, given=_given(arguments), timeline=timeline)
+            return train(settings, given=given, timeline=timeline)
         if run in (evaluate, report, tune):
-            return run(settings, given=_given(arguments))
+            return run(settings, given=given)
         return run(settings)
     except ToldError as error:
         print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)
@@ -120,46 +126,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         return interrupt.EXIT_TERMINATED if is_told else interrupt.EXIT_INTERRUPTED
 
 
-def _parse(arguments: list[str]) -> Any:
-    """Returns the settings of a command; flags override those of `--config FILE.toml`."""
-    if arguments[:1] == ["launch"]:
-        arguments, command = split(arguments)
-        if command:
-            return replace(_parse(arguments), command=command)
-    # tyro needs the file's settings as its defaults, so the flag is taken out before.
+def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
+    """Returns a command, its settings, and the names of those that flags or `--config FILE.toml`
+    give; flags override the file."""
+    behind: list[str] = []
+    if arguments[:1] == ["launch"] and "--" in arguments:
+        at = arguments.index("--")
+        arguments, behind = arguments[:at], arguments[at + 1 :]
     path, flags = _config_file(arguments)
-    default = None
-    begins = (" ".join(flags[:2]), *flags[:1])
-    kind = next((kind for kind, (name, _) in _COMMANDS.items() if name in begins), None)
-    given: dict[str, Any] = {}
+    name = next((n for n in (" ".join(flags[:2]), *flags[:1]) if n in COMMANDS), None)
+    if name is None:
+        require(path is None, "--config belongs behind a command, as in: train --config FILE.toml")
+        _explain(flags)
+    kind, run = COMMANDS[name]
+    flags = flags[len(name.split()) :]
+    # What is given counts, not whether it differs: a flag with its default is a wish, too.
+    words = (word.partition("=")[0] for word in flags if word.startswith("--"))
+    given = {word.removeprefix("--").replace("-", "_") for word in words}
+    of_file = {} if path is None else flattened(read_toml(path), where=path)
+    how: dict[str, Any] = {}
+    # tyro needs the file's settings as its defaults.
     if path is not None:
-        if kind is None:
-            raise InputError("--config belongs behind a command, as in: train --config FILE.toml")
-        given = read_toml(path)
-        default = from_mapping(kind, given, where=path)
-    if kind is TrainConfig:
-        default = _resumed(flags[1:], given) or default
-    kinds = {one: one for one in _COMMANDS}
-    if kind is not None and not {"-h", "--help", "--help-all"}.isdisjoint(flags):
-        shows_all = kind is not TrainConfig or "--help-all" in flags
-        kinds[kind] = for_help(kind, default, shows_all=shows_all)
-        if not shows_all:
-            more = f"`--help-all` lists all {len(list(options(kind)))} options."
-            kinds[kind].__doc__ = f"{kind.__doc__}\n\n{more}"
+        how["default"] = from_mapping(kind, of_file, where=path)
+    if run is train and (resumed := _resumed(flags, of_file)) is not None:
+        how["default"] = resumed
+    shows_all = run is not train or "--help-all" in flags or {"-h", "--help"}.isdisjoint(flags)
+    about = [" ".join((kind.__doc__ or "").split())]
+    if not shows_all:
+        about.append(f"`--help-all` lists all {len(list(options(kind)))} options.")
+    how |= {"registry": described(shows_all=shows_all), "description": "\n\n".join(about)}
     flags = ["--help" if word == "--help-all" else word for word in flags]
+    settings = _parsed(flags, name, kind, **how)
+    if behind:
+        settings = replace(settings, command=tuple(behind))
+    return run, settings, given | of_file.keys()
+
+
+def _explain(words: Sequence[str]) -> NoReturn:
+    """Prints help on the commands if it is asked for; else raises an InputError that names them."""
+    if {"-h", "--help", "--help-all"}.isdisjoint(words):
+        word = " ".join(words[: 2 if words[:1] == ["data"] else 1])
+        close = difflib.get_close_matches(word, COMMANDS, n=1)
+        fact = f"there is no command {word}" if word else "there is no command"
+        remedy = f"did you mean {close[0]}?" if close else f"name one of {', '.join(COMMANDS)}"
+        raise InputError(f"{fact}; {remedy}")
+    console = Console(width=80)
+    console.print(f"usage: harness COMMAND [OPTIONS]\n\n{_ABOUT}\n", markup=False, highlight=False)
+    texts = {name: " ".join((kind.__doc__ or "").split()) for name, (kind, _) in COMMANDS.items()}
+    console.print(data.facts_table(texts))
+    raise SystemExit(0)
+
+
+def _parsed(flags: list[str], name: str, kind: Any, **how: Any) -> Any:
     # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
-            return tyro.cli(
-                _union(kinds, default),
-                prog="harness",
-                description="Train models whose input is a set of token ids. Every command also "
-                "takes --config FILE.toml, whose settings the flags override. --version prints the "
-                "version.",
-                args=flags,
-                config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-            )
+            marks = (tyro.conf.OmitArgPrefixes,)
+            return tyro.cli(kind, prog=f"harness {name}", args=flags, config=marks, **how)
     except SystemExit as ending:
         # tyro draws a frame around a settings class's ValueError; an InputError is a whole message.
         # So the chain of causes is searched for it.
@@ -168,8 +192,7 @@ def _parse(arguments: list[str]) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        commands = {name: kind for kind, (name, _) in _COMMANDS.items()}
-        if text := suggestion(flags, commands, held.getvalue()):
+        if text := suggestion(name, kind, held.getvalue()):
             raise InputError(text) from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise
@@ -190,15 +213,6 @@ def _config_file(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     return known.config[0], flags
 
 
-def _given(arguments: Sequence[str]) -> set[str]:
-    """Returns the names of the settings that flags or the --config file name."""
-    flags = (word.partition("=")[0] for word in arguments if word.startswith("--"))
-    # What is given counts, not whether it differs: a flag with its default is a wish, too.
-    names = {flag.removeprefix("--").replace("-", "_") for flag in flags}
-    path, _ = _config_file(arguments)
-    return names | (flattened(read_toml(path)).keys() if path else set())
-
-
 def _check_texts(settings: Mapping[str, Any]) -> None:
     """Checks that every text can be a path, since most are paths: in UTF-8, and without a NUL."""
     for name, value in flattened(settings).items():
@@ -209,7 +223,7 @@ def _check_texts(settings: Mapping[str, Any]) -> None:
             )
 
 
-def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | None:
+def _resumed(flags: Sequence[str], of_file: Mapping[str, Any]) -> TrainConfig | None:
     """Returns the settings, as defaults, of the run that `train` with these flags resumes."""
     look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     look.add_argument("--run-dir", "--run_dir")
@@ -218,7 +232,6 @@ def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | No
         known, _ = look.parse_known_args(flags)
     except argparse.ArgumentError:  # tyro explains it
         return None
-    of_file = flattened(given)
     folder = known.run_dir or of_file.get("run_dir")
     if not (known.resume or of_file.get("resume")) or not isinstance(folder, str):
         return None
@@ -229,20 +242,6 @@ def _resumed(flags: Sequence[str], given: Mapping[str, Any]) -> TrainConfig | No
     settings, where = {**asked_settings(place), **of_file}, str(place / CONFIG_FILE_NAME)
     config: TrainConfig = from_mapping(TrainConfig, settings, where=where)
     return config
-
-
-def _union(kinds: Mapping[type, type], default: Any) -> Any:
-    """Returns the union of the commands' classes; `default` has the settings of one of them."""
-    commands: list[Any] = []
-    of_data: list[Any] = []
-    for kind, (name, _) in _COMMANDS.items():
-        marks: dict[str, Any] = {"default": default} if type(default) is kinds[kind] else {}
-        group = of_data if name.startswith("data ") else commands
-        group.append(Annotated[kinds[kind], tyro.conf.subcommand(name.split()[-1], **marks)])
-    about = "Build a data set, look at one, or convert it."
-    marked = tyro.conf.subcommand("data", description=about)
-    commands.insert(3, Annotated[Union[tuple(of_data)], marked])  # noqa: UP007 - a computed number
-    return Union[tuple(commands)]  # noqa: UP007
 
 
 def entry_point() -> None:

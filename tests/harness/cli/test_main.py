@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.help import for_help, options
+from harness.cli.help import options
 from harness.cli.main import main
 from harness.cli.settings import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (
-    *("", "train", "evaluate", "predict", "data", "data info", "data convert", "bench", "tune"),
+    *("", "train", "evaluate", "predict", "data info", "data convert", "bench", "tune"),
     *("compare", "smoke", "train --help-all"),
 )
 # Every help in one process: its start costs more than all of them.
@@ -55,8 +55,13 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
     assert all(f"--{name.replace('_', '-')}" in full for name, _ in options(TrainConfig))
 
 
-def test_the_short_help_has_the_values_of_a_settings_file_as_defaults() -> None:
-    assert for_help(TrainConfig, TrainConfig(epochs=7), shows_all=False)().epochs == 7
+def test_the_short_help_has_the_values_of_a_settings_file_as_defaults(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text("epochs = 7\n")
+    assert main(["train", "--config", str(path), "--help"]) == 0
+    assert "Passes over the training rows. (default: 7)" in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,7 +72,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
+        ([], "name one of train, evaluate, predict, export, report, data build"),
         (["fly"], "fly"),
         (["train", "--implementation", "magic"], "invalid choice 'magic'"),
         (["train", "--batch-size", "many"], "'many'"),

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+import harness
 from harness.base.checks import Checked, Whole
 from harness.base.errors import printable
 from harness.base.reading import MAX_UNPACKED_BYTES
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from harness.data.sources import Dataset
 
 _BAR_WIDTH = 40
 _MAX_LISTED_CLASSES = 12
@@ -102,7 +102,7 @@ def convert(config: DataConvertConfig) -> int:
     return 0
 
 
-def _figures(dataset: Dataset, lengths: np.ndarray) -> Table:
+def _figures(dataset: harness.Dataset, lengths: np.ndarray) -> Table:
     import numpy as np
 
     unique_lengths = np.concatenate([part.unique().lengths for part in dataset.parts])

@@ -11,13 +11,12 @@ import pynvml
 import tensorflow as tf
 
 from harness.base.errors import as_command
-from harness.cli.doctor import Finding
+from harness.cli.doctor import Finding, Part
 from harness.cli.tensorboard import INSTALL_XPROF
 from harness.data.imdb import cached_file
 from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
 from harness.run.telemetry import nvml
-from harness.run.telemetry.nvml import VISIBLE, Card, hides_all
 from harness.trainer import environment
 from harness.trainer.choices import choose_precision
 from harness.trainer.settings import PRECISIONS, Precision, Settings
@@ -41,19 +40,23 @@ def examine() -> Iterator[Finding]:
     yield kernels(devices.names)
     text = f"tensorboard {version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
+    has_xprof = importlib.util.find_spec("xprof") is not None
     text = f"xprof is missing, for TensorBoard's Profile tab: {INSTALL_XPROF}"
-    if has_xprof := importlib.util.find_spec("xprof") is not None:
-        text = f"xprof {version('xprof')}"
-    yield Finding("profile plugin", "ok" if has_xprof else "limited", text, "profile")
+    text = f"xprof {version('xprof')}" if has_xprof else text
+    yield _finding("profile plugin", has_xprof, text, "profile")
     imdb = cached_file("imdb.npz")
     text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
     text = f"imdb at {imdb}, and synthetic" if imdb.is_file() else text
-    yield Finding("data sets", "ok" if imdb.is_file() else "limited", text, "data")
+    yield _finding("data sets", imdb.is_file(), text, "data")
     free_bytes = shutil.disk_usage(Path.cwd()).free
-    is_full = free_bytes < _LEAST_FREE_BYTES
     text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
-    text += ": make room, or the run ends with a full disk" if is_full else ""
-    yield Finding("disk", "limited" if is_full else "ok", text)
+    if is_full := free_bytes < _LEAST_FREE_BYTES:
+        text += ": make room, or the run ends with a full disk"
+    yield _finding("disk", not is_full, text)
+
+
+def _finding(subject: str, is_ok: bool, text: str, part: Part | None = None) -> Finding:
+    return Finding(subject, "ok" if is_ok else "limited", text, part)
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
@@ -77,11 +80,25 @@ def gpus(devices: Devices) -> Iterator[Finding]:
         else:
             yield Finding("NVIDIA driver", "broken", text, "gpu")
         return
-    yield _cuda_libraries()
-    yield _seen(devices, cards)
+    build = tf.sysconfig.get_build_info()
+    text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
+    missing = environment.missing_libraries()
+    if build["is_cuda_build"]:
+        text = f"TensorFlow wants CUDA {build['cuda_version']} and cuDNN {build['cudnn_version']}"
+        here = f"missing: {', '.join(missing)} ({environment.CUDA_INSTALL})"
+        text = f"{here if missing else 'all there'}; {text}"
+    yield _finding("CUDA libraries", build["is_cuda_build"] and not missing, text, "gpu")
+    sees, warnings = devices.device_type == "GPU", environment.gpu_warnings()
+    text = ", ".join(devices.descriptions) if sees else "none"
+    if warnings or not sees:
+        why = "NVML shows no GPU that answers"
+        if nvml.hides_all(os.environ):
+            why = f"{nvml.VISIBLE} is {os.environ[nvml.VISIBLE]!r}, which hides all; unset it"
+        text += f": {' '.join(warnings) or why}"
+    yield _finding("GPUs that TensorFlow sees", sees and not warnings, text, "gpu")
 
 
-def _card(index: int, card: Card) -> Finding:
+def _card(index: int, card: nvml.Card) -> Finding:
     words = [card.name]
     # In MIG mode NVML tells the memory only to administrators.
     if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, card.handle):
@@ -89,39 +106,15 @@ def _card(index: int, card: Card) -> Finding:
     if card.compute_capability is not None:
         words.append("compute capability {}.{}".format(*card.compute_capability))
     words += [card.bus, card.uuid]
-    subject = f"GPU {index}"
-    if card.slices == ():
-        text = "in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
-        text += f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
-        return Finding(subject, "broken", ", ".join([*words, text]), "gpu")
     if card.slices:
         words += [f"{len(card.slices)} slices, of which a process sees one", *card.slices]
-    return Finding(subject, "ok", ", ".join(words), "gpu")
-
-
-def _cuda_libraries() -> Finding:
-    subject, build = "CUDA libraries", tf.sysconfig.get_build_info()
-    if not build["is_cuda_build"]:
-        text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
-        return Finding(subject, "limited", text, "gpu")
-    wants = f"TensorFlow wants CUDA {build['cuda_version']} and cuDNN {build['cudnn_version']}"
-    if not (missing := environment.missing_libraries()):
-        return Finding(subject, "ok", f"all there; {wants}", "gpu")
-    text = f"missing: {', '.join(missing)}; {wants}. {environment.CUDA_INSTALL} brings them"
-    return Finding(subject, "limited", text, "gpu")
-
-
-def _seen(devices: Devices, cards: Sequence[Card]) -> Finding:
-    subject, warnings = "GPUs that TensorFlow sees", environment.gpu_warnings()
-    found = ", ".join(devices.descriptions) if devices.device_type == "GPU" else "none"
-    if devices.device_type == "GPU" and not warnings:
-        return Finding(subject, "ok", found, "gpu")
-    why = " ".join(warnings)
-    if not cards:
-        why = "NVML shows no GPU that answers"
-    elif hides_all(os.environ):
-        why = f"{VISIBLE} is {os.environ.get(VISIBLE)!r}, which hides all; unset it"
-    return Finding(subject, "limited", f"{found}: {why}", "gpu")
+    elif card.slices is not None:
+        words.append(
+            "in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
+            f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
+        )
+    is_broken = card.slices == ()
+    return Finding(f"GPU {index}", "broken" if is_broken else "ok", ", ".join(words), "gpu")
 
 
 def _precision(precision: Precision, devices: Devices) -> Finding:

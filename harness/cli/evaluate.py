@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from rich.console import Console
 from rich.text import Text
 
+import harness
 from harness.base.checks import Checked, Whole, flag_of, require
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text
@@ -21,7 +22,6 @@ from harness.run.observers.run_files import RESOLVED
 
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
-    from harness.data.sources import Dataset
 
 OF_RUN = "run"  # the name, for --data, of the data that the model was trained on
 # What `--json` has of each class; the last is the number of rows predicted to be of it.
@@ -114,7 +114,7 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
 
 def load_rows(
     config: HeldOutRows, saved: SavedModel, given: Set[str]
-) -> tuple[Dataset, DataConfig]:
+) -> tuple[harness.Dataset, DataConfig]:
     """Returns the data that the settings name, and the settings that it was loaded with."""
     from harness.data.sources import load_configured
 
@@ -159,15 +159,15 @@ def load_rows(
     return data, source
 
 
-def _require_unchanged(data: Dataset, path: str, saved: SavedModel) -> None:
+def _require_unchanged(data: harness.Dataset, path: str, saved: SavedModel) -> None:
     """Raises an InputError if the run's data has other rows than when the model was trained."""
-    from harness.data.examples import Examples
     from harness.trainer.run import dataset_info
 
     recorded = (saved.config or {}).get(RESOLVED, {}).get("dataset", {})
-    validation = None if data.validation is None else Examples.of(data.validation)
-    test = Examples.of(data.test) if recorded.get("test_rows") else None  # none with --test off
-    info = dataset_info(Examples.of(data.train), validation, test, num_classes=data.num_classes)
+    of = harness.Examples.of
+    validation = None if data.validation is None else of(data.validation)
+    test = of(data.test) if recorded.get("test_rows") else None  # none with --test off
+    info = dataset_info(of(data.train), validation, test, num_classes=data.num_classes)
     if info.fingerprint != recorded.get("fingerprint"):
         raise InputError(
             f"{path} has changed since {saved.path} was trained on it, so rows of its training may "

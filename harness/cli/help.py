@@ -31,9 +31,9 @@ def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
 
     @registry.struct_rule
     def rule(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
-        kind: Any = info.type
-        if not is_dataclass(kind):
+        if not is_dataclass(info.type):
             return None
+        kind: Any = info.type
         hints, found = get_type_hints(kind, include_extras=True), []
         for one in fields(kind):
             hint = hints[one.name]

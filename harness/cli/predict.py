@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,38 +69,6 @@ class PredictConfig(Checked):
         require(ok, "give --threshold or --top-k, not both")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Prediction:
-    """The prediction for a text; for a blank one the last fields keep their defaults."""
-
-    index: int
-    text: str
-    labels: tuple[str, ...] = ()  # the classes given, the likeliest first, if one is likely
-    probability: float | None = None  # of the likeliest class; None for a blank text
-    probabilities: dict[str, float] | None = None
-    known_words: int = 0
-    words: int = 0
-    explanation: Sequence[tuple[str, float]] = ()
-
-    def answer(self, *, digits: int) -> tuple[str, str]:
-        """Returns the classes given and their probabilities, both "" for a blank text."""
-        if self.probabilities is None:
-            return "", ""
-        shown = (f"{self.probabilities[name]:.{digits}f}" for name in self.labels)
-        return ", ".join(self.labels) or _NONE, ", ".join(shown)
-
-    def explained(self) -> str:
-        return ", ".join(f"{word} {weight:+.2f}" for word, weight in self.explanation)
-
-    def line(self, *, as_json: bool) -> str:
-        if as_json:
-            given = asdict(self).items()
-            return json_text({n: v for n, v in given if n != "explanation" or self.explanation})
-        parts = [*self.answer(digits=6), f"{self.known_words}/{self.words}", self.text]
-        parts += [self.explained()] if self.explanation else []
-        return "\t".join(printable(part, one_line=True) for part in parts)
-
-
 def predict(config: PredictConfig) -> int:
     console, notes = Console(), Console(stderr=True)
     counts = Counter[str]()
@@ -115,14 +83,17 @@ def predict(config: PredictConfig) -> int:
     model = saved.trainer.model
     words = _vocabulary(config, saved)
     judge = Judge(model, words, head_of(model, saved.kind))
-    found = _predictions(
-        judge, itertools.chain([first], blocks), config, _thresholds(config, words, judge)
-    )
+    thresholds: Sequence[float] | None = words.thresholds or [0.5] * len(judge.class_names)
+    if config.threshold is not None:
+        thresholds = [config.threshold] * len(judge.class_names)
+    elif not judge.is_multi_label:
+        thresholds = None  # the likeliest class
+    found = _predictions(judge, itertools.chain([first], blocks), config, thresholds)
     if config.texts and not config.json:
         console.print(_table(itertools.chain.from_iterable(found), explains=config.explain > 0))
     else:  # a block at a time, so that answers come while texts still do
         for block in found:
-            sys.stdout.write("".join(f"{one.line(as_json=config.json)}\n" for one in block))
+            sys.stdout.write("".join(f"{_line(one, as_json=config.json)}\n" for one in block))
             sys.stdout.flush()
     if counts["texts"] == counts["blank"]:
         raise InputError("all texts are blank; give others by --texts, --files or standard input")
@@ -133,43 +104,36 @@ def predict(config: PredictConfig) -> int:
     return 0
 
 
-def _thresholds(config: PredictConfig, words: Vocabulary, judge: Judge) -> Sequence[float] | None:
-    """Returns the probability above which each class is given, [K]; None gives the likeliest."""
-    if config.threshold is None and not judge.is_multi_label:
-        return None
-    if config.threshold is None and words.thresholds is not None:
-        return words.thresholds
-    return [0.5 if config.threshold is None else config.threshold] * len(judge.class_names)
-
-
 def _predictions(
     judge: Judge,
     blocks: Iterable[list[str]],
     config: PredictConfig,
     thresholds: Sequence[float] | None,
-) -> Iterator[list[_Prediction]]:
-    """Yields predictions for the texts, in blocks of at most `_ROWS_AT_ONCE`."""
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields predictions as `--json` prints them, in blocks of at most `_ROWS_AT_ONCE` texts."""
     names, numbers = judge.class_names, itertools.count()
 
-    def prediction(text: str, row: Ids, outputs: list[float]) -> _Prediction:
-        if not text.strip():
-            return _Prediction(index=next(numbers), text=text)
-        order = sorted(range(len(names)), key=lambda n: -outputs[n])
-        given = order[: config.top_k or 1]
-        if config.top_k is None and thresholds is not None:
-            given = [n for n in order if outputs[n] > thresholds[n]]
-        known, words = judge.known(text, row)
-        most = config.explain
-        return _Prediction(
-            index=next(numbers),
-            text=text,
-            labels=tuple(names[n] for n in given),
-            probability=outputs[order[0]],
-            probabilities=dict(zip(names, outputs, strict=True)),
-            known_words=known,
-            words=words,
-            explanation=judge.explain(text, row, order[0], most=most) if most else (),
-        )
+    def prediction(text: str, row: Ids, outputs: list[float]) -> dict[str, Any]:
+        order, given = sorted(range(len(names)), key=lambda n: -outputs[n]), list[int]()
+        known, words, is_blank = 0, 0, not text.strip()
+        if not is_blank:
+            known, words = judge.known(text, row)
+            given = order[: config.top_k or 1]
+            if config.top_k is None and thresholds is not None:
+                given = [n for n in order if outputs[n] > thresholds[n]]
+        found = {
+            "index": next(numbers),
+            "text": text,
+            "labels": [names[n] for n in given],  # the likeliest first, if one is likely
+            "probability": None if is_blank else outputs[order[0]],  # of the likeliest class
+            "probabilities": None if is_blank else dict(zip(names, outputs, strict=True)),
+            "known_words": known,
+            "words": words,
+        }
+        most = 0 if is_blank else config.explain
+        if most and (weights := judge.explain(text, row, order[0], most=most)):
+            found["explanation"] = weights
+        return found
 
     for block in blocks:
         for start in range(0, len(block), _ROWS_AT_ONCE):
@@ -178,15 +142,35 @@ def _predictions(
             yield [*map(prediction, texts, rows, judge.probabilities(rows).tolist())]
 
 
-def _table(predictions: Iterable[_Prediction], *, explains: bool) -> Table:
+def _answer(one: Mapping[str, Any], *, digits: int) -> tuple[str, str]:
+    """Returns the classes given and their probabilities, both "" for a blank text."""
+    if one["probabilities"] is None:
+        return "", ""
+    shown = (f"{one['probabilities'][name]:.{digits}f}" for name in one["labels"])
+    return ", ".join(one["labels"]) or _NONE, ", ".join(shown)
+
+
+def _explained(one: Mapping[str, Any]) -> str:
+    return ", ".join(f"{word} {weight:+.2f}" for word, weight in one.get("explanation", ()))
+
+
+def _line(one: Mapping[str, Any], *, as_json: bool) -> str:
+    if as_json:
+        return json_text(one)
+    parts = [*_answer(one, digits=6), f"{one['known_words']}/{one['words']}", one["text"]]
+    parts += filter(None, [_explained(one)])
+    return "\t".join(printable(part, one_line=True) for part in parts)
+
+
+def _table(predictions: Iterable[Mapping[str, Any]], *, explains: bool) -> Table:
     table = table_of(("text", "known words", "class", "its probability"), ())
     if explains:
         table.add_column("words that decided")
     for one in predictions:
-        classes, probabilities = one.answer(digits=3)
-        known = f"{one.known_words} of {one.words}"
-        explained = [Text(printable(one.explained(), one_line=True))] if explains else []
-        table.add_row(_shown(one.text), known, _shown(classes), probabilities, *explained)
+        classes, probabilities = _answer(one, digits=3)
+        known = f"{one['known_words']} of {one['words']}"
+        explained = [Text(printable(_explained(one), one_line=True))] if explains else []
+        table.add_row(_shown(one["text"]), known, _shown(classes), probabilities, *explained)
     return table
 
 

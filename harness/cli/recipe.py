@@ -9,26 +9,21 @@ networks of one wide hidden layer, which match far larger models on texts (Galke
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import harness
 from harness.base.checks import check_batch, flags_of, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.data.options import MAX_TF_IDF_BITS, NOT_OF
+from harness.data.options import MAX_TF_IDF_BITS, NOT_OF, DataConfig
 from harness.model.options import ModelConfig
-
-if TYPE_CHECKING:
-    import keras
-
-    from harness.data.ragged import RaggedSets
-    from harness.data.sources import Dataset
-    from harness.trainer.trainer import Trainer
 
 _OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
@@ -73,7 +68,7 @@ epochs at a lower one."""
 @dataclass(frozen=True, kw_only=True)
 class Found:
     config: TrainConfig  # the settings, with those of the recipe
-    data: Dataset  # the data, loaded by the settings
+    data: harness.Dataset  # the data, loaded by the settings
     decided: Sequence[str]  # the names of the settings that a recipe decides for such data
     why: str  # what was tried, for users
     advice: str | None = None  # what the end of the run should say
@@ -155,13 +150,11 @@ class _Search:
             from harness.data.sources import kind_of
 
         self.trials: list[_Trial] = []
-        self._config, self._tells = config, tells
-        self._free = free
+        self._config, self._free, self._tells = config, free, tells
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
         self.kind = kind_of(config.data)
-        self._implementation = config.execution.implementation
-        """The implementation that candidates compute with."""
-        self._loaded: dict[Any, Dataset] = {}
+        self._implementation = config.execution.implementation  # which candidates compute with
+        self._loaded: dict[DataConfig, harness.Dataset] = {}
 
     def views(self) -> Sequence[dict[str, Any]]:
         """Returns the settings of what the first candidates see."""
@@ -184,40 +177,31 @@ class _Search:
             for tokenizer in tokenizers
         ]
 
-    def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, Dataset]:
+    def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, harness.Dataset]:
         """Returns the command's settings with those of `changes` and sizes for the data, all of
         which a flag overrides; and the data."""
         with quiet_import():
             from harness.data.sources import load_configured
 
         config = self._with(changes)
-        if (data := self._loaded.get(config.data)) is None:
-            data = self._twin(config) or load_configured(
-                config.data, tells=self._tells and not self._loaded
-            )
-            self._loaded[config.data] = data
+        data = self._loaded.get(config.data) or self._twin(config)
+        data = data or load_configured(config.data, tells=self._tells and not self._loaded)
+        self._loaded[config.data] = data
         sizes = sizes_for(data.train, config, self._free)
         return self._with({**sizes, **changes}), data
 
-    def _twin(self, config: TrainConfig) -> Dataset | None:
+    def _twin(self, config: TrainConfig) -> harness.Dataset | None:
         """Returns data of presence without reading all texts again, if those of tf-idf are loaded
         and small; else None."""
-        build = config.data.build
-        if (build.weighting, build.normalize) != ("binary", "l2"):
-            return None
-        if build.hash_bits is not None and build.hash_bits > MAX_TF_IDF_BITS:
-            return None
-        twin = self._loaded.get(replace(config.data, build=replace(build, weighting="tf_idf")))
-        if twin is None or twin.train.nnz >= _MOST_COPIED:
-            return None
-        assert twin.vocabulary is not None
-        return replace(
-            twin,
-            train=_presence(twin.train, "l2"),
-            test=_presence(twin.test, "l2"),
-            validation=twin.validation and _presence(twin.validation, "l2"),
-            vocabulary=replace(twin.vocabulary, weighting="binary", idf=None),
-        )
+        for known, data in self._loaded.items():
+            same = replace(known, build=replace(known.build, weighting="binary")) == config.data
+            if same and data.train.nnz < _MOST_COPIED and data.vocabulary is not None:
+                words = replace(data.vocabulary, weighting="binary", idf=None)
+                kept = functools.partial(_presence, normalize=known.build.normalize)
+                held_out = data.validation and kept(data.validation)
+                train, test = kept(data.train), kept(data.test)
+                return replace(data, train=train, test=test, validation=held_out, vocabulary=words)
+        return None
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
         changes = {n: v for n, v in changes.items() if n in self._free}
@@ -305,40 +289,34 @@ class _Search:
                 restore()
             self._try(trainer, view, data, train, held_out)
 
-    def _trainer(self, config: TrainConfig, data: Dataset, train: RaggedSets) -> Trainer:
-        return trainer_of(
-            replace(config, optimizer=replace(config.optimizer, warmup=0)),  # steps are few
-            replace(data, train=train),
-            replace(
-                config.execution,
-                batch_size=min(config.execution.batch_size, train.num_rows),
-                implementation=self._implementation,
-            ),
-            epochs=self._most_epochs,
+    def _trainer(
+        self, config: TrainConfig, data: harness.Dataset, train: harness.RaggedSets
+    ) -> harness.Trainer:
+        batch_size = min(config.execution.batch_size, train.num_rows)
+        execution = replace(
+            config.execution, batch_size=batch_size, implementation=self._implementation
         )
+        config = replace(config, optimizer=replace(config.optimizer, warmup=0))  # steps are few
+        data = replace(data, train=train)
+        return trainer_of(config, data, execution, epochs=self._most_epochs)
 
     def _try(
         self,
-        trainer: Trainer,
+        trainer: harness.Trainer,
         view: Mapping[str, Any],
-        data: Dataset,
-        train: RaggedSets,
-        held_out: RaggedSets,
+        data: harness.Dataset,
+        train: harness.RaggedSets,
+        held_out: harness.RaggedSets,
     ) -> None:
         has_advantage = data.train.nnz > _MOST_IDS and view.get("ngrams") == 2
         factor = 1 - _ADVANTAGE if has_advantage else 1
         best = min((trial.compared for trial in self.trials), default=math.inf)
         stopping = _stopping(self._most_epochs, to_beat=best / factor, restores=data.is_multi_label)
         losses, thresholds = [math.inf], None
+        how: dict[str, Any] = {"validation": held_out, "epochs": self._most_epochs}
+        how |= {"callbacks": [stopping], "verbose": False, "telemetry_hz": 0}
         with contextlib.suppress(DivergenceError):
-            losses = trainer.fit(
-                train,
-                validation=held_out,
-                epochs=self._most_epochs,
-                callbacks=[stopping],
-                verbose=False,
-                telemetry_hz=0,
-            ).history["val_loss"]
+            losses = trainer.fit(train, **how).history["val_loss"]
             assert trainer.last is not None
             if trainer.last.signal:
                 raise KeyboardInterrupt
@@ -371,7 +349,7 @@ def _seen(config: TrainConfig, kind: str | None) -> str:
     return f"{model}{weighting} of words{marks}{runs}"
 
 
-def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks.Callback:
+def _stopping(epochs: int, *, to_beat: float, restores: bool) -> Any:
     """Returns a callback that ends a candidate when its loss on the held-out rows has flattened, or
     cannot fall below `to_beat` in its last epochs even if it keeps its pace. Keras's own asks for
     the same gain whatever the loss's scale, which of many labels is small."""
@@ -397,7 +375,9 @@ def _stopping(epochs: int, *, to_beat: float, restores: bool) -> keras.callbacks
     return Stopping()
 
 
-def _rows(data: Dataset, batch_size: int, *, seed: int) -> tuple[RaggedSets, RaggedSets]:
+def _rows(
+    data: harness.Dataset, batch_size: int, *, seed: int
+) -> tuple[harness.RaggedSets, harness.RaggedSets]:
     """Draws rows that candidates train on, and rows to hold out, unless the data has validation
     rows: whole batches, as a smaller last one needs another program."""
     import numpy as np  # so that --help need not wait for it
@@ -418,7 +398,7 @@ def _rows(data: Dataset, batch_size: int, *, seed: int) -> tuple[RaggedSets, Rag
     return train[np.sort(np.random.RandomState(seed).permutation(rows)[:count])], held_out
 
 
-def _presence(sets: RaggedSets, normalize: str) -> RaggedSets:
+def _presence(sets: harness.RaggedSets, normalize: str) -> harness.RaggedSets:
     """Returns rows of tf-idf as they are loaded with `--weighting binary`."""
     from harness.data.weighting import l2_normalized
 
@@ -426,7 +406,7 @@ def _presence(sets: RaggedSets, normalize: str) -> RaggedSets:
     return l2_normalized(sets) if normalize == "l2" else sets
 
 
-def sizes_for(train: RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
+def sizes_for(train: harness.RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
     """Returns settings by the number of rows to train on: a hidden layer as wide as pays, and some
     200 steps an epoch."""
     rows = train.num_rows

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness import Task, Trainer, load_model
 from harness.base.checks import require
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
@@ -15,11 +16,8 @@ from harness.data import vocabulary
 from harness.data.options import DataConfig
 from harness.data.vocabulary import Vocabulary
 from harness.model.network import multi_hot_layers
-from harness.model.saved import load_model
 from harness.run.observers import run_files
-from harness.task.task import Task
 from harness.trainer.environment import warn_of_gpus
-from harness.trainer.trainer import Trainer
 from harness.workers.membership import require_alone
 
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
+import harness
 from harness.base.checks import Checked, Number, Whole, require
 from harness.base.quiet import quiet_import
 from harness.data.options import DataConfig
 from harness.model.options import ModelConfig
 from harness.trainer.settings import Resume, RunOptions, Settings
-
-if TYPE_CHECKING:
-    from harness.data.sources import Dataset
-    from harness.trainer.trainer import Trainer
 
 
 def _resume_of(words: list[str]) -> Resume:
@@ -124,13 +121,11 @@ class TrainConfig(ExperimentConfig):
 
 
 def trainer_of(
-    config: ExperimentConfig, data: Dataset, execution: Settings, *, epochs: int
-) -> Trainer:
+    config: ExperimentConfig, data: harness.Dataset, execution: Settings, *, epochs: int
+) -> harness.Trainer:
     with quiet_import():
         from harness.model.network import DefaultNetwork
         from harness.program.optimizer import optimizer_factory
-        from harness.task.task import Task
-        from harness.trainer.trainer import Trainer
 
     num_steps = epochs * execution.steps_per_epoch(data.train.num_rows)
     optimizer = optimizer_factory(**vars(config.optimizer), num_steps=num_steps)
@@ -142,9 +137,9 @@ def trainer_of(
         seed=execution.seed,
     )
     of_train = config if isinstance(config, TrainConfig) else TrainConfig()
-    task = Task(
+    task = harness.Task(
         class_weight="balanced" if of_train.class_weight == "balanced" else None,
         label_smoothing=of_train.label_smoothing,
         thresholds=None if data.vocabulary is None else data.vocabulary.thresholds,
     )
-    return Trainer(network, task=task, optimizer=optimizer, **vars(execution))
+    return harness.Trainer(network, task=task, optimizer=optimizer, **vars(execution))

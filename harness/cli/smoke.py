@@ -7,10 +7,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rich.console import Console
 
+import harness
 from harness.base.checks import Checked, Whole, require, require_even_shares
 from harness.base.decoding import from_mapping
 from harness.base.errors import DivergenceError
@@ -19,9 +20,6 @@ from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import SyntheticOptions
 from harness.trainer.settings import PRECISIONS, Precision
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
-
-if TYPE_CHECKING:
-    from harness.data.sources import Dataset
 
 _CORPUS = SyntheticOptions(synthetic_rows=640, synthetic_tokens=1_000)
 _BATCH_SIZE = 64
@@ -57,7 +55,6 @@ def smoke(config: SmokeConfig) -> int:
     with quiet_import():
         import tensorflow as tf
 
-        from harness.data.sources import load
         from harness.program.devices import set_up_devices
         from harness.trainer.environment import warn_of_gpus
     console = Console()
@@ -66,7 +63,7 @@ def smoke(config: SmokeConfig) -> int:
     if usable := [number for number in config.replicas if number <= num_gpus]:
         set_up_devices(max(usable))  # a process cannot take more of them later
     hide_retracing_warnings()
-    data = load("synthetic", synthetic=_CORPUS)
+    data = harness.load("synthetic", synthetic=_CORPUS)
     console.out(f"on {num_gpus} GPUs" if num_gpus else "on the CPU")
     num_passed = num_failed = 0
     for combination in itertools.product(*vars(config).values()):
@@ -93,13 +90,10 @@ def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) ->
 
 
 def _try(
-    data: Dataset, implementation: Implementation, precision: Precision, replicas: int
+    data: harness.Dataset, implementation: Implementation, precision: Precision, replicas: int
 ) -> tuple[str, list[str]]:
     """Trains; returns the first and the last loss, and a message for each failure."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    from harness.model.saved import load_model
-    from harness.trainer.trainer import Trainer
 
     sizes = {"hidden_units": (16, 16), "dropout": (0.1, 0.1), "batch_size": _BATCH_SIZE}
     settings = {"implementation": implementation, "precision": precision, "replicas": replicas}
@@ -131,7 +125,8 @@ def _try(
         if "train/loss" not in events.Tags()["tensors"]:
             failures.append("TensorBoard cannot read the event file")
         # In float32, where the training may have computed in 16 bits.
-        saved = Trainer(load_model(Path(folder) / "model.keras"), batch_size=_BATCH_SIZE)
+        model = harness.load_model(Path(folder) / "model.keras")
+        saved = harness.Trainer(model, batch_size=_BATCH_SIZE)
         before, again = history.history["val_loss"][-1], saved.evaluate(data.test)["loss"]
         if abs(again - before) > _LOSS_TOLERANCE[precision] * before:
             failures.append(f"the saved model's loss is {again:.5f}, not {before:.5f}")

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 
+import harness
 from harness.base.checks import require_extra
 from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
@@ -26,11 +27,6 @@ from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile
-
-if TYPE_CHECKING:
-    import keras
-
-    from harness.data.sources import Dataset
 
 
 @contextmanager
@@ -74,9 +70,9 @@ def train(
     may_be_native = config.execution.implementation in ("auto", "native")
     with built_meanwhile() if may_be_native else nullcontext():
         with quiet_import():
-            import harness.trainer.trainer  # noqa: F401 - TensorFlow's import is no time of the data
             from harness.data.sources import load_configured
             from harness.data.vocabulary import FILE_NAME, Vocabulary
+            from harness.trainer.trainer import Trainer  # noqa: F401 - its time is no data's
         timeline.mark("imports")
         # The settings of a run that is there already are known.
         goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
@@ -110,24 +106,23 @@ def train(
         return code
 
 
-def _train(config: TrainConfig, data: Dataset, console: Console, timeline: Timeline) -> int:
-    from harness.data.examples import Examples
+def _train(config: TrainConfig, data: harness.Dataset, console: Console, timeline: Timeline) -> int:
     from harness.trainer.asked import Asked
     from harness.trainer.callbacks import BestModel, EarlyStopping
 
     output = config.output
-    test = Examples.of(data.test) if config.test == "on" else None
-    validation = test if data.validation is None else Examples.of(data.validation)
+    test = harness.Examples.of(data.test) if config.test == "on" else None
+    validation = test if data.validation is None else harness.Examples.of(data.validation)
     if test is not None and data.validation is not None and data.vocabulary is not None:
         # The run chooses its thresholds by the validation rows, in place of a recipe's.
         data = replace(data, vocabulary=replace(data.vocabulary, thresholds=None))
     trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
     # Without validation rows of its own a run has only the test rows, which may choose no epoch.
-    callbacks: list[keras.callbacks.Callback] = [BestModel()] if data.validation else []
+    callbacks: list[Any] = [BestModel()] if data.validation else []
     if config.early_stopping is not None:
         callbacks.append(EarlyStopping(patience=config.early_stopping))
     asked = Asked(
-        train=Examples.of(data.train),
+        train=harness.Examples.of(data.train),
         validation=validation,
         test=test,
         epochs=config.epochs,

@@ -171,9 +171,8 @@ def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) ->
                 turns[name].append(windows[1:] or windows)
         resolved = {name: process.wait_until_ready() for name, process in started.items()}
     kept = {name: without_warm_up(of_side) for name, of_side in turns.items()}
-    rates = {name: [_rate(turn) for turn in of_side] for name, of_side in kept.items()}
     # The n-th turns of A and B are neighbours.
-    ratios = [b / a for a, b in zip(rates["A"], rates["B"], strict=True)]
+    ratios = [_rate(b) / _rate(a) for a, b in zip(kept["A"], kept["B"], strict=True)]
     return [
         Row(
             cell=cell,

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness import Dataset, RaggedSets, Trainer
 from harness.base.errors import InputError, printable
 from harness.base.reading import damage, read_json
 from harness.data.options import DataConfig
-from harness.data.ragged import RaggedSets
-from harness.data.sources import Dataset, load_configured
+from harness.data.sources import load_configured
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.run.observers import jsonl, run_files
@@ -25,7 +25,6 @@ from harness.task.measures import MAX_RANKED
 from harness.tools.report import plots
 from harness.tools.report.answers import Answers, Floats
 from harness.tools.report.words import speaking_words, word_weights
-from harness.trainer.trainer import Trainer
 from kernels.files import replacing
 
 _MAX_CLASSES = 12

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from harness.data.ragged import RaggedSets
+from harness import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import head_of
 from harness.model.layers import Surroundings, computing

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Annotated, Any, Union, cast
 
 import tyro
-from rich.console import Console
 
 from harness.base import interrupt
 from harness.base.checks import require
@@ -95,17 +94,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:
-        if error.errno in _DISK_FULL:
-            where = error.filename or "a file"
-            message = (
-                f"the disk is full, or a limit is reached: {where} cannot be written "
-                f"({error.strerror}); free space, or name another folder"
-            )
-        elif error.filename is not None:
-            path = printable(os.fsdecode(error.filename), most=_MAX_PATH, one_line=True)
-            message = f"{path} cannot be used ({error.strerror}); check the path, or name another"
-        else:
+        is_full = error.errno in _DISK_FULL
+        if error.filename is None and not is_full:
             raise
+        place = os.fsdecode(error.filename or "a file")
+        place = printable(place, most=_MAX_PATH, one_line=True)
+        message = f"{place} cannot be used ({error.strerror}); check the path, or name another"
+        if is_full:
+            message = f"the disk is full, or a limit is reached: {place} cannot be written "
+            message += f"({error.strerror}); free space, or name another folder"
         print(f"error: {printable(message)}", file=sys.stderr)
         return 1 if error.errno == errno.EIO else 2  # a device that fails is no wrong input
     except (MemoryError, RuntimeError) as error:  # what commands foresee is an InputError
@@ -137,7 +134,11 @@ def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
     name = next((n for n in (" ".join(flags[:2]), *flags[:1]) if n in COMMANDS), None)
     if name is None:
         require(path is None, "--config belongs behind a command, as in: train --config FILE.toml")
-        _explain(flags)
+        word = " ".join(flags[: 2 if flags[:1] == ["data"] else 1])
+        if word != "data" and (close := difflib.get_close_matches(word, COMMANDS, n=1)):
+            raise InputError(f"there is no command {word}; did you mean {close[0]}?")
+        _parsed(flags, None, _union(), prog="harness", description=_ABOUT)
+        raise AssertionError("tyro knows no command that is not in the table")
     kind, run = COMMANDS[name]
     flags = flags[len(name.split()) :]
     # What is given counts, not whether it differs: a flag with its default is a wish, too.
@@ -156,34 +157,31 @@ def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
         about.append(f"`--help-all` lists all {len(list(options(kind)))} options.")
     how |= {"registry": described(shows_all=shows_all), "description": "\n\n".join(about)}
     flags = ["--help" if word == "--help-all" else word for word in flags]
-    settings = _parsed(flags, name, kind, **how)
+    settings = _parsed(flags, name, kind, prog=f"harness {name}", **how)
     if behind:
         settings = replace(settings, command=tuple(behind))
     return run, settings, given | of_file.keys()
 
 
-def _explain(words: Sequence[str]) -> NoReturn:
-    """Prints help on the commands if it is asked for; else raises an InputError that names them."""
-    if {"-h", "--help", "--help-all"}.isdisjoint(words):
-        word = " ".join(words[: 2 if words[:1] == ["data"] else 1])
-        close = difflib.get_close_matches(word, COMMANDS, n=1)
-        fact = f"there is no command {word}" if word else "there is no command"
-        remedy = f"did you mean {close[0]}?" if close else f"name one of {', '.join(COMMANDS)}"
-        raise InputError(f"{fact}; {remedy}")
-    console = Console(width=80)
-    console.print(f"usage: harness COMMAND [OPTIONS]\n\n{_ABOUT}\n", markup=False, highlight=False)
-    texts = {name: " ".join((kind.__doc__ or "").split()) for name, (kind, _) in COMMANDS.items()}
-    console.print(data.facts_table(texts))
-    raise SystemExit(0)
+def _union() -> Any:
+    """Returns the union of the commands' classes, for help on all of them, and for the shell."""
+    groups: dict[bool, list[Any]] = {False: [], True: []}
+    for name, (kind, _) in COMMANDS.items():
+        marked: Any = Annotated[kind, tyro.conf.subcommand(name.split()[-1])]
+        groups[name.startswith("data ")].append(marked)
+    about = "Build a data set, look at one, or convert it."
+    of_data: Any = Union[tuple(groups[True])]  # noqa: UP007 - a computed number
+    groups[False].insert(3, Annotated[of_data, tyro.conf.subcommand("data", description=about)])
+    return Union[tuple(groups[False])]  # noqa: UP007
 
 
-def _parsed(flags: list[str], name: str, kind: Any, **how: Any) -> Any:
+def _parsed(flags: list[str], name: str | None, kind: Any, **how: Any) -> Any:
     # Held back: a suggestion says more than tyro's message.
     held = io.StringIO()
     try:
         with contextlib.redirect_stderr(held):
-            marks = (tyro.conf.OmitArgPrefixes,)
-            return tyro.cli(kind, prog=f"harness {name}", args=flags, config=marks, **how)
+            marks = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+            return tyro.cli(kind, args=flags, config=marks, **how)
     except SystemExit as ending:
         # tyro draws a frame around a settings class's ValueError; an InputError is a whole message.
         # So the chain of causes is searched for it.
@@ -192,7 +190,7 @@ def _parsed(flags: list[str], name: str, kind: Any, **how: Any) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        if text := suggestion(name, kind, held.getvalue()):
+        if name and (text := suggestion(name, kind, held.getvalue())):
             raise InputError(text) from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise

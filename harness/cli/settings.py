@@ -41,17 +41,15 @@ class OptimizerConfig(Checked):
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
 
 
-_RESUME: tyro.constructors.PrimitiveConstructorSpec[Resume] = (
-    tyro.constructors.PrimitiveConstructorSpec(
-        nargs=(0, 1),
-        metavar="[auto]",
-        instance_from_str=_resume_of,
-        is_instance=lambda value: value in (True, False, "auto"),
-        str_from_instance=lambda value: ["auto"] if value == "auto" else [],
-        choices=("auto",),
-    )
+# The type of a flag that may have the value `auto`.
+_RESUME = tyro.constructors.PrimitiveConstructorSpec[Resume](
+    nargs=(0, 1),
+    metavar="[auto]",
+    instance_from_str=_resume_of,
+    is_instance=lambda value: value in (True, False, "auto"),
+    str_from_instance=lambda value: ["auto"] if value == "auto" else [],
+    choices=("auto",),
 )
-"""The type of a flag that may have the value `auto`."""
 
 
 @dataclass(frozen=True, kw_only=True)

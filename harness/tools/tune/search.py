@@ -2,6 +2,7 @@
 proposal depends on the seed, the trial's number and the trials before it. So a search of one job
 that was interrupted and resumed tries the same as an uninterrupted one."""
 
+import contextlib
 import errno
 import functools
 import math
@@ -179,7 +180,6 @@ class Search:
         own = {"PYTHONPATH": path}  # this code, whatever is installed
         if self.gpus:
             own[VISIBLE] = self.gpus[job % len(self.gpus)]
-        cores = sorted(os.sched_getaffinity(0))
         with (folder / "log.txt").open("wb") as log:
             process = subprocess.Popen(
                 [*command, "--config", settings, "--run-dir", folder],
@@ -188,10 +188,11 @@ class Search:
                 stderr=log,
                 env=os.environ | own,
                 start_new_session=True,  # so that Ctrl-C does not reach the trial
-                preexec_fn=functools.partial(
-                    _become_trial, cores[job % len(cores) :: self.num_jobs]
-                ),
+                preexec_fn=functools.partial(end_with_parent, signal.SIGKILL),
             )
+        cores = sorted(os.sched_getaffinity(0))
+        with contextlib.suppress(ProcessLookupError):  # it has ended, which is judged later
+            os.sched_setaffinity(process.pid, cores[job % len(cores) :: self.num_jobs])
         return Trial(asked=asked, folder=folder, process=process)
 
     def _has_ended(self, trial: Trial) -> bool:
@@ -254,8 +255,3 @@ class Search:
             state = TrialState.FAIL if status == "failed" else TrialState.PRUNED
             self.study.tell(trial.asked, state=state)
         trial.process.terminate()
-
-
-def _become_trial(cores: Sequence[int]) -> None:
-    end_with_parent(signal.SIGKILL)
-    os.sched_setaffinity(0, cores)

@@ -49,10 +49,9 @@ class Space(Checked):
             if name == "learning_rates" and not values:
                 continue
             shown = " ".join(map(str, values)) or "empty"
-            ok = len(values) in (1, 2)
-            require(ok, f"{flag} is {shown}; give the two ends of a range, or one value to fix it")
-            ok = values[0] <= values[-1]
-            require(ok, f"{flag} is {shown}; the first must not be above the second")
+            ends = "give the two ends of a range, the lower one first, or one value to fix it"
+            ok = len(values) in (1, 2) and values[0] <= values[-1]
+            require(ok, f"{flag} is {shown}; {ends}")
             is_fixed_at_0 = name == "weight_decays" and values[-1] == 0
             require(
                 name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,

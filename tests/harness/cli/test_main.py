@@ -15,7 +15,7 @@ from harness.cli.settings import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (
-    *("", "train", "evaluate", "predict", "data info", "data convert", "bench", "tune"),
+    *("", "train", "evaluate", "predict", "data", "data info", "data convert", "bench", "tune"),
     *("compare", "smoke", "train --help-all"),
 )
 # Every help in one process: its start costs more than all of them.
@@ -64,6 +64,12 @@ def test_the_short_help_has_the_values_of_a_settings_file_as_defaults(
     assert "Passes over the training rows. (default: 7)" in capsys.readouterr().out
 
 
+def test_the_shell_completes_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--tyro-print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("train", "convert", "--learning-rate"))
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert re.fullmatch(r"harness \d+\.\d+\.\d+\n", capsys.readouterr().out)
@@ -72,7 +78,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name one of train, evaluate, predict, export, report, data build"),
+        ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
         (["fly"], "fly"),
         (["train", "--implementation", "magic"], "invalid choice 'magic'"),
         (["train", "--batch-size", "many"], "'many'"),

@@ -60,7 +60,6 @@ def _finding(subject: str, is_ok: bool, text: str, part: Part | None = None) -> 
 
 
 def gpus(devices: Devices) -> Iterator[Finding]:
-    """Yields findings on the driver, cards, CUDA's libraries, and whether TensorFlow uses them."""
     try:
         with nvml.opened():
             cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5

@@ -57,7 +57,6 @@ class EvaluateConfig(HeldOutRows):
 
 
 def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
-    """Runs the command; `given` has the names of the settings that were given."""
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
@@ -160,7 +159,6 @@ def load_rows(
 
 
 def _require_unchanged(data: harness.Dataset, path: str, saved: SavedModel) -> None:
-    """Raises an InputError if the run's data has other rows than when the model was trained."""
     from harness.trainer.run import dataset_info
 
     recorded = (saved.config or {}).get(RESOLVED, {}).get("dataset", {})

@@ -179,7 +179,6 @@ def _shown(text: str) -> Text:
 
 
 def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
-    """Returns the vocabulary of --word-index, else of the model's run, else of Keras's cache."""
     from harness.data.imdb import cached_file
     from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
 

@@ -157,7 +157,6 @@ class _Search:
         self._loaded: dict[DataConfig, harness.Dataset] = {}
 
     def views(self) -> Sequence[dict[str, Any]]:
-        """Returns the settings of what the first candidates see."""
         if self.kind not in ("texts", "tokens"):
             return [{}]
         words: dict[str, Any] = {"weighting": "tf_idf", "normalize": "l2"}
@@ -242,7 +241,6 @@ class _Search:
         return min(self.trials, key=lambda trial: trial.compared)
 
     def advice(self, best: _Trial) -> str | None:
-        """Says so if no hidden layer did better than a linear model."""
         others = [trial.loss for trial in self.trials if not trial.is_linear]
         if not best.is_linear or not others:
             return None
@@ -252,7 +250,6 @@ class _Search:
         )
 
     def final(self, best: _Trial) -> dict[str, Any]:
-        """Returns the settings that the network is trained with."""
         if self._config.early_stopping is not None:
             return {**best.view, "epochs": _MOST_EPOCHS}
         config, data = self.settled(best.view)

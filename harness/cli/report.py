@@ -44,6 +44,5 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
 
 
 def command_of(folder: Path) -> str:
-    """Returns the command that repeats a run of `harness train`."""
     settings = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
     return as_command(shlex.join(["train", *flags_of(changed(settings))]))

@@ -244,7 +244,6 @@ def _first_values(
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises an InputError if the search in `folder` began with other settings."""
 
     def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
         own = {n: v for n, v in recorded.items() if n not in ("dataset", "recipe")}

@@ -31,7 +31,6 @@ class Effect:
 
     @property
     def verdict(self) -> Literal["slower", "faster", "no difference shown"]:
-        """Whether the whole interval lies on one side of 1."""
         if self.high < 1:
             return "slower"
         return "faster" if self.low > 1 else "no difference shown"
@@ -128,13 +127,12 @@ def report(
         console.out(printable(note, most=1000))
     outcomes = {line.get("gate") for line in lines.values()}
     slower = f"slower than A by more than {fail_if_slower}"
-    said = {
-        "failed": f"B is {slower}",
-        "inconclusive": f"B may be {slower}; set more --repeats or longer --seconds",
-        "passed": f"no cell is {slower}",
-    }
-    worst = next((outcome for outcome in said if outcome in outcomes), "")
-    if worst:
-        console.out(f"{worst}: {said[worst]}")
-    codes = {"failed": 1, "inconclusive": EXIT_INCONCLUSIVE if fail_if_inconclusive else 0}
-    return codes.get(worst, 0)
+    if "failed" in outcomes:
+        console.out(f"failed: B is {slower}")
+        return 1
+    if "inconclusive" in outcomes:
+        console.out(f"inconclusive: B may be {slower}; set more --repeats or longer --seconds")
+        return EXIT_INCONCLUSIVE if fail_if_inconclusive else 0
+    if "passed" in outcomes:
+        console.out(f"passed: no cell is {slower}")
+    return 0

@@ -47,8 +47,6 @@ Window = Mapping[str, Any]  # `seconds`, `num_steps`, `examples`, `data_wait_sec
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One side of a comparison; a sweep has only side B."""
-
     name: Literal["A", "B"] = "B"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of `TrainConfig`, by name
     code: Path = OWN_CODE

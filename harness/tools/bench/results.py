@@ -84,7 +84,6 @@ def read_results(path: Path) -> Results:
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
-    """Prints a line for each cell, with the medians of its processes."""
     lines = {}
     for cell in dict.fromkeys(row.cell for row in rows):
         good = [row.figures for row in rows if row.cell == cell and row.figures]
@@ -112,7 +111,6 @@ def _line(figures: Mapping[str, float]) -> dict[str, str]:
 
 
 def print_cells(lines: Mapping[Cell, Mapping[str, str]], console: Console) -> None:
-    """Prints a line for each cell: the axes on which the cells differ, then its columns."""
     axes = varying(lines)
     headings = list(dict.fromkeys(heading for line in lines.values() for heading in line))
     table = [[axis.replace("_", " ") for axis in axes] + headings]

@@ -54,7 +54,6 @@ class Calibration(NamedTuple):
 
 
 def calibration(probabilities: npt.NDArray[Any], right: Bools) -> Calibration:
-    """The calibration of answers, from the probability of each and whether it is right."""
     weights = np.ones(len(right)), probabilities, right.astype(float)
     sums = np.array([np.histogram(probabilities, 10, (0, 1), weights=one)[0] for one in weights])
     counts, total, hits = sums[:, sums[0] > 0]

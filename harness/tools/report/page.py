@@ -189,7 +189,6 @@ def _past(folder: Path) -> tuple[dict[str, str], dict[str, Any], str]:
 
 
 def _series(path: Path) -> dict[str, Floats]:
-    """Returns steps and values of a metrics.jsonl, [2, records], by name."""
     found = defaultdict(list)
     for record in jsonl.records(path):
         names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}

@@ -74,7 +74,6 @@ def rankings(figure: Any, curves: Sequence[tuple[str, Ranking]]) -> None:
 
 @_svg
 def reliability(figure: Any, found: Calibration) -> None:
-    """The share of right answers over their probability, and how many answers there are."""
     figure.set_size_inches(5, 4.5)
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], linestyle="dotted", color="gray", label="perfect")

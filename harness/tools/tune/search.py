@@ -38,7 +38,6 @@ _LOOK_SECONDS = 0.2  # seconds between two looks at the processes and their file
 
 
 def open_study(folder: Path, config: SearchConfig) -> Any:
-    """Opens Optuna's study in `folder`, or begins one if there is none."""
     import optuna
     from sqlalchemy.exc import DBAPIError
 

@@ -130,7 +130,6 @@ def parameters(
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a trial's settings of `harness train`, by name, from the search's values."""
     depth = values["depth"]
     decay = values["weight_decay"]
     return {

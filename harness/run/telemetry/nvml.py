@@ -1,12 +1,16 @@
-"""The machine's GPUs as NVML knows them, those that CUDA shows, and NVML's errors in words."""
+"""The machine's GPUs as NVML knows them, by NVIDIA's binding nvidia-ml-py: those that CUDA shows,
+their metrics, and NVML's errors in words. Its utilization is the share of a period in which some
+kernel was running; the card decides on the period, from a sixth of a second to a second. On many
+cards, power is a mean over a second."""
 
 import contextlib
 import dataclasses
 import itertools
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import pynvml
 
@@ -27,6 +31,22 @@ UNAVAILABLE = (
     *(pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_FUNCTION_NOT_FOUND),
     pynvml.NVML_ERROR_DEPRECATED,
 )
+Tell = Callable[[Literal["note", "warning"], str], None]  # tells the run's user
+Read = Callable[[], Mapping[str, float]]  # a function that returns values by TensorBoard tag
+# The queries to NVML, by the name of the metric that each returns.
+_QUERIES: dict[str, Callable[[Any], float]] = {
+    "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,
+    "memory_utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).memory,
+    "memory_used_bytes": lambda gpu: pynvml.nvmlDeviceGetMemoryInfo(gpu).used,
+    "power_watts": lambda gpu: 1e-3 * pynvml.nvmlDeviceGetPowerUsage(gpu),
+    "temperature_celsius": lambda gpu: pynvml.nvmlDeviceGetTemperature(
+        gpu, pynvml.NVML_TEMPERATURE_GPU
+    ),
+    "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
+    "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
+}
+# The metrics that a MIG slice has of its own; the others are the whole card's.
+_OF_A_SLICE = ("utilization_percent", "memory_utilization_percent", "memory_used_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,25 +133,111 @@ def visible_cards(cards: Sequence[Card], environment: Mapping[str, str]) -> Sequ
     cards, or a single card in MIG mode with the one slice that CUDA shows. Numbers count in NVML's
     order, which is CUDA's among GPUs of one model and under CUDA_DEVICE_ORDER=PCI_BUS_ID. A UUID
     may be cut short. The first invalid name ends the list."""
-    named = list(cards)
+    chosen = list(cards)
     if VISIBLE in environment:
         found = (_named(name.strip(), cards) for name in environment[VISIBLE].split(","))
-        named = [card for (card,) in itertools.takewhile(lambda one: len(one) == 1, found)]
-    devices = [device for card in named for device in _devices(card)]
-    return next(([device] for device in devices if device.slices), devices)
+        chosen = [card for (card,) in itertools.takewhile(lambda one: len(one) == 1, found)]
+    for card in chosen:
+        if card.slices:
+            return [dataclasses.replace(card, slices=card.slices[:1])]
+    return [card for card in chosen if card.slices is None]
 
 
 def _named(name: str, cards: Sequence[Card]) -> Sequence[Card]:
     if name.isdecimal():
         return cards[int(name) :][:1]
     if name.startswith("MIG-"):
-        slices = [device for card in cards for device in _devices(card) if device.slices]
-        return [one for one in slices for uuid in one.slices or () if uuid.startswith(name)]
+        slices = [(card, uuid) for card in cards for uuid in card.slices or ()]
+        return [dataclasses.replace(c, slices=(u,)) for c, u in slices if u.startswith(name)]
     return [card for card in cards if name.startswith("GPU-") and card.uuid.startswith(name)]
 
 
-def _devices(card: Card) -> Sequence[Card]:
-    """Returns the card; in MIG mode, a copy of it for each slice."""
-    if card.slices is None:
-        return [card]
-    return [dataclasses.replace(card, slices=(uuid,)) for uuid in card.slices]
+@contextlib.contextmanager
+def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
+    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use: those at the PCI
+    addresses `bus_ids`, in TensorFlow's order, or if it computes on the CPU, every GPU that CUDA
+    would show."""
+    gpus: list[_Gpu] = []
+    with contextlib.ExitStack() as nvml:
+        try:
+            if bus_ids or not hides_all(os.environ):
+                nvml.enter_context(opened())
+                gpus = [
+                    _Gpu(index, card, tell, in_use=bool(bus_ids))
+                    for index, card in _in_use(bus_ids, tell).items()
+                ]
+        except pynvml.NVMLError as error:
+            # Most CPU-only machines have no NVIDIA driver.
+            if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND or bus_ids:
+                tell("warning", f"no GPU is sampled, training continues. {words(error)}")
+        yield lambda: {tag: value for gpu in gpus for tag, value in gpu.read().items()}
+
+
+def _in_use(bus_ids: Sequence[str], tell: Tell) -> dict[int, Card]:
+    known, lost = cards()
+    visible = visible_cards(known, os.environ)
+    for index in lost:
+        tell("warning", f"NVML's GPU {index} does not answer and is not sampled")
+    if visible and not bus_ids:
+        text = "TensorFlow computes on the CPU; gpu/* are the GPUs that CUDA would show this "
+        tell("note", f"{text}process")
+    found = dict(enumerate(() if bus_ids else visible))
+    for index, bus_id in enumerate(bus_ids):
+        # The visible ones come first, since they know their slice.
+        at_bus = [card for card in (*visible, *known) if same_bus(card.bus, bus_id)]
+        if at_bus:
+            found[index] = at_bus[0]
+        else:
+            text = f"NVML knows no GPU at {bus_id}, which TensorFlow uses: it is not sampled"
+            tell("warning", text)
+    return found
+
+
+class _Gpu:
+    """Reads one GPU again and again; drops each query that the GPU does not support. Reports at
+    first what is particular to the GPU."""
+
+    def __init__(self, index: int, card: Card, tell: Tell, *, in_use: bool) -> None:
+        self._index, self._tell = index, tell
+        self._card = self._slice = card.handle
+        self._queries = dict(_QUERIES)
+        if card.slices:
+            self._slice = pynvml.nvmlDeviceGetHandleByUUID(card.slices[0].encode())
+            del self._queries["power_watts"]  # that of all slices, so no run's energy
+        self._reported_errors: set[int] = set()
+        self.read()
+        name = f"GPU {index} ({card.name})"
+        processes = []
+        with contextlib.suppress(pynvml.NVMLError):  # as on old cards
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._slice)
+        others = {process.pid for process in processes} - {os.getpid()}
+        # In a container NVML's process ids are the host's: one of them is this run's.
+        one_is_self = in_use and len(others) == len(processes)
+        if len(others) > one_is_self:
+            ids = ", ".join(map(str, sorted(others)))
+            ids += "; one of them is this run" if one_is_self else ""
+            tell(
+                "warning",
+                f"{name} is also used by other processes ({ids}): its metrics include them",
+            )
+        if unsupported := [metric for metric in _QUERIES if metric not in self._queries]:
+            tell("note", f"{name} does not support these metrics: {', '.join(unsupported)}")
+        if card.slices:
+            tell("note", f"{name} is a slice: temperature and clocks are the whole card's")
+
+    def read(self) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for metric, ask in list(self._queries.items()):
+            try:
+                value = ask(self._slice if metric in _OF_A_SLICE else self._card)
+            except pynvml.NVMLError as error:
+                if error.value in UNAVAILABLE:
+                    del self._queries[metric]
+                elif error.value not in self._reported_errors:
+                    # Once for all queries: a GPU that is lost answers none.
+                    self._reported_errors.add(error.value)
+                    text = f"GPU {self._index} failed to report {metric}, training continues. "
+                    self._tell("warning", text + words(error))
+            else:
+                found[f"gpu/{self._index}/{metric}"] = float(value)
+        return found

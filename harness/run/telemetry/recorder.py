@@ -14,7 +14,7 @@ from typing import Literal, Self
 import psutil
 
 from harness.run.records import Message, Spread
-from harness.run.telemetry.gpu_metrics import Read, Tell, opened_gpus
+from harness.run.telemetry.nvml import Read, Tell, opened_gpus
 
 STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is under way
 _POWER = "/power_watts"

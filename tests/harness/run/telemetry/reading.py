@@ -48,7 +48,7 @@ def read_gpus(nvml: Nvml, *bus_ids: str, times: int = 1, **environment: str) -> 
 
 
 def _main(times: str, *bus_ids: str) -> None:
-    from harness.run.telemetry.gpu_metrics import opened_gpus
+    from harness.run.telemetry.nvml import opened_gpus
 
     messages: list[tuple[str, str]] = []
     with opened_gpus(lambda kind, text: messages.append((kind, text)), bus_ids=bus_ids) as read:

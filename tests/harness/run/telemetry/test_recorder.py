@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.run.records import Spread
-from harness.run.telemetry.gpu_metrics import Read, Tell
+from harness.run.telemetry.nvml import Read, Tell
 from harness.run.telemetry.recorder import Source, TelemetryRecorder
 
 PATIENCE_SECONDS = 120.0

@@ -1,19 +1,19 @@
 """Passes a run's records on to its observers, sums them up, and detects divergence."""
 
 import math
-import statistics
 from array import array
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import truediv
+
+import numpy as np
 
 from harness.run import records
 from harness.run.telemetry.recorder import TelemetryRecorder
 
 # The units of rates, each with the field of `Window` that counts it.
 _UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
-# The fields of windows that are kept.
-_COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
+# The fields of windows that are kept, 48 bytes for each window.
+COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class Progress:
     divergence: records.Divergence | None = None  # the one that still lasts, as it was first seen
     num_gpus: int = 0  # the GPUs that were used, set at the end
     joules: float | None = None  # their energy within the windows; None if unknown
-    counters: Counters = Counters()  # with those before a resume, set at the end
+    counters: Counters = Counters()  # with those before a resume
 
 
 class History:
@@ -83,10 +83,9 @@ class History:
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
         self._stop_at_nan = stop_at_nan
-        self.progress = Progress(step=start_step)
-        self._statistics = RunningStatistics()
+        self.progress = Progress(step=start_step, counters=before or Counters())
+        self._windows = array("d")
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
-        self._counters = before or Counters()
         self._running = running
         self.saved_step: int | None = start_step or None  # at the last checkpoint
 
@@ -94,26 +93,20 @@ class History:
     def must_stop(self) -> bool:
         return self._stop_at_nan and self.progress.divergence is not None
 
-    def waiting(self) -> None:
-        self._tell(records.BatchesAwaited(step=self.progress.step))
-
-    def ready(self) -> None:
-        self._tell(records.BatchesReady(step=self.progress.step))
-
     def compiled(self, compilations: Sequence[records.Compilation]) -> float:
         """Adds compilations; returns their seconds, which the window leaves out."""
-        self._tell(*self._telemetry.messages())
+        self.tell(*self._telemetry.messages())
         self.progress.compilations += compilations
-        self._tell(*compilations)
+        self.tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)
 
-    def warn(self, messages: Sequence[str]) -> None:
-        self._tell(*(records.Message(kind="warning", text=text) for text in messages))
+    def warn(self, text: str) -> None:
+        self.tell(records.Message(kind="warning", text=text))
 
     def window(self, window: records.Window) -> None:
-        self._tell(*self._telemetry.messages())
-        self._statistics.add(window)
-        self._counters = self._counters.after(window)
+        self.tell(*self._telemetry.messages())
+        self._windows.extend(getattr(window, name) for name in COUNTED)
+        self.progress.counters = self.progress.counters.after(window)
         ended_at = window.ended_at_seconds
         window = replace(
             window,
@@ -123,7 +116,7 @@ class History:
         self.progress.last_window = window
         self.progress.step = window.step
         # Told before it is judged: the window that shows a divergence is on record, too.
-        self._tell(window)
+        self.tell(window)
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
             least = self._finite_losses[0] if self._finite_losses else window.loss
@@ -138,13 +131,13 @@ class History:
         self.compiled(compilations)  # those of the evaluation
         last = self.progress.last_window
         means = self._so_far({} if last is None else last.metrics)
-        self._counters = replace(self._counters, epoch_examples=0, epoch_sums={})
+        self.progress.counters = replace(self.progress.counters, epoch_examples=0, epoch_sums={})
         loss = means.pop("loss", None)
         epoch = records.Epoch(
             epoch=number, step=self.progress.step, loss=loss, metrics=means, evaluation=evaluation
         )
         self.progress.epochs.append(epoch)
-        self._tell(epoch)
+        self.tell(epoch)
         if evaluation is not None:
             self._judge("validation loss", evaluation.loss)
 
@@ -154,34 +147,28 @@ class History:
         self.compiled(compilations)
         if inspection is not None:
             self.progress.inspections.append(inspection)
-            self._tell(inspection)
-
-    def saving(self) -> Counters:
-        """Tells observers that a checkpoint is due; returns the counters that belong in it."""
-        self._tell(records.CheckpointDue(step=self.progress.step))
-        return self._counters
+            self.tell(inspection)
 
     def saved(self, done: bool) -> None:
         """Notes that a checkpoint is being saved, or is not: a weight is not finite."""
-        if not done:
-            self._judge("weights", math.nan)
-        else:
+        if done:
             self.saved_step = self.progress.step
+        else:
+            self._judge("weights", math.nan)
 
     def _so_far(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Returns the means over the epoch so far; the last values of metrics that run over it."""
         running = {name: value for name, value in metrics.items() if name in self._running}
-        return self._counters.means | running
+        return self.progress.counters.means | running
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns the progress of the run."""
         self.progress.num_gpus, self.progress.joules = self._telemetry.finish()
-        self.progress.windows = self._statistics.result()
-        self.progress.counters = self._counters
-        self._tell(*self._telemetry.messages())
+        self.progress.windows = statistics_of(self._windows)
+        self.tell(*self._telemetry.messages())
         return self.progress
 
-    def _tell(self, *told: records.Record) -> None:
+    def tell(self, *told: records.Record) -> None:
         for record in told:
             for observer in self._observers:
                 observer.tell(record)
@@ -203,33 +190,25 @@ class History:
                 saved_step=self.saved_step,
             )
             if not self._stop_at_nan:
-                self.warn([f"the {what} is {value} from step {first_step} on"])
+                self.warn(f"the {what} is {value} from step {first_step} on")
 
 
-class RunningStatistics:
-    """Keeps 48 bytes of each window, for totals and medians."""
-
-    def __init__(self) -> None:
-        self._columns = {name: array("d") for name in _COUNTED}
-
-    def add(self, window: records.Window) -> None:
-        for name, column in self._columns.items():
-            column.append(getattr(window, name))
-
-    def result(self) -> records.WindowStatistics:
-        of = self._columns
-        if not of["seconds"]:
-            return records.WindowStatistics()
-        seconds = sum(of["seconds"])
-        rates: dict[str, float] = {}
-        for unit, name in _UNITS.items():
-            rates[f"{unit}_per_second"] = statistics.median(map(truediv, of[name], of["seconds"]))
-            rates[f"mean_{unit}_per_second"] = sum(of[name]) / seconds
-        return records.WindowStatistics(
-            **rates,
-            data_wait_fraction=sum(of["data_wait_seconds"]) / seconds,
-            train_seconds=seconds,
-            examples=int(sum(of["examples"])),
-            skipped_steps=int(sum(of["skipped_steps"])),
-            most_steps=int(max(of["num_steps"])),
-        )
+def statistics_of(windows: Sequence[float]) -> records.WindowStatistics:
+    """Returns statistics of windows, from their `COUNTED` fields one after another."""
+    if not windows:
+        return records.WindowStatistics()
+    columns = np.reshape(windows, (-1, len(COUNTED))).T
+    of, totals = dict(zip(COUNTED, columns, strict=True)), columns.sum(axis=1).tolist()
+    total = dict(zip(COUNTED, totals, strict=True))
+    rates: dict[str, float] = {}
+    for unit, name in _UNITS.items():
+        rates[f"{unit}_per_second"] = float(np.median(of[name] / of["seconds"]))
+        rates[f"mean_{unit}_per_second"] = total[name] / total["seconds"]
+    return records.WindowStatistics(
+        **rates,
+        data_wait_fraction=total["data_wait_seconds"] / total["seconds"],
+        train_seconds=total["seconds"],
+        examples=int(total["examples"]),
+        skipped_steps=int(total["skipped_steps"]),
+        most_steps=int(of["num_steps"].max()),
+    )

@@ -16,6 +16,9 @@ from harness.program.inspection import NO_LOOKS, Looks
 from harness.program.model_programs import ModelPrograms
 from harness.run.history import History, Progress
 from harness.run.records import (
+    BatchesAwaited,
+    BatchesReady,
+    CheckpointDue,
     Compilation,
     Evaluation,
     Observer,
@@ -117,9 +120,10 @@ class Training:
 
     def save(self, history: History) -> None:
         """Begins to save a checkpoint, if all weights are finite."""
-        counters, is_finite = history.saving(), bool(self.programs.states[0].is_finite())
+        history.tell(CheckpointDue(step=history.progress.step))
+        is_finite = bool(self.programs.states[0].is_finite())
         if is_finite and self.checkpoints is not None:
-            about = {**self.about, "counters": asdict(counters)}
+            about = {**self.about, "counters": asdict(history.progress.counters)}
             self.checkpoints.save(history.progress.step, about)
         history.saved(is_finite)
 
@@ -152,20 +156,21 @@ def train(
     window_start = clock()
     when.saved(start_step, now=window_start)
     while not progress.interrupted and not history.must_stop:
-        history.waiting()
+        history.tell(BatchesAwaited(step=progress.step))
         wait_start = clock()
         parts = list(itertools.islice(remaining, training.cadence.num_epochs))
         data_wait = clock() - wait_start
         if not parts:
             break
-        history.ready()
+        history.tell(BatchesReady(step=progress.step))
         first = parts[0][0]
         if steps_per_epoch < _ENDLESS and first.step % steps_per_epoch == 0 and is_done():
             # A callback has stopped the run before this epoch: like Keras, train one batch of it.
             training = training.by_step(first.step)
             parts = [next(training.dispatches(epochs=first.epoch + 1))]
         window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
-        history.warn(training.warnings())
+        for text in training.warnings():
+            history.warn(text)
         sums = training.programs.train(parts)  # the one host sync
         window_end = clock()
         windows = _windows(parts, sums, start=window_start, end=window_end, data_wait=data_wait)
@@ -244,8 +249,8 @@ def _tell(history: History, windows: Sequence[Window], steps_per_epoch: int) -> 
         if window is not windows[0]:
             if (window.step - window.num_steps) % steps_per_epoch == 0:
                 history.epoch(window.epoch - 1, None, ())
-            history.waiting()
-            history.ready()
+            step = history.progress.step
+            history.tell(BatchesAwaited(step=step), BatchesReady(step=step))
         history.window(window)
         if history.must_stop:
             break

@@ -164,7 +164,6 @@ class StandIn:
         return inspection, [self._compilation("look at gradients", step)]
 
     def save(self, history: History) -> None:
-        history.saving()
         step = history.progress.step
         spoiled = self.spoiled(step)
         self.log.append(f"{'not saved' if spoiled else 'save'} {step}")

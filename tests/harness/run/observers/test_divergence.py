@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.run.history import Progress, RunningStatistics
+from harness.run.history import COUNTED, Progress, statistics_of
 from harness.run.observers.divergence import likely_cause
 from harness.run.records import Divergence
 from tests.harness.run.observers.samples import run_start, window
@@ -14,10 +14,10 @@ from tests.harness.run.observers.samples import run_start, window
 
 def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:
     """Returns the divergence of a run whose windows of 20 steps had these losses."""
-    statistics = RunningStatistics()
+    counted: list[float] = []
     for number, loss in enumerate(losses):
         last = window(20 * (number + 1), loss=loss, **changes)
-        statistics.add(last)
+        counted += [getattr(last, name) for name in COUNTED]
     finite = [loss for loss in losses if math.isfinite(loss)]
     divergence = Divergence(
         what=what,
@@ -29,7 +29,7 @@ def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Diverg
         saved_step=None,
     )
     progress = Progress(
-        windows=statistics.result(),
+        windows=statistics_of(counted),
         last_window=last,
         step=20 * len(losses),
         divergence=divergence,

@@ -12,7 +12,7 @@ from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.settings import TrainConfig
 from harness.data.options import DataConfig
-from harness.run.history import Progress, RunningStatistics
+from harness.run.history import COUNTED, Progress, statistics_of
 from harness.run.observers.run_files import SummaryObserver, read_config, summarize
 from harness.run.records import Choice, RunStart, Summary, Window
 from harness.trainer.settings import Settings
@@ -133,11 +133,8 @@ def test_a_folder_that_holds_no_run_is_said_to_be_none(
 
 
 def progress(*windows: Window, num_gpus: int = 0) -> Progress:
-    statistics = RunningStatistics()
-    for one in windows:
-        statistics.add(one)
     return Progress(
-        windows=statistics.result(),
+        windows=statistics_of([getattr(one, name) for one in windows for name in COUNTED]),
         last_window=windows[-1] if windows else None,
         step=windows[-1].step if windows else 160,
         num_gpus=num_gpus,

@@ -9,7 +9,16 @@ from typing import Any
 
 from harness.base.files import json_text
 from harness.base.reading import damage, json_object, opened
-from harness.run.records import CheckpointDue, Epoch, Inspection, Observer, Record, RunStart, Window
+from harness.run.records import (
+    CheckpointDue,
+    Epoch,
+    Evaluation,
+    Inspection,
+    Observer,
+    Record,
+    RunStart,
+    Window,
+)
 from harness.run.tf_errors import os_errors
 from kernels.files import own_file
 
@@ -26,7 +35,7 @@ class JsonlObserver(Observer):
     """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines. A
     resumed run keeps the lines up to the step that it starts from, and appends after them. Windows,
     evaluations and inspections are objects of their own, told apart by `num_steps`,
-    `validation_loss` and `inspection_seconds`; the methods below list their keys."""
+    `validation_loss` and `inspection_seconds`; `tell` lists their keys."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
@@ -39,65 +48,49 @@ class JsonlObserver(Observer):
     def tell(self, record: Record) -> None:
         match record:
             case RunStart():
-                self._start(record)
+                self._path = Path(record.run_dir) / FILE_NAME
+                self._start_step = record.start_step
+                self._size_bytes = kept_bytes(self._path, record.start_step)
+                self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
+                self._closing.callback(os.close, self._file)
+                self._cut()
             case Window():
-                self._window(record)
-            case Epoch():
-                self._epoch(record)
+                content: dict[str, Any] = {name: getattr(record, name) for name in _OF_WINDOW}
+                content |= record.metrics
+                if record.loss_scale is not None:
+                    content["loss_scale"] = record.loss_scale
+                if record.telemetry:
+                    content["telemetry"] = {
+                        tag: {"mean": s.mean, "min": s.min, "max": s.max, "samples": s.num_samples}
+                        for tag, s in record.telemetry.items()
+                    }
+                self._append(content)
+            # The file has an evaluation from before the run was resumed.
+            case Epoch(evaluation=Evaluation() as found) if found.step > self._start_step:
+                self._append(
+                    {
+                        "step": found.step,
+                        "epoch": found.epoch,
+                        "validation_loss": found.loss,
+                        **{f"validation_{name}": value for name, value in found.metrics.items()},
+                        "examples": found.examples,
+                        "seconds": found.seconds,
+                    }
+                )
             case Inspection():
-                self._inspection(record)
+                content = {
+                    "step": record.step,
+                    "epoch": record.epoch,
+                    "non_finite_gradient_fraction": record.non_finite_fraction,
+                    "inspection_seconds": record.seconds,
+                }
+                if record.underflow_fraction is not None:
+                    content["underflow_fraction"] = record.underflow_fraction
+                self._append(content)
             case CheckpointDue():
                 # No run could resume from a checkpoint whose records are lost.
                 with os_errors(self._path):
                     os.fsync(self._file)
-
-    def _start(self, run: RunStart) -> None:
-        """Opens the file: empty, or in a resumed run with the lines up to `start_step`."""
-        self._path = Path(run.run_dir) / FILE_NAME
-        self._start_step = run.start_step
-        self._size_bytes = kept_bytes(self._path, run.start_step)
-        self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
-        self._closing.callback(os.close, self._file)
-        self._cut()
-
-    def _window(self, window: Window) -> None:
-        content: dict[str, Any] = {name: getattr(window, name) for name in _OF_WINDOW}
-        content |= window.metrics
-        if window.loss_scale is not None:
-            content["loss_scale"] = window.loss_scale
-        if window.telemetry:
-            content["telemetry"] = {
-                tag: {"mean": s.mean, "min": s.min, "max": s.max, "samples": s.num_samples}
-                for tag, s in window.telemetry.items()
-            }
-        self._append(content)
-
-    def _epoch(self, epoch: Epoch) -> None:
-        """Writes the evaluation's line, unless the file has it from before the run was resumed."""
-        evaluation = epoch.evaluation
-        if evaluation is None or evaluation.step <= self._start_step:
-            return
-        self._append(
-            {
-                "step": evaluation.step,
-                "epoch": evaluation.epoch,
-                "validation_loss": evaluation.loss,
-                **{f"validation_{name}": value for name, value in evaluation.metrics.items()},
-                "examples": evaluation.examples,
-                "seconds": evaluation.seconds,
-            }
-        )
-
-    def _inspection(self, inspection: Inspection) -> None:
-        content: dict[str, Any] = {
-            "step": inspection.step,
-            "epoch": inspection.epoch,
-            "non_finite_gradient_fraction": inspection.non_finite_fraction,
-            "inspection_seconds": inspection.seconds,
-        }
-        if inspection.underflow_fraction is not None:
-            content["underflow_fraction"] = inspection.underflow_fraction
-        self._append(content)
 
     def close(self) -> None:
         self._closing.close()

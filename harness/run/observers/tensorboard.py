@@ -1,128 +1,115 @@
-"""A run's curves, settings and network for TensorBoard."""
+"""A run's curves, settings and network for TensorBoard, on its pages Scalars, Custom Scalars, Text,
+Graphs, HParams and Histograms."""
 
 import contextlib
+import html
 import os
+import re
 import socket
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary as SummaryProto
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.custom_scalar import summary as custom_scalar
+from tensorboard.plugins.histogram import metadata as histogram_metadata
+from tensorboard.plugins.hparams import api_pb2, summary_v2
+from tensorboard.plugins.hparams import summary as hparams_summary
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.base.reading import damage
-from harness.run.observers import tensorboard_pages as pages
-from harness.run.observers.run_files import EVENT_FILES
-from harness.run.records import Epoch, Inspection, Observer, Record, RunStart, Summary, Window
+from harness.run import records
+from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
 from harness.run.tf_errors import os_errors
 from kernels.files import replacing
 
+# The settings that are columns by default: the HParams page shows five, and those marked as
+# differing between runs come first.
+FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
 
-class TensorBoardObserver(Observer):
+Setting = bool | int | float | str
+
+
+class TensorBoardObserver(records.Observer):
     """Writes an event file into a folder, in place of those that are there. A resumed run keeps the
-    events up to its first step, and adds a file for those after it. The methods below list the tags
-    of each record; telemetry adds `gpu/<index>/*` and `host/*`."""
+    events up to its first step, and adds a file for those after it. `tell` lists the tags of each
+    record; telemetry adds `gpu/<index>/*` and `host/*`."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` belongs to the run alone."""
         self._folder = folder
         self._writer: Any = None
-        # Set by `RunStart`.
-        self._start_step: int
-        self._metrics: tuple[str, ...]
+        self._run: records.RunStart  # from `RunStart` on
         self._evaluated: dict[str, float] = {}  # the values of the last evaluation, by tag
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: records.Record) -> None:
         match record:
-            case RunStart():
+            case records.RunStart():
                 self._start(record)
-            case Window():
-                self._window(record)
-            case Epoch():
-                self._epoch(record)
-            case Inspection():
-                self._inspection(record)
-            case Summary():
+            case records.Window():
+                self._write(record.step, scalars(_values_of(record)))
+            case records.Epoch(evaluation=records.Evaluation() as found):
+                values = {"loss": found.loss, **found.metrics}
+                self._evaluated = {f"validation/{name}": value for name, value in values.items()}
+                if found.step > self._run.start_step:  # else it was before the run was resumed
+                    self._write(found.step, scalars(self._evaluated))
+            case records.Inspection():
+                values = {"precision/non_finite_gradient_fraction": record.non_finite_fraction}
+                if record.underflow_fraction is not None:
+                    values["precision/underflow_fraction"] = record.underflow_fraction
+                histograms = [
+                    *(histogram(f"weights/{found.name}", found) for found in record.weights),
+                    *(histogram(f"gradients/{found.name}", found) for found in record.gradients),
+                ]
+                self._write(record.step, scalars(values), *histograms)
+            case records.Summary():
                 self._end(record)
 
-    def _start(self, run: RunStart) -> None:
-        self._start_step, self._metrics = run.start_step, run.metrics
+    def _start(self, run: records.RunStart) -> None:
+        self._run = run
         if run.start_step > 0:
             drop_events_after(self._folder, run.start_step)
         else:
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
-        self._open()
-        self._record(file_version="brain.Event:2")
-        self._write(run.start_step, *pages.run_pages(run))
-        # The Graphs page shows the last graph of a run.
-        self._record(graph_def=pages.graph(run.layers).SerializeToString())
-
-    def _window(self, window: Window) -> None:
-        values = {
-            "train/loss": window.loss,
-            **{f"train/{name}": value for name, value in window.metrics.items()},
-            "throughput/steps_per_second": window.steps_per_second,
-            "throughput/examples_per_second": window.examples_per_second,
-            "throughput/tokens_per_second": window.tokens / window.seconds,
-            "throughput/step_time_ms": 1e3 * window.seconds / window.num_steps,
-            "throughput/data_wait_fraction": window.data_wait_seconds / window.seconds,
-            **{tag: spread.mean for tag, spread in window.telemetry.items()},
-        }
-        if window.loss_scale is not None:
-            values["precision/loss_scale"] = window.loss_scale
-            values["precision/skipped_steps"] = window.skipped_steps
-        self._write(window.step, pages.scalars(values))
-
-    def _epoch(self, epoch: Epoch) -> None:
-        """Adds an evaluation's scalars, unless it was before the run was resumed."""
-        evaluation = epoch.evaluation
-        if evaluation is None:
-            return
-        values = {"loss": evaluation.loss, **evaluation.metrics}
-        self._evaluated = {f"validation/{name}": value for name, value in values.items()}
-        if evaluation.step > self._start_step:
-            self._write(evaluation.step, pages.scalars(self._evaluated))
-
-    def _inspection(self, inspection: Inspection) -> None:
-        values = {"precision/non_finite_gradient_fraction": inspection.non_finite_fraction}
-        if inspection.underflow_fraction is not None:
-            values["precision/underflow_fraction"] = inspection.underflow_fraction
-        histograms = [
-            *(pages.histogram(f"weights/{found.name}", found) for found in inspection.weights),
-            *(pages.histogram(f"gradients/{found.name}", found) for found in inspection.gradients),
-        ]
-        self._write(inspection.step, pages.scalars(values), *histograms)
-
-    def _end(self, summary: Summary) -> None:
-        """Adds the evaluations of the saved model that are new, and marks the run as ended."""
-        new: dict[str, float] = {}
-        for rows in ("test", "validation"):
-            values = getattr(summary, rows)
-            known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._metrics)}
-            found = {tag: value for tag, value in known.items() if value is not None}
-            if found != self._evaluated:
-                new |= found
-        done = not (summary.interrupted or summary.diverged)
-        self._write(summary.steps, pages.scalars(new), pages.session_end(done=done))
-
-    def close(self) -> None:
-        if self._writer is not None:
-            with os_errors(self._folder):
-                self._writer.close()
-
-    def _open(self) -> None:
         seconds, rest = divmod(time.time_ns(), 10**9)
         name = f"{seconds:010}.{socket.gethostname()}.{os.getpid()}.{rest:09}.v2"
         with os_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / EVENT_FILES.replace("*", name)
             self._writer = tf.io.TFRecordWriter(str(path))
+        self._record(file_version="brain.Event:2")
+        self._write(run.start_step, *run_pages(run))
+        # The Graphs page shows the last graph of a run.
+        self._record(graph_def=graph(run.layers).SerializeToString())
+
+    def _end(self, summary: records.Summary) -> None:
+        """Adds the evaluations of the saved model that are new, and marks the run as ended."""
+        new: dict[str, float] = {}
+        for rows in ("test", "validation"):
+            values = getattr(summary, rows)
+            known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._run.metrics)}
+            found = {tag: value for tag, value in known.items() if value is not None}
+            if found != self._evaluated:
+                new |= found
+        done = not (summary.interrupted or summary.diverged)
+        self._write(summary.steps, scalars(new), session_end(done=done))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            with os_errors(self._folder):
+                self._writer.close()
 
     def _write(self, step: int, *summaries: Any) -> None:
         """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
-        merged = SummaryProto()
+        merged = Summary()
         for summary in summaries:
             # As bytes: some are of TensorFlow's class of that name, others of TensorBoard's.
             merged.MergeFromString(summary.SerializeToString())
@@ -158,3 +145,146 @@ def drop_events_after(folder: Path, step: int) -> None:
                 is_hparams = any(v.tag.startswith("_hparams_/") for v in event.summary.value)
                 if event.step <= step and not is_hparams:
                     writer.write(record)
+
+
+def _values_of(window: records.Window) -> dict[str, float]:
+    values = {
+        "train/loss": window.loss,
+        **{f"train/{name}": value for name, value in window.metrics.items()},
+        "throughput/steps_per_second": window.steps_per_second,
+        "throughput/examples_per_second": window.examples_per_second,
+        "throughput/tokens_per_second": window.tokens / window.seconds,
+        "throughput/step_time_ms": 1e3 * window.seconds / window.num_steps,
+        "throughput/data_wait_fraction": window.data_wait_seconds / window.seconds,
+        **{tag: spread.mean for tag, spread in window.telemetry.items()},
+    }
+    if window.loss_scale is not None:
+        values["precision/loss_scale"] = window.loss_scale
+        values["precision/skipped_steps"] = window.skipped_steps
+    return values
+
+
+def run_pages(run: records.RunStart) -> list[Summary]:
+    """Returns the pages of a run that starts now, except the graph."""
+    config = resolved_config(run)
+    environment = config.pop(RESOLVED)
+    settings, folder = _settings(run), Path(run.run_dir)
+    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
+    return [
+        custom_scalar.pb(_layout(run)),
+        _text("run/settings", config),
+        _text("run/environment", environment),
+        _columns(run, settings),
+        summary_v2.hparams_pb(settings, trial_id=name),
+    ]
+
+
+def _layout(run: records.RunStart) -> layout_pb2.Layout:
+    """Returns the charts of the Custom Scalars page, each with a pattern that matches its tags."""
+    charts = {
+        name: f"(train|validation|test)/{re.escape(name)}$" for name in ("loss", *run.metrics)
+    }
+    charts["throughput, examples/s"] = r"throughput/examples_per_second$"
+    charts["data wait, share of the time"] = r"throughput/data_wait_fraction$"
+    if any("GPU" in device for device in run.devices):
+        charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
+    shown = [{"title": title, "multiline": {"tag": [tag]}} for title, tag in charts.items()]
+    return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
+
+
+def _text(tag: str, content: Mapping[str, Any]) -> Summary:
+    """Returns a Markdown table of the values in groups, such as `execution.precision`."""
+    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in _flat(content))
+    return text_pb(tag, f"| name | value |\n| --- | --- |\n{rows}")
+
+
+def _flat(content: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping) and value.keys() == {"name", "why"}:
+            yield f"{group}{name}", f"{value['name']} ({value['why']})"
+        elif isinstance(value, Mapping):
+            yield from _flat(value, f"{group}{name}.")
+        else:
+            yield f"{group}{name}", value
+
+
+def _cell(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text)).replace("\n", " ")
+
+
+def graph(layers: Sequence[records.LayerInfo]) -> tf.compat.v1.GraphDef:
+    """Returns the layers as nodes, with edges from those that they take their input from.
+    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed
+    precision."""
+    nodes = tf.compat.v1.GraphDef()
+    for layer in layers:
+        node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
+        node.attr["dtype"].type = tf.as_dtype(layer.dtype).as_datatype_enum
+        node.attr["parameters"].i = layer.num_parameters
+        shape = tf.TensorShape(layer.output_shape).as_proto()
+        node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
+    return nodes
+
+
+def _settings(run: records.RunStart) -> dict[str, Setting]:
+    """Returns the settings of a run's row on the HParams page, every `auto` resolved."""
+    groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
+    built = run.config.get("data", {}).get("build", {})
+    settings: dict[str, Any] = {
+        **{name: value for group in groups for name, value in group.items()},
+        **({"ngrams": built["ngrams"]} if "ngrams" in built else {}),
+        "num_tokens": run.dataset.num_tokens,
+        **{name: choice.value for name, choice in run.choices.items()},
+        "batch_size": run.batch_size,
+        "learning_rate": run.learning_rate,
+        "epochs": run.epochs,
+        "task": run.task.name,
+        "dataset": run.dataset.name,
+    }
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            settings[name] = " ".join(map(str, value))
+        elif not isinstance(value, Setting):
+            settings[name] = str(value)
+    return settings
+
+
+def _columns(run: records.RunStart, settings: Mapping[str, Setting]) -> Summary:
+    """Returns the columns of the HParams page, which shows the last point of a metric's tag."""
+    held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
+    metrics = {
+        **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
+        "throughput/examples_per_second": "examples/s",
+        **{f"{rows}/loss": f"{rows} loss" for rows in held_out},
+        "throughput/data_wait_fraction": "data wait",
+    }
+    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}  # others are numbers
+    # No domains: the page would filter by them and hide runs with other values than this one's.
+    columns = [
+        api_pb2.HParamInfo(
+            name=name, type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64), differs=name in FIRST
+        )
+        for name, value in settings.items()
+    ]
+    shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
+    return hparams_summary.experiment_pb(columns, shown)
+
+
+def session_end(*, done: bool) -> Summary:
+    """Returns a message that a row's run on the HParams page ends now: `done`, or failed."""
+    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+    return hparams_summary.session_end_pb(status)
+
+
+def scalars(values: Mapping[str, float]) -> Summary:
+    return Summary(value=[scalar_pb(tag, value).value[0] for tag, value in values.items()])
+
+
+def histogram(tag: str, distribution: records.Distribution) -> Summary:
+    """Returns a histogram with the bins of `distribution`, which `tf.summary.histogram` would count
+    anew: float64 [bins, 3] of left edge, right edge and count."""
+    edges, counts = distribution.edges, distribution.counts
+    bins = make_tensor_proto(np.stack([edges[:-1], edges[1:], counts], axis=1), np.float64)
+    metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
+    return Summary(value=[Summary.Value(tag=tag, tensor=bins, metadata=metadata)])

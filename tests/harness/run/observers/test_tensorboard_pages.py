@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
-from harness.run.observers.tensorboard import TensorBoardObserver
-from harness.run.observers.tensorboard_pages import FIRST
+from harness.run.observers.tensorboard import FIRST, TensorBoardObserver
 from harness.run.records import Choice, Spread
 from tests.harness.run.observers.samples import LAYERS, choices, epoch, run_start, summary, window
 from tests.harness.run.observers.tensorboard_app import TensorBoardApp

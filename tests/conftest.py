@@ -38,7 +38,7 @@ NUM_LOGICAL_DEVICES = 2
 FIRST_FILES = (
     "tests/harness/cli/test_profile.py",
     "tests/browser/test_tensorboard.py",
-    "tests/harness/run/profiling/test_profiler.py",
+    "tests/harness/run/test_profiling.py",
     "tests/benchmarks/test_differential.py",
     "tests/emulated_gpu/test_trainings.py",
     "tests/emulated_gpu/test_commands.py",

@@ -41,8 +41,7 @@ def profile(config: ProfileConfig) -> int:
     """Runs the command; returns 1 when there is no profile or it lacks the GPU."""
     with quiet_import():
         from harness.data.sources import load_configured
-        from harness.run.profiling.profiler import ProfilerObserver
-        from harness.run.profiling.step_times import print_profile
+        from harness.run.profiling import ProfilerObserver, print_profile
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()

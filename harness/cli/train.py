@@ -107,8 +107,8 @@ def train(
 
 
 def _train(config: TrainConfig, data: harness.Dataset, console: Console, timeline: Timeline) -> int:
-    from harness.trainer.asked import Asked
     from harness.trainer.callbacks import BestModel, EarlyStopping
+    from harness.trainer.run import Asked
 
     output = config.output
     test = harness.Examples.of(data.test) if config.test == "on" else None
@@ -146,7 +146,7 @@ def _train(config: TrainConfig, data: harness.Dataset, console: Console, timelin
     stopped = progress is not None and progress.interrupted
     if outcome.start.run_dir:  # only the chief of several workers prints and writes
         if outcome.profiler is not None:
-            from harness.run.profiling.step_times import print_profile
+            from harness.run.profiling import print_profile
 
             print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
         if diverged is None and not stopped:

@@ -22,16 +22,15 @@ from harness.model.network import ModelFunction
 from harness.program.devices import Devices
 from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
 from harness.program.packing import checksum_of
-from harness.run.observers.divergence import divergence_message
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
-from harness.trainer.asked import Asked
+from harness.trainer.advice import divergence_message
 from harness.trainer.callbacks import History, as_compiled, outside_fit
 from harness.trainer.for_python import for_python
 from harness.trainer.loop import Steps, Training
 from harness.trainer.resuming import Opened, open_run
-from harness.trainer.run import Outcome, Run, dataset_info, run_start
+from harness.trainer.run import Asked, Outcome, Run, dataset_info, run_start
 from harness.trainer.settings import RunOptions, Settings
 from harness.trainer.setup import Setup, set_up
 from harness.workers.cluster import cluster_of

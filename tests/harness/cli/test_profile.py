@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.run.profiling.profiler import ProfilerObserver
-from harness.run.profiling.step_times import Event, StepTimes, divide, print_profile, read
+from harness.run.profiling import Event, ProfilerObserver, StepTimes, divide, print_profile, read
 from kernels.multi_hot.native.build import NativeUnavailableError
 from kernels.multi_hot.native.library import load
 from tests.harness.cli.runs import (

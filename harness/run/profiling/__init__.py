@@ -1,1 +1,0 @@
-"""Profiles: some steps of a run under TensorFlow's profiler, and where their time goes."""

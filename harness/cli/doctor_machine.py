@@ -87,14 +87,14 @@ def gpus(devices: Devices) -> Iterator[Finding]:
         here = f"missing: {', '.join(missing)} ({environment.CUDA_INSTALL})"
         text = f"{here if missing else 'all there'}; {text}"
     yield _finding("CUDA libraries", build["is_cuda_build"] and not missing, text, "gpu")
-    sees, warnings = devices.device_type == "GPU", environment.gpu_warnings()
+    sees, warning = devices.device_type == "GPU", environment.gpu_warning()
     text = ", ".join(devices.descriptions) if sees else "none"
-    if warnings or not sees:
+    if warning or not sees:
         why = "NVML shows no GPU that answers"
         if nvml.hides_all(os.environ):
             why = f"{nvml.VISIBLE} is {os.environ[nvml.VISIBLE]!r}, which hides all; unset it"
-        text += f": {' '.join(warnings) or why}"
-    yield _finding("GPUs that TensorFlow sees", sees and not warnings, text, "gpu")
+        text += f": {warning or why}"
+    yield _finding("GPUs that TensorFlow sees", sees and not warning, text, "gpu")
 
 
 def _card(index: int, card: nvml.Card) -> Finding:

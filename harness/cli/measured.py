@@ -60,7 +60,7 @@ def _serve(channel: TextIO) -> None:
     import tensorflow as tf
 
     from harness.data.sources import load_configured
-    from harness.trainer.environment import gpu_warnings
+    from harness.trainer.environment import gpu_warning
 
     job = json.loads(sys.stdin.readline())
     if job["protocol"] != PROTOCOL_VERSION:
@@ -76,8 +76,8 @@ def _serve(channel: TextIO) -> None:
     compile_seconds = sum(made.seconds for made in steps.compile())
     resolved: dict[str, Any] = {name: one.value for name, one in steps.start.choices.items()}
     resolved |= {"devices": steps.start.devices, "batch_size": steps.start.batch_size}
-    if warnings := gpu_warnings():
-        resolved["warnings"] = warnings
+    if warning := gpu_warning():
+        resolved["warnings"] = [warning]
     _write(channel, "ready", code=str(OWN_CODE), resolved=resolved)
     channel.flush()
     gpus = trainer.devices.names if trainer.devices.device_type == "GPU" else ()

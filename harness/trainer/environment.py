@@ -43,50 +43,43 @@ def unusable_gpus(
     cards: Sequence[Card],
     build: Mapping[str, Any],
     environment: Mapping[str, str],
-) -> tuple[str, ...]:
+) -> str:
     """Returns a warning of the visible GPUs that a run cannot use, among those that TensorFlow
-    lists and the cards that answer NVML, with the reason and the remedy; nothing if there are
-    none."""
-    # All GPUs are hidden on purpose.
-    if hides_all(environment):
-        return ()
+    lists and the cards that answer NVML, with the reason and the remedy; empty without any."""
+    if hides_all(environment):  # on purpose
+        return ""
     visible = visible_cards(cards, environment)
     if cards and not visible:
         why = "the GPUs are in MIG mode and have no slice; nvidia-smi mig -cgi makes one"
         if VISIBLE in environment:
             why = f"{VISIBLE} is '{environment[VISIBLE]}', which names no GPU of this machine"
-        return (f"{why}. {_ON_CPU}",)
+        return f"{why}. {_ON_CPU}"
     present = [(card.name, card.compute_capability) for card in visible] or listed
     # NVML lists GPUs that TensorFlow does not, which is what the warning is about.
     too_new = [gpu for gpu in present if is_too_new(gpu, build)]
     num_usable = sum(not is_too_new(gpu, build) for gpu in listed)
     if num_usable >= len(present):
-        return ()
-    warning = (
-        f"TensorFlow can use {num_usable} of {len(present)} GPUs "
-        f"({', '.join(map(_in_words, too_new or present))}): {_why(build, too_new)}."
-    )
-    return (warning if num_usable else f"{warning} {_ON_CPU}",)
-
-
-def _why(build: Mapping[str, Any], too_new: Sequence[Gpu]) -> str:
+        return ""
     if not build["is_cuda_build"]:
-        return f"it is built without CUDA; {CUDA_INSTALL}"
-    if too_new:
-        return (
+        why = f"it is built without CUDA; {CUDA_INSTALL}"
+    elif too_new:
+        why = (
             f"it is built with CUDA {build['cuda_version']}, which compiles for compute capability "
             "9.x and below, and would abort; install one that is built with CUDA 12.8 or later"
         )
-    if libraries := missing_libraries():
+    elif libraries := missing_libraries():
         names = ", ".join(libraries[:2]) + (", ..." if len(libraries) > 2 else "")
-        return f"CUDA libraries are missing ({names}); {CUDA_INSTALL}"
-    return f"its log has the reason: TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
+        why = f"CUDA libraries are missing ({names}); {CUDA_INSTALL}"
+    else:
+        why = f"its log has the reason: TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
+    shown = _in_words(too_new or present)
+    warning = f"TensorFlow can use {num_usable} of {len(present)} GPUs ({shown}): {why}."
+    return warning if num_usable else f"{warning} {_ON_CPU}"
 
 
-def _in_words(gpu: Gpu) -> str:
-    name, capability = gpu
-    known = "unknown" if capability is None else f"{capability[0]}.{capability[1]}"
-    return f"{name}, compute capability {known}"
+def _in_words(gpus: Sequence[Gpu]) -> str:
+    shown = [(name, ".".join(map(str, known or ())) or "unknown") for name, known in gpus]
+    return ", ".join(f"{name}, compute capability {known}" for name, known in shown)
 
 
 def _described(device: Any) -> Gpu:
@@ -104,15 +97,16 @@ def hide_too_new_gpus() -> None:
     try:
         tf.config.set_visible_devices([gpu for gpu in gpus if gpu not in too_new], "GPU")
     except RuntimeError as error:
-        names = ", ".join(_in_words(_described(gpu)) for gpu in too_new)
+        shown = _in_words([_described(gpu) for gpu in too_new])
         raise InputError(
             f"TensorFlow has begun to compute in this process with GPUs that are too new for it "
-            f"({names}); hide them by {VISIBLE} before the program starts, or give the trainer a "
+            f"({shown}); hide them by {VISIBLE} before the program starts, or give the trainer a "
             "function that makes the model, and the optimizer and metrics by name"
         ) from error
 
 
-def gpu_warnings() -> tuple[str, ...]:
+def gpu_warning() -> str:
+    """Returns a warning of GPUs that a run cannot use; empty without any."""
     hide_too_new_gpus()
     listed = tuple(map(_described, tf.config.list_physical_devices("GPU")))  # hidden ones as well
     cards: Sequence[Card] = ()
@@ -126,14 +120,14 @@ def gpu_warnings() -> tuple[str, ...]:
         if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:  # as on most CPU-only machines
             trouble = nvml.words(error)
     if trouble and not (listed or hides_all(os.environ)):
-        return (f"{trouble}. {_ON_CPU}",)
+        return f"{trouble}. {_ON_CPU}"
     return unusable_gpus(
         listed=listed, cards=cards, build=tf.sysconfig.get_build_info(), environment=os.environ
     )
 
 
 def warn_of_gpus(console: Console) -> None:
-    for text in gpu_warnings():
+    if text := gpu_warning():
         console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
 
 

@@ -13,15 +13,8 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import read_json
 from harness.program.checkpoint_schedule import saved_in
-from harness.run.observers.run_files import (
-    CHECKPOINT_FOLDER_NAME,
-    CONFIG_FILE_NAME,
-    MODEL_FILE_NAME,
-    RESOLVED,
-    SUMMARY_FILE_NAME,
-    WRITTEN,
-    read_config,
-)
+from harness.run.observers import run_files
+from harness.run.observers.run_files import CONFIG_FILE_NAME, RESOLVED, read_config
 from harness.run.records import DatasetInfo, RunStart
 from harness.run.run_folder import Claim, claim_run_folder, event_folder_of
 from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Settings
@@ -45,7 +38,9 @@ class Opened:
         """The settings of the run that is resumed, and the type of its devices."""
         if self.recorded is None:
             return None
-        return {**self.recorded["execution"], "device_type": device_type(self.recorded)}
+        device = str(self.recorded[RESOLVED].get("devices"))
+        kinds = [kind for kind in ("CPU", "GPU") if f"{kind}:" in device]
+        return {**self.recorded["execution"], "device_type": kinds[0] if kinds else ""}
 
 
 def open_run(
@@ -83,14 +78,15 @@ def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, boo
         return resume, overwrite
     if is_begun(folder):
         return True, False
-    present = any((folder / name).exists() for name in WRITTEN)
+    present = any((folder / name).exists() for name in run_files.WRITTEN)
     if present:
         read_config(folder)  # it is written first and removed last
     return False, present
 
 
 def is_begun(folder: Path) -> bool:
-    return bool(saved_in(folder / CHECKPOINT_FOLDER_NAME)) or (folder / MODEL_FILE_NAME).exists()
+    has_model = (folder / run_files.MODEL_FILE_NAME).exists()
+    return has_model or bool(saved_in(folder / run_files.CHECKPOINT_FOLDER_NAME))
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,12 +131,6 @@ def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     if way is not None and way != "auto":
         deciding["input"] = "mapped" if way == "mapped" else "stream or resident"  # rows' order
     return deciding
-
-
-def device_type(recorded: Mapping[str, Any]) -> str:
-    devices = recorded[RESOLVED].get("devices")
-    name = str(devices[0]) if isinstance(devices, list) and devices else ""
-    return next((kind for kind in ("CPU", "GPU") if f"{kind}:" in name), "")
 
 
 def asked_settings(folder: Path) -> dict[str, Any]:
@@ -200,12 +190,12 @@ def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> st
 
 def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
     """Returns the steps of the complete run in a folder, if no more are asked for."""
-    files = (CONFIG_FILE_NAME, SUMMARY_FILE_NAME, MODEL_FILE_NAME)
+    files = (CONFIG_FILE_NAME, run_files.SUMMARY_FILE_NAME, run_files.MODEL_FILE_NAME)
     if not all((folder / name).exists() for name in files):
         return None
     recorded = check_resumable(folder, config)
     try:
-        summary = read_json(folder / SUMMARY_FILE_NAME, remedy="")
+        summary = read_json(folder / run_files.SUMMARY_FILE_NAME, remedy="")
     except InputError:
         return None  # it is damaged: the run writes it anew
     ended = not (summary.get("interrupted", True) or summary.get("diverged", True))
@@ -216,11 +206,12 @@ def completed_steps(folder: Path, config: Mapping[str, Any]) -> int | None:
     return done if ended and isinstance(done, int) and (all_done or as_before) else None
 
 
-def check_same_data(folder: Path, recorded: object, info: DatasetInfo) -> None:
+def check_same_data(folder: Path, recorded: Any, info: DatasetInfo) -> None:
     """Checks the data's fingerprint in config.json or a checkpoint, maybe another run's."""
-    resolved = recorded.get(RESOLVED) if isinstance(recorded, dict) else None
-    dataset = resolved.get("dataset") if isinstance(resolved, dict) else None
-    trained_on = str(dataset.get("fingerprint", "-")) if isinstance(dataset, dict) else "-"
+    try:
+        trained_on = str(recorded[RESOLVED]["dataset"]["fingerprint"])
+    except (KeyError, TypeError):  # it was edited, or is damaged
+        trained_on = "-"
     if trained_on != info.fingerprint:
         raise InputError(
             f"{folder} cannot be resumed with other data: {info.name} has the fingerprint "

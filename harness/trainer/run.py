@@ -395,9 +395,12 @@ class Run:
         )
         history.compiled(compiled)
 
-        def has_to_end() -> bool:
-            return bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop)
-
+        checkpoints = self._checkpoints
+        saving = CheckpointSchedule.of(
+            asked.options.checkpoint_every,
+            is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
+            decided=cluster.decided_by_chief,
+        )
         # If a callback stopped the run and it was then killed, only its end is left to do.
         is_resumed = self.opened.recorded is not None
         stopped = cluster.any(is_resumed and callbacks.wants_to_stop)
@@ -407,8 +410,8 @@ class Run:
             history,
             steps_per_epoch=start.steps_per_epoch,
             should_stop=lambda: interrupt.told(training.agree(cluster, wish=interrupt.by or 0)),
-            is_done=has_to_end,
-            saving=self._saving(),
+            is_done=lambda: bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop),
+            saving=saving if cluster.from_chief(lambda: checkpoints is not None) else None,
         )
         self._background.wait()
         if interrupt.by is not None and interrupt.is_termination:
@@ -423,16 +426,6 @@ class Run:
             evaluation=sum(e.evaluation.seconds for e in progress.epochs if e.evaluation),
         )
         return progress
-
-    def _saving(self) -> CheckpointSchedule | None:
-        checkpoints, asked = self._checkpoints, self.asked
-        if not self._cluster.from_chief(lambda: checkpoints is not None):
-            return None
-        return CheckpointSchedule.of(
-            asked.options.checkpoint_every,
-            is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
-            decided=self._cluster.decided_by_chief,
-        )
 
     # Finishing: the results of the run.
 

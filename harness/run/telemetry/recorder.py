@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import math
 import statistics
 import threading
 import time
@@ -54,7 +53,9 @@ class TelemetryRecorder:
     def window(self, start: float, end: float) -> Mapping[str, Spread]:
         """Returns the samples between two times of `time.perf_counter`. Windows come in order."""
         values: defaultdict[str, list[float]] = defaultdict(list)
-        for seconds, found in self._take(until=end):
+        while self._samples and self._samples[0][0] <= end:
+            seconds, found = self._samples.popleft()
+            self._last |= found
             for tag, value in found.items() if start < seconds else ():
                 values[tag].append(value)
         # Most windows are shorter than the time between two samples: power is what it was last.
@@ -77,20 +78,14 @@ class TelemetryRecorder:
         """Stops sampling after the last window; returns the number of GPUs that the run used, and
         their energy within the windows in joules, None if it is unknown."""
         self._stop()
-        self._take(until=math.inf)
+        while self._samples:
+            self._last |= self._samples.popleft()[1]
         seen = {tag.split("/")[1] for tag in self._last if tag.startswith("gpu/")}
         num_gpus = len(self._bus_ids) or len(seen)
         num_metered = sum(tag.endswith(_POWER) for tag in self._last)
         if not self._metered_seconds or num_metered < num_gpus:
             return num_gpus, None
         return num_gpus, self._joules * self._train_seconds / self._metered_seconds
-
-    def _take(self, *, until: float) -> list[Sample]:
-        taken = []
-        while self._samples and self._samples[0][0] <= until:
-            taken.append(self._samples.popleft())
-            self._last |= taken[-1][1]
-        return taken
 
     def _stop(self) -> None:
         """Takes a last sample and ends; leaves the thread behind if its reading does not end."""

@@ -46,14 +46,14 @@ def test_the_installed_tensorflow() -> None:
     assert not is_too_new(H100, build)
 
 
-def warnings_of(
+def warning_of(
     *gpus: tuple[str, tuple[int, int]],
     listed: Sequence[tuple[str, tuple[int, int]]] = (),
     build: Mapping[str, Any] = BUILD,
     missing: Sequence[str] = (),
     **environment: str,
-) -> tuple[str, ...]:
-    """Returns the warnings on a machine with these GPUs, of which TensorFlow lists some."""
+) -> str:
+    """Returns the warning on a machine with these GPUs, of which TensorFlow lists some."""
     cards = [
         Card(uuid=f"GPU-{i}", bus=f"00000000:{i:02X}:00.0", name=name, compute_capability=known)
         for i, (name, known) in enumerate(gpus)
@@ -68,20 +68,20 @@ def warnings_of(
 
 
 def test_no_warning_where_all_is_well_or_hidden_on_purpose() -> None:
-    assert warnings_of() == ()
-    assert warnings_of(H100, H100, listed=[H100, H100]) == ()
-    assert warnings_of(H100, H100, listed=[H100], CUDA_VISIBLE_DEVICES="1") == ()
-    assert warnings_of(H100, RTX_50, listed=[H100], CUDA_VISIBLE_DEVICES="0") == ()
+    assert warning_of() == ""
+    assert warning_of(H100, H100, listed=[H100, H100]) == ""
+    assert warning_of(H100, H100, listed=[H100], CUDA_VISIBLE_DEVICES="1") == ""
+    assert warning_of(H100, RTX_50, listed=[H100], CUDA_VISIBLE_DEVICES="0") == ""
     for hidden in ("", "-1"):
         assert (
-            warnings_of(H100, RTX_50, missing=["libcudnn.so.9"], CUDA_VISIBLE_DEVICES=hidden) == ()
+            warning_of(H100, RTX_50, missing=["libcudnn.so.9"], CUDA_VISIBLE_DEVICES=hidden) == ""
         )
 
 
 def test_too_new_alone_leaves_the_cpu() -> None:
     # Whether TensorFlow lists it, or lacks its libraries as well: they would not help.
     for listed in ([RTX_50], []):
-        (warning,) = warnings_of(RTX_50, listed=listed, missing=["libcudnn.so.9"])
+        warning = warning_of(RTX_50, listed=listed, missing=["libcudnn.so.9"])
         assert "CUDA 12.8 or later" in warning
         assert "libcudnn" not in warning
         assert "The CPU computes instead; CUDA_VISIBLE_DEVICES=-1 chooses it" in warning
@@ -97,6 +97,6 @@ def test_too_new_alone_leaves_the_cpu() -> None:
     ],
 )
 def test_why_the_cpu_computes(settings: dict[str, Any], words: str) -> None:
-    (warning,) = warnings_of(H100, H100, **settings)
+    warning = warning_of(H100, H100, **settings)
     assert words in warning
     assert "The CPU computes instead" in warning

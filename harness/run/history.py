@@ -100,8 +100,8 @@ class History:
         self.tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)
 
-    def warn(self, text: str) -> None:
-        self.tell(records.Message(kind="warning", text=text))
+    def warn(self, *texts: str) -> None:
+        self.tell(*(records.Message(kind="warning", text=text) for text in texts))
 
     def window(self, window: records.Window) -> None:
         self.tell(*self._telemetry.messages())

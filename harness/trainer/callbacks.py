@@ -95,12 +95,9 @@ class History(keras.callbacks.History):
         figure = pyplot.figure(figsize=(4.5 * max(1, len(names)), 3.5), layout="constrained")
         for place, name in enumerate(names, 1):
             axes = figure.add_subplot(1, len(names), place, xlabel="epoch", title=name)
-            curves = [(self.epoch, name, ".", "training")]
-            if f"val_{name}" in self.history:
-                curves.append((self._validated, f"val_{name}", "o", "validation"))
-            for epochs, known, marker, label in curves:
-                counted = [epoch + 1 for epoch in epochs]
-                axes.plot(counted, self.history[known], marker=marker, label=label)
+            axes.plot(np.add(self.epoch, 1), self.history[name], marker=".", label="training")
+            if values := self.history.get(f"val_{name}"):
+                axes.plot(np.add(self._validated, 1), values, marker="o", label="validation")
             axes.legend()
         pyplot.close(figure)  # or a notebook would show it twice
         return figure
@@ -210,8 +207,13 @@ class KerasCallbacks(records.Observer):
             case records.Window() if self._by_batch:
                 batch = (record.step - 1) % self._run.steps_per_epoch
                 self._call("on_train_batch_end", batch, record.so_far)
-            case records.Epoch():
-                self._end_epoch(record)
+            case records.Epoch(loss=float() as loss) if self._epoch is not None:
+                logs = {"loss": loss, **record.metrics}
+                if found := record.evaluation:
+                    validated = {f"val_{name}": value for name, value in found.metrics.items()}
+                    logs |= {"val_loss": found.loss, **validated}
+                ended, self._epoch, self._logs = self._epoch, None, logs
+                self._call("on_epoch_end", ended, logs)
 
     def validate(
         self, feed: Feed, plan: Plan, **how: Any
@@ -235,20 +237,10 @@ class KerasCallbacks(records.Observer):
 
     def predict(self, feed: Feed, plan: Plan, **how: Any) -> np.ndarray:
         self._call("on_predict_begin")
-        outputs = self._programs.predict(
-            feed, plan, watch=self._watch("predict", "stop_predicting"), **how
-        )
+        watch = self._watch("predict", "stop_predicting")
+        outputs = self._programs.predict(feed, plan, watch=watch, **how)
         self._call("on_predict_end")
         return outputs
-
-    def _end_epoch(self, epoch: records.Epoch) -> None:
-        if epoch.loss is None or self._epoch is None:
-            return
-        logs = {"loss": epoch.loss, **epoch.metrics}
-        if found := epoch.evaluation:
-            logs |= {"val_loss": found.loss, **{f"val_{n}": v for n, v in found.metrics.items()}}
-        ended, self._epoch, self._logs = self._epoch, None, logs
-        self._call("on_epoch_end", ended, logs)
 
     def finish(self) -> None:
         self._call("on_train_end", self._logs)

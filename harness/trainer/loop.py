@@ -14,23 +14,14 @@ from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import NO_LOOKS, Looks
 from harness.program.model_programs import ModelPrograms
+from harness.run import records
 from harness.run.history import History, Progress
-from harness.run.records import (
-    BatchesAwaited,
-    BatchesReady,
-    CheckpointDue,
-    Compilation,
-    Evaluation,
-    Observer,
-    RunStart,
-    StepSums,
-    Window,
-)
 from harness.task.measures import Quality
 from harness.workers.cluster import Cluster
 
 # Short epochs are prepared together, since each preparation costs the host a millisecond.
 _ROWS_AHEAD, _MAX_EPOCHS_AHEAD = 2**18, 16
+Evaluated = tuple[records.Evaluation | None, Sequence[records.Compilation]]
 _ENDLESS = 2**40  # The number of epochs, or of steps in an epoch, of a training without end
 
 
@@ -47,7 +38,7 @@ class Training:
     programs: ModelPrograms
     rows: Rows  # The rows to train on
     validation: Rows | None = None  # The rows to evaluate on at the end of every epoch
-    evaluation: Callable[..., tuple[Evaluation | None, Sequence[Compilation]]] | None = None
+    evaluation: Callable[..., Evaluated] | None = None
     """Called in place of `ModelPrograms.evaluate`, for callbacks; may skip it."""
     measures: Quality | None = None  # of the validation rows, as of the last evaluation
     cadence: Cadence
@@ -76,7 +67,7 @@ class Training:
             start_step=start_step,
         )
 
-    def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[Compilation]:
+    def prepare(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[records.Compilation]:
         held_out = self.validation if dispatch.step == self.start_step else None
         return self.programs.prepare(
             self.rows.plan,
@@ -99,7 +90,7 @@ class Training:
         self.cadence.num_calls = num_calls
         return told
 
-    def evaluate(self, *, step: int, epoch: int) -> tuple[Evaluation | None, Sequence[Compilation]]:
+    def evaluate(self, *, step: int, epoch: int) -> Evaluated:
         if self.validation is None:
             return None, ()
         rows = self.validation
@@ -113,14 +104,14 @@ class Training:
             with_checksum=self.may_change,
         )
 
-    def is_current(self, evaluation: Evaluation | None, *, step: int) -> bool:
+    def is_current(self, evaluation: records.Evaluation | None, *, step: int) -> bool:
         if evaluation is None or evaluation.step != step:
             return False
         return evaluation.checksum is None or evaluation.checksum == self.programs.checksum()
 
     def save(self, history: History) -> None:
         """Begins to save a checkpoint, if all weights are finite."""
-        history.tell(CheckpointDue(step=history.progress.step))
+        history.tell(records.CheckpointDue(step=history.progress.step))
         is_finite = bool(self.programs.states[0].is_finite())
         if is_finite and self.checkpoints is not None:
             about = {**self.about, "counters": asdict(history.progress.counters)}
@@ -140,8 +131,8 @@ def train(
     saving: CheckpointSchedule | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Progress:
-    """Runs all dispatches, or those of `num_steps` steps, rounded up; evaluates at the end of every
-    epoch, and saves checkpoints.
+    """Runs all dispatches, or those of `num_steps` steps, rounded up; evaluates after every epoch,
+    and saves checkpoints.
 
     A window lasts from the previous host sync to its own; epochs of one dispatch share its seconds
     by their steps. It includes the time of observers, but no compilation, no evaluation, and no
@@ -156,31 +147,30 @@ def train(
     window_start = clock()
     when.saved(start_step, now=window_start)
     while not progress.interrupted and not history.must_stop:
-        history.tell(BatchesAwaited(step=progress.step))
+        history.tell(records.BatchesAwaited(step=progress.step))
         wait_start = clock()
         parts = list(itertools.islice(remaining, training.cadence.num_epochs))
         data_wait = clock() - wait_start
         if not parts:
             break
-        history.tell(BatchesReady(step=progress.step))
+        history.tell(records.BatchesReady(step=progress.step))
         first = parts[0][0]
         if steps_per_epoch < _ENDLESS and first.step % steps_per_epoch == 0 and is_done():
             # A callback has stopped the run before this epoch: like Keras, train one batch of it.
             training = training.by_step(first.step)
             parts = [next(training.dispatches(epochs=first.epoch + 1))]
         window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
-        for text in training.warnings():
-            history.warn(text)
+        history.warn(*training.warnings())
         sums = training.programs.train(parts)  # the one host sync
         window_end = clock()
-        windows = _windows(parts, sums, start=window_start, end=window_end, data_wait=data_wait)
-        _tell(history, windows, steps_per_epoch)
-        num_steps_trained = sum(window.num_steps for window in windows)
+        times = window_start, window_end, data_wait
+        window = _tell(history, parts, sums, steps_per_epoch, times)
+        num_steps_trained = sum(part.num_steps for part, _ in parts)
         training.cadence.after(num_steps_trained, window_end - window_start)
         window_start = window_end
         if history.must_stop:
             break
-        (dispatch, batches), window = parts[-1], windows[-1]
+        dispatch, batches = parts[-1]
 
         progress.interrupted = should_stop()
         pause_start = clock()
@@ -190,12 +180,8 @@ def train(
             found = training.evaluate(step=window.step, epoch=dispatch.epoch)
             history.epoch(dispatch.epoch, *found)
             history.inspection(*training.programs.inspect(dispatch, batches, training.looks))
-        due = when.decide(
-            window.step,
-            now=pause_start,
-            at_epoch_end=at_epoch_end,
-            at_once=progress.interrupted,
-        )
+        how = {"at_epoch_end": at_epoch_end, "at_once": progress.interrupted}
+        due = when.decide(window.step, now=pause_start, **how)
         # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
         if due and progress.divergence is None:
             training.save(history)
@@ -205,79 +191,65 @@ def train(
         if ends_early or is_done() or (num_steps is not None and steps_done >= num_steps):
             break
 
-    _end(training, history, start_step, steps_per_epoch, saves=saving is not None)
-    return history.end()
-
-
-def _windows(
-    parts: Sequence[tuple[Dispatch, BatchesByRows]],
-    sums: Sequence[StepSums],
-    *,
-    start: float,
-    end: float,
-    data_wait: float,
-) -> list[Window]:
-    found = []
-    remaining = sum(dispatch.num_steps for dispatch, _ in parts)
-    for (dispatch, _), own in zip(parts, sums, strict=True):
-        share = dispatch.num_steps / remaining
-        seconds, own_wait = share * (end - start), share * data_wait
-        start, data_wait = start + seconds, data_wait - own_wait
-        remaining -= dispatch.num_steps
-        found.append(
-            Window(
-                step=dispatch.step + dispatch.num_steps,
-                epoch=dispatch.epoch,
-                num_steps=dispatch.num_steps,
-                examples=dispatch.examples,
-                tokens=dispatch.tokens,
-                seconds=seconds,
-                data_wait_seconds=own_wait,
-                loss=own.loss / dispatch.examples,
-                metrics=own.metrics,
-                loss_scale=own.loss_scale,
-                skipped_steps=own.skipped_steps,
-                ended_at_seconds=start,
-            )
-        )
-    return found
-
-
-def _tell(history: History, windows: Sequence[Window], steps_per_epoch: int) -> None:
-    """Tells of windows and of the ends of epochs between them, as if each had a host sync."""
-    for window in windows:
-        if window is not windows[0]:
-            if (window.step - window.num_steps) % steps_per_epoch == 0:
-                history.epoch(window.epoch - 1, None, ())
-            step = history.progress.step
-            history.tell(BatchesAwaited(step=step), BatchesReady(step=step))
-        history.window(window)
-        if history.must_stop:
-            break
-
-
-def _end(
-    training: Training, history: History, start_step: int, steps_per_epoch: int, *, saves: bool
-) -> None:
-    progress = history.progress
     is_saved = progress.last_window is None or history.saved_step == progress.step
-    if saves and not is_saved and progress.divergence is None:
+    if saving is not None and not is_saved and progress.divergence is None:
         training.save(history)
     if start_step > 0 and start_step % steps_per_epoch == 0 and progress.last_window is None:
         # A run that is resumed after its last step has no dispatch; it only evaluates.
         epoch = start_step // steps_per_epoch - 1
         history.epoch(epoch, *training.evaluate(step=start_step, epoch=epoch))
+    return history.end()
+
+
+def _tell(
+    history: History,
+    parts: Sequence[tuple[Dispatch, BatchesByRows]],
+    sums: Sequence[records.StepSums],
+    steps_per_epoch: int,
+    times: tuple[float, float, float],
+) -> records.Window:
+    """Tells of the windows of a dispatch and of the ends of epochs between them, as if each had a
+    host sync; returns the last window. `times` are start, end, and wait for data."""
+    num_steps = sum(dispatch.num_steps for dispatch, _ in parts)
+    start, end, data_wait = times
+    seconds = end - start
+    for number, ((dispatch, _), own) in enumerate(zip(parts, sums, strict=True)):
+        if number > 0:
+            if dispatch.step % steps_per_epoch == 0:
+                history.epoch(dispatch.epoch - 1, None, ())
+            at = {"step": dispatch.step}
+            history.tell(records.BatchesAwaited(**at), records.BatchesReady(**at))
+        share = dispatch.num_steps / num_steps
+        start += share * seconds
+        window = records.Window(
+            step=dispatch.step + dispatch.num_steps,
+            epoch=dispatch.epoch,
+            num_steps=dispatch.num_steps,
+            examples=dispatch.examples,
+            tokens=dispatch.tokens,
+            seconds=share * seconds,
+            data_wait_seconds=share * data_wait,
+            loss=own.loss / dispatch.examples,
+            metrics=own.metrics,
+            loss_scale=own.loss_scale,
+            skipped_steps=own.skipped_steps,
+            ended_at_seconds=start,
+        )
+        history.window(window)
+        if history.must_stop:
+            break
+    return window
 
 
 class Steps:
     """Trains by the step, for benchmarks and profiles."""
 
-    def __init__(self, training: Training, start: RunStart) -> None:
+    def __init__(self, training: Training, start: records.RunStart) -> None:
         self.start = start
         self._training = training
         self._dispatches = training.dispatches(epochs=_ENDLESS)
 
-    def compile(self) -> Sequence[Compilation]:
+    def compile(self) -> Sequence[records.Compilation]:
         first = next(self._dispatches)
         self._dispatches = itertools.chain([first], self._dispatches)
         return self._training.prepare(*first)
@@ -287,7 +259,7 @@ class Steps:
         *,
         num_steps: int | None = None,
         until: Callable[[], bool] = lambda: False,
-        observers: Sequence[Observer] = (),
+        observers: Sequence[records.Observer] = (),
     ) -> Progress:
         """Trains whole dispatches, at least one, for `num_steps` or until `until` returns True."""
         return train(

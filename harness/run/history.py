@@ -28,7 +28,6 @@ class Counters:
     epoch_sums: Mapping[str, float | str] = field(default_factory=dict)
 
     def after(self, window: records.Window) -> "Counters":
-        """Returns the counters with those of another window."""
         values = {"loss": window.loss, **window.metrics}
         return Counters(
             examples=self.examples + window.examples,

@@ -3,7 +3,7 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,8 +63,7 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
     nothing behind."""
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
-        for place in reversed(missing):
-            claims.callback(_remove_if_empty, place)
+        claims.callback(_remove_while_empty, missing)
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = claims.enter_context(opened_folder(folder))
         claims.enter_context(_locked(descriptor))
@@ -103,9 +102,10 @@ def _locked(folder: int) -> Iterator[None]:
         os.close(file)
 
 
-def _remove_if_empty(folder: Path) -> None:
+def _remove_while_empty(folders: Sequence[Path]) -> None:
     with contextlib.suppress(OSError):
-        folder.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def event_folder_of(

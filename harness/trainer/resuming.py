@@ -157,9 +157,8 @@ def asked_settings(folder: Path) -> dict[str, Any]:
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Returns what of `now` was otherwise in the run resumed: the losses' last bits may differ."""
     resolved, execution = recorded[RESOLVED], recorded["execution"]
-    versions = resolved.get("versions")
     found = {**execution, **{name: resolved.get(name) for name in ("devices", "workers")}}
-    found["tensorflow"] = versions.get("tensorflow") if isinstance(versions, Mapping) else None
+    found["tensorflow"] = resolved.get("versions", {}).get("tensorflow")
     return {
         name: {"was": found[name], "is": value}
         for name, value in now.items()

@@ -289,8 +289,7 @@ class Run:
         kept_bytes(folder / METRICS_FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
         changed = resuming.changes(recorded, identity(self.setup))
-        earlier = recorded[run_files.RESOLVED].get("resumed")
-        earlier = earlier if isinstance(earlier, list) else []
+        earlier = recorded[run_files.RESOLVED].get("resumed", [])
         self._resumed = [*earlier, {"step": step, "changed": changed}]
         if changed:
             self._print(resuming.changed_note(changed))

@@ -108,7 +108,6 @@ class JsonlObserver(Observer):
         self._size_bytes += len(line)
 
     def _cut(self) -> None:
-        """Truncates the file after its last whole line."""
         with os_errors(self._path):
             os.ftruncate(self._file, self._size_bytes)
 

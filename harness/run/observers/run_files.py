@@ -148,8 +148,10 @@ def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict
 def read_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
-    resolved = content.get(RESOLVED)
-    if not isinstance(resolved, dict) or not isinstance(resolved.get("dataset", {}), dict):
+    resolved, kinds = content.get(RESOLVED), {"dataset": dict, "versions": dict, "resumed": list}
+    if not isinstance(resolved, dict) or not all(
+        isinstance(resolved.get(name, kind()), kind) for name, kind in kinds.items()
+    ):
         raise InputError(
             f"{path} is damaged, or was not written by a run: it has no '{RESOLVED}' with the data "
             "set. Restore it, or name another folder."

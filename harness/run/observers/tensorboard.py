@@ -99,8 +99,10 @@ class TensorBoardObserver(records.Observer):
             found = {tag: value for tag, value in known.items() if value is not None}
             if found != self._evaluated:
                 new |= found
+        # The HParams page shows it as a failure otherwise.
         done = not (summary.interrupted or summary.diverged)
-        self._write(summary.steps, scalars(new), session_end(done=done))
+        status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+        self._write(summary.steps, scalars(new), hparams_summary.session_end_pb(status))
 
     def close(self) -> None:
         if self._writer is not None:
@@ -165,7 +167,6 @@ def _values_of(window: records.Window) -> dict[str, float]:
 
 
 def run_pages(run: records.RunStart) -> list[Summary]:
-    """Returns the pages of a run that starts now, except the graph."""
     config = resolved_config(run)
     environment = config.pop(RESOLVED)
     settings, folder = _settings(run), Path(run.run_dir)
@@ -269,12 +270,6 @@ def _columns(run: records.RunStart, settings: Mapping[str, Setting]) -> Summary:
     ]
     shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
     return hparams_summary.experiment_pb(columns, shown)
-
-
-def session_end(*, done: bool) -> Summary:
-    """Returns a message that a row's run on the HParams page ends now: `done`, or failed."""
-    status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-    return hparams_summary.session_end_pb(status)
 
 
 def scalars(values: Mapping[str, float]) -> Summary:

@@ -121,23 +121,15 @@ def _available(choice: Choice, known: Known) -> Choice:
     # Layers that name an implementation need it, whatever the trainer chose for the others.
     assert known.model is not None
     own = {layer.implementation for layer in multi_hot_layers(known.model)}
-    names = {choice.name, *filter(None, own)}
-    for name in sorted(names):
-        reason = why_unavailable(name, known.devices.device_type)
-        if reason is None:
-            continue
-        if known.settings.implementation == "auto" and name == choice.name:
-            return _implementation(known)
-        raise InputError(
-            f"--implementation={name} cannot be had on {', '.join(known.devices.names)}: {reason}; "
-            "set --implementation=auto"
-        )
+    for name in sorted({choice.name, *filter(None, own)}):
+        if reason := why_unavailable(name, known.devices.device_type):
+            if known.settings.implementation == "auto" and name == choice.name:
+                return _implementation(known)
+            raise InputError(
+                f"--implementation={name} cannot be had on {', '.join(known.devices.names)}: "
+                f"{reason}; set --implementation=auto"
+            )
     return choice
-
-
-def _table_optimizer(known: Known) -> Choice:
-    implementation = cast(Implementation, known.chosen["implementation"].name)
-    return choose_table_optimizer(known.tables, implementation)
 
 
 def _input(known: Known) -> Choice:
@@ -146,9 +138,8 @@ def _input(known: Known) -> Choice:
     # Resident first: a dispatch then sends row ids alone, whatever the rows hold.
     if share <= _RESIDENT_SHARE and known.resident_bytes <= known.left_bytes:
         return Choice(name="resident", why=f"{shown} memory")
-    limit = "more than the model leaves"
-    if share > _RESIDENT_SHARE:
-        limit = f"more than {_RESIDENT_SHARE:.0%}"
+    is_large = share > _RESIDENT_SHARE
+    limit = f"more than {_RESIDENT_SHARE:.0%}" if is_large else "more than the model leaves"
     if known.resident_bytes > _STREAM_SHARE * (free := free_bytes()):
         limit += f", and more than {_STREAM_SHARE:.0%} of the {free / 1e6:,.1f} MB free on the host"
         return Choice(name="mapped", why=f"{shown} memory, {limit}")
@@ -161,9 +152,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
-    bytes_moved, flops = _work_of_step(
-        known.model, rows=rows, ids=ids, implementation=implementation
-    )
+    bytes_moved, flops = _work_of_step(known.model, rows, ids, implementation)
     # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
     prepared_bytes = sum(
@@ -183,7 +172,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
 
 
 def _work_of_step(
-    model: keras.Model, *, rows: int, ids: float, implementation: str
+    model: keras.Model, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a
     device's rows and their ids. A multi-hot layer reads a row of its units for each id and adds one
@@ -218,7 +207,9 @@ def _within_epoch(choice: Choice, known: Known) -> Choice:
 _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "precision": _precision,
     "implementation": _implementation,
-    "table_optimizer": _table_optimizer,
+    "table_optimizer": lambda known: choose_table_optimizer(
+        known.tables, cast(Implementation, known.chosen["implementation"].name)
+    ),
     "input": _input,
     "steps_per_dispatch": _steps_per_dispatch,
 }

@@ -87,13 +87,12 @@ class Setup:
 
     def rows_to_evaluate(self, examples: Examples, *, by_step: bool = False) -> Rows:
         """Returns rows in their own order, with or without labels."""
-        examples = self.checked(examples)
+        examples, replicas = self.checked(examples), self.devices.num_shares
         # No more rows than there are, rounded up so that every replica has a share.
         batch_size = min(self.settings.batch_size, examples.num_rows)
-        replicas = self.devices.num_shares
         batch_size = -(-batch_size // replicas) * replicas
-        choice = self.choices.get("steps_per_dispatch")
         # The outputs of all steps of a call stay on the device until the call ends.
+        choice = self.choices.get("steps_per_dispatch")
         steps = int(choice.name) if choice else _EVALUATION_STEPS
         steps = min(steps, max(1, _MAX_OUTPUTS // (batch_size * self.task.num_outputs)))
         plan = evaluation_plan(
@@ -155,33 +154,27 @@ class Setup:
                     f"{self.limits[name]}; give rows of the vocabulary that it was trained with"
                 )
             if ragged:
-                wanted = name in self.weighted
-                network.require_weights(
-                    examples, name, wanted=wanted, by=f"the model {self.model.name!r}"
-                )
+                by = f"the model {self.model.name!r}"
+                network.require_weights(examples, name, wanted=name in self.weighted, by=by)
         # The programs were compiled on the promise that no row of these inputs repeats an id.
-        repeating = {
-            n for n, sets in examples.ragged.items() if n in self.unique and not sets.is_unique
+        changed = {
+            name: sets.unique()
+            for name, sets in examples.ragged.items()
+            if name in self.unique and not sets.is_unique
         }
-        if not repeating:
-            return examples
-        inputs = {
-            name: part.unique() if name in repeating and isinstance(part, RaggedSets) else part
-            for name, part in examples.inputs.items()
-        }
-        return replace(examples, inputs=inputs)
+        return replace(examples, inputs={**examples.inputs, **changed}) if changed else examples
 
     def kept(self) -> dict[str, Any]:
         """Returns what another trainer needs besides the model to go on as this one would."""
-        chosen = {name: choice.value for name, choice in self.choices.items()}
-        named = variables_by_name(self.model)
+        settings, named = asdict(self.settings), variables_by_name(self.model)
+        chosen = {n: choice.value for n, choice in self.choices.items() if n in settings}
         # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
         state = self.programs.states[0].save() if "input" in self.choices else {}
         return {
             "before": {
-                **asdict(self.settings),
-                **{name: chosen[name] for name in asdict(self.settings).keys() & chosen.keys()},
+                **settings,
+                **chosen,
                 "device_type": self.devices.device_type,
                 "unique": self.unique,
                 "limits": self.limits,
@@ -280,10 +273,8 @@ def set_up(
     known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known, cluster)
-    asked_for = settings.all_reduce != "auto"
-    known.chosen["all_reduce"] = Choice(
-        name=devices.all_reduce, why="asked for" if asked_for else devices.device_type
-    )
+    why = devices.device_type if settings.all_reduce == "auto" else "asked for"
+    known.chosen["all_reduce"] = Choice(name=devices.all_reduce, why=why)
     timeline.mark("settling what is auto")
     setup = _built(known, made_optimizer, parts, training=training, before=before or {})
     timeline.mark("programs")

@@ -49,10 +49,10 @@ def open_run(
     claims: ExitStack,
     *,
     own_folder: Path | None,
-    has_trained: bool,
+    begun: bool,
 ) -> Opened:
     """Locks the folders of a run, which `claims` holds, and leaves them as they are. In its own
-    folder, that of its last fit, a trainer may go on."""
+    folder, that of its last fit, a trainer may go on; `begun`, it has trained before."""
     claim, recorded, overwrite = None, None, options.overwrite
     if (named := options.run_dir) is not None:
         is_own = own_folder is not None and Path(named).absolute() == own_folder
@@ -66,7 +66,7 @@ def open_run(
         options.tensorboard,
         None if claim is None else claim.path,
         claims,
-        may_hold_events=recorded is not None or overwrite or has_trained,
+        may_hold_events=recorded is not None or overwrite or begun,
     )
     return Opened(claim=claim, event_folder=event_folder, recorded=recorded, overwrite=overwrite)
 

@@ -146,9 +146,7 @@ class Trainer:
             InputError: when the trainer has seen no rows yet.
         """
         if self._setup is None:
-            raise InputError(
-                "the devices are chosen for the first rows that the trainer sees; call fit before"
-            )
+            raise InputError("the devices are chosen for the first rows; call fit before")
         return self._setup.devices
 
     @for_python(RunOptions)
@@ -248,7 +246,7 @@ class Trainer:
                     asked.config,
                     claims,
                     own_folder=self._folder,
-                    has_trained=self.step > 0,
+                    begun=self.step > 0,
                 )
                 return opened.execution
 
@@ -262,10 +260,9 @@ class Trainer:
                     self._setup = setup_before
 
             claims.push(forget)
-            parts = [asked.train, *([asked.validation] if asked.validation is not None else [])]
-            setup = self._set_up(
-                *parts, training=True, before=before, console=asked.console, timeline=asked.timeline
-            )
+            parts = [part for part in (asked.train, asked.validation) if part is not None]
+            how = {"before": before, "console": asked.console, "timeline": asked.timeline}
+            setup = self._set_up(*parts, training=True, **how)
             claims.enter_context(as_compiled(setup))
             # Outside of a fit the model has the present weights, whatever ended it.
             claims.callback(setup.programs.states[0].write_to_model)
@@ -284,16 +281,17 @@ class Trainer:
         self._steps_per_epoch = steps_per_epoch
         self._folder = opened.folder
         if progress is not None and progress.divergence is not None:
-            message = divergence_message(progress.divergence, self.last.start, progress)
-            raise DivergenceError(message)
+            raise DivergenceError(
+                divergence_message(progress.divergence, self.last.start, progress)
+            )
         if self.last.terminated:
             raise Terminated
         return self.last.history
 
     def _steps_done(self, steps_per_epoch: int) -> int:
         epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
-        before = None if self.last is None else self.last.progress
-        goes_on = before is not None and before.interrupted
+        before = self.last and self.last.progress
+        goes_on = bool(before and before.interrupted)
         if steps_per_epoch == self._steps_per_epoch and goes_on:
             return self.step
         # The epochs of other rows begin anew, and a callback may have ended one early.
@@ -358,12 +356,10 @@ class Trainer:
         setup.task.check_labels(examples)
         # One pass gives the loss, the metrics and the probabilities that are measured.
         measures = setup.measures(examples, self._thresholds)
+        how = {"step": self.step, "epoch": 0, "measures": measures}
         with outside_fit(callbacks, setup, examples, "test") as (hooks, ready):
-            evaluation, _ = hooks.evaluate(
-                ready.feed, ready.plan, step=self.step, epoch=0, measures=measures
-            )
-        found = {"loss": evaluation.loss, **evaluation.metrics}
-        return found, measures
+            evaluation, _ = hooks.evaluate(ready.feed, ready.plan, **how)
+        return {"loss": evaluation.loss, **evaluation.metrics}, measures
 
     @for_python()
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
@@ -456,10 +452,8 @@ class Trainer:
                 "these, as harness.as_examples(..., class_names=trainer.class_names) does"
             )
         if found and self._task.kind == "regression":
-            raise InputError(
-                f"the labels of {examples.name} are names of classes, and the task is a "
-                "regression; give floats"
-            )
+            of = f"the labels of {examples.name} are names of classes"
+            raise InputError(f"{of}, and the task is a regression; give floats")
         return examples
 
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:

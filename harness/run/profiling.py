@@ -253,20 +253,22 @@ def _covered_ns(events: list[Event]) -> float:
 def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
     """Prints where the time of the profiled steps of a run goes. Returns whether there is a
     profile, with the GPU's events if the steps ran on GPUs."""
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(Text(printable(text)), style=style, soft_wrap=True)
+
     console.print()
     if profiler.path is None:
-        _print(console, "the run ended before a step to profile: there is no profile")
+        say("the run ended before a step to profile: there is no profile")
         return False
     times = divide(read(profiler.path))
     first, last = profiler.first_step, profiler.last_step
-    _print(
-        console,
+    say(
         f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
         f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
     if on_gpu:
-        _print(
-            console,
+        say(
             "note: while a profile is taken, XLA launches each kernel by itself, where training "
             "replays CUDA graphs: launches take longer here",
         )
@@ -287,12 +289,8 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
     show(f"the {_NUM_OPERATIONS} most expensive operations", "operation", "part", costliest)
     is_complete = times.on_gpu or not on_gpu
     if not is_complete:
-        _print(console, f"warning: {_CUPTI}", style="yellow")
-    _print(console, f"profile        {profiler.path}")
+        say(f"warning: {_CUPTI}", style="yellow")
+    say(f"profile        {profiler.path}")
     folder = shlex.quote(str(profiler.path.parents[3]))
-    _print(console, f"open it        {as_command(f'tensorboard {folder}')}")
+    say(f"open it        {as_command(f'tensorboard {folder}')}")
     return is_complete
-
-
-def _print(console: Console, text: str, style: str | None = None) -> None:
-    console.print(Text(printable(text)), style=style, soft_wrap=True)

@@ -19,11 +19,10 @@ from harness.feed.plan import Plan
 from harness.model.saved import load_model
 from harness.program.model_programs import Watch
 from harness.run import records
-from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
-from harness.run.observers.jsonl import validation_losses
+from harness.run.observers import jsonl
 from harness.run.observers.run_files import BEST_FILE_NAME
 from harness.task.losses import ACCURACY
-from harness.trainer.loop import Rows
+from harness.trainer.loop import Evaluated, Rows
 from harness.trainer.setup import Setup
 from kernels.files import replacing
 
@@ -215,12 +214,9 @@ class KerasCallbacks(records.Observer):
                 ended, self._epoch, self._logs = self._epoch, None, logs
                 self._call("on_epoch_end", ended, logs)
 
-    def validate(
-        self, feed: Feed, plan: Plan, **how: Any
-    ) -> tuple[records.Evaluation | None, Sequence[records.Compilation]]:
+    def validate(self, feed: Feed, plan: Plan, **how: Any) -> Evaluated:
         """Calls `evaluate` after the epochs for which `validation_freq` wants it."""
-        # A run that is resumed after its last step evaluates without an epoch.
-        if self._epoch is None:
+        if self._epoch is None:  # the run was resumed after its last step
             return self._programs.evaluate(feed, plan, **how)
         freq, number = self._validation_freq, self._epoch + 1
         due = number in freq if isinstance(freq, list) else number % freq == 0
@@ -309,7 +305,6 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 def _losses_before(params: Mapping[str, Any]) -> list[float]:
     """Returns the validation losses of the epochs before a resume, in the run folder, which only
     the chief of several workers has."""
-    if not params["run_dir"]:
-        return []
-    path = Path(params["run_dir"], METRICS_FILE_NAME)
-    return validation_losses(path, up_to_step=params["start_step"])
+    path = Path(params["run_dir"], jsonl.FILE_NAME)
+    up_to_step = params["start_step"]
+    return jsonl.validation_losses(path, up_to_step=up_to_step) if params["run_dir"] else []

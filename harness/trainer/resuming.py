@@ -219,8 +219,8 @@ def check_same_data(folder: Path, recorded: Any, info: DatasetInfo) -> None:
         )
 
 
-def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] | None) -> bool:
-    if folder is None or recorded is None:
+def has_ended(start: RunStart, opened: Opened) -> bool:
+    if opened.folder is None or opened.recorded is None:
         return False
     if start.start_step > start.total_steps:
         raise InputError(
@@ -228,4 +228,4 @@ def has_ended(start: RunStart, folder: Path | None, recorded: Mapping[str, Any] 
             f"{start.epochs} ({start.steps_per_epoch} steps each); set --epochs to more to go on "
             "with it"
         )
-    return completed_steps(folder, start.config) == start.start_step
+    return completed_steps(opened.folder, start.config) == start.start_step

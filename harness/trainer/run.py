@@ -28,10 +28,8 @@ from harness.program.inspection import Looks
 from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
-from harness.run.observers import run_files
+from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
-from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
-from harness.run.observers.jsonl import JsonlObserver, kept_bytes
 from harness.run.profiling import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
@@ -53,8 +51,7 @@ _IN_PART = (
     "what comes after it"
 )
 
-_TOGETHER = ("on_nan", "histograms", "precision_watch")
-"""which decide when workers compute together."""
+_TOGETHER = ("on_nan", "histograms", "precision_watch")  # decide when workers compute together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +82,11 @@ class Asked:
             f"initial_epoch is {self.initial_epoch} and epochs is {self.epochs}, so that none is "
             "left to train; set epochs to where the last one ends",
         )
-        options = self.options
-        require(
-            options.run_dir is not None or not options.overwrite,
-            "--overwrite replaces the run in --run-dir; give it too",
-        )
+        run_dir, overwrite = self.options.run_dir, self.options.overwrite
+        fits = run_dir is not None or not overwrite
+        require(fits, "--overwrite replaces the run in --run-dir; give it too")
         # A list, whatever Keras takes: one callback, or nested lists.
-        callbacks = checked(self.callbacks, run_dir=options.run_dir)
-        object.__setattr__(self, "callbacks", callbacks)
+        object.__setattr__(self, "callbacks", checked(self.callbacks, run_dir=run_dir))
 
     @property
     def own_validation(self) -> Examples | None:
@@ -164,10 +158,10 @@ class Run:
             by_step=self._by_step,
             shuffle=asked.shuffle,
         )
-        by_batch = bool(with_batch_hooks(asked.callbacks, "test"))
         validation, test = asked.validation, asked.test
         self._validation = self._test = self._measures = None
         if validation is not None:
+            by_batch = bool(with_batch_hooks(asked.callbacks, "test"))
             self._validation = setup.rows_to_evaluate(validation, by_step=by_batch)
         if test is not None and test is not validation:
             self._test = setup.rows_to_evaluate(test)
@@ -209,10 +203,7 @@ class Run:
             run_dir=start.run_dir,
             start_step=start.start_step,
         )
-        opened = self.opened
-        if self._cluster.from_chief(
-            lambda: resuming.has_ended(start, opened.folder, opened.recorded)
-        ):
+        if self._cluster.from_chief(lambda: resuming.has_ended(start, self.opened)):
             return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
         profiler = self._profiler()
@@ -249,10 +240,8 @@ class Run:
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
             self._before = last.progress.counters
         step, epochs = self._span(asked.initial_epoch)
-        is_resumed = opened.recorded is not None
-        start_step = self._cluster.from_chief(
-            self._restore_checkpoint if is_resumed else lambda: step
-        )
+        restored = self._restore_checkpoint if opened.recorded is not None else lambda: step
+        start_step = self._cluster.from_chief(restored)
         # Each worker built its own initial values; only the chief has read a checkpoint.
         self.setup.programs.take_from_chief()
         return run_start(
@@ -286,7 +275,7 @@ class Run:
         self._before = decoded(Counters, counters, where=f"the checkpoint after step {step}")
         resuming.check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
-        kept_bytes(folder / METRICS_FILE_NAME, step)
+        jsonl.kept_bytes(folder / jsonl.FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
         changed = resuming.changes(recorded, identity(self.setup))
         earlier = recorded[run_files.RESOLVED].get("resumed", [])
@@ -370,13 +359,12 @@ class Run:
     def _train(
         self, interrupt: Interrupt, closing: ExitStack, compiled: Sequence[records.Compilation]
     ) -> Progress:
-        asked, cluster, task = self.asked, self._cluster, self.setup.task
+        asked, cluster = self.asked, self._cluster
         start, training, callbacks = self._start, self._training, self._callbacks
         for observer in self._observers:
             closing.callback(observer.close)
-        telemetry = closing.enter_context(
-            TelemetryRecorder(hz=asked.options.telemetry_hz, bus_ids=self.setup.devices.pci_bus_ids)
-        )
+        bus_ids, hz = self.setup.devices.pci_bus_ids, asked.options.telemetry_hz
+        telemetry = closing.enter_context(TelemetryRecorder(hz=hz, bus_ids=bus_ids))
         closing.enter_context(self._background)  # ends before the observers are closed
         self._tell(start)
         for why in self._skipped:
@@ -387,7 +375,7 @@ class Run:
         history = History(
             self._observers,
             telemetry=telemetry,
-            running={metric.name for metric in task.stateful},
+            running={metric.name for metric in self.setup.task.stateful},
             start_step=start.start_step,
             stop_at_nan=asked.options.on_nan == "stop",
             before=self._before,
@@ -467,14 +455,9 @@ class Run:
         if not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
             names = names_of(named, setup.task.num_classes)
-            told = advice(
-                progress,
-                quality,
-                names,
-                validates=asked.own_validation is not None,
-                stopped_early=progress.step < start.total_steps,
-            )
-            for text in told:
+            validates = asked.own_validation is not None
+            early = progress.step < start.total_steps
+            for text in advice(progress, quality, names, validates=validates, stopped_early=early):
                 self._tell(records.Message(kind="note", text=text))
         self._tell(summary)
         asked.timeline.mark("end of the run")
@@ -551,7 +534,7 @@ class Run:
         events = self.opened.event_folder
         if self.opened.folder is not None:
             # The summary ends last: it marks the run as complete.
-            listeners += [run_files.SummaryObserver(), JsonlObserver()]
+            listeners += [run_files.SummaryObserver(), jsonl.JsonlObserver()]
         if events is not None:
             from harness.run.observers.tensorboard import TensorBoardObserver  # takes 0.3 s
 
@@ -591,13 +574,11 @@ def run_start(
     start_step: int = 0,
     resumed: Sequence[Mapping[str, Any]] = (),
 ) -> records.RunStart:
-    choices = dict(setup.choices)
-    watch, precision = asked.options.precision_watch, choices["precision"].name
-    usual = 0 if precision == "float32" else 1
-    choices["precision_watch"] = records.Choice(
-        name=str(usual if watch == "auto" else watch),
-        why=precision if watch == "auto" else "asked for",
-    )
+    watch, why = str(asked.options.precision_watch), "asked for"
+    if watch == "auto":
+        why = setup.choices["precision"].name
+        watch = "0" if why == "float32" else "1"
+    choices = {**setup.choices, "precision_watch": records.Choice(name=watch, why=why)}
     return records.RunStart(
         run_dir="" if folder is None else str(folder),
         config=asked.config,

@@ -241,13 +241,9 @@ class Trainer:
 
             def open_folders() -> dict[str, Any] | None:
                 nonlocal opened
-                opened = open_run(
-                    asked.options,
-                    asked.config,
-                    claims,
-                    own_folder=self._folder,
-                    begun=self.step > 0,
-                )
+                options, config = asked.options, asked.config
+                own, begun = self._folder, self.step > 0
+                opened = open_run(options, config, claims, own_folder=own, begun=begun)
                 return opened.execution
 
             before = cluster.from_chief(open_folders)

@@ -59,7 +59,12 @@ class ConsoleObserver(records.Observer):
     def tell(self, record: records.Record) -> None:
         match record:
             case records.RunStart():
-                self._start(record)
+                self._run = record
+                self._print_rows(starting_rows(record))
+                self._began_at = self._shown_at = self._clock()
+                if self._has_bar:
+                    epoch = min(record.start_step // record.steps_per_epoch, record.epochs - 1)
+                    self._draw(record.start_step, self._place(epoch, record.start_step))
             case records.Compilation():
                 # Those before an overwritten run was cleared were no part of the time since then.
                 self._began_at = min(self._began_at + record.seconds, self._clock())
@@ -76,14 +81,6 @@ class ConsoleObserver(records.Observer):
                 self._print(f"{record.kind}: {record.text}", style)
             case records.Summary():
                 self._end(record)
-
-    def _start(self, run: records.RunStart) -> None:
-        self._run = run
-        self._print_rows(starting_rows(run))
-        self._began_at = self._shown_at = self._clock()
-        if self._has_bar:
-            epoch = min(run.start_step // run.steps_per_epoch, run.epochs - 1)
-            self._draw(run.start_step, self._place(epoch, run.start_step))
 
     def _window(self, window: records.Window) -> None:
         now = self._clock()
@@ -115,11 +112,13 @@ class ConsoleObserver(records.Observer):
         self.close()
         self._print("")
         if summary.interrupted:
-            of = f"{summary.steps:,} of {self._run.total_steps:,}"
-            self._print(f"interrupted after step {of}", "yellow")
+            of = self._run.total_steps
+            self._print(f"interrupted after step {summary.steps:,} of {of:,}", "yellow")
         if summary.diverged:
             self._print(f"diverged: the loss is not finite at step {summary.steps:,}", "yellow")
-        rows = [*closing_rows(summary, self._run), *_folder_row(self._run)]
+        rows = closing_rows(summary, self._run)
+        if self._run.run_dir:
+            rows.append(("run folder", self._run.run_dir))
         if self._tensorboard_dir is not None:
             command = as_command(f"tensorboard {shlex.quote(str(self._tensorboard_dir))}")
             rows.append(("curves", command))
@@ -171,27 +170,21 @@ def starting_rows(run: records.RunStart) -> Rows:
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
     if data.weighted:  # those of repeated ids add up either way
         repeated = "with weights"
+    ids = f"{data.nnz / data.rows:.1f} per row ({repeated}), below {data.num_tokens:,}"
     steps = f"{run.total_steps:,} of {run.batch_size:,} rows: "
     steps += f"{_count(run.epochs, 'epoch')} of {run.steps_per_epoch:,}"
     if run.start_step:
         steps += f"; resumed after step {run.start_step:,}"
     return [
         ("data set", f"{data.name}: {', '.join(parts)}"),
-        (
-            "token ids",
-            f"{data.nnz / data.rows:.1f} per row ({repeated}), below {data.num_tokens:,}",
-        ),
+        ("token ids", ids),
         ("task", _choice(run.task)),
         ("devices", ", ".join(run.devices)),
         *((_words(name), _choice(choice)) for name, choice in run.choices.items()),
         ("parameters", f"{run.num_parameters:,}"),
         ("steps", steps),
-        *_folder_row(run),
+        *([("run folder", run.run_dir)] if run.run_dir else []),
     ]
-
-
-def _folder_row(run: records.RunStart) -> Rows:
-    return [("run folder", run.run_dir)] if run.run_dir else []
 
 
 def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:

@@ -71,6 +71,7 @@ def summarize(
     """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
     on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
     windows, joules, num_gpus = progress.windows, progress.joules, progress.num_gpus
+    examples = windows.examples
     unknown = dict.fromkeys((*start.metrics, "loss"))
 
     def found(evaluation: Evaluation | None, figures: Mapping[str, float]) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def summarize(
     is_tested = start.dataset.test_rows > 0
     choices = {name: choice.value for name, choice in start.choices.items()}
     choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
+    non_finite = [i.non_finite_fraction for i in progress.inspections]
     underflow = [i.underflow_fraction for i in progress.inspections]
     return Summary(
         **dataclasses.asdict(windows),
@@ -93,18 +95,14 @@ def summarize(
         steps=progress.step,
         choices=choices,
         compilations=sum(c.program == "training step" for c in progress.compilations),
-        non_finite_gradient_fraction=max(
-            (i.non_finite_fraction for i in progress.inspections), default=None
-        ),
+        non_finite_gradient_fraction=max(non_finite, default=None),
         underflow_fraction=max((u for u in underflow if u is not None), default=None),
         interrupted=progress.interrupted,
         total_examples=progress.counters.examples,
         total_train_seconds=progress.counters.train_seconds,
         resumes=len(start.resumed),
         diverged=progress.divergence is not None,
-        joules_per_1000_examples=(
-            1000 * joules / windows.examples if windows.examples and joules else None
-        ),
+        joules_per_1000_examples=1000 * joules / examples if examples and joules else None,
         gpu_hours=num_gpus * wall_seconds / 3600 if num_gpus else None,
         workers=start.workers,
         **scaling,

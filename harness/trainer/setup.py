@@ -233,7 +233,20 @@ def set_up(
     timeline, train = timeline or Timeline(), parts[0]
     if console is not None:
         warn_of_gpus(console)
-    devices = _devices(settings, train, training=training, before=before, cluster=cluster)
+    if settings.deterministic:
+        be_deterministic()
+    devices = set_up_devices(
+        settings.replicas,
+        batch_size=settings.batch_size if training else None,
+        before=int(Settings.of(before).replicas) if before else None,
+        all_reduce=settings.all_reduce,
+        cluster=cluster,
+    )
+    cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
+    if training:
+        replicas, workers = devices.num_replicas, cluster.num_workers
+        rows, batch_size = train.num_rows, settings.batch_size
+        check_batch(batch_size=batch_size, rows=rows, replicas=replicas, workers=workers)
     timeline.mark("devices")
     # Not before the devices: its variables would start TensorFlow on all of every GPU.
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
@@ -246,8 +259,18 @@ def set_up(
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
     )
     # Before the model: a function builds its layers in the precision.
-    known.chosen["precision"] = _settled("precision", known, cluster)
-    budget = _budget(known, made_optimizer, training=training)
+    known.chosen["precision"] = _settled("precision", known)
+    # Tables that are updated by rows have no gradient, and no copy while programs compile.
+    by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
+    kept = kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(made_optimizer)
+    budget = Budget(
+        device="" if devices.device_type == "CPU" else devices.names[-1],
+        device_free=devices.free_bytes,
+        optimizer=kept,
+        gradients=training and not by_rows,
+        copies=0 if by_rows else len(devices.names),
+        data_bytes=known.resident_bytes if settings.input == "resident" else 0,
+    )
     model = network.build_model(
         given,
         train,
@@ -260,67 +283,8 @@ def set_up(
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
     timeline.mark("model")
-    settled = _settled_task(task, model, train, devices)
-    asked = TablesAsked(
-        model=model,
-        optimizer=made_optimizer,
-        device_type=devices.device_type,
-        num_devices=devices.num_shares,
-        train=train,
-        batch_size=settings.batch_size,
-        task=settled,
-    )
-    known = replace(known, model=model, tables=asked, left_bytes=left_bytes)
-    for name in WITH_MODEL if training else ("implementation",):
-        known.chosen[name] = _settled(name, known, cluster)
-    why = devices.device_type if settings.all_reduce == "auto" else "asked for"
-    known.chosen["all_reduce"] = Choice(name=devices.all_reduce, why=why)
-    timeline.mark("settling what is auto")
-    setup = _built(known, made_optimizer, parts, training=training, before=before or {})
-    timeline.mark("programs")
-    return setup
-
-
-def _devices(
-    settings: Settings,
-    train: Examples,
-    *,
-    training: bool,
-    before: Mapping[str, Any] | None,
-    cluster: Cluster,
-) -> Devices:
-    if settings.deterministic:
-        be_deterministic()
-    devices = set_up_devices(
-        settings.replicas,
-        batch_size=settings.batch_size if training else None,
-        before=int(Settings.of(before).replicas) if before else None,
-        all_reduce=settings.all_reduce,
-        cluster=cluster,
-    )
-    cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
-    if training:
-        check_batch(
-            batch_size=settings.batch_size,
-            rows=train.num_rows,
-            replicas=devices.num_replicas,
-            workers=cluster.num_workers,
-        )
-    return devices
-
-
-def _budget(known: Known, optimizer: keras.optimizers.Optimizer, *, training: bool) -> Budget:
-    settings, devices = known.settings, known.devices
-    # Tables that are updated by rows have no gradient, and no copy while programs compile.
-    by_rows = training and settings.table_optimizer in ROW_OPTIMIZERS
-    return Budget(
-        device="" if devices.device_type == "CPU" else devices.names[-1],
-        device_free=devices.free_bytes,
-        optimizer=kept_by_rows(settings.table_optimizer) if by_rows else kept_bytes(optimizer),
-        gradients=training and not by_rows,
-        copies=0 if by_rows else len(devices.names),
-        data_bytes=known.resident_bytes if settings.input == "resident" else 0,
-    )
+    known = replace(known, model=model, left_bytes=left_bytes)
+    return _built(known, task, made_optimizer, parts, training, before or {}, timeline)
 
 
 def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
@@ -357,15 +321,31 @@ def _require_plain(model: keras.Model, *, judged: bool) -> None:
 
 def _built(
     known: Known,
+    task: Task,
     optimizer: keras.optimizers.Optimizer,
     parts: Sequence[Examples],
-    *,
     training: bool,
     before: Mapping[str, Any],
+    timeline: Timeline,
 ) -> Setup:
-    model, asked, train = known.model, known.tables, known.train
+    """Settles what depends on the model, and builds its programs."""
+    settings, devices, model, train = known.settings, known.devices, known.model, known.train
     assert model is not None
-    assert asked is not None
+    asked = TablesAsked(
+        model=model,
+        optimizer=optimizer,
+        device_type=devices.device_type,
+        num_devices=devices.num_shares,
+        train=train,
+        batch_size=settings.batch_size,
+        task=_settled_task(task, model, train, devices),
+    )
+    known = replace(known, tables=asked)
+    for name in WITH_MODEL if training else ("implementation",):
+        known.chosen[name] = _settled(name, known)
+    why = devices.device_type if settings.all_reduce == "auto" else "asked for"
+    known.chosen["all_reduce"] = Choice(name=devices.all_reduce, why=why)
+    timeline.mark("settling what is auto")
     implementation = cast(Implementation, known.chosen["implementation"].name)
     tables = {}
     if training:
@@ -381,16 +361,16 @@ def _built(
     programs = ModelPrograms(
         model,
         asked.task,
-        known.devices,
+        devices,
         optimizer,
         implementation=implementation,
-        batch_size=known.settings.batch_size,
+        batch_size=settings.batch_size,
         unique=unique,
         tables=tables,
     )
     setup = Setup(
-        settings=known.settings,
-        devices=known.devices,
+        settings=settings,
+        devices=devices,
         model=model,
         task=asked.task,
         programs=programs,
@@ -401,12 +381,14 @@ def _built(
     )
     if training:
         programs.require_masked(train)
+    timeline.mark("programs")
     return setup
 
 
-def _settled(name: str, known: Known, cluster: Cluster) -> Choice:
+def _settled(name: str, known: Known) -> Choice:
     """Returns a choice, which the chief makes for all workers, and each checks."""
     # What `auto` measures differs between machines, and all must run the same programs.
+    cluster = known.devices.cluster
     choice = Choice(**cluster.from_chief(lambda: asdict(settle(name, known))))
     if not cluster.is_chief:
         chosen: dict[str, Any] = {name: choice.value}

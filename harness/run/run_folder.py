@@ -63,7 +63,7 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
     nothing behind."""
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
-        claims.callback(_remove_while_empty, missing)
+        claims.callback(_remove_empty, missing)
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = claims.enter_context(opened_folder(folder))
         claims.enter_context(_locked(descriptor))
@@ -102,30 +102,10 @@ def _locked(folder: int) -> Iterator[None]:
         os.close(file)
 
 
-def _remove_while_empty(folders: Sequence[Path]) -> None:
-    with contextlib.suppress(OSError):
-        for folder in folders:
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
             folder.rmdir()
-
-
-def event_folder_of(
-    setting: str, folder: Path | None, claims: ExitStack, *, may_hold_events: bool
-) -> Path | None:
-    """Returns the folder of a run's event files; None if it writes none. `setting` is `on` for the
-    run's `folder`, `off`, or another folder, which is claimed. It may hold event files only if the
-    run replaces or continues them."""
-    events = folder if setting == "on" else Path(setting).absolute()
-    if setting == "off" or events is None:
-        return None
-    if events != folder:
-        claim(events, claims, what="TensorBoard folder")
-    present = next(events.glob(run_files.EVENT_FILES), None)
-    if present is not None and not may_hold_events:
-        raise InputError(
-            f"TensorBoard folder {events} already holds event files ({present.name}) of another "
-            "run; give --overwrite to replace them, or name another"
-        )
-    return events
 
 
 def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bool) -> None:
@@ -134,9 +114,6 @@ def clean_run_folder(folder: Path, tensorboard_folder: Path | None, *, clear: bo
         remove_partial_files(place)
     # If this is killed midway, the rest cannot be resumed, but is still known to be of a run.
     written = [*run_files.WRITTEN, *(path.name for path in folder.glob(run_files.EVENT_FILES))]
-    ordered = sorted(
-        written,
-        key=lambda n: (n == run_files.CONFIG_FILE_NAME, n != run_files.CHECKPOINT_FOLDER_NAME),
-    )
-    for name in ordered if clear else ():
+    first, last = run_files.CHECKPOINT_FOLDER_NAME, run_files.CONFIG_FILE_NAME
+    for name in sorted(written, key=lambda n: (n == last, n != first)) if clear else ():
         remove(folder / name)

@@ -16,7 +16,7 @@ from harness.program.checkpoint_schedule import saved_in
 from harness.run.observers import run_files
 from harness.run.observers.run_files import CONFIG_FILE_NAME, RESOLVED, read_config
 from harness.run.records import DatasetInfo, RunStart
-from harness.run.run_folder import Claim, claim_run_folder, event_folder_of
+from harness.run.run_folder import Claim, claim, claim_run_folder
 from harness.trainer.settings import DECIDE_NO_LOSS, Resume, RunOptions, Settings
 
 
@@ -53,22 +53,29 @@ def open_run(
 ) -> Opened:
     """Locks the folders of a run, which `claims` holds, and leaves them as they are. In its own
     folder, that of its last fit, a trainer may go on; `begun`, it has trained before."""
-    claim, recorded, overwrite = None, None, options.overwrite
+    claimed, recorded, overwrite = None, None, options.overwrite
+    events: Path | None = None
     if (named := options.run_dir) is not None:
         is_own = own_folder is not None and Path(named).absolute() == own_folder
         resume = options.resume or is_own
-        claim = claim_run_folder(named, claims, resume=resume, overwrite=overwrite)
+        claimed = claim_run_folder(named, claims, resume=resume, overwrite=overwrite)
+        events = claimed.path
         # Decided under the lock: another process may have begun a run since.
-        goes_on, overwrite = settled(claim.path, options.resume, overwrite=overwrite)
+        goes_on, overwrite = settled(claimed.path, options.resume, overwrite=overwrite)
         if goes_on:
-            recorded = check_resumable(claim.path, config)
-    event_folder = event_folder_of(
-        options.tensorboard,
-        None if claim is None else claim.path,
-        claims,
-        may_hold_events=recorded is not None or overwrite or begun,
-    )
-    return Opened(claim=claim, event_folder=event_folder, recorded=recorded, overwrite=overwrite)
+            recorded = check_resumable(claimed.path, config)
+    if options.tensorboard == "off":
+        events = None
+    elif options.tensorboard != "on" and Path(options.tensorboard).absolute() != events:
+        events = Path(options.tensorboard).absolute()
+        claim(events, claims, what="TensorBoard folder")
+    present = None if events is None else next(events.glob(run_files.EVENT_FILES), None)
+    if present is not None and not (recorded is not None or overwrite or begun):
+        raise InputError(
+            f"TensorBoard folder {events} already holds event files ({present.name}) of another "
+            "run; give --overwrite to replace them, or name another"
+        )
+    return Opened(claim=claimed, event_folder=events, recorded=recorded, overwrite=overwrite)
 
 
 def settled(folder: Path, resume: Resume, *, overwrite: bool) -> tuple[bool, bool]:

@@ -277,7 +277,16 @@ class Run:
         # Checks that the records up to that step can be read.
         jsonl.kept_bytes(folder / jsonl.FILE_NAME, step)
         # The list of resumes in config.json grows by this one.
-        changed = resuming.changes(recorded, identity(self.setup))
+        setup, devices = self.setup, self.setup.devices
+        decides_last_bits = {
+            "implementation": setup.choices["implementation"].value,
+            "replicas": devices.num_replicas,
+            "workers": devices.cluster.num_workers,
+            "deterministic": setup.settings.deterministic,
+            "devices": list(devices.descriptions),
+            "tensorflow": machine.versions()["tensorflow"],
+        }
+        changed = resuming.changes(recorded, decides_last_bits)
         earlier = recorded[run_files.RESOLVED].get("resumed", [])
         self._resumed = [*earlier, {"step": step, "changed": changed}]
         if changed:
@@ -622,15 +631,3 @@ def dataset_info(
         fingerprint=hashlib.sha256("".join(prints).encode()).hexdigest(),
         weighted=any(sets.weights is not None for sets in train.ragged.values()),
     )
-
-
-def identity(setup: Setup) -> dict[str, Any]:
-    """Returns the facts that the last bits of a run's losses depend on; see `resuming.changes`."""
-    return {
-        "implementation": setup.choices["implementation"].value,
-        "replicas": setup.devices.num_replicas,
-        "workers": setup.devices.cluster.num_workers,
-        "deterministic": setup.settings.deterministic,
-        "devices": list(setup.devices.descriptions),
-        "tensorflow": machine.versions()["tensorflow"],
-    }

@@ -99,6 +99,9 @@ class History:
         self.tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)
 
+    def note(self, *texts: str) -> None:
+        self.tell(*(records.Message(kind="note", text=text) for text in texts))
+
     def warn(self, *texts: str) -> None:
         self.tell(*(records.Message(kind="warning", text=text) for text in texts))
 

@@ -4,7 +4,6 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -105,13 +104,13 @@ class History(keras.callbacks.History):
 class _Metrics(MetricsList):
     """The metrics that callbacks find in a model, with the results that they were told last."""
 
-    results: Mapping[str, float] = MappingProxyType({})
+    results: Mapping[str, float] | None = None
 
     def result(self) -> dict[str, float]:
-        return dict(self.results)
+        return dict(self.results or {})
 
     def reset_state(self) -> None:
-        self.results = {}  # which Keras's own `evaluate`, in a callback, would return
+        self.results = None  # which Keras's own `evaluate`, in a callback, would return
 
 
 @contextlib.contextmanager

@@ -185,11 +185,12 @@ class Run:
         self._before = Counters()  # The counters of the state that the run starts from
         self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
-        self._observers: list[records.Observer] = []
         # Set by `run`, in this order.
         self._start: records.RunStart
         self._callbacks: KerasCallbacks
+        self._profiler: ProfilerObserver | None
         self._training: Training
+        self._history: History
 
     def run(self) -> Outcome:
         # 1. Where the run starts, and whether anything is left to do.
@@ -206,7 +207,7 @@ class Run:
         if self._cluster.from_chief(lambda: resuming.has_ended(start, self.opened)):
             return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
-        profiler = self._profiler()
+        self._profiler = profiler = self._made_profiler()
         self._training = self._to_train()
         compiled = self._make_room()
         self._begin()
@@ -214,7 +215,6 @@ class Run:
         with Interrupt() as interrupt, ExitStack() as closing:
             # Several workers cannot agree to stop before their first dispatch.
             interrupt.nothing_to_save = not self._cluster.is_alone
-            self._observers = [*([profiler] if profiler else []), callbacks, self._listeners()]
             progress = self._train(interrupt, closing, compiled)
             terminated = self._write_model(progress, interrupt)
             summary, quality = self._finish(progress, terminated=terminated)
@@ -370,25 +370,26 @@ class Run:
     ) -> Progress:
         asked, cluster = self.asked, self._cluster
         start, training, callbacks = self._start, self._training, self._callbacks
-        for observer in self._observers:
+        profilers = [self._profiler] if self._profiler else []
+        observers = [*profilers, callbacks, self._listeners()]
+        for observer in observers:
             closing.callback(observer.close)
         bus_ids, hz = self.setup.devices.pci_bus_ids, asked.options.telemetry_hz
         telemetry = closing.enter_context(TelemetryRecorder(hz=hz, bus_ids=bus_ids))
         closing.enter_context(self._background)  # ends before the observers are closed
-        self._tell(start)
-        for why in self._skipped:
-            self._tell(records.Message(kind="warning", text=f"{why} It is skipped."))
-        if self.setup.programs.compiles_in_part:
-            self._tell(records.Message(kind="note", text=_IN_PART))
-        asked.timeline.mark("start of the run")
-        history = History(
-            self._observers,
+        self._history = history = History(
+            observers,
             telemetry=telemetry,
             running={metric.name for metric in self.setup.task.stateful},
             start_step=start.start_step,
             stop_at_nan=asked.options.on_nan == "stop",
             before=self._before,
         )
+        history.tell(start)
+        history.warn(*(f"{why} It is skipped." for why in self._skipped))
+        if self.setup.programs.compiles_in_part:
+            history.note(_IN_PART)
+        asked.timeline.mark("start of the run")
         history.compiled(compiled)
 
         checkpoints = self._checkpoints
@@ -413,8 +414,7 @@ class Run:
         if interrupt.by is not None and interrupt.is_termination:
             saved = "the state is saved; --resume goes on from there"
             text = f"{interrupt.by.name}: the training stops, "
-            text += saved if start.run_dir else "nothing is saved"
-            self._tell(records.Message(kind="note", text=text))
+            history.note(text + (saved if start.run_dir else "nothing is saved"))
         asked.timeline.mark(
             "waiting for files, start of the feed",
             compilation=sum(made.seconds for made in progress.compilations[len(compiled) :]),
@@ -466,9 +466,9 @@ class Run:
             names = names_of(named, setup.task.num_classes)
             validates = asked.own_validation is not None
             early = progress.step < start.total_steps
-            for text in advice(progress, quality, names, validates=validates, stopped_early=early):
-                self._tell(records.Message(kind="note", text=text))
-        self._tell(summary)
+            told = advice(progress, quality, names, validates=validates, stopped_early=early)
+            self._history.note(*told)
+        self._history.tell(summary)
         asked.timeline.mark("end of the run")
         return summary, quality
 
@@ -528,10 +528,6 @@ class Run:
 
     # Whom the run tells.
 
-    def _tell(self, record: records.Record) -> None:
-        for observer in self._observers:
-            observer.tell(record)
-
     def _print(self, text: str) -> None:
         if self.asked.console is not None:
             self.asked.console.print(printable(text), soft_wrap=True, markup=False, highlight=False)
@@ -552,7 +548,7 @@ class Run:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
-    def _profiler(self) -> ProfilerObserver | None:
+    def _made_profiler(self) -> ProfilerObserver | None:
         start, asked_for = self._start, self.asked.options.profile_steps
         if asked_for is None:
             return None

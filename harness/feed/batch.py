@@ -62,7 +62,8 @@ class Share(NamedTuple):
 
 Sets = dict[str, Any]  # arrays or tensors: `values`, `row_splits` and perhaps `weights`
 Reader = Callable[[tf.Tensor], Share]  # from a step of the call, int32 scalar, to its share
-Sizes = tuple[tuple[tf.TensorShape, tf.DType], ...]  # Shapes and types of tensors
+Prepared = tuple["Arrays", tf.Tensor]
+Sizes = tuple[tuple[int, tf.DType], ...]  # Lengths and types of tensors
 
 
 class Columns(NamedTuple):
@@ -79,12 +80,11 @@ class Columns(NamedTuple):
             ragged[LABELS] = labels
         elif labels is None:
             dense[LABELS] = np.zeros(examples.num_rows, np.uint32)
-        elif labels.dtype.kind == "f":
-            dense[LABELS] = labels.astype(np.float32)
         else:
             # Not uint16: when XLA compares few classes in vectors of uint16 on a CPU with AVX-512,
             # LLVM aborts ("Cannot select: SUBV_BROADCAST_LOAD").
-            dense[LABELS] = labels.astype(np.uint32)
+            kind = np.float32 if labels.dtype.kind == "f" else np.uint32
+            dense[LABELS] = labels.astype(kind)
         if examples.weights is not None:
             dense[WEIGHTS] = examples.weights
         return cls(ragged, dense)
@@ -100,10 +100,11 @@ class Columns(NamedTuple):
     def num_bytes(self) -> int:
         """Memory that the columns take on one device."""
         ragged = sum(
-            sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize + (sets.num_rows + 1) * 8
+            sets.nnz * np.dtype(wire_type(sets.num_tokens)).itemsize
+            + (0 if sets.weights is None else sets.weights.nbytes)
+            + (sets.num_rows + 1) * 8
             for sets in self.ragged.values()
         )
-        ragged += sum(s.weights.nbytes for s in self.ragged.values() if s.weights is not None)
         return ragged + sum(array.nbytes for array in self.dense.values())
 
     def take(self, rows: np.ndarray) -> "Columns":
@@ -145,43 +146,22 @@ class StreamBatches(NamedTuple):
             return int(self.dense[LABELS].shape[1])
         return int(self.ragged[LABELS]["row_splits"].shape[1]) - 1
 
-    @property
-    def sizes(self) -> Sizes:
-        sets = self.ragged.values()
-        fixed = [self.dense, [own["row_splits"] for own in sets]]
-        others = [own[part] for own in sets for part in own if part != "row_splits"]
-        return (*_sizes(fixed), *((tf.TensorShape([]), tensor.dtype) for tensor in others))
-
     def resized(self, capacity: Capacity) -> "StreamBatches":
-        def empty(part: str, array: tf.Tensor, length: int) -> tf.Tensor:
-            shape = array.shape if part == "row_splits" else [array.shape[0], length]
-            return tf.zeros(shape, array.dtype)
-
-        ragged = {
-            name: {part: empty(part, array, own) for part, array in sets.items()}
-            for (name, sets), own in zip(self.ragged.items(), capacity, strict=True)
-        }
+        ragged: dict[str, Sets] = {}
+        for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
+            values = {part: tf.zeros([a.shape[0], own], a.dtype) for part, a in sets.items()}
+            ragged[name] = values | {"row_splits": tf.zeros_like(sets["row_splits"])}
         return self._replace(ragged=ragged)
 
-    def reader(
-        self,
-        first: tf.Tensor,
-        num_steps: int,
-        *,
-        capacity: Capacity,
-        implementation: str,
-        for_gpu: bool = False,
-    ) -> Reader:
+    def prepared(self, first: tf.Tensor, num_steps: int, capacity: Capacity) -> Prepared:
+        """Takes a call's L steps; returns its arrays, with `rowids` of ragged columns, and [L, b]
+        ones, or NaN for a share that holds more ids than its buffer."""
         cut = tf.nest.map_structure(lambda field: _cut(field, first, num_steps), self)
-        natively = not takes_rowids(implementation)
         ragged: dict[str, Sets] = {}
         for (name, sets), own in zip(cut.ragged.items(), capacity, strict=True):
             splits = tf.cast(sets["row_splits"], tf.int32)
-            rowids = {} if natively else {"rowids": rowids_of_splits(splits, own)}
-            ragged[name] = {**sets, "row_splits": splits, **rowids}
-        in_lots = natively and for_gpu and _fits_a_lot(num_steps, capacity)
-        fits = tf.ones([num_steps, self.num_rows])
-        return _reader(ragged, cut.dense, fits, in_lots=in_lots)
+            ragged[name] = {**sets, "row_splits": splits, "rowids": rowids_of_splits(splits, own)}
+        return Arrays(ragged, cut.dense), tf.ones([num_steps, self.num_rows])
 
 
 class ResidentBatches(NamedTuple):
@@ -196,11 +176,6 @@ class ResidentBatches(NamedTuple):
     def num_rows(self) -> int:
         return int(self.rows.shape[1])
 
-    @property
-    def sizes(self) -> Sizes:
-        """Shapes and types that a program depends on, beside the capacity."""
-        return _sizes(self)
-
     def resized(self, capacity: Capacity) -> "ResidentBatches":
         del capacity
         with tf.device(self.rows.device):
@@ -210,19 +185,7 @@ class ResidentBatches(NamedTuple):
             }
             return self._replace(ragged=ragged)
 
-    def reader(
-        self,
-        first: tf.Tensor,
-        num_steps: int,
-        *,
-        capacity: Capacity,
-        implementation: str,
-        for_gpu: bool = False,
-    ) -> Reader:
-        """Prepares a call's steps outside its loop, unless native kernels copy each inside."""
-        natively = not takes_rowids(implementation)
-        if natively and not (for_gpu and _fits_a_lot(num_steps, capacity)):
-            return lambda step: self._read(first + tf.cast(step, first.dtype), capacity)
+    def prepared(self, first: tf.Tensor, num_steps: int, capacity: Capacity) -> Prepared:
         rows = tf.bitcast(_cut(self.rows, first, num_steps), tf.int32)
         dense = {name: tf.gather(array, rows) for name, array in self.dense.items()}
         fits = tf.ones(rows.shape)
@@ -233,11 +196,11 @@ class ResidentBatches(NamedTuple):
             )
             # Ids beyond the buffer would be dropped unnoticed.
             fits = tf.where(row_splits[:, -1:] <= own, fits, float("nan"))
-            own_rowids = {} if natively else {"rowids": rowids}
-            ragged[name] = _sets(values, row_splits, weights) | own_rowids
-        return _reader(ragged, dense, fits, in_lots=natively)
+            ragged[name] = _sets(values, row_splits, weights) | {"rowids": rowids}
+        return Arrays(ragged, dense), fits
 
-    def _read(self, at: tf.Tensor, capacity: Capacity) -> Share:
+    def read(self, at: tf.Tensor, capacity: Capacity) -> Share:
+        """Reads one batch by a native kernel."""
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
         for (name, sets), own in zip(self.ragged.items(), capacity, strict=True):
@@ -262,8 +225,9 @@ def wire_type(limit: int) -> type[np.uint16] | type[np.uint32]:
     return np.uint16 if limit <= np.iinfo(np.uint16).max + 1 else np.uint32
 
 
-def _sizes(tensors: Any) -> Sizes:
-    return tuple((tensor.shape, tensor.dtype) for tensor in tf.nest.flatten(tensors))
+def sizes_of(batches: AnyBatches) -> Sizes:
+    """Returns what a program depends on, beside the capacity and the rows of a batch."""
+    return tuple((tensor.shape[0], tensor.dtype) for tensor in tf.nest.flatten(batches))
 
 
 def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
@@ -277,15 +241,26 @@ def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
 
 
-def _reader(
-    ragged: Mapping[str, Sets], dense: Mapping[str, tf.Tensor], fits: tf.Tensor, *, in_lots: bool
+def reader_of(
+    batches: AnyBatches,
+    first: tf.Tensor,
+    num_steps: int,
+    *,
+    capacity: Capacity,
+    implementation: str,
+    for_gpu: bool = False,
 ) -> Reader:
-    """Returns the function that reads one of L steps. `ragged` has `rowids` if the implementation
-    takes them; `fits` [L, b] is 1, or NaN if a share holds more ids than its buffer; with
-    `in_lots`, kernels read from all steps' batches."""
+    """Prepares a call's steps outside its loop, unless native kernels copy each inside."""
+    natively = not takes_rowids(implementation)
+    # Whether kernels read from all steps' batches.
+    in_lots = natively and for_gpu and _fits_a_lot(num_steps, capacity)
+    if isinstance(batches, ResidentBatches) and natively and not in_lots:
+        return lambda step: batches.read(first + tf.cast(step, first.dtype), capacity)
+    (ragged, dense), fits = batches.prepared(first, num_steps, capacity)
     # Row ids of 16 bits if these suffice: a loop reads them from memory in every step.
     kind = tf.uint16 if wire_type(fits.shape[1] + 1) is np.uint16 else tf.int32
-    rowids = {n: tf.cast(s.pop("rowids"), kind) for n, s in ragged.items() if "rowids" in s}
+    rowids = {name: tf.cast(sets.pop("rowids"), kind) for name, sets in ragged.items()}
+    rowids = {} if natively else rowids
     lots = {
         name: Lot(sets["values"], sets["row_splits"], sets.get("weights"))
         for name, sets in ragged.items()
@@ -320,5 +295,5 @@ def share_of(columns: Columns, padding: int, implementation: str) -> Share:
     batches = ResidentBatches(*arrays, rows=tf.constant(np.arange(num_rows, dtype=np.uint32)[None]))
     capacity = tuple(sets.nnz + padding for sets in columns.ragged.values())
     first = tf.constant(0, tf.int64)
-    read = batches.reader(first, 1, capacity=capacity, implementation=implementation)
+    read = reader_of(batches, first, 1, capacity=capacity, implementation=implementation)
     return read(tf.constant(0)).within(num_rows, 1, 0)

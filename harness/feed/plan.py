@@ -6,6 +6,7 @@ Letters: B rows of a global batch, b rows of a replica, R replicas, L steps of a
 """
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,15 +172,9 @@ class Plan:
 
     def programs(self, *, start_step: int = 0) -> tuple[Call, ...]:
         """Returns a call of each kind that a run from `start_step` may make, with B rows first."""
-        last = (self.whole_steps - 1) // self.steps_per_call * self.steps_per_call
-        # Starts of the first call, a whole one, the last of whole batches, and the last batch.
-        starts = {start_step % self.steps_per_epoch, 0, max(last, 0), self.whole_steps}
-        calls = [
-            next(self.calls(start, self.steps_per_epoch))
-            for start in starts
-            if start < self.steps_per_epoch
-        ]
-        kinds = {(rows, stop - first) for first, stop, rows in calls}
+        first, end = start_step % self.steps_per_epoch, self.steps_per_epoch
+        calls = itertools.chain(self.calls(first, end), self.calls(0, end))
+        kinds = {(rows, stop - start) for start, stop, rows in calls}
         return tuple(
             Call(first=0, num_steps=num_steps, capacity=capacity, rows=rows)
             for rows, num_steps in sorted(kinds, reverse=True)

@@ -4,7 +4,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,13 +19,15 @@ class Resident:
     """Rows that lie on every device of a plan's replicas, since the constructor."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
-        self._devices = tuple(devices)
-        self._sets: list[Arrays] = []
+        sets: dict[str, Arrays] = {}
         for device in devices:
             with tf.device(device):
-                self._sets.append(tf.nest.map_structure(tf.constant, columns.arrays()))
+                sets[device] = tf.nest.map_structure(tf.constant, columns.arrays())
+        # No method of `self`, whose rows on the devices it would keep.
+        self._prepare = functools.partial(_prepared, sets)
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
-        self._evaluation: tuple[Any, list[_Prepared]] = None, []  # what it was prepared for
+        # An evaluation has the same row ids each time.
+        self._evaluation = functools.lru_cache(maxsize=1)(self._prepare)
 
     def dispatches(
         self,
@@ -47,7 +48,7 @@ class Resident:
             if not following:
                 return list
             if epochs == 1 and plan.seed is None:
-                return functools.partial(self._prepare_once, plan, following)
+                return functools.partial(self._evaluation, plan, following)
             return self._ahead.submit(self._prepare, plan, following).result
 
         def every(ahead: Callable[[], list[_Prepared]]) -> Iterator[tuple[Dispatch, _ByRows]]:
@@ -62,26 +63,20 @@ class Resident:
 
         return every(prepare_next())
 
-    def _prepare_once(self, plan: Plan, epochs: Sequence[tuple[int, int]]) -> list[_Prepared]:
-        """Prepares an evaluation, which has the same row ids each time."""
-        if self._evaluation[0] != (plan, epochs):
-            self._evaluation = (plan, epochs), self._prepare(plan, epochs)
-        return self._evaluation[1]
 
-    def _prepare(self, plan: Plan, epochs: Sequence[tuple[int, int]]) -> list[_Prepared]:
-        planned = [EpochPlan(plan, epoch) for epoch, _ in epochs]
-        batches: list[_ByRows] = [{} for _ in epochs]
-        for num_rows in planned[0].batches:
-            by_device = []
-            for place, (device, sets) in enumerate(zip(self._devices, self._sets, strict=True)):
-                share = plan.first_share + place
-                rows = [one.batches[num_rows][share].astype(np.uint32) for one in planned]
-                by_device.append([ResidentBatches(*sets, rows=r) for r in _on(device, rows)])
-            for own, made in zip(batches, zip(*by_device, strict=True), strict=True):
-                own[num_rows] = made
-        return [
-            (one, step, own) for one, (_, step), own in zip(planned, epochs, batches, strict=True)
-        ]
+def _prepared(
+    sets: dict[str, Arrays], plan: Plan, epochs: Sequence[tuple[int, int]]
+) -> list[_Prepared]:
+    planned = [EpochPlan(plan, epoch) for epoch, _ in epochs]
+    batches: list[_ByRows] = [{} for _ in epochs]
+    for num_rows in planned[0].batches:
+        by_device = []
+        for share, (device, own) in enumerate(sets.items(), start=plan.first_share):
+            rows = [one.batches[num_rows][share].astype(np.uint32) for one in planned]
+            by_device.append([ResidentBatches(*own, rows=r) for r in _on(device, rows)])
+        for found, made in zip(batches, zip(*by_device, strict=True), strict=True):
+            found[num_rows] = made
+    return [(one, step, own) for one, (_, step), own in zip(planned, epochs, batches, strict=True)]
 
 
 def _on(device: str, arrays: Sequence[np.ndarray]) -> Sequence[tf.Tensor]:

@@ -38,20 +38,14 @@ def settled_all_reduce(
 ) -> Kind:
     """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices."""
     usual: Kind = "nccl" if device_type == "GPU" else "ring"
-    if asked == "auto" or asked == usual:  # which config.json says of a run on one device, too
+    if asked in ("auto", usual):  # which config.json says of a run on one device, too
         return usual
-    where = f"{num_workers} x {num_devices} {device_type}"
-    if asked == "nccl":
-        why = "NCCL is for GPUs"
-    elif num_devices * num_workers == 1:
-        why = "one device has nothing to sum"
-    elif num_workers == 1:
-        why = "in one process NCCL sums"
-    else:
+    if asked == "ring" and num_workers > 1:
         return asked
     raise InputError(
-        f"--all-reduce={asked} does not apply to the devices of this run, {where}: {why}; set "
-        "--all-reduce=auto"
+        f"--all-reduce={asked} does not apply to the devices of this run, {num_workers} x "
+        f"{num_devices} {device_type}: nccl is for GPUs, and ring for CPUs and between processes; "
+        "set --all-reduce=auto"
     )
 
 
@@ -97,9 +91,9 @@ class AllReduce:
         if group is not None:
             self._connection = group
             with tf.name_scope("all_reduce"):
-                last = self._last.get(device)
-                is_here = last is not None and last.graph is tf.compat.v1.get_default_graph()
-                after = last if is_here else None
+                after = self._last.get(device)
+                if after is not None and after.graph is not tf.compat.v1.get_default_graph():
+                    after = None
                 sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
             self._last[device] = sums[0]
             return sums

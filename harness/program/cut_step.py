@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from harness.feed.batch import AnyBatches, Share
+from harness.feed.batch import AnyBatches, Share, reader_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce
@@ -24,15 +24,6 @@ Step = Callable[[State, Share, SumOverDevices], Any]
 """A function that processes a device's share of a batch; returns a tensor, or tensors in lists."""
 
 
-class _Part(NamedTuple):
-    """A tensor's part of a vector that is exchanged. There is a vector for each dtype, one to sum
-    and one to gather, since every exchange between processes costs a round trip."""
-
-    dtype: str
-    is_gathered: bool
-    shape: tf.TensorShape
-
-
 class Begun(NamedTuple):
     to_send: list[tf.Tensor]
     """The tensors to sum over all devices, or to gather."""
@@ -40,9 +31,9 @@ class Begun(NamedTuple):
     """Whether each of them is a vector to gather, to [devices, numbers]."""
     carried: Any
     """Other tensors that `finish` needs, in lists, tuples or mappings."""
-    facts: Any
-    """Python values that `finish` needs when it is traced. It uses no tensor in them but for its
-    shape."""
+    finish: Callable[[Sequence[Any], Any], Any]
+    """Returns the step's result from the sums and `carried`. It may be traced in another program
+    than `begin`, of whose tensors it uses only shapes."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +42,18 @@ class CutStep:
 
     begin: Callable[[State, Share, SumOverDevices], Begun]
     """Runs the step up to the sum."""
-    finish: Callable[[State, Sequence[Any], Any, Any], Any]
-    """Returns the step's result from the state, the sums, and what `begin` carried: `carried` and
-    `facts`."""
     sums_early: bool
     """Whether `begin` also needs sums over all devices, as BatchNormalization does."""
 
     def __call__(self, state: State, share: Share, all_reduce: SumOverDevices) -> Any:
-        to_send, gathered, carried, facts = self.begin(state, share, all_reduce)
+        begun = self.begin(state, share, all_reduce)
         # The devices of a process have sums alone: each adds its vector in a row of its own.
         rows = [[state.share, share.num_devices - 1 - state.share], [0, 0]]
         to_sum = [
             tf.pad(tensor[None], rows) if is_gathered else tensor
-            for tensor, is_gathered in zip(to_send, gathered, strict=True)
+            for tensor, is_gathered in zip(begun.to_send, begun.gathered, strict=True)
         ]
-        return self.finish(state, all_reduce(to_sum), carried, facts)
+        return begun.finish(all_reduce(to_sum), begun.carried)
 
 
 @dataclass(eq=False)
@@ -104,7 +92,7 @@ class CutLoops:
 
         def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
             def on_device(device: int, state: State) -> Any:
-                begin, finish, parts = compiled[device]
+                begin, finish, begun = compiled[device]
                 with tf.device(state.device):
                     to_send, carried = begin(batches[device], number)
                     keys = self.sums.keys((call.capacity, call.rows))
@@ -112,7 +100,7 @@ class CutLoops:
                     # Join outside of the compiled program: XLA would fuse the tensors' computation
                     # into the copy, element by element, which takes a hundred times as long as the
                     # step (measured on a CPU).
-                    for (_, is_gathered), vector in _joined(to_send, parts).items():
+                    for (_, is_gathered), vector in _joined(to_send, begun[0].gathered).items():
                         token = self._tokens[device]
                         if not exchanging:
                             vector = tf.tile(vector, [self.sums.size if is_gathered else 1])
@@ -145,33 +133,31 @@ class CutLoops:
 
     def _programs(
         self, device: int, capacity: Capacity, rows: int, summing: bool
-    ) -> tuple[Callable[..., Any], Callable[..., Any], list[_Part]]:
-        """Returns a device's programs before and after the exchange, and the parts to exchange,
-        which are known once the first is traced. The first program is not compiled by XLA if it
-        needs sums as well, and does them if `summing`."""
+    ) -> tuple[Callable[..., Any], Callable[..., Any], list[Begun]]:
+        """Returns a device's programs before and after the exchange, and a list for what the first
+        one begins, once it is traced. The first is not compiled by XLA if it needs sums as well,
+        and does them if `summing`."""
         state = self.states[device]
-        parts: list[_Part] = []
-        facts: list[Any] = []  # of the first part, which is traced before the second
+        traced: list[Begun] = []
 
         @tf.function(jit_compile=not self.step.sums_early, autograph=False)
         def begin(batches: AnyBatches, number: tf.Tensor) -> tuple[list[tf.Tensor], Any]:
             with tf.name_scope("input"):
-                read = batches.reader(
-                    number, 1, capacity=capacity, implementation=self.implementation
+                read = reader_of(
+                    batches, number, 1, capacity=capacity, implementation=self.implementation
                 )
                 share = read(tf.constant(0)).within(rows, self.sums.size, state.share)
             early = self._early(device, capacity, rows) if summing else list
-            begun = self.step.begin(state, share, early)
-            facts[:] = [begun.facts]
-            parts[:] = _parts(begun.to_send, begun.gathered)
-            return list(begun.to_send), begun.carried
+            traced[:] = [self.step.begin(state, share, early)]
+            return traced[0].to_send, traced[0].carried
 
         @tf.function(jit_compile=True, autograph=False)
         def finish(exchanged: list[tf.Tensor], carried: Any) -> Any:
-            sent = _parted(exchanged, parts, self.sums.size)
-            return self.step.finish(state, sent, carried, facts[0])
+            (begun,) = traced
+            sent = _parted(exchanged, begun.to_send, begun.gathered, self.sums.size)
+            return begun.finish(sent, carried)
 
-        return begin, finish, parts
+        return begin, finish, traced
 
     def _early(self, device: int, capacity: Capacity, rows: int) -> SumOverDevices:
         """Returns an all-reduce that does its sums one after the other, since all workers must
@@ -180,12 +166,11 @@ class CutLoops:
         before: list[tf.Tensor] = []
 
         def in_order(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-            parts = _parts(tensors, [False] * len(tensors))
+            none = [False] * len(tensors)
             with tf.control_dependencies(before):
-                joined = _joined([tf.identity(tensor) for tensor in tensors], parts)
-            summed = self.sums(device, keys, [*joined.values()], token=self._tokens[device])
-            before[:] = summed
-            return _parted(summed, parts, self.sums.size)
+                joined = _joined([tf.identity(tensor) for tensor in tensors], none)
+            before[:] = self.sums(device, keys, [*joined.values()], token=self._tokens[device])
+            return _parted(before, tensors, none, self.sums.size)
 
         return in_order
 
@@ -201,34 +186,38 @@ def repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) 
     )
 
 
-def _parts(tensors: Sequence[tf.Tensor], gathered: Sequence[bool]) -> list[_Part]:
-    return [_Part(t.dtype.name, own, t.shape) for t, own in zip(tensors, gathered, strict=True)]
+def _places(
+    tensors: Sequence[tf.Tensor], gathered: Sequence[bool]
+) -> dict[tuple[str, bool], list[int]]:
+    """Returns the places of the tensors that travel together, by dtype and by whether they are
+    gathered: every exchange between processes costs a round trip."""
+    found: dict[tuple[str, bool], list[int]] = {}
+    for place, (tensor, own) in enumerate(zip(tensors, gathered, strict=True)):
+        found.setdefault((tensor.dtype.name, own), []).append(place)
+    return dict(sorted(found.items()))
 
 
 def _joined(
-    tensors: Sequence[tf.Tensor], parts: Sequence[_Part]
+    tensors: Sequence[tf.Tensor], gathered: Sequence[bool]
 ) -> dict[tuple[str, bool], tf.Tensor]:
-    """Concatenates the tensors; returns the vectors by dtype and by whether they are gathered."""
     return {
-        kind: tf.concat(
-            [tf.reshape(t, [-1]) for t, own in zip(tensors, parts, strict=True) if own[:2] == kind],
-            axis=0,
-        )
-        for kind in sorted({part[:2] for part in parts})
+        kind: tf.concat([tf.reshape(tensors[place], [-1]) for place in places], axis=0)
+        for kind, places in _places(tensors, gathered).items()
     }
 
 
 def _parted(
-    vectors: Sequence[tf.Tensor], parts: Sequence[_Part], num_devices: int
+    vectors: Sequence[tf.Tensor],
+    like: Sequence[tf.Tensor],
+    gathered: Sequence[bool],
+    num_devices: int,
 ) -> list[tf.Tensor]:
     """Splits exchanged vectors into tensors: undoes `_joined`. A gathered tensor becomes [devices,
     numbers]."""
-    found = {}
-    for kind, vector in zip(sorted({part[:2] for part in parts}), vectors, strict=True):
+    found: dict[int, tf.Tensor] = {}
+    for (kind, places), vector in zip(_places(like, gathered).items(), vectors, strict=True):
         rows = tf.reshape(vector, [num_devices if kind[1] else 1, -1])
-        sizes = [part.shape.num_elements() for part in parts if part[:2] == kind]
-        found[kind] = iter(tf.split(rows, sizes, axis=1))
-    return [
-        next(found[part[:2]]) if part.is_gathered else tf.reshape(next(found[part[:2]]), part.shape)
-        for part in parts
-    ]
+        sizes = [like[place].shape.num_elements() for place in places]
+        for place, part in zip(places, tf.split(rows, sizes, axis=1), strict=True):
+            found[place] = part if kind[1] else tf.reshape(part, like[place].shape)
+    return [found[place] for place in range(len(like))]

@@ -70,26 +70,23 @@ def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]
     return pays
 
 
-class _Slices(NamedTuple):
-    """A gradient by rows that travels as a vector: two numbers for each row's id, then the rows."""
+def _vector_of(gradient: tf.IndexedSlices) -> tf.Tensor:
+    """Returns a gradient by rows as a vector: two numbers for each row's id, then the rows."""
+    kind = tf.float64 if gradient.dtype == tf.float64 else tf.float32
+    parts = (gradient.indices // _SPLIT, gradient.indices % _SPLIT, gradient.values)
+    return tf.concat([tf.reshape(tf.cast(part, kind), [-1]) for part in parts], axis=0)
 
-    of: tf.IndexedSlices
 
-    def vector(self) -> tf.Tensor:
-        kind = tf.float64 if self.of.dtype == tf.float64 else tf.float32
-        parts = (self.of.indices // _SPLIT, self.of.indices % _SPLIT, self.of.values)
-        return tf.concat([tf.reshape(tf.cast(part, kind), [-1]) for part in parts], axis=0)
-
-    def joined(self, vectors: tf.Tensor) -> tf.IndexedSlices:
-        """Returns the concatenated gradients of all devices, from the vector of each."""
-        count, *rest = self.of.values.shape.as_list()
-        high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
-        indices = [tf.cast(part, self.of.indices.dtype) for part in (high, low)]
-        return tf.IndexedSlices(
-            tf.cast(tf.reshape(values, [-1, *rest]), self.of.dtype),
-            tf.reshape(indices[0] * _SPLIT + indices[1], [-1]),
-            tf.constant(self.of.shape.as_list()),
-        )
+def _slices_of(like: tf.IndexedSlices, vectors: tf.Tensor) -> tf.IndexedSlices:
+    """Returns the concatenated gradients of all devices, from the vector of each."""
+    count, *rest = like.values.shape.as_list()
+    high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
+    high, low = (tf.cast(part, like.indices.dtype) for part in (high, low))
+    return tf.IndexedSlices(
+        tf.cast(tf.reshape(values, [-1, *rest]), like.dtype),
+        tf.reshape(high * _SPLIT + low, [-1]),
+        tf.constant(like.shape.as_list()),
+    )
 
 
 def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
@@ -126,103 +123,80 @@ def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
     return found
 
 
-class Layout(NamedTuple):
-    """What the tensors of `packed` hold, in order."""
-
-    tables: list[tuple[RowGradient | ProductGradient, dict[str, tf.Tensor]]]
-    """Each table, and the parts of its vector by name, of which only the shapes are used."""
-    weights: list[_Slices | bool]
-    """Whether the gradient of each weight of `State.trainable` is sent, and how one by rows is."""
-    rows: list[RowGradient]
-    """The gradients of tables that are not sent, since the device is alone."""
-    unused: tuple[str, ...]
+class Packed(NamedTuple):
+    sent: list[tf.Tensor | tf.IndexedSlices]
+    """What a device sends to the others: for each table a float32 [numbers], to be gathered to
+    [devices, numbers], then the gradients. Those by rows are gathered, too, since Keras's
+    optimizers square them before they add up repeated rows."""
     gathered: list[bool]
     """Whether each tensor is to be gathered from all devices, not summed over them."""
+    unpack: Callable[[Sequence[tf.Tensor | tf.IndexedSlices]], Gradients]
+    """Returns the gradients of all devices from the tensors, gathered or summed."""
 
 
-def packed(gradients: Gradients, share: Share) -> tuple[list[tf.Tensor | tf.IndexedSlices], Layout]:
-    """Returns what a device sends to the others, and its layout.
-
-    For each table there is a float32 [numbers], to be gathered to [devices, numbers]. Then come the
-    gradients; those by rows are gathered, too, since Keras's optimizers square them before they add
-    up repeated rows. `row_splits` and dy are padded to the largest share's rows.
-    """
+def packed(gradients: Gradients, share: Share) -> Packed:
     if share.num_devices == 1:
-        sent = list(gradients.weights)
-        summed = [False] * len(sent)
-        return sent, Layout([], [True] * len(sent), gradients.rows, gradients.unused, summed)
-    layout, vectors = Layout([], [], [], gradients.unused, []), []
-
+        own = [*gradients.weights]
+        return Packed(own, [False] * len(own), lambda sent: gradients._replace(weights=[*sent]))
     tables: list[RowGradient | ProductGradient] = [*gradients.rows, *gradients.products]
-    for table in tables:
-        missing = share.most_rows - table.dy.shape[0]
-        sets = table.call.sets
-        splits = sets["row_splits"]
-        splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
-        parts = {"row_splits": splits, "values": sets["values"]}
-        if sets["weights"] is not None:
-            parts["weights"] = sets["weights"]
-        parts["dy"] = tf.pad(table.dy, [[0, missing], [0, 0]])
-        num_values = sets["values"].shape[0]
-        if isinstance(table, RowGradient) and num_values > MAX_NUMBER:
+    parts = [_parts_of(table, share) for table in tables]
+    vectors = [
+        tf.concat([tf.reshape(tf.cast(part, tf.float32), [-1]) for part in own.values()], axis=0)
+        for own in parts
+    ]
+    of_weights = [gradient for gradient in gradients.weights if gradient is not None]
+    by_rows = [isinstance(gradient, tf.IndexedSlices) for gradient in of_weights]
+    for gradient, slices in zip(of_weights, by_rows, strict=True):
+        if slices and not _is_one_size(gradient, share):
             raise InputError(
-                f"each device's share of a batch has up to {num_values:,} ids, and "
-                f"with --table-optimizer={table.table.rule.kind} devices exchange at most "
-                f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
+                f"the model looks up rows of a weight of shape {gradient.shape} by more than its "
+                f"ids, and a batch of {share.batch_rows:,} rows does not divide among "
+                f"{share.num_devices} devices: they cannot exchange that weight's gradient as "
+                "Keras's optimizers take it, row by row; choose rows and --batch-size so that "
+                "every batch divides, the last one too, or train on one device"
             )
-        layout.tables.append((table, parts))
-        flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts.values()]
-        vectors.append(tf.concat(flat, axis=0))
-        layout.gathered.append(True)
-    for gradient in gradients.weights:
-        how: _Slices | bool = gradient is not None
-        if isinstance(gradient, tf.IndexedSlices):
-            if not _is_one_size(gradient, share):
-                raise InputError(
-                    f"the model looks up rows of a weight of shape {gradient.shape} by more "
-                    f"than its ids, and a batch of {share.batch_rows:,} rows does not divide "
-                    f"among {share.num_devices} devices: they cannot exchange that weight's "
-                    "gradient as Keras's optimizers take it, row by row; choose rows and "
-                    "--batch-size so that every batch divides, the last one too, or train on "
-                    "one device"
-                )
-            how = _Slices(gradient)
-            vectors.append(how.vector())
-        elif gradient is not None:
-            vectors.append(gradient)
-        if gradient is not None:
-            layout.gathered.append(isinstance(gradient, tf.IndexedSlices))
-        layout.weights.append(how)
-    return vectors, layout
+        vectors.append(_vector_of(gradient) if slices else gradient)
+
+    def unpack(exchanged: Sequence[tf.Tensor | tf.IndexedSlices]) -> Gradients:
+        rest = iter(exchanged[len(tables) :])
+        terms: list[list[tf.Tensor | tf.IndexedSlices]] = []
+        for gradient in gradients.weights:
+            own = [] if gradient is None else [next(rest)]
+            terms.append(
+                [_slices_of(gradient, *own)] if isinstance(gradient, tf.IndexedSlices) else own
+            )
+        rows = []
+        for of, like, vectors in zip(tables, parts, exchanged, strict=False):
+            sets, dy = _joined(like, vectors)
+            sets |= {"unique": of.call.sets["unique"], "num_tokens": of.call.layer.num_tokens}
+            if isinstance(of, RowGradient):
+                touched = touched_rows(**sets, implementation=of.table.implementation)
+                rows.append(of._replace(touched=touched, dy=dy, is_of_all=True))
+            else:
+                whole = table_gradient(dy, **sets, implementation=of.call.implementation)
+                terms[of.place].append(tf.cast(whole, of.call.layer.kernel.dtype))
+        weights = [own[0] if len(own) == 1 else tf.add_n(own) for own in terms]
+        return Gradients(weights, rows, [], gradients.unused)
+
+    return Packed(vectors, [True] * len(tables) + by_rows, unpack)
 
 
-def unpacked(summed: Sequence[tf.Tensor | tf.IndexedSlices], layout: Layout) -> Gradients:
-    """Returns the gradients of all devices, from the tensors that `packed` returned, gathered or
-    summed."""
-    rows = [*layout.rows]
-    of_tables: dict[int, list[tf.Tensor]] = {}
-    for (of, own), vectors in zip(layout.tables, summed, strict=False):
-        sets, dy = _joined(own, vectors)
-        sets["unique"] = of.call.sets["unique"]
-        layer = of.call.layer
-        if isinstance(of, RowGradient):
-            how = of.table.implementation
-            touched = touched_rows(**sets, num_tokens=layer.num_tokens, implementation=how)
-            rows.append(of._replace(touched=touched, dy=dy, is_of_all=True))
-        else:
-            how = of.call.implementation
-            gradient = table_gradient(dy, **sets, num_tokens=layer.num_tokens, implementation=how)
-            gradient = tf.cast(gradient, layer.kernel.dtype)
-            of_tables.setdefault(of.place, []).append(gradient)
-    rest = iter(summed[len(layout.tables) :])
-    weights = []
-    for place, sent in enumerate(layout.weights):
-        parts = [next(rest)] if sent else []
-        if isinstance(sent, _Slices):
-            parts = [sent.joined(parts[0])]
-        parts += of_tables.get(place, [])
-        weights.append(parts[0] if len(parts) == 1 else tf.add_n(parts))
-    return Gradients(weights, rows, [], layout.unused)
+def _parts_of(table: RowGradient | ProductGradient, share: Share) -> dict[str, tf.Tensor]:
+    """Returns what a table's gradient follows from, padded to the rows of the largest share."""
+    missing = share.most_rows - table.dy.shape[0]
+    sets = table.call.sets
+    num_values = sets["values"].shape[0]
+    if isinstance(table, RowGradient) and num_values > MAX_NUMBER:
+        raise InputError(
+            f"each device's share of a batch has up to {num_values:,} ids, and "
+            f"with --table-optimizer={table.table.rule.kind} devices exchange at most "
+            f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
+        )
+    splits = sets["row_splits"]
+    splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
+    weights = {} if sets["weights"] is None else {"weights": sets["weights"]}
+    dy = tf.pad(table.dy, [[0, missing], [0, 0]])
+    return {"row_splits": splits, "values": sets["values"], **weights, "dy": dy}
 
 
 def _joined(like: Mapping[str, tf.Tensor], vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:

@@ -9,10 +9,11 @@ moves across zero, where a ReLU cuts it off, counts: its gradient is lost as wel
 """
 
 import functools
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from harness.feed.batch import BatchesByRows, Share
 from harness.feed.plan import Dispatch
 from harness.model.network import computes_in_16_bits, float32_twin, is_functional, multi_hot_layers
 from harness.program.cut_step import Begun, CutStep, Step
-from harness.program.exchange import Gradients, Layout, packed, unpacked
+from harness.program.exchange import Gradients, packed
 from harness.program.loss_scale import without
 from harness.program.normalization import SumOverDevices
 from harness.program.program import Program
@@ -55,24 +56,21 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
         found = [passes(scale=scale)[0]]
         if reference is not None:
             found.append(passes(model=reference)[0])
-        sent, layouts = zip(*(packed(own, share) for own in found), strict=True)
-        gathered = [flag for layout in layouts for flag in layout.gathered]
-        return Begun([tensor for own in sent for tensor in own], gathered, (), layouts)
+        sent, gathered, unpacks = zip(*(packed(own, share) for own in found), strict=True)
 
-    def finish(
-        state: State, summed: Sequence[tf.Tensor], carried: tuple[()], layouts: Sequence[Layout]
-    ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        del carried
-        size = len(summed) // len(layouts)
-        own, *others = (
-            _with_tables(unpacked(summed[size * place : size * (place + 1)], layout), state)
-            for place, layout in enumerate(layouts)
-        )
-        if state.loss_scale is not None:
-            own = [without(gradient, state.loss_scale.scale) for gradient in own]
-        return own, _counts(own, others[0] if others else [])
+        def finish(summed: Sequence[tf.Tensor], _: Any) -> tuple[list[tf.Tensor], tf.Tensor]:
+            size = len(sent[0])
+            own, *others = (
+                _with_tables(unpack(summed[size * place : size * (place + 1)]), state)
+                for place, unpack in enumerate(unpacks)
+            )
+            if scale is not None:
+                own = [without(gradient, scale) for gradient in own]
+            return own, _counts(own, others[0] if others else [])
 
-    return CutStep(begin, finish, call.sums_early)
+        return Begun([*itertools.chain(*sent)], [*itertools.chain(*gathered)], (), finish)
+
+    return CutStep(begin, call.sums_early)
 
 
 def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:
@@ -104,8 +102,7 @@ class Inspector:
     ) -> tuple[Inspection | None, list[Compilation]]:
         """Looks at the dispatch's last batch, with the weights as they are after it: at an epoch's
         end the same batch however its steps were divided. None if no inspection is due."""
-        histograms = _is_time(dispatch.epoch, looks.histograms_every)
-        precision = _is_time(dispatch.epoch, looks.precision_every)
+        histograms, precision = (n and (dispatch.epoch + 1) % n == 0 for n in looks)
         if not (histograms or precision):
             return None, []
         step = dispatch.step + dispatch.num_steps
@@ -117,7 +114,13 @@ class Inspector:
         start = time.perf_counter()
         gradients, counts = program(call, batches)[0]  # all devices have the same
         non_finite, lost, comparable = counts.numpy().tolist()
-        weights, spreads = self._histograms(gradients) if histograms else ((), ())
+        spreads: list[tuple[Distribution, ...]] = [(), ()]
+        if histograms:
+            weights, slopes = map(self.state.by_name, (self.state.weights, gradients))
+            for layer in multi_hot_layers(self.call.model):
+                if (name := layer.kernel.path) in slopes:  # without the rows of other ids
+                    slopes[name] = slopes[name][slopes[name].any(axis=1)]
+            spreads = [tuple(distribution(*e) for e in own.items()) for own in (weights, slopes)]
         inspection = Inspection(
             step=step,
             epoch=dispatch.epoch,
@@ -126,23 +129,10 @@ class Inspector:
             underflow_fraction=(
                 lost / max(comparable, 1) if precision and self._is_comparable else None
             ),
-            weights=weights,
-            gradients=spreads,
+            weights=spreads[0],
+            gradients=spreads[1],
         )
         return inspection, compilations
-
-    def _histograms(
-        self, gradients: Sequence[tf.Tensor]
-    ) -> tuple[tuple[Distribution, ...], tuple[Distribution, ...]]:
-        weights = self.state.by_name(self.state.weights)
-        slopes = self.state.by_name(gradients)
-        for layer in multi_hot_layers(self.call.model):
-            if (name := layer.kernel.path) in slopes:  # without the rows of other ids
-                slopes[name] = slopes[name][slopes[name].any(axis=1)]
-        return (
-            tuple(distribution(*each) for each in weights.items()),
-            tuple(distribution(*each) for each in slopes.items()),
-        )
 
 
 def distribution(name: str, values: np.ndarray) -> Distribution:
@@ -160,10 +150,6 @@ def distribution(name: str, values: np.ndarray) -> Distribution:
         counts=tuple(counts.tolist()),
         num_non_finite=values.size - finite.size,
     )
-
-
-def _is_time(epoch: int, every: int) -> bool:
-    return every > 0 and (epoch + 1) % every == 0
 
 
 def _counts(own: Sequence[tf.Tensor], reference: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -168,18 +168,16 @@ class ModelPrograms:
             passes: Dispatches = feed.dispatches(own_plan)
             _, own = next(passes)
             loops[:0] = [Loop(self._evaluation, own, call) for call in own_plan.programs()]
-        began = time.perf_counter()
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
-        ended = time.perf_counter()
         if self._alone_seconds is None and compilations and not self._cluster.is_alone:
             timed = functools.partial(self._training.alone_seconds, dispatch.calls[0], batches)
             alone = self._cluster.from_chief(timed)
             self._cluster.any(False)  # all begin together
             self._alone_seconds = alone, timed()
         if compilations:  # preparing them is part of no window's time
-            others = began - start + time.perf_counter() - ended
-            seconds = compilations[-1].seconds + others
-            compilations[-1] = replace(compilations[-1], seconds=seconds)
+            others = time.perf_counter() - start - sum(made.seconds for made in compilations)
+            last = compilations[-1]
+            compilations[-1] = replace(last, seconds=last.seconds + others)
         return compilations
 
     def scaling(self, steps_per_second: float | None) -> dict[str, float]:
@@ -208,15 +206,10 @@ class ModelPrograms:
         start = time.perf_counter()
         num_steps = sum(dispatch.num_steps for dispatch, _ in parts)
         with self._limited(num_steps):
-            begun = [self._begin(*part) for part in parts]
-            by_device = []
-            for own in zip(*begun, strict=True):
-                with tf.device(own[0].device):
-                    read = tf.stack(own).numpy() if len(own) > 1 else own[0].numpy()[None]
-                    by_device.append(read)
-            (sums,) = self._cluster.total(np.sum(by_device, axis=0))
+            begun = _by_device([self._begin(*part) for part in parts], tf.stack)
+            (sums,) = self._cluster.total(np.sum([own.numpy() for own in begun], axis=0))
         self._step_seconds = (time.perf_counter() - start) / num_steps
-        pairs = zip(sums, parts, strict=True)
+        pairs = zip(sums.reshape(len(parts), -1), parts, strict=True)
         return [self._step_sums(own, dispatch.examples) for own, (dispatch, _) in pairs]
 
     def _limited(self, num_steps: int) -> AbstractContextManager[None]:
@@ -235,7 +228,7 @@ class ModelPrograms:
             "show. The run can be resumed from its last checkpoint",
         )
 
-    def _begin(self, dispatch: Dispatch, batches: BatchesByRows) -> list[tf.Tensor]:
+    def _begin(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[tf.Tensor]:
         """Begins a dispatch; returns its row sums on each device."""
         calls = [self._training(call, batches) for call in dispatch.calls]
         for state in self.states:
@@ -243,11 +236,7 @@ class ModelPrograms:
             # At the end of every epoch, even if nobody reads the tables: so all runs round alike.
             if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
                 state.tables.settle()
-        by_device = []
-        for own in zip(*calls, strict=True):
-            with tf.device(own[0].device):
-                by_device.append(tf.add_n(own) if len(own) > 1 else own[0])
-        return by_device
+        return _by_device(calls, tf.add_n)
 
     def _step_sums(self, sums: np.ndarray, examples: int) -> StepSums:
         scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
@@ -280,7 +269,7 @@ class ModelPrograms:
         compilations = []
         start = time.perf_counter()
         pending: list[Any] = []
-        fetched: tuple[Call, Sequence[tf.Tensor]] | None = None
+        fetched: list[tuple[Call, Sequence[tf.Tensor]]] = []
         examples = 0
         self._reset_metrics()
         self._settle()
@@ -288,8 +277,8 @@ class ModelPrograms:
             measures.reset()
 
         def measure() -> None:
-            if measures is not None and fetched is not None:
-                together = self._gathered(*fetched)
+            if measures is not None and fetched:
+                together = self._gathered(*fetched.pop())
                 measures.add(together.reshape(-1, together.shape[-1]))
 
         def so_far() -> dict[str, float]:
@@ -307,7 +296,7 @@ class ModelPrograms:
             found = self._evaluation(call, batches)
             if self._task.is_measured:
                 measure()  # of the call before, while the device works on this one
-                fetched = call, [outputs for _, outputs in found]
+                fetched[:] = [(call, [outputs for _, outputs in found])]
                 found = [sums for sums, _ in found]
             pending += found
             examples += call.num_steps * call.rows
@@ -409,3 +398,16 @@ class ModelPrograms:
                     metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
                 )
         return {name: found[name] for name in self._task.metric_names}
+
+
+def _by_device(
+    found: Sequence[Sequence[tf.Tensor]], together: Callable[[Sequence[tf.Tensor]], tf.Tensor]
+) -> Sequence[tf.Tensor]:
+    """Puts together on each device what several calls found there."""
+    if len(found) == 1:
+        return found[0]
+    by_device = []
+    for own in zip(*found, strict=True):
+        with tf.device(own[0].device):
+            by_device.append(together(own))
+    return by_device

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from harness.feed.batch import AnyBatches, BatchesByRows, Sizes
+from harness.feed.batch import AnyBatches, BatchesByRows, Sizes, reader_of, sizes_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce, Kind
@@ -188,7 +188,8 @@ class Program:
         state, num_steps = self.states[device], call.num_steps
         # A profile is divided by these scopes and those that Keras adds for layers.
         with tf.name_scope("input"):
-            read = batches.reader(
+            read = reader_of(
+                batches,
                 first,
                 num_steps,
                 capacity=call.capacity,
@@ -266,7 +267,7 @@ class Loop(NamedTuple):
 
 
 def _key(call: Call, batches: BatchesByRows) -> _Key:
-    return call.num_steps, call.rows, call.capacity, batches[call.rows][0].sizes
+    return call.num_steps, call.rows, call.capacity, sizes_of(batches[call.rows][0])
 
 
 def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:

@@ -66,12 +66,8 @@ class Seeds:
     def at(self, step: tf.Tensor) -> None:
         self._step = step
 
-    def spread(self, first: Mapping[str, np.ndarray], share: int) -> None:
-        own = np.array([share * _STRIDE, 0], np.int64)
-        for held in self.stored:
-            held.variable.assign(held.join({name: first[name] + own for name in held.shapes}))
-
     def move(self, shares: int) -> None:
+        """Makes them the seeds of a device so many shares further on."""
         for held in self.stored:
             away = np.tile(np.array([shares * _STRIDE, 0], np.int64), len(held.shapes))
             held.variable.assign_add(away)

@@ -136,7 +136,7 @@ class State:
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
-        self.seeds.spread({name: v.numpy() for name, v in seeds.items()}, self.share)
+        self.seeds.move(share)
         if for_gpu:
             self._require_int64()
 
@@ -177,12 +177,13 @@ class State:
 
     @property
     def variables(self) -> list[tf.Variable]:
-        return [*self.without_tables, *self.tables.variables]
+        sums = [variable for metric in self.sums for variable in metric]
+        return [*(stored.variable for stored in self._stored()), *sums]
 
     @property
     def without_tables(self) -> list[tf.Variable]:
-        sums = [variable for metric in self.sums for variable in metric]
-        return [*(stored.variable for stored in self._stored(tables=False)), *sums]
+        of_tables = {id(variable) for variable in self.tables.variables}
+        return [variable for variable in self.variables if id(variable) not in of_tables]
 
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[Callable[[tf.Tensor], None]]:
@@ -263,28 +264,20 @@ class State:
         """Returns the gradients of a loss: zeros for a weight that it does not depend on. With
         `sparse`, the gradients of weights that are only gathered from stay tf.IndexedSlices, which
         Keras's optimizers square before they add up repeated rows."""
-        calls = called.calls
-        found, of_outputs = tape.gradient(loss, (called.weights, [call.outputs for call in calls]))
-        told = [
-            (call, tf.cast(dy, tf.float32))
-            for call, dy in zip(calls, of_outputs, strict=True)
-            if dy is not None
-        ]
-        by_path = {c.layer.kernel.path: (c, dy) for c, dy in told if c.touched is not None}
-        rows = [
-            RowGradient(table, call, call.touched, dy)
-            for table in self.tables.all
-            if table.name in by_path
-            for call, dy in [by_path[table.name]]
-        ]
+        outputs = [call.outputs for call in called.calls]
+        found, of_outputs = tape.gradient(loss, (called.weights, outputs))
+        tables = {table.name: table for table in self.tables.all}
         places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
-        products = [
-            ProductGradient(places[call.layer.kernel.path], call, dy)
-            for call, dy in told
-            if call.touched is None
-        ]
+        rows, products = [], []
+        for call, dy in zip(called.calls, of_outputs, strict=True):
+            name = call.layer.kernel.path
+            if dy is not None and call.touched is None:
+                products.append(ProductGradient(places[name], call, tf.cast(dy, tf.float32)))
+            elif dy is not None:
+                dy = tf.cast(dy, tf.float32)
+                rows.append(RowGradient(tables.pop(name), call, call.touched, dy))
         of_products = {product.place for product in products}
-        unused = [table.name for table in self.tables.all if table.name not in by_path]
+        unused = [*tables]
         weights: list[tf.Tensor | tf.IndexedSlices | None] = []
         for place, (stored, held, own) in enumerate(
             zip(self._weights, called.weights, found, strict=True)
@@ -417,8 +410,7 @@ class State:
         """Assigns arrays that `save` returned, each read when its turn comes."""
         for stored in self._stored():
             stored.variable.assign(as_dtype(stored.join(saved), stored.variable.dtype))
-        names = self.seeds.values()
-        self.seeds.spread({name: saved[f"{MODEL_PREFIX}{name}"] for name in names}, self.share)
+        self.seeds.move(self.share)  # from those of the first
         self.tables.was_trained()  # some of the saved rows may lag behind
 
     def take_from_chief(self, cluster: Cluster) -> None:
@@ -444,12 +436,11 @@ class State:
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
 
-    def _stored(self, *, tables: bool = True) -> list[Stored]:
-        """Returns everything that is saved, with or without the tables and their slots."""
-        by_rows = self.tables.all if tables else ()
-        whole = [*self._weights, *(self._tables() if tables else ())]
+    def _stored(self) -> list[Stored]:
+        """Returns everything that is saved."""
+        whole = [*self._weights, *self._tables()]
         found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in whole]
-        for table in by_rows:
+        for table in self.tables.all:
             for name, variable in table.slots.items():
                 found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
         for name, variable in self._others.items():

@@ -12,7 +12,7 @@ from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.model.layers import Surroundings, TableCalls, computing, identity
 from harness.program.cut_step import Begun, CutStep, Step
-from harness.program.exchange import Gradients, Layout, packed, pays_for, unpacked
+from harness.program.exchange import Gradients, packed, pays_for
 from harness.program.normalization import SumOverDevices, needs_all_rows, over_all_rows
 from harness.program.padding import without_padding
 from harness.program.seeds import Seeds
@@ -168,23 +168,18 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
         with tf.name_scope("loss"):
             count(task, state.sums, judged, share, training=True)
             sums = row_sums(judged, share, called.added_loss)
-        sent, layout = packed(gradients, share)
-        gathered = [*layout.gathered, *(False for _ in means)]
-        return Begun([*sent, *means], gathered, (changes, sums), (kept, layout))
+        sent, gathered, unpack = packed(gradients, share)
 
-    def finish(
-        state: State,
-        summed: Sequence[tf.Tensor | tf.IndexedSlices],
-        carried: tuple[dict[str, tf.Tensor], tf.Tensor],
-        facts: tuple[list[str], Layout],
-    ) -> tf.Tensor:
-        (changes, sums), (kept, layout) = carried, facts
-        num_sent = len(summed) - len(kept)
-        state.assign({**changes, **dict(zip(kept, summed[num_sent:], strict=True))})
-        state.apply(unpacked(summed[:num_sent], layout))
-        return sums
+        def finish(summed: Sequence[tf.Tensor | tf.IndexedSlices], carried: Any) -> tf.Tensor:
+            changes, sums = carried
+            state.assign({**changes, **dict(zip(kept, summed[len(sent) :], strict=True))})
+            state.apply(unpack(summed[: len(sent)]))
+            return sums
 
-    return CutStep(begin, finish, call.sums_early)
+        gathered = [*gathered, *(False for _ in means)]
+        return Begun([*sent, *means], gathered, (changes, sums), finish)
+
+    return CutStep(begin, call.sums_early)
 
 
 def _keep(state: State, called: Called, share: Share) -> None:

@@ -5,7 +5,7 @@ is touched again, or in `settle`, which brings all rows up to date.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import tensorflow as tf
@@ -91,32 +91,6 @@ class ProductGradient(NamedTuple):
     dy: tf.Tensor  # The gradient of the products, float32 [B, H]
 
 
-def clipped(
-    weights: Sequence[tf.Tensor],
-    tables: Sequence[tuple[tf.Tensor, tf.Tensor]],
-    *,
-    clipnorm: float | None = None,
-    clipvalue: float | None = None,
-    global_clipnorm: float | None = None,
-) -> tuple[Sequence[tf.Tensor], list[tuple[tf.Tensor, tf.Tensor]]]:
-    """Clips dense gradients and those of touched rows together, as Keras's optimizers do by one of
-    the limits; returns the dense ones, which the optimizer itself clips by the other two, and for
-    each table the rows' gradients and the factor on them. `tables` have the sum of squares, too."""
-    if clipvalue:
-        one = tf.constant(1.0)
-        return weights, [(tf.clip_by_value(g, -clipvalue, clipvalue), one) for g, _ in tables]
-    if clipnorm:
-        return weights, [(g, _factor(squares[0], clipnorm)) for g, squares in tables]
-    assert global_clipnorm is not None
-    dense = [tf.reduce_sum(tf.square(gradient)) for gradient in weights]
-    factor = _factor(tf.add_n([*dense, *(squares[0] for _, squares in tables)]), global_clipnorm)
-    return [gradient * factor for gradient in weights], [(g, factor) for g, _ in tables]
-
-
-def _factor(squares: tf.Tensor, limit: float) -> tf.Tensor:
-    return limit / tf.maximum(tf.sqrt(squares), limit)
-
-
 class Tables:
     """All tables of a state, and the switch that a trial run turns off. The step count and learning
     rate of the other weights' optimizer hold for the tables as well."""
@@ -124,11 +98,11 @@ class Tables:
     def __init__(self, tables: Sequence[Table], optimizer: keras.optimizers.Optimizer) -> None:
         self.all = tuple(tables)
         self._optimizer = optimizer
-        kinds = ("clipnorm", "clipvalue", "global_clipnorm")
-        self._limits = {kind: limit for kind in kinds if (limit := getattr(optimizer, kind))}
+        self._clipnorm, self._clipvalue = optimizer.clipnorm, optimizer.clipvalue
+        self._global_clipnorm = optimizer.global_clipnorm
         if tables:  # which the optimizer does not see, so that it cannot know the global norm
             optimizer.global_clipnorm = None
-        self._frozen = tf.Variable(0, trainable=False, dtype=tf.int64) if tables else None
+        self._frozen = tf.Variable(0, trainable=False, dtype=tf.int64)
         self._is_behind = False
         self._settle = tf.function(self._settled, jit_compile=True, autograph=False)
 
@@ -138,8 +112,7 @@ class Tables:
 
     def freeze(self, frozen: bool) -> None:
         """Sets whether steps leave the tables as they are, for a trial run."""
-        if self._frozen is not None:
-            self._frozen.assign(int(frozen))
+        self._frozen.assign(int(frozen))
 
     def readers(self, *, catch_up: bool) -> dict[str, RowReader]:
         """Returns how each table's layer is to read it, by the path of its kernel. With `catch_up`,
@@ -161,10 +134,7 @@ class Tables:
         """Updates the tables if gradients are finite; returns those for the other weights."""
         if not self.all:
             return weights
-        of_rows: list[tuple[Any, tf.Tensor]] = [(None, tf.constant(1.0))] * len(rows)
-        if self._limits:
-            found = [row.table.row_gradients(row.dy, row.touched) for row in rows]
-            weights, of_rows = clipped(weights, found, **self._limits)
+        weights, of_rows = self._clipped(weights, rows)
         learning_rate = tf.cast(tf.convert_to_tensor(self._optimizer.learning_rate), tf.float32)
         steps, active = self._steps_done(), self._is_active()
         for row, (gradients, factor) in zip(rows, of_rows, strict=True):
@@ -174,6 +144,29 @@ class Tables:
             numbers = StepNumbers(rate, factor, steps + 1, active & finite)
             row.table.update(row.touched, row.dy, gradients, numbers)
         return weights
+
+    def _clipped(
+        self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient]
+    ) -> tuple[Sequence[tf.Tensor], list[tuple[tf.Tensor | None, tf.Tensor]]]:
+        """Clips dense gradients and those of touched rows together, as Keras's optimizers do by one
+        of the limits; returns the dense ones, which the optimizer itself clips by the other two,
+        and for each table the rows' gradients, if they are known, and the factor on them."""
+
+        def factor(squares: tf.Tensor, limit: float) -> tf.Tensor:
+            return limit / tf.maximum(tf.sqrt(squares), limit)
+
+        one = tf.constant(1.0)
+        if not (self._clipnorm or self._clipvalue or self._global_clipnorm):
+            return weights, [(None, one)] * len(rows)
+        found = [row.table.row_gradients(row.dy, row.touched) for row in rows]
+        if limit := self._clipvalue:
+            return weights, [(tf.clip_by_value(g, -limit, limit), one) for g, _ in found]
+        if self._clipnorm:
+            return weights, [(g, factor(squares[0], self._clipnorm)) for g, squares in found]
+        dense = [tf.reduce_sum(tf.square(gradient)) for gradient in weights]
+        total = tf.add_n([*dense, *(squares[0] for _, squares in found)])
+        shared = factor(total, self._global_clipnorm)
+        return [gradient * shared for gradient in weights], [(g, shared) for g, _ in found]
 
     def was_trained(self) -> None:
         self._is_behind = any(table.lags for table in self.all)
@@ -193,7 +186,6 @@ class Tables:
         return tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.int64)
 
     def _is_active(self) -> tf.Tensor:
-        assert self._frozen is not None
         return tf.equal(tf.convert_to_tensor(self._frozen), 0)
 
 

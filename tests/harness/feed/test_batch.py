@@ -18,6 +18,7 @@ from harness.feed.batch import (
     BatchesByRows,
     Columns,
     Share,
+    reader_of,
     wire_type,
 )
 from harness.feed.capacity import Capacity
@@ -68,7 +69,7 @@ class Reading:
     def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
         @tf.function(jit_compile=True, autograph=False)
         def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
-            share = batches.reader(first, num_steps, capacity=capacity, **self._options)(step)
+            share = reader_of(batches, first, num_steps, capacity=capacity, **self._options)(step)
             lots = {name: (own.lot, own.step) for name, own in share.among.items()}
             among: Any = {
                 name: _Among(lot.values, lot.row_splits, lot.weights, at)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.feed.batch import Share
 from harness.feed.plan import shares_of
-from harness.program.exchange import Gradients, packed, unpacked
+from harness.program.exchange import Gradients, packed
 
 CAPACITY = 128
 
@@ -41,13 +41,10 @@ def of_weights(*gradients: tf.Tensor | tf.IndexedSlices) -> Gradients:
 @pytest.mark.parametrize("num_tokens", [7, 2**26])
 def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
     given = [by_rows(CAPACITY, num_tokens) for _ in range(2)]
-    sent, layouts = zip(
-        *(packed(of_weights(given[p], tf.ones([2])), share(p, 6)) for p in range(2)), strict=True
-    )
-    assert layouts[0].gathered == [True, False]
-    rows, of_all = zip(*sent, strict=True)
-    summed = [tf.stack(rows), tf.add_n(of_all)]
-    found, dense = unpacked(summed, layouts[0]).weights
+    own, other = (packed(of_weights(given[p], tf.ones([2])), share(p, 6)) for p in range(2))
+    assert own.gathered == [True, False]
+    rows, of_all = zip(own.sent, other.sent, strict=True)
+    found, dense = own.unpack([tf.stack(rows), tf.add_n(of_all)]).weights
     np.testing.assert_array_equal(dense, [2, 2])
     np.testing.assert_array_equal(found.indices, tf.concat([g.indices for g in given], axis=0))
     np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
@@ -98,5 +95,5 @@ def test_what_follows_from_rows_is_refused_where_devices_have_unlike_numbers(
             own = share(place, batch_rows)
             ids = indices(own)
             slices = tf.IndexedSlices(tf.zeros([ids.shape[0], 3]), ids, tf.constant([50, 3]))
-            (sent,), _ = packed(of_weights(slices), own)
+            (sent,), *_ = packed(of_weights(slices), own)
             assert sent.shape == [ids.shape[0] * (2 + 3)]

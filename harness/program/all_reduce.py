@@ -136,8 +136,7 @@ class AllReduce:
 
 @functools.cache
 def _connected(names: tuple[str, ...]) -> int | None:
-    """Returns the number of the group of GPUs that NCCL connects, or None where NCCL connects none:
-    on one device, on CPUs, and where the custom call is not available."""
+    """Returns the number of the group of GPUs that NCCL connects, or None if it connects none."""
     if len(names) == 1 or "GPU" not in names[0]:
         return None
     visible = tf.config.get_visible_devices("GPU")

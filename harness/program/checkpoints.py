@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.base.files import json_text
@@ -67,7 +68,9 @@ class Checkpoints:
         if self._written is not None:
             self._written.result()
         is_copied = 2 * _num_bytes(self.states[0].kinds) <= self.free()
-        arrays = self.states[0].save(copied=is_copied) | self._metric_sums()
+        arrays = self.states[0].save(copied=is_copied)
+        for name, every in self._sums().items():
+            arrays[name] = np.sum([own.numpy() for own in every], axis=0)
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
             arrays[_ABOUT] = np.asarray(json_text(about).encode())
@@ -84,7 +87,7 @@ class Checkpoints:
                 "start anew"
             )
         own = self.states[0].kinds
-        sums = self._metric_sums()
+        sums = self._sums()
         skipped: list[str] = []
         for path in reversed(saved):
             with ExitStack() as open_:
@@ -104,31 +107,25 @@ class Checkpoints:
                     )
                 for state in self.states:
                     state.restore(saved_)
-                self._restore_sums({name: saved_.get(name, own) for name, own in sums.items()})
+                for name in sums.keys() & found.keys():
+                    first, *others = sums[name]
+                    first.assign(saved_[name])
+                    for other in others:  # later they are added up
+                        other.assign(tf.zeros_like(other))
                 return Restored(step=int(saved_[_STEP]), about=about, skipped=skipped)
-        others = f", as are all {len(saved) - 1} before it" if len(saved) > 1 else ""
+        older = f", as are all {len(saved) - 1} before it" if len(saved) > 1 else ""
         raise InputError(
-            f"{skipped[0].removesuffix('.')}{others}. Restore it, or train with --overwrite to "
+            f"{skipped[0].removesuffix('.')}{older}. Restore it, or train with --overwrite to "
             "start anew."
         )
 
-    def _metric_sums(self) -> dict[str, np.ndarray]:
-        """Returns the sums that metrics keep over an epoch, added up over all devices."""
+    def _sums(self) -> dict[str, list[tf.Variable]]:
+        """Returns the sums that metrics keep over an epoch, by name, those of all devices."""
         return {
-            f"{_METRICS}{place}/{index}": np.sum(
-                [state.sums[place][index].numpy() for state in self.states], axis=0
-            )
+            f"{_METRICS}{place}/{index}": [state.sums[place][index] for state in self.states]
             for place, variables in enumerate(self.states[0].sums)
             for index in range(len(variables))
         }
-
-    def _restore_sums(self, sums: Mapping[str, np.ndarray]) -> None:
-        """Gives the sums to the first device and zeros to the others: later they are added up."""
-        for number, state in enumerate(self.states):
-            for place, variables in enumerate(state.sums):
-                for index, variable in enumerate(variables):
-                    total = sums[f"{_METRICS}{place}/{index}"]
-                    variable.assign(total if number == 0 else np.zeros_like(total))
 
     def _write(self, arrays: dict[str, Any], step: int) -> None:
         self.check()

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import traceback
 from collections.abc import Collection, Iterator
 from typing import Any
 
@@ -49,13 +50,9 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
 
 def _in_traceback(error: BaseException) -> str | None:
     """Describes the innermost Keras object, other than a model, whose method was running."""
-    found = None
-    frame = error.__traceback__
-    while frame is not None:
-        culprit = _described(frame.tb_frame.f_locals.get("self"))
-        found = culprit or found
-        frame = frame.tb_next
-    return found
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    described = (_described(frame.f_locals.get("self")) for frame in reversed(frames))
+    return next(filter(None, described), None)
 
 
 def _described(candidate: Any) -> str | None:

@@ -52,10 +52,10 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
 
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
-        passes = functools.partial(forward_backward, call, task, state, share, all_reduce)
-        found = [passes(scale=scale)[0]]
+        found = [forward_backward(call, task, state, share, all_reduce, scale=scale)[0]]
         if reference is not None:
-            found.append(passes(model=reference)[0])
+            other = replace(call, model=reference)
+            found.append(forward_backward(other, task, state, share, all_reduce)[0])
         sent, gathered, unpacks = zip(*(packed(own, share) for own in found), strict=True)
 
         def finish(summed: Sequence[tf.Tensor], _: Any) -> tuple[list[tf.Tensor], tf.Tensor]:

@@ -22,7 +22,7 @@ from harness.program.inspection import Inspector
 from harness.program.normalization import needs_all_rows
 from harness.program.packing import checksum_of
 from harness.program.padding import require_masked
-from harness.program.program import Loop, Program, compile_all
+from harness.program.program import Program, compile_all
 from harness.program.small_gradients import small_layers
 from harness.program.state import State
 from harness.program.step import Caller, evaluation_step, prediction_step, training_step
@@ -160,14 +160,12 @@ class ModelPrograms:
         if dispatch.step != start_step:
             return []  # all were compiled before the first dispatch
         start = time.perf_counter()
-        loops = [
-            Loop(self._training, batches, call) for call in plan.programs(start_step=start_step)
-        ]
+        loops = [(self._training, batches, call) for call in plan.programs(start_step=start_step)]
         if evaluation is not None:
             feed, own_plan = evaluation
             passes: Dispatches = feed.dispatches(own_plan)
             _, own = next(passes)
-            loops[:0] = [Loop(self._evaluation, own, call) for call in own_plan.programs()]
+            loops[:0] = [(self._evaluation, own, call) for call in own_plan.programs()]
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         if self._alone_seconds is None and compilations and not self._cluster.is_alone:
             timed = functools.partial(self._training.alone_seconds, dispatch.calls[0], batches)
@@ -291,7 +289,7 @@ class ModelPrograms:
             if watch is not None:
                 watch(number, None)
             if not self._evaluation.is_compiled(call, batches):
-                loops = [Loop(self._evaluation, batches, one) for one in plan.programs()]
+                loops = [(self._evaluation, batches, one) for one in plan.programs()]
                 compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
             found = self._evaluation(call, batches)
             if self._task.is_measured:

@@ -109,10 +109,9 @@ def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:
     with tf.device("/CPU:0"):
         trial = copy_of(optimizer)
         weight = keras.Variable("zeros", shape=(64, 64), name="weight")
-        own = {id(variable) for variable in trial.variables}
+        known = len(trial.variables)
         trial.build([weight])
-        kept = [v for v in trial.variables if id(v) not in own]
-    return sum(map(num_bytes, kept)) // num_bytes(weight)
+    return sum(map(num_bytes, trial.variables[known:])) // num_bytes(weight)
 
 
 def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -64,7 +64,7 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         # XLA's compiler raises these two. After other errors a program's inputs may be freed.
-        of_compiler = (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError)
+        of_compiler = tf.errors.InvalidArgumentError | tf.errors.UnimplementedError
         is_whole = isinstance(error, of_compiler)
         raise
     finally:
@@ -107,20 +107,23 @@ class Program:
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
     def compile(self, batches: BatchesByRows, call: Call, *, at_step: int) -> list[Compilation]:
-        return compile_all([Loop(self, batches, call)], at_step=at_step)
+        return compile_all([(self, batches, call)], at_step=at_step)
 
     def is_compiled(self, call: Call, batches: BatchesByRows) -> bool:
         return _key(call, batches) in self._loops
 
-    def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], None]:
-        """Traces a call's loop; returns a function that compiles it by a first run."""
+    def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], float]:
+        """Traces a call's loop; returns a function that compiles it by a first run, and returns the
+        seconds that took."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
         loop = self._build(resized, call)
 
-        def run() -> None:
+        def run() -> float:
+            start = time.perf_counter()
             for result in tf.nest.flatten(self._run(loop, resized, first=0)):
                 result.numpy()  # waits
             self._loops[_key(call, batches)] = loop
+            return time.perf_counter() - start
 
         return run
 
@@ -258,42 +261,36 @@ class Program:
         return total, tf.transpose(outputs, [0, 2, 1])
 
 
-class Loop(NamedTuple):
-    """A loop to compile: a call that it is for, and batches to compile it with."""
-
-    program: Program
-    batches: BatchesByRows
-    call: Call
-
-
 def _key(call: Call, batches: BatchesByRows) -> _Key:
     return call.num_steps, call.rows, call.capacity, sizes_of(batches[call.rows][0])
 
 
-def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) -> list[Compilation]:
-    """Compiles the loops of the same states that are not compiled yet; changes no state: each loop
-    is run once, since libraries such as oneDNN generate code of their own then, and is undone from
-    a copy in host memory. With `beside`, two loops are compiled at once while others are traced, as
-    XLA leaves cores idle. Returns a record of each new loop, whose seconds add up to the time that
-    all took."""
-    new = [loop for loop in loops if not loop.program.is_compiled(loop.call, loop.batches)]
+def compile_all(
+    loops: Sequence[tuple[Program, BatchesByRows, Call]], *, at_step: int, beside: bool = False
+) -> list[Compilation]:
+    """Compiles loops for such batches and calls of programs of the same states, if they are not
+    compiled yet; changes no state: each loop is run once, since libraries such as oneDNN generate
+    code of their own then, and is undone from a copy in host memory. With `beside`, two loops are
+    compiled at once while others are traced, as XLA leaves cores idle. Returns a record of each new
+    loop, whose seconds add up to the time that all took."""
+    new = [loop for loop in loops if not loop[0].is_compiled(loop[2], loop[1])]
     if not new:
         return []
     start = time.perf_counter()
     pending: list[Future[float]] = []
     seconds = []
-    states = new[0].program.states
+    states = new[0][0].states
     with named_culprit(states[0].layer_names), _taken_back(states), ThreadPoolExecutor(2) as others:
         try:
-            for loop in new:
+            for program, batches, call in new:
                 # Trace in this thread only: a state keeps notes about the loop being traced.
                 began = time.perf_counter()
-                run = loop.program.traced(loop.batches, loop.call)
+                run = program.traced(batches, call)
                 seconds.append(time.perf_counter() - began)
                 if beside:
-                    pending.append(others.submit(_seconds_of, run))
+                    pending.append(others.submit(run))
                 else:
-                    seconds[-1] += _seconds_of(run)
+                    seconds[-1] += run()
             for place, other in enumerate(pending):
                 seconds[place] += other.result()
         except BaseException:  # an interrupt, too: begin nothing further
@@ -302,16 +299,7 @@ def compile_all(loops: Sequence[Loop], *, at_step: int, beside: bool = False) ->
     share = (time.perf_counter() - start) / sum(seconds)
     return [
         Compilation(
-            program=loop.program.name,
-            capacity=sum(loop.call.capacity),
-            seconds=share * own,
-            step=at_step,
+            program=program.name, capacity=sum(call.capacity), seconds=share * own, step=at_step
         )
-        for loop, own in zip(new, seconds, strict=True)
+        for (program, _, call), own in zip(new, seconds, strict=True)
     ]
-
-
-def _seconds_of(run: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start

@@ -81,24 +81,23 @@ class Seeds:
         """Returns the changes of a call with those of all seeds merged under `NAME`, which is left
         out if nothing but the draws that a loop expects changes them. `before` and `after` are all
         values around the call."""
-        found = dict(changes)
-        for held in self.stored:
-            if self._loop is None and not found.keys() & held.shapes.keys():
-                continue
-            found = {n: value for n, value in found.items() if n not in held.shapes}
-            variable = tf.convert_to_tensor(held.variable)
-            self._is_behind = self._loop is not None
-            expected = self._draws if self._is_behind else np.zeros_like(self._draws)
-            added = [_added(after[name], before[name]) for name in held.shapes]
-            known = [constant for constant in added if constant is not None]
-            if len(known) < len(added):
-                change = held.join(after) - held.join(before) - expected
-                found[self.NAME] = variable + change
-            elif (np.concatenate(known) != expected).any():
-                # XLA adds a constant in place. It would write a value joined from parts elsewhere,
-                # and copy it.
-                found[self.NAME] = variable + (np.concatenate(known) - expected)
-        return found
+        if not self.stored:
+            return dict(changes)
+        (held,) = self.stored
+        found = {n: value for n, value in changes.items() if n not in held.shapes}
+        self._is_behind = self._loop is not None
+        expected = self._draws if self._is_behind else np.zeros_like(self._draws)
+        added = [_added(after[name], before[name]) for name in held.shapes]
+        known = [constant for constant in added if constant is not None]
+        if len(known) < len(added):
+            change = held.join(after) - held.join(before) - expected
+        else:
+            # XLA adds a constant in place. It would write a value joined from parts elsewhere, and
+            # copy it.
+            change = np.concatenate(known) - expected
+            if not change.any():
+                return found
+        return found | {self.NAME: tf.convert_to_tensor(held.variable) + change}
 
 
 def _added(after: tf.Tensor, before: tf.Tensor) -> np.ndarray | None:

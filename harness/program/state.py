@@ -129,8 +129,7 @@ class State:
                 }
             self.optimizer.build(self._seen)
             # Not the optimizer's property, which is divided where gradients are accumulated.
-            own = self.optimizer.variables
-            self._iterations = next(v.value for v in own if v.name == _COMMON[0])
+            self._iterations = self.optimizer._iterations.value
             # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
             scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
@@ -270,11 +269,12 @@ class State:
         places = {name: i for i, stored in enumerate(self._weights) for name in stored.shapes}
         rows, products = [], []
         for call, dy in zip(called.calls, of_outputs, strict=True):
-            name = call.layer.kernel.path
-            if dy is not None and call.touched is None:
-                products.append(ProductGradient(places[name], call, tf.cast(dy, tf.float32)))
-            elif dy is not None:
-                dy = tf.cast(dy, tf.float32)
+            if dy is None:
+                continue
+            name, dy = call.layer.kernel.path, tf.cast(dy, tf.float32)
+            if call.touched is None:
+                products.append(ProductGradient(places[name], call, dy))
+            else:
                 rows.append(RowGradient(tables.pop(name), call, call.touched, dy))
         of_products = {product.place for product in products}
         unused = [*tables]
@@ -295,10 +295,9 @@ class State:
         return Gradients(weights, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
+        held = self._others | {Seeds.NAME: stored.variable for stored in self.seeds.stored}
         for name, value in changes.items():
-            seeds = [held.variable for held in self.seeds.stored if name == Seeds.NAME]
-            for variable in seeds or [self._others[name]]:
-                variable.assign(value)
+            held[name].assign(value)
 
     def apply(self, gradients: Gradients) -> None:
         """Updates `trainable` and the tables by gradients that were summed over all devices, unless

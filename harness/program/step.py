@@ -45,13 +45,11 @@ class Caller:
         all_reduce: SumOverDevices,
         *,
         training: bool,
-        model: keras.Model | None = None,
         watch: Callable[[Any], None] | None = None,
         catch_up: bool = False,
     ) -> Called:
-        """Calls a model with a state's values. With `watch`, the gradient tape's, gradients may
+        """Calls the model with a state's values. With `watch`, the gradient tape's, gradients may
         follow; for `catch_up` see `Tables.readers`."""
-        model = model or self.model
         given = {n: sets for n, sets in share.inputs.items() if isinstance(sets, dict)}
         ragged = {n: {**sets, "values": without_padding(**sets)} for n, sets in given.items()}
         by_rows = state.tables.readers(catch_up=catch_up)
@@ -79,9 +77,9 @@ class Caller:
         inputs: Any = {**share.inputs, **ragged}
         inputs = inputs[""] if list(inputs) == [""] else inputs
         rows = share.weights.shape[0]
-        small = small_products(model, rows) if state.for_gpu else contextlib.nullcontext()
-        with computing(surroundings), over_all_rows(model, share, all_reduce), small:
-            called = state.call(model, inputs, training=training)
+        small = small_products(self.model, rows) if state.for_gpu else contextlib.nullcontext()
+        with computing(surroundings), over_all_rows(self.model, share, all_reduce), small:
+            called = state.call(self.model, inputs, training=training)
         shape = [*getattr(called.outputs, "shape", ())]
         if shape and shape[0] not in (None, rows):
             raise InputError(
@@ -129,18 +127,13 @@ def forward_backward(
     all_reduce: SumOverDevices,
     *,
     scale: tf.Tensor | None = None,
-    model: keras.Model | None = None,
-    catch_up: bool = False,
-    sparse: bool = False,
+    updates: bool = False,
 ) -> tuple[Gradients, Judgement, Called]:
     """Computes this device's part of the gradients of the mean loss over the batch's rows, times
-    `scale`, with the losses that layers add. The state keeps its values, except rows of tables that
-    may catch up. `model` replaces the caller's, and `sparse` is as in `State.gradients`."""
+    `scale`, with the losses that layers add. With `updates`, rows of tables may catch up, and
+    gradients may be sparse, as in `State.gradients`."""
     with tf.GradientTape() as tape:
-        called = call(
-            state, share, all_reduce,
-            training=True, model=model, watch=tape.watch, catch_up=catch_up,
-        )  # fmt: skip
+        called = call(state, share, all_reduce, training=True, watch=tape.watch, catch_up=updates)
         with tf.name_scope("loss"):
             judged = task.judge(share.labels, called.outputs)
             loss = tf.reduce_sum(judged.losses * share.weights) / share.batch_rows
@@ -148,7 +141,7 @@ def forward_backward(
                 loss += called.added_loss * share.fraction
             if scale is not None:
                 loss *= scale
-    return state.gradients(tape, loss, called, sparse=sparse), judged, called
+    return state.gradients(tape, loss, called, sparse=updates), judged, called
 
 
 def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutStep:
@@ -157,7 +150,7 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None
         gradients, judged, called = forward_backward(
-            call, task, state, share, all_reduce, scale=scale, catch_up=True, sparse=True
+            call, task, state, share, all_reduce, scale=scale, updates=True
         )
         unused[:] = gradients.unused
         # Floats that layers keep, such as averages, become the mean over all devices. For anything

@@ -81,4 +81,5 @@ def test_none_and_one(count: int) -> None:
     seeds = Seeds({"a": numbered(7)} if count else {})
     seeds.move(2)
     assert {n: v.numpy()[1] for n, v in seeds.values().items()} == ({"a": 0} if count else {})
-    assert seeds.together({"x": 1.0}, {}, {}) == {"x": 1.0}
+    values = seeds.values()
+    assert seeds.together({"x": 1.0}, values, values) == {"x": 1.0}

@@ -295,7 +295,9 @@ class State:
         return Gradients(weights, rows, products, tuple(unused))
 
     def assign(self, changes: Mapping[str, tf.Tensor]) -> None:
-        held = self._others | {Seeds.NAME: stored.variable for stored in self.seeds.stored}
+        held = dict(self._others)
+        for seeds in self.seeds.stored:
+            held[Seeds.NAME] = seeds.variable
         for name, value in changes.items():
             held[name].assign(value)
 

@@ -5,7 +5,7 @@ there are too many batches to look at, a second, larger capacity holds any batch
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,47 +15,35 @@ _QUANTUM = 128  # Unit that lengths are rounded up to, for whole vector register
 Capacity = tuple[int, ...]  # The static length of the `values` buffer of each ragged column
 
 
-@dataclass(frozen=True, kw_only=True)
-class Capacities:
+class Capacities(NamedTuple):
     """The two lengths of each column's buffer, equal if every batch of the run was looked at."""
 
     typical: Capacity
     largest: Capacity
 
-    def holding(self, nnz: Iterable[int]) -> Capacity:
-        nnz = tuple(map(int, nnz))
-        assert _holds(self.largest, nnz), (nnz, self.largest)
-        return self.typical if _holds(self.typical, nnz) else self.largest
+    def holding(self, nnz: np.ndarray) -> Capacity:
+        return next(own for own in self if (nnz <= np.array(own)).all())
 
 
 def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
     """Returns capacities for shares of `rows` rows of `lengths` [columns, num_rows] in any order. A
     sum of lengths drawn without replacement deviates by less than `sqrt(rows) * std(lengths)`."""
     rows = min(rows, lengths.shape[1])
-    most = [
-        int(np.partition(column, len(column) - rows)[len(column) - rows :].sum())
-        for column in lengths
-    ]
-    typical = [
-        rows * column.mean() + _DEVIATIONS * np.sqrt(rows) * column.std() for column in lengths
-    ]
-    if all(largest <= _MERGE_RATIO * usual for largest, usual in zip(most, typical, strict=True)):
-        typical = most
+    most = np.partition(lengths, -rows, axis=1)[:, -rows:].sum(axis=1)
+    typical = rows * lengths.mean(axis=1) + _DEVIATIONS * np.sqrt(rows) * lengths.std(axis=1)
+    are_near = (most <= _MERGE_RATIO * typical).all()
     return Capacities(
-        typical=tuple(map(_round_up, map(min, typical, most))), largest=tuple(map(_round_up, most))
+        _rounded_up(most if are_near else np.minimum(typical, most)), _rounded_up(most)
     )
 
 
 def capacity_for_batches(nnz: Iterable[np.ndarray]) -> Capacities:
     """Returns one capacity for batches of known numbers of ids, arrays of [columns, steps, R]."""
     most = [part.max(axis=(1, 2)) for part in nnz]
-    exact = tuple(_round_up(int(column)) for column in np.max(most, axis=0, initial=0))
-    return Capacities(typical=exact, largest=exact)
+    exact = _rounded_up(np.max(most, axis=0, initial=0))
+    return Capacities(exact, exact)
 
 
-def _holds(capacity: Capacity, nnz: tuple[int, ...]) -> bool:
-    return all(own >= needed for own, needed in zip(capacity, nnz, strict=True))
-
-
-def _round_up(length: float) -> int:
-    return max(1, int(np.ceil(length / _QUANTUM))) * _QUANTUM
+def _rounded_up(lengths: np.ndarray) -> Capacity:
+    quanta = np.maximum(1, np.ceil(lengths / _QUANTUM))
+    return tuple((quanta * _QUANTUM).astype(np.int64).tolist())

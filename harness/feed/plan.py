@@ -178,7 +178,7 @@ class Plan:
         return tuple(
             Call(first=0, num_steps=num_steps, capacity=capacity, rows=rows)
             for rows, num_steps in sorted(kinds, reverse=True)
-            for capacity in sorted({self.capacities[rows].typical, self.capacities[rows].largest})
+            for capacity in sorted(set(self.capacities[rows]))
         )
 
 

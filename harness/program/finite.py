@@ -38,8 +38,7 @@ def change_by_blocks(variable: tf.Variable, change: Callable[[tf.Tensor], tf.Ten
         variable.assign(change(tf.convert_to_tensor(variable)))
         return
     for first in range(0, variable.shape[0], _ROWS_AT_ONCE):
-        last = min(first + _ROWS_AT_ONCE, variable.shape[0])
-        changed = change(tf.convert_to_tensor(variable)[first:last])
+        changed = change(tf.convert_to_tensor(variable)[first : first + _ROWS_AT_ONCE])
         with tf.device(variable.device):
             _put(variable, changed, tf.constant([first, 0]))
 

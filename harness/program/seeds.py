@@ -14,8 +14,6 @@ import tensorflow as tf
 
 from harness.program.packing import packed
 
-# The change of a seed by one draw.
-_DRAW = np.array([0, 1])
 # The difference between the seeds of neighbouring devices: a prime, so that layers do not collide.
 _STRIDE = 1_000_003
 
@@ -29,7 +27,7 @@ class Seeds:
         # A list of one variable for all seeds; empty if the model has no seeds.
         self.stored = [packed(seeds)] if seeds else []
         # The change of the variable by one draw from each seed, int64 [2 * seeds].
-        self._draws = np.tile(_DRAW, len(seeds))
+        self._draws = np.tile([0, 1], len(seeds))
         # The variable's values before the loop that is being traced and in each of its steps; None
         # outside of a loop.
         self._loop: tuple[tf.Tensor, tf.Tensor] | None = None

@@ -175,9 +175,10 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
     return CutStep(begin, call.sums_early)
 
 
-def _keep(state: State, called: Called, share: Share) -> None:
-    """Keeps what layers change outside of training, such as the seed of a dropout that is always
-    on."""
+def _called(call: Caller, state: State, share: Share, all_reduce: SumOverDevices) -> Called:
+    """Calls the model outside of training, and keeps what layers change then, such as the seed of a
+    dropout that is always on."""
+    called = call(state, share, all_reduce, training=False)
     if share.num_devices > 1 and called.changes.keys() - {Seeds.NAME}:
         raise InputError(
             f"evaluations and predictions change {', '.join(sorted(called.changes))}, of which "
@@ -185,6 +186,7 @@ def _keep(state: State, called: Called, share: Share) -> None:
             "it only where the argument training is true"
         )
     state.assign(called.changes)
+    return called
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
@@ -192,8 +194,7 @@ def evaluation_step(call: Caller, task: SettledTask) -> Step:
     return probabilities, too."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
-        called = call(state, share, all_reduce, training=False)
-        _keep(state, called, share)
+        called = _called(call, state, share, all_reduce)
         # Keras too uses no class weights in an evaluation.
         judged = task.judge(share.labels, called.outputs, training=False, inputs=share.inputs)
         count(task, state.sums, judged, share, training=False)
@@ -208,8 +209,7 @@ def prediction_step(call: Caller, ranking: Ranking | None = None) -> Step:
     outputs, or the best of them."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> tuple[tf.Tensor, tf.Tensor]:
-        called = call(state, share, all_reduce, training=False)
-        _keep(state, called, share)
+        called = _called(call, state, share, all_reduce)
         outputs = tf.cast(called.outputs, tf.float32)
         if ranking is not None:
             seen = None if ranking.seen is None else share.inputs[ranking.seen]

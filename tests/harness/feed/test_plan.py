@@ -46,7 +46,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )
     if draw(st.booleans()):
         capacities = {
-            rows: replace(own, typical=tuple(draw(st.integers(1, most)) for most in own.largest))
+            rows: own._replace(typical=tuple(draw(st.integers(1, n)) for n in own.largest))
             for rows, own in plan.capacities.items()
         }
         object.__setattr__(plan, "capacities", capacities)

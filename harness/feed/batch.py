@@ -39,8 +39,7 @@ class Share(NamedTuple):
     among: dict[str, Batches]  # All batches of the call, of inputs whose ids a GPU sorted
     batch_rows: int = 0  # Rows of the whole batch, over all devices
     num_rows: int = 0
-    """b; or 0 if this device has no row of the batch. It then computes on another's, with the
-    weight 0."""
+    """b; or 0 if the device has no row of the batch, and takes another's with the weight 0."""
     num_devices: int = 1  # Number of devices that share the batch
 
     @property
@@ -236,8 +235,7 @@ def _fits_a_lot(num_steps: int, capacity: Capacity) -> bool:
 
 
 def _cut(tensor: tf.Tensor, first: tf.Tensor, num_steps: int) -> tf.Tensor:
-    # Gathered, not sliced: XLA needs the bounds of a slice when it compiles, and would compile a
-    # program for each `first`.
+    # Gathered, not sliced: XLA would compile a program for each slice's bounds.
     return tf.gather(tensor, first + tf.range(num_steps, dtype=first.dtype))
 
 

@@ -34,8 +34,7 @@ def steps_per_call(
 
 
 def call_length(most: int, steps: int) -> int:
-    """Returns a call's length, up to `most`: a divisor of `steps` if one is near, for one
-    program."""
+    """Returns a call's length: `most`, or a divisor of `steps` that is near, for one program."""
     divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
     return divisor if 2 * divisor >= most else most
 

@@ -80,8 +80,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Dispatch:
-    """Consecutive steps of one epoch that end in one host sync, unless a GPU runs on to the next
-    epoch."""
+    """Consecutive steps of an epoch that end in a host sync, unless a GPU runs on to the next."""
 
     epoch: int
     step: int  # Optimizer steps before it, over all epochs
@@ -161,8 +160,7 @@ class Plan:
         return min(end, self.steps_per_epoch)
 
     def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Yields each call of the steps [start, end): its first step, its end, the rows of a
-        batch."""
+        """Yields each call of the steps [start, end): its first step, its end, a batch's rows."""
         while start < end:
             whole = start < self.whole_steps
             limit = (start // self.steps_per_call + 1) * self.steps_per_call
@@ -190,8 +188,7 @@ class EpochPlan:
         self._nnz = {rows: _nnz(plan, shares) for rows, shares in self.batches.items()}
 
     def dispatch(self, start: int, end: int, *, origin: int = 0) -> Dispatch:
-        """Returns the dispatch of the steps [start, end); its first batch is that of step
-        `origin`."""
+        """Returns the dispatch of the steps [start, end), whose batches begin at step `origin`."""
         plan = self._plan
         calls, examples, tokens = [], 0, 0
         for first, stop, rows in plan.calls(start, end):

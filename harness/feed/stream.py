@@ -22,9 +22,8 @@ _NUM_PREFETCHED = 2  # dispatches: one to hand over at once, and one in the maki
 
 
 class Stream:
-    """Rows that are gathered on the host and copied to the devices, one for each of a plan's
-    replicas, call by call. Unless they are `mapped` from files, TensorFlow's host memory gets one
-    copy."""
+    """Rows that are gathered on the host, call by call, and copied to the devices of a plan's
+    replicas. Unless they are `mapped` from files, TensorFlow's host memory gets one copy."""
 
     def __init__(self, columns: Columns, *, devices: Sequence[str], mapped: bool = False) -> None:
         self._devices = tuple(devices)
@@ -125,8 +124,7 @@ class Stream:
 def _numbered_anew(
     taken: dict[int, tuple[np.ndarray, ...]], columns: Columns
 ) -> tuple[dict[int, tuple[np.ndarray, ...]], Arrays]:
-    """Reads a dispatch's rows from their files, and replaces their ids by places in what is
-    read."""
+    """Reads a dispatch's rows from their files; replaces their ids by places in what is read."""
     # Each row is read once, in the order of the file, wherever it is used.
     ids = tf.nest.flatten(taken)
     found, places = np.unique(np.concatenate([own.reshape(-1) for own in ids]), return_inverse=True)
@@ -165,9 +163,8 @@ def _gather(
     capacities: dict[int, tf.Tensor],
     columns: Arrays,
 ) -> tuple[_ByRows, ...]:
-    """Gathers the batches of each device from `columns`, by the rows of a whole batch, as are the
-    arguments: S in `most`, row ids of each device, int64 [n, b], in `taken`, and `capacities`,
-    int64 [columns]."""
+    """Gathers each device's batches, by the rows of a whole batch, as are the arguments: S in
+    `most`, row ids of each device, int64 [n, b], in `taken`; `capacities`, int64 [columns]."""
 
     def batches(S: int, rows: tf.Tensor, capacities: tf.Tensor) -> StreamBatches:
         own = zip(columns.ragged.items(), tf.unstack(capacities), strict=True)

@@ -23,8 +23,7 @@ Kind = Literal["nccl", "ring"]
 
 # The lowest group key: above the keys that tf.distribute gives out.
 _FIRST_GROUP_KEY = 1_000_000
-# A group key for each tuple of device names. TensorFlow tells groups apart by these keys, which are
-# the same in all workers.
+# A group's key for each tuple of device names, by which TensorFlow knows it in all workers.
 _GROUPS: dict[tuple[str, ...], int] = {}
 # Numbers of the traced sums over the GPUs of this process.
 _CALLS = itertools.count()
@@ -63,8 +62,7 @@ class AllReduce:
         self._first_keys: dict[Hashable, int] = {}
         # The group of the sums that were traced by `kernels.all_reduce`.
         self._connection: int | None = None
-        # Each device's last sum. Its next sum waits for it, so that all devices sum in the same
-        # order.
+        # Each device's last sum, for which its next one waits: so all devices sum in one order.
         self._last: dict[int, tf.Tensor] = {}
 
     def keys(self, program: Hashable) -> Iterator[int]:
@@ -114,8 +112,7 @@ class AllReduce:
             ]
 
     def gather(self, instance_key: int, vector: tf.Tensor, *, token: tf.Variable) -> tf.Tensor:
-        """Returns the joined vectors of all workers' devices, which have one length; traced with an
-        ordering token, like a sum."""
+        """Returns all workers' and devices' vectors, of one length, joined; ordered by a token."""
         with tf.name_scope("all_gather"):
             return tf.raw_ops.CollectiveGatherV2(
                 input=vector,

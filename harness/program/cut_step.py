@@ -134,9 +134,8 @@ class CutLoops:
     def _programs(
         self, device: int, capacity: Capacity, rows: int, summing: bool
     ) -> tuple[Callable[..., Any], Callable[..., Any], list[Begun]]:
-        """Returns a device's programs before and after the exchange, and a list for what the first
-        one begins, once it is traced. The first is not compiled by XLA if it needs sums as well,
-        and does them if `summing`."""
+        """Returns a device's programs before and after the exchange, and a list that holds what the
+        first one begins, once it is traced. If it needs sums, XLA does not compile it."""
         state = self.states[device]
         traced: list[Begun] = []
 
@@ -212,8 +211,7 @@ def _parted(
     gathered: Sequence[bool],
     num_devices: int,
 ) -> list[tf.Tensor]:
-    """Splits exchanged vectors into tensors: undoes `_joined`. A gathered tensor becomes [devices,
-    numbers]."""
+    """Undoes `_joined` after the exchange. A gathered tensor becomes [devices, numbers]."""
     found: dict[int, tf.Tensor] = {}
     for (kind, places), vector in zip(_places(like, gathered).items(), vectors, strict=True):
         rows = tf.reshape(vector, [num_devices if kind[1] else 1, -1])

@@ -88,8 +88,7 @@ def set_up_devices(
     why = "asked for"
     if replicas == "auto":
         rows = None if batch_size is None else batch_size // cluster.num_workers
-        # This worker's part of the GPUs that all workers of the host see, or all of them where each
-        # worker sees GPUs of its own.
+        # This worker's part of the GPUs that the host's workers share, or all if it has its own.
         replicas, why = choose_replicas(len(gpus) // here or len(gpus), rows)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
@@ -129,8 +128,7 @@ def start_threads(device: str) -> None:
 
 
 def be_deterministic() -> None:
-    """Makes sums run in a fixed order; call it before TensorFlow starts, which reads XLA's flags
-    then."""
+    """Makes sums run in a fixed order; call it before TensorFlow starts and reads XLA's flags."""
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     _set_xla_flag("--xla_gpu_deterministic_ops=true")
@@ -181,8 +179,7 @@ def _on_gpus(
         )
     used = gpus[:replicas]
     try:
-        # Keep this order: if a device is looked at before, TensorFlow takes nearly all memory of
-        # every visible GPU.
+        # Keep this order: a look at a device makes TensorFlow take nearly all memory of every GPU.
         tf.config.set_visible_devices(used, "GPU")
         for gpu in used:
             tf.config.experimental.set_memory_growth(gpu, True)

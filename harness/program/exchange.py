@@ -21,8 +21,7 @@ from harness.program.tables import ProductGradient, RowGradient
 from kernels.multi_hot import table_gradient, touched_rows
 
 MAX_NUMBER = 2**24
-"""The largest number up to which float32 holds every integer, so that one vector can carry ids and
-gradients."""
+"""Float32 holds every integer up to this, so that one vector can carry ids and gradients."""
 # The divisor that splits an id into the two numbers that are sent: quotient and remainder.
 _SPLIT = 2**16
 # Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip.
@@ -37,8 +36,7 @@ class Gradients(NamedTuple):
     """The gradients of a batch: a device's part, or those of all devices."""
 
     weights: list[tf.Tensor | tf.IndexedSlices | None]
-    """The gradients of `State.trainable`; None for a weight whose gradient follows from `products`
-    alone."""
+    """The gradients of `State.trainable`; None where `products` alone tell a weight's gradient."""
     rows: list[RowGradient]
     """The gradients of the tables that are updated by rows."""
     products: list[ProductGradient]
@@ -48,8 +46,7 @@ class Gradients(NamedTuple):
 
 
 def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]:
-    """Returns whether a layer's gradient is to follow from the ids and dy of all devices, as
-    `TableCalls.pays`."""
+    """Returns `TableCalls.pays`: whether a gradient is to follow from all devices' ids and dy."""
     graph = tf.compat.v1.get_default_graph()
 
     def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
@@ -100,8 +97,7 @@ def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
     count = gradient.values.shape[0]
     if count in {values.shape[0] for values in ids} and count % fewest and count % (fewest + 1):
         return True
-    # As many as there are ids, or a multiple. The graph alone does not tell: row numbers are
-    # constants in it, too.
+    # A multiple of the ids. The graph alone does not tell: row numbers are constants in it, too.
     of_ids = any(count % values.shape[0] == 0 for values in ids if values.shape[0])
     return of_ids and _follows_from(gradient.indices, ids)
 
@@ -200,8 +196,7 @@ def _parts_of(table: RowGradient | ProductGradient, share: Share) -> dict[str, t
 
 
 def _joined(like: Mapping[str, tf.Tensor], vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
-    """Returns the concatenated sets of all devices, and their dy, from vectors of parts as one
-    device has them."""
+    """Returns the sets and dy of all devices, concatenated, from vectors of their parts."""
     sizes = [part.shape.num_elements() for part in like.values()]
     parts = dict(zip(like, tf.split(vectors, sizes, axis=1), strict=True))
     splits = tf.cast(parts["row_splits"], tf.int32)

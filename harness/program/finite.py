@@ -12,16 +12,14 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 _ROWS_AT_ONCE = 2**16
-# Parts that the kernel tests separately. XLA combines so few answers within the kernel that reads
-# whether all are finite.
+# Parts that the kernel tests separately. XLA combines so few answers in the kernel that reads them.
 _PARTS = 31
 # The longest part that XLA leaves whole.
 _PART_SHAPE = (8, 2**14)
 
 
 def blocks(variable: tf.Variable) -> Iterator[tf.Tensor]:
-    """Yields the variable's rows in blocks, so that computing on a large table needs no memory of
-    the table's size."""
+    """Yields the variable's rows in blocks, so that a large table is not copied as a whole."""
     value = tf.convert_to_tensor(variable)
     if value.shape.rank != 2:
         yield value
@@ -55,8 +53,7 @@ def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 
 def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Returns the same as `all_finite` for tensors of static shapes, in a program that XLA compiles
-    for a GPU."""
+    """Does the same as `all_finite`, for tensors of static shapes in a GPU's program."""
     found = [origin for tensor in tensors for origin in _origins(tensor)]
     if not any(tensor.shape.num_elements() for tensor in found):
         return tf.constant(True)
@@ -74,8 +71,7 @@ def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """Returns tensors that are all finite if and only if the given one is, and that XLA computes in
-    any case."""
+    """Returns tensors that XLA computes in any case, all finite if and only if the given one is."""
     if not tf.is_symbolic_tensor(tensor):
         return [tensor]
     op = tensor.op

@@ -46,9 +46,8 @@ NO_LOOKS = Looks()
 
 
 def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> CutStep:
-    """Returns a step that returns the gradients of `State.weights` that an update would get (for
-    tables by rows, those of the touched rows), and `_counts` of these and those of a float32
-    `reference`."""
+    """Returns a step that returns the gradients that an update of `State.weights` would get, of
+    tables by rows only touched rows, and `_counts` of these and those of a float32 `reference`."""
 
     def begin(state: State, share: Share, all_reduce: SumOverDevices) -> Begun:
         scale = state.loss_scale.scale if state.loss_scale is not None else None

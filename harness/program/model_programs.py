@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -57,8 +56,8 @@ class ModelPrograms:
         *,
         implementation: Implementation,
         batch_size: int,
-        unique: frozenset[str] = frozenset(),
-        tables: Mapping[str, TablePlan] = MappingProxyType({}),
+        unique: frozenset[str],
+        tables: Mapping[str, TablePlan],
     ) -> None:
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
         # Programs for a GPU use operations that only XLA has.
@@ -198,8 +197,7 @@ class ModelPrograms:
         return not self._task.stateful and self.states[0].loss_scale is None
 
     def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> list[StepSums]:
-        """Runs a dispatch, or with `reads_sums_alone` several, and waits for them: the one host
-        sync of their windows."""
+        """Runs a dispatch, or with `reads_sums_alone` several, and waits: their one host sync."""
         self.have_trained = True
         start = time.perf_counter()
         num_steps = sum(dispatch.num_steps for dispatch, _ in parts)

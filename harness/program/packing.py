@@ -19,8 +19,7 @@ import tensorflow as tf
 # Elements below which weights are packed into a vector. Larger weights would have to be copied out
 # of it before a matrix product, which costs as much as an update of their own.
 _SMALL = 1024
-# Elements below which matrices of one shape are stacked, if they are converted to 16 bits before a
-# product.
+# Elements below which matrices of one shape are stacked, if products convert them to 16 bits.
 _STACKED = 2**16
 
 
@@ -37,8 +36,7 @@ class Stored:
         return cls(variable, {name: tuple(variable.shape)})
 
     def like(self, variable: tf.Variable, pattern: str) -> "Stored":
-        """Returns another variable that holds the same tensors, whose names are put into the `{}`
-        of a pattern."""
+        """Returns another variable of such tensors, with their names put into a pattern's `{}`."""
         names = [pattern.format(name) for name in self.shapes]
         if len(names) == 1:  # some optimizers have slots of another shape than the weight's
             return Stored.whole(names[0], variable)
@@ -60,8 +58,7 @@ class Stored:
         }
 
     def join(self, values: Mapping[str, Any]) -> tf.Tensor:
-        """Joins tensors, arrays or variables, by name, to a tensor of the variable's shape: undoes
-        `split`."""
+        """Joins tensors, arrays or variables to the variable's shape: undoes `split`."""
         own = [tf.convert_to_tensor(values[name]) for name in self.shapes]
         if len(own) == 1:
             return own[0]
@@ -73,8 +70,7 @@ class Stored:
 
 
 def joined_by_pads(parts: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
-    """Concatenates tensors along an axis. XLA computes this within the kernel that reads it, unlike
-    `tf.concat` and `tf.stack`."""
+    """Concatenates tensors, unlike `tf.concat` within the kernel that reads the result."""
     ends = list(itertools.accumulate(part.shape[axis] for part in parts))
     none = [[0, 0]] * parts[0].shape.rank
     pads = [

@@ -53,8 +53,7 @@ def _number(number: int, device: str) -> tf.Tensor:
 @contextlib.contextmanager
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
     """Restores at the end the variables that the block changes, from a copy in host memory; not
-    after a failure while a program runs. Tables that are updated by rows are frozen in the
-    block."""
+    after a failure while a program runs. Tables updated by rows are frozen in the block."""
     variables = [variable for state in states for variable in state.without_tables]
     saved = [variable.numpy() for variable in variables]
     for state in states:
@@ -113,8 +112,7 @@ class Program:
         return _key(call, batches) in self._loops
 
     def traced(self, batches: BatchesByRows, call: Call) -> Callable[[], float]:
-        """Traces a call's loop; returns a function that compiles it by a first run, and returns the
-        seconds that took."""
+        """Traces a call's loop; returns a function that compiles it by a run, and its seconds."""
         resized = [batch.resized(call.capacity) for batch in batches[call.rows]]
         loop = self._build(resized, call)
 

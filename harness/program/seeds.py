@@ -28,8 +28,7 @@ class Seeds:
         self.stored = [packed(seeds)] if seeds else []
         # The change of the variable by one draw from each seed, int64 [2 * seeds].
         self._draws = np.tile([0, 1], len(seeds))
-        # The variable's values before the loop that is being traced and in each of its steps; None
-        # outside of a loop.
+        # The variable's values before the loop being traced, if any, and in each of its steps.
         self._loop: tuple[tf.Tensor, tf.Tensor] | None = None
         self._step: tf.Tensor | None = None
         self._is_behind = False
@@ -76,9 +75,8 @@ class Seeds:
         before: Mapping[str, tf.Tensor],
         after: Mapping[str, tf.Tensor],
     ) -> dict[str, tf.Tensor]:
-        """Returns the changes of a call with those of all seeds merged under `NAME`, which is left
-        out if nothing but the draws that a loop expects changes them. `before` and `after` are all
-        values around the call."""
+        """Returns the changes of a call, with those of seeds merged under `NAME` unless only the
+        draws that a loop expects change them. `before` and `after` are values around the call."""
         if not self.stored:
             return dict(changes)
         (held,) = self.stored
@@ -90,8 +88,7 @@ class Seeds:
         if len(known) < len(added):
             change = held.join(after) - held.join(before) - expected
         else:
-            # XLA adds a constant in place. It would write a value joined from parts elsewhere, and
-            # copy it.
+            # XLA adds a constant in place, but writes a value joined from parts elsewhere first.
             change = np.concatenate(known) - expected
             if not change.any():
                 return found

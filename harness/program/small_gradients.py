@@ -31,8 +31,7 @@ _MAX_TERMS = 128
 _CHUNK = 15
 # The most gradients in one sum. For each of its numbers, XLA looks which of them it belongs to.
 _MAX_TOGETHER = 8
-# The most parts of a product. XLA adds up so few within the kernel that reads their sum, which is
-# the update.
+# The most parts of a product. XLA adds up so few within the kernel that reads the sum: the update.
 _MAX_PARTS = 31
 # The fewest and the most rows of a part. Fewer would hardly be a product; products of more are left
 # to XLA, which divides them among more processors.
@@ -186,8 +185,7 @@ def _divided(op: tf.Operation) -> tf.Tensor | None:
 
 
 def _summed(op: tf.Operation) -> tf.Tensor | None:
-    """Returns the matrix [rows, n], in float32, whose column sums an operation computes; None if no
-    such matrix is known."""
+    """Returns the matrix, float32 [rows, n], whose column sums an operation computes, if known."""
     matrix = None
     if op.type == "BiasAddGrad":
         matrix = op.inputs[0]

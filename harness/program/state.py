@@ -140,8 +140,7 @@ class State:
             self._require_int64()
 
     def _require_int64(self) -> None:
-        # Adafactor puts int32 numbers, which no program reads, in the places of slots that only
-        # matrices have.
+        # Adafactor puts int32 numbers, which no program reads, in place of slots of matrices.
         is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
         unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
         on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
@@ -186,9 +185,8 @@ class State:
 
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[Callable[[tf.Tensor], None]]:
-        """Surrounds a compiled loop of training steps; yields the function that each step begins
-        with, given its number. On a GPU seeds and counts follow from that number, which takes fewer
-        kernels."""
+        """Surrounds a compiled loop of training steps; yields the function that each step calls
+        first with its number, from which a GPU derives seeds and counts by fewer kernels."""
         if not self.for_gpu:
             yield lambda step: None
             return
@@ -302,9 +300,8 @@ class State:
             held[name].assign(value)
 
     def apply(self, gradients: Gradients) -> None:
-        """Updates `trainable` and the tables by gradients that were summed over all devices, unless
-        the loss is scaled and one is not finite. Like Keras's optimizers it leaves unused weights
-        alone."""
+        """Updates `trainable` and the tables by gradients summed over all devices; not if the loss
+        is scaled and one is not finite. Like Keras's optimizers it leaves unused weights alone."""
         weights, rows, unused = gradients.weights, gradients.rows, set(gradients.unused)
         if not (self._weights or self.tables.all):
             return  # Keras too counts no step then
@@ -437,16 +434,17 @@ class State:
     def _tables(self) -> list[Stored]:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
 
-    def _stored(self) -> list[Stored]:
-        """Returns everything that is saved."""
-        whole = [*self._weights, *self._tables()]
-        found = [s.like(s.variable, MODEL_PREFIX + "{}") for s in whole]
+    def _stored(self) -> Iterator[Stored]:
+        """Yields everything that is saved."""
+        for stored in [*self._weights, *self._tables()]:
+            yield stored.like(stored.variable, MODEL_PREFIX + "{}")
         for table in self.tables.all:
             for name, variable in table.slots.items():
-                found.append(Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable))
+                yield Stored.whole(f"{_OPTIMIZER}{table.name}/{name}", variable)
         for name, variable in self._others.items():
-            found.append(Stored.whole(MODEL_PREFIX + name, variable))
-        found += [held.like(held.variable, MODEL_PREFIX + "{}") for held in self.seeds.stored]
+            yield Stored.whole(MODEL_PREFIX + name, variable)
+        for stored in self.seeds.stored:
+            yield stored.like(stored.variable, MODEL_PREFIX + "{}")
         paths = [f"{seen.path.replace('/', '_')}_" for seen in self._seen]
         named = list(zip(paths, self._weights, strict=True))
         for place, variable in enumerate(self.optimizer.variables):
@@ -455,16 +453,13 @@ class State:
             if of:
                 name, held = max(of, key=lambda pair: len(pair[0]))
                 slot = variable.name.removeprefix(name)
-                found.append(held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}"))
+                yield held.like(variable.value, f"{_OPTIMIZER}{{}}/{slot}")
             else:
                 # Other names count the objects that the process has made, or are not unique.
                 name = variable.name if variable.name in _COMMON else str(place)
-                found.append(Stored.whole(_OPTIMIZER + name, variable.value))
-        if self.loss_scale is not None:
-            found += [
-                Stored.whole(f"{_LOSS_SCALE}{n}", v) for n, v in self.loss_scale.named().items()
-            ]
-        return found
+                yield Stored.whole(_OPTIMIZER + name, variable.value)
+        for name, variable in self.loss_scale.named().items() if self.loss_scale else ():
+            yield Stored.whole(_LOSS_SCALE + name, variable)
 
 
 def _digest(variable: tf.Variable) -> bytes:

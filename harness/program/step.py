@@ -56,8 +56,7 @@ class Caller:
         calls = None
         if watch is not None:
             calls = TableCalls(watch=watch, by_rows=by_rows)
-            # Within a machine, to send a table's gradient is faster than to compute all of it on
-            # each device.
+            # Within a machine, sending a gradient is faster than computing all of it everywhere.
             if self.num_workers > 1:
                 calls.pays = pays_for(share)
         surroundings = Surroundings(
@@ -190,8 +189,7 @@ def _called(call: Caller, state: State, share: Share, all_reduce: SumOverDevices
 
 
 def evaluation_step(call: Caller, task: SettledTask) -> Step:
-    """Returns a step that changes only metrics, and what layers change outside of training; it may
-    return probabilities, too."""
+    """Returns a step that changes metrics, and what layers change outside of training."""
 
     def step(state: State, share: Share, all_reduce: SumOverDevices) -> Any:
         called = _called(call, state, share, all_reduce)

@@ -131,9 +131,8 @@ def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementa
 def plans_of(
     asked: TablesAsked, chosen: str, implementation: Implementation
 ) -> dict[str, TablePlan]:
-    """Returns the plan of each table that is updated by rows, by the table's name. `chosen` and
-    `implementation` are for layers that name none. Raises InputError if a table cannot be updated
-    as asked."""
+    """Returns the plan of each table that is updated by rows, by name. `chosen` and
+    `implementation` are for layers that name none. Raises InputError for what cannot be had."""
     plans = {}
     for name, layer in layers_of(asked.model).items():
         kind = chosen if layer.table_optimizer == "auto" else layer.table_optimizer

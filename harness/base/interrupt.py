@@ -3,11 +3,9 @@
 that a time limit is near. A closed terminal (SIGHUP) is no reason to stop."""
 
 import contextlib
-import ctypes
-import mmap
+import faulthandler
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -19,29 +17,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 # Signals of a thread's own errors, which the thread has to handle itself.
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 _PATIENCE_SECONDS = 2.0  # for the main thread to leave C++ code and handle a signal
-_STACK_BYTES = 256 * 1024
-_SS_DISABLE = 2
-
-
-class _SignalStack(ctypes.Structure):
-    _fields_ = (("address", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
 
 
 def use_signal_stack() -> None:
-    """Gives the main thread a stack for signal handlers on Linux, unless it has one. oneDNN, which
+    """Gives the main thread a stack for signal handlers, unless it has one. oneDNN, which
     multiplies matrices for TensorFlow on a CPU, uses the stack pointer for a buffer on the heap
     (uxlfoundation/oneDNN issue 4845). A handler that runs on the usual stack at that moment
     overwrites the memory below the buffer. Python's handlers use this stack if there is one."""
-    if sys.platform != "linux" or threading.current_thread() is not threading.main_thread():
-        return
-    libc, stack = ctypes.CDLL(None), _SignalStack()
-    libc.sigaltstack(None, ctypes.byref(stack))
-    if stack.flags & _SS_DISABLE:
-        # Private: a forked child must not share it. Never unmapped: signals may come until the end.
-        memory = mmap.mmap(-1, _STACK_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
-        stack = _SignalStack(ctypes.addressof(ctypes.c_char.from_buffer(memory)), 0, _STACK_BYTES)
-        libc.sigaltstack(ctypes.byref(stack), None)
+    if threading.current_thread() is threading.main_thread() and not faulthandler.is_enabled():
+        # It makes such a stack, which stays.
+        faulthandler.enable(file=2)
+        faulthandler.disable()
 
 
 @contextlib.contextmanager

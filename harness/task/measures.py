@@ -29,6 +29,12 @@ class Quality:
     """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
     num_rows: int
     """The number of rows added so far, B."""
+    right: Counts
+    """The rows of each class that were predicted to be of it, [K]."""
+    predicted: Counts
+    """The rows that were predicted to be of each class, [K]."""
+    support: Counts
+    """The rows of each class, [K]."""
     confusion: Counts | None
     """The rows of each class (the first axis) by predicted class, [K, K]. None for multi-label, and
     above `MAX_CONFUSED` classes."""
@@ -51,8 +57,7 @@ class Quality:
     def reset(self) -> None:
         num_classes = self._num_classes
         self.num_rows = 0
-        # Of each class the right, all predicted and all true rows, unless the matrix has them.
-        self._sums = np.zeros([3, num_classes], np.int64)
+        self.right, self.predicted, self.support = self._sums = np.zeros([3, num_classes], np.int64)
         is_confused = self.kind != "multi_label" and num_classes <= MAX_CONFUSED
         self.confusion = np.zeros([num_classes] * 2, np.int64) if is_confused else None
         self._ranked: list[npt.NDArray[np.float32]] = []
@@ -64,37 +69,21 @@ class Quality:
         labels = _labels(self._labels, begin, self.num_rows, self.kind, num_classes)
         if self.kind == "multi_label":
             taken = probabilities > self.thresholds
-            self._sums += [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
+            counted = [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
         else:
             binary = self.kind == "binary"
             taken = probabilities[:, 0] > 0.5 if binary else probabilities.argmax(axis=1)
+            taken = taken.astype(np.int64)
+            parts = (labels[taken == labels], taken, labels)
+            counted = [np.bincount(of, minlength=num_classes) for of in parts]
             if self.confusion is not None:
-                # Each pair of a class and a prediction as one number.
-                pairs = np.bincount(num_classes * labels + taken, minlength=num_classes**2)
-                self.confusion += pairs.reshape(num_classes, num_classes)
-            else:
-                counted = (labels[taken == labels], taken, labels)
-                self._sums += [np.bincount(of, minlength=num_classes) for of in counted]
+                np.add.at(self.confusion, (labels, taken), 1)
+        self._sums += counted
         if self._is_ranked:
             self._ranked.append(probabilities)
 
     def __repr__(self) -> str:
         return f"<Quality {self.kind}: accuracy {self.accuracy:.4f} of {self.num_rows:,} rows>"
-
-    @property
-    def right(self) -> Counts:
-        """The rows of each class that were predicted to be of it, [K]."""
-        return self._sums[0] if self.confusion is None else self.confusion.diagonal()
-
-    @property
-    def predicted(self) -> Counts:
-        """The rows that were predicted to be of each class, [K]."""
-        return self._sums[1] if self.confusion is None else self.confusion.sum(axis=0)
-
-    @property
-    def support(self) -> Counts:
-        """The rows of each class, [K]."""
-        return self._sums[2] if self.confusion is None else self.confusion.sum(axis=1)
 
     @property
     def probabilities(self) -> npt.NDArray[np.float32] | None:
@@ -147,11 +136,10 @@ class Quality:
         probabilities, labels = self.probabilities, self.labels
         if probabilities is None or not np.isfinite(probabilities).all():
             return None
-        if self.kind == "binary":
-            return np.array([roc_auc(probabilities[:, 0], labels == 1)])
-        each = range(self._num_classes)
-        is_class = labels.T if self.kind == "multi_label" else (labels == k for k in each)
-        pairs = zip(probabilities.T, is_class, strict=True)
+        if self.kind != "multi_label":
+            classes = [1] if self.kind == "binary" else range(self._num_classes)
+            labels = labels[:, None] == classes
+        pairs = zip(probabilities.T, labels.T, strict=True)
         return np.array([roc_auc(scores, among) for scores, among in pairs])
 
     @property

@@ -64,7 +64,6 @@ class Cluster:
         self._held: socket.socket | None = None
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
         self._next_key = itertools.count(1)
-        self._next_call = itertools.count()
 
     @property
     def on_this_host(self) -> tuple[int, int]:
@@ -219,18 +218,10 @@ class Cluster:
         return np.frombuffer(b"".join(rows), array.dtype).reshape(self.num_workers, *array.shape)
 
     def told(self, value: Any) -> list[Any]:
-        """Returns the JSON-serializable values of all workers, by TensorFlow's key-value store."""
-        if self.is_alone:
-            return [value]
-        from tensorflow.python.eager import context
-
-        store, call = context.context(), next(self._next_call)
-        store.set_config_key_value(f"harness/{call}/{self.index}", json.dumps(value))
-        self.any(False)  # raises if a worker is lost, for whose value the store would wait for ever
-        return [
-            json.loads(store.get_config_key_value(f"harness/{call}/{index}"))
-            for index in range(self.num_workers)
-        ]
+        """Returns the JSON-serializable values of all workers."""
+        data = json.dumps(value).encode()
+        texts = self.gather(np.frombuffer(data.ljust(self.most([len(data)])[0]), np.uint8))
+        return [json.loads(text.tobytes()) for text in texts]
 
     def array_of_chief(self, own: np.ndarray) -> np.ndarray:
         """Returns the chief's array, which has the dtype and shape of this worker's array."""
@@ -340,19 +331,10 @@ def _bits(data: bytes) -> np.ndarray:
     return np.frombuffer(data + bytes(-len(data) % 4), np.int32)
 
 
-def _is_of_collectives(error: Any) -> bool:
-    import tensorflow as tf
-
-    kinds = (
-        tf.errors.UnavailableError,
-        tf.errors.AbortedError,
-        tf.errors.CancelledError,
-        tf.errors.DeadlineExceededError,
-    )
-    if isinstance(error, kinds):
+def _is_of_collectives(error: Exception) -> bool:
+    kind = type(error).__name__
+    if kind in ("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"):
         return True
-    # These types have other sources too, such as XLA.
-    mixed = (tf.errors.FailedPreconditionError, tf.errors.InternalError)
-    return isinstance(error, mixed) and bool(
-        re.search(r"[Cc]ollective|[Cc]oordination|/job:worker", str(error))
-    )
+    # These have other sources too, such as XLA.
+    is_mixed = kind in ("FailedPreconditionError", "InternalError")
+    return is_mixed and bool(re.search(r"[Cc]ollective|[Cc]oordination|/job:worker", str(error)))

@@ -217,8 +217,16 @@ async def _as_worker(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + wait_seconds
     for chief in itertools.cycle(member.chief):
-        with contextlib.suppress(*_FAILURES):
-            return await _answer(member, chief, {"index": member.index, **facts}, deadline)
+        with contextlib.suppress(*_FAILURES), contextlib.ExitStack() as open_:
+            async with asyncio.timeout_at(min(loop.time() + _HELLO_SECONDS, deadline)):
+                streams = await asyncio.open_connection(*address(chief), limit=_MAX_BYTES)
+                open_.callback(streams[1].close)
+                talk = _Talk(member, await streams[0].readexactly(_NUMBER_BYTES), *streams)
+                talk.say({"index": member.index, **facts})
+                await talk.hear()  # it is the chief
+            # The chief waits as long for the others, and then says which are missing.
+            async with asyncio.timeout_at(deadline + _HELLO_SECONDS):
+                return await talk.hear()
         if loop.time() > deadline:
             break
         await asyncio.sleep(_RETRY_SECONDS)
@@ -226,25 +234,6 @@ async def _as_worker(
         f"worker 0, the chief ({member.chief[0]}), did not answer within {wait_seconds:g} s; start "
         f"it, or check its address (TF_CONFIG, or {CHIEF}=HOST:PORT), firewalls and {TOKEN}"
     )
-
-
-async def _answer(
-    member: Membership, chief: str, facts: Mapping[str, Any], deadline: float
-) -> dict[str, Any]:
-    """Returns the answer of the chief to a worker's facts."""
-    writer, now = None, asyncio.get_running_loop().time()
-    try:
-        async with asyncio.timeout_at(min(now + _HELLO_SECONDS, deadline)):
-            reader, writer = await asyncio.open_connection(*address(chief), limit=_MAX_BYTES)
-            talk = _Talk(member, await reader.readexactly(_NUMBER_BYTES), reader, writer)
-            talk.say(facts)
-            await talk.hear()  # it is the chief
-        # The chief waits as long for the others, and then says which are missing.
-        async with asyncio.timeout_at(deadline + _HELLO_SECONDS):
-            return await talk.hear()
-    finally:
-        if writer is not None:
-            writer.close()
 
 
 def _hosts(member: Membership, port: int, guests: Mapping[int, _Guest]) -> tuple[str, ...]:

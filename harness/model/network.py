@@ -22,7 +22,6 @@ from harness.model.budget import REMEDY, Budget, without_values
 from harness.model.dropout import HashDropout
 from harness.model.layers import MultiHotDense
 from harness.model.options import ModelConfig
-from harness.run.records import LayerInfo
 
 _BUILDING = threading.RLock()  # Held by the thread that builds a model
 ModelFunction = Callable[[Any], Any]  # From a model's inputs, as Keras tensors, to its outputs
@@ -250,30 +249,29 @@ class DefaultNetwork(ModelConfig):
         return keras.initializers.GlorotUniform(seed=1000 * self.seed + layer)
 
 
-def layer_infos(model: keras.Model) -> tuple[LayerInfo, ...]:
-    """Returns a functional model's layers and connections; those of others in order."""
+def graph_of(model: keras.Model) -> bytes:
+    """Returns a GraphDef for TensorBoard: a functional model's layers as nodes, with edges from the
+    layers whose outputs they take; the layers of other models in order. TensorBoard's own
+    conversion of a Keras model loses inputs by name and knows no mixed precision."""
     connections: dict[str, list[str]] = defaultdict(list)
     # Keras keeps the graph by depth; a subclassed model has none.
-    for node in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
-        connections[node.operation.name] += [
-            tensor._keras_history.operation.name for tensor in node.input_tensors
+    for found in itertools.chain(*getattr(model, "_nodes_by_depth", {}).values()):
+        connections[found.operation.name] += [
+            tensor._keras_history.operation.name for tensor in found.input_tensors
         ]
-    infos: list[LayerInfo] = []
+    graph = tf.compat.v1.GraphDef()
     for layer in model.layers:
-        before = (infos[-1].name,) if infos else ()
+        before = [graph.node[-1].name] if graph.node else []
+        inputs = connections[layer.name] if connections else before
+        node = graph.node.add(name=layer.name, op=type(layer).__name__, input=inputs)
         output = getattr(layer, "output", None)  # a layer that is called twice has two
         tensor = output if isinstance(output, keras.KerasTensor) else None
-        infos.append(
-            LayerInfo(
-                name=layer.name,
-                kind=type(layer).__name__,
-                inputs=tuple(connections[layer.name]) if connections else before,
-                output_shape=() if tensor is None else tuple(tensor.shape),
-                dtype=layer.compute_dtype if tensor is None else tensor.dtype,
-                num_parameters=layer.count_params() if layer.built else 0,
-            )
-        )
-    return tuple(infos)
+        dtype = layer.compute_dtype if tensor is None else tensor.dtype
+        node.attr["dtype"].type = tf.as_dtype(dtype).as_datatype_enum
+        node.attr["parameters"].i = layer.count_params() if layer.built else 0
+        shape = tf.TensorShape(() if tensor is None else tensor.shape).as_proto()
+        node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
+    return bytes(graph.SerializeToString())
 
 
 def float32_twin(model: keras.Model) -> keras.Model:

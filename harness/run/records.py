@@ -33,16 +33,6 @@ class Choice:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerInfo:
-    name: str
-    kind: str
-    inputs: tuple[str, ...]  # names of the layers whose outputs it takes
-    output_shape: tuple[int | None, ...]
-    dtype: str
-    num_parameters: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunStart:
     """A run about to train: everything is resolved, nothing has been compiled."""
 
@@ -56,7 +46,7 @@ class RunStart:
     batch_size: int
     learning_rate: float  # the learning rate; the optimizer's own default if none was given
     num_parameters: int
-    layers: tuple[LayerInfo, ...]  # the layers, from the inputs to the head
+    graph: bytes  # the layers, as a GraphDef for TensorBoard
     steps_per_epoch: int
     epochs: int
     start_step: int  # optimizer steps done before; above 0 in a resumed run

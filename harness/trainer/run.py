@@ -21,7 +21,7 @@ from harness.data.examples import Examples
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
-from harness.model.network import layer_infos
+from harness.model.network import graph_of
 from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
@@ -595,7 +595,7 @@ def run_start(
         batch_size=rows.plan.batch_size,
         learning_rate=setup.programs.learning_rate,
         num_parameters=setup.model.count_params(),
-        layers=layer_infos(setup.model),
+        graph=graph_of(setup.model),
         steps_per_epoch=rows.plan.steps_per_epoch,
         epochs=asked.epochs,
         start_step=start_step,

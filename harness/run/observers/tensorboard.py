@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class TensorBoardObserver(records.Observer):
         self._record(file_version="brain.Event:2")
         self._write(run.start_step, *run_pages(run))
         # The Graphs page shows the last graph of a run.
-        self._record(graph_def=graph(run.layers).SerializeToString())
+        self._record(graph_def=run.graph)
 
     def _end(self, summary: records.Summary) -> None:
         """Adds the evaluations of the saved model that are new, and marks the run as ended."""
@@ -212,20 +212,6 @@ def _flat(content: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, An
 def _cell(value: Any) -> str:
     text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text)).replace("\n", " ")
-
-
-def graph(layers: Sequence[records.LayerInfo]) -> tf.compat.v1.GraphDef:
-    """Returns the layers as nodes, with edges from those that they take their input from.
-    TensorBoard's own conversion of a Keras model loses inputs by name and knows no mixed
-    precision."""
-    nodes = tf.compat.v1.GraphDef()
-    for layer in layers:
-        node = nodes.node.add(name=layer.name, op=layer.kind, input=layer.inputs)
-        node.attr["dtype"].type = tf.as_dtype(layer.dtype).as_datatype_enum
-        node.attr["parameters"].i = layer.num_parameters
-        shape = tf.TensorShape(layer.output_shape).as_proto()
-        node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
-    return nodes
 
 
 def _settings(run: records.RunStart) -> dict[str, Setting]:

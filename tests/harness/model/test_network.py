@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.data.examples import Examples
@@ -15,9 +16,9 @@ from harness.model.network import (
     DefaultNetwork,
     build_model,
     float32_twin,
+    graph_of,
     input_names,
     is_functional,
-    layer_infos,
     multi_hot_layers,
 )
 from harness.model.options import ModelConfig
@@ -36,6 +37,10 @@ def network(*, dtype: str = "float32", seed: int = 0, **changes: Any) -> keras.M
 
 def built(given: Any, examples: Examples, *, seed: int = 0, dtype: str = "float32") -> keras.Model:
     return build_model(given, examples, dtype=dtype, device="/CPU:0", seed=seed)
+
+
+def graph_nodes(model: keras.Model) -> Any:
+    return tf.compat.v1.GraphDef.FromString(graph_of(model)).node
 
 
 def inputs_of(sets: RaggedSets) -> dict[str, np.ndarray]:
@@ -127,8 +132,12 @@ def test_a_function_gets_each_input_by_its_name(examples: Examples) -> None:
     reads = {layer.name: input_names(layer) for layer in multi_hot_layers(model)}
     assert reads == {"both": {"words"}, "tagged": {"tags"}}
     assert [input_names(layer) for layer in multi_hot_layers(network())] == [{""}]
-    infos = layer_infos(model)
-    assert {info.name for info in infos if not info.inputs} == {
+    nodes = graph_nodes(model)
+    (both,) = [node for node in nodes if node.name == "both"]
+    assert (both.op, {*both.input}) == ("MultiHotDense", {"words_values", "words_row_splits"})
+    assert (both.attr["parameters"].i, both.attr["dtype"].type) == (50 * 4 + 4, tf.float32)
+    assert both.attr["_output_shapes"].list.shape[0].dim[1].size == 4
+    assert {node.name for node in nodes if not node.input} == {
         *("words_values", "words_row_splits", "tags_values", "tags_row_splits", "numbers")
     }
 
@@ -151,7 +160,7 @@ def test_a_model_is_taken_as_it_is(examples: Examples) -> None:
         np.testing.assert_array_equal(a, b)
     assert not is_functional(subclassed)
     assert [input_names(layer) for layer in multi_hot_layers(subclassed)] == [set()]
-    assert [info.kind for info in layer_infos(subclassed)] == ["MultiHotDense", "Dense"]
+    assert [node.op for node in graph_nodes(subclassed)] == ["MultiHotDense", "Dense"]
 
 
 def test_what_cannot_be_called_with_the_rows_is_told_with_their_inputs(examples: Examples) -> None:

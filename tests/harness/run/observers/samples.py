@@ -5,6 +5,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tensorflow as tf
+
 from harness.cli.settings import TrainConfig
 from harness.run.records import (
     Choice,
@@ -12,7 +14,6 @@ from harness.run.records import (
     Epoch,
     Evaluation,
     Inspection,
-    LayerInfo,
     RunStart,
     Summary,
     Window,
@@ -29,22 +30,14 @@ DATASET = DatasetInfo(
     fingerprint="0" * 64,
 )
 
-LAYERS = tuple(
-    LayerInfo(
-        name=name,
-        kind=kind,
-        inputs=inputs,
-        output_shape=shape,
-        dtype=dtype,
-        num_parameters=num_parameters,
-    )
-    for name, kind, inputs, shape, dtype, num_parameters in (
-        ("values", "InputLayer", (), (None,), "int32", 0),
-        ("row_splits", "InputLayer", (), (None,), "int32", 0),
-        ("first", "MultiHotDense", ("values", "row_splits"), (None, 50), "bfloat16", 500_050),
-        ("logits", "Dense", ("first",), (None, 1), "float32", 51),
-    )
-)
+GRAPH = tf.compat.v1.GraphDef()
+for _name, _kind, _inputs in (
+    ("values", "InputLayer", ()),
+    ("row_splits", "InputLayer", ()),
+    ("first", "MultiHotDense", ("values", "row_splits")),
+    ("logits", "Dense", ("first",)),
+):
+    GRAPH.node.add(name=_name, op=_kind, input=_inputs)
 
 
 def choices(**changes: Choice) -> dict[str, Choice]:
@@ -75,7 +68,7 @@ def run_start(run_dir: Path, **changes: Any) -> RunStart:
         batch_size=500,
         learning_rate=0.001,
         num_parameters=505_201,
-        layers=LAYERS,
+        graph=GRAPH.SerializeToString(),
         steps_per_epoch=80,
         epochs=2,
         start_step=0,

@@ -36,26 +36,22 @@ if TYPE_CHECKING:
     from harness.trainer.settings import Settings as Settings
     from harness.trainer.trainer import Trainer as Trainer
 
-_PLACES = {
-    "Dataset": "harness.data.sources",
-    "DivergenceError": "harness.base.errors",
-    "Examples": "harness.data.examples",
-    "HashDropout": "harness.model.layers",
-    "InBatchSoftmax": "harness.model.in_batch",
-    "InputError": "harness.base.errors",
-    "MultiHotDense": "harness.model.layers",
-    "Multinomial": "harness.task.multinomial",
-    "NDCGAtK": "harness.task.ranking",
-    "RaggedSets": "harness.data.ragged",
-    "RecallAtK": "harness.task.ranking",
-    "RunOptions": "harness.trainer.settings",
-    "Settings": "harness.trainer.settings",
-    "Task": "harness.task.task",
-    "Trainer": "harness.trainer.trainer",
-    "as_examples": "harness.data.containers",
-    "load": "harness.data.sources",
-    "load_model": "harness.model.saved",
+_NAMES = {
+    "base.errors": ("DivergenceError", "InputError"),
+    "data.containers": ("as_examples",),
+    "data.examples": ("Examples",),
+    "data.ragged": ("RaggedSets",),
+    "data.sources": ("Dataset", "load"),
+    "model.in_batch": ("InBatchSoftmax",),
+    "model.layers": ("HashDropout", "MultiHotDense"),
+    "model.saved": ("load_model",),
+    "task.multinomial": ("Multinomial",),
+    "task.ranking": ("NDCGAtK", "RecallAtK"),
+    "task.task": ("Task",),
+    "trainer.settings": ("RunOptions", "Settings"),
+    "trainer.trainer": ("Trainer",),
 }
+_PLACES = {name: f"harness.{place}" for place, names in _NAMES.items() for name in names}
 _WITH_TENSORFLOW = ("harness.model.", "harness.task.", "harness.trainer.trainer")
 """The beginnings of the places whose import is quiet."""
 

@@ -45,8 +45,8 @@ with quiet_import():
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-    from harness.model.layers import Surroundings, computing
-    from harness.model.network import DefaultNetwork, build_model
+    from harness.model.layers import ANYWHERE, computing
+    from harness.model.network import DefaultNetwork, arrays_of, build_model
     from harness.program.optimizer import Schedule, optimizer_factory
     from harness.task.task import Task
     from harness.trainer.callbacks import EarlyStopping, checked
@@ -132,10 +132,7 @@ class _MultiHotEstimator(BaseEstimator):
     random_state: int | np.random.RandomState | None = 0
     verbose: bool = False
     _task: ClassVar[Any] = "auto"
-
-    @property
-    def _num_classes(self) -> int | None:
-        return None
+    _num_classes: ClassVar[Any] = None
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -373,14 +370,12 @@ class _MultiHotEstimator(BaseEstimator):
         sets, outputs = self._sets(X), []
         starts = np.searchsorted(sets.row_splits[1:], np.arange(0, sets.nnz, _MOST_IDS))
         bounds = np.unique([0, *starts, sets.num_rows])
-        with computing(Surroundings(implementation="gather", export=True)):
+        with computing(ANYWHERE):
             for start, stop in itertools.pairwise(bounds.tolist()):
                 part = sets[start:stop]
                 # Empty rows fill up the CPU's vectors, so that no row's sums depend on its place.
                 splits = np.pad(part.row_splits, (0, -part.num_rows % _ROWS), mode="edge")
-                inputs = {"values": part.values, "row_splits": splits.astype(np.int32)}
-                if part.weights is not None:
-                    inputs["weights"] = part.weights
+                inputs = {**arrays_of(part), "row_splits": splits.astype(np.int32)}
                 outputs.append(self._model(inputs, training=False).numpy()[: part.num_rows])
         return np.concatenate(outputs)
 

@@ -10,19 +10,18 @@ from collections.abc import Iterator
 
 _MAX_MESSAGE = 2000
 # Neither control characters nor those that turn or break a line of a terminal, as U+202E.
-_UNPRINTABLE = re.compile(r"[^\n\t -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff]")
-_UNPRINTABLE_OR_BREAK = re.compile(rf"{_UNPRINTABLE.pattern}|[\n\t]")
+_PRINTABLE = r" -~\xa0-\u2027\u202f-\u2065\u206a-\ud7ff\ue000-\U0010ffff"
 
 
 def printable(text: str, *, most: int | None = None, one_line: bool = False) -> str:
     """Escapes control characters and lone surrogates in `text`, as in \\x1b, so that it cannot
     control a terminal, and any stream can encode it. With `one_line`, also line breaks and tabs.
     Beyond `most` characters, escapes included, the middle is cut out."""
-    unprintable = _UNPRINTABLE_OR_BREAK if one_line else _UNPRINTABLE
+    breaks = "" if one_line else r"\n\t"
     # Cut before escaping, which takes long for a long text, and again after it.
     if most is not None and len(text) > most:
         text = f"{text[:most]}{text[-most:]}"  # the most that can be kept below
-    text = unprintable.sub(lambda found: ascii(found[0])[1:-1], text)
+    text = re.sub(f"[^{breaks}{_PRINTABLE}]", lambda found: ascii(found[0])[1:-1], text)
     if most is None or len(text) <= most:
         return text
     kept = most - len("...")

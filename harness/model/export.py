@@ -5,6 +5,7 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +18,7 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
-from harness.model.layers import Surroundings, computing
+from harness.model.layers import ANYWHERE, computing
 from harness.model.network import is_functional, multi_hot_layers
 from harness.model.text import TextEncoder
 from kernels.files import replacing
@@ -86,6 +87,15 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
     return "softmax" if several and kind in (None, "auto") else "sigmoid"
 
 
+def logits_of(model: keras.Model, inputs: Any, head: Head) -> tf.Tensor:
+    """Returns float32 logits, or the outputs of a regression, by TensorFlow's own operations. Of
+    probabilities these are what Keras knows as their logits: near 0 and 1 they lose digits."""
+    with computing(ANYWHERE):
+        outputs = model(inputs, training=False)
+    known = outputs if head == "linear" else getattr(outputs, "_keras_logits", outputs)
+    return tf.cast(known, tf.float32)
+
+
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
     known = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     if vocabulary.num_tokens > known:
@@ -105,8 +115,7 @@ def _write_saved_model(
 ) -> None:
     archive = keras.export.ExportArchive()
     signature = get_input_signature(model)
-    # `gather` is TensorFlow's own operations: the program that loads it needs no kernels of ours.
-    with computing(Surroundings(implementation="gather", export=True)):
+    with computing(ANYWHERE):  # the program that loads it needs no kernels of ours
         archive.track(model)
 
         def serve(*inputs: Any) -> dict[str, tf.Tensor]:
@@ -118,7 +127,7 @@ def _write_saved_model(
             archive.track(encoder)
 
             def serve_text(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-                return _judged(model(encoder(texts), training=False), words, head)
+                return _judged(logits_of(model, encoder(texts), head), words, head)
 
             texts = tf.TensorSpec([None], tf.string, name="texts")
             archive.add_endpoint("serve_text", serve_text, [texts])
@@ -136,18 +145,16 @@ def _takes_texts(signature: Any, vocabulary: Vocabulary) -> bool:
     return not others and isinstance(inputs, dict) and inputs.keys() == names
 
 
-def _judged(outputs: Any, vocabulary: Vocabulary, head: Head) -> dict[str, tf.Tensor]:
+def _judged(logits: tf.Tensor, vocabulary: Vocabulary, head: Head) -> dict[str, tf.Tensor]:
     """Returns the `outputs` of a regression; else each text's `probabilities` of all `classes` [B,
     K] and the likeliest as `label` [B], or if a text may have several, their `thresholds` [B, K].
     All have a row for each text, as TensorFlow Serving wants."""
     if head == "linear":
-        return {_OUTPUTS: tf.cast(outputs, tf.float32)}
-    logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
-    # From logits, where Keras kept them: probabilities near 0 and 1 have lost their digits.
-    found = keras.activations.get(head)(logits)
-    is_binary = found.shape[1] == 1
+        return {_OUTPUTS: logits}
+    is_binary = logits.shape[1] == 1
     if is_binary:
-        found = tf.concat([keras.activations.sigmoid(-logits), found], axis=1)
+        logits = tf.concat([-logits, logits], axis=1)
+    found = keras.activations.get(head)(logits)
     num_rows, num_classes = tf.shape(found)[0], found.shape[1]
     known = tf.constant(names_of(vocabulary.class_names, num_classes), tf.string)
     judged = {"classes": tf.tile(known[None, :], [num_rows, 1]), "probabilities": found}
@@ -182,7 +189,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
     log.setLevel(logging.CRITICAL)  # `_complete_onnx` reports what it does not know
     try:
         with (
-            computing(Surroundings(implementation="gather", export=True, padded=True)),
+            computing(replace(ANYWHERE, padded=True)),
             warnings.catch_warnings(),
         ):
             warnings.filterwarnings("ignore", category=FutureWarning)  # Keras asks for np.object

@@ -26,7 +26,7 @@ from kernels.multi_hot import (
 )
 from kernels.multi_hot.padded import padded_dense
 
-__all__ = ["HashDropout", "MultiHotDense", "Surroundings", "computing"]
+__all__ = ["ANYWHERE", "HashDropout", "MultiHotDense", "Surroundings", "computing"]
 # With HashDropout, so that importing the layers is enough to load any saved model.
 
 _DTYPES = {
@@ -115,6 +115,8 @@ class Surroundings:
     num_devices: int = 1  # Number of devices that share the batch
 
 
+ANYWHERE = Surroundings(implementation="gather", export=True)
+"""By TensorFlow's own operations alone, without compilation."""
 _OUTSIDE = Surroundings(implementation="gather")
 _surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
@@ -127,6 +128,12 @@ def model_inputs(examples: Examples) -> dict[str, Any]:
 
     inputs = {name: of(name, part) for name, part in examples.inputs.items()}
     return inputs[""] if list(inputs) == [""] else inputs
+
+
+def arrays_of(sets: RaggedSets) -> dict[str, Any]:
+    """Returns rows as arrays for a model whose only input they are."""
+    arrays = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
+    return arrays if sets.weights is None else {**arrays, "weights": sets.weights}
 
 
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:

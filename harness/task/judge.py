@@ -14,9 +14,8 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import Head, check_vocabulary, names_of
-from harness.model.layers import Surroundings, computing
-from harness.model.network import takes_weights
+from harness.model.export import Head, check_vocabulary, logits_of, names_of
+from harness.model.network import arrays_of, takes_weights
 
 _MOST_EXPLAINED = 2_000  # The most distinct words of a text to leave out in turn
 _ROWS_AT_ONCE = 256
@@ -51,9 +50,7 @@ class Judge:
 
         @tf.function(input_signature=[inputs], autograph=False)
         def logits(rows: dict[str, tf.Tensor]) -> tf.Tensor:
-            with computing(Surroundings(implementation="gather", export=True)):
-                outputs = model(rows, training=False)
-            return tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+            return logits_of(model, rows, head)
 
         self._logits = logits
         self._activation = keras.activations.get(head)
@@ -73,14 +70,7 @@ class Judge:
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
     def logits(self, rows: RaggedSets) -> Floats:
-        sets = self._vocabulary.weighted(rows)
-        inputs: dict[str, Any] = {
-            "values": sets.values,
-            "row_splits": sets.row_splits.astype(np.int32),
-        }
-        if sets.weights is not None:
-            inputs["weights"] = sets.weights
-        found: Floats = self._logits(inputs).numpy()
+        found: Floats = self._logits(arrays_of(self._vocabulary.weighted(rows))).numpy()
         return found
 
     def probabilities(self, rows: RaggedSets) -> Floats:

@@ -166,8 +166,13 @@ class Cluster:
         if self.is_alone or self._held is not None:
             return {}
         self._has_come, wait_seconds = True, _wait_seconds()
+        if not hello:
+            import tensorflow as tf
+
+            own = importlib.metadata.version("multi-hot-harness")
+            hello = {"version of harness": own, "version of TensorFlow": tf.__version__}
         said, self.member, self._held = meet(
-            self.member, hello or _hello(), told or {}, wait_seconds=wait_seconds
+            self.member, hello, told or {}, wait_seconds=wait_seconds
         )
         return said
 
@@ -305,15 +310,6 @@ def _keeping_sigterm() -> Iterator[None]:
         yield
     finally:
         libc.sigaction(signal.SIGTERM, action, None)
-
-
-def _hello() -> dict[str, Any]:
-    import tensorflow as tf
-
-    return {
-        "version of harness": importlib.metadata.version("multi-hot-harness"),
-        "version of TensorFlow": tf.__version__,
-    }
 
 
 def _wait_seconds() -> float:

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import fcntl
 import functools
-import math
 import os
 import secrets
 import signal
@@ -84,31 +83,29 @@ def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO
 
 def _waited(processes: Sequence[subprocess.Popen[str]]) -> tuple[int, int | None]:
     """Returns the job's exit code, and the index of the worker that failed first, or None."""
-    failed, deadline = None, math.inf
     while True:
         codes = [process.poll() for process in processes]
-        if failed is None and any(codes):
-            failed = next(i for i, code in enumerate(codes) if code)
-            # The others notice by themselves and say so. Workers told to end save first.
-            told = codes[failed] in ENDED_AS_TOLD
-            deadline = time.monotonic() + (_GRACE_SECONDS if told else 1.0)
-        if None not in codes:
+        failed = next((index for index, code in enumerate(codes) if code), None)
+        if failed is not None or None not in codes:
             break
-        if time.monotonic() > deadline:
-            _end(processes)
         time.sleep(_POLL_SECONDS)
     code = 0 if failed is None else processes[failed].returncode
+    # The others notice by themselves and say so. Workers told to end save first.
+    _wait(processes, _GRACE_SECONDS if code in ENDED_AS_TOLD else 1.0)
+    for process in processes:
+        process.terminate()
+    _wait(processes, _GRACE_SECONDS)
+    for process in processes:
+        process.kill()
+        process.wait()
     return (128 - code if code < 0 else code), failed
 
 
-def _end(processes: Sequence[subprocess.Popen[str]]) -> None:
-    deadline = time.monotonic() + _GRACE_SECONDS
-    for process in processes:
-        process.terminate()
+def _wait(processes: Sequence[subprocess.Popen[str]], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     for process in processes:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        process.kill()
 
 
 def enter_own_network() -> None:

@@ -3,7 +3,7 @@ rows, V num_tokens."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -12,9 +12,8 @@ import tensorflow as tf
 
 from harness import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import head_of
-from harness.model.layers import Surroundings, computing
-from harness.model.network import multi_hot_layers, takes_weights
+from harness.model.export import head_of, logits_of
+from harness.model.network import arrays_of, multi_hot_layers, takes_weights
 from harness.tools.report.answers import Bools
 
 _ROWS_AT_ONCE = 1_000
@@ -91,9 +90,7 @@ def word_weights(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for table in tables:
                 tape.watch(table)
-            with computing(Surroundings(implementation="gather", export=True)):
-                outputs = model(inputs, training=False)
-            logits = tf.cast(getattr(outputs, "_keras_logits", outputs), tf.float32)
+            logits = logits_of(model, inputs, head)
             if head == "softmax":
                 logits -= tf.reduce_mean(logits, axis=1, keepdims=True)
             total = tf.reduce_sum(share * tf.gather(logits, number, axis=1))
@@ -107,9 +104,7 @@ def word_weights(
     for start in range(0, rows.num_rows, _ROWS_AT_ONCE):
         stop = min(start + _ROWS_AT_ONCE, rows.num_rows)
         part = rows.take(np.arange(start, stop))
-        inputs: dict[str, Any] = {"values": part.values, "row_splits": part.row_splits.astype("i4")}
-        if part.weights is not None:
-            inputs["weights"] = part.weights
+        inputs = arrays_of(part)
         for place, number in enumerate(classes):
             sign, output = (2 * number - 1, 0) if kind == "binary" else (1, number)
             share = tf.constant(sign * shares[start:stop, place])

@@ -3,7 +3,7 @@
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Integral, Real
 from types import NoneType
@@ -41,6 +41,10 @@ def require_count(name: str, value: Any, *, least: int = 1, most: int | None = N
         require(number <= INT32_MAX, f"{name} is {number}; it must be at most {INT32_MAX}")
     else:
         require(least <= number <= most, f"{name} is {number}; choose from {least} to {most}")
+
+
+def require_choice(name: str, value: Any, known: Sequence[str]) -> None:
+    require(value in known, f"{name} is {value!r}; choose one of {', '.join(known)}")
 
 
 def flag_of(name: str) -> str:

@@ -13,10 +13,7 @@ def json_text(content: Any, *, indent: int | None = None) -> str:
     """Returns `content` as JSON text; finite floats read back exactly. Others become the texts
     "NaN", "Infinity" and "-Infinity", which Python's `float` and JavaScript's `Number` turn back
     into numbers."""
-    try:
-        return json.dumps(content, indent=indent, allow_nan=False)
-    except (ValueError, TypeError):  # a number that is not finite; a mapping that is no dict
-        return json.dumps(_finite_or_named(content), indent=indent, allow_nan=False)
+    return json.dumps(_finite_or_named(content), indent=indent, allow_nan=False)
 
 
 def _finite_or_named(content: Any) -> Any:

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
-from harness.base.checks import require_extra
+from harness.base.checks import require_choice, require_extra
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -24,7 +24,6 @@ from harness.model.text import TextEncoder
 from kernels.files import replacing
 
 Format = Literal["saved_model", "onnx", "keras"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 Head = Literal["sigmoid", "softmax", "linear"]
 
 _EXTRA = "assets.extra"  # The folder of a SavedModel for files of a user's own
@@ -48,8 +47,7 @@ def export_model(
     holds its classes and thresholds. `head` is the activation that makes probabilities of
     logits."""
     path = Path(path)
-    if format not in FORMATS:
-        raise InputError(f"format is {format!r}; choose one of {', '.join(FORMATS)}")
+    require_choice("format", format, get_args(Format))
     # Another program may be serving what is there.
     if path.exists() or path.is_symlink():
         raise InputError(f"{path} exists already; name another path, or remove it first")

@@ -4,7 +4,7 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 import keras
 import tensorflow as tf
 
-from harness.base.checks import INT32_MAX
+from harness.base.checks import require_choice, require_count
 from harness.model.dropout import HashDropout
 from harness.model.initial_values import in_blocks
 from harness.model.options import TableDtype, TableOptimizer
@@ -35,8 +35,6 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
-TABLE_OPTIMIZERS: tuple[TableOptimizer, ...] = get_args(TableOptimizer)
-TABLE_DTYPES: tuple[TableDtype, ...] = get_args(TableDtype)
 
 
 class TableCall(NamedTuple):
@@ -196,14 +194,11 @@ class MultiHotDense(keras.layers.Layer):
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
         super().__init__(autocast=False, **kwargs)
-        if not (1 <= units <= INT32_MAX and 1 <= num_tokens <= INT32_MAX):
-            raise ValueError(
-                f"units is {units} and num_tokens is {num_tokens}; both must be at least 1 and at "
-                f"most {INT32_MAX}"
-            )
-        _check_choice("implementation", implementation or "gather", IMPLEMENTATIONS)
-        _check_choice("table_optimizer", table_optimizer, TABLE_OPTIMIZERS)
-        _check_choice("table_dtype", table_dtype or "float32", TABLE_DTYPES)
+        require_count("units", units)
+        require_count("num_tokens", num_tokens)
+        require_choice("implementation", implementation or "gather", IMPLEMENTATIONS)
+        require_choice("table_optimizer", table_optimizer, get_args(TableOptimizer))
+        require_choice("table_dtype", table_dtype or "float32", get_args(TableDtype))
         if self.compute_dtype == "float64":
             implementation = implementation or "gather"
             if implementation == "native" or table_dtype is not None:
@@ -321,11 +316,6 @@ class MultiHotDense(keras.layers.Layer):
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }
-
-
-def _check_choice(name: str, given: str, known: Sequence[str]) -> None:
-    if given not in known:
-        raise ValueError(f"{name} is {given!r}; choose one of {', '.join(known)}")
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:

@@ -180,7 +180,6 @@ class _MultiHotEstimator(BaseEstimator):
             config = self._sized(config, train)
             if data is not None:  # as the command does
                 data = replace(data, train=train.ragged[""])
-                config = replace(config, class_weight="none")  # the rows have weights instead
                 trainer = trainer_of(config, data, config.execution, epochs=epochs)
             else:
                 trainer = self._restarted(config, train)
@@ -244,7 +243,7 @@ class _MultiHotEstimator(BaseEstimator):
         for these texts; and the rows."""
         self._form, data, searches = _form_of(X), None, searches and self._task != "regression"
         if self._form in ("texts", "tokens"):
-            config, data = self._read(_checked_texts(X), labels, searches=searches)
+            config, data = self._read(_checked_texts(X), labels, weights, searches=searches)
             sets = data.train
         else:
             given = [name for name in OF_WORDS if getattr(self, name) != getattr(type(self), name)]
@@ -258,7 +257,9 @@ class _MultiHotEstimator(BaseEstimator):
             config = self._config(**{name: usual[name] for name in free & usual.keys()})
         return config, data, self._examples(sets, labels, weights)
 
-    def _read(self, X: list[Any], labels: Any, *, searches: bool) -> tuple[TrainConfig, Dataset]:
+    def _read(
+        self, X: list[Any], labels: Any, weights: Any, *, searches: bool
+    ) -> tuple[TrainConfig, Dataset]:
         """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
         settings, with those that its recipe found, and the rows."""
         check = records.text if self._form == "texts" else records.tokens
@@ -279,7 +280,9 @@ class _MultiHotEstimator(BaseEstimator):
             config = self._config(data=train, test_data=test, data_cache="off")
             found = None
             if searches:
-                found = find(config, self._given(), started=lambda: None, tells=False)
+                found = find(
+                    config, self._given(), started=lambda: None, tells=False, weights=weights
+                )
             if found is not None and self.verbose:
                 print(found)
             data = load_configured(config.data, tells=False) if found is None else found.data
@@ -477,10 +480,6 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
             of_classes = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
             weights = of_classes[numbers] * (1 if weights is None else weights)
         return numbers, weights
-
-    def _config(self, **more: Any) -> TrainConfig:
-        balanced = {"class_weight": "balanced"} if self.class_weight == "balanced" else {}
-        return super()._config(**balanced, **more)
 
     @in_python()
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import harness
 from harness.base.checks import check_batch, flags_of, require
@@ -24,6 +24,9 @@ from harness.base.quiet import hide_retracing_warnings, quiet_import
 from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS, NOT_OF, DataConfig
 from harness.model.options import ModelConfig
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
@@ -92,11 +95,17 @@ def applies(config: TrainConfig) -> bool:
 
 
 def find(
-    config: TrainConfig, given: Set[str], *, started: Callable[[], None], tells: bool = True
+    config: TrainConfig,
+    given: Set[str],
+    *,
+    started: Callable[[], None],
+    tells: bool = True,
+    weights: np.ndarray | None = None,
 ) -> Found | None:
     """Finds the settings that nobody gave: that are not in `given` and at their default. Returns
     None if there are none. `started` is called when the data is loaded and candidates begin to
-    train; `tells` prints notes about the data to standard error."""
+    train; `tells` prints notes about the data to standard error; `weights` are those of the train
+    rows' losses, [B]."""
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
     usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
@@ -105,7 +114,7 @@ def find(
     if not free:
         return None
     begin, thresholds, advice = time.perf_counter(), None, None
-    search = _Search(config, free, tells=tells)
+    search = _Search(config, free, tells=tells, weights=weights)
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
@@ -145,12 +154,15 @@ class _Trial:
 
 
 class _Search:
-    def __init__(self, config: TrainConfig, free: Set[str], *, tells: bool) -> None:
+    def __init__(
+        self, config: TrainConfig, free: Set[str], *, tells: bool, weights: np.ndarray | None
+    ) -> None:
         with quiet_import():
             from harness.data.sources import kind_of
 
         self.trials: list[_Trial] = []
-        self._config, self._free, self._tells = config, free, tells
+        self._config, self._tells = config, tells
+        self._free, self._weights = free, weights
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
         self.kind = kind_of(config.data)
         self._implementation = config.execution.implementation  # which candidates compute with
@@ -272,29 +284,62 @@ class _Search:
         """Trains the candidates that see the same words. They differ in the weights of these alone,
         so one trainer and its compiled programs serve them all."""
         config, data = self.settled(view)
-        train, held_out = _rows(data, config.execution.batch_size, seed=config.data.split_seed)
+        train, held_out = self._rows(config, data)
         trainer = self._trainer(config, data, train)
         restore = trainer.snapshot(train)
         self._try(trainer, view, data, train, held_out)
         if "weighting" in self._free and view.get("weighting") == "tf_idf":
             view = {**view, "weighting": "binary"}
             normalize = config.data.build.normalize
-            train, held_out = _presence(train, normalize), _presence(held_out, normalize)
-            if train.weights is None:
+            train, held_out = (
+                replace(part, inputs={"": _presence(part.ragged[""], normalize)})
+                for part in (train, held_out)
+            )
+            if train.ragged[""].weights is None:
                 trainer = self._trainer(config, data, train)
             else:
                 restore()
             self._try(trainer, view, data, train, held_out)
 
+    def _rows(
+        self, config: TrainConfig, data: harness.Dataset
+    ) -> tuple[harness.Examples, harness.Examples]:
+        """Draws rows that candidates train on, and rows to hold out, unless the data has validation
+        rows: whole batches, as a smaller last one needs another program."""
+        import numpy as np  # so that --help need not wait for it
+
+        batch_size, seed = config.execution.batch_size, config.data.split_seed
+
+        def whole(num_rows: int) -> int:
+            return num_rows // batch_size * batch_size or num_rows
+
+        def weighted(of: Any) -> harness.Examples:
+            weights = None if self._weights is None else self._weights[of]
+            return replace(harness.Examples.of(train[of]), weights=weights)
+
+        train = data.train
+        rows = np.arange(train.num_rows)
+        if data.validation is None:
+            least = min(_LEAST_HELD_OUT, train.num_rows // 5)
+            most = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
+            drawn = train.stratified_rows(whole(most), seed=seed)
+            held_out, rows = weighted(drawn), rows[~drawn]
+        else:
+            held_out = harness.Examples.of(data.validation)
+        # The data may be larger than memory, so only these rows are copied.
+        share = min(1, _MOST_IDS / max(train.nnz, 1))
+        count = whole(max(1, round(share * len(rows))))
+        return weighted(np.sort(np.random.RandomState(seed).permutation(rows)[:count])), held_out
+
     def _trainer(
-        self, config: TrainConfig, data: harness.Dataset, train: harness.RaggedSets
+        self, config: TrainConfig, data: harness.Dataset, train: harness.Examples
     ) -> harness.Trainer:
         batch_size = min(config.execution.batch_size, train.num_rows)
         execution = replace(
             config.execution, batch_size=batch_size, implementation=self._implementation
         )
         config = replace(config, optimizer=replace(config.optimizer, warmup=0))  # steps are few
-        data = replace(data, train=train)
+        data = replace(data, train=train.ragged[""])
         return trainer_of(config, data, execution, epochs=self._most_epochs)
 
     def _try(
@@ -302,8 +347,8 @@ class _Search:
         trainer: harness.Trainer,
         view: Mapping[str, Any],
         data: harness.Dataset,
-        train: harness.RaggedSets,
-        held_out: harness.RaggedSets,
+        train: harness.Examples,
+        held_out: harness.Examples,
     ) -> None:
         has_advantage = data.train.nnz > _MOST_IDS and view.get("ngrams") == 2
         factor = 1 - _ADVANTAGE if has_advantage else 1
@@ -370,29 +415,6 @@ def _stopping(epochs: int, *, to_beat: float, restores: bool) -> Any:
                 self.model.set_weights(self.weights)
 
     return Stopping()
-
-
-def _rows(
-    data: harness.Dataset, batch_size: int, *, seed: int
-) -> tuple[harness.RaggedSets, harness.RaggedSets]:
-    """Draws rows that candidates train on, and rows to hold out, unless the data has validation
-    rows: whole batches, as a smaller last one needs another program."""
-    import numpy as np  # so that --help need not wait for it
-
-    def whole(num_rows: int) -> int:
-        return num_rows // batch_size * batch_size or num_rows
-
-    train, held_out = data.train, data.validation
-    rows = np.arange(train.num_rows)
-    if held_out is None:
-        least = min(_LEAST_HELD_OUT, train.num_rows // 5)
-        most = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
-        drawn = train.stratified_rows(whole(most), seed=seed)
-        held_out, rows = train[drawn], rows[~drawn]
-    # The data may be larger than memory, so only these rows are copied.
-    share = min(1, _MOST_IDS / max(train.nnz, 1))
-    count = whole(max(1, round(share * len(rows))))
-    return train[np.sort(np.random.RandomState(seed).permutation(rows)[:count])], held_out
 
 
 def _presence(sets: harness.RaggedSets, normalize: str) -> harness.RaggedSets:

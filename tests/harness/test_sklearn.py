@@ -204,6 +204,15 @@ def test_weights_of_classes_and_early_stopping(vectors: Any) -> None:
     assert min(stopped.history_["val_loss"]) == stopped.history_["val_loss"][-2]
 
 
+def test_candidates_of_the_recipe_train_with_the_weights_of_rows() -> None:
+    texts, labels = _texts(160, 1)
+    wrong = ["neg" if label == "pos" else "pos" for label in labels]
+    of_texts = {"ngrams": 1, "tokenizer": "keras", "weighting": "binary"}
+    found = MultiHotClassifier(**of_texts, hidden_units=0)
+    found.fit(texts + texts, labels + wrong, sample_weight=[1] * 160 + [0] * 160)
+    assert found.n_iter_ > 4  # no candidate learns rows that contradict each other
+
+
 def test_a_regression(vectors: Any) -> None:
     X, _ = vectors
     y = 1000 + 50 * X[:, :6].sum(axis=1)

@@ -82,6 +82,7 @@ class TuneConfig(SearchConfig):
 
 def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
     """Returns the exit code: 1 when no trial came to its end, 130 when interrupted."""
+    deadline = time.monotonic() + (config.timeout or math.inf)  # the recipe's search counts, too
     from harness.data.sources import kind_of  # imports NumPy, which --help need not wait for
 
     require_extra("tune", "a search", "optuna")
@@ -148,6 +149,7 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
             ended=lambda trial: _print(outcome(trial, search)),
             first=_first_values(config, recipe, searched),
             falls=falls,
+            deadline=deadline,
         )
         interrupted = False
         try:
@@ -324,6 +326,9 @@ def _report(
     if trials:
         place = shlex.quote(str(folder / TRIALS_FOLDER_NAME))
         _print(f"trials         {as_command(f'tensorboard {place}')}")
+    stopped = sum(not trial.state.is_finished() for trial in trials)
+    if stopped and not interrupted:
+        _print(f"stopped        {stopped} at --timeout; to go on with it, add --resume")
     if interrupted:
         left = config.trials - sum(trial.state.is_finished() for trial in trials)
         again = f"--tune-dir {shlex.quote(str(folder))} --resume"

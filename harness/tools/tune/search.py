@@ -91,12 +91,13 @@ class Search:
     ended: Callable[[Trial], None]  # called with a trial when the study has its result
     first: Mapping[str, Any] = field(default_factory=dict)  # settings of the first trial
     falls: bool = False  # whether the learning rate falls to 0, so that the last epoch counts
+    deadline: float = math.inf  # the end of the timeout, by time.monotonic()
 
     def run(self) -> None:
-        """Runs the trials. After Ctrl-C, the running ones save a checkpoint before it raises."""
+        """Runs the trials, at least one whatever the deadline. After Ctrl-C or at the deadline, the
+        running ones save a checkpoint before it raises or returns."""
         from optuna.exceptions import StorageInternalError
 
-        deadline = time.monotonic() + (self.config.timeout or math.inf)
         left = [t for t in self._trials() if t.state.name == "RUNNING"]  # interrupted before
         running: dict[int, Trial] = {}
 
@@ -104,14 +105,19 @@ class Search:
             states = [trial.state.name for trial in self._trials()]
             has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
             is_short = bool(left) or len(states) < self.config.trials
-            return is_short and not has_failed and time.monotonic() < deadline
+            is_early = not states or time.monotonic() < self.deadline
+            return is_short and not has_failed and is_early
+
+        def is_over() -> bool:
+            found = any(trial.state.name == "COMPLETE" for trial in self._trials())
+            return not running or (found and time.monotonic() >= self.deadline)
 
         try:
             while True:
                 for job in range(self.num_jobs):
                     if job not in running and may_begin():
                         running[job] = self._begin(self._ask(left), job)
-                if not running:
+                if is_over():
                     return
                 time.sleep(_LOOK_SECONDS)
                 for job in [job for job, trial in running.items() if self._has_ended(trial)]:

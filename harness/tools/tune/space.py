@@ -84,7 +84,8 @@ class SearchConfig(Checked):
     have done worse than the median of the others; `halving`: all but the best quarter after 1, 4,
     16 ... epochs; `none`: nothing."""
     timeout: Annotated[float | None, Number(above=0)] = None
-    """Start no trial after so many seconds."""
+    """End the search after so many seconds, the recipe's search included; but the first trial ends
+    by itself. --resume goes on with trials that were stopped."""
     jobs: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Trials at the same time, each in a process of its own on its own GPU, or with its share of
     the CPU's cores. `auto`: one for each GPU; on a CPU one."""

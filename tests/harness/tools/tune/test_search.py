@@ -159,12 +159,14 @@ def test_a_full_disk_names_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert search_in(tmp_path).study.trials == []
 
 
-def test_no_trial_starts_after_the_timeout(tmp_path: Path) -> None:
+def test_the_deadline_ends_trials_once_one_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "a?b {c} %20#"  # whatever a URL would make of it
     folder.mkdir()
-    search = search_in(folder, timeout=1e-9)
-    search.run()
-    assert search.study.trials == []
+    search = replace(search_in(folder), settings_of=lambda _: "epochs = 1_000_000")
+    judged(search, [0.5])
+    replace(search, deadline=time.monotonic() + 1).run()
+    assert [trial.state.name for trial in search.study.trials] == ["COMPLETE", "RUNNING"]
+    replace(search, deadline=0.0).run()  # starts none, not even that which was stopped
     assert (folder / STUDY_FILE_NAME).stat().st_size > 0
 
 

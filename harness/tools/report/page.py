@@ -126,13 +126,16 @@ def _evenly(num_rows: int, most: int) -> npt.NDArray[np.int64]:
 
 
 def _in_order(data: Dataset, source: DataConfig, vocabulary: Vocabulary) -> RaggedSets:
-    # Unique rows are sorted by id, so texts are read again, in their own order; weighted rows have
-    # lost theirs for good.
+    # Unique and weighted rows are sorted by id, so texts are read again, in their own order.
     is_small = data.train.nnz + data.test.nnz <= _MAX_REREAD
-    if not data.test.is_unique or data.test.weights is not None or not is_small:
+    has_own_weights = data.test.weights is not None and not vocabulary.is_weighted
+    if not data.test.is_unique or has_own_weights or not is_small:
         return data.test
+    plain: dict[str, Any] = {"weighting": "binary", "normalize": "none", "ngrams": 1}
+    vocabulary = replace(vocabulary, **plain, idf=None)
+    source = replace(source, unique=False, build=replace(source.build, **plain))
     with contextlib.redirect_stderr(io.StringIO()):  # its notes were printed with the data
-        return load_configured(replace(source, unique=False), known=vocabulary).test
+        return load_configured(source, known=vocabulary).test
 
 
 def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 import harness
 from harness.base.errors import InputError
-from harness.data.options import DataConfig
+from harness.data.options import BuildOptions, DataConfig
 from harness.data.sources import Dataset
 from harness.data.vocabulary import Vocabulary
 from harness.tools.report.page import write_report
@@ -99,6 +99,18 @@ def test_mistakes_are_wrong_rows_from_the_worst_on(tmp_path: Path) -> None:
         assert text == f"ids {', '.join(map(str, rows.row(row)))}" or "..." in text
     probabilities = [float(probability) for *_, probability, _ in mistakes]
     assert probabilities == sorted(probabilities)
+
+
+def test_weighted_texts_are_shown_in_their_own_order(tmp_path: Path) -> None:
+    text, path = "what a long and long winded film", tmp_path / "films.csv"
+    path.write_text("text,label\n" + "".join(f"{text},{n % 2}\n" for n in range(20)))
+    build = BuildOptions(ngrams=2, weighting="tf_idf", normalize="l2")
+    data = harness.load(path, **vars(build))
+    own = trainer(1, data.num_tokens)
+    source = DataConfig(data=str(path), build=build)
+    page = write_report(tmp_path, own, data, source, data.vocabulary).read_text()
+    assert f"<td>{text}</td>" in page
+    assert "its distinct tokens" not in page
 
 
 def test_a_folder_without_a_run_and_rows_without_labels(tmp_path: Path) -> None:

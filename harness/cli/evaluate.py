@@ -86,11 +86,12 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
         content |= {"classes": classes, "confusion": confusion} if classes else {}
         print(json_text(content))
         return 0
-    shown = found | {FIGURES[name]: value for name, value in figures.items()} | {"loss": loss}
+    shown: dict[str, Any] = {FIGURES[name]: value for name, value in figures.items()}
+    shown = shown | found if saved.kind == "multi_label" else found | shown
     facts = {
         "model": str(saved.path),
         "data": data.name,
-        **{f"test {name}": f"{value:.4f}" for name, value in shown.items()},
+        **{f"test {name}": f"{value:.4f}" for name, value in {**shown, "loss": loss}.items()},
         "rows": f"{data.test.num_rows:,}",
     }
     console.print(facts_table(facts))

@@ -170,12 +170,10 @@ def _table(predictions: Iterable[Mapping[str, Any]], *, explains: bool) -> Table
         classes, probabilities = _answer(one, digits=3)
         known = f"{one['known_words']} of {one['words']}"
         explained = [Text(printable(_explained(one), one_line=True))] if explains else []
-        table.add_row(_shown(one["text"]), known, _shown(classes), probabilities, *explained)
+        text = Text(printable(one["text"], most=_SHOWN, one_line=True))
+        named = Text(printable(classes, one_line=True), overflow="fold")
+        table.add_row(text, known, named, probabilities, *explained)
     return table
-
-
-def _shown(text: str) -> Text:
-    return Text(printable(text, most=_SHOWN, one_line=True))
 
 
 def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:

@@ -134,12 +134,13 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     write(tmp_path / "labels.csv", rows * 100)
     folder = tmp_path / "run"
     flags = ("--data", tmp_path / "labels.csv", "--label-separator", ",", "--run-dir", folder)
-    assert (
-        call("train", *flags, "--ngrams", "1", "--tokenizer", "keras", "--weighting", "tf_idf").code
-        == 0
-    )
+    of_words = ("--ngrams", "1", "--tokenizer", "keras", "--weighting", "tf_idf")
+    trained = call("train", *flags, *of_words)
+    assert trained.code == 0
     thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
     assert len(thresholds) == 3
+    for told in (trained.out, call("evaluate", "--model", folder).out):
+        assert told.index("test micro F1") < told.index("test accuracy  ")
     evaluated = json.loads(call("evaluate", "--model", folder, "--json").out)
     assert summary(folder)["test_f1_macro"] == evaluated["test_f1_macro"] == 1.0
     texts = ("--model", folder, "--texts", "rain and sun", "snow")

@@ -45,19 +45,18 @@ def advice(
 
 
 def _of_losses(progress: Progress, *, validates: bool) -> Iterator[str]:
-    if validates:
-        losses = [epoch.evaluation.loss for epoch in progress.epochs if epoch.evaluation]
-    else:
-        losses = [epoch.loss for epoch in progress.epochs if epoch.loss is not None]
-    if len(losses) < 2:
-        return
-    best = min(losses)
-    if validates and losses[-1] > _PARTED * best:
+    held_out = [epoch.evaluation.loss for epoch in progress.epochs if epoch.evaluation]
+    if held_out and held_out[-1] > _PARTED * (best := min(held_out)):
+        # Test rows choose no epoch, so others must be held out.
+        what, first = ("validation", "") if validates else ("test", "--validation-split 0.1 and ")
         yield (
-            f"the validation loss was lowest after epoch {1 + losses.index(best)} ({best:.4f}) and "
-            f"ended at {losses[-1]:.4f}: since then the model has learned its train rows by heart; "
-            "set --early-stopping 2, or more --dropout"
+            f"the {what} loss was lowest after epoch {1 + held_out.index(best)} ({best:.4f}) and "
+            f"ended at {held_out[-1]:.4f}: since then the model has learned its train rows by "
+            f"heart; set {first}--early-stopping 2, or more --dropout"
         )
+    trained = [epoch.loss for epoch in progress.epochs if epoch.loss is not None]
+    if len(losses := held_out if validates else trained) < 2:
+        return
     is_learned = progress.epochs[-1].metrics.get(ACCURACY, 1.0) >= _LEARNED
     if losses[-1] < _FALLS * losses[-2] and (validates or not is_learned):
         what = "validation loss" if validates else "loss"

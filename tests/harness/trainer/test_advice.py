@@ -56,6 +56,12 @@ def told(run: Progress, quality: Quality | None = None, **how: Any) -> list[str]
             "the validation loss was lowest after epoch 2 (0.4000) and ended at 0.9000",
         ),
         (
+            progress(1.0, 0.5, 0.1, validated=[0.8, 0.4, 0.9], accuracy=0.95),
+            {},
+            "the test loss was lowest after epoch 2 (0.4000) and ended at 0.9000: since then the "
+            "model has learned its train rows by heart; set --validation-split 0.1 and",
+        ),
+        (
             progress(1.0, 0.9, validated=[0.8, 0.4]),
             {"validates": True},
             "the validation loss was still falling",

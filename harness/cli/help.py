@@ -83,7 +83,7 @@ def suggestion(command: str, kind: type, told: str) -> str | None:
         if len(part) == 3:
             ways.append(f"without a comma: {whole}{part}")
         return f"--{at[1]} is {whole},{part}; write {', or '.join(ways)}"
-    if unknown := re.search(r"Unrecognized options: (-[\w-]+)", told):
+    if unknown := re.search(r"Unrecognized options:[\s│|]*(-[\w-]+)", told):
         word = unknown[1].lstrip("-")
         known = [name.replace("_", "-") for name, _ in options(kind)]
         initials = {"".join(part[0] for part in name.split("-")): name for name in known}

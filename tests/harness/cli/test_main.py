@@ -149,6 +149,7 @@ def test_ctrl_c_outside_of_training(
         (["train", "--learning_rate=0,01"], "--learning-rate is 0,01; write the number with a"),
         (["train", "--dropout", "0.1", "0,3"], "--dropout is 0,3; write the number with a point"),
         (["train", "-v"], "train has no flag -v; train --help-all lists all"),
+        (["evaluate", "--mdoel", "x"], "evaluate has no flag --mdoel; did you mean --model?"),
     ],
 )
 def test_what_was_meant(

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class Dataset:
     """Words of the ids; None if they are not known."""
     vocabulary_note: str = ""
     """Phrase for users that says where the words come from, or why there are none."""
+    num_repeated: int = 0
+    """Number of test rows that are train rows as well, of data built from texts or tables."""
 
     @property
     def parts(self) -> tuple[RaggedSets, ...]:
@@ -172,10 +174,10 @@ def _built(
         how: dict[str, Any] = {"unique": config.unique, "seed": config.split_seed, "known": known}
         building.build(source, config.build, folder, **how)
 
-    def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, list[str]]:
+    def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, dict[str, Any]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)
         summary = read_json(folder / building.FILE_NAME, remedy="Build the data set again.")
-        return *store.load(folder), words, [*map(str, summary.get("notes", []))]
+        return *store.load(folder), words, summary
 
     found = None
     if config.data_cache == "on" and isinstance(source.path, Path) and known is None:
@@ -187,11 +189,12 @@ def _built(
         with tempfile.TemporaryDirectory() as folder:  # its files stay mapped
             write(Path(folder, "data"))
             found = read(Path(folder, "data"))
-    sets, num_test_rows, words, notes = found
-    for note in notes if tells else ():
-        print(f"note: {printable(note, one_line=True)}", file=sys.stderr)
+    sets, num_test_rows, words, summary = found
+    for note in summary.get("notes", ()) if tells else ():
+        print(f"note: {printable(str(note), one_line=True)}", file=sys.stderr)
     what = "words of the train rows" if words.takes_texts else "no words: the data holds ids"
-    return _dataset(config, sets, num_test_rows, words, what)
+    num_repeated = summary.get("problems", {}).get(building.REPEATED, 0)
+    return replace(_dataset(config, sets, num_test_rows, words, what), num_repeated=num_repeated)
 
 
 def _dataset(

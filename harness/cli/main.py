@@ -167,8 +167,9 @@ def _union() -> Any:
     """Returns the union of the commands' classes, for help on all of them, and for the shell."""
     groups: dict[bool, list[Any]] = {False: [], True: []}
     for name, (kind, _) in COMMANDS.items():
-        marked: Any = Annotated[kind, tyro.conf.subcommand(name.split()[-1])]
-        groups[name.startswith("data ")].append(marked)
+        text = " ".join((kind.__doc__ or "").split())  # not wrapped twice
+        marked: Any = tyro.conf.subcommand(name.split()[-1], description=text)
+        groups[name.startswith("data ")].append(Annotated[kind, marked])
     about = "Build a data set, look at one, or convert it."
     of_data: Any = Union[tuple(groups[True])]  # noqa: UP007 - a computed number
     groups[False].insert(3, Annotated[of_data, tyro.conf.subcommand("data", description=about)])

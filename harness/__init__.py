@@ -8,8 +8,10 @@ Everything is loaded on first use: importing this package imports neither Tensor
 """
 
 import importlib
+import inspect
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import is_dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -63,6 +65,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'harness' has no attribute {name!r}")
     with quiet_import() if _PLACES[name].startswith(_WITH_TENSORFLOW) else nullcontext():
         value = getattr(importlib.import_module(_PLACES[name]), name)
+    if isinstance(value, type) and is_dataclass(value):  # the source describes its fields
+        with suppress(OSError):
+            vars(value)["__init__"].__doc__ = inspect.getsource(value).partition("    def ")[0]
     globals()[name] = value
     return value
 

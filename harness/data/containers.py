@@ -58,6 +58,8 @@ def as_examples(
         InputError: if the rows are texts or no container of ids, or labels do not fit them.
     """
     rows, labels, weights = _parts(rows, labels, weights)
+    if np.ma.is_masked(labels) or np.ma.is_masked(weights):
+        raise InputError(f"{name} have masked labels or weights; leave these rows out")
     if labels is not None:
         labels, class_names = _labels(labels, class_names, name)
     if num_tokens is not None and isinstance(rows, Examples | RaggedSets):
@@ -84,7 +86,7 @@ def _examples(rows: Any, num_tokens: int | None, name: str) -> Examples:
     numbers [B, features] as they are."""
     if isinstance(rows, Examples | RaggedSets):
         return Examples.of(rows)
-    if not isinstance(rows, Mapping):
+    if not isinstance(rows, Mapping) or hasattr(rows, "tocsr"):  # SciPy's DOK is a mapping too
         return Examples(inputs={"": _sets(rows, name, num_tokens)}, name=name)
     inputs = {
         n: part if isinstance(part, np.ndarray) and part.ndim > 1 else _sets(part, n, num_tokens)
@@ -117,9 +119,14 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
     if not read:
         raise InputError(f"{type(rows).__name__} has no rows; give at least one")
     first = read[0]
-    if isinstance(first, Mapping) and not all(map(_depth, first.values())):  # rows of a table
+    is_row = isinstance(first, Mapping) and not _is_batch(first)
+    if is_row and not all(map(_depth, first.values())):  # rows of a table, perhaps of tensors
         import pyarrow as pa
 
+        read = [
+            {name: np.asarray(v).tolist() if hasattr(v, "numpy") else v for name, v in row.items()}
+            for row in read
+        ]
         return *_columns(pa.Table.from_pylist(read)), weights
     # PyTorch's DataLoader makes lists of pairs; a list of lists of ids is a batch without labels.
     is_pair = _are_rows(first) and not all(isinstance(r, list) and _depth(r) < 2 for r in first)
@@ -170,7 +177,12 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
         return RaggedSets.concatenate([s.derived(num_tokens=limit) for s in sets], name="rows")
     if is_batched and _are_rows(first):
         return [row for part in parts for row in part]
-    arrays = [np.asarray(part) for part in parts]
+    try:
+        arrays = [np.asarray(part) for part in parts]
+    except ValueError as error:
+        raise InputError(
+            f"an element holds {first!r:.100}; give each row's ids, label and perhaps weight"
+        ) from error
     if is_batched:
         return np.concatenate(arrays)
     # A first row without ids is an array of floats.
@@ -179,10 +191,10 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
 
 
 def _is_batch(rows: Any) -> bool:
-    if isinstance(rows, Mapping):
-        return any(map(_is_batch, rows.values()))
     ways = ("tocsr", "row_splits", "dense_shape")
-    return isinstance(rows, RaggedSets) or any(hasattr(rows, way) for way in ways)
+    if isinstance(rows, RaggedSets) or any(hasattr(rows, way) for way in ways):
+        return True
+    return isinstance(rows, Mapping) and any(map(_is_batch, rows.values()))
 
 
 def _columns(table: Any) -> tuple[Any, Any]:

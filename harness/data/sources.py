@@ -50,10 +50,12 @@ class Dataset:
 
     @property
     def num_tokens(self) -> int:
+        """V, the number of possible ids."""
         return self.train.num_tokens
 
     @property
     def num_classes(self) -> int:
+        """K, the number of classes."""
         return self.train.num_classes
 
     @property

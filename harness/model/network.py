@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
+from harness.base.checks import require
 from harness.base.errors import InputError
 from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
@@ -211,14 +212,15 @@ class DefaultNetwork(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = self.activation
+        name, units = self.activation, keras.KerasTensor((None, 2))
+        message = (
+            f"--activation is '{name}', which by that name alone is no activation of Keras that "
+            "keeps the number of units; choose one of keras.activations, such as relu or gelu"
+        )
         try:
-            keras.activations.get(name)(keras.KerasTensor((None, 2)))
+            require(keras.activations.get(name)(units).shape == units.shape, message)
         except (ValueError, TypeError) as error:  # an unknown name, or one with other arguments
-            raise InputError(
-                f"--activation is '{name}', which Keras does not have by that name alone; choose "
-                "one of keras.activations, such as relu, gelu or tanh"
-            ) from error
+            raise InputError(message) from error
 
     def __call__(self, inputs: Any) -> Any:
         is_binary = self.num_classes == 2 and not (self.multi_label or self.regression)

@@ -67,9 +67,10 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
             raise InputError(f"task is {self.kind!r}; choose auto or one of {', '.join(KINDS)}")
-        if not 0 <= self.label_smoothing < 1:
+        smoothing = self.label_smoothing
+        if not isinstance(smoothing, Real) or not 0 <= smoothing < 1:
             raise InputError(
-                f"label_smoothing is {self.label_smoothing}; give a share from 0 to less than 1"
+                f"label_smoothing is {smoothing!r}; give a share from 0 to less than 1"
             )
         weights = self.class_weight
         is_named = isinstance(weights, str) and weights == "balanced"

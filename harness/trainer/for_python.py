@@ -47,6 +47,9 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
                     known = ", ".join(sorted(signature.parameters.keys() - {"self"}))
                     there = _FROM_KERAS.get(name, f"there are {known}")
                     raise InputError(f"{where} has no setting {name}; {there}")
+                if len(positional) > 2:  # Keras takes rows and labels so
+                    remedy = "rows and labels are a tuple, (rows, labels); others have names"
+                    raise InputError(f"{where} has one argument without a name; {remedy}")
                 plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
                 return method(*positional, **plain)
 

@@ -75,8 +75,9 @@ class Asked:
     def __post_init__(self) -> None:
         require_count("epochs", self.epochs)
         require_count("initial_epoch", self.initial_epoch, least=0)
-        if not isinstance(self.validation_freq, list):
-            require_count("validation_freq", self.validation_freq)
+        freq = self.validation_freq
+        for epochs in freq if isinstance(freq, list) else [freq]:
+            require_count("validation_freq", epochs)
         require(
             self.initial_epoch < self.epochs,
             f"initial_epoch is {self.initial_epoch} and epochs is {self.epochs}, so that none is "

@@ -26,6 +26,7 @@ WRONG = [
     f"{TRAIN} --epochs 0",
     f"{TRAIN} --optimizer magic",
     f"{TRAIN} --activation threshold",
+    f"{TRAIN} --activation glu",
     f"{TRAIN} --learning-rate nan",
     f"{TRAIN} --warmup 32",
     f"{TRAIN} --hidden-units 0",

@@ -61,6 +61,7 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "sets": lambda: ([*map(set, _ROWS)], np.array(_LABELS)[:, None]),
     "CSR": lambda: (_sparse(), _LABELS),
     "COO": lambda: (_sparse().tocoo(), _LABELS),
+    "DOK": lambda: (_sparse().todok(), _LABELS),
     "RaggedTensor": lambda: (_ragged(), tf.constant(_LABELS)),
     "Arrow array": lambda: (pa.array(_ROWS), pa.array(_LABELS)),
     "Arrow chunks": lambda: (pa.chunked_array([_ROWS[:1], _ROWS[1:]]), _LABELS),
@@ -73,6 +74,9 @@ _CONTAINERS: dict[str, Callable[[], Any]] = {
     "PyTorch": _Indexed,
     "DataLoader": lambda: iter([[_ROWS[:3], np.array(_LABELS[:3])], [_ROWS[3:], [_LABELS[3]]]]),
     "rows of a table": lambda: iter(pa.table({"ids": _ROWS, "label": _LABELS}).to_pylist()),
+    "rows of tensors": lambda: tf.data.Dataset.from_tensor_slices(
+        {"ids": _ragged(), "label": _LABELS}
+    ),
     "batches of lists": lambda: iter([(_ROWS[:3], _LABELS[:3]), (_ROWS[3:], _LABELS[3:])]),
     "SparseTensor": lambda: (_sparse_tensor(), _LABELS),
     "sparse batches": lambda: iter([(_sparse_tensor(), _LABELS)]),
@@ -207,6 +211,11 @@ def test_batches_of_rows_without_labels(size: int) -> None:
         (iter([]), "has no rows; give at least one"),
         ((_ROWS, _LABELS, _LABELS, _LABELS), "a tuple of 4 parts; give"),
         (iter([([1], 0, 1.0, 2)]), "a tuple of 4 parts; give"),
+        (
+            enumerate(zip(_ROWS, _LABELS, strict=True)),
+            "an element holds .* give each row's ids, label",
+        ),
+        ((_ROWS, np.ma.array(_LABELS, mask=[0, 1, 0, 0])), "rows have masked labels"),
         (iter([([1], 0), ([1], 0, 1.0)]), "tuples of 2 to 3 parts; give each row as many"),
         ([[[1, 2], [3]], [[1], [2]]], "a row holds lists or vectors; give a list of rows"),
         ([np.eye(3, dtype=int)], "a row holds lists or vectors; give a list of rows"),

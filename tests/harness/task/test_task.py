@@ -238,6 +238,7 @@ class Counting(keras.losses.Loss):
             lambda: settled("binary", label_smoothing=0.1),
             r"label_smoothing is 0.1, which .* but the task is binary \(",
         ),
+        (lambda: Task(label_smoothing="0.1"), "label_smoothing is '0.1'; give"),  # type: ignore[arg-type]
         (
             lambda: settled("multi_class", 3, label_smoothing=0.1, loss="kld"),
             "label_smoothing is 0.1, which .* but the loss is 'kld'",

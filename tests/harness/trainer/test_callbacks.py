@@ -44,7 +44,8 @@ def test_callbacks_that_cannot_be_are_refused(tmp_path: Path) -> None:
         trainer().fit(rows(), callbacks=[backup], run_dir=tmp_path / "run")
     with pytest.raises(InputError, match="no loss scale"):
         trainer(precision="mixed_float16").fit(rows(), callbacks=[backup], verbose=False)
-    for wrong in ({"initial_epoch": 2, "epochs": 2}, {"validation_freq": 0}, {"initial_epoch": -1}):
+    of_zero = {"validation_freq": 0}, {"validation_freq": [1, 0]}
+    for wrong in ({"initial_epoch": 2, "epochs": 2}, *of_zero, {"initial_epoch": -1}):
         with pytest.raises(InputError, match=r"is -?\d"):
             trainer().fit(rows(), **wrong)
 

@@ -142,6 +142,7 @@ def measuring(inputs: Any) -> Any:
         (lambda: fit(model(), rows(), validation_data=rows()), "validation_data; .*validation of"),
         (lambda: fit(model(), rows(), batch_size=3), "fit has no .*batch_size; .*harness.Trainer"),
         (lambda: fit(model(), x=1, y=1), r"fit has no setting x; give rows as Examples\(inputs="),
+        (lambda: harness.Trainer(model()).fit([[1]], [1]), r"a tuple, \(rows, labels\)"),
         (lambda: fit(model(), rows(), on_nam="stop"), "no setting on_nam.*on_nan"),
         (lambda: harness.Trainer(model(), batchsize=3), "no setting batchsize.*batch_size"),
         (lambda: harness.Trainer(model(), loss="mse"), "Trainer has no setting loss.*harness.Task"),

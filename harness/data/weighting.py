@@ -63,7 +63,7 @@ def tf_idf(sets: RaggedSets, frequencies: npt.ArrayLike) -> RaggedSets:
             f"{sets.num_tokens}. Learn them from rows of the same vocabulary."
         )
     counts = count(sets)
-    weights = _weights(counts) * frequencies[counts.values]
+    weights = np.asarray(counts.weights) * frequencies[counts.values]
     return counts.derived(weights=weights.astype(np.float32))
 
 
@@ -71,13 +71,8 @@ def l2_normalized(sets: RaggedSets) -> RaggedSets:
     """Returns the rows with each id once, each row's weights scaled to an L2 norm of 1 unless all
     are 0. Without weights, all ids of a row get the same weight."""
     sets = sets.with_weights().unique()
-    weights = _weights(sets)
+    weights = np.asarray(sets.weights, np.float64)
     rows = np.repeat(np.arange(sets.num_rows), sets.lengths)
     lengths = np.sqrt(np.bincount(rows, weights**2, minlength=sets.num_rows))
     weights /= np.where(lengths > 0, lengths, 1)[rows]
     return sets.derived(weights=weights.astype(np.float32))
-
-
-def _weights(sets: RaggedSets) -> Float64Array:
-    assert sets.weights is not None
-    return sets.weights.astype(np.float64)

@@ -35,7 +35,7 @@ _MARKS = [mark.encode() for mark in SEPARATORS if not mark.isspace()]
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Tokenization(Checked):
     """How a text is divided into tokens."""
 

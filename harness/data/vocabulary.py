@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import Checked, Whole
+from harness.base.checks import Whole
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
 from harness.data.options import INDEX_FROM, MAX_HASH_BITS, START_ID, UNKNOWN_ID, Weighting
 from harness.data.ragged import Int32Array, RaggedSets, splits_of, starting_with
-from harness.data.tokens import Numbered, Tokenization, Tokenizer, hashed, numbered, numbered_rows
+from harness.data.tokens import Numbered, Tokenization, hashed, numbered, numbered_rows
 from harness.data.weighting import count, l2_normalized, tf_idf
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _NO_WORD = "#"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Vocabulary(Checked):
+class Vocabulary(Tokenization):
     """The ids of known words, and the ids for a row's start and for unknown words. Construction
     raises `InputError` for an id outside [0, num_tokens) or shared by two words."""
 
@@ -43,8 +43,6 @@ class Vocabulary(Checked):
     unknown_id: int | None = None  # the id of words that are not in `ids`; None leaves them out
     class_names: Sequence[str] = ()  # in the order of their labels; empty if unknown
     thresholds: Sequence[float] | None = None  # of probabilities, [K], if rows have several classes
-    tokenizer: Tokenizer = "keras"
-    ngrams: int = 1  # `ngrams` of the `Tokenization`
     # Of the hashes that serve as ids, with empty `ids`.
     hash_bits: Annotated[int | None, Whole(1, MAX_HASH_BITS)] = None
     weighting: Weighting = "binary"
@@ -53,7 +51,6 @@ class Vocabulary(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _ = self.tokenization  # its own checks
         bits = self.hash_bits
         if bits is not None and (self.ids or self.num_tokens != 1 << bits):
             raise InputError(
@@ -127,11 +124,6 @@ class Vocabulary(Checked):
     def takes_texts(self) -> bool:
         """Whether tokens have ids; they have none if the data set came as ids."""
         return bool(self.ids) or self.hash_bits is not None
-
-    @cached_property
-    def tokenization(self) -> Tokenization:
-        """How a text is divided into tokens."""
-        return Tokenization(tokenizer=self.tokenizer, ngrams=self.ngrams)
 
     @cached_property
     def _words(self) -> Mapping[int, str]:
@@ -208,13 +200,13 @@ class Vocabulary(Checked):
     def encode_all(self, rows: Sequence[Any]) -> RaggedSets:
         """Returns `encode` of each text, faster than one by one; or the ids of lists of tokens."""
         are_texts = isinstance(rows[0], str)
-        found = numbered(rows, self.tokenization) if are_texts else numbered_rows(rows)
+        found = numbered(rows, self) if are_texts else numbered_rows(rows)
         sets = self.sets_of(found)
         return sets if self.start_id is None else starting_with(self.start_id, sets)
 
     def words_of(self, text: str) -> dict[int, str]:
         """Returns a text's known tokens by their ids; of several with one hash, the first."""
-        tokens = self.tokenization.tokens(text)
+        tokens = self.tokens(text)
         if self.hash_bits is None:
             return {self.ids[token]: token for token in tokens if token in self.ids}
         ids = hashed(tokens, self.hash_bits).tolist()

@@ -66,7 +66,7 @@ class Judge:
         """Returns how many tokens of a text the model knows, and how many the text has."""
         known = sum(token not in self._reserved for token in ids.tolist())
         if self._vocabulary.unknown_id is None and self._vocabulary.hash_bits is None:
-            return known, len(self._vocabulary.tokenization.tokens(text))  # `ids` lacks the others
+            return known, len(self._vocabulary.tokens(text))  # `ids` lacks the others
         return known, len(ids) - (self._vocabulary.start_id is not None)
 
     def logits(self, rows: RaggedSets) -> Floats:

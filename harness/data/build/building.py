@@ -80,14 +80,12 @@ def build(
             f"{source.path} holds {IN_WORDS[source.kind]}{which}, so {', '.join(chosen)} cannot "
             "apply. Leave it out."
         )
-    tokenization = Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
-    if known is not None:
-        if (known.tokenizer == "list") != (source.kind == "tokens"):
-            raise InputError(
-                f"{source.path} holds {IN_WORDS[source.kind]}, other than the model's data. Give "
-                "rows of one form."
-            )
-        tokenization = known.tokenization
+    if known and (known.tokenizer == "list") != (source.kind == "tokens"):
+        raise InputError(
+            f"{source.path} holds {IN_WORDS[source.kind]}, other than the model's data. Give rows "
+            "of one form."
+        )
+    tokenization = known or Tokenization(tokenizer=options.tokenizer, ngrams=options.ngrams)
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     text_bytes = 0

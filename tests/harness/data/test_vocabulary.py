@@ -91,7 +91,7 @@ def test_many_texts_have_the_ids_of_each(texts: list[str], conventions: dict[str
     expected = []
     for text in texts:
         row = [vocabulary.start_id]
-        row += [ids.get(t, vocabulary.unknown_id) for t in vocabulary.tokenization.tokens(text)]
+        row += [ids.get(t, vocabulary.unknown_id) for t in vocabulary.tokens(text)]
         expected.append([token for token in row if token is not None])
     assert [row.tolist() for row in vocabulary.encode_all(texts)] == expected
 

@@ -21,7 +21,7 @@ class ParquetSource(TableSource):
     """A column of texts or of lists, and one of labels or of lists of labels, read in batches."""
 
     def __init__(self, path: Path, options: BuildOptions, *, max_bytes: int) -> None:
-        from pyarrow import types
+        from pyarrow.types import is_integer
 
         super().__init__(path, path.stem)
         self._max_bytes = max(max_bytes, path.stat().st_size)
@@ -31,10 +31,10 @@ class ParquetSource(TableSource):
         if len(schema.names) == len({*schema.names}) == 2:
             sample = [*itertools.islice(self._cells(schema.names), SAMPLE_ROWS)]
         self.choose(schema.names, sample, options)
-        item = _item_type(schema.field(self.content_column).type)
-        self.kind = "texts" if item is None else "sets" if types.is_integer(item) else "tokens"
-        if _item_type(schema.field(self.label_column).type) is not None:
-            self.is_multi_label = True
+        content, label = (schema.field(n).type for n in (self.content_column, self.label_column))
+        item = getattr(content, "value_field", None)  # of lists alone
+        self.kind = "texts" if item is None else "sets" if is_integer(item.type) else "tokens"
+        self.is_multi_label |= hasattr(label, "value_field")
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         cells = self._cells([self.content_column, self.label_column])
@@ -71,11 +71,3 @@ class ParquetSource(TableSource):
         ):
             # Reads pieces of each column, not whole row groups.
             yield ParquetFile(file, pre_buffer=False, buffer_size=1 << 20)
-
-
-def _item_type(type_: Any) -> Any | None:
-    """Returns the type of a list's items; None for any other type."""
-    from pyarrow import types
-
-    is_list = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
-    return type_.value_type if is_list else None

@@ -139,15 +139,10 @@ def bench(config: BenchConfig) -> int:
             sides.insert(0, find_baseline(config.against, scratch=scratch))
         elif config.against_set:
             sides.insert(0, Side(name="A", settings=settings_of_words(config.against_set)))
-        planned = cells(vars(config.grid))
-        data = scratch / "data"
-        measured = {
-            cell: [
-                replace(side, settings=settings_of(config, cell, data, over=side.settings))
-                for side in sides
-            ]
-            for cell in planned
-        }
+        planned, data, measured = cells(vars(config.grid)), scratch / "data", {}
+        for cell in planned:
+            named = [settings_of(config, cell, data, over=side.settings) for side in sides]
+            measured[cell] = [replace(s, settings=n) for s, n in zip(sides, named, strict=True)]
         dataset = load_configured(config.data)
         num_rows = dataset.train.num_rows
         for cell in planned:
@@ -157,15 +152,10 @@ def bench(config: BenchConfig) -> int:
         replace(dataset, validation=None).save(data)
         results = Results(**provenance(), config=asdict(config))
         del dataset  # leaves its memory to the measured processes
-        repeats = config.repeats
-        if repeats == "auto":
-            repeats = 10 if config.compares else 5
+        usual = 10 if config.compares else 5
+        repeats = range(usual if config.repeats == "auto" else config.repeats)
         # In alternating order, so that a drift of the machine favours no cell.
-        order = [
-            (cell, repeat)
-            for repeat in range(repeats)
-            for cell in (planned if repeat % 2 == 0 else reversed(planned))
-        ]
+        order = [(cell, n) for n in repeats for cell in planned[:: 1 if n % 2 == 0 else -1]]
         interrupted = False
         try:
             for number, (cell, repeat) in enumerate(order, 1):

@@ -68,20 +68,16 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     loss = found.pop("loss")
     figures: Mapping[str, float] = {}
     classes: list[dict[str, Any]] = []
+    confusion = None
     if quality is not None:
         words = saved.vocabulary or data.vocabulary
         names = names_of(words.class_names if words else (), len(quality.support))
         parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
-        figures = quality.figures()
-        classes = [
-            dict(zip(_COLUMNS, row, strict=True))
-            for row in zip(names, *(part.tolist() for part in parts), strict=True)
-        ]
-    confusion = None if quality is None or quality.confusion is None else quality.confusion.tolist()
+        rows = zip(names, *(part.tolist() for part in parts), strict=True)
+        figures, classes = quality.figures(), [dict(zip(_COLUMNS, r, strict=True)) for r in rows]
+        confusion = None if quality.confusion is None else quality.confusion.tolist()
     if config.json:
-        content: dict[str, Any] = {
-            f"test_{name}": value for name, value in {**figures, **found}.items()
-        }
+        content: dict[str, Any] = {f"test_{name}": v for name, v in {**figures, **found}.items()}
         content |= {"test_loss": loss, "examples": data.test.num_rows}
         content |= {"classes": classes, "confusion": confusion} if classes else {}
         print(json_text(content))
@@ -106,8 +102,7 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     if confusion is not None and len(classes) <= _MAX_CONFUSED:
         console.print("rows of each class by predicted class:")
         named = [_text(one["name"]) for one in classes]
-        rows = zip(named, confusion, strict=True)
-        counts = ((name, *map("{:,}".format, row)) for name, row in rows)
+        counts = ([name, *map("{:,}".format, r)] for name, r in zip(named, confusion, strict=True))
         console.print(table_of(("class", *named), counts))
     return 0
 

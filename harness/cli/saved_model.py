@@ -57,8 +57,8 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     path = Path(named)
     if path.is_dir():
         path = path / run_files.MODEL_FILE_NAME
-    if not path.is_file():
-        raise InputError(f"no model at {path}; name a .keras file, or a run folder that holds one")
+    remedy = "name a .keras file, or a run folder that holds one"
+    require(path.is_file(), f"no model at {path}; {remedy}")
     require(
         path.suffix != ".npz",
         f"{path} is a checkpoint; name the model that train --resume writes at its run's end",

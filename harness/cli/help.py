@@ -41,11 +41,16 @@ def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
                 hint = Annotated[hint, tyro.conf.Suppress]
             usual = one.default if one.default_factory is MISSING else one.default_factory()
             usual = getattr(info.default, one.name, tyro.MISSING if usual is MISSING else usual)
-            text = texts_of(kind).get(one.name)
+            # Read only for help: it needs the source.
+            text = functools.partial(_text_of, kind, one.name)
             found.append(constructors.StructFieldSpec(one.name, hint, usual, text))
         return constructors.StructConstructorSpec(kind, tuple(found))
 
     return registry
+
+
+def _text_of(kind: type, name: str) -> str | None:
+    return texts_of(kind).get(name)
 
 
 @functools.cache

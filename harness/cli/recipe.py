@@ -229,11 +229,6 @@ class _Search:
         config, data = self.settled(self.views()[0])
         rows = data.train.num_rows
         check_batch(batch_size=config.execution.batch_size, rows=rows, replicas=1)
-        require(
-            config.class_weight == "none" or not data.is_multi_label,
-            f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
-            f"rows of {data.name} may have several; leave it out",
-        )
         return None if rows >= _LEAST_ROWS else f"{rows:,} train rows are too few to hold some out"
 
     def best(self) -> _Trial:

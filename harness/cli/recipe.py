@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.base.checks import check_batch, flags_of, require
+from harness.base.checks import check_batch, flags_of
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import

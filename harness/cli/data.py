@@ -109,16 +109,13 @@ def _figures(dataset: harness.Dataset, lengths: np.ndarray) -> Table:
     occurs = np.zeros(dataset.num_tokens, np.bool_)
     for part in dataset.parts:
         occurs[part.values] = True
-    rows = f"{dataset.train.num_rows:,} to train on, {dataset.test.num_rows:,} to test on"
-    if dataset.validation:
-        rows += f", {dataset.validation.num_rows:,} to validate on"
+    uses = zip(dataset.parts, ("train", "test", "validate"), strict=False)
+    rows = ", ".join(f"{part.num_rows:,} to {use} on" for part, use in uses)
     labels = [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
     counts = np.bincount(np.concatenate(labels), minlength=dataset.num_classes)
-    names = dict(enumerate(dataset.vocabulary.class_names if dataset.vocabulary else ()))
-    classes = {
-        f"{number} ({names[number]})" if number in names else str(number): count
-        for number, count in enumerate(counts.tolist())
-    }
+    names = dataset.vocabulary.class_names if dataset.vocabulary else ()
+    shown = [f"{n} ({names[n]})" if n < len(names) else str(n) for n in range(len(counts))]
+    classes = dict(zip(shown, counts.tolist(), strict=True))
     figures = {
         "rows": rows,
         "labels" if dataset.is_multi_label else "classes": _listed(classes),

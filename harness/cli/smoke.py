@@ -65,7 +65,7 @@ def smoke(config: SmokeConfig) -> int:
     hide_retracing_warnings()
     data = harness.load("synthetic", synthetic=_CORPUS)
     console.out(f"on {num_gpus} GPUs" if num_gpus else "on the CPU")
-    num_passed = num_failed = 0
+    passed: list[bool] = []
     for combination in itertools.product(*vars(config).values()):
         implementation, precision, replicas = combination
         name = f"{implementation:6}  {precision:14}  x {replicas}"
@@ -77,10 +77,9 @@ def smoke(config: SmokeConfig) -> int:
             losses, failures = _try(data, *combination)
         result = "; ".join([f"FAILED: {failure}" for failure in failures]) or "ok"
         console.out(f"{name}  {losses}  {time.perf_counter() - start:.1f} s  {result}")
-        num_failed += bool(failures)
-        num_passed += not failures
-    console.out(f"{num_passed} passed, {num_failed} failed")
-    return 0 if num_passed and not num_failed else 1
+        passed.append(not failures)
+    console.out(f"{sum(passed)} passed, {len(passed) - sum(passed)} failed")
+    return 0 if passed and all(passed) else 1
 
 
 def why_skipped(implementation: Implementation, replicas: int, num_gpus: int) -> str | None:

@@ -43,8 +43,8 @@ def open_tensorboard(config: TensorBoardConfig) -> int:
     console = Console()
     folders = [Path(name).absolute() for name in config.run_dirs]
     for folder in folders:
-        if not folder.is_dir():
-            raise InputError(f"{folder} is not a folder; name the folder of a run (--run-dir)")
+        ok = folder.is_dir()
+        require(ok, f"{folder} is not a folder; name the folder of a run (--run-dir)")
     with_profiles = importlib.util.find_spec("xprof") is not None
     if not with_profiles:
         console.out(f"note: TensorBoard's profiler pages are missing: {INSTALL_XPROF}")
@@ -82,11 +82,10 @@ def places(folders: list[Path]) -> dict[str, str]:
     first = folders[0]
     # By its flag for one folder, TensorBoard would call a run "."; profiles need that flag.
     is_run = next(first.glob(EVENT_FILES), None) and not (first / "plugins").exists()
-    if len(folders) == 1 and (not is_run or "," in str(first) or ":" in str(first)):
+    odd = next((folder for folder in folders if {",", ":"} & set(str(folder))), None)
+    if len(folders) == 1 and (not is_run or odd):
         return {"logdir": str(first)}
-    for folder in folders:
-        if "," in str(folder) or ":" in str(folder):
-            raise InputError(f"{folder} has a comma or a colon in its name; open it alone")
+    require(odd is None, f"{odd} has a comma or a colon in its name; open it alone")
     # Runs are told apart by their folders' names, or else by their whole paths.
     names = [folder.name for folder in folders]
     if len(set(names)) < len(names):

@@ -42,7 +42,6 @@ class JsonlObserver(Observer):
         # Set by `RunStart`.
         self._path: Path
         self._file: int
-        self._size_bytes: int
         self._start_step: int
 
     def tell(self, record: Record) -> None:
@@ -50,10 +49,11 @@ class JsonlObserver(Observer):
             case RunStart():
                 self._path = Path(record.run_dir) / FILE_NAME
                 self._start_step = record.start_step
-                self._size_bytes = kept_bytes(self._path, record.start_step)
+                size_bytes = kept_bytes(self._path, record.start_step)
                 self._file = own_file(self._path, os.O_CREAT | os.O_APPEND)
                 self._closing.callback(os.close, self._file)
-                self._cut()
+                with os_errors(self._path):
+                    os.ftruncate(self._file, size_bytes)
             case Window():
                 content: dict[str, Any] = {name: getattr(record, name) for name in _OF_WINDOW}
                 content |= record.metrics
@@ -96,20 +96,16 @@ class JsonlObserver(Observer):
         self._closing.close()
 
     def _append(self, content: dict[str, Any]) -> None:
-        rest = line = (json_text(content) + "\n").encode()
+        rest = (json_text(content) + "\n").encode()
         with os_errors(self._path):
+            size_bytes = os.fstat(self._file).st_size
             try:
                 while rest:
                     # A nearly full disk takes a part; writing the rest gives the reason.
                     rest = rest[os.write(self._file, rest) :]
             except OSError:
-                self._cut()
+                os.ftruncate(self._file, size_bytes)  # after the last whole line
                 raise
-        self._size_bytes += len(line)
-
-    def _cut(self) -> None:
-        with os_errors(self._path):
-            os.ftruncate(self._file, self._size_bytes)
 
 
 def kept_bytes(path: Path, start_step: int) -> int:

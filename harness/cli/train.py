@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from harness.base.timeline import Timeline
 from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
 from harness.cli.settings import TrainConfig, trainer_of
-from harness.run.observers.run_files import REPORT_FILE_NAME
+from harness.run.observers.run_files import REPORT_FILE_NAME, RESOLVED, read_config
 from harness.run.run_folder import claim_run_folder
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
@@ -76,7 +76,10 @@ def train(
         timeline.mark("imports")
         # The settings of a run that is there already are known.
         goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
-        found = None
+        found, recipe = None, dict[str, Any]()
+        if goes_on:
+            resolved = read_config(Path(output.run_dir or ""))[RESOLVED]
+            recipe = {name: resolved[name] for name in ("recipe",) if name in resolved}
         if applies(config) and alone and not goes_on:
             if output.run_dir is not None:
                 with ExitStack() as claims:  # a folder that is refused is told before the search
@@ -89,7 +92,7 @@ def train(
             console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
             console.print(str(found), soft_wrap=True, markup=False, highlight=False)
-            config = found.config
+            config, recipe = found.config, {"recipe": {"name": "auto", "why": found.why}}
         # What config.json records needs no search to repeat the run.
         config = replace(config, recipe="tutorial")
         timeline.mark("recipe")
@@ -100,7 +103,7 @@ def train(
             thresholds = Vocabulary.load(words).thresholds
             data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
         timeline.mark("data")
-        code = _train(config, data, console, timeline)
+        code = _train(config, data, console, timeline, recipe)
         advice = [found.advice] if found is not None and found.advice is not None else []
         if data.num_repeated and config.test == "on" and worker.is_chief:
             of = f"{data.num_repeated:,} of {data.test.num_rows:,} test rows"
@@ -110,7 +113,13 @@ def train(
         return code
 
 
-def _train(config: TrainConfig, data: harness.Dataset, console: Console, timeline: Timeline) -> int:
+def _train(
+    config: TrainConfig,
+    data: harness.Dataset,
+    console: Console,
+    timeline: Timeline,
+    recipe: Mapping[str, Any],
+) -> int:
     from harness.trainer.callbacks import BestModel, EarlyStopping
     from harness.trainer.run import Asked
 
@@ -132,7 +141,7 @@ def _train(config: TrainConfig, data: harness.Dataset, console: Console, timelin
         epochs=config.epochs,
         callbacks=callbacks,
         options=replace(output, run_dir=output.run_dir or "auto"),
-        config=asdict(config),
+        config=asdict(config) | {RESOLVED: recipe},
         vocabulary=data.vocabulary,
         console=console,
         timeline=timeline,

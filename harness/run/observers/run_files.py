@@ -116,6 +116,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
     return {
         **_settled(run.config, choices),
         RESOLVED: {
+            **run.config.get(RESOLVED, {}),  # the recipe's reason
             "task": dataclasses.asdict(run.task),
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
             "devices": run.devices,

@@ -138,6 +138,8 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     trained = call("train", *flags, *of_words)
     assert trained.code == 0
     assert "note: 80 of 80 test rows are train rows as well" in trained.out
+    recorded = json.loads((folder / "config.json").read_text())["resolved"]["recipe"]
+    assert recorded["why"] in trained.out
     thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]
     assert len(thresholds) == 3
     for told in (trained.out, call("evaluate", "--model", folder).out):

@@ -18,9 +18,14 @@ import numpy as np
 import tensorflow as tf
 
 from kernels import cache
-from kernels.multi_hot.api import multi_hot_dense
 from kernels.multi_hot.native import build
-from kernels.multi_hot.registry import IMPLEMENTATIONS, Implementation, UnavailableError, product
+from kernels.multi_hot.registry import (
+    IMPLEMENTATIONS,
+    Implementation,
+    Problem,
+    UnavailableError,
+    product,
+)
 
 Tensor = Any
 
@@ -63,35 +68,29 @@ def choose_implementation(
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     builds, missing = _prepared(device_type, num_rows, num_tokens)
+    dtype = tf.as_dtype(dtype)
     numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
-    on_float32s = device_type == "CPU" and tf.as_dtype(dtype) == tf.float32
-    nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
-    if on_float32s and "native" in builds:
+    if device_type == "CPU" and dtype == tf.float32 and "native" in builds:
         del builds["gather"]  # its product may be as fast, but it cannot update touched rows
         missing += "; without gather: on a CPU, native alone updates the touched rows of a table"
-    if on_float32s and nearly_empty and {"native", "dense"} <= builds.keys():
-        del builds["dense"]  # its compilation takes longer than all measurements
-        missing += f"; without dense: its matrix has {per_id:,.0f} numbers for an id"
+        nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
+        if nearly_empty and builds.pop("dense", None) is not None:
+            # Its compilation takes longer than all measurements.
+            missing += f"; without dense: its matrix has {per_id:,.0f} numbers for an id"
     if deterministic and device_type != "CPU":
         fixed_order = {n: builds[n] for n in builds if product(n).deterministic_on_gpu}
         builds = fixed_order or builds
     names = list(builds)
     if len(names) == 1:
         return Choice(names[0], f"the only one that fits{missing}")
-    dtype = tf.as_dtype(dtype)
     physical = tf.config.list_physical_devices(device_type)
     details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
-    asked = {
-        "shapes": (num_rows, num_values, num_tokens, units),
-        "dtype": dtype.name,
-        "unique": unique,
-        "weighted": weighted,
-        "builds": builds,
-        "device": f"{device} {details.get('device_name', build.processor())} of {os.cpu_count()}",
-        "tensorflow": tf.__version__,
-        "sources": [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))],
-    }
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+    sources = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
+    asked = [
+        *(num_rows, num_values, num_tokens, units, dtype.name, unique, weighted, builds, device),
+        *(details.get("device_name", build.processor()), os.cpu_count(), tf.__version__, sources),
+    ]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     file_name = f"choice-{digest[:24]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         with open(cache.opened().open(file_name), "rb") as file:
@@ -134,8 +133,8 @@ def _drawn(
 ) -> dict[str, np.ndarray]:
     """Return random operands of `_loop`. Ids are as frequent as the ranks of words."""
     rng = np.random.default_rng(0)
-    cumulative = np.cumsum(1.0 / (np.arange(num_tokens) + 3.0))
-    ids = np.searchsorted(cumulative[:-1], rng.random(2 * num_values) * cumulative[-1])
+    ids = (3 * (num_tokens / 3 + 1) ** rng.random(2 * num_values) - 3).astype(np.int64)
+    ids = np.minimum(ids, num_tokens - 1)  # rounded
     cells = rng.integers(num_rows, size=2 * num_values) * num_tokens + ids
     cells = rng.permutation(np.unique(cells) if unique else cells)[:num_values]
     cells = cells[np.argsort(cells // num_tokens, kind="stable")]
@@ -174,12 +173,12 @@ def _measure(
             for name, array in drawn.items()
         }
         for loop in loops.values():
-            loop(**operands)[:1].numpy()  # waits for the device
+            loop(operands)[:1].numpy()  # waits for the device
         start = time.perf_counter()
         for _ in range(_MOST_ROUNDS):
             for name, loop in loops.items():
                 began = time.perf_counter()
-                loop(**operands)[:1].numpy()
+                loop(operands)[:1].numpy()
                 seconds[name] = min(seconds[name], (time.perf_counter() - began) / num_products)
             slowest = _OUT_OF_THE_RUNNING * min(seconds.values())
             loops = {name: loop for name, loop in loops.items() if seconds[name] <= slowest}
@@ -189,28 +188,24 @@ def _measure(
 
 
 def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[..., Tensor]:
+    own = product(name)
+
     # AutoGraph's first use in a process costs more than all the compilations.
     @tf.function(jit_compile=True, autograph=False)
-    def descend(
-        table: Tensor,
-        values: Tensor,
-        splits: Tensor,
-        rowids: Tensor,
-        dy: Tensor,
-        weights: Tensor | None = None,
-    ) -> Tensor:
-        values, splits, rowids = (tf.bitcast(ids, tf.int32) for ids in (values, splits, rowids))
+    def descend(operands: dict[str, Tensor]) -> Tensor:
+        table, dy = operands["table"], operands["dy"]
+        ids = ("values", "splits", "rowids")
+        values, splits, rowids = (tf.bitcast(operands[part], tf.int32) for part in ids)
+        V, rowids = table.shape[0], rowids if own.takes_rowids else None
+        weights = operands.get("weights")
+        sets = Problem(values, splits, V, table.dtype, unique, rowids, weights)
 
         def body(step: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
-            with tf.GradientTape() as tape:
-                tape.watch(table)
-                y = multi_hot_dense(
-                    table, values, splits, implementation=name, unique=unique, weights=weights,
-                    value_rowids=rowids if product(name).takes_rowids else None,
-                )  # fmt: skip
+            index = own.index(sets)
+            y = tf.cast(own.forward(table, index), table.dtype)
             # Each product depends on the one before, so that none can be moved out of the loop.
-            gradient = tape.gradient(y, table, output_gradients=dy + 0 * y)
-            return step + 1, table - 1e-3 * gradient
+            gradient = own.backward(dy + 0 * y, index)
+            return step + 1, table - 1e-3 * tf.cast(gradient, table.dtype)
 
         return tf.while_loop(lambda step, _: step < num_products, body, (0, table))[1]
 

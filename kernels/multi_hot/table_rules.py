@@ -79,16 +79,10 @@ class StepNumbers(NamedTuple):
     active: Tensor  # bool; where it is false, nothing changes
 
 
-class Series(NamedTuple):
-    """Constants of exact Adam's catch-up, float32; see native/rules.h."""
-
-    decays: np.ndarray  # [2, R + 1]: beta_1^i and beta_2^i
-    centers: np.ndarray  # [S]
-    terms: np.ndarray  # [S, _NUM_TERMS, L]
-
-
 @functools.cache
-def series(beta_1: float, beta_2: float) -> Series:
+def series(beta_1: float, beta_2: float) -> list[np.ndarray]:
+    """Return exact Adam's decays [2, R + 1], centers [S] and terms [S, _NUM_TERMS, L], float32; see
+    native/rules.h."""
     num_steps = min(NUM_RATES, math.ceil(math.log(_VANISHED) / math.log(beta_1)))
     length = min(num_steps, max(1, int(2 * _REACH / (-math.log(beta_2) / 2))))
     num_segments = -(-num_steps // length)
@@ -100,7 +94,7 @@ def series(beta_1: float, beta_2: float) -> Series:
     terms = np.stack([first * away**power for power in range(_NUM_TERMS)], axis=1)
     missed = np.arange(NUM_RATES + 1)
     decays = np.stack([beta_1**missed, beta_2**missed])
-    return Series(*(part.astype(np.float32) for part in (decays, centers, terms)))
+    return [part.astype(np.float32) for part in (decays, centers, terms)]
 
 
 def update(

@@ -10,10 +10,9 @@ namespace multi_hot {
 // A batch of ragged sets on the device.
 struct DeviceSets {
   const void* values;    // [N] int32, or uint16 if narrow_ids
-  const void* splits;    // [B + 1] int32, or int64 if wide_splits
+  const int* splits;     // [B + 1]
   const float* weights;  // [N], which add up; null: an id counts once
   int narrow_ids;
-  int wide_splits;
   int num_values;  // N
   int num_rows;    // B
   int num_tokens;  // V
@@ -28,6 +27,14 @@ constexpr int kSortThreads = 512;
 constexpr int kSumWarps = 4;        // of a block of the sums: a tile each
 constexpr int kMaxDigitBits = 8;
 constexpr int kUpdateWarps = 8;     // of a block of the updates: a touched row each
+
+// Batches of entries sorted by id.
+struct SortedIndex {
+  const int* faults;     // [L]: 1 if the splits or an id are wrong
+  const int* rows;       // [L, N], of each position
+  const int* keys;       // [L, N]; V where an entry does not count
+  const int* positions;  // [L, N]
+};
 
 struct ForwardArguments {
   DeviceSets sets;
@@ -62,59 +69,47 @@ struct SortArguments {
 // are added in a second pass, in the order of the tiles. For the rows that a batch touches, slots
 // stand for ids: V is their number, and the rows of the result are those of the slots.
 struct SumArguments {
-  DeviceSets sets;       // of which the weights, and the step of several batches
-  const int* fault;      // [L]
-  const int* rows;       // [L, N]
-  const int* keys;       // [L, N], sorted; V where an entry does not count
-  const int* positions;  // [L, N]; null: rows and weights are sorted too, and repeated ids have row -1
-  const void* dy;        // [B, H]
-  void* dw;              // [V, H]
-  int units;             // H
-  float* heads = nullptr;  // [tiles, H]: of the run that began in an earlier tile
-  float* tails = nullptr;  // [tiles, H]: of the run that began here and goes on in the next
-  int num_tiles = 0;
-  int tile = 0;            // entries of one
+  DeviceSets sets;  // of which the weights, and the step of several batches
+  SortedIndex index;
+  const int* slots;  // [N], in place of the batch's keys; null: the keys
+  const void* dy;    // [B, H]
+  void* dw;          // [V, H]
+  int units;         // H
+  float* heads;      // [tiles, H]: of the run that began in an earlier tile
+  float* tails;      // [tiles, H]: of the run that began here and goes on in the next
+  int num_tiles;
+  int tile;  // entries of one
 };
 
-// The distinct ids of the sorted entries, n = min(N, V) slots for them, and the entries by slot.
+// The distinct ids of a batch's sorted entries, and n = min(N, V) slots for them.
 struct TouchArguments {
   DeviceSets sets;
-  const int* fault;
-  const int* rows;        // [N], of each position
-  const int* keys;        // [N], sorted; V where an entry does not count
-  const int* positions;   // [N]
-  int* counts;            // [segments]: the ids whose first entry is in a segment
-  int* ids;               // [n] ascending, -1 from `num` on
-  int* num;               // [1]
-  int* slots;             // [N + 1]: of each sorted entry, n where it does not count; then the fault
-  int* sorted_rows;       // [N]: of each sorted entry; -1 where its row holds the id once more
-  float* sorted_weights;  // [N], or null
-  int num_slots;          // n
+  const int* keys;  // [L, N], sorted; V where an entry does not count
+  int* counts;      // [segments]: the ids whose first entry is in a segment
+  int* ids;         // [n] ascending, -1 from `num` on
+  int* num;         // [1]
+  int* slots;       // [N], of each sorted entry; n where it does not count
+  int num_slots;    // n
   int num_segments;
-  int segment;            // entries of one
+  int segment;      // entries of one
 };
 
 // Updates rows of a table by their gradients.
 struct UpdateArguments {
   Update update;           // but for the numbers of the step
-  const int* active;       // [1]: 0 where nothing is to change
-  const float* scalars;    // [5], as `of_step` takes them
-  const Int64* step;       // [1], counted from 1
+  const Int64* step;       // [1], counted from 1; 0 where nothing is to change
+  const float* numbers;    // [2]: rate and factor
   const float* gradients;  // [n, H]
   const int* ids;          // [n], distinct
   const int* num;          // [1], ids that count
-  void* table;             // [V, H]
 };
 
 // Lets rows of exact Adam make up for the steps that they missed.
 struct CatchUpArguments {
-  CatchUp row;         // but for the step
-  const int* active;   // [1]: 0 where nothing is to change
-  const int* all;      // [1]: whether every row is to
-  const Int64* step;   // [1], up to which they do
-  const int* ids;      // [n], distinct
-  const int* num;      // [1], ids that count
-  int num_tokens;      // V
+  CatchUp row;        // but for the step
+  const Int64* step;  // [1], up to which they do
+  const int* ids;     // [n], distinct
+  const int* num;     // [1], ids that count
 };
 
 }  // namespace multi_hot

@@ -10,7 +10,7 @@
 #include <string>
 
 #include "../native/frame.h"
-#include "../native/parts.h"
+#include "../native/table_calls.h"
 #include "arguments.h"
 #include "driver.h"
 
@@ -19,9 +19,6 @@ namespace {
 
 constexpr int64_t kSegments = 256;  // of a sort, at most: each of its blocks reads the counts of all
 constexpr int64_t kTiles = 8192;    // of sums, about, so that all cores of a large card have some
-constexpr int64_t kAlign = 32;      // of what lies in a workspace, in units of 4 bytes
-
-int64_t aligned(int64_t words) { return (words + kAlign - 1) / kAlign * kAlign; }
 
 unsigned blocks_for(int64_t parts, int64_t of_block) {
   return static_cast<unsigned>(std::max<int64_t>(1, (parts + of_block - 1) / of_block));
@@ -40,12 +37,11 @@ struct Grid {
         of_columns((units + 32 * columns - 1) / (32 * columns)) {}
 };
 
-// Where things lie that the sort of some batches needs beside the index, in units of 4 bytes.
-struct SortWorkspace {
+// How a batch's entries are sorted by id.
+struct Sort {
   int digit_bits, num_passes, segment, num_segments;
-  int64_t positions, counts, size;  // keys lie first
 
-  SortWorkspace(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
+  Sort(int64_t num_values, int64_t num_tokens) {
     int bits = 1;  // of the largest key, V
     while (num_tokens >> bits) ++bits;
     num_passes = (bits + kMaxDigitBits - 1) / kMaxDigitBits;
@@ -54,26 +50,14 @@ struct SortWorkspace {
     segment = static_cast<int>(
         blocks_for(blocks_for(entries, kSegments), kSortThreads) * int64_t{kSortThreads});
     num_segments = static_cast<int>(blocks_for(entries, segment));
-    positions = aligned(num_batches * num_values);
-    counts = 2 * positions;
-    size = counts + aligned(num_batches * num_segments << digit_bits);
   }
 };
 
-// The tiles that sums of the sorted entries are divided into, and where the tiles' sums lie.
-struct SumWorkspace {
-  int tile, num_tiles;
-  int64_t tails, size;  // heads lie first
-
-  SumWorkspace(int64_t num_values, int64_t units) {
-    const int64_t entries = std::max<int64_t>(1, num_values);
-    // Larger tiles where they suffice: every tile of a frequent id is one more partial sum.
-    tile = static_cast<int>(std::clamp<int64_t>(entries / kTiles / 32 * 32, 32, 256));
-    num_tiles = static_cast<int>(blocks_for(entries, tile));
-    tails = aligned(num_tiles * units);
-    size = 2 * tails;
-  }
-};
+// The entries of a tile that sums of the sorted entries are divided into. Larger tiles where they suffice:
+// every tile of a frequent id is one more partial sum.
+int tile_of(int64_t num_values) {
+  return static_cast<int>(std::clamp<int64_t>(num_values / kTiles / 32 * 32, 32, 256));
+}
 
 // The name of a table's type in those of the kernels.
 std::string type_name(XLA_FFI_DataType type) {
@@ -94,9 +78,8 @@ DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tok
     throw std::invalid_argument("a batch may hold up to 2^31 ids and 2^26 rows");
   }
   sets.values = values.memory();
-  sets.splits = splits.memory();
+  sets.splits = splits.data<int32_t>();
   sets.narrow_ids = values.type() == XLA_FFI_DataType_U16;
-  sets.wide_splits = splits.type() == XLA_FFI_DataType_S64;
   sets.num_values = static_cast<int>(N);
   sets.num_rows = static_cast<int>(B);
   sets.num_tokens = static_cast<int>(num_tokens);
@@ -116,27 +99,14 @@ void read_rest(const Call& call, int64_t place, DeviceSets* sets) {
   }
 }
 
-// Batches of entries sorted by id.
-struct Index {
-  int* faults;     // [L]
-  int* rows;       // [L, N], of each position
-  int* keys;       // [L, N]
-  int* positions;  // [L, N]
-};
-
 // The index of L batches, with which operands begin at `place`; the rest go to `sets`.
-Index index_of(const Call& call, int64_t place, DeviceSets* sets) {
+SortedIndex index_of(const Call& call, int64_t place, DeviceSets* sets) {
   const Buffer faults = call.operand(place), keys = call.operand(place + 2);
   sets->num_steps = static_cast<int>(faults.size());
   sets->num_values = static_cast<int>(keys.dim(1));
   read_rest(call, place + 4, sets);
   return {faults.data<int32_t>(), call.operand(place + 1).data<int32_t>(), keys.data<int32_t>(),
           call.operand(place + 3).data<int32_t>()};
-}
-
-// The weights of touched rows, whose buffer is empty where there are none.
-float* weights_in(const Buffer& weights) {
-  return weights.size() > 0 ? weights.data<float>() : nullptr;
 }
 
 // (table [V, H], values [L, N], row_splits [L, B + 1], the step [], maybe weights [L, N]) -> y [B, H].
@@ -154,24 +124,23 @@ void forward_call(const Call& call, Queue& queue) {
 }
 
 // (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
-// positions [L, N]; and the workspace
+// positions [L, N]; and workspace: keys and positions [L, N], counts
 void index_call(const Call& call, Queue& queue) {
   const DeviceSets sets =
       sets_from(call.operand(0), call.operand(1), call.attribute<int64_t>("num_tokens"));
   int* const faults = call.result(0).data<int32_t>();
-  int* const memory = call.result(4).data<int32_t>();
   const int num_batches = sets.num_steps;
-  const SortWorkspace at(num_batches, sets.num_values, sets.num_tokens);
+  const Sort at(sets.num_values, sets.num_tokens);
   queue.clear(faults, num_batches * sizeof(int));
   queue.launch("multi_hot_prepare", blocks_for(int64_t{sets.num_rows} * 32, kPrepareThreads),
                num_batches, kPrepareThreads,
                PrepareArguments{sets, faults, call.result(1).data<int32_t>()});
-  SortArguments sort = {sets, nullptr, nullptr, memory + at.counts, nullptr, nullptr,
+  SortArguments sort = {sets, nullptr, nullptr, call.result(6).data<int32_t>(), nullptr, nullptr,
                         at.num_segments, at.segment, 0, at.digit_bits};
   for (int pass = 0; pass < at.num_passes; ++pass) {
-    const bool is_kept = (at.num_passes - pass) % 2;  // so that the last pass writes the index
-    sort.sorted_keys = is_kept ? call.result(2).data<int32_t>() : memory;
-    sort.sorted_positions = is_kept ? call.result(3).data<int32_t>() : memory + at.positions;
+    const int first = (at.num_passes - pass) % 2 ? 2 : 4;  // so that the last pass writes the index
+    sort.sorted_keys = call.result(first).data<int32_t>();
+    sort.sorted_positions = call.result(first + 1).data<int32_t>();
     sort.shift = pass * at.digit_bits;
     for (const char* kernel : {"multi_hot_count", "multi_hot_scatter"}) {
       queue.launch(kernel, at.num_segments, num_batches, kSortThreads, sort);
@@ -181,93 +150,68 @@ void index_call(const Call& call, Queue& queue) {
   }
 }
 
-// The sums of the sorted entries. `sums` lacks the tiles, whose sums lie in `memory`.
-void add_up(Queue& queue, const std::string& type, SumArguments sums, int* memory) {
-  const SumWorkspace at(sums.sets.num_values, sums.units);
+// (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and workspace:
+// heads and tails [tiles, H]; with `slots` [N] in place of the batch's keys, behind dy -> the touched rows' gradients [n, H],
+// and anything behind them
+template <bool has_slots>
+void gradient_call(const Call& call, Queue& queue) {
+  const Buffer dy = call.operand(0), dw = call.result(0);
+  SumArguments sums = {};
+  if (has_slots) sums.slots = call.operand(1).data<int32_t>();
+  sums.index = index_of(call, has_slots ? 2 : 1, &sums.sets);
+  sums.sets.num_tokens = static_cast<int>(dw.dim(0));
+  sums.dy = dy.memory();
+  sums.dw = dw.memory();
+  sums.units = static_cast<int>(dw.dim(1));
+  sums.heads = call.result(1).data<float>();
+  sums.tails = call.result(2).data<float>();
+  sums.tile = tile_of(sums.sets.num_values);
+  sums.num_tiles = (sums.sets.num_values + sums.tile - 1) / sums.tile;
+  const std::string type = type_name(dy.type());
+  if (!has_slots) queue.clear(sums.dw, dw.size() * (type == "f32" ? 4 : 2));
   const Grid grid(sums.units);
-  sums.heads = reinterpret_cast<float*>(memory);
-  sums.tails = reinterpret_cast<float*>(memory + at.tails);
-  sums.num_tiles = sums.sets.num_values == 0 ? 0 : at.num_tiles;
-  sums.tile = at.tile;
   const std::string suffix = type + "_" + std::to_string(grid.columns);
   for (const char* kernel : {"multi_hot_sum_tiles_", "multi_hot_sum_runs_"}) {
-    queue.launch(kernel + suffix, blocks_for(at.num_tiles, kSumWarps), grid.of_columns, 32 * kSumWarps,
+    queue.launch(kernel + suffix, blocks_for(sums.num_tiles, kSumWarps), grid.of_columns, 32 * kSumWarps,
                  sums);
   }
 }
 
-// (dy [B, H], the index of L batches, the step [], maybe weights [L, N]) -> dW [V, H], and the
-// workspace
-void gradient_call(const Call& call, Queue& queue) {
-  const Buffer dy = call.operand(0), dw = call.result(0);
-  DeviceSets sets = {};
-  const Index index = index_of(call, 1, &sets);
-  sets.num_tokens = static_cast<int>(dw.dim(0));
-  const std::string type = type_name(dy.type());
-  queue.clear(dw.memory(), dw.size() * (type == "f32" ? 4 : 2));
-  add_up(queue, type,
-         {sets, index.faults, index.rows, index.keys, index.positions, dy.memory(), dw.memory(),
-          static_cast<int>(dw.dim(1))},
-         call.result(1).data<int32_t>());
-}
-
-// (the index of L batches, the step [], maybe weights [L, N]) -> ids [n], slots [at least N + 1],
-// rows [N], num [1], weights [N], and the workspace [kSegments]. Without weights theirs are empty.
+// (the index of L batches, the step [], maybe weights [L, N]) -> ids [n], num [1], slots [at least N], what
+// only a host writes, and workspace: counts
 void touch_sorted_call(const Call& call, Queue& queue) {
   DeviceSets sets = {};
-  const Index index = index_of(call, 0, &sets);
+  const SortedIndex index = index_of(call, 0, &sets);
   sets.num_tokens = static_cast<int>(call.attribute<int64_t>("num_tokens"));
-  const SortWorkspace at(1, sets.num_values, sets.num_tokens);
-  const Buffer ids = call.result(0);
+  const Sort at(sets.num_values, sets.num_tokens);
+  const Buffer ids = call.result(0), counts = call.result(call.num_results() - 1);
   const TouchArguments arguments = {
-      sets, index.faults, index.rows, index.keys, index.positions, call.result(5).data<int32_t>(),
-      ids.data<int32_t>(), call.result(3).data<int32_t>(), call.result(1).data<int32_t>(),
-      call.result(2).data<int32_t>(), weights_in(call.result(4)), static_cast<int>(ids.size()),
-      at.num_segments, at.segment};
+      sets, index.keys, counts.data<int32_t>(), ids.data<int32_t>(), call.result(1).data<int32_t>(),
+      call.result(2).data<int32_t>(), static_cast<int>(ids.size()), at.num_segments, at.segment};
   for (const char* kernel : {"multi_hot_count_ids", "multi_hot_place_ids"}) {
     queue.launch(kernel, at.num_segments, 1, kSortThreads, arguments);
   }
 }
 
-// (dy [B, H], ids, slots, rows, num, weights) -> gradients [n, H], and anything behind the touched
-// rows'; and the workspace
-void row_gradients_call(const Call& call, Queue& queue) {
-  const Buffer dy = call.operand(0), rows = call.operand(3);
-  int* const slots = call.operand(2).data<int32_t>();
-  DeviceSets sets = {};
-  sets.weights = weights_in(call.operand(5));
-  sets.num_values = static_cast<int>(rows.size());
-  sets.num_tokens = static_cast<int>(call.operand(1).size());
-  add_up(queue, "f32",
-         {sets, slots + sets.num_values, rows.data<int32_t>(), slots, nullptr, dy.memory(),
-          call.result(0).memory(), static_cast<int>(dy.dim(1))},
-         call.result(1).data<int32_t>());
-}
-
-// (active [1], scalars [5], step [1], gradients [n, H], ids, slots, rows, num, weights, and the parts:
-// a table [V, H] and its slots) -> the parts, in place
+// (step [1], rate and factor [2], gradients [n, H], ids, num, what only a host reads, a table and its
+// slots) -> the table and its slots, in place
 void update_rows_call(const Call& call, Queue& queue) {
-  const Parts parts = parts_in_place(call, 9);
-  const Buffer gradients = call.operand(3), ids = call.operand(4);
+  const Buffer ids = call.operand(3);
   const UpdateArguments arguments = {
-      update_of(call, parts, gradients.dim(1)), call.operand(0).data<int32_t>(),
-      call.operand(1).data<float>(), call.operand(2).data<int64_t>(), gradients.data<float>(),
-      ids.data<int32_t>(), call.operand(7).data<int32_t>(), parts.table};
-  queue.launch("multi_hot_update_rows_" + type_name(parts.type), blocks_for_rows(ids.size()), 1,
+      update_of(call), call.operand(0).data<Int64>(), call.operand(1).data<float>(),
+      call.operand(2).data<float>(), ids.data<int32_t>(), call.operand(4).data<int32_t>()};
+  queue.launch("multi_hot_update_rows_" + type_name(call.result(0).type()), blocks_for_rows(ids.size()), 1,
                32 * kUpdateWarps, arguments);
 }
 
-// (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
-// parts of exact Adam) -> the parts, in place
+// (step [1], ids, num, decays [2, R + 1], centers [S], terms [S, kTerms, L], a table of exact Adam and its
+// slots) -> the table and its slots, in place
 void catch_up_call(const Call& call, Queue& queue) {
-  const Parts parts = parts_in_place(call, 8);
-  const Buffer ids = call.operand(3);
-  const CatchUpArguments arguments = {
-      catch_up_of(call, parts), call.operand(0).data<int32_t>(), call.operand(1).data<int32_t>(),
-      call.operand(2).data<int64_t>(), ids.data<int32_t>(), call.operand(4).data<int32_t>(),
-      static_cast<int>(parts.num_tokens)};
+  const Buffer ids = call.operand(1);
+  const CatchUpArguments arguments = {catch_up_of(call), call.operand(0).data<Int64>(),
+                                      ids.data<int32_t>(), call.operand(2).data<int32_t>()};
   // Whether it is all rows is not known here.
-  const int64_t num_rows = std::max(ids.size(), parts.num_tokens / 64);
+  const int64_t num_rows = std::max<int64_t>(ids.size(), arguments.row.table.num_tokens / 64);
   queue.launch("multi_hot_catch_up", blocks_for_rows(num_rows), 1, 32 * kUpdateWarps, arguments);
 }
 
@@ -278,9 +222,9 @@ constexpr XLA_FFI_Handler* kHandler =
 
 const Target kTargets[] = {{"multi_hot_cuda_forward", kHandler<forward_call>},
                            {"multi_hot_cuda_index", kHandler<index_call>},
-                           {"multi_hot_cuda_gradient", kHandler<gradient_call>},
+                           {"multi_hot_cuda_gradient", kHandler<gradient_call<false>>},
                            {"multi_hot_cuda_touch_sorted", kHandler<touch_sorted_call>},
-                           {"multi_hot_cuda_row_gradients", kHandler<row_gradients_call>},
+                           {"multi_hot_cuda_row_gradients", kHandler<gradient_call<true>>},
                            {"multi_hot_cuda_update_rows", kHandler<update_rows_call>},
                            {"multi_hot_cuda_catch_up", kHandler<catch_up_call>}};
 
@@ -301,12 +245,13 @@ XLA_FFI_Handler* multi_hot_cuda_handler(std::size_t place, const char** name) {
   return multi_hot::kTargets[place].handler;
 }
 
-// The sizes of workspaces, in units of 4 bytes.
-int64_t multi_hot_cuda_sort_words(int64_t num_batches, int64_t num_values, int64_t num_tokens) {
-  return multi_hot::SortWorkspace(num_batches, num_values, num_tokens).size;
+// The sizes of workspaces: the counts of a batch's sort, and the tiles of its sums.
+int64_t multi_hot_cuda_counts(int64_t num_values, int64_t num_tokens) {
+  const multi_hot::Sort sort(num_values, num_tokens);
+  return int64_t{sort.num_segments} << sort.digit_bits;
 }
-int64_t multi_hot_cuda_sum_words(int64_t num_values, int64_t units) {
-  return multi_hot::SumWorkspace(num_values, units).size;
+int64_t multi_hot_cuda_tiles(int64_t num_values) {
+  return multi_hot::blocks_for(num_values, multi_hot::tile_of(num_values));
 }
 
 // Hands over the kernels that were compiled for a compute capability, in ascending order.

@@ -41,14 +41,17 @@ __device__ inline long long step_of(const DeviceSets& sets) {
 }
 
 // The arguments of a kernel that reads an index, for the batch that counts.
-template <class Arguments>
-__device__ Arguments of_sorted_step(Arguments a) {
+__device__ inline SumArguments of_step(SumArguments a) {
   const long long step = step_of(a.sets), entries = step * a.sets.num_values;
-  a.fault += step;
-  a.rows += entries;
-  a.keys += entries;
-  if (a.positions != nullptr) a.positions += entries;
+  a.index.faults += step;
+  a.index.rows += entries;
+  a.index.keys = a.slots == nullptr ? a.index.keys + entries : a.slots;
+  a.index.positions += entries;
   if (a.sets.weights != nullptr) a.sets.weights += entries;
+  return a;
+}
+__device__ inline TouchArguments of_step(TouchArguments a) {
+  a.keys += step_of(a.sets) * a.sets.num_values;
   return a;
 }
 
@@ -63,15 +66,9 @@ __device__ int end_of_segment(const Arguments& a) {
 __device__ inline DeviceSets batch_of(DeviceSets sets, long long number) {
   const int id_bytes = sets.narrow_ids ? 2 : 4;
   sets.values = static_cast<const char*>(sets.values) + number * sets.num_values * id_bytes;
-  const int split_bytes = sets.wide_splits ? 8 : 4;
-  sets.splits = static_cast<const char*>(sets.splits) + number * (sets.num_rows + 1) * split_bytes;
+  sets.splits += number * (sets.num_rows + 1);
   if (sets.weights != nullptr) sets.weights += number * sets.num_values;
   return sets;
-}
-
-__device__ inline long long split_at(const DeviceSets& sets, int row) {
-  return sets.wide_splits ? static_cast<const long long*>(sets.splits)[row]
-                          : static_cast<const int*>(sets.splits)[row];
 }
 
 // Returns the id at a position, or V where it is out of range.
@@ -83,8 +80,8 @@ __device__ inline int id_at(const DeviceSets& sets, long long position) {
 
 // Reads where a row begins and ends; returns whether that can be right.
 __device__ inline bool bounds_of(const DeviceSets& sets, int row, long long* begin, long long* end) {
-  *begin = split_at(sets, row);
-  *end = split_at(sets, row + 1);
+  *begin = sets.splits[row];
+  *end = sets.splits[row + 1];
   return 0 <= *begin && *begin <= *end && *end <= sets.num_values && (row > 0 || *begin == 0);
 }
 

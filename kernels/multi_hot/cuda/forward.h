@@ -55,6 +55,16 @@ __device__ void add_rows(const T* matrix, int units, int column, int own_row, fl
   }
 }
 
+// Writes a row of `matrix`, as far as this lane has its columns.
+template <class T, int kColumns>
+__device__ void write_row(T* matrix, int units, int column, int row, const float (&sums)[kColumns]) {
+#pragma unroll
+  for (int c = 0; c < kColumns; ++c) {
+    const long long place = static_cast<long long>(row) * units + column + 32 * c;
+    if (column + 32 * c < units) narrow(sums[c], matrix + place);
+  }
+}
+
 template <class T, int kColumns>
 __device__ void forward(const ForwardArguments& a) {
   const int row = static_cast<int>(blockIdx.x) * kForwardWarps + warp();
@@ -82,11 +92,8 @@ __device__ void forward(const ForwardArguments& a) {
     add_rows(static_cast<const T*>(a.table), a.units, column, id, weight, weighted, count, sums);
   }
 #pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
-    if (column + 32 * c >= a.units) continue;
-    const long long place = static_cast<long long>(row) * a.units + column + 32 * c;
-    narrow(wrong ? not_a_number() : sums[c], static_cast<T*>(a.y) + place);
-  }
+  for (int c = 0; c < kColumns; ++c) sums[c] = wrong ? not_a_number() : sums[c];
+  write_row(static_cast<T*>(a.y), a.units, column, row, sums);
 }
 
 }  // namespace multi_hot

@@ -18,9 +18,9 @@ namespace multi_hot {
   KERNEL(forward_##name##_##columns, (32 * kForwardWarps, 6), ForwardArguments,               \
          forward<T, columns>(of_step(a)))                                                     \
   KERNEL(sum_tiles_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                     \
-         sum_tiles<T, columns>(of_sorted_step(a)))                                            \
+         sum_tiles<T, columns>(of_step(a)))                                                   \
   KERNEL(sum_runs_##name##_##columns, (32 * kSumWarps, 6), SumArguments,                      \
-         sum_runs<T, columns>(of_sorted_step(a)))
+         sum_runs<T, columns>(of_step(a)))
 
 #define ALL_OF(name, T) \
   PASSES(name, T, 1)    \
@@ -34,8 +34,8 @@ ALL_OF(f16, Float16)
 KERNEL(prepare, (kPrepareThreads), PrepareArguments, prepare(of_block(a)))
 KERNEL(count, (kSortThreads), SortArguments, count(of_block(a)))
 KERNEL(scatter, (kSortThreads), SortArguments, scatter(of_block(a)))
-KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(of_sorted_step(a)))
-KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(of_sorted_step(a)))
+KERNEL(count_ids, (kSortThreads), TouchArguments, count_ids(of_step(a)))
+KERNEL(place_ids, (kSortThreads), TouchArguments, place_ids(of_step(a)))
 KERNEL(update_rows_f32, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<float>(a))
 KERNEL(update_rows_bf16, (32 * kUpdateWarps, 4), UpdateArguments, update_rows<Bfloat16>(a))
 KERNEL(catch_up, (32 * kUpdateWarps, 4), CatchUpArguments, catch_up(a))

@@ -42,7 +42,7 @@ __device__ inline void prepare(const PrepareArguments& a) {
     }
     if (wrong) atomicOr(a.fault, 1);
   }
-  if (a.sets.num_rows == 0 && thread == 0 && split_at(a.sets, 0) != 0) atomicOr(a.fault, 1);
+  if (a.sets.num_rows == 0 && thread == 0 && *a.sets.splits != 0) atomicOr(a.fault, 1);
 }
 
 // The key of an entry: its id, or V where it does not count.
@@ -60,7 +60,7 @@ __device__ inline int digit_of(const SortArguments& a, int key) {
 __device__ inline void count(const SortArguments& a) {
   __shared__ int counts[1 << kMaxDigitBits];
   const int num_digits = 1 << a.digit_bits;
-  const long long nnz = split_at(a.sets, a.sets.num_rows);
+  const long long nnz = a.sets.splits[a.sets.num_rows];
   for (int d = threadIdx.x; d < num_digits; d += kSortThreads) counts[d] = 0;
   __syncthreads();
   const int end = end_of_segment(a);
@@ -81,7 +81,7 @@ __device__ inline void scatter(const SortArguments& a) {
   __shared__ int of_warp[kWarps << kMaxDigitBits];  // entries of each digit in each warp, then their place
   const int num_digits = 1 << a.digit_bits;
   const int thread = threadIdx.x;
-  const long long nnz = split_at(a.sets, a.sets.num_rows);
+  const long long nnz = a.sets.splits[a.sets.num_rows];
   // 1. Where the segment's entries of each digit go: behind all smaller digits, and behind those of
   // the segments before.
   int before = 0, total = 0;

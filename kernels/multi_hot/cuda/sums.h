@@ -8,32 +8,12 @@
 
 namespace multi_hot {
 
-template <int kColumns>
-__device__ void write_partial(float* sums_of_tiles, int tile, int units, int column,
-                              const float (&sums)[kColumns]) {
-#pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
-    if (column + 32 * c >= units) continue;
-    sums_of_tiles[static_cast<long long>(tile) * units + column + 32 * c] = sums[c];
-  }
-}
-
-template <class T, int kColumns>
-__device__ void write_gradient(const SumArguments& a, int id, int column,
-                               const float (&sums)[kColumns]) {
-#pragma unroll
-  for (int c = 0; c < kColumns; ++c) {
-    if (column + 32 * c >= a.units) continue;
-    const long long place = static_cast<long long>(id) * a.units + column + 32 * c;
-    narrow(sums[c], static_cast<T*>(a.dw) + place);
-  }
-}
-
 // The first pass: sums of runs within tiles of the sorted entries.
 template <class T, int kColumns>
 __device__ void sum_tiles(const SumArguments& a) {
   const int V = a.sets.num_tokens;
-  if (*a.fault != 0) {  // then neither rows nor keys can be relied on, and the whole gradient is NaN
+  const int *keys = a.index.keys, *rows = a.index.rows, *positions = a.index.positions;
+  if (*a.index.faults != 0) {  // then neither rows nor keys can be relied on, and the whole gradient is NaN
     const long long num_gradients = static_cast<long long>(V) * a.units;
     const long long num_threads = static_cast<long long>(gridDim.x) * gridDim.y * blockDim.x;
     const long long block = static_cast<long long>(blockIdx.y) * gridDim.x + blockIdx.x;
@@ -46,24 +26,24 @@ __device__ void sum_tiles(const SumArguments& a) {
   if (tile >= a.num_tiles) return;
   const int column = static_cast<int>(blockIdx.y) * 32 * kColumns + lane();
   const bool weighted = a.sets.weights != nullptr;
+  T* const dw = static_cast<T*>(a.dw);
   const int N = a.sets.num_values;
   const int begin = tile * a.tile;
   const int end = N - begin < a.tile ? N : begin + a.tile;
-  int id = a.keys[begin];
-  bool began_earlier = begin > 0 && a.keys[begin - 1] == id;
+  int id = keys[begin];
+  bool began_earlier = begin > 0 && keys[begin - 1] == id;
   float sums[kColumns] = {};
 #pragma unroll 1
   for (int start = begin; start < end && id < V; start += 32) {
     const int entry = start + lane();
     int key = V, row = kNone;
     float weight = 0.0f;
-    if (entry < end) key = a.keys[entry];
+    if (entry < end) key = keys[entry];
     if (key < V) {
-      const int position = a.positions == nullptr ? entry : a.positions[entry];
-      row = a.rows[position];
+      row = rows[positions[entry]];
       if (weighted) {
-        weight = a.sets.weights[position];
-      } else if (a.positions != nullptr && entry > 0 && a.keys[entry - 1] == key && a.rows[a.positions[entry - 1]] == row) {
+        weight = a.sets.weights[positions[entry]];
+      } else if (entry > 0 && keys[entry - 1] == key && rows[positions[entry - 1]] == row) {
         row = kNone;  // the row holds the id twice
       }
     }
@@ -78,8 +58,8 @@ __device__ void sum_tiles(const SumArguments& a) {
         const float own_weight = weighted ? __shfl_sync(kAllLanes, weight, first + i) : 1.0f;
         if (start + first + i >= end) continue;
         if (own != id) {
-          if (began_earlier) write_partial(a.heads, tile, a.units, column, sums);
-          else if (id < V) write_gradient<T>(a, id, column, sums);
+          if (began_earlier) write_row(a.heads, a.units, column, tile, sums);
+          else if (id < V) write_row(dw, a.units, column, id, sums);
           began_earlier = false;
           id = own;
 #pragma unroll
@@ -91,22 +71,23 @@ __device__ void sum_tiles(const SumArguments& a) {
     }
   }
   if (id >= V) return;
-  if (began_earlier) write_partial(a.heads, tile, a.units, column, sums);
-  else if (end < N && a.keys[end] == id) write_partial(a.tails, tile, a.units, column, sums);
-  else write_gradient<T>(a, id, column, sums);
+  if (began_earlier) write_row(a.heads, a.units, column, tile, sums);
+  else if (end < N && keys[end] == id) write_row(a.tails, a.units, column, tile, sums);
+  else write_row(dw, a.units, column, id, sums);
 }
 
 // The second pass: sums of runs that cross tiles, each by the warp of the tile where it begins.
 template <class T, int kColumns>
 __device__ void sum_runs(const SumArguments& a) {
-  if (*a.fault != 0) return;
+  if (*a.index.faults != 0) return;
   const int tile = static_cast<int>(blockIdx.x) * kSumWarps + warp();
   if (tile + 1 >= a.num_tiles) return;
   const int column = static_cast<int>(blockIdx.y) * 32 * kColumns + lane();
   const int begin = tile * a.tile, end = begin + a.tile;
-  const int id = a.keys[end - 1];
-  if (id >= a.sets.num_tokens || a.keys[end] != id) return;
-  if (begin > 0 && a.keys[begin - 1] == id) return;  // it began earlier
+  const int* keys = a.index.keys;
+  const int id = keys[end - 1];
+  if (id >= a.sets.num_tokens || keys[end] != id) return;
+  if (begin > 0 && keys[begin - 1] == id) return;  // it began earlier
   float sums[kColumns];
 #pragma unroll
   for (int c = 0; c < kColumns; ++c) {
@@ -117,14 +98,14 @@ __device__ void sum_runs(const SumArguments& a) {
 #pragma unroll 1
   for (int first = tile + 1; first < a.num_tiles; first += 32) {
     const int other = first + lane();
-    const bool holds = other < a.num_tiles && a.keys[static_cast<long long>(other) * a.tile] == id;
+    const bool holds = other < a.num_tiles && keys[static_cast<long long>(other) * a.tile] == id;
     const unsigned run = __ballot_sync(kAllLanes, holds);
     const int length = run == kAllLanes ? 32 : __ffs(~run) - 1;
     add_rows(a.heads, a.units, column,
              lane() < length ? other : kNone, 0.0f, false, length, sums);
     if (length < 32) break;
   }
-  write_gradient<T>(a, id, column, sums);
+  write_row(static_cast<T*>(a.dw), a.units, column, id, sums);
 }
 
 }  // namespace multi_hot

@@ -25,7 +25,7 @@ __device__ inline void count_ids(const TouchArguments& a) {
   if (threadIdx.x == 0) a.counts[blockIdx.x] = *count;
 }
 
-// Gives the ids of a segment their slots, and moves the rows and weights of its entries.
+// Gives the ids of a segment their slots.
 __device__ inline void place_ids(const TouchArguments& a) {
   constexpr int kWarps = kSortThreads / 32;
   __shared__ int sums[2];  // ids before this segment, and in all
@@ -41,7 +41,6 @@ __device__ inline void place_ids(const TouchArguments& a) {
   __syncthreads();
   int before = sums[0];
   const int total = sums[1];
-  const bool fault = *a.fault != 0;
   const int end = end_of_segment(a);
   for (int start = blockIdx.x * a.segment; start < end; start += kSortThreads) {
     const int entry = start + thread;
@@ -56,21 +55,9 @@ __device__ inline void place_ids(const TouchArguments& a) {
       of_block += of_warp[w];
     }
     if (entry < end) {
-      const int key = a.keys[entry];
-      const bool counts = key < a.sets.num_tokens;
-      const int slot = before + rank - 1;
-      int row = -1;
-      float weight = 0.0f;
-      if (counts && !fault) {  // else the rows cannot be relied on
-        const int position = a.positions[entry];
-        row = a.rows[position];
-        if (a.sorted_weights != nullptr) weight = a.sets.weights[position];
-        else if (!begins && a.rows[a.positions[entry - 1]] == row) row = -1;
-      }
+      const int key = a.keys[entry], slot = before + rank - 1;
       if (begins) a.ids[slot] = key;
-      a.slots[entry] = counts ? slot : a.num_slots;
-      a.sorted_rows[entry] = row;
-      if (a.sorted_weights != nullptr) a.sorted_weights[entry] = weight;
+      a.slots[entry] = key < a.sets.num_tokens ? slot : a.num_slots;
     }
     before += of_block;
     __syncthreads();
@@ -80,10 +67,7 @@ __device__ inline void place_ids(const TouchArguments& a) {
        slot < a.num_slots; slot += num_threads) {
     a.ids[slot] = -1;
   }
-  if (blockIdx.x == 0 && thread == 0) {
-    a.num[0] = total;
-    a.slots[a.sets.num_values] = fault;
-  }
+  if (blockIdx.x == 0 && thread == 0) *a.num = total;
 }
 
 }  // namespace multi_hot

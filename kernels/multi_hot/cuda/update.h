@@ -27,10 +27,11 @@ struct Warp {
   // Adds to sums[j] the rates of the `count` steps after `after`, times terms[j, i].
   __device__ static void add_up(const CatchUp& a, Int64 after, int count, const float* terms,
                                 float (&sums)[kTerms]) {
-    const int from = static_cast<int>(after) & (a.num_rates - 1);  // R is a power of two
+    const int last = a.table.num_rates - 1;  // R is a power of two
+    const int from = static_cast<int>(after) & last;
 #pragma unroll 1
     for (int k = lane(); k < count; k += 32) {
-      const float rate = a.rates[(from + k) & (a.num_rates - 1)];  // the rates are a ring
+      const float rate = a.table.rates[(from + k) & last];  // the rates are a ring
 #pragma unroll
       for (int j = 0; j < kTerms; ++j) sums[j] += rate * terms[j * a.length + k];
     }
@@ -48,22 +49,22 @@ __device__ void for_each(Int64 num, Take take) {
 
 template <class T>
 __device__ void update_rows(const UpdateArguments& a) {
-  if (*a.active == 0) return;
-  const Update update = of_step(a.update, *a.step, a.scalars);
+  Update update = a.update;
+  update.step = *a.step;
+  update.rate = a.numbers[0];
+  update.factor = a.numbers[1];
+  if (update.step == 0) return;
   if (blockIdx.x == 0 && threadIdx.x == 0) keep_rate(update);
   for_each(*a.num, [&](Int64 slot) {
-    const float* const gradient = a.gradients + slot * update.units;
-    update_row<Warp>(update, static_cast<T*>(a.table), a.ids[slot], gradient);
+    update_row<Warp, T>(update, a.ids[slot], a.gradients + slot * update.table.units);
   });
 }
 
 __device__ inline void catch_up(const CatchUpArguments& a) {
-  if (*a.active == 0) return;
   CatchUp row = a.row;
   row.step = *a.step;
-  // No row may miss more steps than there are rates.
-  const bool whole = *a.all != 0 || (row.step & (row.num_rates - 1)) == 0;
-  for_each(whole ? a.num_tokens : *a.num,
+  const bool whole = row.is_of_all();
+  for_each(whole ? row.table.num_tokens : *a.num,
            [&](Int64 i) { catch_up_row<Warp>(row, whole ? i : a.ids[i]); });
 }
 

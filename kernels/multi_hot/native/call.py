@@ -21,16 +21,6 @@ from kernels.multi_hot.registry import Lot, Problem
 
 Tensor = Any
 
-_MLIR_TYPES = {
-    tf.float32: "f32",
-    tf.float64: "f64",
-    tf.bfloat16: "bf16",
-    tf.float16: "f16",
-    tf.uint16: "ui16",
-    tf.uint32: "ui32",
-    tf.int32: "i32",
-    tf.int64: "i64",
-}
 _STABLEHLO_VERSION = 9
 
 
@@ -63,7 +53,10 @@ def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> li
     if not may_run_on_gpu():
         return []
     if problem.among is None:
-        sets = (problem.values, problem.row_splits, problem.weights)
+        splits = problem.row_splits
+        if splits.dtype == tf.int64:  # wrong splits stay wrong
+            splits = tf.cast(tf.clip_by_value(splits, -1, problem.values.shape[0] + 1), tf.int32)
+        sets = (problem.values, splits, problem.weights)
         lot = Lot(*(None if part is None else part[None] for part in sets))
         step = tf.constant(0)
     else:
@@ -71,24 +64,23 @@ def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> li
     return [*make(lot), step, *([] if lot.weights is None else [lot.weights])]
 
 
-def workspace(of: Literal["sort", "sum"], *sizes: int) -> list[tf.TensorSpec]:
-    """Return an array for a GPU's kernels, whose size cuda/binding.cc knows; none where no GPU is
-    visible."""
+def workspace_size(of: Literal["counts", "tiles"], *sizes: int) -> int:
+    """Return the size of an array for a GPU's kernels, which cuda/binding.cc knows; 0 where no GPU
+    is visible."""
     if not may_run_on_gpu():
-        return []
-    num_words = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}_words"]
-    num_words.restype = ctypes.c_int64
-    return [tf.TensorSpec([num_words(*map(ctypes.c_int64, sizes))], tf.int32)]
+        return 0
+    size = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}"]
+    size.restype = ctypes.c_int64
+    return int(size(*map(ctypes.c_int64, sizes)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """A registered kernel, its operands, and the types of these and of its results."""
+    """A registered kernel and its operands."""
 
     target: str
     operands: Sequence[Tensor]
-    dtypes: Sequence[tf.DType | None] | None = None  # Of the operands, if converted
-    result_dtypes: Sequence[tf.DType] | None = None  # Its own, if converted
+    result_dtype: tf.DType | None = None  # Of its results, if they are converted
     workspace: Sequence[tf.TensorSpec] = ()  # Arrays for it, in memory that XLA plans
     attributes: Mapping[str, bool | int | float] = field(default_factory=dict)
 
@@ -140,79 +132,61 @@ def _branch(
     results: Sequence[tf.TensorSpec],
     in_place: int,
 ) -> str:
-    types = ", ".join(map(_mlir_type, results))
-    lines: list[str] = []
+    types = list(map(_mlir_type, results))
+    names = [f"%w{i}" for i in range(len(results))]
     if kernel is None:
-        zeros = (f"stablehlo.constant dense<0> : {_mlir_type(result)}" for result in results)
-        lines = [f"%z{i} = {zero}" for i, zero in enumerate(zeros)]
-        written_zeros = ", ".join(f"%z{i}" for i in range(len(results)))
-        return "\n".join([*lines, f"stablehlo.return {written_zeros} : {types}"])
+        made = [f"stablehlo.constant dense<0> : {own}" for own in types]
+        lines = []
+    else:
+        dtype = kernel.result_dtype
+        written = [tf.TensorSpec(result.shape, dtype or result.dtype) for result in results]
+        lines = [_call(kernel, operands, [*written, *kernel.workspace], in_place)]
+        made = [
+            f"stablehlo.convert %k#{i} : ({_mlir_type(own)}) -> {types[i]}"
+            for i, own in enumerate(written)
+        ]
+    lines += [f"{name} = {value}" for name, value in zip(names, made, strict=True)]
+    return "\n".join([*lines, f"stablehlo.return {', '.join(names)} : {', '.join(types)}"])
 
-    def converted(name: str, new_name: str, old: tf.TensorSpec, new: tf.TensorSpec) -> str:
-        if old.dtype == new.dtype:
-            return name
-        signature = f"({_mlir_type(old)}) -> {_mlir_type(new)}"
-        lines.append(f"{new_name} = stablehlo.convert {name} : {signature}")
-        return new_name
 
-    dtypes = kernel.dtypes or [None] * len(kernel.operands)
-    given = [
-        tf.TensorSpec(operand.shape, dtype or operand.dtype)
-        for operand, dtype in zip(kernel.operands, dtypes, strict=True)
-    ]
-    numbers = {id(operand): i for i, operand in enumerate(operands)}
-    names = [
-        converted(f"%a{numbers[id(operand)]}", f"%c{i}", operand, own)
-        for i, (operand, own) in enumerate(zip(kernel.operands, given, strict=True))
-    ]
-    written = [
-        tf.TensorSpec(result.shape, dtype)
-        for result, dtype in zip(
-            results, kernel.result_dtypes or [result.dtype for result in results], strict=True
-        )
-    ]
-    everything = [*written, *kernel.workspace]
+def _call(
+    kernel: Kernel, operands: Sequence[Tensor], written: Sequence[tf.TensorSpec], in_place: int
+) -> str:
+    names = {id(operand): f"%a{i}" for i, operand in enumerate(operands)}
+    given = ", ".join(names[id(operand)] for operand in kernel.operands)
     attributes = ", ".join(f"{n} = {_mlir_value(v)}" for n, v in kernel.attributes.items())
-    # XLA names the instruction by its location, which a profile shows.
-    lines.append(
-        f"%k:{len(everything)} = stablehlo.custom_call @{kernel.target}({', '.join(names)}) "
-        f"{{api_version = 4 : i32, backend_config = {{{attributes}}}, "
-        f"operand_layouts = {_layouts(given)}, result_layouts = {_layouts(everything)}, "
-        f"output_operand_aliases = {_aliases(len(given), len(everything), in_place)}}} : "
-        f"({', '.join(map(_mlir_type, given))}) -> ({', '.join(map(_mlir_type, everything))}) "
-        f'loc("{kernel.target}")'
+    first = len(kernel.operands) - in_place
+    places = [i if len(written) > 1 else "" for i in range(in_place)]  # no tuple of one result
+    aliases = ", ".join(
+        f"#stablehlo.output_operand_alias<output_tuple_indices = [{place}], "
+        f"operand_index = {first + i}, operand_tuple_indices = []>"
+        for i, place in enumerate(places)
     )
-    returned = [
-        converted(f"%k#{i}", f"%w{i}", own, result)
-        for i, (own, result) in enumerate(zip(written, results, strict=True))
-    ]
-    return "\n".join([*lines, f"stablehlo.return {', '.join(returned)} : {types}"])
-
-
-def _aliases(num_operands: int, num_written: int, in_place: int) -> str:
-    parts = [
-        f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if num_written > 1 else ''}], "
-        f"operand_index = {num_operands - in_place + i}, operand_tuple_indices = []>"
-        for i in range(in_place)
-    ]
-    return f"[{', '.join(parts)}]"
+    taken, types = (", ".join(map(_mlir_type, part)) for part in (kernel.operands, written))
+    # XLA names the instruction by its location, which a profile shows.
+    return (
+        f"%k:{len(written)} = stablehlo.custom_call @{kernel.target}({given}) "
+        f"{{api_version = 4 : i32, backend_config = {{{attributes}}}, "
+        f"operand_layouts = {_layouts(kernel.operands)}, result_layouts = {_layouts(written)}, "
+        f"output_operand_aliases = [{aliases}]}} : "
+        f'({taken}) -> ({types}) loc("{kernel.target}")'
+    )
 
 
 def _layouts(tensors: Sequence[Any]) -> str:
     """Return tensors' row-major layouts in StableHLO's text; XLA may choose others without."""
-    parts = []
-    for tensor in tensors:
-        rank = len(tensor.shape)
-        parts.append(f"dense<{[*reversed(range(rank))]}> : tensor<{rank}xindex>")
+    ranks = [len(tensor.shape) for tensor in tensors]
+    parts = (f"dense<{[*reversed(range(rank))]}> : tensor<{rank}xindex>" for rank in ranks)
     return f"[{', '.join(parts)}]"
 
 
 def _mlir_value(value: bool | int | float) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value} : i64" if isinstance(value, int) else f"{value:.9e} : f32"
+    return f"{value} : i64" if isinstance(value, int) else f"{value:.16e} : f32"
 
 
 def _mlir_type(tensor: Any) -> str:
     sizes = "".join(f"{size}x" for size in tensor.shape)
-    return f"tensor<{sizes}{_MLIR_TYPES[tensor.dtype]}>"
+    name = tensor.dtype.name.replace("float", "f").replace("int", "i")
+    return f"tensor<{sizes}{name}>"

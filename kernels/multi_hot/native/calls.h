@@ -19,22 +19,19 @@ const float* last_weights(const Call& call, int64_t place) {
   return call.num_operands() > place ? call.operand(place).data<float>() : nullptr;
 }
 
-Sets sets_from(const Call& call, const Buffer& values, const Buffer& splits, const float* weights,
-               int64_t num_tokens) {
+// Reads the sets, a call's operands from `place` on.
+Sets sets_of(const Call& call, int64_t place, int64_t num_tokens) {
+  const Buffer values = call.operand(place), splits = call.operand(place + 1);
+  const float* weights = last_weights(call, place + 2);
   return {values.data<int32_t>(), values.size(), splits.data<int64_t>(), splits.size() - 1,
           num_tokens, call.attribute<bool>("unique") && weights == nullptr, weights};
-}
-
-// Of both passes, whose operands are a matrix and the sets.
-Sets sets_of(const Call& call, int64_t num_tokens) {
-  return sets_from(call, call.operand(1), call.operand(2), last_weights(call, 3), num_tokens);
 }
 
 // (table [V, H], values [N], row_splits [B + 1]; weights [N] where ids have weights) -> y [B, H]
 template <class Element>
 void forward_call(const Call& call, Pool& pool) {
   const Buffer table = call.operand(0);
-  forward(sets_of(call, table.dim(0)), table.data<Element>(), table.dim(1),
+  forward(sets_of(call, 1, table.dim(0)), table.data<Element>(), table.dim(1),
           call.result(0).data<float>(), pool);
 }
 

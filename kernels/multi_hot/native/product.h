@@ -17,31 +17,26 @@
 
 namespace multi_hot {
 
-// Finds the first occurrence of each id in a row, in time proportional to the row: a stamp per
-// token says in which row it was last seen. One per thread, kept between calls.
-class FirstOccurrences {
- public:
-  // Returns the ids of [begin, end) without repetitions, valid until the next call.
-  const std::vector<int32_t>& of(const int32_t* begin, const int32_t* end, int64_t num_tokens) {
-    if (static_cast<int64_t>(stamps_.size()) < num_tokens) stamps_.resize(num_tokens, 0);
-    if (++stamp_ == 0) {  // wrapped around: old stamps could be mistaken for new ones
-      stamps_.assign(stamps_.size(), 0);
-      stamp_ = 1;
-    }
-    ids_.clear();
-    for (const int32_t* id = begin; id != end; ++id) {
-      if (stamps_[*id] == stamp_) continue;
-      stamps_[*id] = stamp_;
-      ids_.push_back(*id);
-    }
-    return ids_;
+// Returns the ids of [begin, end) without repetitions, valid until this thread's next call, in time
+// proportional to their number: a stamp per token says in which row it was last seen.
+inline const std::vector<int32_t>& first_occurrences(const int32_t* begin, const int32_t* end,
+                                                     int64_t num_tokens) {
+  static thread_local std::vector<uint32_t> stamps;
+  static thread_local std::vector<int32_t> ids;
+  static thread_local uint32_t stamp = 0;
+  if (static_cast<int64_t>(stamps.size()) < num_tokens) stamps.resize(num_tokens, 0);
+  if (++stamp == 0) {  // wrapped around: old stamps could be mistaken for new ones
+    stamps.assign(stamps.size(), 0);
+    stamp = 1;
   }
-
- private:
-  std::vector<uint32_t> stamps_;
-  uint32_t stamp_ = 0;
-  std::vector<int32_t> ids_;
-};
+  ids.clear();
+  for (const int32_t* id = begin; id != end; ++id) {
+    if (stamps[*id] == stamp) continue;
+    stamps[*id] = stamp;
+    ids.push_back(*id);
+  }
+  return ids;
+}
 
 // Writes y [B, H]; raises what is wrong with the sets. Each row is summed by one thread in the order of
 // its ids, so the result does not depend on the number of threads.
@@ -52,24 +47,19 @@ void forward(const Sets& sets, const Element* table, int64_t units, float* y, Po
   constexpr int64_t kRowsPerBlock = 16;
   const int64_t num_blocks = (sets.num_rows + kRowsPerBlock - 1) / kRowsPerBlock;
   parallel_for(pool, num_blocks, [&](int64_t block) {
-    static thread_local FirstOccurrences first_occurrences;
     const int64_t end = std::min(sets.num_rows, (block + 1) * kRowsPerBlock);
     check_ids(sets, block * kRowsPerBlock, end);
     for (int64_t row = block * kRowsPerBlock; row < end; ++row) {
       const int32_t* ids = sets.values + sets.splits[row];
       int64_t num_ids = sets.splits[row + 1] - sets.splits[row];
       int64_t num_ahead = sets.splits[end] - sets.splits[row];
-      if (sets.weights != nullptr) {  // a repeated id is one more summand
-        const Weighted scale = {sets.weights + sets.splits[row]};
-        sum_rows(table, units, ids, num_ids, num_ahead, y + row * units, scale);
-        continue;
-      }
-      if (!sets.unique) {
-        const auto& distinct = first_occurrences.of(ids, ids + num_ids, sets.num_tokens);
+      const float* weights = sets.weights == nullptr ? nullptr : sets.weights + sets.splits[row];
+      if (weights == nullptr && !sets.unique) {  // a repeated id with weights is one more summand
+        const auto& distinct = first_occurrences(ids, ids + num_ids, sets.num_tokens);
         ids = distinct.data();
         num_ids = num_ahead = static_cast<int64_t>(distinct.size());
       }
-      sum_rows(table, units, ids, num_ids, num_ahead, y + row * units, Unweighted());
+      sum_rows(table, units, ids, weights, num_ids, num_ahead, y + row * units);
     }
   });
 }
@@ -86,22 +76,16 @@ void backward(const Sets& sets, const float* dy, int64_t units, const Transposed
   const int64_t ids_per_block = std::clamp<int64_t>(per_thread / 8, 32, 512);
   const int64_t num_blocks = (sets.num_tokens + ids_per_block - 1) / ids_per_block;
   parallel_for(pool, num_blocks, [&](int64_t block) {
-    static thread_local std::vector<int32_t> scratch;
+    static thread_local std::vector<int32_t> rows;
     static thread_local std::vector<float> weights;
     const int64_t begin = block * ids_per_block;
     const int64_t end = std::min(sets.num_tokens, begin + ids_per_block);
-    scratch.resize(std::max<size_t>(scratch.size(), sets.num_rows + TransposedIndex::kSlack));
+    rows.resize(std::max<size_t>(rows.size(), sets.num_rows + TransposedIndex::kSlack));
     if (sets.weights != nullptr) weights.resize(std::max<size_t>(weights.size(), sets.num_rows));
+    float* const own = sets.weights == nullptr ? nullptr : weights.data();
     for (int64_t id = begin; id < end; ++id) {
-      float* const to = dw + id * units;
-      int32_t* const rows = scratch.data();
-      if (sets.weights != nullptr) {
-        const int64_t count = weighted_holders_of(id, sets, index, rows, weights.data());
-        sum_rows(dy, units, rows, count, count, to, Weighted{weights.data()});
-      } else {
-        const int64_t count = holders_of(id, sets, index, rows);
-        sum_rows(dy, units, rows, count, count, to, Unweighted());
-      }
+      const int64_t count = holders_of(id, sets, index, rows.data(), own);
+      sum_rows(dy, units, rows.data(), own, count, count, dw + id * units);
     }
   });
 }

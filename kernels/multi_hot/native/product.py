@@ -24,7 +24,7 @@ from kernels.multi_hot.native.call import (
     call_on_platform,
     checked,
     may_run_on_gpu,
-    workspace,
+    workspace_size,
 )
 from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
@@ -46,19 +46,17 @@ _VALUES_PER_CHUNK = 4096
 _IDS_PER_BUCKET = 16_384
 _BUCKETS = (16, 2048)
 _BUCKETS_PER_CORE = 4
-_SEGMENTS = 256  # kSegments in cuda/binding.cc
 
 
 # The host's kernels compute in float32, because 16 bits save a CPU hardly any time.
 def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
-    target, of_host = "multi_hot_forward", _on_host(table, problem)
+    own, target = tf.cast(table, tf.float32), "multi_hot_forward"
     if table.dtype == tf.bfloat16 and problem.result == tf.float32:
         # A kernel for large tables, whose copy in float32 would be twice their size. Other tables
         # are converted, and need no further library.
         load(ROW_SOURCES)
-        target = f"{target}_16"
-        of_host["dtypes"][0] = None
+        own, target = table, f"{target}_16"
 
     def sets_of(lot: Lot) -> list[Tensor]:
         sets = [lot.values, lot.row_splits]
@@ -68,8 +66,8 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
     of_gpu = [table, *batches_for_gpu(problem, sets_of)]
     (sums,) = call_on_platform(
         [y],
-        host=Kernel(target=target, **of_host),
-        cuda=Kernel(target="multi_hot_cuda_forward", operands=of_gpu, result_dtypes=[table.dtype]),
+        host=_on_host(target, own, problem),
+        cuda=Kernel(target="multi_hot_cuda_forward", operands=of_gpu, result_dtype=table.dtype),
     )
     return sums
 
@@ -84,29 +82,32 @@ def _backward(dy: Tensor, problem: Problem) -> Tensor:
         index.append(tf.TensorSpec([N], tf.float32))
     (dw,) = call_on_platform(
         [tf.TensorSpec([V, H], dy.dtype)],
-        host=Kernel(
-            target="multi_hot_backward",
-            result_dtypes=[tf.float32],
-            workspace=index,
-            **_on_host(dy, problem),
-        ),
+        host=_on_host("multi_hot_backward", tf.cast(dy, tf.float32), problem, index),
         cuda=Kernel(
             target="multi_hot_cuda_gradient",
             operands=[dy, *sorted_by_id(problem)],
-            workspace=workspace("sum", N, H),
+            workspace=_tiles(N, H),
         ),
     )
     return dw
 
 
-def _on_host(matrix: Tensor, problem: Problem) -> dict[str, Any]:
-    """Return what the kernels of both passes get on a host: the matrix and the sets."""
+def _tiles(num_values: int, units: int) -> list[tf.TensorSpec]:
+    return [tf.TensorSpec([workspace_size("tiles", num_values), units], tf.float32)] * 2
+
+
+def _on_host(
+    target: str, matrix: Tensor, problem: Problem, workspace: Sequence[tf.TensorSpec] = ()
+) -> Kernel:
+    """Return a pass on a host, of a matrix and the sets."""
     weights = [] if problem.weights is None else [problem.weights]
-    return {
-        "operands": [matrix, problem.values, problem.row_splits, *weights],
-        "dtypes": [tf.float32, None, tf.int64, None][: 3 + len(weights)],
-        "attributes": {"unique": problem.unique},
-    }
+    return Kernel(
+        target=target,
+        operands=[matrix, problem.values, tf.cast(problem.row_splits, tf.int64), *weights],
+        result_dtype=tf.float32,
+        workspace=workspace,
+        attributes={"unique": problem.unique},
+    )
 
 
 def take_rows(
@@ -128,22 +129,22 @@ def take_rows(
         return tf.cast(taken, tf.int32), splits, own
     load()
     results = [tf.TensorSpec([capacity], tf.int32), tf.TensorSpec([rows.shape[0] + 1], tf.int32)]
-    operands = [values, row_splits, rows]
+    operands = [values, tf.cast(row_splits, tf.int64), rows]
     if weights is not None:
-        operands = [*operands, weights]
+        operands.append(weights)
         results.append(tf.TensorSpec([capacity], tf.float32))
-    dtypes = [None, tf.int64, None, None][: len(operands)]
-    kernel = Kernel(target="multi_hot_take_rows", operands=operands, dtypes=dtypes)
+    kernel = Kernel(target="multi_hot_take_rows", operands=operands)
     taken, splits, *found = call_on_platform(results, host=kernel, cuda=None)
     return taken, splits, found[0] if found else None
 
 
 class _Index(NamedTuple):
-    """TouchedIndex in touched.h; on a GPU, TouchArguments in arguments.h."""
+    """TouchedIndex in touched.h, and what a GPU reads in its place."""
 
-    places: Tensor  # [max(2 n, N + 1)] int32: spans in `rows`; on a GPU the slot of each of `rows`
+    places: Tensor  # [max(2 n, N)] int32: spans in `rows`; on a GPU the slot of each sorted entry
     rows: Tensor  # [N] int32
     weights: Tensor  # [N] float32; empty where the sets have none
+    of_gpu: list[Tensor]  # `sorted_by_id`
 
 
 def sorted_by_id(problem: Problem) -> list[Tensor]:
@@ -155,13 +156,15 @@ def sorted_by_id(problem: Problem) -> list[Tensor]:
 def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
     def make(lot: Lot) -> list[Tensor]:
         L, N = lot.values.shape
-        results = [tf.TensorSpec([L], tf.int32), *[tf.TensorSpec([L, N], tf.int32)] * 3]
+        entries = tf.TensorSpec([L, N], tf.int32)
+        counts = tf.TensorSpec([L, workspace_size("counts", N, num_tokens)], tf.int32)
         kernel = Kernel(
             target="multi_hot_cuda_index",
             operands=[lot.values, lot.row_splits],
-            workspace=workspace("sort", L, N, num_tokens),
+            workspace=[entries, entries, counts],
             attributes={"num_tokens": num_tokens},
         )
+        results = [tf.TensorSpec([L], tf.int32), entries, entries, entries]
         return call_on_platform(results, host=None, cuda=kernel)
 
     found: list[Tensor] = lot.once(("index", num_tokens), make)
@@ -188,26 +191,26 @@ def touch(problem: Problem) -> Touched:
     load(ROW_SOURCES)
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
-    num_weights = 0 if problem.weights is None else N
+    weights = [] if problem.weights is None else [problem.weights]
+    num_weights = len(weights) * N
     # Chunks and buckets divide the entries among threads. They decide only the order of the slots
     # and the last bits of the sum of their squares.
     num_cores = os.cpu_count() or 1
     num_chunks = max(1, min(max(_CHUNKS, num_cores), N // _VALUES_PER_CHUNK))
     wanted = max(_BUCKETS[0], _BUCKETS_PER_CORE * num_cores, V / _IDS_PER_BUCKET)
     num_buckets = min(_BUCKETS[1], 2 ** math.ceil(math.log2(wanted)))
-    weights = tf.zeros([0]) if problem.weights is None else problem.weights
     results = [
         tf.TensorSpec([num_slots], tf.int32),
-        tf.TensorSpec([max(2 * num_slots, N + 1)], tf.int32),
-        tf.TensorSpec([N], tf.int32),
         tf.TensorSpec([1], tf.int32),
+        tf.TensorSpec([max(2 * num_slots, N)], tf.int32),
+        tf.TensorSpec([N], tf.int32),
         tf.TensorSpec([num_weights], tf.float32),
     ]
     num_tokens = {"num_tokens": V}
+    of_gpu = sorted_by_id(problem)
     host = Kernel(
         target="multi_hot_touch",
-        operands=[problem.values, problem.row_splits, weights],
-        dtypes=[None, tf.int64, None],
+        operands=[problem.values, tf.cast(problem.row_splits, tf.int64), *weights],
         workspace=[
             tf.TensorSpec([N], tf.int64),
             tf.TensorSpec([num_chunks + 2, num_buckets], tf.int32),
@@ -217,12 +220,12 @@ def touch(problem: Problem) -> Touched:
     )
     cuda = Kernel(
         target="multi_hot_cuda_touch_sorted",
-        operands=sorted_by_id(problem),
-        workspace=[tf.TensorSpec([_SEGMENTS], tf.int32)],
+        operands=of_gpu,
+        workspace=[tf.TensorSpec([workspace_size("counts", N, V)], tf.int32)],
         attributes=num_tokens,
     )
-    ids, places, rows, num, own = call_on_platform(results, host=host, cuda=cuda)
-    return Touched(ids, num, _Index(places, rows, own))
+    ids, num, places, rows, own = call_on_platform(results, host=host, cuda=cuda)
+    return Touched(ids, num, _Index(places, rows, own, of_gpu))
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
@@ -230,13 +233,17 @@ def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     dy = tf.cast(dy, tf.float32)
     on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
     sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
-    places, rows, weights = touched.index
-    operands = [dy, touched.ids, places, rows, touched.num, weights]
-    memory = workspace("sum", N, H)
+    ids, num, (places, rows, weights, of_gpu) = touched
     gradients, *squares = call_on_platform(
         [tf.TensorSpec(size, tf.float32) for size in sizes],
-        host=Kernel(target="multi_hot_row_gradients", operands=operands),
-        cuda=Kernel(target="multi_hot_cuda_row_gradients", operands=operands, workspace=memory),
+        host=Kernel(
+            target="multi_hot_row_gradients", operands=[dy, ids, num, places, rows, weights]
+        ),
+        cuda=Kernel(
+            target="multi_hot_cuda_row_gradients",
+            operands=[dy, places, *of_gpu],
+            workspace=_tiles(N, H),
+        ),
     )
     if on_gpu:  # XLA adds these up there
         squares = [sum_of_squares(tf.where(touched.ids[:, None] >= 0, gradients, 0.0))]
@@ -255,22 +262,23 @@ def update(
     if rows is None and may_run_on_gpu():
         rows, _ = row_gradients(dy, touched)
     from_dy = rows is None  # the host's kernel then never stores the rows' gradients
-    # Rounded once, as in Keras's Adam.
-    betas = [1.0 - rule.beta_1, 1.0 - rule.beta_2, rule.epsilon]
     operands = [
-        tf.cast(numbers.active, tf.int32)[None],
-        tf.stack([numbers.rate, *map(tf.constant, betas), numbers.factor]),
-        numbers.step[None],
+        _active_step(numbers.step, numbers.active),
+        tf.stack([numbers.rate, numbers.factor]),
         tf.cast(dy if rows is None else rows, tf.float32),
-        touched.ids,
-        touched.index.places,
-        touched.index.rows,
-        touched.num,
-        touched.index.weights,
+        *(touched.ids, touched.num),
+        *touched.index[:3],
         *parts,
     ]
-    options = {"kind": ROW_OPTIMIZERS.index(rule.kind), "from_dy": from_dy}
-    return _in_place("update_rows", operands, parts, options)
+    attributes = {
+        "kind": ROW_OPTIMIZERS.index(rule.kind),
+        "from_dy": from_dy,
+        # Rounded once, as in Keras's Adam.
+        "grow_m": 1.0 - rule.beta_1,
+        "grow_v": 1.0 - rule.beta_2,
+        "epsilon": float(rule.epsilon),
+    }
+    return _in_place("update_rows", operands, parts, attributes)
 
 
 def catch_up(
@@ -283,15 +291,18 @@ def catch_up(
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)
     operands = [
-        tf.cast(active, tf.int32)[None],
-        tf.constant([int(touched is None)]),
-        step[None],
-        none if touched is None else touched.ids,
-        none if touched is None else touched.num,
+        _active_step(step, active),
+        *((none, none) if touched is None else (touched.ids, touched.num)),
         *map(tf.constant, constants),
         *parts,
     ]
-    return _in_place("catch_up", operands, parts, {"epsilon": float(rule.epsilon)})
+    attributes = {"epsilon": float(rule.epsilon), "all": touched is None}
+    return _in_place("catch_up", operands, parts, attributes)
+
+
+def _active_step(step: Tensor, active: Tensor) -> Tensor:
+    """Return the number of a step, [1], or 0 where nothing is to change."""
+    return tf.where(active, step, 0)[None]
 
 
 def _in_place(

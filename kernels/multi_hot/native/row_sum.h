@@ -49,22 +49,6 @@ inline typename Vector<W>::Floats load_columns(const Bfloat16* from) {
   return columns;
 }
 
-// What `sum_rows` does with row i of those picked: nothing, or it multiplies it by its weight.
-struct Unweighted {
-  template <class Floats>
-  Floats operator()(int64_t, Floats columns) const {
-    return columns;
-  }
-};
-struct Weighted {
-  const float* weights;
-
-  template <class Floats>
-  Floats operator()(int64_t i, Floats columns) const {
-    return weights[i] * columns;
-  }
-};
-
 // out[c] = sum over i of scale(i, matrix[picked[i], c]), for K vectors of W columns: the first K - 1 from
 // column 0 on, the last at column `last`, where it may overlap the one before. Overlapping columns
 // are computed twice with the same result, which avoids masks and a scalar tail.
@@ -115,13 +99,10 @@ void sum_block(const Element* matrix, int64_t stride, const int32_t* picked, int
   }
 }
 
-// out[c] = sum over i of scale(i, matrix[picked[i], c]) for c in [0, num_columns), any
-// num_columns >= 1.
-// `picked` must be valid row numbers; each sum runs in the order of `picked`. `num_ahead`, at least
-// `num_picked`, is how many of them there are to prefetch: the next sums' follow.
+// As above for any num_columns >= 1.
 template <class Element, class Scale>
-inline void sum_rows(const Element* matrix, int64_t num_columns, const int32_t* picked,
-                     int64_t num_picked, int64_t num_ahead, float* out, Scale scale) {
+inline void sum_scaled(const Element* matrix, int64_t num_columns, const int32_t* picked,
+                       int64_t num_picked, int64_t num_ahead, float* out, Scale scale) {
   const int64_t stride = num_columns;
   const auto sum = [&](auto width, int64_t begin, int64_t columns) {
     sum_block<decltype(width)::value>(matrix + begin, stride, picked, num_picked, num_ahead, columns,
@@ -136,6 +117,19 @@ inline void sum_rows(const Element* matrix, int64_t num_columns, const int32_t* 
   // The rest may be narrower than a vector: then it starts further left.
   if (num_columns - begin < kLanes) begin = num_columns - kLanes;
   sum(wide, begin, num_columns - begin);
+}
+
+// out[c] = sum over i of weights[i] * matrix[picked[i], c] for c in [0, num_columns); null weights are
+// 1. `picked` must be valid row numbers; each sum runs in the order of `picked`. `num_ahead`, at least
+// `num_picked`, is how many of them there are to prefetch: the next sums' follow.
+template <class Element>
+inline void sum_rows(const Element* matrix, int64_t num_columns, const int32_t* picked,
+                     const float* weights, int64_t num_picked, int64_t num_ahead, float* out) {
+  const auto sum = [&](auto scale) {
+    sum_scaled(matrix, num_columns, picked, num_picked, num_ahead, out, scale);
+  };
+  if (weights == nullptr) return sum([](int64_t, auto columns) { return columns; });
+  sum([weights](int64_t i, auto columns) { return weights[i] * columns; });
 }
 
 }  // namespace multi_hot

@@ -11,31 +11,24 @@
 #define MULTI_HOT_LOOP _Pragma("unroll 1")
 #else
 #include <cmath>
-#include <cstdint>
-#include <cstring>
 #define MULTI_HOT_RULE inline
 #define MULTI_HOT_LOOP
 #endif
 
 namespace multi_hot {
 
-#ifdef __CUDACC_RTC__
 using Int64 = long long;
-MULTI_HOT_RULE unsigned bits_of(float number) { return __float_as_uint(number); }
-MULTI_HOT_RULE float number_of(unsigned bits) { return __uint_as_float(bits); }
-#else
-using Int64 = int64_t;
-MULTI_HOT_RULE unsigned bits_of(float number) {
-  unsigned bits;
-  std::memcpy(&bits, &number, sizeof(bits));
-  return bits;
-}
-MULTI_HOT_RULE float number_of(unsigned bits) {
+
+union Word {
   float number;
-  std::memcpy(&number, &bits, sizeof(number));
-  return number;
+  unsigned bits;
+};
+MULTI_HOT_RULE unsigned bits_of(float number) { return Word{number}.bits; }
+MULTI_HOT_RULE float number_of(unsigned bits) {
+  Word word;
+  word.bits = bits;
+  return word.number;
 }
-#endif
 
 // The upper half of a float32.
 struct Bfloat16 {
@@ -68,54 +61,49 @@ MULTI_HOT_RULE void subtract(float change, unsigned seed, int column, Bfloat16& 
       number != number ? 0x7fc0u : (bits_of(number) + chance) >> 16);
 }
 
-// An update of touched rows.
-struct Update {
-  int kind = kSgd;       // a RowOptimizer
+// A table and what its optimizer keeps of it.
+struct Table {
+  void* rows = nullptr;  // [V, H], float32 or Bfloat16
+  int num_tokens = 0;    // V
   int units = 0;         // H
   float* slots[2] = {};  // Adagrad's sums [V]; Adam's moments [V, H]
   // Of exact Adam:
   Int64* last = nullptr;   // [V], the last step that the row has seen; 0: none
   float* rates = nullptr;  // [R], of step i at (i - 1) % R
   int num_rates = 0;       // R
-  // Of a step:
-  Int64 step = 0;      // counted from 1
-  float rate = 0;      // the learning rate; Adam's with its bias correction
-  float grow_m = 0;    // 1 - beta_1
-  float grow_v = 0;    // 1 - beta_2
-  float epsilon = 0;
-  float factor = 0;    // of the gradients: clipping
 };
 
-// Returns an update with the numbers of a step: its own, and float32 [5] in this order.
-MULTI_HOT_RULE Update of_step(Update update, Int64 step, const float* scalars) {
-  update.step = step;
-  update.rate = scalars[0];
-  update.grow_m = scalars[1];
-  update.grow_v = scalars[2];
-  update.epsilon = scalars[3];
-  update.factor = scalars[4];
-  return update;
-}
+// An update of touched rows.
+struct Update {
+  Table table;
+  int kind;  // a RowOptimizer
+  float grow_m, grow_v, epsilon;  // 1 - beta_1 and 1 - beta_2
+  // Of the step:
+  Int64 step;    // counted from 1
+  float rate;    // the learning rate; Adam's with its bias correction
+  float factor;  // of the gradients: clipping
+};
 
 // Keeps the rate of a step, by which rows of exact Adam make up for it.
 MULTI_HOT_RULE void keep_rate(const Update& update) {
   if (update.kind != kExactAdam) return;
-  update.rates[(update.step - 1) % update.num_rates] = update.rate;
+  update.table.rates[(update.step - 1) % update.table.num_rates] = update.rate;
 }
 
-// Changes a row of the table [V, H], and what belongs to it, by its gradient [H].
+// Changes a row of the table, and what belongs to it, by its gradient [H].
 template <class Lanes, class Element>
-MULTI_HOT_RULE void update_row(const Update& update, Element* table, Int64 id, const float* gradient) {
-  const int units = update.units;
+MULTI_HOT_RULE void update_row(const Update& update, Int64 id, const float* gradient) {
+  const Table& table = update.table;
+  const int units = table.units;
   const Int64 place = id * units;
-  Element* __restrict row = table + place;
+  Element* __restrict row = static_cast<Element*>(table.rows) + place;
   const unsigned seed = rounding_seed(update.step, id);
   const float factor = update.factor, epsilon = update.epsilon;
   float rate = update.rate;
   if (update.kind == kLazyAdam || update.kind == kExactAdam) {  // as Keras has it
     const float grow_m = update.grow_m, grow_v = update.grow_v;
-    float* __restrict first = update.slots[0] + place;
-    float* __restrict second = update.slots[1] + place;
+    float* __restrict first = table.slots[0] + place;
+    float* __restrict second = table.slots[1] + place;
     MULTI_HOT_LOOP
     for (int c = Lanes::first(); c < units; c += Lanes::kCount) {
       const float g = factor * gradient[c];
@@ -125,14 +113,14 @@ MULTI_HOT_RULE void update_row(const Update& update, Element* table, Int64 id, c
       second[c] = v;
       subtract(m * rate / (sqrtf(v) + epsilon), seed, c, row[c]);
     }
-    if (update.kind == kExactAdam && Lanes::first() == 0) update.last[id] = update.step;
+    if (update.kind == kExactAdam && Lanes::first() == 0) table.last[id] = update.step;
     return;
   }
   rate *= factor;
   if (update.kind == kRowAdagrad) {  // one sum for the row, of the mean squares of its gradients
     const float squares = Lanes::sum_of_squares(gradient, units);
     if (Lanes::first() == 0) {
-      float& sum = update.slots[0][id];
+      float& sum = table.slots[0][id];
       sum += factor * factor * squares / static_cast<float>(units);
       rate /= sqrtf(sum + epsilon);
     }
@@ -155,29 +143,29 @@ constexpr int kTerms = 5;
 //   m / (sqrt(v) u + epsilon) * sum over j of (-q)^j * (sum over i of rate_i beta_1^i d_i^j),
 // of which kTerms terms are float32's precision. So a row costs the same whatever it missed.
 struct CatchUp {
-  float* table;          // [V, H]
-  float* moments[2];     // [V, H]
-  Int64* last;           // [V]; 0: a row that was never touched, which has nothing to make up for
-  const float* rates;    // [R]: of step i at (i - 1) % R
+  Table table;           // float32
   const float* decays;   // [2, R + 1]: beta_1^i and beta_2^i
   const float* centers;  // [S]: u of each segment
   const float* terms;    // [S, kTerms, L]: beta_1^i d_i^j, 0 beyond the steps that count
-  Int64 step;            // the step up to which rows make up
   float epsilon;
-  int units;         // H
-  int num_rates;     // R: no row has missed more steps
   int num_segments;  // S
   int length;        // L
+  bool all;          // whether every row makes up, or the touched ones
+  Int64 step;        // up to which they do
+
+  // No row may miss more steps than there are rates.
+  MULTI_HOT_RULE bool is_of_all() const { return all || step % table.num_rates == 0; }
 };
 
 template <class Lanes>
 MULTI_HOT_RULE void catch_up_row(const CatchUp& a, Int64 id) {
-  const Int64 before = a.last[id], missed = a.step - before;
-  if (before == 0 || missed <= 0) return;
-  const int units = a.units;
-  float* __restrict row = a.table + id * units;
-  float* __restrict first = a.moments[0] + id * units;
-  float* __restrict second = a.moments[1] + id * units;
+  const Table& table = a.table;
+  const Int64 before = table.last[id], missed = a.step - before;
+  if (before == 0 || missed <= 0) return;  // a row that was never touched has nothing to make up for
+  const int units = table.units;
+  float* __restrict row = static_cast<float*>(table.rows) + id * units;
+  float* __restrict first = table.slots[0] + id * units;
+  float* __restrict second = table.slots[1] + id * units;
   for (int segment = 0; segment < a.num_segments; ++segment) {
     const int begin = segment * a.length;
     if (missed <= begin) break;
@@ -194,13 +182,13 @@ MULTI_HOT_RULE void catch_up_row(const CatchUp& a, Int64 id) {
       row[c] -= first[c] * inverse * (s[0] + q * (s[1] + q * (s[2] + q * (s[3] + q * s[4]))));
     }
   }
-  const float decay_m = a.decays[missed], decay_v = a.decays[a.num_rates + 1 + missed];
+  const float decay_m = a.decays[missed], decay_v = a.decays[table.num_rates + 1 + missed];
   for (int c = Lanes::first(); c < units; c += Lanes::kCount) {
     first[c] *= decay_m;
     second[c] *= decay_v;
   }
   Lanes::join();  // all lanes have read when the row was seen last
-  if (Lanes::first() == 0) a.last[id] = a.step;
+  if (Lanes::first() == 0) table.last[id] = a.step;
 }
 
 }  // namespace multi_hot

@@ -85,43 +85,34 @@ inline int32_t* copy_once(const uint16_t* begin, const uint16_t* end, int32_t fi
   return stop;
 }
 
-// Copies the rows that hold an id, ascending and each once, to [B + kSlack]. Returns their number.
-inline int64_t holders_of(int64_t id, const Sets& sets, const TransposedIndex& index,
-                          int32_t* rows) {
+// Copies the rows that hold an id, ascending and each once, to [B + kSlack], and unless `weights` is null
+// theirs to [B], the sum where a row repeats the id. Returns the number of rows.
+inline int64_t holders_of(int64_t id, const Sets& sets, const TransposedIndex& index, int32_t* rows,
+                          float* weights) {
   int32_t* to = rows;
   for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
     const int32_t* ends = index.ends + chunk * sets.num_tokens;
     const int64_t first = index.first_row(sets, chunk), last = index.first_row(sets, chunk + 1);
-    const uint16_t* begin = index.rows + (id > 0 ? ends[id - 1] : sets.splits[first]);
-    const uint16_t* end = index.rows + ends[id];
+    const auto first_row = static_cast<int32_t>(first);
+    const int64_t begin = id > 0 ? ends[id - 1] : sets.splits[first], end = ends[id];
+    if (weights != nullptr) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int32_t row = first_row + index.rows[i];
+        if (to > rows && to[-1] == row) {
+          weights[to - rows - 1] += index.weights[i];
+        } else {
+          weights[to - rows] = index.weights[i];
+          *to++ = row;
+        }
+      }
+      continue;
+    }
     // A caller may break its promise of unique rows; there is room for each row once.
     const bool each_once = sets.unique && end - begin <= last - first;
-    const auto first_row = static_cast<int32_t>(first);
-    to = each_once ? copy(begin, end, first_row, to) : copy_once(begin, end, first_row, to);
+    const uint16_t *from = index.rows + begin, *until = index.rows + end;
+    to = each_once ? copy(from, until, first_row, to) : copy_once(from, until, first_row, to);
   }
   return to - rows;
-}
-
-// As above with the weights of these rows, [B]: the sum where a row repeats the id. An id has room
-// for each row once, since the entries of a repeated id stand next to each other.
-inline int64_t weighted_holders_of(int64_t id, const Sets& sets, const TransposedIndex& index,
-                                   int32_t* rows, float* weights) {
-  int64_t count = 0;
-  for (int64_t chunk = 0; chunk < index.num_chunks; ++chunk) {
-    const int32_t* ends = index.ends + chunk * sets.num_tokens;
-    const int64_t first = index.first_row(sets, chunk);
-    const int64_t end = ends[id];
-    for (int64_t i = id > 0 ? ends[id - 1] : sets.splits[first]; i < end; ++i) {
-      const auto row = static_cast<int32_t>(first + index.rows[i]);
-      if (count > 0 && rows[count - 1] == row) {
-        weights[count - 1] += index.weights[i];
-      } else {
-        rows[count] = row;
-        weights[count++] = index.weights[i];
-      }
-    }
-  }
-  return count;
 }
 
 }  // namespace multi_hot

@@ -10,119 +10,103 @@
 #include <mutex>
 
 #include "../calls.h"
-#include "../parts.h"
+#include "../table_calls.h"
 #include "table_update.h"
 #include "touched.h"
 
 namespace multi_hot {
 namespace {
 
-// (values [N], row_splits [B + 1], weights [N]) -> ids [n], spans [n, 2], rows [N], num [1],
-// weights [N], and workspace: entries [N], counts [C + 2, K], weights [N]. Without weights all of
-// theirs are empty.
-void touch_call(const Call& call, Pool& pool) {
-  const Buffer values = call.operand(0), weights = call.operand(2);
-  const Buffer ids = call.result(0), rows = call.result(2), own = call.result(4);
-  const Buffer entries = call.result(5), counts = call.result(6), placed = call.result(7);
-  const float* given = weights.size() > 0 ? weights.data<float>() : nullptr;
-  const Sets sets =
-      sets_from(call, values, call.operand(1), given, call.attribute<int64_t>("num_tokens"));
-  const TouchedIndex index = {
-      ids.data<int32_t>(), call.result(1).data<int32_t>(), rows.data<int32_t>(),
-      given == nullptr ? nullptr : own.data<float>(), call.result(3).data<int32_t>(),
-      entries.data<int64_t>(), placed.data<float>(), counts.data<int32_t>(), ids.size(),
-      counts.dim(0) - 2, counts.dim(1)};
-  touch(sets, index, pool);
-}
-
-// An index that was computed before: the operands ids, spans, rows, num, weights from `place` on.
+// The index whose ids, num, spans, rows and weights lie in a call's results or operands from `place` on.
 // Without weights their buffer is empty.
-TouchedIndex index_of(const Call& call, int64_t place) {
-  const Buffer weights = call.operand(place + 4);
+TouchedIndex index_in(const Call& call, Buffer (Call::*part)(int64_t) const, int64_t place) {
+  const Buffer ids = (call.*part)(place), weights = (call.*part)(place + 4);
   TouchedIndex index = {};
-  index.ids = call.operand(place).data<int32_t>();
-  index.spans = call.operand(place + 1).data<int32_t>();
-  index.rows = call.operand(place + 2).data<int32_t>();
-  index.num = call.operand(place + 3).data<int32_t>();
+  index.ids = ids.data<int32_t>();
+  index.num_slots = ids.size();
+  index.num = (call.*part)(place + 1).data<int32_t>();
+  index.spans = (call.*part)(place + 2).data<int32_t>();
+  index.rows = (call.*part)(place + 3).data<int32_t>();
   index.weights = weights.size() > 0 ? weights.data<float>() : nullptr;
   return index;
 }
 
-// (dy [B, H], ids, spans, rows, num, weights) -> gradients [n, H]; maybe their squares' sum [1]
+// (values [N], row_splits [B + 1]; weights [N] where ids have weights) -> ids [n], num [1], spans [n, 2],
+// rows [N], weights [N], and workspace: entries [N], counts [C + 2, K], weights [N]. Without weights all of
+// theirs are empty.
+void touch_call(const Call& call, Pool& pool) {
+  const Buffer counts = call.result(6);
+  TouchedIndex index = index_in(call, &Call::result, 0);
+  index.entries = call.result(5).data<int64_t>();
+  index.placed = call.result(7).data<float>();
+  index.counts = counts.data<int32_t>();
+  index.num_chunks = counts.dim(0) - 2;
+  index.num_buckets = counts.dim(1);
+  touch(sets_of(call, 0, call.attribute<int64_t>("num_tokens")), index, pool);
+}
+
+// (dy [B, H], ids, num, spans, rows, weights) -> gradients [n, H]; maybe their squares' sum [1]
 void row_gradients_call(const Call& call, Pool& pool) {
   const Buffer dy = call.operand(0);
-  const TouchedIndex index = index_of(call, 1);
+  const TouchedIndex index = index_in(call, &Call::operand, 1);
   float* const gradients = call.result(0).data<float>();
   row_gradients(index, dy.data<float>(), dy.dim(1), gradients, pool);
   if (call.num_results() == 1) return;
   *call.result(1).data<float>() = sum_of_squares(gradients, *index.num, dy.dim(1), pool);
 }
 
-// Asks the system to hold this memory in pages of 2 MB, once for each piece of memory: rows are read in
-// any order, and with 4 KB pages nearly every row costs a walk through the page tables, which takes
-// longer than the row. A hint: where the system has none left or does not know them, the pages stay small.
-void use_large_pages(void* memory, int64_t num_bytes) {
+// Asks the system to hold the table and slots of a call, its first results, in pages of 2 MB, once for each
+// piece of memory: rows are read in any order, and with 4 KB pages nearly every row costs a walk through the
+// page tables, which takes longer than the row. A hint: where the system has none left or does not know them,
+// the pages stay small.
+void use_large_pages(const Call& call) {
   constexpr uintptr_t kPageBytes = uintptr_t{1} << 21;
   constexpr int kCollapse = 25;  // MADV_COLLAPSE, which headers before Linux 6.1 lack
   constexpr size_t kMostPieces = 1024;
-  if (num_bytes < static_cast<int64_t>(4 * kPageBytes)) return;
   static std::mutex mutex;
-  static std::map<void*, int64_t> asked;
+  static std::map<void*, uintptr_t> asked;
   const std::lock_guard<std::mutex> lock(mutex);
-  if (asked.size() > kMostPieces) asked.clear();
-  int64_t& before = asked[memory];
-  if (before == num_bytes) return;
-  before = num_bytes;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(memory);
-  const uintptr_t begin = (start + kPageBytes - 1) / kPageBytes * kPageBytes;
-  const uintptr_t end = (start + static_cast<uintptr_t>(num_bytes)) / kPageBytes * kPageBytes;
-  void* const first = reinterpret_cast<void*>(begin);
-  if (madvise(first, end - begin, MADV_HUGEPAGE) == 0) {  // for pages that are not there yet
-    madvise(first, end - begin, kCollapse);               // for those that are, now
-  }
-}
-
-// The parts of a table, in large pages.
-Parts large_parts(const Call& call, int64_t place) {
-  for (int64_t i = place; i < call.num_operands(); ++i) {
-    const Buffer part = call.operand(i);
+  for (int64_t i = 0; i < call.num_results(); ++i) {
+    const Buffer part = call.result(i);
     const auto type = part.type();
-    const int64_t bytes = type == XLA_FFI_DataType_BF16 ? 2 : type == XLA_FFI_DataType_S64 ? 8 : 4;
-    use_large_pages(part.memory(), part.size() * bytes);
+    const int bytes = type == XLA_FFI_DataType_BF16 ? 2 : type == XLA_FFI_DataType_S64 ? 8 : 4;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(part.memory()), size = part.size() * bytes;
+    if (size < 4 * kPageBytes) continue;
+    if (asked.size() > kMostPieces) asked.clear();
+    if (std::exchange(asked[part.memory()], size) == size) continue;
+    const uintptr_t begin = (start + kPageBytes - 1) / kPageBytes * kPageBytes;
+    const uintptr_t end = (start + size) / kPageBytes * kPageBytes;
+    void* const first = reinterpret_cast<void*>(begin);
+    if (madvise(first, end - begin, MADV_HUGEPAGE) == 0) {  // for pages that are not there yet
+      madvise(first, end - begin, kCollapse);               // for those that are, now
+    }
   }
-  return parts_in_place(call, place);
 }
 
-// (active [1], scalars [5], step [1], gradients, ids, spans, rows, num, weights, and the parts)
-//   -> the parts
-// The gradients are rows [n, H], or with `from_dy` the dy [B, H] that they follow from. `active` is
-// 0 where nothing is to change.
+// (step [1], rate and factor [2], gradients, ids, num, spans, rows, weights, the table and its slots)
+//   -> the table and its slots
+// The gradients are rows [n, H], or with `from_dy` the dy [B, H] that they follow from. The step is 0
+// where nothing is to change.
 void update_call(const Call& call, Pool& pool) {
-  const Parts parts = large_parts(call, 9);
-  if (*call.operand(0).data<int32_t>() == 0) return;
-  const Buffer gradients = call.operand(3);
-  const Update update = of_step(update_of(call, parts, gradients.dim(1)),
-                                *call.operand(2).data<int64_t>(), call.operand(1).data<float>());
-  const auto update_table = [&](auto* table) {
-    update_rows(update, table, index_of(call, 4), gradients.data<float>(),
-                call.attribute<bool>("from_dy"), pool);
-  };
-  const Buffer table = call.operand(9);
-  if (table.type() == XLA_FFI_DataType_BF16) return update_table(table.data<Bfloat16>());
-  update_table(table.data<float>());
+  use_large_pages(call);
+  Update update = update_of(call);
+  update.step = *call.operand(0).data<int64_t>();
+  update.rate = call.operand(1).data<float>()[0];
+  update.factor = call.operand(1).data<float>()[1];
+  if (update.step == 0) return;
+  const bool is_wide = call.result(0).type() == XLA_FFI_DataType_F32;
+  const auto update_table = is_wide ? update_rows<float, Pool> : update_rows<Bfloat16, Pool>;
+  update_table(update, index_in(call, &Call::operand, 3), call.operand(2).data<float>(),
+               call.attribute<bool>("from_dy"), pool);
 }
 
-// (active [1], all [1], step [1], ids, num, decays [2, R + 1], centers [S], terms [S, J, L], and the
-//  parts of exact Adam) -> the parts
+// (step [1], ids, num, decays [2, R + 1], centers [S], terms [S, kTerms, L], a table of exact Adam and its
+//  slots) -> the table and its slots
 void catch_up_call(const Call& call, Pool& pool) {
-  const Parts parts = large_parts(call, 8);
-  if (*call.operand(0).data<int32_t>() == 0) return;
-  CatchUp row = catch_up_of(call, parts);
-  row.step = *call.operand(2).data<int64_t>();
-  // No row may miss more steps than there are rates.
-  const bool whole = *call.operand(1).data<int32_t>() != 0 || row.step % row.num_rates == 0;
-  catch_up(call.operand(3).data<int32_t>(), *call.operand(4).data<int32_t>(), parts.num_tokens, whole,
-           row, pool);
+  use_large_pages(call);
+  CatchUp row = catch_up_of(call);
+  row.step = *call.operand(0).data<int64_t>();
+  catch_up(row, call.operand(1).data<int32_t>(), *call.operand(2).data<int32_t>(), pool);
 }
 
 }  // namespace

@@ -50,9 +50,9 @@ struct OneThread {
   // Adds to sums[j] the rates of the `count` steps after `after`, times terms[j, i].
   static void add_up(const CatchUp& a, int64_t after, int64_t count, const float* terms, float* sums) {
     while (count > 0) {  // the rates are a ring
-      const int64_t from = after % a.num_rates, run = std::min(count, a.num_rates - from);
+      const int64_t from = after % a.table.num_rates, run = std::min(count, a.table.num_rates - from);
       for (int j = 0; j < kTerms; ++j) {
-        sums[j] += inner_product(a.rates + from, terms + j * a.length, run);
+        sums[j] += inner_product(a.table.rates + from, terms + j * a.length, run);
       }
       terms += run;
       after += run;
@@ -62,11 +62,17 @@ struct OneThread {
 };
 
 // Calls take(slot, id) for each touched row, from some threads at a time, and `prefetch(id)` some rows
-// ahead of it.
+// ahead of it. One thread takes all slots of a group of ids.
 template <class Pool, class Prefetch, class Take>
 void for_each_slot(const int32_t* ids, int64_t num, Pool& pool, Prefetch prefetch, Take take) {
-  constexpr int64_t kSlotsAhead = 4;
-  for_each_block(ids, num, pool, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kSlotsPerBlock = 64, kSlotsAhead = 4;
+  const auto cut = [=](int64_t slot) {
+    slot = std::min(slot, num);
+    while (slot > 0 && slot < num && ids[slot] >> kGroupBits == ids[slot - 1] >> kGroupBits) ++slot;
+    return slot;
+  };
+  parallel_for(pool, (num + kSlotsPerBlock - 1) / kSlotsPerBlock, [&](int64_t block) {
+    const int64_t begin = cut(block * kSlotsPerBlock), end = cut((block + 1) * kSlotsPerBlock);
     for (int64_t slot = begin; slot < std::min(begin + kSlotsAhead, end); ++slot) prefetch(ids[slot]);
     for (int64_t slot = begin; slot < end; ++slot) {
       if (slot + kSlotsAhead < end) prefetch(ids[slot + kSlotsAhead]);
@@ -86,11 +92,8 @@ __attribute__((noinline)) inline const float* gradient_of(const TouchedIndex& in
   if (index.weights == nullptr && count == 1) return dy + *rows * units;  // as most ids have it
   static thread_local std::vector<float> buffer;
   buffer.resize(std::max<size_t>(buffer.size(), units));
-  if (index.weights != nullptr) {
-    sum_rows(dy, units, rows, count, num_ahead, buffer.data(), Weighted{index.weights + from});
-  } else {
-    sum_rows(dy, units, rows, count, num_ahead, buffer.data(), Unweighted());
-  }
+  const float* weights = index.weights == nullptr ? nullptr : index.weights + from;
+  sum_rows(dy, units, rows, weights, count, num_ahead, buffer.data());
   return buffer.data();
 }
 
@@ -124,35 +127,35 @@ float sum_of_squares(const float* rows, int64_t num, int64_t units, Pool& pool) 
 
 // Updates the touched rows of a table by their gradients, which are rows [n, H], or with `from_dy`
 // follow from dy [B, H]: then they are never stored.
-template <class Pool, class Element>
-void update_rows(const Update& update, Element* table, const TouchedIndex& index, const float* gradients,
-                 bool from_dy, Pool& pool) {
-  const int64_t units = update.units;
-  const int64_t num_columns[] = {update.kind == kRowAdagrad ? 1 : units, units};  // of the slots
+template <class Element, class Pool>
+void update_rows(const Update& update, const TouchedIndex& index, const float* gradients, bool from_dy,
+                 Pool& pool) {
+  const Table& table = update.table;
+  const int64_t units = table.units;
+  const int64_t num_columns = update.kind == kRowAdagrad ? 1 : units;  // of the slots
   keep_rate(update);
   const auto prefetch = [&](int64_t id) {
-    prefetch_row(table + id * units, units);
-    for (int i = 0; i < 2; ++i) {
-      if (update.slots[i] != nullptr) prefetch_row(update.slots[i] + id * num_columns[i], num_columns[i]);
+    prefetch_row(static_cast<const Element*>(table.rows) + id * units, units);
+    for (const float* slot : table.slots) {
+      if (slot != nullptr) prefetch_row(slot + id * num_columns, num_columns);
     }
-    if (update.last != nullptr) __builtin_prefetch(update.last + id, 1);
+    if (table.last != nullptr) __builtin_prefetch(table.last + id, 1);
   };
   for_each_slot(index.ids, *index.num, pool, prefetch, [&](int64_t slot, int64_t id) {
-    update_row<OneThread>(update, table, id,
-                          from_dy ? gradient_of(index, slot, gradients, units)
-                                  : gradients + slot * units);
+    update_row<OneThread, Element>(update, id,
+                                   from_dy ? gradient_of(index, slot, gradients, units)
+                                           : gradients + slot * units);
   });
 }
 
-// Lets the touched rows make up for missed steps; with `all`, every row.
+// Lets the touched rows make up for missed steps, or every row.
 template <class Pool>
-void catch_up(const int32_t* ids, int64_t num, int64_t num_tokens, bool all, const CatchUp& a,
-              Pool& pool) {
-  if (!all) {
+void catch_up(const CatchUp& a, const int32_t* ids, int64_t num, Pool& pool) {
+  const int64_t units = a.table.units, num_tokens = a.table.num_tokens;
+  if (!a.is_of_all()) {
     const auto prefetch = [&](int64_t id) {
-      for (const float* matrix : {a.table, a.moments[0], a.moments[1]}) {
-        prefetch_row(matrix + id * a.units, a.units);
-      }
+      prefetch_row(static_cast<const float*>(a.table.rows) + id * units, units);
+      for (const float* slot : a.table.slots) prefetch_row(slot + id * units, units);
     };
     return for_each_slot(ids, num, pool, prefetch,
                          [&](int64_t, int64_t id) { catch_up_row<OneThread>(a, id); });

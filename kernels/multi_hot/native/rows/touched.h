@@ -64,71 +64,63 @@ struct Entry {
 };
 static_assert(sizeof(Entry) == sizeof(int64_t), "as the caller provides them");
 
-// Sorts a bucket's entries by id. One per thread, kept between calls; between buckets all counts are
-// 0.
-class Grouping {
- public:
-  // Writes the rows of each id to `rows` [from the bucket's begin on], and over the entries the
-  // distinct ids with the end of their rows, counted from the begin. Returns the number of ids.
-  int64_t group(Entry* entries, int64_t count, const float* placed, bool unique, int64_t bucket,
-                const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
-    if (static_cast<int64_t>(cursors_.size()) < num_places) {
-      places_.resize(num_places);
-      cursors_.resize(num_places, 0);
-    }  // from here on nothing throws
-    int32_t* cursors = cursors_.data();
-    int32_t* places = places_.data();
-    for (int64_t i = 0; i < count; ++i) ++cursors[entries[i].place];
-    int64_t num_found = 0;
-    int32_t begin = 0;
-    for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
-      int32_t any = 0;
-      for (int64_t k = 0; k < 1 << kGroupBits; ++k) any |= cursors[group + k];
-      if (any == 0) continue;
-      for (int64_t place = group; place < group + (1 << kGroupBits); ++place) {
-        places[num_found] = static_cast<int32_t>(place);  // without a branch: any may be missing
-        const int32_t size = cursors[place];
-        cursors[place] = size == 0 ? 0 : begin;
-        num_found += size != 0;
-        begin += size;
-      }
+// Moves the rows [from, until) of an id to `to`, which is not behind them, each once: a repeated id's
+// stand next to each other. Returns their end.
+inline int32_t each_once(int32_t from, int32_t until, int32_t to, int32_t* rows, float* weights) {
+  const int32_t first = to;
+  for (int32_t i = from; i < until; ++i) {
+    if (to > first && rows[to - 1] == rows[i]) {
+      if (weights != nullptr) weights[to - 1] += weights[i];
+      continue;
     }
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t to = cursors[entries[i].place]++;
-      rows[to] = entries[i].row;
-      if (weights != nullptr) weights[to] = placed[i];
-    }
-    int32_t from = 0, end = 0;
-    for (int64_t f = 0; f < num_found; ++f) {
-      const int32_t until = std::exchange(cursors[places[f]], 0);
-      end = unique ? until : each_once(from, until, end, rows, weights);
-      from = until;
-      entries[f] = {static_cast<int32_t>(buckets.id(bucket, places[f])), end};
-    }
-    return num_found;
+    rows[to] = rows[i];
+    if (weights != nullptr) weights[to] = weights[i];
+    ++to;
   }
+  return to;
+}
 
- private:
-  // Moves the rows [from, until) of an id to `to`, which is not behind them, each once: a repeated
-  // id's stand next to each other. Returns their end.
-  static int32_t each_once(int32_t from, int32_t until, int32_t to, int32_t* rows,
-                           float* weights) {
-    const int32_t first = to;
-    for (int32_t i = from; i < until; ++i) {
-      if (to > first && rows[to - 1] == rows[i]) {
-        if (weights != nullptr) weights[to - 1] += weights[i];
-        continue;
-      }
-      rows[to] = rows[i];
-      if (weights != nullptr) weights[to] = weights[i];
-      ++to;
+// Sorts a bucket's entries by id. Writes the rows of each id to `rows` [from the bucket's begin on], and
+// over the entries the distinct ids with the end of their rows, counted from the begin. Returns the number
+// of ids.
+inline int64_t group(Entry* entries, int64_t count, const float* placed, bool unique, int64_t bucket,
+                     const Buckets& buckets, int64_t num_places, int32_t* rows, float* weights) {
+  static thread_local std::vector<int32_t> counts, found;  // between buckets all counts are 0
+  if (static_cast<int64_t>(counts.size()) < num_places) {
+    found.resize(num_places);
+    counts.resize(num_places, 0);
+  }  // from here on nothing throws
+  int32_t* cursors = counts.data();
+  int32_t* places = found.data();
+  for (int64_t i = 0; i < count; ++i) ++cursors[entries[i].place];
+  int64_t num_found = 0;
+  int32_t begin = 0;
+  for (int64_t group = 0; group < num_places; group += 1 << kGroupBits) {
+    int32_t any = 0;
+    for (int64_t k = 0; k < 1 << kGroupBits; ++k) any |= cursors[group + k];
+    if (any == 0) continue;
+    for (int64_t place = group; place < group + (1 << kGroupBits); ++place) {
+      places[num_found] = static_cast<int32_t>(place);  // without a branch: any may be missing
+      const int32_t size = cursors[place];
+      cursors[place] = size == 0 ? 0 : begin;
+      num_found += size != 0;
+      begin += size;
     }
-    return to;
   }
-
-  std::vector<int32_t> cursors_;
-  std::vector<int32_t> places_;
-};
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t to = cursors[entries[i].place]++;
+    rows[to] = entries[i].row;
+    if (weights != nullptr) weights[to] = placed[i];
+  }
+  int32_t from = 0, end = 0;
+  for (int64_t f = 0; f < num_found; ++f) {
+    const int32_t until = std::exchange(cursors[places[f]], 0);
+    end = unique ? until : each_once(from, until, end, rows, weights);
+    from = until;
+    entries[f] = {static_cast<int32_t>(buckets.id(bucket, places[f])), end};
+  }
+  return num_found;
+}
 
 }  // namespace internal
 
@@ -174,11 +166,10 @@ void touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
   const auto end_of = [=](int64_t bucket) { return bucket + 1 < K ? begins[bucket + 1] : position; };
   // A bucket is a block: of 64, the one with the most frequent ids holds a tenth of all entries.
   parallel_for(pool, K, [&](int64_t bucket) {
-    static thread_local internal::Grouping grouping;
     const int64_t begin = begins[bucket];
     float* weights = index.weights == nullptr ? nullptr : index.weights + begin;
     const float* placed = index.weights == nullptr ? nullptr : index.placed + begin;
-    sizes[bucket] = static_cast<int32_t>(grouping.group(
+    sizes[bucket] = static_cast<int32_t>(internal::group(
         entries + begin, end_of(bucket) - begin, placed, sets.unique, bucket, buckets, num_places,
         index.rows + begin, weights));
   });
@@ -205,21 +196,6 @@ void touch(const Sets& sets, const TouchedIndex& index, Pool& pool) {
       index.spans[2 * slot] = from;
       index.spans[2 * slot + 1] = from = begin + found.row;
     }
-  });
-}
-
-// Calls body(first, last) for blocks of slots [first, last) that cover all, each once. Slots of one
-// group of ids are in one block.
-template <class Pool, class Body>
-void for_each_block(const int32_t* ids, int64_t num, Pool& pool, Body body) {
-  constexpr int64_t kSlotsPerBlock = 64;
-  const auto cut = [=](int64_t slot) {
-    slot = std::min(slot, num);
-    while (slot > 0 && slot < num && ids[slot] >> kGroupBits == ids[slot - 1] >> kGroupBits) ++slot;
-    return slot;
-  };
-  parallel_for(pool, (num + kSlotsPerBlock - 1) / kSlotsPerBlock, [=](int64_t block) {
-    body(cut(block * kSlotsPerBlock), cut((block + 1) * kSlotsPerBlock));
   });
 }
 

@@ -54,12 +54,12 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
     std::vector<float> tables[3] = {std::vector<float>(V * H, 0.5f), std::vector<float>(V * H),
                                     std::vector<float>(V * H)};
     std::vector<Bfloat16> halves(V * H, Bfloat16{0x3f00});  // 0.5
-    std::vector<int64_t> last(V, 0);
+    std::vector<Int64> last(V, 0);
     std::vector<float> rates(R);
-    const auto row_of = [&](int64_t step) {
-      return CatchUp{tables[0].data(), {tables[1].data(), tables[2].data()}, last.data(),
-                     rates.data(), decays.data(), centers.data(), terms.data(), step, 1e-3f,
-                     static_cast<int>(H), R, S, L};
+    const Table table = {tables[0].data(), static_cast<int>(V), static_cast<int>(H),
+                         {tables[1].data(), tables[2].data()}, last.data(), rates.data(), R};
+    const auto row_of = [&](int64_t step, bool all) {
+      return CatchUp{table, decays.data(), centers.data(), terms.data(), 1e-3f, S, L, all, step};
     };
     for (int64_t step = 1; step <= num_steps; ++step) {
       Input input = draw_input(own, true);
@@ -72,21 +72,18 @@ void check_updates(Random& random, std::vector<Pool*> pools) {
       OwnIndex touched(sets, draw(own, 1, 4), int64_t{1} << draw(own, 0, 3));
       touch(sets, touched.index, *pools[p]);
       const int64_t num = touched.num[0];
-      catch_up(touched.ids.data(), num, V, (step - 1) % R == 0, row_of(step - 1), *pools[p]);
+      catch_up(row_of(step - 1, false), touched.ids.data(), num, *pools[p]);
       const float rate = 0.01f + 0.001f * static_cast<float>(step % 5);
-      const float scalars[] = {rate, 0.2f, 0.05f, 1e-3f, 0.5f};
-      const Update update = of_step({kExactAdam, static_cast<int>(H),
-                                     {tables[1].data(), tables[2].data()}, last.data(),
-                                     rates.data(), R}, step, scalars);
+      const Update update = {table, kExactAdam, 0.2f, 0.05f, 1e-3f, step, rate, 0.5f};
       rows.resize(std::max<size_t>(rows.size(), touched.ids.size() * H));
       row_gradients(touched.index, dy.data(), H, rows.data(), *pools[p]);
       const bool from_dy = draw(random, 0, 1);
-      update_rows(update, tables[0].data(), touched.index, from_dy ? dy.data() : rows.data(), from_dy,
-                  *pools[p]);
-      const Update halved = of_step({kSgd, static_cast<int>(H)}, step, scalars);
-      update_rows(halved, halves.data(), touched.index, dy.data(), true, *pools[p]);
+      update_rows<float>(update, touched.index, from_dy ? dy.data() : rows.data(), from_dy, *pools[p]);
+      const Table half = {halves.data(), static_cast<int>(V), static_cast<int>(H)};
+      const Update halved = {half, kSgd, 0.2f, 0.05f, 1e-3f, step, rate, 0.5f};
+      update_rows<Bfloat16>(halved, touched.index, dy.data(), true, *pools[p]);
     }
-    catch_up(nullptr, 0, V, true, row_of(num_steps), *pools[p]);
+    catch_up(row_of(num_steps, true), nullptr, 0, *pools[p]);
     std::vector<std::vector<float>> got(std::begin(tables), std::end(tables));
     got.push_back(widened(halves));
     if (p == 0) first = got;

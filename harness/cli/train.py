@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Set
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -75,11 +75,9 @@ def train(
             from harness.trainer.trainer import Trainer  # noqa: F401 - its time is no data's
         timeline.mark("imports")
         # The settings of a run that is there already are known.
-        goes_on = bool(output.resume) and is_begun(Path(output.run_dir or "").absolute())
-        found, recipe = None, dict[str, Any]()
-        if goes_on:
-            resolved = read_config(Path(output.run_dir or ""))[RESOLVED]
-            recipe = {name: resolved[name] for name in ("recipe",) if name in resolved}
+        place = Path(output.run_dir or "").absolute()
+        goes_on = bool(output.resume) and is_begun(place)
+        found, recipe = None, read_config(place)[RESOLVED].get("recipe") if goes_on else None
         if applies(config) and alone and not goes_on:
             if output.run_dir is not None:
                 with ExitStack() as claims:  # a folder that is refused is told before the search
@@ -92,12 +90,12 @@ def train(
             console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
             console.print(str(found), soft_wrap=True, markup=False, highlight=False)
-            config, recipe = found.config, {"recipe": {"name": "auto", "why": found.why}}
+            config, recipe = found.config, {"name": "auto", "why": found.why}
         # What config.json records needs no search to repeat the run.
         config = replace(config, recipe="tutorial")
         timeline.mark("recipe")
         data = load_configured(config.data) if found is None else found.data
-        words = Path(output.run_dir or "", FILE_NAME)
+        words = place / FILE_NAME
         if goes_on and data.vocabulary is not None and words.is_file():
             # A recipe chose them with candidates, which a run that is resumed does not train again.
             thresholds = Vocabulary.load(words).thresholds
@@ -118,7 +116,7 @@ def _train(
     data: harness.Dataset,
     console: Console,
     timeline: Timeline,
-    recipe: Mapping[str, Any],
+    recipe: Any,
 ) -> int:
     from harness.trainer.callbacks import BestModel, EarlyStopping
     from harness.trainer.run import Asked
@@ -141,7 +139,7 @@ def _train(
         epochs=config.epochs,
         callbacks=callbacks,
         options=replace(output, run_dir=output.run_dir or "auto"),
-        config=asdict(config) | {RESOLVED: recipe},
+        config=asdict(config) | {RESOLVED: {"recipe": recipe}},
         vocabulary=data.vocabulary,
         console=console,
         timeline=timeline,

@@ -347,7 +347,7 @@ def _prospects(search: Search, trials: Sequence[Any]) -> str:
         for part in (done[:half], done)
     ]
     if half == 0 or best[0] == -math.inf:
-        return "too few trials to tell; raise --trials and add --resume"
+        return "too few trials to tell; raise --timeout or --trials, and add --resume"
     # Not from the first one's start to the last one's end: hours may lie between two searches.
     minutes = sum(trial.duration.total_seconds() for trial in done[half:]) / 60 / search.num_jobs
     gain, objective = best[1] - best[0], search.config.objective

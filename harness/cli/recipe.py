@@ -155,7 +155,7 @@ class _Trial:
 
 class _Search:
     def __init__(
-        self, config: TrainConfig, free: Set[str], *, tells: bool, weights: np.ndarray | None
+        self, config: TrainConfig, free: Set[str], *, tells: bool, weights: np.ndarray | None = None
     ) -> None:
         with quiet_import():
             from harness.data.sources import kind_of

@@ -11,6 +11,7 @@ if __name__ == "__main__":
     TASK = protocol.load()
 
 import keras
+import tensorflow as tf
 
 import harness
 from harness.data import weighting
@@ -39,7 +40,8 @@ class Gaussian(keras.layers.Layer):
         if not training:
             return mean
         self.done.assign(self.done + 1)
-        noise = keras.random.normal(keras.ops.shape(mean), seed=self.seeds)
+        seed = keras.ops.cast(self.seeds.next(), "int32")
+        noise = tf.random.stateless_normal(keras.ops.shape(mean), seed, alg="philox")
         return mean + keras.ops.exp(log_variance / 2) * noise
 
     def get_config(self):
@@ -81,8 +83,7 @@ def main() -> None:
     steps = trainer.steps(users, epochs=10)
 
     def train_epoch() -> float:
-        trained = steps.run(num_steps=int(named["steps"]))
-        return trained.last_window.so_far["loss"]
+        return steps.run(num_steps=int(named["steps"])).last_window.so_far["loss"]
 
     protocol.serve(train_epoch)
 

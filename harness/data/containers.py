@@ -233,8 +233,10 @@ def _arrow(rows: Any) -> Any:
     if hasattr(rows, "collect") and hasattr(rows, "lazy"):
         rows = rows.collect()  # a LazyFrame of polars
     if hasattr(rows, "__arrow_c_stream__"):
-        is_table = hasattr(rows, "columns") or hasattr(rows, "schema")
-        return pa.table(rows) if is_table else pa.chunked_array(rows).combine_chunks()
+        if hasattr(rows, "columns") or hasattr(rows, "schema"):
+            return pa.table(rows)
+        column = pa.chunked_array(rows)  # of one chunk, it need not be copied
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     return rows if isinstance(rows, pa.Array) else None
 
 

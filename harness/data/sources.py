@@ -115,8 +115,8 @@ def load(
     is_named = isinstance(source, str | Path)
     given = {
         "data": source if is_named else "table",
-        "imdb": asdict(imdb or ImdbOptions()),
-        "synthetic": asdict(synthetic or SyntheticOptions()),
+        "imdb": {} if imdb is None else asdict(imdb),
+        "synthetic": {} if synthetic is None else asdict(synthetic),
         "unique": unique,
         "validation_split": validation_split,
         "split_seed": split_seed,

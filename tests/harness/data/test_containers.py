@@ -159,6 +159,13 @@ def test_a_table_of_several_columns() -> None:
         as_examples(table.append_column("other", [[[1], [2]]]))
 
 
+def test_a_column_of_int32_is_not_copied() -> None:
+    column = pa.array([[7], [1, 5], [4]], pa.list_(pa.int32()))
+    (found,) = as_examples(pa.table({"ids": column}).slice(1)).ragged.values()
+    assert np.shares_memory(found.values, np.asarray(column.values))
+    assert [row.tolist() for row in found] == [[1, 5], [4]]
+
+
 def test_weights_beside_rows_that_are_examples_already() -> None:
     sets = RaggedSets.from_lists(_ROWS, labels=_LABELS)
     with pytest.raises(InputError, match="a tuple of 3 parts, and weights beside it"):

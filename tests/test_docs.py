@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import warnings
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,7 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
         from_mapping(TrainConfig, tomllib.loads(text), where=str(example))
     elif example.language == "python":
         for package in TOOLS & set(re.findall(r"^import (\w+)", text, re.MULTILINE)):
+            warnings.simplefilter("ignore")  # which these packages give, and pytest restores
             pytest.importorskip(package)
         if 'load("synthetic"' in text:
             defaults = SyntheticOptions.__init__.__kwdefaults__

@@ -98,3 +98,7 @@ def test_the_last_rows_of_each_class_may_be_the_validation_rows(sorted_folder: P
         assert rows[0].values.tolist() + rows[2].values.tolist() == of_class
     with pytest.raises(InputError, match="validation_rows is 'first'; it must be"):
         load(sorted_folder, validation_split=0.1, validation_rows="first")
+
+
+def test_an_option_of_synthetic_data_by_its_own_name() -> None:
+    assert load("synthetic", synthetic_rows=100).train.num_rows == 80

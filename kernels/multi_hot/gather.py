@@ -27,13 +27,11 @@ def _forward(table: Tensor, entries: Entries) -> Tensor:
     picked = _weighted(for_sums(tf.gather(table, entries.ids)), entries)
     if entries.rows_given:
         picked = poison(tf.where(entries.counts[:, None], picked, 0.0), entries.valid[:, None])
-        sums = _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
-    else:
-        rows = tf.where(entries.counts, entries.rows, DROPPED)
-        # XLA cannot sum over zero segments, so there is at least one.
-        sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
-        sums = poison(sums[: entries.num_rows], entries.valid)
-    return sums
+        return _sorted_segment_sum(picked, entries.rows, num_segments=entries.num_rows)
+    rows = tf.where(entries.counts, entries.rows, DROPPED)
+    # XLA cannot sum over zero segments, so there is at least one.
+    sums = tf.math.unsorted_segment_sum(picked, rows, tf.maximum(entries.num_rows, 1))
+    return poison(sums[: entries.num_rows], entries.valid)
 
 
 def backward(dy: Tensor, entries: Entries) -> Tensor:

@@ -25,13 +25,13 @@ from harness.base.checks import require, require_count, require_extra
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError, in_python
 from harness.base.quiet import hide_retracing_warnings, quiet_import
-from harness.cli.recipe import find, sizes_for
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.examples import Examples
 from harness.data.options import OF_WORDS, Tokenizer, Weighting
 from harness.data.ragged import RaggedSets, stratified
 from harness.data.readers import records
 from harness.data.sources import Dataset, load_configured
+from harness.tools.experiment import TrainConfig, trainer_of
+from harness.tools.recipe import find, sizes_for
 
 require_extra("sklearn", "harness.sklearn", "sklearn")
 import sklearn  # noqa: E402, F401 - first, as `quiet_import` would hide it from Keras in a command

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.cli.settings import OutputConfig, TrainConfig
 from harness.cli.train import train
+from harness.tools.experiment import OutputConfig, TrainConfig
 from kernels.cache import CACHE_VARIABLE
 
 _RUN_FOLDER = "runs/2026-11-24_23-50-00"

@@ -43,7 +43,7 @@ FIRST_FILES = (
     "tests/emulated_gpu/test_trainings.py",
     "tests/emulated_gpu/test_commands.py",
     "tests/test_docs.py",
-    "tests/harness/cli/test_recipe.py",
+    "tests/harness/tools/test_recipe.py",
     "tests/harness/program/test_two_devices.py",
     "tests/emulated_gpu/test_contract.py",
     "tests/harness/cli/test_tune.py",

@@ -11,7 +11,7 @@ import pytest
 
 from harness import Trainer
 from harness.cli import main as command_line
-from harness.cli.settings import TrainConfig
+from harness.tools.experiment import TrainConfig
 from harness.trainer.settings import RunOptions
 from harness.workers.membership import membership
 

@@ -29,10 +29,10 @@ from harness.base.decoding import from_mapping
 from harness.base.files import write_json
 from harness.cli import main as command_line
 from harness.cli import recipe
-from harness.cli.settings import TrainConfig
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
+from harness.tools.experiment import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
@@ -172,7 +172,7 @@ def test_example(example: Example, reader: Reader, monkeypatch: pytest.MonkeyPat
     folder.mkdir(parents=True, exist_ok=True)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("KERAS_HOME", str(reader.data / "keras"))
-    monkeypatch.setattr(recipe, "_LEAST_ROWS", 10**9)  # tests/harness/cli/test_recipe.py searches
+    monkeypatch.setattr(recipe, "_LEAST_ROWS", 10**9)  # tests/harness/tools/test_recipe.py searches
     text = example.text.replace("path/to/", f"{reader.data}/")
     text = re.sub(r"--data imdb\b(?!\.)", f"--data {reader.data}/imdb.npz", text)
     if example.why_not:

@@ -18,13 +18,13 @@ import numpy as np
 from harness.base.decoding import from_mapping
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_toml
-from harness.cli.settings import TrainConfig
 from harness.data import store
 from harness.data.options import DataConfig, ImdbOptions
 from harness.data.ragged import RaggedSets
 from harness.data.sources import load_configured
 from harness.data.vocabulary import Vocabulary
 from harness.run.observers.jsonl import kept_bytes, validation_losses
+from harness.tools.experiment import TrainConfig
 
 ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
 

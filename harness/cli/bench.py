@@ -16,7 +16,6 @@ from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import printable
 from harness.base.files import write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
-from harness.cli.settings import ExperimentConfig, TrainConfig
 from harness.model.options import TableOptimizer
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
@@ -26,6 +25,7 @@ from harness.tools.bench.results import (
     read_results,
     varying,
 )
+from harness.tools.experiment import ExperimentConfig, TrainConfig
 from harness.trainer.settings import Precision
 from kernels.multi_hot import Implementation
 

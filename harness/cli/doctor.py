@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -23,13 +23,6 @@ class DoctorConfig:
     """Parts that must work: exit code 1 when one of them does not."""
     json: bool = False
     """Print one JSON object instead of a table."""
-
-
-class Finding(NamedTuple):
-    subject: str
-    state: Literal["ok", "limited", "broken"]  # `limited` lacks an optional part
-    text: str  # the result of the check, with the remedy unless the state is ok
-    part: Part | None = None  # what `--need` names to make `limited` count as `broken`
 
 
 def doctor(config: DoctorConfig, console: Console | None = None) -> int:

@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pynvml
 import tensorflow as tf
 
 from harness.base.errors import as_command
-from harness.cli.doctor import Finding, Part
 from harness.cli.tensorboard import INSTALL_XPROF
 from harness.data.imdb import cached_file
 from harness.program.devices import Devices, set_up_devices
@@ -25,6 +25,13 @@ from kernels.multi_hot.native.library import load
 from kernels.multi_hot.native.product import trial_sums
 
 _LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
+
+
+class Finding(NamedTuple):
+    subject: str
+    state: Literal["ok", "limited", "broken"]  # `limited` lacks an optional part
+    text: str  # the result of the check, with the remedy unless the state is ok
+    part: str | None = None  # what `--need` names to make `limited` count as `broken`
 
 
 def examine() -> Iterator[Finding]:
@@ -55,7 +62,7 @@ def examine() -> Iterator[Finding]:
     yield _finding("disk", not is_full, text)
 
 
-def _finding(subject: str, is_ok: bool, text: str, part: Part | None = None) -> Finding:
+def _finding(subject: str, is_ok: bool, text: str, part: str | None = None) -> Finding:
     return Finding(subject, "ok" if is_ok else "limited", text, part)
 
 

@@ -64,7 +64,5 @@ if __name__ == "__main__":  # `launch` again, which enters a network of its own 
             file=sys.stderr,
         )
         sys.exit(2)
-    from harness.cli.main import entry_point
-
-    sys.argv[1:] = ["launch", "--open-ports", *sys.argv[1:]]
-    entry_point()
+    command = ["-m", "harness", "launch", "--open-ports", *sys.argv[1:]]
+    os.execv(sys.executable, [sys.executable, *command])

@@ -34,12 +34,12 @@ from harness.cli.launch import LaunchConfig, launch
 from harness.cli.predict import PredictConfig, predict
 from harness.cli.profile import ProfileConfig, profile
 from harness.cli.report import ReportConfig, report
-from harness.cli.settings import TrainConfig
 from harness.cli.smoke import SmokeConfig, smoke
 from harness.cli.tensorboard import TensorBoardConfig, open_tensorboard
 from harness.cli.train import train
 from harness.cli.tune import TuneConfig, tune
 from harness.run.observers.run_files import CONFIG_FILE_NAME
+from harness.tools.experiment import TrainConfig
 from harness.trainer.resuming import asked_settings, is_begun
 
 _MAX_PATH = 200

@@ -15,10 +15,10 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.memory import OutOfMemoryError, collect_rarely
 from harness.base.quiet import quiet_import
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.run import machine
 from harness.run.records import Observer, Record, Window
 from harness.tools.bench.measure import PROTOCOL_VERSION
+from harness.tools.experiment import TrainConfig, trainer_of
 
 _EPOCHS = 2  # the number of epochs with their own order of rows; these orders repeat
 

@@ -10,9 +10,9 @@ from rich.console import Console
 from harness.base.checks import Whole, require
 from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
-from harness.cli.settings import ExperimentConfig, trainer_of
 from harness.run.observers.console import ConsoleObserver
 from harness.run.records import Observer
+from harness.tools.experiment import ExperimentConfig, trainer_of
 from harness.trainer.settings import Settings
 
 _STEPS_PER_DISPATCH = 20  # with `auto`: several dispatches show how steady their times are

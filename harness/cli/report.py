@@ -13,7 +13,7 @@ from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, as_command, printable
 from harness.base.quiet import quiet_import
 from harness.cli.evaluate import HeldOutRows, load_rows
-from harness.cli.settings import TrainConfig
+from harness.tools.experiment import TrainConfig
 from harness.trainer.resuming import asked_settings
 
 

@@ -16,8 +16,8 @@ from harness.base.checks import Checked, Whole, require, require_even_shares
 from harness.base.decoding import from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import SyntheticOptions
+from harness.tools.experiment import TrainConfig, trainer_of
 from harness.trainer.settings import PRECISIONS, Precision
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, why_unavailable
 

@@ -19,11 +19,11 @@ from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.terminal import table_of
 from harness.base.timeline import Timeline
-from harness.cli.recipe import applies, find
 from harness.cli.report import command_of
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.run.observers.run_files import REPORT_FILE_NAME, RESOLVED, read_config
 from harness.run.run_folder import claim_run_folder
+from harness.tools.experiment import TrainConfig, trainer_of
+from harness.tools.recipe import applies, find
 from harness.trainer.resuming import complete_note, completed_steps, is_begun
 from harness.workers.membership import membership
 from kernels.multi_hot.native.build import built_meanwhile

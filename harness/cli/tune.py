@@ -24,11 +24,11 @@ from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.base.memory import collect_rarely
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_json
-from harness.cli.recipe import applies, find
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import DataConfig
 from harness.run.run_folder import claim
 from harness.run.telemetry.nvml import VISIBLE
+from harness.tools.experiment import TrainConfig, trainer_of
+from harness.tools.recipe import applies, find
 from harness.tools.tune.search import STUDY_FILE_NAME, TRIALS_FOLDER_NAME, Search, Trial, open_study
 from harness.tools.tune.space import SearchConfig, Space, parameters, settings_of
 from harness.trainer.settings import Settings, check_folder

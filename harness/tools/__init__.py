@@ -1,1 +1,1 @@
-"""Clients of the trainer: benchmark, search and report."""
+"""Clients of the trainer: experiments, the recipe, benchmark, search and report."""

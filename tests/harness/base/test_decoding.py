@@ -9,9 +9,9 @@ import pytest
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.cli.evaluate import EvaluateConfig
-from harness.cli.settings import OptimizerConfig, TrainConfig
 from harness.data.options import DataConfig, ImdbOptions
 from harness.model.options import ModelConfig
+from harness.tools.experiment import OptimizerConfig, TrainConfig
 from harness.trainer.settings import Settings
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.cli.doctor import DoctorConfig, Finding, doctor
-from harness.cli.doctor_machine import examine, kernels
+from harness.cli.doctor import DoctorConfig, doctor
+from harness.cli.doctor_machine import Finding, examine, kernels
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 
 from harness.cli.help import options
 from harness.cli.main import main
-from harness.cli.settings import TrainConfig
+from harness.tools.experiment import TrainConfig
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (

@@ -11,8 +11,8 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from harness.base.decoding import from_mapping
-from harness.cli.settings import OutputConfig, TrainConfig
 from harness.cli.train import train
+from harness.tools.experiment import OutputConfig, TrainConfig
 from tests.harness.cli.runs import (
     SMALL,
     Result,

@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from harness.cli.settings import TrainConfig
 from harness.run.records import (
     Choice,
     DatasetInfo,
@@ -18,6 +17,7 @@ from harness.run.records import (
     Summary,
     Window,
 )
+from harness.tools.experiment import TrainConfig
 
 DATASET = DatasetInfo(
     name="synthetic",

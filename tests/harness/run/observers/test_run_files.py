@@ -10,11 +10,11 @@ import pytest
 
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
-from harness.cli.settings import TrainConfig
 from harness.data.options import DataConfig
 from harness.run.history import COUNTED, Progress, statistics_of
 from harness.run.observers.run_files import SummaryObserver, read_config, summarize
 from harness.run.records import Choice, RunStart, Summary, Window
+from harness.tools.experiment import TrainConfig
 from harness.trainer.settings import Settings
 from tests.harness.cli.runs import settings_of
 from tests.harness.run.observers.samples import DATASET, choices, epoch, run_start, summary, window

@@ -11,10 +11,10 @@ import pytest
 
 import harness
 from harness.base.decoding import flattened
-from harness.cli.recipe import DECIDES, _Search
-from harness.cli.settings import TrainConfig
 from harness.data.options import BuildOptions, DataConfig
 from harness.run.observers.run_files import RESOLVED, read_config
+from harness.tools.experiment import TrainConfig
+from harness.tools.recipe import DECIDES, _Search
 from tests.harness.cli.runs import call, summary
 
 # Both have the tutorial's values, which a recipe would change.

@@ -21,9 +21,9 @@ from harness.base.checks import check_batch, flags_of
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
-from harness.cli.settings import TrainConfig, trainer_of
 from harness.data.options import MAX_TF_IDF_BITS, NOT_OF, DataConfig
 from harness.model.options import ModelConfig
+from harness.tools.experiment import TrainConfig, trainer_of
 
 if TYPE_CHECKING:
     import numpy as np

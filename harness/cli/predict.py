@@ -24,7 +24,7 @@ from harness.base.terminal import table_of
 if TYPE_CHECKING:
     from harness.cli.saved_model import SavedModel
     from harness.data.vocabulary import Vocabulary
-    from harness.task.judge import Ids, Judge
+    from harness.model.judge import Ids, Judge
 
 _SHOWN = 60
 _ROWS_AT_ONCE = 4_096
@@ -77,7 +77,7 @@ def predict(config: PredictConfig) -> int:
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
         from harness.model.export import head_of
-        from harness.task.judge import Judge
+        from harness.model.judge import Judge
     saved = load_saved_model(config.model)
     saved.require_classes()
     model = saved.trainer.model

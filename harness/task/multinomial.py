@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from harness.base.checks import require_count
 from harness.base.errors import InputError
-from harness.model.dropout import random_bits
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import Entries, find_entries
+from kernels.random_bits import random_bits
 
 
 @keras.saving.register_keras_serializable(package="harness")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.model.dropout import HashDropout, random_bits
+from harness.model.dropout import HashDropout
+from kernels.random_bits import random_bits
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 SHAPE = (400, 50)

@@ -12,8 +12,8 @@ import tensorflow as tf
 import harness
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import export_model
+from harness.model.judge import Judge
 from harness.model.layers import MultiHotDense
-from harness.task.judge import Judge
 from tests.harness.model.test_layers import inputs_of, symbolic_inputs
 from tests.harness.random_sets import random_sets
 from tests.kernels.multi_hot import reference

@@ -20,6 +20,10 @@ ensure_environment() {
     echo "$venv exists but was not made by these scripts: move it away and try again" >&2
     exit 1
   fi
+  if [[ -L $venv && -r $stamps/venv && $(<"$stamps/venv") != "$project_root" ]]; then
+    echo "$venv is a link to the environment of $(<"$stamps/venv"): remove the link, try again" >&2
+    exit 1
+  fi
   mkdir -p "$stamps"
   # A subshell frees the lock at its end. It is no part of a condition: there bash ignores `set -e`.
   (

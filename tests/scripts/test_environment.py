@@ -129,6 +129,15 @@ def test_environment_of_someone_else_is_refused(template: Path, tmp_path: Path) 
     assert refused.returncode == 1
     assert f"{root}/.venv exists but was not made by these scripts" in refused.stderr
     assert [path.name for path in (root / ".venv").iterdir()] == ["precious"]
+    stamp = tmp_path / "other" / "harness-stamps" / "venv"
+    stamp.parent.mkdir(parents=True)
+    stamp.write_text("/another/project")
+    shutil.rmtree(root / ".venv")
+    (root / ".venv").symlink_to(tmp_path / "other")
+    refused = call(root / "scripts" / "harness")
+    assert refused.returncode == 1
+    assert "link to the environment of /another/project" in refused.stderr
+    assert stamp.exists()
 
 
 def test_without_a_fit_python_the_remedy_is_named(template: Path, tmp_path: Path) -> None:

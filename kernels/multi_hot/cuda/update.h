@@ -63,6 +63,7 @@ __device__ void update_rows(const UpdateArguments& a) {
 __device__ inline void catch_up(const CatchUpArguments& a) {
   CatchUp row = a.row;
   row.step = *a.step;
+  if (row.step == 0) return;  // the table is frozen
   const bool whole = row.is_of_all();
   for_each(whole ? row.table.num_tokens : *a.num,
            [&](Int64 i) { catch_up_row<Warp>(row, whole ? i : a.ids[i]); });

@@ -101,11 +101,12 @@ void update_call(const Call& call, Pool& pool) {
 }
 
 // (step [1], ids, num, decays [2, R + 1], centers [S], terms [S, kTerms, L], a table of exact Adam and its
-//  slots) -> the table and its slots
+//  slots) -> the table and its slots. Step 0 changes nothing.
 void catch_up_call(const Call& call, Pool& pool) {
   use_large_pages(call);
   CatchUp row = catch_up_of(call);
   row.step = *call.operand(0).data<int64_t>();
+  if (row.step == 0) return;
   catch_up(row, call.operand(1).data<int32_t>(), *call.operand(2).data<int32_t>(), pool);
 }
 

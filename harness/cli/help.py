@@ -94,6 +94,8 @@ def suggestion(command: str, kind: type, told: str) -> str | None:
         initials = {"".join(part[0] for part in name.split("-")): name for name in known}
         close = [initials[word]] if word in initials and unknown[1].startswith("--") else []
         close += difflib.get_close_matches(word, known, n=1)
+        if word in known:  # behind the words `--`, or without its value
+            return None
         meant = f"did you mean --{close[0]}?" if close else f"{command} --help-all lists all"
         return f"{command} has no flag {unknown[1]}; {meant}"
     return None

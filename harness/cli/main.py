@@ -131,6 +131,8 @@ def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
         at = arguments.index("--")
         arguments, behind = arguments[:at], arguments[at + 1 :]
     path, flags = _config_file(arguments)
+    shows_all = "--help-all" in flags
+    flags = ["--help" if word == "--help-all" else word for word in flags]
     name = next((n for n in (" ".join(flags[:2]), *flags[:1]) if n in COMMANDS), None)
     if name is None:
         require(path is None, "--config belongs behind a command, as in: train --config FILE.toml")
@@ -151,12 +153,11 @@ def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
         how["default"] = from_mapping(kind, of_file, where=path)
     if run is train and (resumed := _resumed(flags, of_file)) is not None:
         how["default"] = resumed
-    shows_all = run is not train or "--help-all" in flags or {"-h", "--help"}.isdisjoint(flags)
+    shows_all = shows_all or run is not train or {"-h", "--help"}.isdisjoint(flags)
     about = [" ".join((kind.__doc__ or "").split())]
     if not shows_all:
         about.append(f"`--help-all` lists all {len(list(options(kind)))} options.")
     how |= {"registry": described(shows_all=shows_all), "description": "\n\n".join(about)}
-    flags = ["--help" if word == "--help-all" else word for word in flags]
     settings = _parsed(flags, name, kind, prog=f"harness {name}", **how)
     if behind:
         settings = replace(settings, command=tuple(behind))

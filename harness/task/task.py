@@ -427,7 +427,8 @@ def _class_weight(
         return None
     if task.kind in (*_OF_SETS, "regression"):
         raise InputError(
-            f"class_weight is for rows of one class each, not for {task.kind}; leave it out"
+            f"--class-weight is {asked}, which is for rows of one class each, not for {task.kind}; "
+            "leave it out"
         )
     if isinstance(asked, Mapping):
         numbers = {name: number for number, name in enumerate(examples.class_names)}

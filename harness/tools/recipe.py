@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.base.checks import check_batch, flags_of
+from harness.base.checks import check_batch, flags_of, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import DivergenceError
 from harness.base.quiet import hide_retracing_warnings, quiet_import
@@ -203,8 +203,8 @@ class _Search:
 
     def _twin(self, config: TrainConfig) -> harness.Dataset | None:
         """Returns data of presence without reading all texts again, if those of tf-idf are loaded
-        and small; else None."""
-        for known, data in self._loaded.items():
+        and small; else None, as where rows would begin with a start id, which have no length."""
+        for known, data in self._loaded.items() if config.data.build.normalize == "l2" else ():
             same = replace(known, build=replace(known.build, weighting="binary")) == config.data
             if same and data.train.nnz < _MOST_COPIED and data.vocabulary is not None:
                 words = replace(data.vocabulary, weighting="binary", idf=None)
@@ -229,6 +229,11 @@ class _Search:
         config, data = self.settled(self.views()[0])
         rows = data.train.num_rows
         check_batch(batch_size=config.execution.batch_size, rows=rows, replicas=1)
+        require(
+            config.class_weight == "none" or not data.is_multi_label,
+            f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
+            f"rows of {data.name} may have several; leave it out",
+        )
         return None if rows >= _LEAST_ROWS else f"{rows:,} train rows are too few to hold some out"
 
     def best(self) -> _Trial:
@@ -309,8 +314,10 @@ class _Search:
             return num_rows // batch_size * batch_size or num_rows
 
         def weighted(of: Any) -> harness.Examples:
-            weights = None if self._weights is None else self._weights[of]
-            return replace(harness.Examples.of(train[of]), weights=weights)
+            examples = harness.Examples.of(train[of])
+            if self._weights is None or not np.any(self._weights[of]):  # no loss without any
+                return examples
+            return replace(examples, weights=self._weights[of], name="X")  # the estimator's name
 
         train = data.train
         rows = np.arange(train.num_rows)

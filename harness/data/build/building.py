@@ -237,7 +237,10 @@ class Rows:
                         "class, and is no quantity to predict. Check the columns: "
                         f"{self.source.note}."
                     )
-        is_repeated = np.isin(digests[test], digests[self.train]) & (digests[test] != 0)
+        # A search in sorted digests: np.isin takes ten times as long and several more arrays.
+        known, asked = np.sort(digests[self.train]), digests[test]
+        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
         if num_repeated := int(is_repeated.sum()):
             problems.add(REPEATED, where, count=num_repeated)
         ids, num_classes = labels.astype(np.int32), len(self.class_names)

@@ -101,16 +101,18 @@ class Search:
         left = [t for t in self._trials() if t.state.name == "RUNNING"]  # interrupted before
         running: dict[int, Trial] = {}
 
+        def has_found() -> bool:
+            return any(trial.state.name == "COMPLETE" for trial in self._trials())
+
         def may_begin() -> bool:
             states = [trial.state.name for trial in self._trials()]
             has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
             is_short = bool(left) or len(states) < self.config.trials
-            is_early = not states or time.monotonic() < self.deadline
+            is_early = time.monotonic() < self.deadline or not (running or has_found())
             return is_short and not has_failed and is_early
 
         def is_over() -> bool:
-            found = any(trial.state.name == "COMPLETE" for trial in self._trials())
-            return not running or (found and time.monotonic() >= self.deadline)
+            return not running or (has_found() and time.monotonic() >= self.deadline)
 
         try:
             while True:

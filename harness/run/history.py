@@ -5,8 +5,6 @@ from array import array
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from harness.run import records
 from harness.run.telemetry.recorder import TelemetryRecorder
 
@@ -197,6 +195,8 @@ class History:
 
 def statistics_of(windows: Sequence[float]) -> records.WindowStatistics:
     """Returns statistics of windows, from their `COUNTED` fields one after another."""
+    import numpy as np  # so that --help need not wait for it
+
     if not windows:
         return records.WindowStatistics()
     columns = np.reshape(windows, (-1, len(COUNTED))).T

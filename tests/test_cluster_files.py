@@ -22,7 +22,7 @@ def settings(text: str) -> TrainConfig:
     """Returns the settings of the `harness train` in a shell script."""
     command = text[text.index("harness train") :].replace("\\\n", " ").splitlines()[0]
     words = command.removesuffix('"$@" &').replace('"', "").replace("$HOME", "/home").split()
-    parsed = command_line._parse(words[1:])
+    _, parsed, _ = command_line._parse(words[1:])
     assert isinstance(parsed, TrainConfig)
     return parsed
 

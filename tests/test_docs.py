@@ -28,10 +28,10 @@ from tensorflow.python.tools import saved_model_cli
 from harness.base.decoding import from_mapping
 from harness.base.files import write_json
 from harness.cli import main as command_line
-from harness.cli import recipe
 from harness.data.options import SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
+from harness.tools import recipe
 from harness.tools.experiment import TrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -72,7 +72,7 @@ def train(
         with quiet_import():
             from harness.data.sources import load_configured
             from harness.data.vocabulary import FILE_NAME, Vocabulary
-            from harness.trainer.trainer import Trainer  # noqa: F401 - its time is no data's
+            from harness.trainer.trainer import Trainer  # noqa: F401 - not timed as the data
         timeline.mark("imports")
         # The settings of a run that is there already are known.
         place = Path(output.run_dir or "").absolute()

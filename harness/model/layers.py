@@ -114,7 +114,7 @@ class Surroundings:
 
 
 ANYWHERE = Surroundings(implementation="gather", export=True)
-"""By TensorFlow's own operations alone, without compilation."""
+"""Surroundings in which layers compute by TensorFlow's own operations, without compilation."""
 _OUTSIDE = Surroundings(implementation="gather")
 _surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
 

@@ -102,12 +102,8 @@ def train(
             data = replace(data, vocabulary=replace(data.vocabulary, thresholds=thresholds))
         timeline.mark("data")
         code = _train(config, data, console, timeline, recipe)
-        advice = [found.advice] if found is not None and found.advice is not None else []
-        if data.num_repeated and config.test == "on" and worker.is_chief:
-            of = f"{data.num_repeated:,} of {data.test.num_rows:,} test rows"
-            advice.append(f"{of} are train rows as well, so the test figures are too good")
-        for text in advice if code == 0 else ():
-            console.print(f"note: {text}", soft_wrap=True, highlight=False)
+        if found is not None and found.advice is not None and code == 0:
+            console.print(f"note: {found.advice}", soft_wrap=True, highlight=False)
         return code
 
 

@@ -4,7 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,6 @@ class Dataset:
     """Words of the ids; None if they are not known."""
     vocabulary_note: str = ""
     """Phrase for users that says where the words come from, or why there are none."""
-    num_repeated: int = 0
-    """Number of test rows that are train rows as well, of data built from texts or tables."""
 
     @property
     def parts(self) -> tuple[RaggedSets, ...]:
@@ -195,8 +193,7 @@ def _built(
     for note in summary.get("notes", ()) if tells else ():
         print(f"note: {printable(str(note), one_line=True)}", file=sys.stderr)
     what = "words of the train rows" if words.takes_texts else "no words: the data holds ids"
-    num_repeated = summary.get("problems", {}).get(building.REPEATED, 0)
-    return replace(_dataset(config, sets, num_test_rows, words, what), num_repeated=num_repeated)
+    return _dataset(config, sets, num_test_rows, words, what)
 
 
 def _dataset(

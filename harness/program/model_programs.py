@@ -300,8 +300,12 @@ class ModelPrograms:
                 break
         measure()
         metrics = so_far()
-        if measures is not None and self._task.kind == "multi_label" and ACCURACY in metrics:
-            metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
+        if measures is not None and self._task.kind == "multi_label":
+            if ACCURACY in metrics:
+                metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
+            # An answer without any class has a high accuracy.
+            f1 = {"f1_micro": measures.f1_micro, "f1_macro": measures.macro(measures.f1)}
+            metrics = {"loss": metrics.pop("loss"), **f1, **metrics}
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,

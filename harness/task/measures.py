@@ -27,6 +27,8 @@ class Quality:
     """The kind of task: `binary`, `multi_class` or `multi_label`."""
     thresholds: npt.NDArray[np.float32]
     """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
+    num_classes: int
+    """K."""
     num_rows: int
     """The number of rows added so far, B."""
     right: Counts
@@ -49,13 +51,13 @@ class Quality:
     ) -> None:
         self.kind, self._labels = kind, examples.labels
         self.thresholds = np.asarray(0.5 if thresholds is None else thresholds, np.float32)
-        self._num_classes = num_classes
+        self.num_classes = num_classes
         num_ranked = examples.num_rows * (1 if kind == "binary" else num_classes)
         self._is_ranked = num_ranked <= MAX_RANKED
         self.reset()
 
     def reset(self) -> None:
-        num_classes = self._num_classes
+        num_classes = self.num_classes
         self.num_rows = 0
         self.right, self.predicted, self.support = self._sums = np.zeros([3, num_classes], np.int64)
         is_confused = self.kind != "multi_label" and num_classes <= MAX_CONFUSED
@@ -64,9 +66,9 @@ class Quality:
 
     def add(self, probabilities: npt.NDArray[np.float32]) -> None:
         """Adds the next rows' probabilities, float [b, K]; binary: those of class 1, [b, 1]."""
-        num_classes = self._num_classes
+        num_classes = self.num_classes
         begin, self.num_rows = self.num_rows, self.num_rows + len(probabilities)
-        labels = _labels(self._labels, begin, self.num_rows, self.kind, num_classes)
+        labels = labels_of(self._labels, begin, self.num_rows, self.kind, num_classes)
         if self.kind == "multi_label":
             taken = probabilities > self.thresholds
             counted = [np.count_nonzero(of, axis=0) for of in (taken & labels, taken, labels)]
@@ -94,7 +96,7 @@ class Quality:
     @property
     def labels(self) -> npt.NDArray[Any]:
         """The classes, int64 [B]; for multi-label bool [B, K]."""
-        return _labels(self._labels, 0, self.num_rows, self.kind, self._num_classes)
+        return labels_of(self._labels, 0, self.num_rows, self.kind, self.num_classes)
 
     @property
     def accuracy(self) -> float:
@@ -102,7 +104,7 @@ class Quality:
         if self.kind != "multi_label":
             return float(self.right.sum() / self.num_rows)
         wrong = self.predicted.sum() + self.support.sum() - 2 * self.right.sum()
-        return float(1 - wrong / (self.num_rows * self._num_classes))
+        return float(1 - wrong / (self.num_rows * self.num_classes))
 
     @property
     def precision(self) -> Shares:
@@ -115,6 +117,14 @@ class Quality:
     @property
     def f1(self) -> Shares:
         return _share(2 * self.right, self.predicted + self.support)
+
+    @property
+    def leading(self) -> tuple[str, float]:
+        """The name and value of the measure that counts: accuracy; micro F1 for multi-label, where
+        an answer without any class has a high accuracy."""
+        if self.kind == "multi_label":
+            return "micro F1", self.f1_micro
+        return "accuracy", self.accuracy
 
     def macro(self, by_class: Shares) -> float:
         """Returns the mean over classes. Unless the task is multi-label, it leaves out classes that
@@ -137,7 +147,7 @@ class Quality:
         if probabilities is None or not np.isfinite(probabilities).all():
             return None
         if self.kind != "multi_label":
-            classes = [1] if self.kind == "binary" else range(self._num_classes)
+            classes = [1] if self.kind == "binary" else range(self.num_classes)
             labels = labels[:, None] == classes
         pairs = zip(probabilities.T, labels.T, strict=True)
         return np.array([roc_auc(scores, among) for scores, among in pairs])
@@ -165,9 +175,7 @@ class Quality:
         """Returns a message for the user if the predictions are trivial, else None."""
         if not self.is_trivial:
             return None
-        what, reached = "accuracy", self.accuracy
-        if self.kind == "multi_label":
-            what, reached = "micro F1", self.f1_micro
+        what, reached = self.leading
         commonest = int(self.support.argmax())
         return (
             f"the {what} of {reached:.4f} is no better than predicting the most common class, "
@@ -217,7 +225,8 @@ def are_classes(examples: Examples) -> bool:
     return labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
 
 
-def _labels(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
+def labels_of(given: Any, begin: int, end: int, kind: str, num_classes: int) -> npt.NDArray[Any]:
+    """Returns the classes of rows, int64 [b]; for multi-label bool [b, K]."""
     if isinstance(given, RaggedSets):
         splits = given.row_splits[begin : end + 1]
         among = np.zeros([end - begin, num_classes], np.bool_)

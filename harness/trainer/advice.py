@@ -1,19 +1,23 @@
 """What the end of a run says that a person should know before trusting the model, and why a loss is
 no longer finite."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from harness.data.examples import Examples, num_repeated
 from harness.run.history import Progress
 from harness.run.observers.run_files import CHECKPOINT_FOLDER_NAME, MODEL_FILE_NAME
 from harness.run.records import Divergence, RunStart
 from harness.task.losses import ACCURACY
 from harness.task.measures import Quality
+from harness.task.naive_bayes import naive_bayes
 
 _FALLS = 0.95  # Ratio of the last two epochs' losses below which the loss was still falling
 _LEARNED = 0.9  # Accuracy on the train rows from which a loss that still falls is no news
 _PARTED = 1.05  # Ratio of the last validation loss to the lowest above which the two have parted
 _MOST_NAMED = 5
+_REPEATED = 0.02  # Share of held-out rows from which rows that are train rows as well matter
 _RISE = 2.0  # the multiple of its minimum above which the last loss counts as having risen
 
 
@@ -41,6 +45,29 @@ def advice(
         yield (
             f"{len(missed):,} of {len(class_names):,} classes are never predicted ({named}{more}); "
             f"train for more --epochs, {balanced}or give more rows of them"
+        )
+
+
+def advice_on_rows(
+    train: Examples, rows: Examples, quality: Quality, untrained: Quality, *, what: str
+) -> Iterator[str]:
+    """Yields messages on held-out rows, `what` for users, whose predictions have the `quality`:
+    whether a linear model does better, by the measures `untrained`, and which rows repeat."""
+    if linear := naive_bayes(train, rows, untrained):
+        name, reached = quality.leading
+        _, least = linear.leading
+        # Two standard errors: fewer may be chance.
+        if least - reached > 2 * math.sqrt(least * (1 - least) / rows.num_rows):
+            yield (
+                f"the {name} of {reached:.4f} is below the {least:.4f} of naive Bayes, a linear "
+                "model that takes one pass over the train rows; train for more --epochs, set "
+                "another --learning-rate or --batch-size, or, for texts, leave the settings to the "
+                "recipe"
+            )
+    if (repeated := num_repeated(rows, train)) > _REPEATED * rows.num_rows:
+        yield (
+            f"{repeated:,} of {rows.num_rows:,} {what} rows have the same ids as a train row, so "
+            f"the {what} figures are too good; take such rows out"
         )
 
 

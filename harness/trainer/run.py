@@ -2,7 +2,7 @@
 writes its results. `harness.trainer.resuming` opens its folder first."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -35,7 +35,7 @@ from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
 from harness.trainer import resuming
-from harness.trainer.advice import advice
+from harness.trainer.advice import advice, advice_on_rows
 from harness.trainer.callbacks import History as FitHistory
 from harness.trainer.callbacks import KerasCallbacks, checked, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
@@ -311,7 +311,9 @@ class Run:
 
     def _to_train(self) -> Training:
         asked, start, programs = self.asked, self._start, self.setup.programs
-        is_measured = self._measured is not None and self._measured is asked.validation
+        measures = self._measures if self._measured is asked.validation else None
+        if asked.validation is not None and self.setup.task.kind == "multi_label":
+            measures = measures or self.setup.measures(asked.validation)
         may_change = bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema)
         looks = Looks(
             histograms_every=asked.options.histograms,
@@ -330,7 +332,7 @@ class Run:
             rows=self._rows,
             validation=self._validation,
             evaluation=self._callbacks.validate,
-            measures=self._measures if is_measured else None,
+            measures=measures,
             cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
             looks=looks,
             checkpoints=self._checkpoints,
@@ -468,10 +470,19 @@ class Run:
             validates = asked.own_validation is not None
             early = progress.step < start.total_steps
             told = advice(progress, quality, names, validates=validates, stopped_early=early)
-            self._history.note(*told)
+            self._history.note(*told, *self._advice_on_rows(quality))
         self._history.tell(summary)
         asked.timeline.mark("end of the run")
         return summary, quality
+
+    def _advice_on_rows(self, quality: Quality | None) -> Iterator[str]:
+        asked, rows = self.asked, self._measured
+        is_told = asked.console is not None or self.opened.folder is not None
+        if not is_told or quality is None or rows is None:
+            return
+        untrained, what = self.setup.measures(rows), "test" if rows is asked.test else "validation"
+        assert untrained is not None
+        yield from advice_on_rows(asked.train, rows, quality, untrained, what=what)
 
     def _evaluate(
         self, progress: Progress, *, terminated: bool
@@ -584,6 +595,9 @@ def run_start(
     if watch == "auto":
         why = setup.choices["precision"].name
         watch = "0" if why == "float32" else "1"
+    # Of rows that may have several classes, an answer without any has a high accuracy.
+    is_led = setup.task.kind == "multi_label" and setup.measures(asked.train) is not None
+    leading = ("f1_micro", "f1_macro") if is_led else ()
     choices = {**setup.choices, "precision_watch": records.Choice(name=watch, why=why)}
     return records.RunStart(
         run_dir="" if folder is None else str(folder),
@@ -591,7 +605,7 @@ def run_start(
         dataset=info,
         devices=setup.devices.descriptions,
         task=records.Choice(name=setup.task.kind, why=setup.task.why),
-        metrics=setup.task.metric_names,
+        metrics=(*leading, *setup.task.metric_names),
         choices=choices,
         batch_size=rows.plan.batch_size,
         learning_rate=setup.programs.learning_rate,

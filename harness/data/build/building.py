@@ -38,7 +38,6 @@ from harness.data.vocabulary import Vocabulary
 from harness.data.weighting import frequencies_of, rows_with
 
 FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
-REPEATED = "test row that is a train row as well"  # the name of this problem there
 
 _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
 # A language without spaces between words has sentences for words, of three bytes a character. With
@@ -242,7 +241,7 @@ class Rows:
         places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
         is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
         if num_repeated := int(is_repeated.sum()):
-            problems.add(REPEATED, where, count=num_repeated)
+            problems.add("test row that is a train row as well", where, count=num_repeated)
         ids, num_classes = labels.astype(np.int32), len(self.class_names)
         self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
         self.test = test

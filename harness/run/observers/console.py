@@ -89,7 +89,7 @@ class ConsoleObserver(records.Observer):
             return
         self._shown_at = now
         line = f"{self._place(window.epoch, window.step)}  "
-        line += _values({"loss": window.loss, **window.metrics})
+        line += self._trained(window.loss, window.metrics)
         line += f"  {window.examples_per_second:,.0f} examples/s"
         if not self._has_bar:
             self._print(line)
@@ -99,14 +99,19 @@ class ConsoleObserver(records.Observer):
         self._draw(window.step, f"{line}  {left} left")
 
     def _epoch(self, epoch: records.Epoch) -> None:
-        values = epoch.metrics if epoch.loss is None else {"loss": epoch.loss, **epoch.metrics}
-        parts = [self._place(epoch.epoch, epoch.step), _values(values)]
+        parts = [self._place(epoch.epoch, epoch.step), self._trained(epoch.loss, epoch.metrics)]
         if (found := epoch.evaluation) is not None:
             what = "validation " if self._run.dataset.validation_rows else "test "
             parts.append(_values({"loss": found.loss, **found.metrics}, prefix=what))
             parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()
+
+    def _trained(self, loss: float | None, metrics: Mapping[str, float]) -> str:
+        values = metrics if loss is None else {"loss": loss, **metrics}
+        if self._run.task.name == "multi_label":  # an answer without any class has a high accuracy
+            values = {name: value for name, value in values.items() if name != "accuracy"}
+        return _values(values)
 
     def _end(self, summary: records.Summary) -> None:
         self.close()
@@ -192,10 +197,8 @@ def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
     what, found = "validation", summary.validation if run.dataset.validation_rows else {}
     if run.dataset.test_rows:
         what, found = "test", summary.test
-    # An answer without any label reaches a high accuracy where a row may have several.
-    leading = ("f1_micro", "f1_macro") if run.task.name == "multi_label" else ()
-    names = dict.fromkeys((*leading, *run.metrics, *_SHOWN_FIGURES, "loss"))
-    tested = {FIGURES.get(n, _words(n)): found[n] for n in names if n in found}
+    names = dict.fromkeys((*run.metrics, *_SHOWN_FIGURES, "loss"))
+    tested = {_named(n): found[n] for n in names if n in found}
     programs = _count(summary.compilations, "training program")
     rows = [
         *((f"{what} {name}", _number(value, "{:.4f}")) for name, value in tested.items()),
@@ -226,11 +229,15 @@ def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
 
 
 def _values(values: Mapping[str, float], prefix: str = "") -> str:
-    return "  ".join(f"{prefix}{_words(name)} {value:.4f}" for name, value in values.items())
+    return "  ".join(f"{prefix}{_named(name)} {value:.4f}" for name, value in values.items())
 
 
 def _words(name: str) -> str:
     return name.replace("_per_", "/").replace("_", " ")
+
+
+def _named(measure: str) -> str:
+    return FIGURES.get(measure, _words(measure))
 
 
 def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:

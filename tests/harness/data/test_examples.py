@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from harness.base.errors import InputError
-from harness.data.examples import Examples
+from harness.data.examples import Examples, num_repeated
 from harness.data.ragged import RaggedSets
 from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
@@ -91,3 +93,17 @@ def test_the_fingerprint_is_that_of_the_content() -> None:
 def test_what_no_rows_can_be_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         made(**changes)
+
+
+ROWS = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=9)
+
+
+@given(others=ROWS, rows=ROWS)
+def test_repeated_rows_are_those_with_the_same_ids(
+    others: list[list[int]], rows: list[list[int]]
+) -> None:
+    first, then = (
+        Examples(inputs={"": RaggedSets.from_lists(part, num_tokens=4)}) for part in (others, rows)
+    )
+    known = [sorted(row) for row in others]
+    assert num_repeated(then, first) == sum(bool(row) and sorted(row) in known for row in rows)

@@ -137,7 +137,7 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
     of_words = ("--ngrams", "1", "--tokenizer", "keras", "--weighting", "tf_idf")
     trained = call("train", *flags, *of_words)
     assert trained.code == 0
-    assert "note: 80 of 80 test rows are train rows as well" in trained.out
+    assert "note: 80 of 80 test rows have the same ids as a train row" in trained.out
     recorded = json.loads((folder / "config.json").read_text())["resolved"]["recipe"]
     assert recorded["why"] in trained.out
     thresholds = json.loads((folder / "vocabulary.json").read_text())["thresholds"]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+import harness
 from harness.data.examples import Examples
 from harness.run.history import COUNTED, Progress, statistics_of
 from harness.run.records import Divergence, Epoch, Evaluation
 from harness.task.measures import Quality
-from harness.trainer.advice import advice, likely_cause
+from harness.trainer.advice import advice, advice_on_rows, likely_cause
 from tests.harness.random_sets import random_sets
 from tests.harness.run.observers.samples import run_start, window
 
@@ -84,6 +85,33 @@ def test_a_class_that_is_never_predicted_is_named() -> None:
     quality.add(answers)
     (text,) = told(progress(1.0, 0.99), quality)
     assert text.startswith("1 of 3 classes are never predicted (c); ")
+
+
+def test_a_network_below_a_linear_model_and_rows_that_repeat_are_told() -> None:
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 400)
+    rows = [[label, *rng.integers(3, 50, 4)] for label in labels]  # the first id is the class
+    train, held_out = (
+        Examples(
+            inputs={"": harness.RaggedSets.from_lists(rows[part], num_tokens=50)},
+            labels=labels[part],
+            num_classes=3,
+        )
+        for part in (slice(300), slice(290, 400))
+    )
+
+    def said(answers: np.ndarray) -> list[str]:
+        quality, untrained = (Quality(held_out, kind="multi_class", num_classes=3) for _ in "ab")
+        quality.add(np.eye(3, dtype=np.float32)[answers])
+        return list(advice_on_rows(train, held_out, quality, untrained, what="test"))
+
+    repeated = "10 of 110 test rows have the same ids as a train row, so the test figures are too "
+    repeated += "good; take such rows out"
+    assert said(labels[290:]) == [repeated]
+    below, again = said(np.zeros(110, np.int64))
+    share = np.mean(labels[290:] == 0)
+    assert below.startswith(f"the accuracy of {share:.4f} is below the 1.0000 of naive Bayes, ")
+    assert again == repeated
 
 
 def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:

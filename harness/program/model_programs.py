@@ -300,12 +300,11 @@ class ModelPrograms:
                 break
         measure()
         metrics = so_far()
+        f1 = {}
         if measures is not None and self._task.kind == "multi_label":
+            f1 = {"f1_micro": measures.f1_micro, "f1_macro": measures.macro(measures.f1)}
             if ACCURACY in metrics:
                 metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
-            # An answer without any class has a high accuracy.
-            f1 = {"f1_micro": measures.f1_micro, "f1_macro": measures.macro(measures.f1)}
-            metrics = {"loss": metrics.pop("loss"), **f1, **metrics}
         seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
@@ -314,6 +313,7 @@ class ModelPrograms:
             seconds=seconds,
             loss=metrics.pop("loss"),
             metrics=metrics,
+            f1=f1,
             checksum=self.checksum() if with_checksum else None,
         )
         return evaluation, compilations

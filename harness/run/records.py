@@ -128,7 +128,12 @@ class Evaluation:
     seconds: float
     loss: float
     metrics: Mapping[str, float]
+    f1: Mapping[str, float] = field(default_factory=dict)  # of several labels, by name
     checksum: int | None = None  # of the evaluated weights; None if only training can change them
+
+    @property
+    def values(self) -> dict[str, float]:
+        return {"loss": self.loss, **self.f1, **self.metrics}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,7 @@ class ConsoleObserver(records.Observer):
         parts = [self._place(epoch.epoch, epoch.step), self._trained(epoch.loss, epoch.metrics)]
         if (found := epoch.evaluation) is not None:
             what = "validation " if self._run.dataset.validation_rows else "test "
-            parts.append(_values({"loss": found.loss, **found.metrics}, prefix=what))
+            parts.append(_values(found.values, prefix=what))
             parts.append(f"({found.examples:,} rows in {found.seconds:.2f} s)")
         self._print("  ".join(filter(None, parts)))
         self._shown_at = self._clock()

@@ -71,8 +71,7 @@ class JsonlObserver(Observer):
                     {
                         "step": found.step,
                         "epoch": found.epoch,
-                        "validation_loss": found.loss,
-                        **{f"validation_{name}": value for name, value in found.metrics.items()},
+                        **{f"validation_{name}": value for name, value in found.values.items()},
                         "examples": found.examples,
                         "seconds": found.seconds,
                     }

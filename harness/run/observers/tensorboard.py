@@ -56,8 +56,7 @@ class TensorBoardObserver(records.Observer):
             case records.Window():
                 self._write(record.step, scalars(_values_of(record)))
             case records.Epoch(evaluation=records.Evaluation() as found):
-                values = {"loss": found.loss, **found.metrics}
-                self._evaluated = {f"validation/{name}": value for name, value in values.items()}
+                self._evaluated = {f"validation/{n}": value for n, value in found.values.items()}
                 if found.step > self._run.start_step:  # else it was before the run was resumed
                     self._write(found.step, scalars(self._evaluated))
             case records.Inspection():

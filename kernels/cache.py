@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +44,6 @@ class Folder:
         with replacing(self.path / name) as beside:
             beside.touch(0o600)
             beside.write_bytes(content)
-
-    def scratch(self) -> tempfile.TemporaryDirectory[str]:
-        return tempfile.TemporaryDirectory(prefix=".partial-", dir=self.path)
 
 
 def opened(subfolder: str = "") -> Folder:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kernels.multi_hot.native.build import find_compiler
-from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.build import find_compiler, load
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 SECTION = (
@@ -59,7 +58,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "tests/kernels/multi_hot/test_use.py").write_text(TRY)
     (tmp_path / "cache").mkdir(mode=0o700)
     if find_compiler() is not None:  # the kernels are the same, so their library is
-        shutil.copy(load(), tmp_path / "cache")
+        shutil.copy(load()[0], tmp_path / "cache")
     return tmp_path
 
 

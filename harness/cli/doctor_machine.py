@@ -20,8 +20,7 @@ from harness.run.telemetry import nvml
 from harness.trainer import environment
 from harness.trainer.choices import choose_precision
 from harness.trainer.settings import PRECISIONS, Precision, Settings
-from kernels.multi_hot.native.build import NativeUnavailableError, require_compiler
-from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.build import NativeUnavailableError, load, require_compiler
 from kernels.multi_hot.native.product import trial_sums
 
 _LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
@@ -153,7 +152,7 @@ def kernels(devices: Sequence[str]) -> Finding:
         sums = {device: trial_sums(device) for device in devices}
     except NativeUnavailableError as error:
         return Finding("native kernels", "limited", str(error), "native")
-    path = load()
+    path, _ = load()
     if wrong := {d: found for d, found in sums.items() if found != [[20.0, 22.0], [0.0, 0.0]]}:
         text = f"{path} gives wrong sums ({wrong}): remove it and run again"
         return Finding("native kernels", "broken", text, "native")

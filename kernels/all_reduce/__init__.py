@@ -15,16 +15,15 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import packaged
-from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.native.build import NativeUnavailableError, load
 from kernels.multi_hot.native.call import Kernel, call_on_platform
-from kernels.multi_hot.native.library import registered
 
 SOURCES = Path(__file__).resolve().parent
 
 
 def group_of(devices: tuple[int, ...]) -> int:
     """Connect GPUs by their CUDA numbers; return the group's number for `all_reduce`."""
-    _, library = registered(SOURCES)
+    _, library = load(SOURCES)
     library.gpu_all_reduce_group.restype = ctypes.c_char_p
     given = (ctypes.c_int * len(devices))(*devices)
     number = ctypes.c_int64()
@@ -37,7 +36,7 @@ def group_of(devices: tuple[int, ...]) -> int:
 
 def end_group(number: int) -> None:
     """End the sums that GPUs of a group wait in; the group sums nothing further."""
-    end = registered(SOURCES)[1].gpu_all_reduce_end
+    end = load(SOURCES)[1].gpu_all_reduce_end
     end.argtypes = [ctypes.c_int64]
     end(number)
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,10 @@ def build() -> Path:
     key = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
     cache = kernels.cache.opened()
     folder = cache.path / f"emulated_gpu-{key}"
-    with (cache.path / "emulated_gpu.lock").open("w") as lock, cache.scratch() as beside:
+    with (
+        (cache.path / "emulated_gpu.lock").open("w") as lock,
+        tempfile.TemporaryDirectory(dir=cache.path) as beside,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist begin at once
         if not folder.is_dir():
             _build_in(Path(beside) / "built", nvrtc, nvcc)

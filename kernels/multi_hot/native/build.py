@@ -1,12 +1,15 @@
-"""Builds the kernels' shared library with the system's compiler, once for each set of inputs.
+"""Builds the kernels' shared library with the system's compiler, once for each set of inputs, loads
+it and registers its kernels with the XLA of this process.
 
 The library is kept in the user's cache folder, under a key of sources, compiler, flags, processor
-and XLA's headers. Importing this module starts nothing.
+and XLA's headers. Importing this module starts nothing, and imports no TensorFlow.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import hashlib
 import importlib.util
 import os
@@ -15,6 +18,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,10 +26,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kernels import cache
+from kernels.files import reached_by
 from kernels.multi_hot.registry import UnavailableError
 
 SOURCES = Path(__file__).resolve().parent
-ROW_SOURCES = SOURCES / "rows"
 _BUILD_TIMEOUT_SECONDS = 300
 DIGEST_BYTES = 32
 _BUILDING = threading.Lock()
@@ -78,27 +82,76 @@ class Library(NamedTuple):
     descriptor: int  # of the checked file, whatever happens to its name
 
 
-def build(include: Path, sources: Path = SOURCES) -> Library:
+@functools.cache
+def load(sources: Path = SOURCES) -> tuple[Path, ctypes.CDLL]:
+    """Build a library if necessary, load it and register its kernels; return its path and it."""
+    import tensorflow as tf
+
+    built = build(sources)
+    try:
+        # Load the checked file, whatever its name leads to by now. The descriptor stays open,
+        # because the loader knows the library by this number, and would take another file of that
+        # number for it.
+        library = ctypes.CDLL(str(reached_by(built.descriptor)))
+    except OSError as error:
+        raise NativeUnavailableError(
+            f"the native kernels in {built.path} cannot be loaded ({error}): remove that file, "
+            "or use the implementation 'gather'"
+        ) from error
+    try:
+        # The library's file name ends in the major version.
+        (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
+        get_api = ctypes.CDLL(str(path)).XLA_FFI_GetApi
+    except (OSError, ValueError, AttributeError) as error:
+        raise NativeUnavailableError(
+            f"TensorFlow {tf.__version__} in {tf.sysconfig.get_lib()} does not offer XLA's foreign "
+            f"function interface ({error}): use the implementation 'gather'"
+        ) from error
+    get_api.restype = ctypes.c_void_p
+    register = library.multi_hot_register
+    register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
+    if not register(get_api()):
+        raise NativeUnavailableError(
+            f"XLA in TensorFlow {tf.__version__} refused the kernels in {built.path} (its foreign "
+            "function interface changed): use the implementation 'gather'"
+        )
+    return built.path, library
+
+
+def build(sources: Path = SOURCES) -> Library:
     """Return the library of the sources for this machine, from the cache or else compiled now.
 
     A second thread waits for the first one's library. Two processes may compile at the same time:
     each replaces the file as a whole. Raises NativeUnavailableError.
     """
     compiler = require_compiler()
+    tensorflow = importlib.util.find_spec("tensorflow")
+    assert tensorflow is not None
+    assert tensorflow.origin is not None
+    include = Path(tensorflow.origin).parent / "include"
     prefix = "multi_hot" if sources == SOURCES else f"multi_hot_{sources.name}"
     name = f"{prefix}-{key(compiler, include, sources)}.so"
     with _BUILDING:
-        return kept(name, lambda folder: _compile(compiler, include, folder, sources))
+        return kept(name, lambda: _compile(compiler, include, sources))
 
 
-def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
+@contextlib.contextmanager
+def built_meanwhile() -> Iterator[None]:
+    """Build the library on another thread, and wait for it at the end. This raises nothing: code
+    that needs the library calls `load`, which waits for that thread."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(build)
+        yield
+
+
+def kept(name: str, make: Callable[[], bytes]) -> Library:
     """Return a file of the cache folder, made now if there is none of this user's that is
     intact."""
     try:
         folder = cache.opened()
         path = folder.path / name
         if (descriptor := _open_checked(folder, name)) is None:
-            content = make(folder)
+            content = make()
             folder.write(name, content + hashlib.sha256(content).digest())
             descriptor = _open_checked(folder, name)
         if descriptor is None:
@@ -109,19 +162,6 @@ def kept(name: str, make: Callable[[cache.Folder], bytes]) -> Library:
             f"the native kernels cannot be built: {error}; correct that, name another folder in "
             f"{cache.CACHE_VARIABLE}, {REMEDY}"
         ) from error
-
-
-@contextlib.contextmanager
-def built_meanwhile() -> Iterator[None]:
-    """Build the library on another thread, and wait for it at the end. This raises nothing: code
-    that needs the library calls `build`, which waits for that thread."""
-    tensorflow = importlib.util.find_spec("tensorflow")
-    if tensorflow is None or tensorflow.origin is None:
-        yield
-        return
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(build, Path(tensorflow.origin).parent / "include")
-        yield
 
 
 def _open_checked(folder: cache.Folder, name: str) -> int | None:
@@ -144,8 +184,8 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
     return None
 
 
-def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sources: Path) -> bytes:
-    with folder.scratch() as scratch:
+def _compile(compiler: Sequence[str], include: Path, sources: Path) -> bytes:
+    with tempfile.TemporaryDirectory() as scratch:
         library = Path(scratch, "library.so")
         # -isystem: no warnings about XLA's headers.
         source = ["-shared", "-isystem", str(include), str(sources / "binding.cc"), "-ldl"]
@@ -154,7 +194,6 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
             capture_output=True,
             text=True,
             timeout=_BUILD_TIMEOUT_SECONDS,
-            env={**os.environ, "TMPDIR": str(scratch)},  # removed even if we are killed
         )
         if done.returncode != 0:
             tail = "\n".join(done.stderr.splitlines()[-15:])
@@ -168,8 +207,7 @@ def _compile(compiler: Sequence[str], include: Path, folder: cache.Folder, sourc
 def key(compiler: Sequence[str], include: Path, folder: Path = SOURCES) -> str:
     """Return a key of the build, in which XLA's headers stand for the version of TensorFlow."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False)
-    # Sources in other folders include some of this one.
-    folders = dict.fromkeys((SOURCES, folder))
+    folders = dict.fromkeys((SOURCES, folder))  # sources in other folders include some of this one
     sources = sorted(f for own in folders for kind in ("*.h", "*.cc") for f in own.glob(kind))
     files = [*sources, *sorted((include / "xla/ffi/api").glob("*.h"))]
     texts = [text for file in files for text in (file.name, file.read_text())]

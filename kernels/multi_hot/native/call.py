@@ -16,7 +16,7 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
 from kernels.multi_hot.cuda.library import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
-from kernels.multi_hot.native.library import load, registered
+from kernels.multi_hot.native.build import load
 from kernels.multi_hot.registry import Lot, Problem
 
 Tensor = Any
@@ -69,7 +69,7 @@ def workspace_size(of: Literal["counts", "tiles"], *sizes: int) -> int:
     is visible."""
     if not may_run_on_gpu():
         return 0
-    size = registered(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}"]
+    size = load(CUDA_SOURCES)[1][f"multi_hot_cuda_{of}"]
     size.restype = ctypes.c_int64
     return int(size(*map(ctypes.c_int64, sizes)))
 

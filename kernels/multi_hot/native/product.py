@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
-from kernels.multi_hot.native.build import REMEDY, ROW_SOURCES, NativeUnavailableError
+from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError, load
 from kernels.multi_hot.native.call import (
     Kernel,
     batches_for_gpu,
@@ -26,7 +26,6 @@ from kernels.multi_hot.native.call import (
     may_run_on_gpu,
     workspace_size,
 )
-from kernels.multi_hot.native.library import load
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
 from kernels.multi_hot.segments import take_batches
 from kernels.multi_hot.table_rules import Rule, StepNumbers, series
@@ -53,9 +52,7 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
     y = tf.TensorSpec([problem.row_splits.shape[0] - 1, table.shape[1]], tf.float32)
     own, target = tf.cast(table, tf.float32), "multi_hot_forward"
     if table.dtype == tf.bfloat16 and problem.result == tf.float32:
-        # A kernel for large tables, whose copy in float32 would be twice their size. Other tables
-        # are converted, and need no further library.
-        load(ROW_SOURCES)
+        # A kernel for large tables, whose copy in float32 would be twice their size.
         own, target = table, f"{target}_16"
 
     def sets_of(lot: Lot) -> list[Tensor]:
@@ -188,7 +185,6 @@ def _each_once(lot: Lot, num_tokens: int) -> Tensor:
 
 def touch(problem: Problem) -> Touched:
     problem = checked(problem)
-    load(ROW_SOURCES)
     V, N = problem.num_tokens, problem.values.shape[0]
     num_slots = min(N, V)
     weights = [] if problem.weights is None else [problem.weights]
@@ -287,7 +283,7 @@ def catch_up(
     """Let the touched rows of an `exact_adam` table, or all if None, make up for the steps that
     they missed up to `step`, in place; return the table and its slots. Where not `active`, nothing
     changes."""
-    load(ROW_SOURCES)
+    load()
     constants = series(rule.beta_1, rule.beta_2)
     none = tf.zeros([1], tf.int32)
     operands = [
@@ -347,8 +343,8 @@ def trial_sums(device: str) -> list[list[float]]:
 
 def _prepare(device_type: str) -> str:
     if device_type == "CPU":
-        return load().name
-    names = f"{load().name}, {load_cuda()}"
+        return load()[0].name
+    names = f"{load()[0].name}, {load_cuda()}"
     for device in range(len(tf.config.get_visible_devices(device_type))):
         trial_sums(f"/{device_type}:{device}")
     return names

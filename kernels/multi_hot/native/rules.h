@@ -1,7 +1,7 @@
 // The rules of the optimizers of touched rows, for g++ and NVRTC alike. table_rules.py has them as
 // operations of XLA.
 //
-// `Lanes` are what a row's columns are shared by: the one thread of a CPU (rows/table_update.h), or
+// `Lanes` are what a row's columns are shared by: the one thread of a CPU (native/table_update.h), or
 // the 32 lanes of a GPU's warp (cuda/update.h).
 #pragma once
 

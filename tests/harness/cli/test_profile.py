@@ -8,8 +8,7 @@ import pytest
 from rich.console import Console
 
 from harness.run.profiling import Event, ProfilerObserver, StepTimes, divide, print_profile, read
-from kernels.multi_hot.native.build import NativeUnavailableError
-from kernels.multi_hot.native.library import load
+from kernels.multi_hot.native.build import NativeUnavailableError, load
 from tests.harness.cli.runs import (
     CORPUS,
     NETWORK,

@@ -1,4 +1,4 @@
-"""NVRTC: which code for which GPU, kept once it is compiled, and clear refusals."""
+"""NVRTC: code that is kept once it is compiled, and clear refusals."""
 
 from pathlib import Path
 
@@ -6,44 +6,41 @@ import pytest
 import tensorflow as tf
 
 from kernels.cache import CACHE_VARIABLE
-from kernels.multi_hot.cuda import library
-from kernels.multi_hot.cuda.library import Compiler, image, load_cuda
+from kernels.multi_hot.cuda.library import find_compiler, image, load_cuda
 from kernels.multi_hot.native.build import NativeUnavailableError
 
 
-@pytest.fixture(scope="module")
-def nvrtc() -> Compiler:
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def _nvrtc() -> None:
     try:
-        return library.find_compiler()
+        find_compiler()
     except NativeUnavailableError as error:
         pytest.skip(str(error))
 
 
-def test_code_for_a_gpu_is_compiled_once(
-    nvrtc: Compiler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
-    code = image(nvrtc, (9, 0))
+@pytest.mark.usefixtures("_nvrtc")
+def test_code_for_a_gpu_is_compiled_once(cache: Path) -> None:
+    name, code = image((9, 0))
     assert code.startswith(b"\x7fELF")
-    (kept,) = tmp_path.glob("*.cubin")
+    (kept,) = cache.glob("*.cubin")
+    assert kept.name == name
     written = kept.stat().st_mtime_ns
-    assert image(nvrtc, (9, 0)) == code
+    assert image((9, 0)) == (name, code)
     assert kept.stat().st_mtime_ns == written
 
 
-def test_a_gpu_that_nvrtc_does_not_know_yet_gets_ptx(nvrtc: Compiler) -> None:
-    """The driver compiles it, from that of the nearest capability before."""
-    major, minor = nvrtc.capabilities[-1]
-    text = nvrtc.compile((99, 0))
-    assert f".target sm_{major}{minor}".encode() in text
-    assert text.count(b".entry multi_hot_") == 35
-
-
-def test_a_gpu_that_is_too_old(nvrtc: Compiler) -> None:
-    with pytest.raises(
-        NativeUnavailableError, match=r"7\.0 and above, and this GPU has 6\.1.*'gather'"
-    ):
-        nvrtc.compile((6, 1))
+@pytest.mark.usefixtures("_nvrtc")
+@pytest.mark.parametrize("capability", [(6, 1), (99, 0)])
+def test_a_gpu_that_is_too_old_or_too_new_for_nvrtc(capability: tuple[int, int]) -> None:
+    match = r"(?s)could not compile .* for sm_{}{}:\n.*error.*\ninstall another.*'gather'"
+    with pytest.raises(NativeUnavailableError, match=match.format(*capability)):
+        image(capability)
 
 
 @pytest.mark.skipif(
@@ -52,8 +49,3 @@ def test_a_gpu_that_is_too_old(nvrtc: Compiler) -> None:
 def test_without_a_gpu() -> None:
     with pytest.raises(NativeUnavailableError, match=r"TensorFlow sees none.*'gather'"):
         load_cuda()
-
-
-def test_a_library_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"libnvrtc"):
-        Compiler(str(tmp_path / "libnvrtc.so"))

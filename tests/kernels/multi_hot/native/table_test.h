@@ -1,7 +1,7 @@
 // The touched rows of a table and their updates, for kernel_test.cc, whose inputs and pools they use.
 #pragma once
 
-#include "rows/table_update.h"
+#include "table_update.h"
 
 namespace {
 

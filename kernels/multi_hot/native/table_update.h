@@ -9,9 +9,9 @@
 #include <cstring>
 #include <vector>
 
-#include "../parallel.h"
-#include "../row_sum.h"
-#include "../rules.h"
+#include "parallel.h"
+#include "row_sum.h"
+#include "rules.h"
 #include "touched.h"
 
 namespace multi_hot {

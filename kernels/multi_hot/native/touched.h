@@ -10,8 +10,8 @@
 #include <utility>
 #include <vector>
 
-#include "../parallel.h"
-#include "../sets.h"
+#include "parallel.h"
+#include "sets.h"
 
 namespace multi_hot {
 

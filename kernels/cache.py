@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 
 from kernels.files import remove_partial_files, replacing
@@ -18,35 +17,30 @@ CACHE_VARIABLE = "MULTI_HOT_CACHE"
 _ABANDONED_SECONDS = 24 * 3600
 
 
-@dataclass(frozen=True)
-class Folder:
-    path: Path
-
-    def open(self, name: str) -> int:
-        """Return a descriptor of the user's own file, for reading; OSError if it cannot be
-        trusted."""
-        path = self.path / name
-        if path.is_symlink():  # O_NOFOLLOW refuses it too, in other words
-            raise PermissionError(f"{path} is a symbolic link")
-        # Without O_NONBLOCK, opening a named pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise PermissionError(f"{path} is not a regular file")
-            _check(status, path)
-        except PermissionError:
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def write(self, name: str, content: bytes) -> None:
-        with replacing(self.path / name) as beside:
-            beside.touch(0o600)
-            beside.write_bytes(content)
+def open_file(path: Path) -> int:
+    """Return a descriptor of the user's own file, for reading; OSError if it cannot be trusted."""
+    if path.is_symlink():  # O_NOFOLLOW refuses it too, in other words
+        raise PermissionError(f"{path} is a symbolic link")
+    # Without O_NONBLOCK, opening a named pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise PermissionError(f"{path} is not a regular file")
+        _check(status, path)
+    except PermissionError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
-def opened(subfolder: str = "") -> Folder:
+def write(path: Path, content: bytes) -> None:
+    with replacing(path) as beside:
+        beside.touch(0o600)
+        beside.write_bytes(content)
+
+
+def opened(subfolder: str = "") -> Path:
     """Return the user's cache folder, or a subfolder that other users may not even read, made if it
     is missing: $MULTI_HOT_CACHE, else `multi-hot-harness` in $XDG_CACHE_HOME or ~/.cache. Raises an
     OSError that tells why it cannot be made or trusted."""
@@ -59,7 +53,7 @@ def opened(subfolder: str = "") -> Folder:
         # By the user's umask, folders made in the subfolder may be writable by a group.
         _check(path.lstat(), path, forbidden=0o077)
     remove_partial_files(path, older_than_seconds=_ABANDONED_SECONDS)
-    return Folder(path)
+    return path
 
 
 def _path() -> Path:

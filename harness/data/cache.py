@@ -36,7 +36,7 @@ def through(
         return None
     found = None
     try:
-        folder = opened("data").path
+        folder = opened("data")
         key = key_of(sources, options)
         path = folder / key
         if path.exists():

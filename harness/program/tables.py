@@ -14,8 +14,7 @@ from harness.model.layers import MultiHotDense, RowReader, TableCall
 from harness.model.network import multi_hot_layers
 from kernels.multi_hot import registry
 from kernels.multi_hot.native.product import catch_up
-from kernels.multi_hot.table_rules import Rule, StepNumbers
-from kernels.multi_hot.touched import Touched
+from kernels.multi_hot.table_rules import Rule, StepNumbers, Touched
 
 
 class TablePlan(NamedTuple):

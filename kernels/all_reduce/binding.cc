@@ -91,7 +91,7 @@ void all_reduce(const Call& call, Stream& stream) {
   for (int64_t i = 0; status == 0 && i < call.num_results(); ++i) {
     const Buffer from = call.operand(first + i);
     if (from.size() == 0) continue;
-    status = nccl.ncclAllReduce(from.memory(), call.result(i).memory(), from.size(), types[i], kSum,
+    status = nccl.ncclAllReduce(from.data<void>(), call.result(i).data<void>(), from.size(), types[i], kSum,
                                 member->communicator, stream.handle());
   }
   const int ended = nccl.ncclGroupEnd();

@@ -12,7 +12,7 @@ import tensorflow as tf
 from kernels.multi_hot import dense, registry
 from kernels.multi_hot.registry import Batches, Implementation, Problem, Product
 from kernels.multi_hot.segments import find_entries, for_sums
-from kernels.multi_hot.touched import Touched
+from kernels.multi_hot.table_rules import Touched
 
 Tensor = Any
 

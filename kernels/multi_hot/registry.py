@@ -72,19 +72,8 @@ class Problem(NamedTuple):
     among: Batches | None = None  # several batches that the sets are one of
 
 
-def _imported(module: str, name: str) -> Callable[..., Any]:
-    """Return a function of a module beside this, which is imported when it is called."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        found = importlib.import_module(f"kernels.multi_hot.{module}")
-        return getattr(found, name)(*args, **kwargs)
-
-    return call
-
-
-_touch = _imported("touched", "touch")
-_row_gradients = _imported("touched", "row_gradients")
-_update = _imported("table_rules", "update")
+def _by_xla() -> Any:
+    return importlib.import_module("kernels.multi_hot.table_rules")  # which imports this module
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,13 +86,15 @@ class Product:
     """Returns y [B, H] from the table [V, H] and the index, as float32 sums."""
     backward: Callable[[Tensor, Any], Tensor]
     """Returns dW [V, H] from dy [B, H] and the index, as float32 sums in dy's dtype."""
-    touch: Callable[[Problem], Any] = _touch
-    """Returns the distinct ids of a batch, a `touched.Touched`. The default of this and the next
-    two uses XLA's operations."""
-    row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = _row_gradients
+    touch: Callable[[Problem], Any] = lambda problem: _by_xla().touch(problem)
+    """Returns a batch's distinct ids, a `table_rules.Touched`. The default of this and the next two
+    uses XLA's operations."""
+    row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = lambda dy, touched: (
+        _by_xla().row_gradients(dy, touched)
+    )
     """Returns the touched rows' gradients, float32 [n, H], from dy [B, H]; and the sum of their
     squares, float32 [1]. Unused slots may hold anything."""
-    update: Callable[..., list[Tensor]] = _update
+    update: Callable[..., list[Tensor]] = lambda *given: _by_xla().update(*given)
     """Returns a table and its slots after an update, as `table_rules.update` does."""
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as

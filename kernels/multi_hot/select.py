@@ -93,7 +93,7 @@ def choose_implementation(
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
     file_name = f"choice-{digest[:24]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
-        with open(cache.opened().open(file_name), "rb") as file:
+        with open(cache.open_file(cache.opened() / file_name), "rb") as file:
             kept = Choice(**json.load(file))
         return kept._replace(why=f"measured before: {kept.why}{missing}")
     start = time.perf_counter()
@@ -108,7 +108,7 @@ def choose_implementation(
     )
     choice = Choice(name, f"{why}: {times}")
     with contextlib.suppress(OSError):  # without such a folder, the next process measures again
-        cache.opened().write(file_name, json.dumps(choice._asdict()).encode())
+        cache.write(cache.opened() / file_name, json.dumps(choice._asdict()).encode())
     return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
 
 

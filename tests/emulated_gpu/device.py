@@ -66,10 +66,10 @@ def build() -> Path:
     texts = [str(nvrtc).encode(), *(file.read_bytes() for file in sources)]
     key = hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
     cache = kernels.cache.opened()
-    folder = cache.path / f"emulated_gpu-{key}"
+    folder = cache / f"emulated_gpu-{key}"
     with (
-        (cache.path / "emulated_gpu.lock").open("w") as lock,
-        tempfile.TemporaryDirectory(dir=cache.path) as beside,
+        (cache / "emulated_gpu.lock").open("w") as lock,
+        tempfile.TemporaryDirectory(dir=cache) as beside,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)  # processes of pytest-xdist begin at once
         if not folder.is_dir():

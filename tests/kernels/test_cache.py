@@ -22,10 +22,10 @@ def test_it_is_made_for_the_user_alone(folder: Path) -> None:
     old = os.umask(0)
     try:
         opened, inner = cache.opened(), cache.opened("data")
-        opened.write("file", b"content")
+        cache.write(opened / "file", b"content")
     finally:
         os.umask(old)
-    assert (opened.path, inner.path) == (folder, folder / "data")
+    assert (opened, inner) == (folder, folder / "data")
     modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
     assert modes == {"cache": 0o700, "data": 0o700, "file": 0o600}
 
@@ -48,11 +48,11 @@ def test_a_folder_that_is_open_to_others_is_refused(
 @needs_root
 def test_what_belongs_to_another_user_is_refused(folder: Path) -> None:
     opened = cache.opened()
-    opened.write("file", b"")
+    cache.write(opened / "file", b"")
     os.chown(folder / "file", ANOTHER_USER, -1)
     match = f"{folder}/file belongs to user {ANOTHER_USER}, and this is user 0"
     with pytest.raises(PermissionError, match=match):
-        opened.open("file")
+        cache.open_file(opened / "file")
     os.chown(folder, ANOTHER_USER, -1)
     with pytest.raises(PermissionError, match=f"{folder} belongs to"):
         cache.opened()
@@ -60,10 +60,10 @@ def test_what_belongs_to_another_user_is_refused(folder: Path) -> None:
 
 def test_a_file_that_others_may_write_to_is_refused(folder: Path) -> None:
     opened = cache.opened()
-    opened.write("file", b"")
+    cache.write(opened / "file", b"")
     (folder / "file").chmod(0o660)
     with pytest.raises(PermissionError, match=f"{folder}/file is open to other users"):
-        opened.open("file")
+        cache.open_file(opened / "file")
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_only_files_are_opened_and_writing_replaces_the_rest(
         case "folder":
             (folder / "file").mkdir()
     with pytest.raises(PermissionError, match=f"{folder}/file is {fact}"):
-        opened.open("file")
+        cache.open_file(opened / "file")
     if kind == "folder":
         with pytest.raises(IsADirectoryError, match=str(folder)):
-            opened.write("file", b"content")
+            cache.write(opened / "file", b"content")
         return
-    opened.write("file", b"content")
-    with open(opened.open("file"), "rb") as file:
+    cache.write(opened / "file", b"content")
+    with open(cache.open_file(opened / "file"), "rb") as file:
         assert file.read() == b"content"
     assert elsewhere.read_text() == "untouched"
 

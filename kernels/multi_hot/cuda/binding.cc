@@ -77,7 +77,7 @@ DeviceSets sets_from(const Buffer& values, const Buffer& splits, int64_t num_tok
   if (N > INT_MAX - 4096 || B > INT_MAX / 32 - 4096 || num_tokens > INT_MAX - 1) {
     throw std::invalid_argument("a batch may hold up to 2^31 ids and 2^26 rows");
   }
-  sets.values = values.memory();
+  sets.values = values.data<void>();
   sets.splits = splits.data<int32_t>();
   sets.narrow_ids = values.type() == XLA_FFI_DataType_U16;
   sets.num_values = static_cast<int>(N);
@@ -120,7 +120,7 @@ void forward_call(const Call& call, Queue& queue) {
   const Grid grid(units);
   queue.launch("multi_hot_forward_" + type_name(table.type()) + "_" + std::to_string(grid.columns),
                blocks_for(sets.num_rows, kForwardWarps), grid.of_columns, 32 * kForwardWarps,
-               ForwardArguments{sets, table.memory(), call.result(0).memory(), units});
+               ForwardArguments{sets, table.data<void>(), call.result(0).data<void>(), units});
 }
 
 // (values [L, N], row_splits [L, B + 1]) -> the index of L batches: faults [L], rows, keys and
@@ -160,8 +160,8 @@ void gradient_call(const Call& call, Queue& queue) {
   if (has_slots) sums.slots = call.operand(1).data<int32_t>();
   sums.index = index_of(call, has_slots ? 2 : 1, &sums.sets);
   sums.sets.num_tokens = static_cast<int>(dw.dim(0));
-  sums.dy = dy.memory();
-  sums.dw = dw.memory();
+  sums.dy = dy.data<void>();
+  sums.dw = dw.data<void>();
   sums.units = static_cast<int>(dw.dim(1));
   sums.heads = call.result(1).data<float>();
   sums.tails = call.result(2).data<float>();

@@ -7,10 +7,11 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <map>
 #include <mutex>
+#include <set>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "frame.h"
 #include "product.h"
@@ -80,21 +81,15 @@ void take_rows(const Call& call, Pool& pool) {
   row_splits[0] = 0;
   for (int64_t i = 0; i < num_rows; ++i) {
     const int64_t row = rows[i];
-    if (row < 0 || row >= num_resident) {
+    const bool exists = 0 <= row && row < num_resident;
+    const int64_t start = exists ? resident_splits[row] : -1, stop = exists ? resident_splits[row + 1] : -1;
+    if (start < 0 || stop < start || stop > num_values || stop - start > capacity - total) {
       throw std::invalid_argument(
-          "row " + std::to_string(i) + " of the batch is row " + std::to_string(row) +
-          " of the resident sets, which hold " + std::to_string(num_resident));
-    }
-    const int64_t start = resident_splits[row], stop = resident_splits[row + 1];
-    if (start < 0 || stop < start || stop > num_values) {
-      throw std::invalid_argument("row_splits of the resident sets are wrong at row " +
-                                  std::to_string(row));
+          "row " + std::to_string(i) + " of the batch, row " + std::to_string(row) + " of " +
+          std::to_string(num_resident) + " resident ones, does not exist, or has wrong row_splits, or "
+          "holds more ids than the " + std::to_string(capacity - total) + " that the batch has room for");
     }
     total += stop - start;
-    if (total > capacity) {
-      throw std::invalid_argument("the batch holds more ids than its capacity, " +
-                                  std::to_string(capacity));
-    }
     row_splits[i + 1] = static_cast<int32_t>(total);
   }
   parallel_for(pool, (num_rows + kRowsPerBlock - 1) / kRowsPerBlock, [=](int64_t block) {
@@ -152,11 +147,9 @@ void touch_call(const Call& call, Pool& pool) {
 // (dy [B, H], ids, num, spans, rows, weights) -> gradients [n, H]; maybe their squares' sum [1]
 void row_gradients_call(const Call& call, Pool& pool) {
   const Buffer dy = call.operand(0);
-  const TouchedIndex index = index_in(call, &Call::operand, 1);
-  float* const gradients = call.result(0).data<float>();
-  row_gradients(index, dy.data<float>(), dy.dim(1), gradients, pool);
-  if (call.num_results() == 1) return;
-  *call.result(1).data<float>() = sum_of_squares(gradients, *index.num, dy.dim(1), pool);
+  const float squares = row_gradients(index_in(call, &Call::operand, 1), dy.data<float>(), dy.dim(1),
+                                      call.result(0).data<float>(), pool);
+  if (call.num_results() > 1) *call.result(1).data<float>() = squares;
 }
 
 // Asks the system to hold the table and slots of a call, its first results, in pages of 2 MB, once for each
@@ -166,18 +159,15 @@ void row_gradients_call(const Call& call, Pool& pool) {
 void use_large_pages(const Call& call) {
   constexpr uintptr_t kPageBytes = uintptr_t{1} << 21;
   constexpr int kCollapse = 25;  // MADV_COLLAPSE, which headers before Linux 6.1 lack
-  constexpr size_t kMostPieces = 1024;
   static std::mutex mutex;
-  static std::map<void*, uintptr_t> asked;
+  static std::set<std::pair<uintptr_t, uintptr_t>> asked;
   const std::lock_guard<std::mutex> lock(mutex);
   for (int64_t i = 0; i < call.num_results(); ++i) {
     const Buffer part = call.result(i);
     const auto type = part.type();
     const int bytes = type == XLA_FFI_DataType_BF16 ? 2 : type == XLA_FFI_DataType_S64 ? 8 : 4;
-    const uintptr_t start = reinterpret_cast<uintptr_t>(part.memory()), size = part.size() * bytes;
-    if (size < 4 * kPageBytes) continue;
-    if (asked.size() > kMostPieces) asked.clear();
-    if (std::exchange(asked[part.memory()], size) == size) continue;
+    const uintptr_t start = reinterpret_cast<uintptr_t>(part.data<void>()), size = part.size() * bytes;
+    if (size < 4 * kPageBytes || !asked.insert({start, size}).second) continue;
     const uintptr_t begin = (start + kPageBytes - 1) / kPageBytes * kPageBytes;
     const uintptr_t end = (start + size) / kPageBytes * kPageBytes;
     void* const first = reinterpret_cast<void*>(begin);

@@ -148,12 +148,11 @@ def kept(name: str, make: Callable[[], bytes]) -> Library:
     """Return a file of the cache folder, made now if there is none of this user's that is
     intact."""
     try:
-        folder = cache.opened()
-        path = folder.path / name
-        if (descriptor := _open_checked(folder, name)) is None:
+        path = cache.opened() / name
+        if (descriptor := _open_checked(path)) is None:
             content = make()
-            folder.write(name, content + hashlib.sha256(content).digest())
-            descriptor = _open_checked(folder, name)
+            cache.write(path, content + hashlib.sha256(content).digest())
+            descriptor = _open_checked(path)
         if descriptor is None:
             raise OSError(f"{path} was changed as soon as it was written")
         return Library(path, descriptor)
@@ -164,11 +163,11 @@ def kept(name: str, make: Callable[[], bytes]) -> Library:
         ) from error
 
 
-def _open_checked(folder: cache.Folder, name: str) -> int | None:
+def _open_checked(path: Path) -> int | None:
     """Return a descriptor of a file that ends in the SHA-256 of the rest, which loaders ignore;
     None without such a file. A note tells why an existing one was refused."""
     try:
-        descriptor = folder.open(name)
+        descriptor = cache.open_file(path)
     except FileNotFoundError:
         return None
     except PermissionError as error:
@@ -179,7 +178,7 @@ def _open_checked(folder: cache.Folder, name: str) -> int | None:
         if hashlib.sha256(content[:-DIGEST_BYTES]).digest() == content[-DIGEST_BYTES:]:
             return descriptor
         os.close(descriptor)
-        reason = f"{folder.path / name} is damaged, or of an earlier version"
+        reason = f"{path} is damaged, or of an earlier version"
     print(f"note: {reason}; the native kernels are compiled again", file=sys.stderr)
     return None
 

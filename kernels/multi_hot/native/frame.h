@@ -35,10 +35,7 @@ class Buffer {
     return size;
   }
 
-  // Of whatever type.
-  void* memory() const { return buffer_.data; }
-
-  template <class T>
+  template <class T>  // void: of whatever type
   T* data() const {
     return static_cast<T*>(buffer_.data);
   }

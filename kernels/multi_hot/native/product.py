@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from kernels.multi_hot.cuda.library import load_cuda, offer_cuda
+from kernels.multi_hot.cuda.library import load_cuda
 from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError, load
 from kernels.multi_hot.native.call import (
     Kernel,
@@ -28,8 +28,7 @@ from kernels.multi_hot.native.call import (
 )
 from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
 from kernels.multi_hot.segments import take_batches
-from kernels.multi_hot.table_rules import Rule, StepNumbers, series
-from kernels.multi_hot.touched import Touched, sum_of_squares
+from kernels.multi_hot.table_rules import Rule, StepNumbers, Touched, series, sum_of_squares
 
 Tensor = Any
 
@@ -225,7 +224,7 @@ def touch(problem: Problem) -> Touched:
 
 
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
-    """Return what `touched.row_gradients` does, but with anything in unused slots."""
+    """Return what `table_rules.row_gradients` does, but with anything in unused slots."""
     dy = tf.cast(dy, tf.float32)
     on_gpu, N, H = may_run_on_gpu(), touched.index.rows.shape[0], dy.shape[1]
     sizes = [[touched.ids.shape[0], H], *([] if on_gpu else [[1]])]
@@ -322,14 +321,12 @@ def trial_sums(device: str) -> list[list[float]]:
     driver refuses kernels when the first of them is launched."""
     table = np.arange(20, dtype=np.float32).reshape(10, 2)
     values, row_splits = tf.constant([9, 1, 9]), tf.constant([0, 3, 3])
-    sets = Problem(values, row_splits, num_tokens=10, dtype=tf.float32, unique=False)
+    sets = checked(Problem(values, row_splits, num_tokens=10, dtype=tf.float32, unique=False))
 
     @tf.function(jit_compile=True, autograph=False)
     def sums() -> Tensor:
         return _forward(tf.constant(table), sets)
 
-    load()
-    offer_cuda()
     try:
         with tf.device(device):
             found: list[list[float]] = sums().numpy().tolist()

@@ -20,11 +20,11 @@ inline Table table_in_place(const Call& call) {
   const int64_t place = call.num_operands() - call.num_results();
   for (int64_t i = 0; i < call.num_results(); ++i) {
     const Buffer part = call.operand(place + i);
-    if (part.memory() != call.result(i).memory()) {
+    if (part.data<void>() != call.result(i).data<void>()) {
       throw std::logic_error("XLA gave an update other memory than its operand's");
     }
     if (i == 0) {
-      table.rows = part.memory();
+      table.rows = part.data<void>();
       table.num_tokens = static_cast<int>(part.dim(0));
       table.units = static_cast<int>(part.dim(1));
     } else if (part.type() == XLA_FFI_DataType_S64) {

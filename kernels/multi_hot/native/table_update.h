@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <numeric>
 #include <vector>
 
 #include "parallel.h"
@@ -17,11 +18,21 @@
 namespace multi_hot {
 
 template <class Element>
-void prefetch_row(const Element* row, int64_t units) {
-  const char* bytes = reinterpret_cast<const char*>(row);
+void prefetch_row(const Element* matrix, int64_t row, int64_t units) {
+  const char* bytes = reinterpret_cast<const char*>(matrix + row * units);
   const int64_t length = units * static_cast<int64_t>(sizeof(Element));
   for (int64_t byte = 0; byte < length; byte += kCacheLineBytes) __builtin_prefetch(bytes + byte, 1);
   __builtin_prefetch(bytes + length - 1, 1);
+}
+
+// Prefetches a row of a table, and its part of the slots, of `num_columns` columns.
+template <class Element>
+void prefetch_id(const Table& table, int64_t num_columns, int64_t id) {
+  prefetch_row(static_cast<const Element*>(table.rows), id, table.units);
+  for (const float* slot : table.slots) {
+    if (slot != nullptr) prefetch_row(slot, id, num_columns);
+  }
+  if (table.last != nullptr) __builtin_prefetch(table.last + id, 1);
 }
 
 // The sum of products of two vectors, in the processor's own width: the compiler would have to keep
@@ -98,31 +109,17 @@ __attribute__((noinline)) inline const float* gradient_of(const TouchedIndex& in
 }
 
 // Writes the gradients of the touched rows to `rows` [n, H]; what lies behind them is left as it is.
+// Returns the sum of their squares.
 template <class Pool>
-void row_gradients(const TouchedIndex& index, const float* dy, int64_t units, float* rows,
-                   Pool& pool) {
-  for_each_slot(index.ids, *index.num, pool, [](int64_t) {}, [=](int64_t slot, int64_t) {
-    std::copy_n(gradient_of(index, slot, dy, units), units, rows + slot * units);
+float row_gradients(const TouchedIndex& index, const float* dy, int64_t units, float* rows,
+                    Pool& pool) {
+  std::vector<float> squares(*index.num);
+  for_each_slot(index.ids, *index.num, pool, [](int64_t) {}, [&](int64_t slot, int64_t) {
+    float* const row = rows + slot * units;
+    std::copy_n(gradient_of(index, slot, dy, units), units, row);
+    squares[slot] = inner_product(row, row, units);
   });
-}
-
-// Returns the sum of the squares of rows [num, H], in a fixed order.
-template <class Pool>
-float sum_of_squares(const float* rows, int64_t num, int64_t units, Pool& pool) {
-  constexpr int64_t kSlotsPerBlock = 256;
-  const int64_t num_blocks = (num + kSlotsPerBlock - 1) / kSlotsPerBlock;
-  std::vector<double> squares(num_blocks, 0.0);
-  parallel_for(pool, num_blocks, [&](int64_t block) {
-    const int64_t end = std::min(num, (block + 1) * kSlotsPerBlock) * units;
-    double sum = 0;
-    for (int64_t i = block * kSlotsPerBlock * units; i < end; ++i) {
-      sum += static_cast<double>(rows[i]) * rows[i];
-    }
-    squares[block] = sum;
-  });
-  double total = 0;
-  for (double part : squares) total += part;
-  return static_cast<float>(total);
+  return static_cast<float>(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 
 // Updates the touched rows of a table by their gradients, which are rows [n, H], or with `from_dy`
@@ -134,13 +131,7 @@ void update_rows(const Update& update, const TouchedIndex& index, const float* g
   const int64_t units = table.units;
   const int64_t num_columns = update.kind == kRowAdagrad ? 1 : units;  // of the slots
   keep_rate(update);
-  const auto prefetch = [&](int64_t id) {
-    prefetch_row(static_cast<const Element*>(table.rows) + id * units, units);
-    for (const float* slot : table.slots) {
-      if (slot != nullptr) prefetch_row(slot + id * num_columns, num_columns);
-    }
-    if (table.last != nullptr) __builtin_prefetch(table.last + id, 1);
-  };
+  const auto prefetch = [&](int64_t id) { prefetch_id<Element>(table, num_columns, id); };
   for_each_slot(index.ids, *index.num, pool, prefetch, [&](int64_t slot, int64_t id) {
     update_row<OneThread, Element>(update, id,
                                    from_dy ? gradient_of(index, slot, gradients, units)
@@ -151,12 +142,9 @@ void update_rows(const Update& update, const TouchedIndex& index, const float* g
 // Lets the touched rows make up for missed steps, or every row.
 template <class Pool>
 void catch_up(const CatchUp& a, const int32_t* ids, int64_t num, Pool& pool) {
-  const int64_t units = a.table.units, num_tokens = a.table.num_tokens;
+  const int64_t num_tokens = a.table.num_tokens;
   if (!a.is_of_all()) {
-    const auto prefetch = [&](int64_t id) {
-      prefetch_row(static_cast<const float*>(a.table.rows) + id * units, units);
-      for (const float* slot : a.table.slots) prefetch_row(slot + id * units, units);
-    };
+    const auto prefetch = [&](int64_t id) { prefetch_id<float>(a.table, a.table.units, id); };
     return for_each_slot(ids, num, pool, prefetch,
                          [&](int64_t, int64_t id) { catch_up_row<OneThread>(a, id); });
   }

@@ -10,8 +10,7 @@ import tensorflow as tf
 from kernels.multi_hot import registry
 from kernels.multi_hot.native import product as native
 from kernels.multi_hot.registry import Problem, RowOptimizer
-from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, update
-from kernels.multi_hot.touched import Touched
+from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, Touched, update
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.checks import needs_compiler
 

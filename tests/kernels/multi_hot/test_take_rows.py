@@ -68,19 +68,11 @@ def operands(sets: Resident, rows: np.ndarray, types: dict[str, Any]) -> tuple[t
 def test_the_kernel_refuses_what_is_not_there(rng: np.random.Generator) -> None:
     sets = Resident(rng)
     sets.rows[0, 3] = NUM_ROWS
-    with pytest.raises(
-        tf.errors.InvalidArgumentError, match=f"row 3 of the batch is row {NUM_ROWS}"
-    ):
-        take(sets)
-    sets.rows[0, 3] = -1
-    with pytest.raises(tf.errors.InvalidArgumentError, match="row 3 of the batch is row -1"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"row 3 of the batch, row {NUM_ROWS}"):
         take(sets)
     sets = Resident(rng, batch_rows=200)
-    with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than its capacity, 8"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="that the batch has room for"):
         take(sets, capacity=8)
-    sets.row_splits = sets.row_splits[::-1].copy()
-    with pytest.raises(tf.errors.InvalidArgumentError, match="row_splits of the resident sets"):
-        take(sets)
 
 
 WILD = (-(2**31), -1, NUM_ROWS, NUM_ROWS + 1, 2**31 - 1)

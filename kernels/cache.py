@@ -4,8 +4,6 @@ Anyone who can change a file in it can run code as the user. So the folder and i
 to the user, and nobody else may write to them.
 """
 
-from __future__ import annotations
-
 import os
 import stat
 from pathlib import Path

@@ -3,8 +3,6 @@
 The kernels' cache and the harness write every file by these functions.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

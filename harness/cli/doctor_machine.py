@@ -20,8 +20,9 @@ from harness.run.telemetry import nvml
 from harness.trainer import environment
 from harness.trainer.choices import choose_precision
 from harness.trainer.settings import PRECISIONS, Precision, Settings
-from kernels.multi_hot.native.build import NativeUnavailableError, load, require_compiler
+from kernels.multi_hot.native.build import load, require_compiler
 from kernels.multi_hot.native.product import trial_sums
+from kernels.multi_hot.registry import UnavailableError
 
 _LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
 
@@ -150,7 +151,7 @@ def kernels(devices: Sequence[str]) -> Finding:
     try:
         compiler = " ".join(require_compiler())
         sums = {device: trial_sums(device) for device in devices}
-    except NativeUnavailableError as error:
+    except UnavailableError as error:
         return Finding("native kernels", "limited", str(error), "native")
     path, _ = load()
     if wrong := {d: found for d, found in sums.items() if found != [[20.0, 22.0], [0.0, 0.0]]}:

@@ -5,8 +5,6 @@ thread for each GPU, which sleeps 1,000 seconds to see whether the others came (
 process that trains for minutes would run out of threads.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import packaged
-from kernels.multi_hot.native.build import NativeUnavailableError, load
+from kernels.multi_hot.native.build import load
 from kernels.multi_hot.native.call import Kernel, call_on_platform
+from kernels.multi_hot.registry import UnavailableError
 
 SOURCES = Path(__file__).resolve().parent
 
@@ -30,7 +29,7 @@ def group_of(devices: tuple[int, ...]) -> int:
     nccl = (packaged("nccl", "libnccl.so.2") or ["libnccl.so.2"])[0]
     fault = library.gpu_all_reduce_group(nccl.encode(), len(devices), given, ctypes.byref(number))
     if fault is not None:
-        raise NativeUnavailableError(f"NCCL does not connect the GPUs: {fault.decode()}")
+        raise UnavailableError(f"NCCL does not connect the GPUs: {fault.decode()}")
     return number.value
 
 

@@ -3,18 +3,14 @@
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import tensorflow as tf
 
 from kernels.multi_hot import dense, registry
-from kernels.multi_hot.registry import Batches, Implementation, Problem, Product
+from kernels.multi_hot.registry import Batches, Implementation, Problem, Product, Tensor
 from kernels.multi_hot.segments import find_entries, for_sums
 from kernels.multi_hot.table_rules import Touched
-
-Tensor = Any
 
 _FLOATS = (tf.float32, tf.bfloat16, tf.float16, tf.float64)
 

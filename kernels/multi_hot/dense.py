@@ -4,16 +4,10 @@ Serves small batches on tensor cores, and models that need the matrix itself. O(
 Shapes: B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import tensorflow as tf
 
-from kernels.multi_hot.registry import Problem, Product
+from kernels.multi_hot.registry import Problem, Product, Tensor
 from kernels.multi_hot.segments import find_entries, for_sums, poison
-
-Tensor = Any
 
 # Limit of the matrix for `auto`: half a GiB of float32.
 _MAX_MATRIX_ELEMENTS = 2**27

@@ -3,16 +3,10 @@
 Shapes: B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import tensorflow as tf
 
-from kernels.multi_hot.registry import Problem, Product
+from kernels.multi_hot.registry import Problem, Product, Tensor
 from kernels.multi_hot.segments import Entries, find_entries, for_sums, poison
-
-Tensor = Any
 
 # Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
 # padding entries to one place, one after another.

@@ -6,13 +6,9 @@ rows * longest row * units.
 Shapes: B rows, V num_tokens, H units, N values, L ids of the longest row.
 """
 
-from __future__ import annotations
-
-from typing import Any
-
 import tensorflow as tf
 
-Tensor = Any
+from kernels.multi_hot.registry import Tensor
 
 
 def padded_dense(

@@ -4,8 +4,6 @@ This module imports no TensorFlow, so a command line can offer the names without
 Shapes: B rows, V num_tokens, H units, N values (capacity; nnz = row_splits[-1] of them count).
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 from collections.abc import Callable, Hashable
@@ -43,7 +41,7 @@ class Lot:
         self._graph = None if eager else tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[[Lot], Any]) -> Any:
+    def once(self, key: Hashable, make: Callable[["Lot"], Any]) -> Any:
         """Return what `make` makes of the batches, always computed outside the loop."""
         if key not in self._made:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():

@@ -4,16 +4,12 @@ Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[-1] of them c
 read from R resident rows of M ids.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 
-from kernels.multi_hot.registry import Problem
-
-Tensor = Any
+from kernels.multi_hot.registry import Problem, Tensor
 
 _INT32_MAX = 2**31 - 1
 

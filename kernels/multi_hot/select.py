@@ -3,8 +3,6 @@
 Shapes: B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -23,11 +21,10 @@ from kernels.multi_hot.registry import (
     IMPLEMENTATIONS,
     Implementation,
     Problem,
+    Tensor,
     UnavailableError,
     product,
 )
-
-Tensor = Any
 
 _NUM_PRODUCTS = {"CPU": 4, "GPU": 50}  # in a measured loop: a call on a GPU takes longer than one
 _MOST_ROUNDS = 20
@@ -138,13 +135,13 @@ def _drawn(
     cells = rng.integers(num_rows, size=2 * num_values) * num_tokens + ids
     cells = rng.permutation(np.unique(cells) if unique else cells)[:num_values]
     cells = cells[np.argsort(cells // num_tokens, kind="stable")]
-    splits = np.searchsorted(cells // num_tokens, np.arange(num_rows + 1)).astype(np.int32)
+    splits = np.searchsorted(cells // num_tokens, np.arange(num_rows + 1))
     drawn = {
         "table": rng.standard_normal((num_tokens, units), np.float32),
-        "values": np.resize(cells % num_tokens, num_values).astype(np.int32),
+        "values": np.resize(cells % num_tokens, num_values),
         "splits": splits,
         # Outside the loop, as in training. Compiling this would take longer than the measurement.
-        "rowids": np.searchsorted(splits[1:], np.arange(num_values), "right").astype(np.int32),
+        "rowids": np.searchsorted(splits[1:], np.arange(num_values), "right"),
         "dy": rng.standard_normal((num_rows, units), np.float32),
     }
     return drawn | ({"weights": rng.standard_normal(num_values, np.float32)} if weighted else {})
@@ -165,10 +162,9 @@ def _measure(
     seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
     with tf.device(device):
         operands = {
-            # As uint32: int32 numbers would lie on the host, and every call on a GPU would copy
-            # them.
-            name: tf.constant(array.view(np.uint32))
-            if array.dtype == np.int32
+            # int32 numbers would lie on the host, and every call on a GPU would copy them.
+            name: tf.constant(array)
+            if array.dtype == np.int64
             else tf.cast(tf.constant(array), tf.float32 if name == "weights" else dtype)
             for name, array in drawn.items()
         }
@@ -195,7 +191,7 @@ def _loop(name: Implementation, num_products: int, unique: bool) -> Callable[...
     def descend(operands: dict[str, Tensor]) -> Tensor:
         table, dy = operands["table"], operands["dy"]
         ids = ("values", "splits", "rowids")
-        values, splits, rowids = (tf.bitcast(operands[part], tf.int32) for part in ids)
+        values, splits, rowids = (tf.cast(operands[part], tf.int32) for part in ids)
         V, rowids = table.shape[0], rowids if own.takes_rowids else None
         weights = operands.get("weights")
         sets = Problem(values, splits, V, table.dtype, unique, rowids, weights)

@@ -5,8 +5,6 @@ Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots of touched 
 rates, S segments of L steps.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Sequence
@@ -16,10 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.gather import DROPPED, backward
-from kernels.multi_hot.registry import Problem, RowOptimizer
+from kernels.multi_hot.registry import Problem, RowOptimizer, Tensor
 from kernels.multi_hot.segments import find_entries
-
-Tensor = Any
 
 Slot = tuple[tuple[int, ...], Any, float]  # Shape, dtype and initial value of a slot
 

@@ -111,9 +111,9 @@ class Modules {
 
 // Launches on XLA's stream. Nothing is waited for, so a pass can be captured into a CUDA graph. What
 // fails is raised.
-class Queue {
+class Queue : public Stream {
  public:
-  explicit Queue(const XLA_FFI_CallFrame& frame) : stream_(Stream(frame).handle()) {}
+  using Stream::Stream;
 
   template <class Arguments>
   void launch(const std::string& kernel, unsigned blocks, unsigned blocks_in_y, unsigned threads,
@@ -121,7 +121,7 @@ class Queue {
     Driver::Handle function = Modules::get().find(kernel);
     void* parameters[] = {const_cast<Arguments*>(&arguments)};
     const Driver& driver = Driver::get();
-    driver.check(driver.cuLaunchKernel(function, blocks, blocks_in_y, 1, threads, 1, 1, 0, stream_,
+    driver.check(driver.cuLaunchKernel(function, blocks, blocks_in_y, 1, threads, 1, 1, 0, handle(),
                                        parameters, nullptr),
                  kernel);
   }
@@ -130,11 +130,8 @@ class Queue {
   void clear(void* memory, std::size_t bytes) const {
     const Driver& driver = Driver::get();
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
-    driver.check(driver.cuMemsetD8Async(address, 0, bytes, stream_), "cuMemsetD8Async");
+    driver.check(driver.cuMemsetD8Async(address, 0, bytes, handle()), "cuMemsetD8Async");
   }
-
- private:
-  Driver::Handle stream_;
 };
 
 }  // namespace multi_hot

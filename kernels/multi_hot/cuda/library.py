@@ -4,8 +4,6 @@ loaded, and registered with the XLA of this process.
 Compiling needs neither a GPU nor a driver.
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import hashlib
@@ -16,13 +14,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from kernels.multi_hot.native.build import (
-    DIGEST_BYTES,
-    REMEDY,
-    NativeUnavailableError,
-    kept,
-    load,
-)
+from kernels.multi_hot.native.build import DIGEST_BYTES, REMEDY, kept, load
+from kernels.multi_hot.registry import UnavailableError
 
 SOURCES = Path(__file__).resolve().parent
 _RULES = SOURCES.parent / "native" / "rules.h"  # which the C++ kernels share
@@ -39,7 +32,7 @@ def find_compiler() -> ctypes.CDLL:
             return ctypes.CDLL(path)
         except OSError as error:
             tried.append(str(error))
-    raise NativeUnavailableError(
+    raise UnavailableError(
         f"the CUDA kernels need NVRTC, which cannot be loaded ({tried[0]}): install it "
         f"(pip install 'tensorflow[and-cuda]', or nvidia-cuda-nvrtc-cu12), {REMEDY}"
     )
@@ -96,7 +89,7 @@ def _compile(architecture: str, sources: dict[str, bytes]) -> bytes:
         if find_compiler().nvrtcCompileProgram(program, len(flags), given) != 0:
             log = _text(program, "nvrtcGetProgramLog").decode(errors="replace")
             tail = "\n".join(log.rstrip("\0\n").splitlines()[-15:])
-            raise NativeUnavailableError(
+            raise UnavailableError(
                 f"NVRTC {_version()} could not compile the CUDA kernels for {architecture}:"
                 f"\n{tail}\ninstall another version of it, {REMEDY}"
             )
@@ -127,7 +120,7 @@ def offer_cuda() -> None:
         return
     try:
         load_cuda()
-    except NativeUnavailableError as error:
+    except UnavailableError as error:
         print(f"note: native has no kernels for a GPU here: {error}", file=sys.stderr)
 
 
@@ -138,7 +131,7 @@ def load_cuda() -> str:
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
     capabilities = sorted({detail["compute_capability"] for detail in details})
     if not capabilities:
-        raise NativeUnavailableError(
+        raise UnavailableError(
             f"the CUDA kernels need a GPU, and TensorFlow sees none: make it visible, {REMEDY}"
         )
     images = [image(own) for own in capabilities]

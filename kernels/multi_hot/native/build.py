@@ -5,8 +5,6 @@ The library is kept in the user's cache folder, under a key of sources, compiler
 and XLA's headers. Importing this module starts nothing, and imports no TensorFlow.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import functools
@@ -36,10 +34,6 @@ _BUILDING = threading.Lock()
 REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
-class NativeUnavailableError(UnavailableError):
-    """`native` cannot be built or loaded on this machine."""
-
-
 def _commands() -> list[list[str]]:
     named = shlex.split(os.environ.get("CXX", ""))
     return [named] if named else [["g++"], ["clang++"], ["c++"]]
@@ -54,7 +48,7 @@ def require_compiler() -> list[str]:
     if compiler := find_compiler():
         return compiler
     tried = ", ".join(command[0] for command in _commands())
-    raise NativeUnavailableError(
+    raise UnavailableError(
         f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
         f"one (Debian, Ubuntu: apt install g++), name it in CXX, {REMEDY}"
     )
@@ -93,28 +87,19 @@ def load(sources: Path = SOURCES) -> tuple[Path, ctypes.CDLL]:
         # because the loader knows the library by this number, and would take another file of that
         # number for it.
         library = ctypes.CDLL(str(reached_by(built.descriptor)))
-    except OSError as error:
-        raise NativeUnavailableError(
-            f"the native kernels in {built.path} cannot be loaded ({error}): remove that file, "
-            "or use the implementation 'gather'"
-        ) from error
-    try:
-        # The library's file name ends in the major version.
+        # The name of this library's file ends in the major version.
         (path,) = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_cc.*"))[:1]
         get_api = ctypes.CDLL(str(path)).XLA_FFI_GetApi
+        get_api.restype = ctypes.c_void_p
+        register = library.multi_hot_register
+        register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
+        if not register(get_api()):
+            raise OSError("XLA refused its kernels")
     except (OSError, ValueError, AttributeError) as error:
-        raise NativeUnavailableError(
-            f"TensorFlow {tf.__version__} in {tf.sysconfig.get_lib()} does not offer XLA's foreign "
-            f"function interface ({error}): use the implementation 'gather'"
+        raise UnavailableError(
+            f"the native kernels in {built.path} cannot be loaded by TensorFlow {tf.__version__} "
+            f"({error}): remove that file, or use the implementation 'gather'"
         ) from error
-    get_api.restype = ctypes.c_void_p
-    register = library.multi_hot_register
-    register.argtypes, register.restype = [ctypes.c_void_p], ctypes.c_bool
-    if not register(get_api()):
-        raise NativeUnavailableError(
-            f"XLA in TensorFlow {tf.__version__} refused the kernels in {built.path} (its foreign "
-            "function interface changed): use the implementation 'gather'"
-        )
     return built.path, library
 
 
@@ -122,7 +107,7 @@ def build(sources: Path = SOURCES) -> Library:
     """Return the library of the sources for this machine, from the cache or else compiled now.
 
     A second thread waits for the first one's library. Two processes may compile at the same time:
-    each replaces the file as a whole. Raises NativeUnavailableError.
+    each replaces the file as a whole. Raises UnavailableError.
     """
     compiler = require_compiler()
     tensorflow = importlib.util.find_spec("tensorflow")
@@ -157,7 +142,7 @@ def kept(name: str, make: Callable[[], bytes]) -> Library:
             raise OSError(f"{path} was changed as soon as it was written")
         return Library(path, descriptor)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise NativeUnavailableError(
+        raise UnavailableError(
             f"the native kernels cannot be built: {error}; correct that, name another folder in "
             f"{cache.CACHE_VARIABLE}, {REMEDY}"
         ) from error
@@ -196,7 +181,7 @@ def _compile(compiler: Sequence[str], include: Path, sources: Path) -> bytes:
         )
         if done.returncode != 0:
             tail = "\n".join(done.stderr.splitlines()[-15:])
-            raise NativeUnavailableError(
+            raise UnavailableError(
                 f"{compiler[0]} could not compile the native kernels (exit {done.returncode}):"
                 f"\n{tail}\nname another compiler in CXX, {REMEDY}"
             )

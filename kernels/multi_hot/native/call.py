@@ -4,8 +4,6 @@ The device that the operation will run on is unknown when a function is traced; 
 call for the device.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +15,7 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from kernels.multi_hot.cuda.library import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.build import load
-from kernels.multi_hot.registry import Lot, Problem
-
-Tensor = Any
+from kernels.multi_hot.registry import Lot, Problem, Tensor
 
 _STABLEHLO_VERSION = 9
 
@@ -132,21 +128,18 @@ def _branch(
     results: Sequence[tf.TensorSpec],
     in_place: int,
 ) -> str:
+    """Return the part of a platform: the kernel's call, and the conversion of its results."""
     types = list(map(_mlir_type, results))
-    names = [f"%w{i}" for i in range(len(results))]
     if kernel is None:
-        made = [f"stablehlo.constant dense<0> : {own}" for own in types]
-        lines = []
+        lines = [f"%w{i} = stablehlo.constant dense<0> : {own}" for i, own in enumerate(types)]
     else:
         dtype = kernel.result_dtype
         written = [tf.TensorSpec(result.shape, dtype or result.dtype) for result in results]
         lines = [_call(kernel, operands, [*written, *kernel.workspace], in_place)]
-        made = [
-            f"stablehlo.convert %k#{i} : ({_mlir_type(own)}) -> {types[i]}"
-            for i, own in enumerate(written)
-        ]
-    lines += [f"{name} = {value}" for name, value in zip(names, made, strict=True)]
-    return "\n".join([*lines, f"stablehlo.return {', '.join(names)} : {', '.join(types)}"])
+        for i, (own, result) in enumerate(zip(written, types, strict=True)):
+            lines.append(f"%w{i} = stablehlo.convert %k#{i} : ({_mlir_type(own)}) -> {result}")
+    names = ", ".join(f"%w{i}" for i in range(len(types)))
+    return "\n".join([*lines, f"stablehlo.return {names} : {', '.join(types)}"])
 
 
 def _call(
@@ -156,11 +149,11 @@ def _call(
     given = ", ".join(names[id(operand)] for operand in kernel.operands)
     attributes = ", ".join(f"{n} = {_mlir_value(v)}" for n, v in kernel.attributes.items())
     first = len(kernel.operands) - in_place
-    places = [i if len(written) > 1 else "" for i in range(in_place)]  # no tuple of one result
     aliases = ", ".join(
-        f"#stablehlo.output_operand_alias<output_tuple_indices = [{place}], "
-        f"operand_index = {first + i}, operand_tuple_indices = []>"
-        for i, place in enumerate(places)
+        # A single result is no tuple.
+        f"#stablehlo.output_operand_alias<output_tuple_indices = [{i if len(written) > 1 else ''}],"
+        f" operand_index = {first + i}, operand_tuple_indices = []>"
+        for i in range(in_place)
     )
     taken, types = (", ".join(map(_mlir_type, part)) for part in (kernel.operands, written))
     # XLA names the instruction by its location, which a profile shows.

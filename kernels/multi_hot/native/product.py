@@ -5,19 +5,17 @@ Shapes: B rows, V num_tokens, H units, N values, n = min(N, V) slots; R resident
 rates; M the resident rows' ids, C a batch's capacity.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from kernels.multi_hot.cuda.library import load_cuda
-from kernels.multi_hot.native.build import REMEDY, NativeUnavailableError, load
+from kernels.multi_hot.native.build import REMEDY, load
 from kernels.multi_hot.native.call import (
     Kernel,
     batches_for_gpu,
@@ -26,11 +24,16 @@ from kernels.multi_hot.native.call import (
     may_run_on_gpu,
     workspace_size,
 )
-from kernels.multi_hot.registry import ROW_OPTIMIZERS, Lot, Problem, Product
+from kernels.multi_hot.registry import (
+    ROW_OPTIMIZERS,
+    Lot,
+    Problem,
+    Product,
+    Tensor,
+    UnavailableError,
+)
 from kernels.multi_hot.segments import take_batches
 from kernels.multi_hot.table_rules import Rule, StepNumbers, Touched, series, sum_of_squares
-
-Tensor = Any
 
 _MAX_CHUNKS = 8
 _INDEX_SLACK = 8  # TransposedIndex::kSlack
@@ -331,7 +334,7 @@ def trial_sums(device: str) -> list[list[float]]:
         with tf.device(device):
             found: list[list[float]] = sums().numpy().tolist()
     except tf.errors.OpError as error:
-        raise NativeUnavailableError(
+        raise UnavailableError(
             f"{device} does not run the kernels ({error.message.splitlines()[0]}): update its "
             f"driver, {REMEDY}"
         ) from error

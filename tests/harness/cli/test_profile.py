@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from harness.run.profiling import Event, ProfilerObserver, StepTimes, divide, print_profile, read
-from kernels.multi_hot.native.build import NativeUnavailableError, load
+from kernels.multi_hot.native.build import load
+from kernels.multi_hot.registry import UnavailableError
 from tests.harness.cli.runs import (
     CORPUS,
     NETWORK,
@@ -24,7 +25,7 @@ STEPS = 20
 def native() -> tuple[str, ...]:
     try:
         load()
-    except NativeUnavailableError as error:
+    except UnavailableError as error:
         pytest.skip(f"needs the native kernels: {error}")
     return ("--implementation", "native")
 

@@ -3,8 +3,6 @@
 B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np
@@ -13,8 +11,8 @@ import tensorflow as tf
 
 from kernels.multi_hot import Implementation, multi_hot_dense, registry, touched_rows
 from kernels.multi_hot.native.build import find_compiler
+from kernels.multi_hot.registry import Tensor
 
-Tensor = Any
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 DTYPES = (tf.float32, tf.bfloat16, tf.float16)
 # Half a unit in the last place of the rounded result, doubled for what was rounded before it.

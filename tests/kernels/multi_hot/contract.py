@@ -4,9 +4,7 @@ A test module of four lines instantiates `MultiHotContract`. Random inputs are f
 the seed is printed when a test fails. B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import hypothesis
 import numpy as np
@@ -15,6 +13,7 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from kernels.multi_hot import Implementation, multi_hot, multi_hot_dense
+from kernels.multi_hot.registry import Tensor
 from kernels.multi_hot.segments import rowids_of_splits
 from tests.kernels.multi_hot import checks, reference
 from tests.kernels.multi_hot.cases import SMALL, WEIGHTED, Case
@@ -27,8 +26,6 @@ from tests.kernels.multi_hot.checks import (
     weights_of,
 )
 from tests.kernels.multi_hot.rows_contract import RowsContract
-
-Tensor = Any
 
 
 class ProductContract:

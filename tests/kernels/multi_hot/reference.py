@@ -3,8 +3,6 @@
 The truth that every implementation is held against; used by tests only.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 

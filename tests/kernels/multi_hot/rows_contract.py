@@ -3,8 +3,6 @@
 B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 import hypothesis
@@ -14,11 +12,10 @@ import tensorflow as tf
 from hypothesis import strategies as st
 
 from kernels.multi_hot import Implementation, table_gradient
+from kernels.multi_hot.registry import Tensor
 from tests.kernels.multi_hot import reference
 from tests.kernels.multi_hot.cases import SMALL, Case
 from tests.kernels.multi_hot.checks import assert_close, row_gradients, weights_of
-
-Tensor = Any
 
 
 class RowsContract:

@@ -4,8 +4,6 @@ They run on every device, cannot raise inside a compiled program, and take `valu
 B rows, V num_tokens, H units, N values.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import tensorflow as tf

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from kernels.cache import CACHE_VARIABLE
 from kernels.multi_hot.cuda.library import find_compiler, image, load_cuda
-from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.registry import UnavailableError
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def _nvrtc() -> None:
     try:
         find_compiler()
-    except NativeUnavailableError as error:
+    except UnavailableError as error:
         pytest.skip(str(error))
 
 
@@ -39,7 +39,7 @@ def test_code_for_a_gpu_is_compiled_once(cache: Path) -> None:
 @pytest.mark.parametrize("capability", [(6, 1), (99, 0)])
 def test_a_gpu_that_is_too_old_or_too_new_for_nvrtc(capability: tuple[int, int]) -> None:
     match = r"(?s)could not compile .* for sm_{}{}:\n.*error.*\ninstall another.*'gather'"
-    with pytest.raises(NativeUnavailableError, match=match.format(*capability)):
+    with pytest.raises(UnavailableError, match=match.format(*capability)):
         image(capability)
 
 
@@ -47,5 +47,5 @@ def test_a_gpu_that_is_too_old_or_too_new_for_nvrtc(capability: tuple[int, int])
     bool(tf.config.list_physical_devices("GPU")), reason="TensorFlow was given a GPU"
 )
 def test_without_a_gpu() -> None:
-    with pytest.raises(NativeUnavailableError, match=r"TensorFlow sees none.*'gather'"):
+    with pytest.raises(UnavailableError, match=r"TensorFlow sees none.*'gather'"):
         load_cuda()

@@ -11,7 +11,7 @@ import pytest
 from kernels.cache import CACHE_VARIABLE
 from kernels.files import reached_by
 from kernels.multi_hot.native import build as building
-from kernels.multi_hot.native.build import NativeUnavailableError
+from kernels.multi_hot.registry import UnavailableError
 from tests.kernels.multi_hot.checks import needs_compiler
 
 
@@ -56,10 +56,10 @@ def test_key_follows_what_the_library_depends_on(
 def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(NativeUnavailableError, match=r"install one .*or use .*'gather'"):
+    with pytest.raises(UnavailableError, match=r"install one .*or use .*'gather'"):
         building.build(tmp_path)
     monkeypatch.setenv("CXX", "no-such-compiler -O1")
-    with pytest.raises(NativeUnavailableError, match="none of no-such-compiler can be run"):
+    with pytest.raises(UnavailableError, match="none of no-such-compiler can be run"):
         building.build(tmp_path)
     assert not cache.exists()
 
@@ -67,7 +67,7 @@ def test_no_compiler(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 @needs_compiler
 def test_failed_compilation_shows_why_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "binding.cc").write_text("#include <xla/ffi/api/none.h>\n")
-    with pytest.raises(NativeUnavailableError, match=r"none\.h") as caught:
+    with pytest.raises(UnavailableError, match=r"none\.h") as caught:
         building.build(tmp_path)
     assert "CXX" in str(caught.value)
     assert [*cache.iterdir()] == []
@@ -157,6 +157,6 @@ def test_a_folder_that_cannot_be_used(
         cache.mkdir()
         cache.chmod(0o770)
     match = rf"{cache}.*; correct that, name another folder in {CACHE_VARIABLE}, or use .*'gather'"
-    with pytest.raises(NativeUnavailableError, match=match):
+    with pytest.raises(UnavailableError, match=match):
         building.build(tmp_path)
     assert not quick_compiler.exists()

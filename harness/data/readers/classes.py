@@ -7,6 +7,7 @@
 These folders may lie in others. Names such as `news-train` and `news_test` are parts as well.
 """
 
+import functools
 import itertools
 import os
 import re
@@ -26,9 +27,8 @@ _SAMPLE_FILES = 1000
 _UNLABELLED = "unsup"  # the folder of aclImdb's unlabelled reviews
 _PARTS: dict[str, Part] = {"train": "train", "test": "test"}
 _PART_NAME = re.compile(r"(?:.*[-_.])?(train|test)")
-# A file's name, with "/" between folders, and its content, or None if it is not wanted.
-Member = tuple[str, bytes | None]
-Wanted = Callable[[str, int], bool]  # by a file's name and its size in bytes
+# A file's name, with "/" between folders; its size in bytes; and a function that reads its content.
+Member = tuple[str, int, Callable[[], bytes]]
 
 _REMEDY = "Give a folder, or a tar or zip of it; to allow more bytes, raise --max-data-bytes."
 _PIECE_BYTES = 1 << 20
@@ -45,8 +45,7 @@ class ClassSource(Source):
         self._ending = "" if path.is_dir() else max(endings, key=len)
         super().__init__(path, path.name[: len(path.name) - len(self._ending)])
         self._folder, self._max_bytes = path, max_bytes
-        names = self._members(lambda name, size: False)
-        sample = [_folders(name) for name, _ in itertools.islice(names, _SAMPLE_FILES)]
+        sample = [_folders(name) for name, *_ in itertools.islice(self._members(), _SAMPLE_FILES)]
         in_parts = [names for names in sample if len(names) > 2 and _part(names[-3]) is not None]
         depths = Counter(len(names) for names in in_parts or sample if len(names) > 1)
         if not depths:
@@ -60,23 +59,20 @@ class ClassSource(Source):
         self.note += " from the names of folders"
 
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
-        def is_text(name: str, size: int) -> bool:
-            flaw = self._flaw(_folders(name))
-            if not flaw and size > MAX_TEXT_BYTES:
+        for name, size, read in self._members():
+            folders = _folders(name)
+            if flaw := self._flaw(folders):
+                problems.add(flaw, self.where(name))
+                continue
+            if size > MAX_TEXT_BYTES:
                 raise InputError(
                     f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
                     f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each text."
                 )
-            if flaw:
-                problems.add(flaw, self.where(name))
-            return not flaw
-
-        for name, content in self._members(is_text):
-            if content is not None:
-                folders = _folders(name)
-                part = _part(folders[-3]) if self._has_parts else None
-                text = decoded(content, problems, self.where(name))
-                yield name, text, folders[-2], part or ""
+            with damage(self.path, what="a tar file", remedy=_REMEDY):  # others raise InputErrors
+                text = decoded(read(), problems, self.where(name))
+            part = _part(folders[-3]) if self._has_parts else None
+            yield name, text, folders[-2], part or ""
 
     def _flaw(self, folders: list[str]) -> str:
         if any(folder.startswith((".", "__MACOSX")) for folder in folders):
@@ -85,11 +81,11 @@ class ClassSource(Source):
             return "file outside of a class's folder"
         return "unlabelled text in unsup" if folders[-2] == _UNLABELLED else ""
 
-    def _members(self, wanted: Wanted) -> Iterator[Member]:
+    def _members(self) -> Iterator[Member]:
         if not self._ending:
-            return _folder_members(self._folder, wanted)
+            return _folder_members(self._folder)
         members = _zip_members if self._ending == ".zip" else _tar_members
-        return members(self._folder, wanted, self._max_bytes)
+        return members(self._folder, self._max_bytes)
 
 
 def _folders(name: str) -> list[str]:
@@ -101,7 +97,7 @@ def _part(folder: str) -> Part | None:
     return _PARTS[match[1]] if match else None
 
 
-def _folder_members(folder: Path, wanted: Wanted) -> Iterator[Member]:
+def _folder_members(folder: Path) -> Iterator[Member]:
     """Yields a folder's files, sorted, then those of its folders; follows no links to folders."""
 
     def refuse(error: OSError) -> None:
@@ -115,22 +111,23 @@ def _folder_members(folder: Path, wanted: Wanted) -> Iterator[Member]:
             with damage(path, what="a file", remedy=_REMEDY):
                 size = os.stat(path).st_size
             name = f"{inside}/{os.fsencode(file).decode(errors='replace')}"
-            if wanted(name, size):
-                with opened(path, remedy=_REMEDY) as opened_file:
-                    yield name, opened_file.read()
-            else:
-                yield name, None
+            yield name, size, functools.partial(_content, path)
 
 
-def _zip_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]:
+def _content(path: str) -> bytes:
+    with opened(path, remedy=_REMEDY) as file:
+        return file.read()
+
+
+def _zip_members(path: Path, max_bytes: int) -> Iterator[Member]:
     with Archive(path, what="a zip file", remedy=_REMEDY, max_bytes=max_bytes) as archive:
         for member in archive.zip.infolist():
-            name = member.filename
             if not member.is_dir():
-                yield name, archive.read(name) if wanted(name, member.file_size) else None
+                read = functools.partial(archive.read, member.filename)
+                yield member.filename, member.file_size, read
 
 
-def _tar_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]:
+def _tar_members(path: Path, max_bytes: int) -> Iterator[Member]:
     """Yields the files of a tar, which may be compressed by gzip, bzip2 or xz, in its order."""
     with opened(path, remedy=_REMEDY) as file, damage(path, what="a tar file", remedy=_REMEDY):
         limit: Any = {"most": max(max_bytes, os.fstat(file.fileno()).st_size), "remedy": _REMEDY}
@@ -146,9 +143,8 @@ def _tar_members(path: Path, wanted: Wanted, max_bytes: int) -> Iterator[Member]
                 if not member.isdir():
                     if not member.isreg() or member.issparse():
                         raise ValueError(f"its member {member.name:.100} is no regular file")
-                    content = archive.extractfile(member)
-                    is_wanted = wanted(member.name, member.size)
-                    yield member.name, content.read() if content and is_wanted else None
+                    content: Any = archive.extractfile(member)
+                    yield member.name, member.size, content.read
             stream: Any = archive.fileobj
             while stream.read(_PIECE_BYTES):  # up to the checksum at the end
                 require_unpacked(path, stream.tell(), **limit)

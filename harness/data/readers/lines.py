@@ -177,14 +177,10 @@ class SvmlightSource(Source):
                 head, pairs = "", line
             if not line:
                 continue
-            pairs = pairs.strip()
-            if pairs.startswith("qid:"):
-                problems.add("qid, which is not used", self.where(number))
-                pairs = pairs.partition(" ")[2].strip()
             labels = [_name(part) for part in head.split(",") if part]
             if not self.is_multi_label and len(labels) != 1:
                 problems.add("several labels" if labels else "empty label", self.where(number))
-            elif (row := _pairs(pairs)) is None:
+            elif (row := _pairs(pairs.strip())) is None:
                 problems.add("not a list of id:value", self.where(number))
             else:
                 yield number, row, labels if self.is_multi_label else labels[0], ""

@@ -3,7 +3,6 @@
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from harness.data import cache, store, vocabulary
 from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import DataConfig, ImdbOptions, Kind, SyntheticOptions
 from harness.data.ragged import RaggedSets
-from harness.data.readers.formats import FrameSource, MatrixSource, open_source
+from harness.data.readers.formats import FrameSource, open_source
 from harness.data.readers.records import Source, plain
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
@@ -83,7 +82,6 @@ class Dataset:
 def load(
     source: Any,
     *,
-    labels: Sequence[Any] | None = None,
     imdb: ImdbOptions | None = None,
     synthetic: SyntheticOptions | None = None,
     unique: bool = True,
@@ -92,15 +90,13 @@ def load(
     use_cache: bool = True,
     **options: Any,
 ) -> Dataset:
-    """Loads data by name or path, or takes it from a frame or a matrix.
+    """Loads data by name or path, or takes it from a frame.
 
     Args:
         source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
             format of Keras's imdb.npz, of a folder that `Dataset.save` or `harness data build`
             wrote, or of texts, a table or an archive, as `DataConfig.data` lists them. A file that
-            is itself called imdb is given as ./imdb. Or a frame of pandas or polars, or a SciPy CSR
-            matrix, whose values become weights unless they are all 1.
-        labels: labels of the matrix's rows.
+            is itself called imdb is given as ./imdb. Or a frame of pandas or polars.
         imdb, synthetic: options of these data sets; None for the defaults.
         use_cache: whether `data_cache` is on.
         unique, validation_split, split_seed: see `DataConfig`.
@@ -124,18 +120,14 @@ def load(
     given = {name: str(v) if isinstance(v, Path) else plain(v) for name, v in given.items()}
     config: DataConfig = from_mapping(DataConfig, given, where="harness.load")
     if is_named:
-        if labels is not None:
-            raise InputError(f"labels go with a matrix; {source} has its own. Leave them out.")
         return load_configured(config)
     if config.build.test_data is not None:
         raise InputError("test_data names a file, which a frame has none of. Load both as files.")
-    if hasattr(source, "tocsr"):
-        return _built(config, MatrixSource(source, labels))
     if hasattr(source, "columns"):
         return _built(config, FrameSource(source, config.build))
     raise InputError(
-        f"{type(source).__name__} is no data that can be loaded. Give a name, a path, a frame of "
-        "pandas or polars, as to_pandas() makes of others, or a SciPy CSR matrix."
+        f"{type(source).__name__} is no data that can be loaded. Give a name, a path or a frame of "
+        "pandas or polars, as to_pandas() makes of others; Trainer.fit takes other containers."
     )
 
 

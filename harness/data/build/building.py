@@ -104,6 +104,8 @@ def build(
         num_ids, num_unknown = _write(rows, vocabulary, spool, folder, unique=unique)
     vocabulary.save(folder / VOCABULARY_FILE_NAME)
     num_train, num_test = int(rows.train.sum()), int(rows.test.sum())
+    used = rows.labels[rows.train | rows.test].values
+    rows_of_classes = np.bincount(used, minlength=len(rows.class_names)).tolist()
     summary = {
         "source": str(source.path),
         "note": source.note,
@@ -111,7 +113,7 @@ def build(
         "test_rows": num_test,
         "test_rows_drawn": rows.is_drawn,
         "multi_label": rows.is_multi_label,
-        "rows_of_classes": rows.rows_of_classes(),
+        "rows_of_classes": dict(zip(rows.class_names, rows_of_classes, strict=True)),
         "num_tokens": vocabulary.num_tokens,
         "num_ids": num_ids,  # in all rows, including repeated ones
         "num_unknown": num_unknown,  # those of them that stand for tokens outside the vocabulary
@@ -206,6 +208,9 @@ class Rows:
         labels, splits = lists.values.indices.to_numpy(), lists.offsets.to_numpy()
         names = lists.values.dictionary.to_pylist()  # in the order in which they first appear
         self.is_drawn = not test.any()
+        if self.is_drawn and self.source.test_path is not None:
+            why, path = ", ".join(problems.counts) or "it is empty", self.source.test_path
+            raise InputError(f"{path} has no row to test on that can be used ({why}). Correct it.")
         if self.is_drawn:  # the source does not say which rows are for testing
             classes = rarest(labels, splits) if self.is_multi_label else labels
             num_drawn = min(num_rows - 1, max(1, round(test_split * num_rows)))
@@ -245,11 +250,6 @@ class Rows:
         ids, num_classes = labels.astype(np.int32), len(self.class_names)
         self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)
         self.test = test
-
-    def rows_of_classes(self) -> dict[str, int]:
-        used = self.labels[self.train | self.test].values
-        counts = np.bincount(used, minlength=len(self.class_names))
-        return dict(zip(self.class_names, counts.tolist(), strict=True))
 
     def _sorted(self, names: list[str]) -> list[str]:
         """Returns the names of the classes of the train rows sorted, as numbers if all are such."""

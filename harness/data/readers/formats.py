@@ -1,21 +1,18 @@
 """The one entry to readers: chooses one by a path's kind and name; and those of rows in memory."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES
 from harness.data.options import BuildOptions
-from harness.data.ragged import RaggedSets
-from harness.data.readers import records
 from harness.data.readers.classes import ARCHIVES, ClassSource
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.lines import CsvSource, JsonlSource, SvmlightSource
 from harness.data.readers.parquet import ParquetSource
-from harness.data.readers.records import IN_WORDS, Block, Part, Problems, Source
+from harness.data.readers.records import IN_WORDS, Part, Problems, Source, plain
 
 TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
 _SVMLIGHT = (".svmlight", ".libsvm", ".svm")
@@ -68,25 +65,23 @@ class PairSource(Source):
                 f"{IN_WORDS[test.kind]}. Give train and test rows of one form."
             )
         self._train, self._test, self.kind = train, test, train.kind
+        self.separator, self.test_path = train.separator, test.path
         self.is_multi_label = train.is_multi_label or test.is_multi_label
         self.note = train.note if train.note == test.note else f"{train.note}; test: {test.note}"
 
-    def blocks(self, problems: Problems) -> Iterator[Block]:
+    def where(self, number: Any) -> str:
+        source, number = number
+        return str(source.where(number))
+
+    def rows(self, problems: Problems) -> Iterator[tuple[Any, Any, Any, Part]]:
         parts: list[tuple[Source, Part]] = [(self._train, "train"), (self._test, "test")]
         for source, part in parts:
-            has_rows = False
-            for block in source.blocks(problems):
-                if (part, block.part) == ("train", "test"):
+            for number, content, label, own in source.rows(problems):
+                if (part, own) == ("train", "test"):
                     raise InputError(
                         f"{self.path} has test rows of its own. Leave out the other test data."
                     )
-                has_rows = True
-                yield replace(block, part=part)
-        if not has_rows:
-            why = ", ".join(problems.counts) or "it is empty"
-            raise InputError(
-                f"{self._test.path} has no row to test on that can be used ({why}). Correct it."
-            )
+                yield (source, number), content, label, part
 
 
 class FrameSource(TableSource):
@@ -101,33 +96,6 @@ class FrameSource(TableSource):
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         names = self.content_column, self.label_column
-        lists = (map(records.plain, self._frame[self._columns[name]].to_list()) for name in names)
+        lists = (map(plain, self._frame[self._columns[name]].to_list()) for name in names)
         for number, (content, label) in enumerate(zip(*lists, strict=True), 1):
             yield number, content, label, ""
-
-
-class MatrixSource(Source):
-    """A sparse matrix: columns are ids, values are their weights, unless all are 1."""
-
-    kind = "sets"
-    note = "ids from the matrix's columns"
-
-    def __init__(self, matrix: Any, labels: Sequence[Any] | None) -> None:
-        super().__init__("the matrix", "matrix")
-        self._sets = RaggedSets.from_scipy(matrix)
-        if labels is None:
-            raise InputError("the matrix has no labels, which training needs. Give some.")
-        self._labels = []
-        for row, label in enumerate(labels):
-            try:
-                self._labels.append(records.class_names(label, None, several=False))
-            except records.FlawError as flaw:
-                raise InputError(f"the matrix's label {row}: {flaw}. Give each a name.") from flaw
-        if len(self._labels) != self._sets.num_rows:
-            raise InputError(
-                f"the matrix has {self._sets.num_rows} rows, and there are {len(self._labels)} "
-                "labels. Give one for each row."
-            )
-
-    def blocks(self, problems: Problems) -> Iterator[Block]:
-        yield Block(contents=self._sets, labels=self._labels)

@@ -60,11 +60,9 @@ def _name(label: Any) -> str:
         label = plain(label)
         if isinstance(label, list | tuple | dict):
             raise FlawError("several labels")
-        if is_missing(label):
-            raise FlawError("empty label")
         if isinstance(label, float) and label.is_integer():
             label = int(label)  # how pandas keeps whole numbers where some are missing
-        label = str(label)
+        label = "" if is_missing(label) else str(label)
     if not (label := label.strip()):
         raise FlawError("empty label")
     return _utf8(label)
@@ -76,9 +74,7 @@ def class_names(labels: Any, separator: str | None, *, several: bool) -> list[st
         return [_name(labels)]
     if separator and isinstance(labels, str):
         labels = [label for label in labels.split(separator) if label.strip()]
-    if is_missing(labels):
-        raise FlawError("empty label")
-    found = _as_list(labels)
+    found = None if is_missing(labels) else _as_list(labels)
     return [_name(label) for label in ([labels] if found is None else found)]
 
 
@@ -159,6 +155,7 @@ class Source:
     is_multi_label = False  # whether a row may have several classes, or none
     separator: str | None = None  # of a row's labels, if it has them in one text
     note = ""  # the reader's own findings, such as which columns it takes
+    test_path: Path | str | None = None  # of the test rows, if they have a file of their own
 
     def __init__(self, path: Path | str, name: str) -> None:
         self.path, self.name = path, name

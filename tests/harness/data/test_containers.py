@@ -276,3 +276,15 @@ def test_the_names_of_classes_stay_with_the_trainer() -> None:
     signs, regression = [-1.0, 1.0, 1.0, -1.0], harness.Trainer(model, task="regression")
     loss = regression.evaluate((_ROWS, signs))["loss"]
     assert loss == pytest.approx(((regression.predict(_ROWS)[:, 0] - signs) ** 2).mean())
+
+
+def test_the_values_of_a_matrix_are_weights() -> None:
+    """Entries of one place add up, be they ones; of a matrix of booleans True is 1."""
+    counts = scipy.sparse.csr_matrix([[0, 1, 1], [0, 0, 0]])
+    twice = scipy.sparse.csr_matrix((np.ones(3, bool), [2, 1, 2], [0, 3]), shape=(1, 3))
+    for matrix, weights in ((counts, None), (counts * 7, [7, 7]), (twice, [1, 2])):
+        sets = RaggedSets.from_scipy(matrix)
+        assert (sets.num_tokens, sets.row(0).tolist()) == (3, [1, 2])
+        assert weights == (None if sets.weights is None else sets.weights.tolist())
+    with pytest.raises(InputError, match="the matrix: row 0 holds the weight nan"):
+        RaggedSets.from_scipy(counts * np.nan)

@@ -11,7 +11,6 @@ import keras
 import numpy as np
 import pyarrow
 import pytest
-import scipy.sparse
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -117,6 +116,11 @@ def test_what_is_wrong_is_counted_and_told(
     known = "no test row has a class of the train rows. Those have no, yes, the test rows perhaps"
     with pytest.raises(InputError, match=known):
         harness.load(train, **options)
+    # Others are not drawn in their place.
+    for rows, why in (("bad,\n", "empty label"), ("", "it is empty")):
+        test.write_text("text,label\n" + rows)
+        with pytest.raises(InputError, match=rf"no row to test on that can be used \({why}\)"):
+            harness.load(train, **options)
 
 
 def test_labels_and_words_that_may_mean_something_else(
@@ -195,7 +199,7 @@ def test_lists_of_strings_and_of_labels(tmp_path: Path) -> None:
         harness.load(path, ngrams=2)
 
 
-def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
+def test_ids_stay_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "rows.svm"
     path.write_text("+1 3:1 9:1\n-1 4:1\n+1 9:1\n-1 3:1 4:1\n")
     data = harness.load(path)
@@ -217,13 +221,6 @@ def test_ids_and_matrices_keep_their_ids(tmp_path: Path) -> None:
         assert part.weights is not None
         found += list(zip(part.values.tolist(), part.weights.tolist(), strict=True))
     assert sorted(found) == [(3, 1.0), (3, 2.5), (4, 1.0), (4, 1.0), (9, 1.0), (9, 1.0)]
-    dense = np.array([[0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 0], [1, 1, 0, 0]])
-    matrix = scipy.sparse.csr_matrix(dense)
-    table = harness.load(matrix, labels=["no", "yes", "no", "yes"], test_split=0.5)
-    # An id for each column, also for one that no row has.
-    assert (table.num_tokens, table.train.num_rows, table.test.num_rows) == (4, 2, 2)
-    with pytest.raises(InputError, match="labels go with a matrix"):
-        harness.load(path, labels=[1, 2])
     with pytest.raises(InputError, match="dict is no data that can be loaded"):
         harness.load({})
 
@@ -240,16 +237,6 @@ def test_values_of_ids_become_weights(tmp_path: Path, capsys: pytest.CaptureFixt
     assert data.test.weights is not None
     assert (data.test.values.tolist(), data.test.weights.tolist()) == ([3, 9, 4, 9], [1] * 4)
     assert "test row that is a train row as well" in capsys.readouterr().err
-    dense = np.array([[0, 0.5, 2], [1, 0, 0], [0, 0, 1], [1, 1, 0]])
-    labels = ["no", "yes", "no", "yes"]
-    table = harness.load(scipy.sparse.csr_matrix(dense), labels=labels, test_split=0.5)
-    found = np.zeros([4, 3])
-    for sets, rows in ((table.test, [0, 1]), (table.train, [2, 3])):
-        for row, index in enumerate(rows):
-            begin, end = sets.row_splits[row : row + 2]
-            assert sets.weights is not None
-            found[index, sets.values[begin:end]] = sets.weights[begin:end]
-    assert sorted(found.tolist()) == sorted(dense.tolist())
 
 
 def test_memory_does_not_grow_with_the_source(tmp_path: Path) -> None:

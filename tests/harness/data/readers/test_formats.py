@@ -21,16 +21,6 @@ def test_two_tables(tmp_path: Path, read: Callable[..., Any]) -> None:
     assert source.name == "train"
 
 
-def test_test_rows_without_labels(tmp_path: Path, read: Callable[..., Any]) -> None:
-    """Others are not drawn in their place."""
-    (tmp_path / "train.csv").write_text("text,label\ngood,1\n")
-    for rows, why in (("bad,\n", "empty label"), ("", "it is empty")):
-        (tmp_path / "test.csv").write_text("text,label\n" + rows)
-        options = BuildOptions(test_data=str(tmp_path / "test.csv"))
-        with pytest.raises(InputError, match=rf"no row to test on that can be used \({why}\)"):
-            read(open_source(tmp_path / "train.csv", options))
-
-
 def test_test_rows_of_its_own(tmp_path: Path, read: Callable[..., Any]) -> None:
     for part in ("train", "test"):
         (tmp_path / "data" / part / "pos").mkdir(parents=True)

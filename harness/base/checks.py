@@ -1,17 +1,25 @@
-"""Checks that settings share."""
+"""Checks that settings share: of their types, choices and limits, and of what they say together."""
 
-import itertools
+import dataclasses
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
-from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from harness.base.errors import InputError
 
 INT32_MAX = 2**31 - 1
+_WORDS: Mapping[Any, str] = {
+    str: "a text",
+    Path: "a path",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    NoneType: '"None"',
+}
 
 
 def require(holds: bool, message: str) -> None:
@@ -29,18 +37,9 @@ def require_extra(extra: str, what: str, *packages: str) -> None:
     )
 
 
-def require_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> None:
+def require_count(name: str, value: Any, *, least: int = 1, most: int = INT32_MAX) -> None:
     """Raises InputError unless a value is a whole number, perhaps NumPy's, within its limits."""
-    if not isinstance(value, Integral) or isinstance(value, bool):
-        raise InputError(f"{name} is {value!r}; give a whole number")
-    # Without a limit of its own it is an int32: the product of two, such as epochs and steps of an
-    # epoch, is then an int64, which steps are counted in.
-    number = int(value)
-    if most is None:
-        require(number >= least, f"{name} is {number}; it must be at least {least}")
-        require(number <= INT32_MAX, f"{name} is {number}; it must be at most {INT32_MAX}")
-    else:
-        require(least <= number <= most, f"{name} is {number}; choose from {least} to {most}")
+    checked(int, value, name, Whole(least, most))
 
 
 def require_choice(name: str, value: Any, known: Sequence[str]) -> None:
@@ -62,49 +61,102 @@ def flags_of(settings: Mapping[str, Any]) -> Iterator[str]:
 
 
 class Whole(NamedTuple):
-    """The limits of a setting that is a whole number, in the annotation of its type."""
+    """The limits of a setting that is a whole number, in the annotation of its type. The product of
+    two int32, such as epochs and steps of an epoch, is an int64, which steps are counted in."""
 
     least: int = 1
-    most: int | None = None
+    most: int = INT32_MAX
+
+    def take(self, value: int) -> bool:
+        return self.least <= value <= self.most
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.least:,} to {self.most:,}"
 
 
 class Number(NamedTuple):
-    """The limits of a setting that is any number, in the annotation of its type."""
+    """The limits of a setting that is any finite number, in the annotation of its type."""
 
     least: float = -math.inf
     above: float = -math.inf
     below: float = math.inf
 
+    def take(self, value: float) -> bool:
+        return value >= self.least and self.above < value < self.below
+
+    def __str__(self) -> str:
+        named = {"at least": self.least, "above": self.above, "below": self.below}
+        limits = (f"{word} {limit:g}" for word, limit in named.items() if math.isfinite(limit))
+        return f"a finite number {' and '.join(limits)}"
+
 
 class Checked:
-    """Settings whose choices and limits, also of each item of a tuple, are checked when an object
-    is made: tyro checks the types of flags, and `decoded` those in files."""
+    """Settings that are checked by their types when an object is made."""
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
-            given, flag, known = getattr(self, name), flag_of(name), get_args(hint)
-            if get_origin(hint) is Literal and given not in known:
-                values = ", ".join(value for value in known if value != "auto")
-                choices = f"auto or one of {values}"
-                choices = choices if "auto" in known else values.replace(", ", " or ")
-                raise InputError(f"{flag} is {given!r}; choose {choices}")
-            if isinstance(given, Real) and hasattr(given, "item"):  # NumPy's, which is no JSON
-                object.__setattr__(self, name, given := given.item())
-            kind = known[0] if known else hint  # without the limits
-            is_tuple = get_origin(kind) is tuple and isinstance(given, tuple | list)
-            is_left_out = given is None and NoneType in get_args(kind)
-            numbers = given if is_tuple else () if is_left_out else (given,)
-            for value, limits in itertools.product(numbers, getattr(hint, "__metadata__", ())):
-                if isinstance(limits, Whole) and not (value == "auto" and "auto" in str(hint)):
-                    require_count(flag, value, least=limits.least, most=limits.most)
-                elif isinstance(limits, Number):
-                    ok = isinstance(value, Real)
-                    ok = ok and value >= limits.least and limits.above < value < limits.below
-                    named = limits._asdict().items()
-                    words = [f"{word} {limit:g}" for word, limit in named if math.isfinite(limit)]
-                    words += ["finite"] if limits.below == math.inf else []
-                    must = " and ".join(words).replace("least", "at least")
-                    require(ok, f"{flag} is {value!r}; it must be {must}")
+            object.__setattr__(self, name, checked(hint, getattr(self, name), flag_of(name)))
+
+
+def checked(hint: Any, value: Any, place: str = "", limits: Whole | Number | None = None) -> Any:
+    """Returns `value`, of mappings, lists and plain values, as the type `hint`: a dataclass, union,
+    tuple, mapping, or plain type; numbers within limits. An InputError names the place."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if getattr(value, "ndim", None) == 0:  # a number of NumPy's, which is no JSON
+        value = value.item()
+    if origin is Annotated:
+        found = (one for one in hint.__metadata__ if isinstance(one, Whole | Number))
+        return checked(arguments[0], value, place, next(found, None))
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        kind: Any = hint
+        fields = {field.name: field for field in dataclasses.fields(kind)}
+        path = {name: f"{place}.{name}".removeprefix(".") for name in fields.keys() | value.keys()}
+        for name in sorted(value.keys() ^ fields.keys()):
+            if name not in fields:
+                raise InputError(f"{path[name]} is unknown; leave it out")
+            if fields[name].default is fields[name].default_factory:  # both are missing
+                raise InputError(f"{path[name]} is missing; it has no default")
+        if not issubclass(kind, Checked):
+            hints = get_type_hints(kind, include_extras=True)
+            value = {name: checked(hints[name], one, path[name]) for name, one in value.items()}
+        return kind(**value)
+    if origin in (UnionType, Union):
+        if isinstance(value, str) and value == "None" and NoneType in arguments:  # even for a text
+            return None
+        # The first type that takes the value, in the order in which the union names them.
+        for option in arguments:
+            try:
+                return checked(option, value, place, limits)
+            except InputError:
+                continue
+    elif origin is Literal:
+        # Types count too: True == 1, but only one of them is an option.
+        if any(type(value) is type(option) and value == option for option in arguments):
+            return value
+    elif origin is tuple and isinstance(value, list | tuple):
+        items = enumerate(value)
+        return tuple(checked(arguments[0], one, f"{place}[{i}]", limits) for i, one in items)
+    elif origin is Mapping and isinstance(value, Mapping):
+        return {key: checked(arguments[1], one, f"{place}.{key}") for key, one in value.items()}
+    elif hint is Any:
+        return value
+    elif origin is None:
+        value = float(value) if hint is float and type(value) is int else value
+        is_right = isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
+        if is_right and (limits is None or value is None or limits.take(value)):
+            return value
+    raise InputError(f"{place} is {value!r:.100}; it must be {_in_words(hint, limits)}")
+
+
+def _in_words(hint: Any, limits: Whole | Number | None) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        return " or ".join(_in_words(one, limits) for one in arguments)
+    if origin is Literal:
+        return " or ".join(f'"{option}"' for option in arguments)
+    if origin is tuple:
+        return f"a list, each item {_in_words(arguments[0], limits)}"
+    return str(limits) if limits and hint in (int, float) else _WORDS.get(hint, "a table")
 
 
 def parse_share(flag: str, text: str) -> float:

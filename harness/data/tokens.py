@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import Checked, Whole, require
+from harness.base.checks import require, require_choice, require_count
 from harness.base.errors import InputError
 from harness.base.quiet import quiet_import
 from harness.data.options import MAX_NGRAMS
@@ -36,7 +36,7 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tokenization(Checked):
+class Tokenization:
     """How a text is divided into tokens."""
 
     # `keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `punctuation`: likewise, but
@@ -45,10 +45,11 @@ class Tokenization(Checked):
     # underscores. `list`: a text is a JSON list of strings.
     tokenizer: Tokenizer = "keras"
     # Length in words of the longest runs that are tokens too, joined by spaces.
-    ngrams: Annotated[int, Whole(1, MAX_NGRAMS)] = 1
+    ngrams: int = 1
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        require_choice("--tokenizer", self.tokenizer, get_args(Tokenizer))
+        require_count("--ngrams", self.ngrams, most=MAX_NGRAMS)
         require(
             self.ngrams == 1 or self.tokenizer != "list",
             f"--ngrams is {self.ngrams}, and strings in a list have no order. Leave it out.",

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.checks import Whole
+from harness.base.checks import require_choice, require_count
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import read_json
@@ -44,14 +44,17 @@ class Vocabulary(Tokenization):
     class_names: Sequence[str] = ()  # in the order of their labels; empty if unknown
     thresholds: Sequence[float] | None = None  # of probabilities, [K], if rows have several classes
     # Of the hashes that serve as ids, with empty `ids`.
-    hash_bits: Annotated[int | None, Whole(1, MAX_HASH_BITS)] = None
+    hash_bits: int | None = None
     weighting: Weighting = "binary"
     normalize: Literal["none", "l2"] = "none"  # of a row's weights
     idf: Sequence[float] | None = None  # inverse document frequencies, [V], for `tf_idf` only
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        bits = self.hash_bits
+        require_choice("--weighting", self.weighting, get_args(Weighting))
+        require_choice("--normalize", self.normalize, ("none", "l2"))
+        if (bits := self.hash_bits) is not None:
+            require_count("--hash-bits", bits, most=MAX_HASH_BITS)
         if bits is not None and (self.ids or self.num_tokens != 1 << bits):
             raise InputError(
                 f"the vocabulary has {len(self.ids)} words and {self.num_tokens} ids beside hashes "

@@ -1,9 +1,9 @@
 """The options of the network of `harness train`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from harness.base.checks import require, require_count
+from harness.base.checks import Checked, Number, Whole, require, require_count
 from kernels.multi_hot import RowOptimizer
 
 TableDtype = Literal["float32", "bfloat16"]
@@ -14,13 +14,13 @@ _USUAL_DROPOUT = (0.3, 0.2, 0.0)  # The tutorial's dropout rates
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
+class ModelConfig(Checked):
     """The network: a multi-hot layer, then fully connected ones. Defaults are the tutorial's."""
 
-    hidden_units: tuple[int, ...] = (50, 50, 50)
+    hidden_units: Annotated[tuple[int, ...], Whole(0)] = (50, 50, 50)
     """Units of each hidden layer; the first is the multi-hot layer. 0 alone: no hidden layer, a
     linear model."""
-    dropout: tuple[float, ...] = _USUAL_DROPOUT
+    dropout: Annotated[tuple[float, ...], Number(least=0, below=1)] = _USUAL_DROPOUT
     """Dropout rate after each hidden layer; one number holds for all. The default fits any number
     of layers: only the first two have rates above 0."""
     activation: str = "relu"
@@ -31,10 +31,13 @@ class ModelConfig:
     by chance, so that small ones count on average."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(len(self.hidden_units) > 0, "--hidden-units is empty; name at least one layer")
         require_count("the number of --hidden-units", len(self.hidden_units), most=_MOST_LAYERS)
-        for units in self.hidden_units:
-            require_count("--hidden-units", units, least=0 if self.is_linear else 1)
+        require(
+            self.is_linear or 0 not in self.hidden_units,
+            "--hidden-units has a layer of 0 units; give 0 alone for a linear model",
+        )
         layers = len(self.hidden_units)
         rates = self.dropout
         if rates == _USUAL_DROPOUT:
@@ -51,8 +54,6 @@ class ModelConfig:
             "--hidden-units 0 makes a linear model, which has no hidden layer to drop units of; "
             "leave out --dropout",
         )
-        for rate in rates:
-            require(0 <= rate < 1, f"--dropout holds {rate}; give rates in [0, 1)")
         object.__setattr__(self, "dropout", rates)
 
     @property

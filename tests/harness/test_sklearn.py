@@ -272,7 +272,7 @@ def test_callbacks(vectors: Any) -> None:
     np.testing.assert_allclose(found.history_["learning_rate"], [1e-2, 1e-2, 1e-3, 1e-4], rtol=1e-5)
     with pytest.raises(ValueError, match="callbacks has 3 in it"):
         MultiHotClassifier(callbacks=3).fit(*vectors)
-    with pytest.raises(ValueError, match=r"learning_rate is '\{\}'; it must be a number"):
+    with pytest.raises(ValueError, match=r"learning_rate is '\{\}'; it must be a finite number"):
         MultiHotClassifier(learning_rate={}).fit(*vectors)
     with pytest.raises(ValueError, match="X holds vectors, no words; leave out ngrams, normalize"):
         MultiHotClassifier(ngrams=2, normalize="l2").fit(*vectors)

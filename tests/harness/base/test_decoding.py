@@ -61,14 +61,14 @@ def test_a_setting_may_stand_in_any_group(toml: str) -> None:
 @pytest.mark.parametrize(
     ("toml", "message"),
     [
-        ('batch-size = "big"', "batch_size is 'big'; it must be a whole number"),
-        ("hidden-units = [50, 0.5]", "hidden_units[1] is 0.5; it must be a whole number"),
+        ('batch-size = "big"', "--batch-size is 'big'; it must be a whole number"),
+        ("hidden-units = [50, 0.5]", "--hidden-units[1] is 0.5; it must be a whole number"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",
             "'num_words' is set twice; leave one of them out",
         ),
-        ("batch-size = 0", "--batch-size is 0; it must be at least 1"),
+        ("batch-size = 0", "--batch-size is 0; it must be a whole number from 1"),
     ],
 )
 def test_a_wrong_setting_names_the_file_the_setting_and_the_value(toml: str, message: str) -> None:

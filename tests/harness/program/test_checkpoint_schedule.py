@@ -19,7 +19,7 @@ def test_what_may_be_asked_for() -> None:
     for wrong in ("", "0", "-1", "0s", "often", "5d", "m", "epochs", "1e3", True):
         with pytest.raises(InputError, match="--checkpoint-every is"):
             RunOptions(checkpoint_every=wrong)
-    with pytest.raises(InputError, match="--keep is 0; it must be at least 1"):
+    with pytest.raises(InputError, match="--keep is 0; it must be a whole number from 1"):
         RunOptions(keep=0)
 
 

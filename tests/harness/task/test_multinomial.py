@@ -114,13 +114,13 @@ def test_what_cannot_be_sampled_is_refused() -> None:
         of(Multinomial(num_samples=5), keras.layers.Dense(ITEMS, activation=tf.tanh))
     with pytest.raises(InputError, match="num_samples is 38, and there are 37 items"):
         of(Multinomial(num_samples=38), keras.layers.Dense(ITEMS))
-    with pytest.raises(InputError, match=r"num_samples is 2\.5; give a whole number"):
+    with pytest.raises(InputError, match=r"num_samples is 2\.5; it must be a whole number"):
         Multinomial(num_samples=2.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="ragged sets"):
         Multinomial(num_samples=5).of_labels(dense, dense, sampled=True)
     with pytest.raises(InputError, match="the model gives 1"):
         Multinomial().of_labels(dense[:, :1], dense[:, :1], sampled=True)
-    with pytest.raises(InputError, match="at least 1"):
+    with pytest.raises(InputError, match="a whole number from 1"):
         Multinomial(num_samples=0)
     again = keras.losses.deserialize(keras.losses.serialize(Multinomial(num_samples=5)))
     assert again.num_samples == 5

@@ -78,9 +78,9 @@ def test_training_on_sets_is_keras_training_on_dense_targets(tmp_path: Path) -> 
     )
     with pytest.raises(InputError, match="of a multinomial"):
         trainer.measure((seen, bought))
-    with pytest.raises(InputError, match="k is 61; choose from 1 to 60"):
+    with pytest.raises(InputError, match="k is 61; it must be a whole number from 1 to 60"):
         trainer.recommend(seen, k=61)
-    with pytest.raises(InputError, match=r"k is 2\.5; give a whole number"):
+    with pytest.raises(InputError, match=r"k is 2\.5; it must be a whole number"):
         trainer.recommend(seen, k=2.5)  # type: ignore[arg-type]
 
 

@@ -149,7 +149,7 @@ def measuring(inputs: Any) -> Any:
         (lambda: harness.Trainer(model()).evaluate(rows(), verbose=0), "evaluate .*verbose; only"),
         (lambda: harness.Trainer(3), "model is int"),
         (lambda: fit(model(), rows(), optimizer=Silent(0.1)), "Silent.*cannot be compiled"),
-        (lambda: harness.Trainer(model(), seed=1.5), r"seed is 1\.5; give a whole number"),
+        (lambda: harness.Trainer(model(), seed=1.5), r"seed is 1\.5; it must be a whole number"),
     ],
 )
 def test_one_message(act: Callable[[], Any], message: str) -> None:
@@ -192,12 +192,12 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: harness.Settings(batch_size=None), "--batch-size is None; give a whole number"),
-        (lambda: harness.Settings(seed=(5,)), r"--seed is \(5,\); give a whole number"),
-        (lambda: DataConfig(split_seed=None), "--split-seed is None; give a whole number"),
+        (lambda: harness.Settings(batch_size=None), "--batch-size is None; it must be a whole number"),
+        (lambda: harness.Settings(seed=(5,)), r"--seed is \(5,\); it must be a whole number"),
+        (lambda: DataConfig(split_seed=None), "--split-seed is None; it must be a whole number"),
         (
             lambda: DataConfig(validation_split=()),
-            r"--validation-split is \(\); it must be at least",
+            r"--validation-split is \(\); it must be a finite number at least",
         ),
     ],
 )

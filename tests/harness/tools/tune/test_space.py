@@ -38,7 +38,7 @@ def test_texts_have_choices_of_their_own() -> None:
             "--dropouts is empty; give the two ends of a range, the lower one first, or",
         ),
         ({"widths": (9, 3)}, "--widths is 9 3; give the two ends of a range, the lower one first"),
-        ({"dropouts": (0.0, 1.0)}, "--dropouts is 1.0; it must be at least 0 and below 1"),
+        ({"dropouts": (0.0, 1.0)}, r"--dropouts\[1\] is 1\.0; it must be a finite number at least 0"),
         ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),
         ({"num_tokens_choices": (9, 9)}, "--num-tokens-choices names 9 more than once"),
     ],

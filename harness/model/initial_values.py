@@ -1,5 +1,6 @@
 """Draws the first values of a large table without a second array of its size."""
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -7,58 +8,23 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_BLOCK_NUMBERS = 2**20
-_PHILOX_NUMBERS = 4  # Numbers that the generator makes of one value of its counter
-_SEEDS = 2**31 - 2  # Modulus by which Keras reduces seeds
+_LARGE = 2**20  # Numbers of an array for which tracing a function does not matter
 
 
-def in_blocks(initializer: Any, *, block_numbers: int = _BLOCK_NUMBERS) -> Callable[..., Any]:
-    """Returns an initializer of matrices that gives the same numbers as one of Keras's, and needs
-    only some blocks of memory besides the matrix, where Keras needs three times the matrix. This is
-    for uniform `VarianceScaling` (Glorot, He, LeCun) with a number as seed; others are returned as
-    they are."""
-    scaling = keras.initializers.VarianceScaling
-    uniform = (
-        isinstance(initializer, scaling)
-        and type(initializer).__call__ is scaling.__call__
-        and initializer.distribution == "uniform"
-        and initializer.input_axes is None
-        and initializer.output_axes is None
-        and isinstance(initializer.seed, int)
-    )
-    if not uniform:
+def in_place(initializer: Any) -> Callable[..., Any]:
+    """Returns an initializer that gives the same numbers as one of Keras's, and draws large arrays
+    in the memory of the result, where Keras needs three times as much."""
+    has_seed = isinstance(getattr(initializer, "seed", None), int)
+    if not has_seed or not type(initializer).__module__.startswith("keras."):
         return initializer
 
-    def draw(shape: tuple[int, int], dtype: Any = None) -> tf.Tensor:
-        if math.prod(shape) <= block_numbers or not tf.executing_eagerly():
+    def draw(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+        if math.prod(shape) <= _LARGE or not tf.executing_eagerly():
             return initializer(shape, dtype)
-        dtype = tf.as_dtype(dtype or keras.config.floatx())
-        V, H = shape
-        fan = {"fan_in": V, "fan_out": H}.get(initializer.mode, (V + H) / 2)
-        limit = math.sqrt(3 * initializer.scale / max(1, fan))
-        low, high = tf.constant(-limit, dtype), tf.constant(limit, dtype)
-        seed = tf.constant([initializer.seed % _SEEDS, 0], tf.int32)
-        # Philox counts: blocks that start at their count give the same numbers as one draw.
-        key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-        first = sum(int(word) << 64 * i for i, word in enumerate(counter.numpy()))
-        algorithm = tf.raw_ops.StatelessRandomGetAlg()
-        block_rows = _PHILOX_NUMBERS * max(1, block_numbers // (_PHILOX_NUMBERS * H))
-        table = tf.raw_ops.Empty(shape=shape, dtype=dtype)
-        for begin in range(0, V, block_rows):
-            end = min(V, begin + block_rows)
-            count = first + begin * H // _PHILOX_NUMBERS
-            words = [count >> 64 * i & (2**64 - 1) for i in range(2)]
-            numbers = tf.raw_ops.StatelessRandomUniformV2(
-                shape=[end - begin, H],
-                key=key,
-                counter=tf.constant(words, tf.uint64),
-                dtype=dtype,
-                alg=algorithm,
-            )
-            # In place; reading a variable to assign to its slices would copy it.
-            table = tf.raw_ops.InplaceUpdate(
-                x=table, i=tf.range(begin, end), v=numbers * (high - low) + low
-            )
-        return table
+        # In a function, TensorFlow scales the numbers where they lie. It reads the seed from a
+        # variable: of a constant seed it would draw them twice, to fold constants.
+        again = copy.copy(initializer)
+        again.seed = keras.random.SeedGenerator(initializer.seed, name="initial_values")
+        return tf.function(lambda: again(shape, dtype), autograph=False)()
 
     return draw

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from harness.base.checks import require_choice, require_count
 from harness.model.dropout import HashDropout
-from harness.model.initial_values import in_blocks
+from harness.model.initial_values import in_place
 from harness.model.options import TableDtype, TableOptimizer
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
@@ -35,6 +35,12 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
+_KINDS = {
+    "initializer": keras.initializers,
+    "regularizer": keras.regularizers,
+    "constraint": keras.constraints,
+}
+_OPTIONS = {f"{weight}_{n}": kind for weight in ("kernel", "bias") for n, kind in _KINDS.items()}
 
 
 class TableCall(NamedTuple):
@@ -155,12 +161,6 @@ class MultiHotDense(keras.layers.Layer):
         unique: bool = False,
         activation: Any = None,
         use_bias: bool = True,
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
         table_optimizer: TableOptimizer = "auto",
         table_dtype: TableDtype | None = None,
         **kwargs: Any,
@@ -172,8 +172,7 @@ class MultiHotDense(keras.layers.Layer):
             leaves it to the trainer; outside a trainer, and in float64, which `native` does not
             compute, it means `gather`.
         unique: a promise that no row holds an id twice; if it is broken, an id may count twice.
-        activation, use_bias, kernel_initializer, bias_initializer, kernel_regularizer,
-            bias_regularizer, kernel_constraint, bias_constraint: as in `keras.layers.Dense`.
+        activation, use_bias: as in `keras.layers.Dense`.
         table_optimizer: the optimizer of the kernel in a trainer. `dense`: the trainer's optimizer
             updates all rows in every step; `adam`: the same, but it must be Adam. The others change
             only the rows of the batch's ids, by the trainer's learning rate: `sgd`; `adagrad`, with
@@ -184,13 +183,16 @@ class MultiHotDense(keras.layers.Layer):
             are float32, and updates are rounded up or down by chance, so that small ones count on
             average; it needs a `table_optimizer` of touched rows other than `exact_adam`. None: the
             dtype of the layer's policy.
-        **kwargs: arguments of `keras.layers.Layer`, such as `name`, `dtype` and
-            `activity_regularizer`.
+        **kwargs: as in `keras.layers.Dense`: `kernel_initializer`, `bias_initializer`,
+            `kernel_regularizer`, `bias_regularizer`, `kernel_constraint`, `bias_constraint`, and
+            those of any layer, such as `activity_regularizer`, `name` and `dtype`.
 
         Raises:
             ValueError: if a size is below 1 or no int32, a choice is unknown, or the layer computes
                 in float64 and the implementation or the table's dtype does not.
         """
+        usual = {"kernel_initializer": "glorot_uniform", "bias_initializer": "zeros"}
+        options = {name: kwargs.pop(name, usual.get(name)) for name in _OPTIONS}
         # Ids are integers: casting them to a 16-bit compute dtype would round those above 256
         # (bfloat16) or 2,048 (float16).
         super().__init__(autocast=False, **kwargs)
@@ -212,34 +214,24 @@ class MultiHotDense(keras.layers.Layer):
         self.unique = unique
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-        self.bias_initializer = keras.initializers.get(bias_initializer)
-        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
-        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
-        self.kernel_constraint = keras.constraints.get(kernel_constraint)
-        self.bias_constraint = keras.constraints.get(bias_constraint)
+        for name, kind in _OPTIONS.items():
+            setattr(self, name, kind.get(options[name]))
         self.table_optimizer = table_optimizer
         self.table_dtype = table_dtype
 
     def build(self, input_shape: Any) -> None:
         del input_shape  # both inputs are flat: their lengths decide nothing
-        self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.num_tokens, self.units),
+        self.kernel = self._weight(
+            "kernel",
+            (self.num_tokens, self.units),
             dtype=self.table_dtype,
-            initializer=in_blocks(self.kernel_initializer),
-            regularizer=self.kernel_regularizer,
-            constraint=self.kernel_constraint,
+            initializer=in_place(self.kernel_initializer),
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias",
-                shape=(self.units,),
-                initializer=self.bias_initializer,
-                regularizer=self.bias_regularizer,
-                constraint=self.bias_constraint,
-            )
+        self.bias = self._weight("bias", (self.units,)) if self.use_bias else None
+
+    def _weight(self, name: str, shape: tuple[int, ...], **own: Any) -> Any:
+        options = {kind: getattr(self, f"{name}_{kind}") for kind in _KINDS}
+        return self.add_weight(name=name, shape=shape, **options | own)
 
     def call(self, inputs: dict[str, Any]) -> Any:
         _check_inputs(self, inputs)
@@ -307,12 +299,7 @@ class MultiHotDense(keras.layers.Layer):
             "unique": self.unique,
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
-            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
-            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
-            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
-            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
-            "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
-            "bias_constraint": keras.constraints.serialize(self.bias_constraint),
+            **{name: kind.serialize(getattr(self, name)) for name, kind in _OPTIONS.items()},
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }

@@ -13,8 +13,7 @@ import keras
 import tensorflow as tf
 from keras.src.export.export_utils import get_input_signature
 
-from harness.base.checks import require_choice, require_extra
-from harness.base.errors import InputError
+from harness.base.checks import require, require_choice, require_extra
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
@@ -49,10 +48,10 @@ def export_model(
     path = Path(path)
     require_choice("format", format, get_args(Format))
     # Another program may be serving what is there.
-    if path.exists() or path.is_symlink():
-        raise InputError(f"{path} exists already; name another path, or remove it first")
-    if format == "keras" and path.suffix != ".keras":
-        raise InputError(f"{path} does not end in .keras, by which Keras knows its files; name one")
+    is_free = not path.exists() and not path.is_symlink()
+    require(is_free, f"{path} exists already; name another path, or remove it first")
+    fits = format != "keras" or path.suffix == ".keras"
+    require(fits, f"{path} does not end in .keras, by which Keras knows its files; name one")
     if format == "onnx":
         _check_onnx(model)
     if vocabulary is not None:
@@ -96,11 +95,11 @@ def logits_of(model: keras.Model, inputs: Any, head: Head) -> tf.Tensor:
 
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
     known = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
-    if vocabulary.num_tokens > known:
-        raise InputError(
-            f"the vocabulary has ids below {vocabulary.num_tokens}, but the model knows those "
-            f"below {known}; name the model's own vocabulary"
-        )
+    require(
+        vocabulary.num_tokens <= known,
+        f"the vocabulary has ids below {vocabulary.num_tokens}, but the model knows those below "
+        f"{known}; name the model's own vocabulary",
+    )
 
 
 def names_of(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
@@ -168,17 +167,17 @@ def _check_onnx(model: keras.Model) -> None:
     require_extra("onnx", "an ONNX file", "onnx", "tf2onnx")
     num_bytes = 4 * model.count_params()
     tokens = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
-    if num_bytes > _MOST_ONNX_BYTES or tokens > _MOST_ONNX_TOKENS:
-        raise InputError(
-            f"the model has {num_bytes:,} bytes of weights and {tokens:,} ids; an ONNX file holds "
-            f"{_MOST_ONNX_BYTES:,} and {_MOST_ONNX_TOKENS:,}: export a SavedModel"
-        )
+    require(
+        num_bytes <= _MOST_ONNX_BYTES and tokens <= _MOST_ONNX_TOKENS,
+        f"the model has {num_bytes:,} bytes of weights and {tokens:,} ids; an ONNX file holds "
+        f"{_MOST_ONNX_BYTES:,} and {_MOST_ONNX_TOKENS:,}: export a SavedModel",
+    )
     others = {layer.compute_dtype for layer in model.layers} - {"float32"}
-    if others:
-        raise InputError(
-            f"the model computes in {', '.join(sorted(others))}, which ONNX Runtime does not on a "
-            "CPU; train it with --precision=float32, or export a SavedModel"
-        )
+    require(
+        not others,
+        f"the model computes in {', '.join(sorted(others))}, which ONNX Runtime does not on a CPU; "
+        "train it with --precision=float32, or export a SavedModel",
+    )
 
 
 def _write_onnx(model: keras.Model, path: Path) -> None:
@@ -186,10 +185,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
     level = log.level
     log.setLevel(logging.CRITICAL)  # `_complete_onnx` reports what it does not know
     try:
-        with (
-            computing(replace(ANYWHERE, padded=True)),
-            warnings.catch_warnings(),
-        ):
+        with computing(replace(ANYWHERE, padded=True)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # Keras asks for np.object
             model.export(
                 path,
@@ -224,11 +220,11 @@ def _complete_onnx(model: Any) -> None:
         graph.node.extend(nodes)
     known = {schema.name for schema in onnx.defs.get_all_schemas()}
     unknown = sorted({n.op_type for n in nodes if n.domain in ("", "ai.onnx")} - known)
-    if unknown:
-        raise InputError(
-            f"the model computes by {', '.join(unknown)}, which ONNX files lack; export a "
-            "SavedModel, or train with other layers and activations"
-        )
+    require(
+        not unknown,
+        f"the model computes by {', '.join(unknown)}, which ONNX files lack; export a SavedModel, "
+        "or train with other layers and activations",
+    )
 
 
 def _finish_onnx(path: Path, vocabulary: Vocabulary | None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from harness.base.errors import InputError
+from harness.base.checks import require
 from harness.model.layers import surroundings
 
 _FAR = -1e9  # added to the scores of other rows that have the row's own item
@@ -36,18 +36,18 @@ class InBatchSoftmax(keras.layers.Layer):
         **kwargs: arguments of `keras.layers.Layer`.
         """
         super().__init__(**kwargs)
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}; give a number above 0")
+        require(temperature > 0, f"temperature is {temperature}; give a number above 0")
         self.temperature = temperature
 
     def call(self, inputs: list[Any]) -> Any:
         """Returns the log-probabilities, [B, 1], from the tensors that the class describes."""
         users, items, *numbers = inputs
-        if (devices := surroundings().num_devices) > 1:
-            raise InputError(
-                f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
-                "replicas=1"
-            )
+        devices = surroundings().num_devices
+        require(
+            devices == 1,
+            f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
+            "replicas=1",
+        )
         # In float32, since a quotient of 16 bits may overflow.
         scores = ops.cast(ops.matmul(users, ops.transpose(items)), "float32") / self.temperature
         if numbers:
@@ -55,9 +55,6 @@ class InBatchSoftmax(keras.layers.Layer):
             again = ops.cast(ops.equal(own[:, None], own), "float32") - ops.eye(ops.shape(own)[0])
             scores += _FAR * again
         return ops.diagonal(ops.log_softmax(scores, axis=1))[:, None]
-
-    def compute_output_spec(self, inputs: list[Any]) -> keras.KerasTensor:
-        return keras.KerasTensor((inputs[0].shape[0], 1), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "temperature": self.temperature}

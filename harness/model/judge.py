@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from harness.base.errors import InputError
+from harness.base.checks import require
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import Head, check_vocabulary, logits_of, names_of
@@ -30,17 +30,17 @@ class Judge:
 
     def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
         check_vocabulary(vocabulary, model)
-        if not vocabulary.takes_texts:
-            raise InputError(
-                "the model was trained on ids that stand for no words, so it cannot judge texts; "
-                "use Trainer.predict on ids"
-            )
-        if bool(takes_weights(model)) != vocabulary.is_weighted:
-            have, takes = ("no weights", "some") if takes_weights(model) else ("weights", "none")
-            raise InputError(
-                f"the vocabulary gives ids {have}, but the model takes {takes}; name the model's "
-                "own vocabulary, or use Trainer.predict on its rows"
-            )
+        require(
+            vocabulary.takes_texts,
+            "the model was trained on ids that stand for no words, so it cannot judge texts; use "
+            "Trainer.predict on ids",
+        )
+        have, takes = ("no weights", "some") if takes_weights(model) else ("weights", "none")
+        require(
+            bool(takes_weights(model)) == vocabulary.is_weighted,
+            f"the vocabulary gives ids {have}, but the model takes {takes}; name the model's own "
+            "vocabulary, or use Trainer.predict on its rows",
+        )
         self._vocabulary, self._head = vocabulary, head
         self._reserved = {vocabulary.start_id, vocabulary.unknown_id}
         ids = tf.TensorSpec([None], tf.int32)

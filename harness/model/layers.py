@@ -1,10 +1,13 @@
-"""`MultiHotDense`: a dense layer over multi-hot vectors that are never built.
+"""The layers of models: `MultiHotDense`, a dense layer over multi-hot vectors that are never built,
+and `HashDropout`, whose random bits cost next to nothing.
 
 Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 """
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
@@ -12,9 +15,7 @@ from typing import Any, NamedTuple, get_args
 import keras
 import tensorflow as tf
 
-from harness.base.checks import require_choice, require_count
-from harness.model.dropout import HashDropout
-from harness.model.initial_values import in_place
+from harness.base.checks import require, require_choice, require_count
 from harness.model.options import TableDtype, TableOptimizer
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
@@ -25,9 +26,7 @@ from kernels.multi_hot import (
     touched_rows,
 )
 from kernels.multi_hot.padded import padded_dense
-
-__all__ = ["ANYWHERE", "HashDropout", "MultiHotDense", "Surroundings", "computing"]
-# With HashDropout, so that importing the layers is enough to load any saved model.
+from kernels.random_bits import random_bits
 
 _DTYPES = {
     "values": ("int32", "uint16"),
@@ -35,6 +34,7 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
+_LARGE = 2**20  # Numbers of a table for which tracing a function does not matter
 _KINDS = {
     "initializer": keras.initializers,
     "regularizer": keras.regularizers,
@@ -65,38 +65,9 @@ class TableCalls:
     """The calls of the layers in a step that needs gradients, by which their tables' follow."""
 
     watch: Callable[[Any], None]  # the method of the tape
-    by_rows: Mapping[str, RowReader]  # By the kernel's path
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool] = lambda layer, inputs: False
-    """Whether to make a `TableCall` for another layer, given its inputs."""
+    """Whether to make a `TableCall` for a layer without `RowReader`, given its inputs."""
     made: list[TableCall] = field(default_factory=list)
-
-    def product(
-        self,
-        layer: "MultiHotDense",
-        sets: Mapping[str, Any],
-        compute: Callable[[Any], Any],
-        *,
-        read: Callable[[], Any],
-        shared: Mapping[str, Any],
-    ) -> Any:
-        """Returns the products that `compute` makes of the kernel, which `read` returns, or else of
-        the table whose rows caught up.
-        For the tape they do not depend on the table, whose gradient would take as much memory."""
-        touched, implementation = None, shared["implementation"]
-        if (reader := self.by_rows.get(layer.kernel.path)) is None:
-            kernel = read()
-        else:
-            implementation = reader.implementation
-            own = {**shared, "implementation": implementation}
-            touched = touched_rows(
-                sets["values"], sets["row_splits"], num_tokens=layer.num_tokens, **own
-            )
-            kernel = reader.caught_up(touched)
-        products = compute(tf.stop_gradient(kernel))
-        outputs = tf.zeros_like(products)
-        self.watch(outputs)
-        self.made.append(TableCall(layer, implementation, sets, touched, outputs))
-        return products + outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +81,8 @@ class Surroundings:
     among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
     """Batches on a GPU that sets are part of, by the `identity` of sets that no layer has
     changed."""
-    by_rows: Collection[str] = ()
-    """The paths of the kernels that are updated by rows. Such tables are not cast to the compute
+    by_rows: Mapping[str, RowReader] = field(default_factory=dict)
+    """The tables that are updated by rows, by the kernel's path. They are not cast to the compute
     dtype, which would take a second table."""
     calls: TableCalls | None = None  # None: nothing needs gradients
     export: bool = False  # Whether `implementation` overrides the layers' own, to run anywhere
@@ -203,11 +174,11 @@ class MultiHotDense(keras.layers.Layer):
         require_choice("table_dtype", table_dtype or "float32", get_args(TableDtype))
         if self.compute_dtype == "float64":
             implementation = implementation or "gather"
-            if implementation == "native" or table_dtype is not None:
-                raise ValueError(
-                    f"{self.name} computes in float64, which {implementation} with table_dtype="
-                    f"{table_dtype!r} does not; choose gather or dense, and leave table_dtype out"
-                )
+            require(
+                implementation != "native" and table_dtype is None,
+                f"{self.name} computes in float64, which {implementation} with table_dtype="
+                f"{table_dtype!r} does not; choose gather or dense, and leave table_dtype out",
+            )
         self.units = units
         self.num_tokens = num_tokens
         self.implementation = implementation
@@ -225,7 +196,7 @@ class MultiHotDense(keras.layers.Layer):
             "kernel",
             (self.num_tokens, self.units),
             dtype=self.table_dtype,
-            initializer=in_place(self.kernel_initializer),
+            initializer=_in_place(self.kernel_initializer),
         )
         self.bias = self._weight("bias", (self.units,)) if self.use_bias else None
 
@@ -241,37 +212,43 @@ class MultiHotDense(keras.layers.Layer):
         implementation = self.implementation or around.implementation
         if around.export:
             implementation = around.implementation
-        splits = id(inputs["row_splits"])
-        weights = inputs.get("weights")
-        values = around.values.get(id(inputs["values"]), inputs["values"])
-        operands = (values, inputs["row_splits"])
-        shared: dict[str, Any] = {
+        rowids = around.rowids.get(id(inputs["row_splits"]))
+        sets: dict[str, Any] = {
+            "values": around.values.get(id(inputs["values"]), inputs["values"]),
+            "row_splits": inputs["row_splits"],
+            "weights": inputs.get("weights"),
             "unique": self.unique or id(inputs["values"]) in around.unique,
-            "weights": weights,
-            "value_rowids": around.rowids.get(splits) if takes_rowids(implementation) else None,
+            "value_rowids": rowids if takes_rowids(implementation) else None,
             "among": around.among.get(identity(inputs)),
-            "implementation": implementation,
         }
-        by_rows = self.kernel.path in around.by_rows
-
-        def kernel() -> Any:
-            own = tf.convert_to_tensor(self.kernel)
-            return own if by_rows else tf.cast(own, self.compute_dtype)
-
-        def product(kernel: Any) -> Any:
-            # A 16-bit table does not round the products.
-            dtype = tf.float32 if by_rows else None
-            return multi_hot_dense(kernel, *operands, **shared, dtype=dtype)
-
-        calls = around.calls
-        if around.padded:
-            outputs = padded_dense(kernel(), *operands, unique=self.unique, weights=weights)
-        elif calls is not None and (by_rows or calls.pays(self, inputs)):
-            own = {**inputs, "values": values, "unique": shared["unique"]}
-            sets = {**dict.fromkeys(_OPTIONAL), **own}
-            outputs = calls.product(self, sets, product, read=kernel, shared=shared)
+        calls, reader = around.calls, around.by_rows.get(self.kernel.path)
+        if calls is not None and reader is None and not calls.pays(self, inputs):
+            calls = None
+        used, touched = implementation, None
+        if reader is None:
+            kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
+        elif calls is None:
+            kernel = tf.convert_to_tensor(self.kernel)
         else:
-            outputs = product(kernel())
+            used = reader.implementation
+            touched = touched_rows(**sets, num_tokens=self.num_tokens, implementation=used)
+            kernel = reader.caught_up(touched)
+        if calls is not None:
+            # For the tape, products do not depend on the table, whose gradient would take as much
+            # memory.
+            kernel = tf.stop_gradient(kernel)
+        if around.padded:
+            operands = {name: sets[name] for name in _DTYPES}
+            outputs = padded_dense(kernel, **operands, unique=self.unique)
+        else:
+            # A 16-bit table does not round the products.
+            dtype = None if reader is None else tf.float32
+            outputs = multi_hot_dense(kernel, **sets, implementation=implementation, dtype=dtype)
+        if calls is not None:
+            zeros = tf.zeros_like(outputs)
+            calls.watch(zeros)
+            calls.made.append(TableCall(self, used, sets, touched, zeros))
+            outputs += zeros
         outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
             bias = tf.cast(tf.convert_to_tensor(self.bias), self.compute_dtype)
@@ -303,6 +280,50 @@ class MultiHotDense(keras.layers.Layer):
             "table_optimizer": self.table_optimizer,
             "table_dtype": self.table_dtype,
         }
+
+
+@keras.saving.register_keras_serializable(package="harness")
+class HashDropout(keras.layers.Dropout):
+    """Keras's Dropout with the same seed state, but masks from a hash: an element is kept if
+    `random_bits >= rate * 2**32`, and then scaled by 1 / (1 - rate). On a CPU, XLA's generators
+    (Philox, ThreeFry) take longer for the masks of the tutorial's network than all its products."""
+
+    def __init__(self, rate: float, *, seed: int | None = None, **kwargs: Any) -> None:
+        """Args:
+        rate: share of the elements to drop, from 0 to 1.
+        seed: seed of the masks; each call advances a state that begins with it.
+        **kwargs: arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+        """
+        if kwargs.pop("noise_shape", None) is not None:
+            raise ValueError("HashDropout draws for every element; noise_shape must be None")
+        super().__init__(rate, seed=seed, **kwargs)
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        if not training or self.rate in (0, 1) or not inputs.dtype.is_floating:
+            return super().call(inputs, training=training)
+        bits = random_bits(tf.shape(inputs), tf.convert_to_tensor(self.seed_generator.next()))
+        keep = bits >= tf.constant(int(self.rate * 2**32), tf.uint32)
+        scale = tf.constant(1 / (1 - self.rate), inputs.dtype)
+        return tf.where(keep, inputs * scale, tf.zeros([], inputs.dtype))
+
+
+def _in_place(initializer: Any) -> Callable[..., Any]:
+    """Returns an initializer that gives the same numbers as one of Keras's, and draws large arrays
+    in the memory of the result, where Keras needs three times as much."""
+    has_seed = isinstance(getattr(initializer, "seed", None), int)
+    if not has_seed or not type(initializer).__module__.startswith("keras."):
+        return initializer
+
+    def draw(shape: tuple[int, ...], dtype: Any = None) -> tf.Tensor:
+        if math.prod(shape) <= _LARGE or not tf.executing_eagerly():
+            return initializer(shape, dtype)
+        # In a function, TensorFlow scales the numbers where they lie. It reads the seed from a
+        # variable: of a constant seed it would draw them twice, to fold constants.
+        again = copy.copy(initializer)
+        again.seed = keras.random.SeedGenerator(initializer.seed, name="initial_values")
+        return tf.function(lambda: again(shape, dtype), autograph=False)()
+
+    return draw
 
 
 def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:

@@ -21,8 +21,7 @@ from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.budget import REMEDY, Budget, without_values
-from harness.model.dropout import HashDropout
-from harness.model.layers import MultiHotDense
+from harness.model.layers import HashDropout, MultiHotDense
 from harness.model.options import ModelConfig
 
 _BUILDING = threading.RLock()  # Held by the thread that builds a model
@@ -49,24 +48,19 @@ def build_model(
     if isinstance(model, keras.Model) and model.built and chain is None:
         check_takes_weights(model, examples)
         return model
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype)
-    try:
-        with tf.device(device), _begun_anew(seed):
-            # Its variables get no values before all of them are known to fit into memory.
-            if isinstance(model, DefaultNetwork):
-                with without_values() as variables:
-                    outputs = called(model, inputs, examples)
-                (budget or Budget()).require_all(variables)
-                for variable in variables:
-                    variable._deferred_initialize()
-            else:
-                # A user's function may read or assign values, so it gets them at once.
-                outputs = inputs
-                for part in [model] if chain is None else chain.layers:
-                    outputs = called(part, outputs, examples)
-    finally:
-        keras.config.set_dtype_policy(policy)
+    with tf.device(device), _begun_anew(seed, dtype):
+        # Its variables get no values before all of them are known to fit into memory.
+        if isinstance(model, DefaultNetwork):
+            with without_values() as variables:
+                outputs = called(model, inputs, examples)
+            (budget or Budget()).require_all(variables)
+            for variable in variables:
+                variable._deferred_initialize()
+        else:
+            # A user's function may read or assign values, so it gets them at once.
+            outputs = inputs
+            for part in [model] if chain is None else chain.layers:
+                outputs = called(part, outputs, examples)
     if isinstance(model, keras.Model) and chain is None:
         return model
     usual = "multi_hot_network" if isinstance(model, DefaultNetwork) else "model"
@@ -85,16 +79,17 @@ def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
         reason = str(error).partition(" [Op:")[0].rpartition("}} ")[2]
         raise OutOfMemoryError(f"the model does not fit into memory: {reason}; {REMEDY}") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        shown = keras.tree.map_structure(lambda part: f"{part.dtype} {list(part.shape)}", inputs)
         raise InputError(
-            f"the model cannot be called with the inputs of {examples.name}, "
-            f"{described_inputs(inputs)}: {error}"
+            f"the model cannot be called with the inputs of {examples.name}, {shown}: {error}"
         ) from error
 
 
 @contextlib.contextmanager
-def _begun_anew(seed: int) -> Iterator[None]:
-    """Makes Keras name layers, by which a run is resumed, and draw seeds as in a fresh process."""
-    names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR)
+def _begun_anew(seed: int, dtype: str) -> Iterator[None]:
+    """Makes Keras name layers, by which a run is resumed, and draw seeds as in a fresh process, and
+    compute in the policy `dtype`."""
+    names = ("object_name_uids", seed_generator.GLOBAL_SEED_GENERATOR, "dtype_policy")
     before = {name: global_state.get_global_attribute(name) for name in names}
     # Keras draws the seeds of layers that were given none from Python's generator, which all
     # threads share; the names above belong to the thread.
@@ -104,6 +99,7 @@ def _begun_anew(seed: int) -> Iterator[None]:
         for name in names:
             global_state.set_global_attribute(name, None)
         try:
+            keras.config.set_dtype_policy(dtype)
             yield
         finally:
             random.setstate(chance)
@@ -140,18 +136,15 @@ def arrays_of(sets: RaggedSets) -> dict[str, Any]:
 def require_weights(examples: Examples, name: str, *, wanted: bool, by: str) -> None:
     """Raises InputError unless an input's ids have weights exactly if `by`, a model, takes them."""
     has = examples.ragged[name].weights is not None
-    if has == wanted:
-        return
     where = f"the input {name!r} of {examples.name}" if name else examples.name
-    have, takes = ("weights", "ids without") if has else ("no weights", "ids with weights")
-    remedy = (
-        "give rows without weights"
-        if has
-        else "give rows with weights, as RaggedSets.from_scipy(X).with_weights() has them"
-    )
-    raise InputError(
-        f"the ids of {where} have {have}, but {by} takes {takes}; {remedy}, or a model that is "
-        "built for these"
+    have, takes, remedy = "weights", "ids without", "without weights"
+    if wanted:
+        have, takes = "no weights", "ids with weights"
+        remedy = "with weights, as RaggedSets.from_scipy(X).with_weights() has them"
+    require(
+        has == wanted,
+        f"the ids of {where} have {have}, but {by} takes {takes}; give rows {remedy}, or a model "
+        "that is built for these",
     )
 
 
@@ -171,12 +164,6 @@ def takes_weights(model: keras.Model, name: str = "") -> bool | None:
     if not isinstance(own, Mapping):
         return None
     return "weights" in own and bool(own["weights"]._keras_history.operation._outbound_nodes)
-
-
-def described_inputs(inputs: Any) -> str:
-    if isinstance(inputs, Mapping):
-        return "{" + ", ".join(f"{n!r}: {described_inputs(i)}" for n, i in inputs.items()) + "}"
-    return f"{inputs.dtype} {list(inputs.shape)}"
 
 
 def is_functional(model: keras.Model) -> bool:

@@ -48,18 +48,17 @@ def load_model(path: str | Path) -> keras.Model:
 
 def _checked_weights(content: bytes) -> int:
     """Returns the bytes of all weights in an HDF5 file; raises any exception if it is none."""
-    total = 0
+    sizes: list[int] = []
 
     def check(name: str, found: h5py.Group | h5py.Dataset) -> None:
-        nonlocal total
         if isinstance(found, h5py.Dataset):
             if found.dtype.kind not in _KINDS:
                 raise ValueError(f"its weight {name:.100} holds no numbers")
             # Keras would allocate the weight before it looks at what is stored.
             if found.nbytes > found.id.get_storage_size():
                 raise ValueError(f"its weight {name:.100} has fewer bytes than its shape takes")
-            total += found.nbytes
+            sizes.append(found.nbytes)
 
     with h5py.File(io.BytesIO(content), "r") as file:
         file.visititems(check)
-    return total
+    return sum(sizes)

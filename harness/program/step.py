@@ -55,7 +55,7 @@ class Caller:
         by_rows = state.tables.readers(catch_up=catch_up)
         calls = None
         if watch is not None:
-            calls = TableCalls(watch=watch, by_rows=by_rows)
+            calls = TableCalls(watch=watch)
             # Within a machine, sending a gradient is faster than computing all of it everywhere.
             if self.num_workers > 1:
                 calls.pays = pays_for(share)

@@ -66,7 +66,7 @@ class TablesAsked:
             # A product reads other zeros than these, which any other use reads.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
             by_rows = {n: RowReader("gather", zeros_of(table)) for n, table in tables.items()}
-            calls = TableCalls(watch=lambda _: None, by_rows=by_rows)
+            calls = TableCalls(watch=lambda _: None)
             named = variables_by_name(self.model)
             mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
             how = {"training": True} if self.model._call_has_training_arg else {}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.model.dropout import HashDropout
+from harness.model.layers import HashDropout
 from kernels.random_bits import random_bits
 
 pytestmark = pytest.mark.usefixtures("logical_devices")

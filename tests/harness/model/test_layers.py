@@ -206,3 +206,38 @@ def test_inputs_with_an_axis_of_rows_are_refused() -> None:
         ValueError, match=r"\(None, None\); it takes one axis.*Input\(shape=\(\), d"
     ):
         MultiHotDense(3, 10)(inputs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (keras.initializers.GlorotUniform, {"seed": 5}),
+        (keras.initializers.HeNormal, {"seed": -1}),
+        (
+            keras.initializers.VarianceScaling,
+            {"mode": "fan_out", "distribution": "untruncated_normal", "seed": 1},
+        ),
+        (keras.initializers.RandomUniform, {"seed": 2**32}),
+        (keras.initializers.Constant, {"value": 0.5}),
+    ],
+)
+def test_a_large_table_has_the_numbers_of_keras(
+    kind: type, options: dict[str, Any], dtype: str
+) -> None:
+    ours = MultiHotDense(53, 20_001, kernel_initializer=kind(**options), dtype=dtype)
+    theirs = keras.layers.Dense(53, kernel_initializer=kind(**options), dtype=dtype)
+    for layer in (ours, theirs):
+        layer.build((None, 20_001))
+    np.testing.assert_array_equal(ours.kernel.numpy(), theirs.kernel.numpy())
+    again = MultiHotDense.from_config(ours.get_config()).kernel_initializer
+    assert again.get_config() == kind(**options).get_config()
+
+
+def test_a_seed_that_the_user_holds_moves_on_as_in_keras() -> None:
+    seed = keras.random.SeedGenerator(7)
+    layer = MultiHotDense(53, 20_001, kernel_initializer=keras.initializers.RandomNormal(seed=seed))
+    layer.build(None)
+    expected = keras.initializers.RandomNormal(seed=keras.random.SeedGenerator(7))((20_001, 53))
+    np.testing.assert_array_equal(layer.kernel.numpy(), expected)
+    assert seed.state.numpy().tolist() == [7, 1]

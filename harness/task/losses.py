@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 
+from harness.base.checks import require
 from harness.base.errors import InputError
 from harness.task.multinomial import Multinomial, behind_casts
 
@@ -43,11 +44,11 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
         loss = LossFunctionWrapper(loss, name=getattr(loss, "__name__", type(loss).__name__))
     if not isinstance(loss, keras.losses.Loss):
         raise InputError(f"loss is {loss!r}; give a keras.losses.Loss, its name, or a function")
-    if loss.reduction not in ("sum_over_batch_size", "mean"):
-        raise InputError(
-            f"the loss {loss.name!r} has the reduction {loss.reduction!r}; a trainer divides the "
-            "sum over a batch by its real rows: give reduction='sum_over_batch_size'"
-        )
+    require(
+        loss.reduction in ("sum_over_batch_size", "mean"),
+        f"the loss {loss.name!r} has the reduction {loss.reduction!r}; a trainer divides the sum "
+        "over a batch by its real rows: give reduction='sum_over_batch_size'",
+    )
     return loss
 
 
@@ -63,19 +64,18 @@ class Given(NamedTuple):
 
     logits: tf.Tensor
     probabilities: tf.Tensor
-    ends_in_head: bool
-    """Whether the model gave probabilities."""
+    ends_in_head: bool  # Whether the model gave probabilities
 
 
 def read(outputs: tf.Tensor, head: str) -> Given:
     """Returns outputs as logits and as probabilities, which `head` makes of logits. Keras stores
     the input of its sigmoid or softmax as an attribute of the result; that of TensorFlow's own
     operations is known while a step is traced."""
-    if getattr(outputs, "_keras_mask", None) is not None:
-        raise InputError(
-            "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave "
-            "out what masks them, and give such rows the weight 0"
-        )
+    require(
+        getattr(outputs, "_keras_mask", None) is None,
+        "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave out "
+        "what masks them, and give such rows the weight 0",
+    )
     numbers = tf.cast(outputs, tf.float32)
     if head == "linear":
         return Given(numbers, numbers, False)
@@ -96,16 +96,8 @@ def read(outputs: tf.Tensor, head: str) -> Given:
 
 
 def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) -> tf.Tensor:
-    """Returns the losses of the rows, [B, ...], or one loss of the batch.
-
-    A function of the user's own gets outputs and class numbers as they are; other losses get one of
-    the targets.
-
-    Args:
-        loss: the loss to compute.
-        targets: the labels for a sparse loss, under True, and for another, under False.
-        given: the model's outputs.
-    """
+    """Returns the losses of the rows, [B, ...], or one loss of the batch. A function of the user's
+    own gets outputs and class numbers as they are; another loss gets `targets[is_sparse(loss)]`."""
     function = getattr(loss, "fn", None)
     name, module = (getattr(function, key, None) or "" for key in ("__name__", "__module__"))
     wanted, numbers = targets[is_sparse(loss)], given.probabilities
@@ -115,11 +107,11 @@ def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) 
     elif getattr(loss, "from_logits", False):
         numbers = given.logits
         # Keras's cross-entropies know the logits behind probabilities, too.
-        if given.ends_in_head and (not name.endswith("crossentropy") or "focal" in name):
-            raise InputError(
-                f"the loss {loss.name!r} takes logits, but the model gives probabilities; end it "
-                "with a Dense layer without activation, or make the loss with from_logits=False"
-            )
+        require(
+            not given.ends_in_head or (name.endswith("crossentropy") and "focal" not in name),
+            f"the loss {loss.name!r} takes logits, but the model gives probabilities; end it with "
+            "a Dense layer without activation, or make the loss with from_logits=False",
+        )
     return loss.call(wanted, tf.cast(numbers, loss.dtype))
 
 
@@ -133,11 +125,11 @@ def metrics_of(
         metrics = {"regression": ["mae"], "multinomial": []}.get(kind, [ACCURACY])
     found: dict[str, str | keras.metrics.Metric] = {}
     for metric in metrics:
-        if metric == ACCURACY and kind in ("regression", "multinomial"):
-            raise InputError(
-                f"a {kind} has no accuracy; give metrics such as 'mae', 'r2_score', or of items "
-                "harness.RecallAtK(20)"
-            )
+        require(
+            metric != ACCURACY or kind not in ("regression", "multinomial"),
+            f"a {kind} has no accuracy; give metrics such as 'mae', 'r2_score', or of items "
+            "harness.RecallAtK(20)",
+        )
         if isinstance(metric, str) and metric != ACCURACY:
             try:
                 known = keras.metrics.get(metric)
@@ -150,9 +142,7 @@ def metrics_of(
         if not isinstance(metric, str | keras.metrics.Metric):
             raise InputError(f"metric {metric!r} is no metric; give a keras.metrics.Metric")
         name = metric if isinstance(metric, str) else metric.name
-        if name in (*found, *_TAKEN):
-            raise InputError(
-                f"a metric is called {name!r}, a name that is taken; give it another name"
-            )
+        taken = name in found or name in _TAKEN
+        require(not taken, f"a metric is called {name!r}, a name that is taken; give another name")
         found[name] = metric
     return tuple(found.values())

@@ -23,20 +23,14 @@ Shares = npt.NDArray[np.float64]
 class Quality:
     """The quality of predictions for labelled rows, whose probabilities `add` takes in order."""
 
-    kind: str
-    """The kind of task: `binary`, `multi_class` or `multi_label`."""
+    kind: str  # The task's: `binary`, `multi_class` or `multi_label`
     thresholds: npt.NDArray[np.float32]
     """Multi-label: the probability above which each class was predicted, [K], or [] for all."""
-    num_classes: int
-    """K."""
-    num_rows: int
-    """The number of rows added so far, B."""
-    right: Counts
-    """The rows of each class that were predicted to be of it, [K]."""
-    predicted: Counts
-    """The rows that were predicted to be of each class, [K]."""
-    support: Counts
-    """The rows of each class, [K]."""
+    num_classes: int  # K
+    num_rows: int  # Rows added so far, B
+    right: Counts  # Rows of each class that were predicted to be of it, [K]
+    predicted: Counts  # Rows that were predicted to be of each class, [K]
+    support: Counts  # Rows of each class, [K]
     confusion: Counts | None
     """The rows of each class (the first axis) by predicted class, [K, K]. None for multi-label, and
     above `MAX_CONFUSED` classes."""
@@ -139,49 +133,34 @@ class Quality:
         return float(_share(2 * self.right.sum(), self.predicted.sum() + self.support.sum()))
 
     @property
-    def roc_auc_by_class(self) -> Shares | None:
-        """The ROC-AUC of each class against the rest, [K], NaN if all rows or none are of the
-        class; binary: that of class 1, [1]. None above `MAX_RANKED` probabilities, or if one is not
-        finite."""
+    def roc_auc(self) -> float | None:
+        """The mean over the classes of the ROC-AUC of a class against the rest; binary: that of
+        class 1. It leaves out classes that all rows have or none has. None if no class is left,
+        above `MAX_RANKED` probabilities, or if one is not finite."""
         probabilities, labels = self.probabilities, self.labels
         if probabilities is None or not np.isfinite(probabilities).all():
             return None
         if self.kind != "multi_label":
-            classes = [1] if self.kind == "binary" else range(self.num_classes)
-            labels = labels[:, None] == classes
+            labels = labels[:, None] == ([1] if self.kind == "binary" else range(self.num_classes))
         pairs = zip(probabilities.T, labels.T, strict=True)
-        return np.array([roc_auc(scores, among) for scores, among in pairs])
-
-    @property
-    def roc_auc(self) -> float | None:
-        """The mean ROC-AUC over the classes that have one; None if no class has one."""
-        known = self.roc_auc_by_class
-        if known is None or np.isnan(known).all():
-            return None
-        return float(np.nanmean(known))
-
-    @property
-    def is_trivial(self) -> bool:
-        """Whether the commonest class for every row is at least as good, by accuracy or micro
-        F1."""
-        most = int(self.support.max())
-        if most == self.num_rows:  # there are no classes to tell apart
-            return False
-        if self.kind == "multi_label":
-            return self.f1_micro <= 2 * most / (self.num_rows + int(self.support.sum()))
-        return int(self.right.sum()) <= most
+        found = [roc_auc(scores, among) for scores, among in pairs if 0 < among.sum() < len(among)]
+        return float(np.mean(found)) if found else None
 
     def hint(self, class_names: Sequence[str]) -> str | None:
-        """Returns a message for the user if the predictions are trivial, else None."""
-        if not self.is_trivial:
+        """Returns a message for the user if the commonest class for every row is at least as good,
+        by accuracy or micro F1, else None."""
+        (what, reached), commonest = self.leading, int(self.support.argmax())
+        most = int(self.support[commonest])
+        is_trivial = self.right.sum() <= most
+        if self.kind == "multi_label":
+            is_trivial = reached <= 2 * most / (self.num_rows + int(self.support.sum()))
+        if not is_trivial or most == self.num_rows:  # there are no classes to tell apart
             return None
-        what, reached = self.leading
-        commonest = int(self.support.argmax())
         return (
             f"the {what} of {reached:.4f} is no better than predicting the most common class, "
-            f"{class_names[commonest]!r} ({int(self.support[commonest]):,} of {self.num_rows:,} "
-            "rows), for every row; train for more --epochs, set another --learning-rate or "
-            "--batch-size, or check the labels"
+            f"{class_names[commonest]!r} ({most:,} of {self.num_rows:,} rows), for every row; "
+            "train for more --epochs, set another --learning-rate or --batch-size, or check the "
+            "labels"
         )
 
     def figures(self) -> dict[str, float]:
@@ -240,12 +219,10 @@ def labels_of(given: Any, begin: int, end: int, kind: str, num_classes: int) -> 
 
 
 def roc_auc(scores: npt.NDArray[Any], among: npt.NDArray[np.bool_]) -> float:
-    """Returns the ROC-AUC of a class: the share of all pairs of a row inside and a row outside in
-    which the first has the higher score; equal scores count half (Mann-Whitney U). NaN if all rows
-    or none are in the class."""
+    """Returns the ROC-AUC of a class that some rows have and some have not: the share of all pairs
+    of a row inside and a row outside in which the first has the higher score; equal scores count
+    half (Mann-Whitney U)."""
     inside, outside = np.sort(scores[among]), np.sort(scores[~among])
-    if not inside.size or not outside.size:
-        return float("nan")
     below = np.searchsorted(outside, inside, "left").sum()
     not_above = np.searchsorted(outside, inside, "right").sum()
     return float((below + not_above) / (2 * inside.size * outside.size))

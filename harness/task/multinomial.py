@@ -9,8 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from harness.base.checks import require_count
-from harness.base.errors import InputError
+from harness.base.checks import require, require_count
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import Entries, find_entries
 from kernels.random_bits import random_bits
@@ -52,25 +51,20 @@ class Multinomial(keras.losses.Loss):
         each item. With `sampled`, if `num_samples` is set, they are estimates."""
         sampled = sampled and self.num_samples is not None
         is_sets = isinstance(labels, Mapping)
-        if logits.shape[1] < 2 or (sampled and not is_sets):
-            raise InputError(
-                f"the loss {self.name!r} takes a logit for each item, and with num_samples ragged "
-                f"sets of items as labels; the model gives {logits.shape[1]}, and the labels are "
-                f"{'ragged sets' if is_sets else 'numbers'}"
-            )
+        require(
+            logits.shape[1] >= 2 and (is_sets or not sampled),
+            f"the loss {self.name!r} takes a logit for each item, and with num_samples ragged sets "
+            f"of items as labels; the model gives {logits.shape[1]}, and the labels are "
+            f"{'ragged sets' if is_sets else 'numbers'}",
+        )
         if not is_sets:
             return self.call(labels, logits)
         return self.of_samples(labels, logits) if sampled else self.of_sets(labels, logits)
 
     def of_sets(self, sets: Mapping[str, tf.Tensor], logits: tf.Tensor) -> tf.Tensor:
-        """Returns the losses of rows, float32 [B].
-
-        Args:
-            sets: the rows' items: `values` int32 [N], which are padding from `row_splits[-1]` on,
-                and `row_splits` int32 [B + 1]. A repeated item of a row counts once.
-            logits: float32 [B, V].
-        """
-        targets = _entries(sets, logits.shape[1])
+        """Returns the losses of rows, float32 [B], from their items, of which repeated ones count
+        once: `values` int32 [N], padding from `row_splits[-1]` on, and `row_splits` [B + 1]."""
+        targets = entries_of(sets, logits.shape[1])
         own = tf.gather_nd(logits, tf.stack([targets.rows, targets.ids], axis=1))
         sums = tf.reduce_logsumexp(logits, axis=1)
         return _totals(targets, tf.gather(sums, targets.rows) - own)
@@ -81,9 +75,8 @@ class Multinomial(keras.losses.Loss):
         inputs, kernel, bias = _last_product(logits)
         num_items, num_samples = logits.shape[1], self.num_samples
         assert num_samples is not None
-        if num_samples > num_items:
-            raise InputError(f"num_samples is {num_samples}, and there are {num_items} items")
-        targets = _entries(sets, num_items)
+        require_count("num_samples", num_samples, most=num_items)
+        targets = entries_of(sets, num_items)
         drawn = _drawn(num_samples, num_items, inputs)
         # Gathered at once, since each gradient of a gather is an array of the kernel's size.
         every = tf.concat([targets.ids, drawn], axis=0)
@@ -114,10 +107,13 @@ class Multinomial(keras.losses.Loss):
         return {**super().get_config(), "num_samples": self.num_samples}
 
 
-def _entries(sets: Mapping[str, tf.Tensor], num_items: int) -> Entries:
-    """Returns the items of each row. Repeated items and padding do not count; padding has row 0."""
+def entries_of(
+    sets: Mapping[str, tf.Tensor], num_items: int, *, drop_repeated: bool = True
+) -> Entries:
+    """Returns the items of each row. Padding, and repeated items with `drop_repeated`, do not
+    count; padding has row 0."""
     problem = Problem(sets["values"], sets["row_splits"], num_items, tf.float32, unique=False)
-    found = find_entries(problem, drop_repeated=True)
+    found = find_entries(problem, drop_repeated=drop_repeated)
     return found._replace(rows=tf.where(found.counts, found.rows, 0))
 
 
@@ -134,12 +130,12 @@ def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     if operation.type in ("AddV2", "BiasAdd") and operation.inputs[1].shape.rank == 1:
         bias = operation.inputs[1]
         operation = behind_casts(operation.inputs[0])
-    if operation.type != "MatMul" or operation.get_attr("transpose_b"):
-        raise InputError(
-            f"the model ends in a {operation.type}, but a Multinomial of num_samples needs the "
-            "product of the last layer; end the model with a Dense layer without activation, or "
-            "set num_samples=None"
-        )
+    require(
+        operation.type == "MatMul" and not operation.get_attr("transpose_b"),
+        f"the model ends in a {operation.type}, but a Multinomial of num_samples needs the product "
+        "of the last layer; end the model with a Dense layer without activation, or set "
+        "num_samples=None",
+    )
     inputs, kernel = operation.inputs
     return tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
 

@@ -12,20 +12,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from harness.base.checks import require, require_count
-from harness.base.errors import InputError
 from harness.data.examples import Examples
-from kernels.multi_hot.registry import Problem
-from kernels.multi_hot.segments import find_entries
+from harness.task.multinomial import entries_of
 
 _MOST_ITEMS = 2**24  # whose numbers a float32 holds
 _LAST = tf.float32.min  # the score of an item that is not to be ranked
 
 
 class Ranking(NamedTuple):
-    k: int
-    """The number of items to return for each row, K."""
-    seen: str | None
-    """Name of the input with the items to leave out; None ranks all items."""
+    k: int  # Number of items to return for each row, K
+    seen: str | None  # Name of the input with the items to leave out; None ranks all items
 
     def check(self, examples: Examples, num_items: int) -> None:
         """Raises an InputError if rows with these inputs cannot be ranked so."""
@@ -40,8 +36,7 @@ class Ranking(NamedTuple):
 class Recommended(NamedTuple):
     """The best items of B rows, best first."""
 
-    items: npt.NDArray[np.int32]
-    """[B, K]."""
+    items: npt.NDArray[np.int32]  # [B, K]
     scores: npt.NDArray[np.float32]
     """The model's outputs for these items, [B, K]. If a row has fewer than K unseen items, seen
     items follow, with the lowest float32 as their score."""
@@ -50,27 +45,21 @@ class Recommended(NamedTuple):
 def check_seen(seen: str | None, examples: Examples, num_items: int) -> None:
     """Raises an InputError if the rows lack the input with the items that they have seen."""
     limits = {name: sets.num_tokens for name, sets in examples.ragged.items()}
-    if seen is None or limits.get(seen, num_items + 1) <= num_items:
-        return
     shown = ", ".join(f"{name!r} of ids below {n}" for name, n in limits.items())
-    raise InputError(
+    require(
+        seen is None or limits.get(seen, num_items + 1) <= num_items,
         f"seen is {seen!r}, which is to be an input with some of the {num_items} items, but the "
         f"ragged inputs of {examples.name} are {shown or 'none'}; give "
-        "harness.Task('multinomial', seen=...) one of items, or None to rank all"
+        "harness.Task('multinomial', seen=...) one of items, or None to rank all",
     )
 
 
 def without_seen(scores: tf.Tensor, sets: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """Returns scores, float32 [B, V], with the lowest float32 for the items that a row has seen.
-
-    Args:
-        scores: float32 [B, V].
-        sets: the items that the rows have seen: `values` int32 [N], which are padding from
-            `row_splits[-1]` on, and `row_splits` int32 [B + 1].
+    """Returns scores, float32 [B, V], with the lowest float32 for the items of `sets`, which the
+    rows have seen: `values` int32 [N], padding from `row_splits[-1]` on, and `row_splits` [B + 1].
     """
-    problem = Problem(sets["values"], sets["row_splits"], scores.shape[1], tf.float32, False)
-    found = find_entries(problem, drop_repeated=False)
-    places = tf.stack([tf.where(found.counts, found.rows, 0), found.ids], axis=1)
+    found = entries_of(sets, scores.shape[1], drop_repeated=False)
+    places = tf.stack([found.rows, found.ids], axis=1)
     limits = tf.where(found.counts, _LAST, tf.float32.max)
     return tf.tensor_scatter_nd_min(scores, places, limits)
 
@@ -99,13 +88,8 @@ class _AtK(keras.metrics.Mean):
         self.k = int(k)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-        """Adds the values of B rows to the mean.
-
-        Args:
-            y_true: 1 for each held-out item and 0 for others, [B, V].
-            y_pred: scores, [B, V].
-            sample_weight: weights of the rows, [B].
-        """
+        """Adds the values of B rows to the mean, from 1 for each held-out item and 0 for others
+        [B, V], scores [B, V], and weights of the rows [B]."""
         scores = tf.cast(y_pred, tf.float32)
         top = tf.math.top_k(scores, min(self.k, scores.shape[1]))
         held = tf.cast(y_true, tf.float32)
@@ -118,12 +102,8 @@ class _AtK(keras.metrics.Mean):
         return super().update_state(self._values(hits, possible), sample_weight=counts)
 
     def _values(self, hits: tf.Tensor, possible: tf.Tensor) -> tf.Tensor:
-        """Returns the metric's value for each row, [B].
-
-        Args:
-            hits: 1 if the item at a rank was held out, else 0, float32 [B, K].
-            possible: the maximum number of hits of each row, int32 [B], at least 1.
-        """
+        """Returns each row's value [B], from 1 for each rank whose item was held out, float32
+        [B, K], and the most hits that are possible, int32 [B], at least 1."""
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.base.checks import require
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
@@ -67,17 +68,16 @@ class Task:
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
             raise InputError(f"task is {self.kind!r}; choose auto or one of {', '.join(KINDS)}")
-        smoothing = self.label_smoothing
-        if not isinstance(smoothing, Real) or not 0 <= smoothing < 1:
-            raise InputError(
-                f"label_smoothing is {smoothing!r}; give a share from 0 to less than 1"
-            )
-        weights = self.class_weight
+        smoothing, weights = self.label_smoothing, self.class_weight
+        require(
+            isinstance(smoothing, Real) and 0 <= smoothing < 1,
+            f"label_smoothing is {smoothing!r}; give a share from 0 to less than 1",
+        )
         is_named = isinstance(weights, str) and weights == "balanced"
-        if not is_named and not isinstance(weights, Mapping | None):
-            raise InputError(
-                f"class_weight is {weights!r}; give 'balanced', or a weight by class number or name"
-            )
+        require(
+            is_named or isinstance(weights, Mapping | None),
+            f"class_weight is {weights!r}; give 'balanced', or a weight by class number or name",
+        )
 
     def config(self) -> dict[str, Any]:
         """Returns the settings that decide the losses, as config.json holds them."""
@@ -99,26 +99,27 @@ class Task:
             kind, why = self.kind, "asked for"
         elif isinstance(self.loss, Multinomial) and kind == "multi_label":
             kind, why = "multinomial", "by the loss"
-        if self.seen and kind != "multinomial":
-            raise InputError(
-                f"seen is {self.seen!r}, which only a multinomial leaves out, not {kind}"
-            )
+        require(
+            not self.seen or kind == "multinomial",
+            f"seen is {self.seen!r}, which only a multinomial leaves out, not {kind}",
+        )
         num_classes = _num_classes(examples, kind)
-        if kind == "binary" and num_classes > 2:
-            raise InputError(
-                f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
-                f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'"
-            )
-        if self.label_smoothing and (kind != "multi_class" or self.loss is not None):
-            is_other = kind != "multi_class"
-            what = f"the task is {kind} ({why})" if is_other else f"the loss is {self.loss!r}"
-            raise InputError(
-                f"label_smoothing is {self.label_smoothing}, which is for the cross-entropy of "
-                f"rows of one of several classes, but {what}; leave it out"
-            )
+        require(
+            kind != "binary" or num_classes == 2,
+            f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
+            f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'",
+        )
+        of_classes = kind == "multi_class"
+        what = f"the loss is {self.loss!r}" if of_classes else f"the task is {kind} ({why})"
+        require(
+            not self.label_smoothing or (of_classes and self.loss is None),
+            f"label_smoothing is {self.label_smoothing}, which is for the cross-entropy of rows of "
+            f"one of several classes, but {what}; leave it out",
+        )
         in_training = metrics_of(self.metrics, kind)
-        usual = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)] if kind == "multinomial" else []
-        further = usual if self.evaluation_metrics is None else self.evaluation_metrics
+        further = self.evaluation_metrics or []
+        if self.evaluation_metrics is None and kind == "multinomial":
+            further = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)]
         every = metrics_of([*in_training, *further], kind)
         task = SettledTask(
             kind=kind,
@@ -133,16 +134,13 @@ class Task:
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
         if task.thresholds is not None:
-            try:
-                known = np.asarray(task.thresholds)
-            except ValueError:  # lists of several lengths
-                known = np.zeros([0, 0])
-            ok = known.dtype.kind in "fiu" and known.shape == (num_classes,)
-            if not ok or not ((known >= 0) & (known <= 1)).all():
-                raise InputError(
-                    f"thresholds are {task.thresholds!r:.100} for {num_classes} classes; give a "
-                    "number from 0 to 1 for each"
-                )
+            known = np.asarray(task.thresholds, object)
+            ok = [isinstance(share, Real) and 0 <= float(share) <= 1 for share in known.flat]
+            require(
+                known.shape == (num_classes,) and all(ok),
+                f"thresholds are {task.thresholds!r:.100} for {num_classes} classes; give a "
+                "number from 0 to 1 for each",
+            )
         task.check_labels(examples)
         check_seen(task.seen, examples, num_classes)
         task = replace(task, class_weight=_class_weight(self.class_weight, task, examples))
@@ -228,13 +226,13 @@ class SettledTask:
         return tuple(m for m in self.metrics if isinstance(m, keras.metrics.Metric))
 
     def check_outputs(self, model: keras.Model, shape: Sequence[int | None]) -> None:
-        if len(shape) != 2 or shape[-1] != self.num_outputs:
-            raise InputError(
-                f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
-                f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
-                f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
-                "give num_classes (num_tokens of RaggedSets) where the rows lack a class"
-            )
+        require(
+            len(shape) == 2 and shape[-1] == self.num_outputs,
+            f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
+            f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
+            f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
+            "give num_classes (num_tokens of RaggedSets) where the rows lack a class",
+        )
 
     def check_labels(self, examples: Examples) -> None:
         labels = _labels(examples)
@@ -274,19 +272,19 @@ class SettledTask:
         else:
             sums = labels.reshape(len(labels), -1).sum(axis=1)
         row = int(np.abs(sums - 1).argmax())
-        if abs(sums[row] - 1) > 1e-3:
-            raise InputError(
-                f"row {row} of {examples.name} has labels with the sum {sums[row]}, but "
-                "TensorFlow's gradient of CategoricalCrossentropy is right only for a sum of 1; "
-                "divide labels by their sum, or set loss=harness.Multinomial()"
-            )
+        require(
+            abs(sums[row] - 1) <= 1e-3,
+            f"row {row} of {examples.name} has labels with the sum {sums[row]}, but TensorFlow's "
+            "gradient of CategoricalCrossentropy is right only for a sum of 1; divide labels by "
+            "their sum, or set loss=harness.Multinomial()",
+        )
 
     def check_devices(self, num_devices: int) -> None:
-        if self.loss_is_of_batch and num_devices > 1:
-            raise InputError(
-                f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} "
-                "devices divide; set replicas=1, or return a number for each row"
-            )
+        require(
+            not self.loss_is_of_batch or num_devices == 1,
+            f"the loss {self.loss.name!r} is one number for a batch, which {num_devices} devices "
+            "divide; set replicas=1, or return a number for each row",
+        )
 
     def judge(
         self,
@@ -425,24 +423,22 @@ def _class_weight(
 ) -> np.ndarray | None:
     if asked is None:
         return None
-    if task.kind in (*_OF_SETS, "regression"):
-        raise InputError(
-            f"--class-weight is {asked}, which is for rows of one class each, not for {task.kind}; "
-            "leave it out"
-        )
+    require(
+        task.kind in ("binary", "multi_class"),
+        f"--class-weight is {asked}, which is for rows of one class each, not for {task.kind}; "
+        "leave it out",
+    )
     if isinstance(asked, Mapping):
         numbers = {name: number for number, name in enumerate(examples.class_names)}
         if all(c in range(task.num_classes) for c in asked):  # even if names are numbers as well
             numbers = {}
         weights = {numbers.get(c, c): weight for c, weight in asked.items()}
         is_known = len(weights) == len(asked) and all(c in range(task.num_classes) for c in weights)
-        if not is_known or not all(
-            isinstance(w, Real) and math.isfinite(w) for w in asked.values()
-        ):
-            raise InputError(
-                f"class_weight is {dict(asked)}; give a finite weight for classes below "
-                f"{task.num_classes}, or by their names, for each at most once"
-            )
+        require(
+            is_known and all(isinstance(w, Real) and math.isfinite(w) for w in weights.values()),
+            f"class_weight is {dict(asked)}; give a finite weight for classes below "
+            f"{task.num_classes}, or by their names, for each at most once",
+        )
         return np.array([weights.get(c, 1.0) for c in range(task.num_classes)], np.float32)
     labels = _labels(examples)
     assert not isinstance(labels, RaggedSets)
@@ -461,8 +457,8 @@ def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
         metric.update_state(targets, rows)
         result = metric.result()
         metric.reset_state()
-    if isinstance(result, Mapping) or np.ndim(result):
-        raise InputError(
-            f"the metric {metric.name!r} is not one number but {np.shape(result)}; average it over "
-            "the classes"
-        )
+    require(
+        not isinstance(result, Mapping) and np.ndim(result) == 0,
+        f"the metric {metric.name!r} is not one number but {np.shape(result)}; average it over the "
+        "classes",
+    )

@@ -321,7 +321,7 @@ def _in_place(initializer: Any) -> Callable[..., Any]:
         # variable: of a constant seed it would draw them twice, to fold constants.
         again = copy.copy(initializer)
         again.seed = keras.random.SeedGenerator(initializer.seed, name="initial_values")
-        return tf.function(lambda: again(shape, dtype), autograph=False)()
+        return tf.function(lambda: again(shape, dtype), autograph=False).get_concrete_function()()
 
     return draw
 

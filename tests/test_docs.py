@@ -55,7 +55,6 @@ NOT_RUN = {
     "./scripts/harness bench": "takes minutes; tests/harness/cli/test_bench.py runs short ones",
     "./scripts/harness tune": "takes minutes; tests/harness/cli/test_tune.py runs short ones",
     "./scripts/harness train --config runs/tune": "the settings of test_tune.py there",
-    "./scripts/harness compare": "needs two sweeps; tests/harness/cli/test_bench.py has them",
     "./scripts/benchmark": "takes minutes",
     "./scripts/bench-peers": "takes ten minutes, and installs the peers",
     ".venv/bin/python scripts/options_page.py": "tests/scripts/test_pages.py",

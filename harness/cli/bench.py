@@ -1,30 +1,22 @@
-"""`harness bench`: a sweep, or a comparison of two versions or settings; and `harness compare`."""
+"""`harness bench`: a sweep, or a comparison of two versions or settings that take turns."""
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import tyro
 from rich.console import Console
 
 from harness.base.checks import Number, Whole, check_batch, parse_share, require, require_extra
-from harness.base.decoding import changed, flattened, from_mapping
+from harness.base.decoding import changed, from_mapping
 from harness.base.errors import printable
 from harness.base.files import write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
 from harness.model.options import TableOptimizer
-from harness.tools.bench.results import (
-    RESULTS_FILE_NAME,
-    Cell,
-    Results,
-    print_table,
-    read_results,
-    varying,
-)
+from harness.tools.bench.results import RESULTS_FILE_NAME, Cell, Row, print_table, varying
 from harness.tools.experiment import ExperimentConfig, TrainConfig
 from harness.trainer.settings import Precision
 from kernels.multi_hot import Implementation
@@ -51,22 +43,6 @@ class GridConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """Exit codes for CI, which tell whether B is slower than A in any cell."""
-
-    fail_if_slower: str | None = None
-    """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""
-    fail_if_inconclusive: bool = False
-    """With --fail-if-slower: exit code 3 when the interval neither shows nor excludes that."""
-
-    def __post_init__(self) -> None:
-        if self.fail_if_slower is not None:
-            parse_share("--fail-if-slower", self.fail_if_slower)
-        ok = self.fail_if_slower is not None or not self.fail_if_inconclusive
-        require(ok, "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow")
-
-
-@dataclass(frozen=True, kw_only=True)
 class BenchConfig(ExperimentConfig):
     """Measure training throughput over a grid of settings, each cell in processes of its own. With
     --against, compare two versions or settings that take turns."""
@@ -88,12 +64,19 @@ class BenchConfig(ExperimentConfig):
     with the flags is B. They take turns: A B B A."""
     against_set: tuple[str, ...] = ()
     """Compare with other settings, as in: --against-set implementation=gather seed=1"""
-    gate: GateConfig = field(default_factory=GateConfig)
+    fail_if_slower: str | None = None
+    """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""
+    fail_if_inconclusive: bool = False
+    """With --fail-if-slower: exit code 3 when the interval neither shows nor excludes that."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ok = self.compares or self.gate.fail_if_slower is None
-        require(ok, "--fail-if-slower needs --against or --against-set: what to compare with")
+        if self.fail_if_slower is not None:
+            parse_share("--fail-if-slower", self.fail_if_slower)
+            needed = "--fail-if-slower needs --against or --against-set: what to compare with"
+            require(self.compares, needed)
+        ok = self.fail_if_slower is not None or not self.fail_if_inconclusive
+        require(ok, "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow")
         if self.compares:
             require_extra("bench", "a comparison", "scipy")
         require(
@@ -150,7 +133,8 @@ def bench(config: BenchConfig) -> int:
             check_batch(batch_size=cell.batch_size, rows=num_rows, replicas=replicas)
         # In the harness's own format, which each process maps into memory.
         replace(dataset, validation=None).save(data)
-        results = Results(**provenance(), config=asdict(config))
+        results = provenance() | {"config": asdict(config)}
+        rows: list[Row] = []
         del dataset  # leaves its memory to the measured processes
         usual = 10 if config.compares else 5
         repeats = range(usual if config.repeats == "auto" else config.repeats)
@@ -159,21 +143,21 @@ def bench(config: BenchConfig) -> int:
         interrupted = False
         try:
             for number, (cell, repeat) in enumerate(order, 1):
-                if any(row.note for row in results.rows if row.cell == cell):
+                if any(row.note for row in rows if row.cell == cell):
                     continue  # its process ended, and would do so again
                 label = f"{number}/{len(order)}  {cell.label(varying(planned))}"
                 with console.status(label):
-                    rows = measure(cell, measured[cell], repeat=repeat, seconds=config.seconds)
-                results = replace(results, rows=(*results.rows, *rows))
-                write_json(path, asdict(results))
-                for row in rows:
+                    new = measure(cell, measured[cell], repeat=repeat, seconds=config.seconds)
+                rows += new
+                write_json(path, results | {"rows": [*map(asdict, rows)]})
+                for row in new:
                     side_name = f", {row.side}" if config.compares else ""
                     console.out(printable(f"{label}{side_name}: {row.line}"))
         except KeyboardInterrupt:  # what has been measured is kept
             interrupted = True
     code = 0
-    if results.rows:
-        code = _report(config, results, console)
+    if rows:
+        code = _report(config, rows, console)
         console.out(printable(f"results        {path}"))
     return EXIT_INTERRUPTED if interrupted else code
 
@@ -197,47 +181,14 @@ def settings_of(
     return changed(from_mapping(TrainConfig, names, where=where))
 
 
-def _report(config: BenchConfig, results: Results, console: Console) -> int:
+def _report(config: BenchConfig, rows: Sequence[Row], console: Console) -> int:
     code = 0
     if config.compares:
         from harness.tools.bench.compare import compare, report
 
-        a, b = ([row for row in results.rows if row.side == side] for side in "AB")
-        code = report(*compare(a, b), console, **vars(config.gate))
+        gate = config.fail_if_slower, config.fail_if_inconclusive
+        code = report(*compare(rows), console, *gate)
     else:
-        print_table(results.rows, console)
+        print_table(rows, console)
     # What could not be measured has not passed.
-    return 1 if any(row.note for row in results.rows) else code
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompareConfig:
-    """Compare two results files of `harness bench`, cell by cell: the ratio of throughput and its
-    confidence interval. Machines drift: if both versions are available, `harness bench --against`
-    detects smaller differences."""
-
-    baseline: tyro.conf.Positional[str]
-    """Results file (or folder) A."""
-    candidate: tyro.conf.Positional[str]
-    """Results file (or folder) B."""
-    gate: GateConfig = field(default_factory=GateConfig)
-
-
-def compare(config: CompareConfig) -> int:
-    from harness.tools.bench.compare import compare as compare_rows
-    from harness.tools.bench.compare import differences, report
-
-    require_extra("bench", "a comparison", "scipy")
-    a, b = (read_results(Path(name)) for name in (config.baseline, config.candidate))
-    rows = [[row for row in results.rows if row.side == "B"] for results in (a, b)]
-    effects, notes = compare_rows(*rows)
-    require(
-        len(effects) > 0,
-        "no cell was measured twice in both A and B; run one grid with --repeats 2 or more",
-    )
-    groups = ("data", "model", "optimizer")
-    facts = [
-        {"machine": r.machine, **r.versions, **flattened({n: r.config.get(n) for n in groups})}
-        for r in (a, b)
-    ]
-    return report(effects, notes + differences(*facts), Console(), **vars(config.gate))
+    return 1 if any(row.note for row in rows) else code

@@ -25,7 +25,7 @@ from harness.base.reading import read_toml
 from harness.base.terminal import LastingStream, prepare_standard_streams
 from harness.base.timeline import Timeline
 from harness.cli import data
-from harness.cli.bench import BenchConfig, CompareConfig, bench, compare
+from harness.cli.bench import BenchConfig, bench
 from harness.cli.doctor import DoctorConfig, doctor
 from harness.cli.evaluate import EvaluateConfig, evaluate
 from harness.cli.export import ExportConfig, export
@@ -66,7 +66,6 @@ COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "bench": (BenchConfig, bench),
     "profile": (ProfileConfig, profile),
     "tensorboard": (TensorBoardConfig, open_tensorboard),
-    "compare": (CompareConfig, compare),
     "launch": (LaunchConfig, launch),
 }
 

@@ -8,7 +8,7 @@ process, or pair of processes that took turns, therefore counts as one value.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -42,16 +42,6 @@ class Effect:
         return "passed" if self.low >= 1 - allowed else "inconclusive"
 
 
-def unpaired_effect(a: Sequence[float], b: Sequence[float], confidence: float) -> Effect:
-    """Compares the examples/s of processes that ran one at a time, by Welch's t interval."""
-    from scipy import stats
-
-    logs_a, logs_b = np.log(a), np.log(b)
-    test = stats.ttest_ind(logs_b, logs_a, equal_var=False)
-    centre = float(np.mean(logs_b) - np.mean(logs_a))
-    return _effect(centre, *test.confidence_interval(confidence))
-
-
 def paired_effect(ratios: Sequence[float], confidence: float) -> Effect:
     """Compares processes that took turns, by the trimmed mean of their ratios and its t interval:
     the machine may slow down one side of a pair throughout."""
@@ -61,55 +51,40 @@ def paired_effect(ratios: Sequence[float], confidence: float) -> Effect:
     num_trimmed = len(logs) // 10  # at each end: one of ten to nineteen pairs, none of fewer
     if num_trimmed == 0:
         half = stats.t.ppf((1 + confidence) / 2, len(logs) - 1) * stats.sem(logs)
-        return _effect(logs.mean(), logs.mean() - half, logs.mean() + half)
+        return Effect(*np.exp(logs.mean() + half * np.array([0, -1, 1])).tolist())
     # SciPy widens the interval by the share that it is given, which it rounds down to whole pairs.
     share = (num_trimmed + 1e-6) / len(logs)
     # A bootstrap would not do: of ten pairs, six times as many of its intervals miss the truth.
     interval = stats.mstats.trimmed_mean_ci(logs, limits=(share, share), alpha=1 - confidence)
-    return _effect(stats.trim_mean(logs, share), *interval)
+    return Effect(*np.exp([stats.trim_mean(logs, share), *interval]).tolist())
 
 
-def _effect(*logs: float) -> Effect:
-    with np.errstate(over="ignore"):  # infinity for rates that no machine has
-        return Effect(*np.exp(logs).tolist())
-
-
-def compare(a: Sequence[Row], b: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
+def compare(rows: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
     """Returns the effects in cells measured twice on both sides, and what else differs."""
-    cells = list(dict.fromkeys(row.cell for row in (*a, *b)))
+    cells = list(dict.fromkeys(row.cell for row in rows))
     # Bonferroni: a large grid must not raise more false alarms than a small one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(cells))
     effects, notes = {}, []
     for cell in cells:
-        of_a, of_b = ([r for r in side if r.cell == cell and r.figures] for side in (a, b))
-        if min(len(of_a), len(of_b)) < 2:
+        good = [row for row in rows if row.cell == cell and row.figures]
+        a, b = ([row for row in good if row.side == side] for side in "AB")
+        if len(b) < 2:
             notes.append(f"{cell.label(AXES)} was not measured twice on both sides")
             continue
-        if of_a[0].side == "A":  # they took turns
-            ratios = [row.ratio for row in of_b if row.ratio]
-            effects[cell] = paired_effect(ratios, confidence)
-        else:
-            rates_a = [row.figures["examples_per_second"] for row in of_a]
-            rates_b = [row.figures["examples_per_second"] for row in of_b]
-            effects[cell] = unpaired_effect(rates_a, rates_b, confidence)
-        differing = differences(of_a[0].resolved, of_b[0].resolved)
-        notes += [f"{cell.label(varying(cells))}: {text}" for text in differing]
+        effects[cell] = paired_effect([row.ratio for row in b if row.ratio], confidence)
+        of_a, of_b = a[0].resolved, b[0].resolved
+        notes += [
+            f"{cell.label(varying(cells))}: {n} is {of_a.get(n)} in A and {of_b.get(n)} in B"
+            for n in sorted(of_a.keys() | of_b.keys())
+            if str(of_a.get(n)) != str(of_b.get(n))  # another version may write 20 as "20"
+        ]
     return effects, notes
-
-
-def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name} is {a.get(name)} in A and {b.get(name)} in B"
-        for name in sorted(a.keys() | b.keys())
-        if str(a.get(name)) != str(b.get(name))  # another version may write 20 as "20"
-    ]
 
 
 def report(
     effects: Mapping[Cell, Effect],
     notes: Sequence[str],
     console: Console,
-    *,
     fail_if_slower: str | None,
     fail_if_inconclusive: bool,
 ) -> int:

@@ -276,13 +276,14 @@ def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 
 def provenance() -> dict[str, Any]:
-    """Returns the fields of `Results` that say where its figures come from."""
+    """Returns the format of the results, and where its figures come from."""
     machine = host()
     try:
         commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (FileNotFoundError, subprocess.CalledProcessError):
         commit = "unknown"  # an installed package has no repository
     return {
+        "format": "harness-bench-results 3",
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
         "versions": versions() | {"system": machine["system"], "commit": commit},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

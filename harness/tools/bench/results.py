@@ -1,18 +1,14 @@
 """The results of a benchmark: a JSON file, and a table in the terminal."""
 
 import dataclasses
-import math
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.console import Console
 
-from harness.base.decoding import decoded
 from harness.base.errors import printable
-from harness.base.reading import damage, read_json
 
 RESULTS_FILE_NAME = "results.json"
 
@@ -59,28 +55,6 @@ class Row:
         if self.ratio is not None:
             parts.append(f"B / A {self.ratio:.3f}")
         return "; ".join([*parts, *self.resolved.get("warnings", ())])
-
-
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    format: Literal["harness-bench-results 3"] = "harness-bench-results 3"
-    machine: str
-    versions: Mapping[str, str]  # the versions of packages, and the commit of the measured code
-    started: str  # the time in UTC, as of ISO 8601
-    config: Mapping[str, Any]
-    rows: tuple[Row, ...] = ()
-
-
-def read_results(path: Path) -> Results:
-    """Reads the file, or that in the folder `path`; raises InputError if it is something else."""
-    path = path / RESULTS_FILE_NAME if path.is_dir() else path
-    remedy = "Name a results file of `harness bench`, or its folder."
-    with damage(path, what="a results file", remedy=remedy):
-        results: Results = decoded(Results, read_json(path, remedy=remedy), where=str(path))
-        rates = [row.figures["examples_per_second"] for row in results.rows if row.figures]
-        if not all(0 < rate < math.inf for rate in rates):
-            raise ValueError("a rate is not positive and finite")
-    return results
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:

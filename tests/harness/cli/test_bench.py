@@ -1,21 +1,16 @@
-"""`harness bench` and `harness compare` as their users call them."""
+"""`harness bench` as its users call it."""
 
-import dataclasses
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from harness.base.files import write_json
-from harness.tools.bench.results import (
-    RESULTS_FILE_NAME,
-    Results,
-    read_results,
-)
+from harness.tools.bench.results import RESULTS_FILE_NAME
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
-from tests.harness.tools.bench.samples import CELL, results, row
 
 GRID = ("--batch-size", "50", "100", "--implementation", "gather", "--steps-per-dispatch", "2")
 SWEEP = (*CORPUS, *NETWORK, *GRID, "--input", "stream", "--repeats", "1", "--seconds", "0.5")
@@ -44,11 +39,15 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return folder, rest
 
 
+def read(folder: Path) -> Any:
+    return json.loads((folder / RESULTS_FILE_NAME).read_text())
+
+
 def test_an_interrupted_sweep_keeps_what_was_measured(sweep: tuple[Path, str]) -> None:
-    (one,) = read_results(sweep[0]).rows
-    assert (one.cell.batch_size, one.repeat, one.note) == (50, 0, "")
-    assert one.resolved["implementation"] == "gather"
-    figures = one.figures
+    (one,) = read(sweep[0])["rows"]
+    assert (one["cell"]["batch_size"], one["repeat"], one["note"]) == (50, 0, "")
+    assert one["resolved"]["implementation"] == "gather"
+    figures = one["figures"]
     assert 0 < figures["examples_per_second_p20"] <= figures["examples_per_second"]
     assert figures["examples_per_second"] <= figures["examples_per_second_p80"]
     assert 0 < figures["step_time_ms_p50"] <= figures["step_time_ms_p95"]
@@ -58,10 +57,10 @@ def test_an_interrupted_sweep_keeps_what_was_measured(sweep: tuple[Path, str]) -
 
 
 def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
-    content = read_results(sweep[0])
-    assert {"python", "harness", "tensorflow", "commit"} <= content.versions.keys()
-    assert content.machine
-    assert content.config["grid"]["batch_size"] == [50, 100]
+    content = read(sweep[0])
+    assert {"python", "harness", "tensorflow", "commit"} <= content["versions"].keys()
+    assert content["machine"]
+    assert content["config"]["grid"]["batch_size"] == [50, 100]
     assert [path.name for path in sweep[0].iterdir()] == [RESULTS_FILE_NAME]
     lines = sweep[1].splitlines()
     assert str(sweep[0] / RESULTS_FILE_NAME) in lines[-1]
@@ -100,47 +99,7 @@ def test_two_settings_in_turn(tmp_path: Path) -> None:
     result = call("bench", *flags, *how, "--against", path, "--fail-if-slower", "5%")
     assert (result.code, result.err) == (0, "")
     assert "failed: " not in result.out  # on a busy machine it may be inconclusive
-    rows = read_results(tmp_path / "bench").rows
+    rows = read(tmp_path / "bench")["rows"]
     order = [(repeat, side) for repeat in range(3) for side in "AB"]
-    assert [(one.repeat, one.side) for one in rows] == order
-    assert all(one.ratio is not None and one.ratio > 1 for one in rows if one.side == "B")
-
-
-def measured(rate: float) -> Results:
-    other = dataclasses.replace(CELL, batch_size=1000)
-    return results(
-        *(row(CELL, r, 1e5 + 100 * r) for r in range(5)),
-        *(row(other, r, rate + 100 * r) for r in range(5)),
-    )
-
-
-@pytest.mark.parametrize(
-    ("rate", "flags", "code"),
-    [
-        (0.9e5, ["5%"], 1),
-        (0.9e5, ["15%"], 0),
-        (1.2e5, ["5%"], 0),
-        (1e5, ["0%", "--fail-if-inconclusive"], 3),
-        (0.9e5, ["0%", "--fail-if-inconclusive"], 1),
-    ],
-)
-def test_the_exit_code_of_a_gate(rate: float, flags: list[str], code: int, tmp_path: Path) -> None:
-    a, b = tmp_path / "a.json", tmp_path / "b.json"
-    write_json(a, dataclasses.asdict(measured(1e5)))
-    write_json(b, dataclasses.asdict(measured(rate)))
-    result = call("compare", a, b, "--fail-if-slower", *flags)
-    assert (result.code, result.err) == (code, "")
-    assert ("failed: B is slower than A by more than" in result.out) == (code == 1)
-    assert call("compare", a, b).code == 0
-
-
-def test_what_else_differs_is_told(tmp_path: Path) -> None:
-    a, b = tmp_path / "a.json", tmp_path / "b.json"
-    first = measured(1e5)
-    write_json(a, dataclasses.asdict(first))
-    config = {**first.config, "model": {"hidden_units": [8]}}
-    second = dataclasses.replace(first, machine="another, 64 cores", config=config)
-    write_json(b, dataclasses.asdict(second))
-    told = call("compare", a, b).out
-    assert "machine is a processor, 2 cores in A and another, 64 cores in B" in told
-    assert "hidden_units is [50] in A and [8] in B" in told
+    assert [(one["repeat"], one["side"]) for one in rows] == order
+    assert all(one["ratio"] > 1 for one in rows if one["side"] == "B")

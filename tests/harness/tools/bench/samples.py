@@ -1,9 +1,9 @@
-"""Rows and results like those of a sweep, with figures that a test chooses."""
+"""Rows like those of a sweep, with figures that a test chooses."""
 
 from typing import Any
 
 from harness.tools.bench.measure import figures
-from harness.tools.bench.results import Cell, Results, Row
+from harness.tools.bench.results import Cell, Row
 
 CELL = Cell(
     batch_size=500,
@@ -24,14 +24,3 @@ def row(cell: Cell, repeat: int, rate: float | None = 1e5, **resolved: Any) -> R
     found = figures([window], totals)
     resolved = {"implementation": "gather", **resolved}
     return Row(cell=cell, repeat=repeat, resolved=resolved, figures=found)
-
-
-def results(*rows: Row, **changes: Any) -> Results:
-    """Returns the content of a results file."""
-    facts: dict[str, Any] = {
-        "machine": "a processor, 2 cores",
-        "versions": {"harness": "0.1.0", "commit": "0123abc"},
-        "started": "2026-01-01T00:00:00+00:00",
-        "config": {"data": {}, "model": {"hidden_units": [50]}, "optimizer": {}},
-    }
-    return Results(**{**facts, **changes}, rows=rows)

@@ -1,20 +1,16 @@
 """Effects on simulated processes are found, unless they are noise; a gate judges them."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy import stats
 
-from harness.tools.bench.compare import (
-    CONFIDENCE,
-    Effect,
-    compare,
-    paired_effect,
-    unpaired_effect,
-)
+from harness.tools.bench.compare import CONFIDENCE, Effect, compare, paired_effect, report
 from harness.tools.bench.results import Cell, Row
 from tests.harness.tools.bench.samples import CELL, row
 
@@ -27,15 +23,14 @@ def rates(seed: int, num: int, *, centre: float = 1e5, deviation: float = 0.01) 
 
 
 @pytest.mark.parametrize("num", [2, 3, 5, 10, 20])
-@pytest.mark.parametrize("paired", [True, False])
 @pytest.mark.parametrize("skewed", [True, False])
-def test_noise_is_seldom_an_effect(num: int, paired: bool, skewed: bool) -> None:
+def test_noise_is_seldom_an_effect(num: int, skewed: bool) -> None:
     rng = np.random.default_rng(0)
     alarms, trials = 0, 300
     for _ in range(trials):
         noise = rng.gamma(1, 0.02, (2, num)) if skewed else rng.normal(0, 0.02, (2, num))
         a, b = np.exp(noise)
-        effect = paired_effect(b / a, 0.99) if paired else unpaired_effect(a, b, 0.99)
+        effect = paired_effect(b / a, 0.99)
         alarms += effect.verdict != "no difference shown"
         assert (effect.verdict == "slower") == (effect.gate(0.0) == "failed")
     assert alarms <= 8  # 1 % are expected; more than 8 of 300 have a probability of 0.4 %
@@ -83,41 +78,52 @@ def test_only_the_whole_interval_decides(
     assert (effect.verdict, effect.gate(allowed)) == (verdict, gate)
 
 
-def test_rates_that_no_machine_has_overflow_no_interval() -> None:
-    assert unpaired_effect([1e-300, 1.0, 1e300], [1e300, 1.0, 1e-300], 0.95).high == np.inf
+def pairs(cell: Cell, ratios: Sequence[float], **resolved: str) -> list[Row]:
+    """Returns the rows of both sides of pairs of processes."""
+    a, b = ([row(cell, n, **of) for n in range(len(ratios))] for of in ({}, resolved))
+    of_a = [dataclasses.replace(one, side="A") for one in a]
+    of_b = [dataclasses.replace(one, ratio=r) for one, r in zip(b, ratios, strict=True)]
+    return of_a + of_b
 
 
 def test_results_are_compared_cell_by_cell() -> None:
     other = dataclasses.replace(CELL, batch_size=1000)
     lone = dataclasses.replace(CELL, batch_size=7)
-    a = [*(row(cell, r, 1e5 + r) for cell in (CELL, other) for r in range(5)), row(lone, 0)]
-    b = [
-        *(row(CELL, r, 0.9e5 + r, implementation="native") for r in range(5)),
-        *(row(other, r, 1e5 + r) for r in range(4)),
-        row(other, 4, None),
-    ]
-    effects, notes = compare(a, b)
+    effects, notes = compare(
+        [
+            *pairs(CELL, [0.9, 0.901, 0.902, 0.9, 0.9], implementation="native"),
+            *pairs(other, [1.0, 1.01, 0.99]),
+            *[row(other, 4, None), *pairs(lone, [1.0])],
+        ]
+    )
     assert [effect.verdict for effect in effects.values()] == ["slower", "no difference shown"]
     assert list(effects) == [CELL, other]
     assert "batch size 500: implementation is gather in A and native in B" in notes
     assert any(note.startswith("batch size 7") and "not measured twice" in note for note in notes)
 
 
-def pairs(cell: Cell, ratios: tuple[float, ...]) -> tuple[list[Row], list[Row]]:
-    """Returns the rows of both sides of pairs of processes."""
-    rows = [row(cell, repeat) for repeat in range(len(ratios))]
-    of_a = [dataclasses.replace(one, side="A") for one in rows]
-    return of_a, [dataclasses.replace(one, ratio=r) for one, r in zip(rows, ratios, strict=True)]
-
-
 def test_many_cells_share_the_confidence() -> None:
     """A large grid raises no more false alarms than a small one."""
-    a, b = pairs(CELL, (0.97, 0.96, 0.95, 0.96))
-    cells = [dataclasses.replace(CELL, batch_size=size) for size in range(1, 10)]
-    many_a, many_b = (
-        [dataclasses.replace(one, cell=cell) for cell in (CELL, *cells) for one in side]
-        for side in (a, b)
-    )
-    alone, one_of_ten = compare(a, b)[0][CELL], compare(many_a, many_b)[0][CELL]
+    ratios = (0.97, 0.96, 0.95, 0.96)
+    cells = [CELL, *(dataclasses.replace(CELL, batch_size=size) for size in range(1, 10))]
+    alone = compare(pairs(CELL, ratios))[0][CELL]
+    one_of_ten = compare([one for cell in cells for one in pairs(cell, ratios)])[0][CELL]
     assert (alone.verdict, one_of_ten.verdict) == ("slower", "no difference shown")
     assert alone.ratio == one_of_ten.ratio == pytest.approx(0.96, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "allowed", "fails", "code"),
+    [
+        *[(0.9, "5%", False, 1), (0.9, "15%", False, 0), (1.2, "5%", False, 0)],
+        *[(0.9, "0%", True, 1), (1.0, "0%", True, 3), (1.0, "0%", False, 0)],
+    ],
+)
+def test_the_exit_code_of_a_gate(
+    ratio: float, allowed: str, fails: bool, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pairs(CELL, [ratio + 0.001 * n for n in (-1, 0, 1)])
+    rows += pairs(dataclasses.replace(CELL, batch_size=1000), [1.1, 1.101, 1.102])
+    assert report(*compare(rows), Console(), allowed, fails) == code
+    printed = capsys.readouterr().out
+    assert ("failed: B is slower than A by more than" in printed) == (code == 1)

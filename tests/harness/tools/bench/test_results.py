@@ -1,64 +1,12 @@
-"""The results file is read back as it was written, and no other file is taken for one."""
+"""The table of a sweep."""
 
 import dataclasses
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from harness.base.errors import InputError
-from harness.base.files import write_json
-from harness.tools.bench.results import (
-    RESULTS_FILE_NAME,
-    Results,
-    print_table,
-    read_results,
-)
-from tests.harness.tools.bench.samples import CELL, results, row
-
-
-@pytest.fixture
-def written(tmp_path: Path) -> tuple[Path, Results]:
-    content = results(
-        row(CELL, 0), row(CELL, 1, None), dataclasses.replace(row(CELL, 2, 1 / 3), ratio=1e-9)
-    )
-    path = tmp_path / RESULTS_FILE_NAME
-    write_json(path, dataclasses.asdict(content))
-    return path, content
-
-
-def test_it_reads_back_exactly(written: tuple[Path, Results]) -> None:
-    path, content = written
-    assert read_results(path) == content
-    assert read_results(path.parent) == content  # the folder stands for the file in it
-    assert [p.name for p in path.parent.iterdir()] == [RESULTS_FILE_NAME]
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (
-            lambda c: c.update(format="harness-bench-results"),
-            'it must be "harness-bench-results 3"',
-        ),
-        (lambda c: c["rows"][0].pop("cell"), r"rows\[0\].cell is missing"),
-        (lambda c: c["rows"][0].update(figures=[1]), r"rows\[0\].figures is \[1\]"),
-        (lambda c: c["rows"][0]["figures"].update(examples_per_second=0), "a rate is not positive"),
-    ],
-)
-def test_a_file_that_is_not_ours(
-    written: tuple[Path, Results], changed: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    path, _ = written
-    content = json.loads(path.read_text())
-    changed(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=message) as caught:
-        read_results(path)
-    assert str(path) in str(caught.value)
+from harness.tools.bench.results import print_table
+from tests.harness.tools.bench.samples import CELL, row
 
 
 def test_a_sweep_is_a_table_of_medians(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from harness.trainer.resuming import asked_settings
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(HeldOutRows):
-    """Write report.html into a run folder: learning curves, ROC, precision and recall, calibration,
+    """Write report.html into a run folder: learning curves, ROC, precision and recall,
     confusion, throughput, the words that weigh most, and the worst mistakes on the test rows."""
 
     run: tyro.conf.Positional[str]

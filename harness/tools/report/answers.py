@@ -1,6 +1,5 @@
-"""What a model answers for the test rows, against their labels; and the points of ROC,
-precision-recall and calibration curves, by scikit-learn's definitions. Letters: B rows, K
-classes."""
+"""What a model answers for the test rows, against their labels; and the points of ROC and
+precision-recall curves, by scikit-learn's definitions. Letters: B rows, K classes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,23 +43,6 @@ def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
     )
 
 
-class Calibration(NamedTuple):
-    """The mean probability of answers and the share that is right, in bins that are not empty."""
-
-    probability: Floats
-    share: Floats
-    counts: Floats
-    error: float  # the expected calibration error: the mean distance of both, over answers
-
-
-def calibration(probabilities: npt.NDArray[Any], right: Bools) -> Calibration:
-    weights = np.ones(len(right)), probabilities, right.astype(float)
-    sums = np.array([np.histogram(probabilities, 10, (0, 1), weights=one)[0] for one in weights])
-    counts, total, hits = sums[:, sums[0] > 0]
-    error = float(np.abs(total - hits).sum() / counts.sum())
-    return Calibration(total / counts, hits / counts, counts, error)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answers:
     """The probabilities that a model gives B rows, what is predicted by them, and what is true."""
@@ -94,13 +76,6 @@ class Answers:
         numbers = [1] if self.kind == "binary" else classes
         curves = {n: ranking(self.probabilities[:, n], self.truth[:, n]) for n in numbers}
         return [(self.names[n], curve) for n, curve in curves.items() if curve is not None]
-
-    def calibration(self) -> Calibration:
-        """Returns the calibration of class 1, of the predicted class, or of all labels."""
-        # Of two classes one says all; of labels each is an answer of its own.
-        counted = {"binary": np.array([False, True]), "multi_label": np.array(True)}
-        answers = np.broadcast_to(counted.get(self.kind, self.taken), self.truth.shape)
-        return calibration(self.probabilities[answers], self.truth[answers])
 
     def mistakes(self, most: int) -> list[tuple[int, str, str, float]]:
         """The rows that are wrong and whose truth has the lowest probability: the row, its classes,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.base.errors import printable
-from harness.tools.report.answers import Calibration, Floats, Ranking
+from harness.tools.report.answers import Floats, Ranking
 
 _MAX_POINTS = 500
 # Text stays text: the browser has fonts for any script, and the files are small.
@@ -70,18 +70,6 @@ def rankings(figure: Any, curves: Sequence[tuple[str, Ranking]]) -> None:
     for axes, title in ((roc, "area under the curve"), (precision, "average precision")):
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.legend(title=title)
-
-
-@_svg
-def reliability(figure: Any, found: Calibration) -> None:
-    figure.set_size_inches(5, 4.5)
-    axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    axes.plot([0, 1], [0, 1], linestyle="dotted", color="gray", label="perfect")
-    axes.plot(found.probability, found.share, marker="o", label="the model")
-    axes.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
-    axes.legend()
-    counts.bar(found.probability, found.counts, width=0.05)
-    counts.set(xlabel="probability", ylabel="answers")
 
 
 def _thinned(*columns: Floats) -> list[Floats]:

@@ -1,4 +1,4 @@
-"""Curves against loops over thresholds and bins."""
+"""Curves against loops over thresholds."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 
 from harness.task.measures import roc_auc
-from harness.tools.report.answers import calibration, ranking
+from harness.tools.report.answers import ranking
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=30))
@@ -31,13 +31,3 @@ def test_every_threshold_has_its_point(pairs: list[tuple[int, bool]]) -> None:
     np.testing.assert_allclose(area, roc_auc(scores, among))
     steps = [(b[1] - a[1]) * b[2] for a, b in itertools.pairwise(points)]
     np.testing.assert_allclose(found.average_precision, sum(steps))
-
-
-def test_calibration_is_the_mean_of_each_bin() -> None:
-    probabilities = np.array([0.0, 0.05, 0.31, 0.39, 0.97, 1.0], "f4")
-    right = np.array([False, True, False, True, True, True])
-    found = calibration(probabilities, right)
-    np.testing.assert_allclose(found.probability, [0.025, 0.35, 0.985])
-    np.testing.assert_allclose(found.share, [0.5, 0.5, 1.0])
-    assert found.counts.tolist() == [2, 2, 2]
-    np.testing.assert_allclose(found.error, (0.475 + 0.15 + 0.015) / 3)

@@ -22,21 +22,15 @@ from harness.data.options import BuildOptions, DataConfig, Seed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import numpy as np
-
-
-_BAR_WIDTH = 40
 _MAX_LISTED_CLASSES = 12
 _MAX_NAME = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataInfoConfig(Checked):
+class DataInfoConfig:
     """Show what a data set holds: classes, ids, lengths, and its first row in words."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    num_bins: Annotated[int, Whole()] = 20
-    """Bins of the histogram of lengths, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,19 +61,14 @@ class DataBuildConfig(Checked):
     fill any disk; raise the limit for a large one that you trust."""
 
 
-def info(config: DataInfoConfig, console: Console | None = None) -> int:
+def info(config: DataInfoConfig) -> int:
     """Prints the figures that the tutorial explores before it trains."""
-    import numpy as np
-
     from harness.data.sources import load_configured
 
-    console = console or Console()
+    console = Console()
     # With repeated ids, whatever the settings say: lengths are those of the data as read.
     dataset = load_configured(replace(config.data, unique=False))
-    lengths = np.concatenate([part.lengths for part in dataset.parts])
-    console.print(_figures(dataset, lengths))
-    bar = "#" if console.options.ascii_only else "█"
-    console.print(_histogram(lengths, max_bins=config.num_bins, bar=bar))
+    console.print(_figures(dataset))
     # Print as text, in which brackets are no markup; keep paths in one piece, but wrap the row.
     if dataset.vocabulary is None or not dataset.vocabulary.takes_texts:
         console.out(printable(dataset.vocabulary_note))
@@ -102,9 +91,10 @@ def convert(config: DataConvertConfig) -> int:
     return 0
 
 
-def _figures(dataset: harness.Dataset, lengths: np.ndarray) -> Table:
+def _figures(dataset: harness.Dataset) -> Table:
     import numpy as np
 
+    lengths = np.concatenate([part.lengths for part in dataset.parts])
     unique_lengths = np.concatenate([part.unique().lengths for part in dataset.parts])
     occurs = np.zeros(dataset.num_tokens, np.bool_)
     for part in dataset.parts:
@@ -121,8 +111,8 @@ def _figures(dataset: harness.Dataset, lengths: np.ndarray) -> Table:
         "labels" if dataset.is_multi_label else "classes": _listed(classes),
         "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
         "ids": f"{lengths.sum():,}",
-        "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, from "
-        f"{lengths.min():,} to {lengths.max():,}",
+        "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, median "
+        f"{np.median(lengths):,.0f}, from {lengths.min():,} to {lengths.max():,}",
         "ids per row, unique": f"{unique_lengths.mean():.3f} on average, at most "
         f"{unique_lengths.max():,}",
     }
@@ -144,24 +134,6 @@ def _listed(rows_of: Mapping[str, int]) -> str:
     text = f"{len(rows_of):,}, of {min(present):,} to {max(present):,} rows"
     empty = len(rows_of) - len(present)
     return f"{text}; {empty:,} without a row" if empty else text
-
-
-def _histogram(lengths: np.ndarray, *, max_bins: int, bar: str) -> Table:
-    import numpy as np
-
-    table = Table(title="rows by length", title_justify="left", box=None)
-    table.add_column("ids", justify="right")
-    table.add_column("rows", justify="right")
-    table.add_column("")
-    # No more bins than lengths: an empty bin would look like a gap in the data.
-    low, high = int(lengths.min()), int(lengths.max())
-    width = -(-(high - low + 1) // min(max_bins, len(np.unique(lengths))))
-    counts = np.bincount((lengths - low) // width)
-    for left, count in zip(range(low, high + 1, width), counts.tolist(), strict=True):
-        right = min(left + width - 1, high)
-        span = f"{left:,}" if left == right else f"{left:,} - {right:,}"
-        table.add_row(span, f"{count:,}", bar * round(_BAR_WIDTH * count / counts.max()))
-    return table
 
 
 def build(config: DataBuildConfig) -> int:

@@ -1,4 +1,4 @@
-"""The doctor's checks of software, GPUs, precisions, kernels, TensorBoard, data sets and disk."""
+"""The doctor's checks of software, GPUs, kernels, TensorBoard, data sets and disk."""
 
 import importlib.util
 import os
@@ -18,8 +18,6 @@ from harness.program.devices import Devices, set_up_devices
 from harness.run import machine
 from harness.run.telemetry import nvml
 from harness.trainer import environment
-from harness.trainer.choices import choose_precision
-from harness.trainer.settings import PRECISIONS, Precision, Settings
 from kernels.multi_hot.native.build import load, require_compiler
 from kernels.multi_hot.native.product import trial_sums
 from kernels.multi_hot.registry import UnavailableError
@@ -42,8 +40,6 @@ def examine() -> Iterator[Finding]:
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
-    for precision in PRECISIONS:
-        yield _precision(precision, devices)
     yield kernels(devices.names)
     text = f"tensorboard {version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")
@@ -105,45 +101,14 @@ def gpus(devices: Devices) -> Iterator[Finding]:
 
 
 def _card(index: int, card: nvml.Card) -> Finding:
-    words = [card.name]
-    # In MIG mode NVML tells the memory only to administrators.
-    if memory := nvml.answer(pynvml.nvmlDeviceGetMemoryInfo, card.handle):
-        words.append(f"{memory.total / 1e9:,.1f} GB")
-    if card.compute_capability is not None:
-        words.append("compute capability {}.{}".format(*card.compute_capability))
-    words += [card.bus, card.uuid]
+    text = f"{card.name}, {card.bus}, {card.uuid}"
     if card.slices:
-        words += [f"{len(card.slices)} slices, of which a process sees one", *card.slices]
+        text += f", {len(card.slices)} slices, of which a process sees one: "
+        text += ", ".join(card.slices)
     elif card.slices is not None:
-        words.append(
-            "in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
-            f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
-        )
-    is_broken = card.slices == ()
-    return Finding(f"GPU {index}", "broken" if is_broken else "ok", ", ".join(words), "gpu")
-
-
-def _precision(precision: Precision, devices: Devices) -> Finding:
-    """Checks whether XLA compiles a product for each device, and says when `auto` chooses it."""
-    dtype = precision.removeprefix("mixed_")
-
-    @tf.function(jit_compile=True, autograph=False)
-    def product(a: tf.Tensor) -> tf.Tensor:
-        return tf.cast(a, dtype) @ tf.cast(a, dtype)
-
-    try:
-        for device in devices.names:
-            with tf.device(device):
-                product(tf.ones((16, 16)))
-    except tf.errors.OpError as error:
-        text = f"XLA does not compile it: {error.message.splitlines()[0]}; use another"
-        return Finding(precision, "broken" if precision == "float32" else "limited", text)
-    text = f"XLA compiles it for {', '.join(devices.names)}"
-    for rows in (Settings.batch_size, 4096):
-        chosen = choose_precision(devices.device_type, devices.compute_capability, rows=rows)
-        if chosen.name == precision:
-            text += f"; auto takes it for {rows:,} rows: {chosen.why}"
-    return Finding(precision, "ok", text)
+        text += ", in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
+        text += f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
+    return Finding(f"GPU {index}", "broken" if card.slices == () else "ok", text, "gpu")
 
 
 def kernels(devices: Sequence[str]) -> Finding:

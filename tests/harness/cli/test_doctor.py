@@ -19,9 +19,8 @@ def findings(logical_devices: list[str]) -> dict[str, Finding]:
 
 def test_everything_that_runs_here_is_ok(findings: dict[str, Finding]) -> None:
     assert "tensorflow 2." in findings["software"].text
-    for subject in ("software", "devices", "float32", "mixed_bfloat16", "mixed_float16", "disk"):
+    for subject in ("software", "devices", "disk"):
         assert findings[subject].state == "ok", findings[subject]
-    assert "auto takes it for 500 rows" in findings["float32"].text
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

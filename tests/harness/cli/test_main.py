@@ -16,7 +16,7 @@ from harness.tools.experiment import TrainConfig
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (
     *("", "train", "evaluate", "predict", "data", "data info", "data convert", "bench", "tune"),
-    *("compare", "smoke", "train --help-all"),
+    *("smoke", "train --help-all"),
 )
 # Every help in one process: its start costs more than all of them.
 HELP = """
@@ -108,17 +108,15 @@ def test_flags_stand_over_the_settings_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "info.toml"
-    path.write_text('num-bins = 3\ndata = "synthetic"\n[synthetic]\nsynthetic_rows = 300\n')
-    for flags, rows, bins in (
-        ([], "240 to train on, 60 to test on", 3),
-        (["--synthetic-rows", "200"], "160 to train on, 40 to test on", 3),
-        (["--num-bins", "5", "--synthetic-rows", "100"], "80 to train on, 20 to test on", 5),
+    path.write_text('data = "synthetic"\n[synthetic]\nsynthetic_rows = 300\n')
+    for flags, rows in (
+        ([], "240 to train on, 60 to test on"),
+        (["--synthetic-rows", "200"], "160 to train on, 40 to test on"),
     ):
         assert main(["data", "info", f"--config={path}", *flags]) == 0
         out, err = capsys.readouterr()
         assert err == ""
         assert rows in out
-        assert len(re.findall(r"^ *[\d,]+ - [\d,]+ ", out, re.MULTILINE)) == bins
 
 
 def test_ctrl_c_outside_of_training(

@@ -6,8 +6,7 @@ import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from rich.console import Console
@@ -22,8 +21,6 @@ from harness.base.reading import UTF8_MARK, opened, require_text
 from harness.base.terminal import table_of
 
 if TYPE_CHECKING:
-    from harness.cli.saved_model import SavedModel
-    from harness.data.vocabulary import Vocabulary
     from harness.model.judge import Ids, Judge
 
 _SHOWN = 60
@@ -59,8 +56,6 @@ class PredictConfig(Checked):
     explain: Annotated[int, Whole(0)] = 0
     """Number of words of each text to show with their weights: how much the log-odds of the
     predicted class fall when the word is left out."""
-    word_index: str | None = None
-    """JSON file of words and their ranks. None: the model's vocabulary, or Keras's cached file."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +76,11 @@ def predict(config: PredictConfig) -> int:
     saved = load_saved_model(config.model)
     saved.require_classes()
     model = saved.trainer.model
-    words = _vocabulary(config, saved)
+    if (words := saved.vocabulary) is None:
+        raise InputError(
+            f"no vocabulary.json lies beside {saved.path}; name the run folder that the model is "
+            "from, or, if its training found no words, train again with --word-index"
+        )
     judge = Judge(model, words, head_of(model, saved.kind))
     thresholds: Sequence[float] | None = words.thresholds or [0.5] * len(judge.class_names)
     if config.threshold is not None:
@@ -174,25 +173,6 @@ def _table(predictions: Iterable[Mapping[str, Any]], *, explains: bool) -> Table
         named = Text(printable(classes, one_line=True), overflow="fold")
         table.add_row(text, known, named, probabilities, *explained)
     return table
-
-
-def _vocabulary(config: PredictConfig, saved: SavedModel) -> Vocabulary:
-    from harness.data.imdb import cached_file
-    from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
-
-    # A word index has no names of classes and no thresholds: those stay the run's.
-    words = saved.vocabulary
-    if config.word_index is None and words is not None:
-        return words
-    path = Path(config.word_index) if config.word_index else cached_file(WORD_INDEX_NAME)
-    if not path.exists():
-        raise InputError(
-            f"no vocabulary.json lies beside {saved.path}, and no word index at {path}; name the "
-            "run folder that the model is from, or a word index with --word-index FILE"
-        )
-    names = words.class_names if words is not None else ()
-    found = Vocabulary.from_word_index(path, num_tokens=saved.num_tokens, class_names=names)
-    return found if words is None else replace(found, thresholds=words.thresholds)
 
 
 def blocks_of_texts(

@@ -43,9 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def judge(model: Path, *texts: str) -> Result:
-    index = model.parent / "imdb_word_index.json"
-    flags = ("--texts", *texts) if texts else ()
-    return call("predict", "--model", model, "--word-index", index, *flags)
+    return call("predict", "--model", model, *(("--texts", *texts) if texts else ()))
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -86,9 +84,8 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     long = "good " * 100_000
     (tmp_path / "a").write_text(f"{long}\n\n")
     (tmp_path / "b").write_text("a bad film")
-    index = model.parent / "imdb_word_index.json"
     files = ("--files", tmp_path / "a", tmp_path / "b", "--json", "--explain", "2")
-    result = call("predict", "--model", model, "--word-index", index, *files)
+    result = call("predict", "--model", model, *files)
     first, blank, last = (json.loads(line) for line in result.out.splitlines())
     assert (first["text"], first["labels"]) == (long, ["positive"])
     assert (blank["index"], blank["labels"], blank["probabilities"]) == (1, [], None)
@@ -110,10 +107,7 @@ def test_json_of_files(model: Path, tmp_path: Path) -> None:
     assert "pipe is not a regular file" in result.err
 
 
-def test_the_words_of_a_run_need_no_word_index(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def test_the_vocabulary_in_the_folder_counts(model: Path, tmp_path: Path) -> None:
     shutil.copytree(model, tmp_path / "run")
     ids = {word: rank + 3 for word, rank in WORDS.items()}
     words = Vocabulary(ids=ids, num_tokens=30_000, start_id=1, unknown_id=2)
@@ -126,13 +120,11 @@ def test_the_words_of_a_run_need_no_word_index(
     assert "has ids below 30001, but" in result.err
 
 
-def test_no_word_index(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+def test_no_vocabulary(model: Path, tmp_path: Path) -> None:
     shutil.copy(model / "model.keras", tmp_path)
     result = call("predict", "--model", tmp_path / "model.keras", "--texts", "good")
     assert (result.code, result.out) == (2, "")
-    assert "--word-index" in result.err
-    assert str(tmp_path) in result.err
+    assert f"no vocabulary.json lies beside {tmp_path / 'model.keras'}" in result.err
 
 
 def test_bytes_that_python_could_not_decode_in_an_argument() -> None:

@@ -71,7 +71,11 @@ def gpus(devices: Devices) -> Iterator[Finding]:
             yield Finding("NVIDIA driver", "ok", text, "gpu")
             cards, lost = nvml.cards()
             for index, card in enumerate(cards):
-                yield _card(index, card)
+                text = f"{card.name}, {card.bus}, {card.uuid}"
+                if card.slices is not None:
+                    none = "none, so nothing can run there; nvidia-smi mig -cgi makes one"
+                    text += f", in MIG mode; its slices: {', '.join(card.slices) or none}"
+                yield Finding(f"GPU {index}", "broken" if card.slices == () else "ok", text, "gpu")
             for index in lost:
                 text = "does not answer; the kernel's log has the reason, a line with Xid; reset "
                 yield Finding(f"NVML's GPU {index}", "broken", text + "it or reboot", "gpu")
@@ -82,14 +86,6 @@ def gpus(devices: Devices) -> Iterator[Finding]:
         else:
             yield Finding("NVIDIA driver", "broken", text, "gpu")
         return
-    build = tf.sysconfig.get_build_info()
-    text = f"this TensorFlow is built without CUDA: {environment.CUDA_INSTALL}"
-    missing = environment.missing_libraries()
-    if build["is_cuda_build"]:
-        text = f"TensorFlow wants CUDA {build['cuda_version']} and cuDNN {build['cudnn_version']}"
-        here = f"missing: {', '.join(missing)} ({environment.CUDA_INSTALL})"
-        text = f"{here if missing else 'all there'}; {text}"
-    yield _finding("CUDA libraries", build["is_cuda_build"] and not missing, text, "gpu")
     sees, warning = devices.device_type == "GPU", environment.gpu_warning()
     text = ", ".join(devices.descriptions) if sees else "none"
     if warning or not sees:
@@ -98,17 +94,6 @@ def gpus(devices: Devices) -> Iterator[Finding]:
             why = f"{nvml.VISIBLE} is {os.environ[nvml.VISIBLE]!r}, which hides all; unset it"
         text += f": {warning or why}"
     yield _finding("GPUs that TensorFlow sees", sees and not warning, text, "gpu")
-
-
-def _card(index: int, card: nvml.Card) -> Finding:
-    text = f"{card.name}, {card.bus}, {card.uuid}"
-    if card.slices:
-        text += f", {len(card.slices)} slices, of which a process sees one: "
-        text += ", ".join(card.slices)
-    elif card.slices is not None:
-        text += ", in MIG mode without a slice, so nothing can run there: make one (nvidia-smi mig "
-        text += f"-cgi), or switch the mode off (nvidia-smi -i {index} -mig 0)"
-    return Finding(f"GPU {index}", "broken" if card.slices == () else "ok", text, "gpu")
 
 
 def kernels(devices: Sequence[str]) -> Finding:

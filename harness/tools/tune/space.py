@@ -19,7 +19,7 @@ class Space(Checked):
     """The settings to search. Two values are the ends of a range; a single one fixes the
     setting."""
 
-    learning_rates: Annotated[tuple[float, ...], Number(least=0)] = ()
+    learning_rates: Annotated[tuple[float, ...], Number(above=0)] = ()
     """Range of the learning rate, on a logarithmic scale. Left out: 1/8 to 8 times the recipe's, or
     1e-4 to 3e-2 where there is none."""
     widths: Annotated[tuple[int, ...], Whole()] = (16, 256)
@@ -45,24 +45,17 @@ class Space(Checked):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("learning_rates", "widths", "depths", "dropouts", "weight_decays"):
-            flag, values = flag_of(name), getattr(self, name)
-            if name == "learning_rates" and not values:
-                continue
-            shown = " ".join(map(str, values)) or "empty"
-            ends = "give the two ends of a range, the lower one first, or one value to fix it"
-            ok = len(values) in (1, 2) and values[0] <= values[-1]
-            require(ok, f"{flag} is {shown}; {ends}")
-            is_fixed_at_0 = name == "weight_decays" and values[-1] == 0
+            values = getattr(self, name)
+            is_range = len(values) in (1, 2) and values[0] <= values[-1]
             require(
-                name not in ("learning_rates", "weight_decays") or values[0] > 0 or is_fixed_at_0,
-                f"{flag} begins at 0, which has no place on a logarithmic scale; begin above 0",
+                is_range or (name == "learning_rates" and not values),
+                f"{flag_of(name)} is {' '.join(map(str, values)) or 'empty'}; give the two ends of "
+                "a range, the lower one first, or one value to fix it",
             )
-        for name in ("ngrams_choices", "num_tokens_choices"):
-            choices = getattr(self, name)
-            twice = " ".join(str(v) for v in dict.fromkeys(choices) if choices.count(v) > 1)
-            require(
-                not twice, f"{flag_of(name)} names {twice} more than once; name each value once"
-            )
+        require(
+            self.weight_decays[0] > 0 or self.weight_decays[-1] == 0,
+            "--weight-decays begins at 0, which has no place on a logarithmic scale; begin above 0",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +106,7 @@ def parameters(
         ("ngrams", None if build.ngrams == 1 else build.ngrams, _NGRAMS, takes_texts),
         ("num_tokens", build.num_tokens, _NUM_TOKENS, takes_texts and not is_hashed),
     ):
-        choices: tuple[int, ...] = getattr(space, f"{name}_choices")
+        choices: tuple[int, ...] = tuple(dict.fromkeys(getattr(space, f"{name}_choices")))
         flag = flag_of(f"{name}_choices")
         why = "--hash-bits does that here" if takes_texts else "the data is not built from texts"
         ok = applies or not choices
@@ -124,15 +117,13 @@ def parameters(
             "out one of the two",
         )
         if applies:
-            found[name] = CategoricalDistribution(
-                choices or ((given,) if given is not None else usual)
-            )
+            choices = choices or (usual if given is None else (given,))
+            found[name] = CategoricalDistribution(choices)
     return found
 
 
 def settings_of(space: Space, values: Mapping[str, Any]) -> dict[str, Any]:
-    depth = values["depth"]
-    decay = values["weight_decay"]
+    depth, decay = values["depth"], values["weight_decay"]
     return {
         "optimizer": space.optimizer,
         "learning_rate": values["learning_rate"],

@@ -26,7 +26,7 @@ def test_texts_have_choices_of_their_own() -> None:
     assert (asked["ngrams"].choices, asked["num_tokens"].choices) == ((3,), (500,))
     asked = parameters(Space(), BuildOptions(hash_bits=8), takes_texts=True)
     assert "num_tokens" not in asked
-    asked = parameters(Space(num_tokens_choices=(7, 9)), BuildOptions(), takes_texts=True)
+    asked = parameters(Space(num_tokens_choices=(7, 9, 7)), BuildOptions(), takes_texts=True)
     assert asked["num_tokens"].choices == (7, 9)
 
 
@@ -40,7 +40,7 @@ def test_texts_have_choices_of_their_own() -> None:
         ({"widths": (9, 3)}, "--widths is 9 3; give the two ends of a range, the lower one first"),
         ({"dropouts": (0.0, 1.0)}, r"--dropouts\[1\] is 1\.0; it must be a finite number at least 0"),
         ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),
-        ({"num_tokens_choices": (9, 9)}, "--num-tokens-choices names 9 more than once"),
+        ({"learning_rates": (0.0, 1.0)}, "--learning-rates is 0.0; it must be above 0"),
     ],
 )
 def test_wrong_ranges(given: dict[str, Any], message: str) -> None:

@@ -1,6 +1,5 @@
 """`harness report`: a page about a run, in one file that any browser shows."""
 
-import shlex
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,19 +7,16 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from harness.base.checks import flags_of, require_extra
-from harness.base.decoding import changed, from_mapping
-from harness.base.errors import InputError, as_command, printable
+from harness.base.checks import require_extra
+from harness.base.errors import InputError, printable
 from harness.base.quiet import quiet_import
 from harness.cli.evaluate import HeldOutRows, load_rows
-from harness.tools.experiment import TrainConfig
-from harness.trainer.resuming import asked_settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(HeldOutRows):
     """Write report.html into a run folder: learning curves, ROC, precision and recall,
-    confusion, throughput, the words that weigh most, and the worst mistakes on the test rows."""
+    confusion, the words that weigh most, and the worst mistakes on the test rows."""
 
     run: tyro.conf.Positional[str]
     """The run folder."""
@@ -37,12 +33,6 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
     saved = load_saved_model(config.run, batch_size=config.batch_size)
     data, source = load_rows(config, saved, given)
     words = saved.vocabulary or data.vocabulary
-    command = command_of(folder) if "data" in (saved.config or {}) else None  # none from Python
-    path = write_report(folder, saved.trainer, data, source, words, command=command)
+    path = write_report(folder, saved.trainer, data, source, words)
     Console().out(printable(f"report written to {path}", one_line=True), highlight=False)
     return 0
-
-
-def command_of(folder: Path) -> str:
-    settings = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
-    return as_command(shlex.join(["train", *flags_of(changed(settings))]))

@@ -19,7 +19,6 @@ from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
 from harness.base.terminal import table_of
 from harness.base.timeline import Timeline
-from harness.cli.report import command_of
 from harness.run.observers.run_files import REPORT_FILE_NAME, RESOLVED, read_config
 from harness.run.run_folder import claim_run_folder
 from harness.tools.experiment import TrainConfig, trainer_of
@@ -161,8 +160,7 @@ def _train(
             if output.report == "on" and not (folder / REPORT_FILE_NAME).exists():
                 from harness.tools.report.page import write_report
 
-                words, command = data.vocabulary, command_of(folder)
-                path = write_report(folder, trainer, data, config.data, words, command=command)
+                path = write_report(folder, trainer, data, config.data, data.vocabulary)
                 console.out(printable(f"report written to {path}", one_line=True), highlight=False)
             timeline.mark("report")
         elif output.report == "on":

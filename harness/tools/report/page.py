@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shlex
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import Dataset, RaggedSets, Trainer
-from harness.base.errors import InputError, printable
+from harness.base.checks import flags_of
+from harness.base.decoding import changed, from_mapping
+from harness.base.errors import InputError, as_command, printable
 from harness.base.reading import damage, read_json
 from harness.data.options import DataConfig
 from harness.data.sources import load_configured
@@ -22,9 +25,11 @@ from harness.model.export import names_of
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import FIGURES
 from harness.task.measures import MAX_RANKED
+from harness.tools.experiment import TrainConfig
 from harness.tools.report import plots
 from harness.tools.report.answers import Answers, Floats
 from harness.tools.report.words import speaking_words, word_weights
+from harness.trainer.resuming import asked_settings
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
@@ -32,13 +37,12 @@ _MAX_CONFUSED = 20  # classes of a confusion matrix, and pairs in a list if ther
 _MAX_WORD_ROWS = 5_000  # rows that words are weighed on
 _MAX_TEXT = 800  # characters of a text, from its beginning and its end
 _MAX_REREAD = 20_000_000  # ids up to which texts are loaded again in their own order
-
-
 # Keys of summary.json in the table.
 _OF_SUMMARY = (
     *("test_loss", "epochs", "steps", "batch_size", "precision", "implementation", "replicas"),
     *("devices", "examples_per_second", "train_seconds", "compile_seconds", "wall_seconds"),
 )
+_CURVES = {"loss", "accuracy", "validation_loss", "validation_accuracy"}  # of metrics.jsonl
 _REMEDY = "Restore or remove the file."
 
 
@@ -48,12 +52,9 @@ def write_report(
     data: Dataset,
     source: DataConfig,
     vocabulary: Vocabulary | None,
-    *,
-    command: str | None = None,
 ) -> Path:
-    """Writes report.html into a run's folder, whole or not at all, and returns its path. `command`
-    is the one that repeats the run. The test rows are judged, or as many as there may be
-    probabilities, evenly among them."""
+    """Writes report.html into a run's folder, whole or not at all, and returns its path. The test
+    rows are judged, or as many as there may be probabilities, evenly among them."""
     test = data.test
     if not test.is_labelled:
         raise InputError(f"{test.name} has no labels; give the rows to test on")
@@ -73,7 +74,6 @@ def write_report(
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
     origin, past, held_out = _past(folder)
     facts = {
-        **({"repeat it": command} if command else {}),
         **origin,
         "data": source.data if data.name in source.data else data.name,
         "training rows": data.train.num_rows,
@@ -167,18 +167,21 @@ def _shown(value: Any) -> str:
 
 
 def _past(folder: Path) -> tuple[dict[str, str], dict[str, Any], str]:
-    """Returns when the model was trained, by which versions and on which machine; how, and what
-    came of it; and the rows evaluated after each epoch, `validation` or `test`. Without the files
-    of a run there are none of these facts."""
+    """Returns the command that repeats the run, its time, versions and machine; its settings and
+    results; and the rows evaluated after each epoch, `validation` or `test`. What the folder does
+    not hold is left out."""
     paths = folder / run_files.CONFIG_FILE_NAME, folder / run_files.SUMMARY_FILE_NAME
     config = run_files.read_config(folder) if paths[0].is_file() else {}
     summary = read_json(paths[1], remedy=_REMEDY) if paths[1].is_file() else {}
     resolved, origin = config.get(run_files.RESOLVED, {}), {}
+    if "data" in config:  # it was trained by the command
+        asked = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
+        origin["repeat it"] = as_command(shlex.join(["train", *flags_of(changed(asked))]))
     if config:
         versions, host = resolved.get("versions", {}), resolved.get("host", {})
         begun = time.localtime(paths[0].stat().st_mtime)
         with damage(paths[0], what="the settings of a run", remedy=_REMEDY):
-            origin = {
+            origin |= {
                 "begun": time.strftime("%Y-%m-%d %H:%M", begun),
                 "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
                 "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
@@ -194,10 +197,7 @@ def _past(folder: Path) -> tuple[dict[str, str], dict[str, Any], str]:
 def _series(path: Path) -> dict[str, Floats]:
     found = defaultdict(list)
     for record in jsonl.records(path):
-        names = record.keys() & {"accuracy", "validation_loss", "validation_accuracy"}
-        if "num_steps" in record:  # a window: the others have seconds too, but of no training
-            names |= {"loss", "seconds", "examples_per_second"}
         with damage(path, what="a record of a run", remedy=_REMEDY):
-            for name in names:
+            for name in record.keys() & _CURVES:
                 found[name].append((float(record["step"]), float(record[name])))
     return {name: np.array(points).T for name, points in found.items()}

@@ -50,14 +50,6 @@ def learning_curves(figure: Any, series: Mapping[str, Floats], held_out: str) ->
 
 
 @_svg
-def throughput(figure: Any, seconds: Floats, rates: Floats) -> None:
-    axes = figure.subplots()
-    axes.plot(*_thinned(np.cumsum(seconds), rates), marker=".")
-    axes.set(xlabel="seconds of training", ylabel="examples/s", ylim=(0, 1.05 * rates.max()))
-    axes.yaxis.set_major_formatter("{x:,.0f}")
-
-
-@_svg
 def rankings(figure: Any, curves: Sequence[tuple[str, Ranking]]) -> None:
     roc, precision = figure.subplots(1, 2)
     roc.plot([0, 1], [0, 1], linestyle="dotted", color="gray")

@@ -21,7 +21,7 @@ from tests.harness.random_sets import random_sets
 
 NUMBER = re.compile(r'<td class="number">([^<]*)</td>')
 EVIL = "<script>alert(1)</script>"
-SECTIONS = ("run", "curves", "ranking", "confusion", "throughput", "words")
+SECTIONS = ("run", "curves", "ranking", "confusion", "words")
 
 
 def trainer(num_outputs: int, num_tokens: int) -> harness.Trainer:
@@ -118,7 +118,7 @@ def test_a_folder_without_a_run_and_rows_without_labels(tmp_path: Path) -> None:
     own = trainer(1, rows.num_tokens)
     assert "its distinct tokens" in written(tmp_path, own, rows.unique())
     page = written(tmp_path, own, rows)
-    assert page.count("no metrics.jsonl") == 2
+    assert "no metrics.jsonl" in page
     assert "ids " in page
     assert "its distinct tokens" not in page
     assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
@@ -128,7 +128,7 @@ def test_a_folder_without_a_run_and_rows_without_labels(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no labels"):
         written(tmp_path, own, bare)
     (tmp_path / "metrics.jsonl").write_text(
-        json.dumps({"step": 1, "epoch": 0, "num_steps": 1, "loss": "NaN", "seconds": []}) + "\n"
+        json.dumps({"step": 1, "epoch": 0, "num_steps": 1, "loss": []}) + "\n"
     )
     with pytest.raises(InputError, match=r"metrics\.jsonl is damaged"):
         written(tmp_path, own, rows)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -133,6 +133,7 @@ class _MultiHotEstimator(BaseEstimator):
     verbose: bool = False
     _task: ClassVar[Any] = "auto"
     _num_classes: ClassVar[Any] = None
+    _model = _trainer = cast(Any, None)  # the fitted network, and the trainer of `partial_fit`
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -141,12 +142,7 @@ class _MultiHotEstimator(BaseEstimator):
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
-
-    def _forget(self) -> None:
-        """Forgets a fit before, whose classes or form of rows a fit that fails may change."""
-        for name in ("_model", "_trainer"):
-            self.__dict__.pop(name, None)
+        return self._model is not None
 
     def _config(self, **more: Any) -> TrainConfig:
         if self.early_stopping is not None:
@@ -169,7 +165,6 @@ class _MultiHotEstimator(BaseEstimator):
         return {name for name in _SETTINGS if getattr(self, name) is not None}
 
     def _fitted(self, X: Any, labels: Any, weights: Any) -> Self:
-        """Fits rows with labels in the form that `Examples` takes."""
         with _lock:
             config, data, train = self._begun(X, labels, weights, searches=self.recipe == "auto")
             held_out, epochs, callbacks = None, config.epochs, checked(self.callbacks)
@@ -198,16 +193,16 @@ class _MultiHotEstimator(BaseEstimator):
 
     def _partly_fitted(self, X: Any, labels: Any, weights: Any) -> Self:
         """Trains for one epoch; a further call continues from there."""
-        is_new, callbacks = not hasattr(self, "_model"), checked(self.callbacks)
-        stops = self.early_stopping is not None
-        require(not stops, "early_stopping is for fit, not for partial_fit; leave it out")
+        is_new, callbacks = self._model is None, checked(self.callbacks)
+        ok = self.early_stopping is None
+        require(ok, "early_stopping is for fit, not for partial_fit; leave it out")
         with _lock:
             if is_new:
                 config, _, rows = self._begun(X, labels, weights, searches=False)
                 self._settled = config, self._fixed()
             else:
                 config, rows = self._resettled(), self._examples(self._sets(X), labels, weights)
-            if (trainer := vars(self).get("_trainer")) is None:
+            if (trainer := self._trainer) is None:
                 config, given = self._sized(config, rows), config.optimizer
                 rate = optimizer_factory(**_optimizer(config), learning_rate=given.learning_rate)
                 model = self._network(config, rows) if is_new else self._model
@@ -260,8 +255,7 @@ class _MultiHotEstimator(BaseEstimator):
     def _read(
         self, X: list[Any], labels: Any, weights: Any, *, searches: bool
     ) -> tuple[TrainConfig, Dataset]:
-        """Gives ids to the words of texts, as `harness train` does with a file of them; returns the
-        settings, with those that its recipe found, and the rows."""
+        """Reads texts as `harness train` does, from a file; returns the settings and the rows."""
         check = records.text if self._form == "texts" else records.tokens
         for place, row in enumerate(X):
             try:
@@ -278,11 +272,8 @@ class _MultiHotEstimator(BaseEstimator):
             parquet.write_table(table, train)
             parquet.write_table(table[:1], test)  # a test row chooses nothing
             config = self._config(data=train, test_data=test, data_cache="off")
-            found = None
-            if searches:
-                found = find(
-                    config, self._given(), started=lambda: None, tells=False, weights=weights
-                )
+            how: Any = {"started": lambda: None, "tells": False, "weights": weights}
+            found = find(config, self._given(), **how) if searches else None
             if found is not None and self.verbose:
                 print(found)
             data = load_configured(config.data, tells=False) if found is None else found.data
@@ -292,8 +283,7 @@ class _MultiHotEstimator(BaseEstimator):
         return config if found is None else found.config, data
 
     def _sized(self, config: TrainConfig, rows: Examples) -> TrainConfig:
-        """Returns the settings with a batch size that does not exceed the rows, unless it was
-        given."""
+        # A batch size that was not given does not exceed the rows.
         size = self.batch_size or min(config.execution.batch_size, rows.num_rows)
         return replace(config, execution=replace(config.execution, batch_size=size))
 
@@ -313,9 +303,8 @@ class _MultiHotEstimator(BaseEstimator):
         )
 
     def _restarted(self, config: TrainConfig, rows: Examples) -> Trainer:
-        """Returns a trainer in its initial state. If one was used before for rows of this kind, it
-        is that one, with its compiled programs, which do not depend on the seed or the learning
-        rate."""
+        """Returns a trainer in its initial state: that of earlier fits on such rows, if any, with
+        its compiled programs, which do not depend on the seed or the learning rate."""
         network, settings = self._network(config, rows), replace(config.execution, seed=0)
         has_weights = rows.weights is not None, rows.ragged[""].weights is not None
         parts = replace(network, seed=0), self._task, settings, *has_weights
@@ -417,7 +406,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         Raises:
             InputError: a ValueError, if X, y or the parameters are wrong.
         """
-        self._forget()
+        self._model = self._trainer = None  # a fit that fails may change classes and form
         y, weights = _checked(self, X, y, sample_weight)
         self._number(y, y)
         return self._fitted(X, *self._labels(y, weights))
@@ -442,7 +431,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
                 "class_weight is 'balanced', which needs all rows at once; give partial_fit a "
                 "weight for each class, as sklearn.utils.class_weight.compute_class_weight does"
             )
-        if not hasattr(self, "_model"):
+        if self._model is None:
             if classes is None and y.ndim == 1:
                 raise InputError("classes must be given in the first call of partial_fit")
             self._number(y, classes, may_grow=True)
@@ -465,8 +454,7 @@ class MultiHotClassifier(ClassifierMixin, _MultiHotEstimator):
         return len(self.classes_) if self._seen is None else None
 
     def _labels(self, y: Any, weights: Any) -> tuple[Any, Any]:
-        """Returns labels in the form that `Examples` takes, and the rows' weights times those of
-        their classes."""
+        """Returns labels as `Examples` takes them, and the rows' weights times their classes'."""
         if self._seen is not None:
             if self.class_weight is not None:
                 raise InputError("class_weight is for rows of one class each; leave it out")
@@ -516,15 +504,15 @@ class MultiHotRegressor(RegressorMixin, _MultiHotEstimator):
     @in_python()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains on rows X, as in `MultiHotClassifier.fit`, with the targets y, [B] or [B, K]."""
-        self._forget()
+        self._model = self._trainer = None  # a fit that fails may change classes and form
         return self._fitted(X, *self._scaled(X, y, sample_weight, learns=True))
 
     @in_python()
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains for one epoch, on at least `batch_size` rows; each further call continues from
         there. The first call's targets decide how all are standardized."""
-        learns = not hasattr(self, "_model")
-        return self._partly_fitted(X, *self._scaled(X, y, sample_weight, learns=learns))
+        scaled = self._scaled(X, y, sample_weight, learns=self._model is None)
+        return self._partly_fitted(X, *scaled)
 
     def _scaled(self, X: Any, y: Any, weights: Any, *, learns: bool) -> tuple[Any, Any]:
         """Returns targets, standardized as those that it `learns` from, and the rows' weights."""

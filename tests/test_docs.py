@@ -218,8 +218,6 @@ def run_command(words: list[str]) -> None:
     is_synthetic = words[1] in ("train", "profile", "bench") and not names_data
     if is_synthetic:
         words += ["--synthetic-rows", str(SYNTHETIC_ROWS)]
-    if "--profile-steps" in words:
-        words += ["--batch-size", "8"]  # as many steps as all rows make
     assert command_line.main([last_checkpoint(word) for word in words[1:]]) == 0
 
 

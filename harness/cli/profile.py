@@ -45,7 +45,6 @@ def profile(config: ProfileConfig) -> int:
         from harness.run.run_folder import claim
     console = Console()
     folder = Path(config.profile_dir).absolute()
-    # The profiler begins after the warm-up, and compilation is over by then.
     last = config.warm_up + config.steps
     execution = config.execution
     if execution.steps_per_dispatch == "auto":
@@ -58,16 +57,22 @@ def profile(config: ProfileConfig) -> int:
         trainer = trainer_of(config, data, execution, epochs=epochs)
         steps = trainer.steps(data.train, epochs=epochs, console=console)
         start = replace(steps.start, run_dir=str(folder), steps_per_epoch=last, epochs=1)
-        profiler = ProfilerObserver(folder, first=config.warm_up, last=last)
-        observers: list[Observer] = [profiler, ConsoleObserver(console, tensorboard_dir=None)]
         interrupt = closing.enter_context(Interrupt())
-        for observer in observers:
-            closing.callback(observer.close)
-            observer.tell(start)
-        steps.run(
-            until=lambda: profiler.path is not None or interrupt.requested, observers=observers
-        )
-        profiler.finish()
+        shown = ConsoleObserver(console, tensorboard_dir=None)
+        closing.callback(shown.close)
+        shown.tell(start)
+        for compilation in steps.compile():
+            shown.tell(compilation)
+
+        def run(num_steps: int, *observers: Observer) -> None:
+            steps.run(num_steps=num_steps, until=lambda: interrupt.requested, observers=observers)
+
+        if config.warm_up:
+            run(config.warm_up, shown)
+        if interrupt.requested:
+            return interrupt.exit_code
+        with ProfilerObserver(folder) as profiler:
+            run(config.steps, profiler, shown)
     is_complete = print_profile(profiler, console, on_gpu=trainer.devices.device_type == "GPU")
     if interrupt.requested:
         return interrupt.exit_code

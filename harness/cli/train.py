@@ -151,10 +151,6 @@ def _train(
     progress = outcome.progress  # None if the run was complete before
     stopped = progress is not None and progress.interrupted
     if outcome.start.run_dir:  # only the chief of several workers prints and writes
-        if outcome.profiler is not None:
-            from harness.run.profiling import print_profile
-
-            print_profile(outcome.profiler, console, on_gpu=trainer.devices.device_type == "GPU")
         if diverged is None and not stopped:
             folder = Path(outcome.start.run_dir)
             if output.report == "on" and not (folder / REPORT_FILE_NAME).exists():

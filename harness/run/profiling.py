@@ -1,4 +1,4 @@
-"""Profiles some of a run's steps by TensorFlow's profiler, and prints where their time goes."""
+"""Profiles training steps by TensorFlow's profiler, and prints where their time goes."""
 
 import errno
 import re
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import tensorflow as tf
 from rich.box import SIMPLE
@@ -60,61 +60,42 @@ _CUPTI = (
 
 
 class ProfilerObserver(records.Observer):
-    """Profiles the dispatches that hold the steps after `first` up to `last`, into TensorBoard's
-    `folder`. It must be called on the thread that trains, whose trace it marks. A dispatch is in
-    the profile whole or not at all, with one step marker that begins where the loop asks for its
-    batches. Starting and stopping the profiler takes time of the next window."""
+    """As a context, profiles the dispatches within, into TensorBoard's `folder`, with a step marker
+    for each that begins where the loop asks for its batches. It must be told of them on the thread
+    that trains, whose trace it marks."""
 
-    def __init__(self, folder: Path, *, first: int, last: int) -> None:
-        self.path: Path | None = None  # `<folder>/plugins/profile/<time>/<host>.xplane.pb`
+    def __init__(self, folder: Path) -> None:
+        self.path: Path  # `<folder>/plugins/profile/<time>/<host>.xplane.pb`, once the context ends
         self.first_step = self.last_step = 0  # steps done before the profile, and at its end
         self.num_dispatches = 0
-        self._folder, self._first, self._last = folder, first, last
-        self._running = False
-        self._steps_per_dispatch = 0
+        self._folder = folder
         self._step_marker, self._input_marker = ExitStack(), ExitStack()
+
+    def __enter__(self) -> Self:
+        with os_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            tf.profiler.experimental.start(str(self._folder))
+        return self
 
     def tell(self, record: records.Record) -> None:
         match record:
-            case records.RunStart():
-                self._steps_per_dispatch = int(record.choices["steps_per_dispatch"].value)
-            case records.BatchesAwaited() if self.path is None:
-                self._dispatch(record.step)
+            case records.BatchesAwaited(step=step):
+                self.first_step = self.first_step if self.num_dispatches else step
+                marker = tf.profiler.experimental.Trace(STEP_MARKER, step_num=step, _r=1)
+                self._step_marker.enter_context(marker)
+                self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
             case records.BatchesReady():
                 self._input_marker.close()
-            case records.Compilation() if self._running and not self.num_dispatches:
-                # Begin again behind the compilation, which would fill the profile.
-                self.close()
-                self._dispatch(record.step)
-                self._input_marker.close()
-            case records.Window() if self._running:
+            case records.Window(step=step):
                 self._step_marker.close()
-                self.num_dispatches += 1
-                self.last_step = record.step
-                if record.step >= self._last:
-                    self.finish()
-            case records.Summary():
-                self.finish()
+                self.num_dispatches, self.last_step = self.num_dispatches + 1, step
 
-    def _dispatch(self, step: int) -> None:
-        """Marks the dispatch after `step` in the profile, which begins here if it is due."""
-        if not self._running:
-            if step + self._steps_per_dispatch <= self._first:
-                return  # the dispatch holds no step of interest
-            with os_errors(self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                tf.profiler.experimental.start(str(self._folder))
-            self._running, self.first_step = True, step
-        marker = tf.profiler.experimental.Trace(STEP_MARKER, step_num=step, _r=1)
-        self._step_marker.enter_context(marker)
-        self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
-
-    def finish(self) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._input_marker.close()
         self._step_marker.close()
-        if not self._running or not self.num_dispatches:
+        if kind is not None:
+            tf.profiler.experimental.stop(save=False)
             return
-        self._running = False
         before = self._profiles()
         with os_errors(self._folder):
             try:
@@ -130,13 +111,6 @@ class ProfilerObserver(records.Observer):
 
     def _profiles(self) -> set[Path]:
         return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
-
-    def close(self) -> None:
-        self._input_marker.close()
-        self._step_marker.close()
-        if self._running:
-            tf.profiler.experimental.stop(save=False)
-            self._running = False
 
 
 class Event(NamedTuple):
@@ -251,16 +225,13 @@ def _covered_ns(events: list[Event]) -> float:
 
 
 def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool) -> bool:
-    """Prints where the time of the profiled steps of a run goes. Returns whether there is a
-    profile, with the GPU's events if the steps ran on GPUs."""
+    """Prints where the time of the profiled steps goes. Returns whether the profile has the GPU's
+    events, if the steps ran on GPUs."""
 
     def say(text: str, style: str | None = None) -> None:
         console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     console.print()
-    if profiler.path is None:
-        say("the run ended before a step to profile: there is no profile")
-        return False
     times = divide(read(profiler.path))
     first, last = profiler.first_step, profiler.last_step
     say(

@@ -247,6 +247,7 @@ class Steps:
     def __init__(self, training: Training, start: records.RunStart) -> None:
         self.start = start
         self._training = training
+        self._step = training.start_step
         self._dispatches = training.dispatches(epochs=_ENDLESS)
 
     def compile(self) -> Sequence[records.Compilation]:
@@ -262,11 +263,13 @@ class Steps:
         observers: Sequence[records.Observer] = (),
     ) -> Progress:
         """Trains whole dispatches, at least one, for `num_steps` or until `until` returns True."""
-        return train(
+        progress = train(
             self._dispatches,
             self._training,
-            History(observers),
+            History(observers, start_step=self._step),
             steps_per_epoch=_ENDLESS,
             num_steps=num_steps,
             is_done=until,
         )
+        self._step = progress.step
+        return progress

@@ -158,7 +158,9 @@ def asked_settings(folder: Path) -> dict[str, Any]:
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):
             flat[name] = "auto"
-    return {n: v for n, v in flat.items() if n not in ("run_dir", "overwrite", "resume")}
+    # Earlier versions had profile_steps, too.
+    left_out = ("run_dir", "overwrite", "resume", "profile_steps")
+    return {n: v for n, v in flat.items() if n not in left_out}
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.base.checks import require, require_count
 from harness.base.decoding import decoded
-from harness.base.errors import InputError, printable
+from harness.base.errors import printable
 from harness.base.interrupt import Interrupt
 from harness.base.timeline import Timeline
 from harness.data.examples import Examples
@@ -30,7 +30,6 @@ from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
-from harness.run.profiling import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
@@ -39,7 +38,7 @@ from harness.trainer.advice import advice, advice_on_rows
 from harness.trainer.callbacks import History as FitHistory
 from harness.trainer.callbacks import KerasCallbacks, checked, with_batch_hooks
 from harness.trainer.loop import Rows, Training, train
-from harness.trainer.settings import RunOptions, Settings, step_range
+from harness.trainer.settings import RunOptions, Settings
 from harness.trainer.setup import Setup
 from harness.workers.cluster import Cluster
 from kernels.files import replacing
@@ -122,7 +121,6 @@ class Outcome:
     progress: Progress | None = field(repr=False, default=None)  # None if the run was complete
     summary: records.Summary | None = field(repr=False, default=None)
     quality: Quality | None = None  # for the test rows, else the validation rows, if any
-    profiler: ProfilerObserver | None = None
     thresholds: Sequence[float] | None = None  # of each class, [K], if the fit chose some
     signal: int = 0  # The signal that asked for an end, be it after the last step; 0 for none
 
@@ -189,7 +187,6 @@ class Run:
         # Set by `run`, in this order.
         self._start: records.RunStart
         self._callbacks: KerasCallbacks
-        self._profiler: ProfilerObserver | None
         self._training: Training
         self._history: History
 
@@ -208,7 +205,6 @@ class Run:
         if self._cluster.from_chief(lambda: resuming.has_ended(start, self.opened)):
             return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
-        self._profiler = profiler = self._made_profiler()
         self._training = self._to_train()
         compiled = self._make_room()
         self._begin()
@@ -225,7 +221,6 @@ class Run:
             progress=progress,
             summary=summary,
             quality=quality,
-            profiler=profiler,
             thresholds=self._thresholds,
             # All workers have to agree on it.
             signal=self._cluster.most([interrupt.by or 0])[0],
@@ -325,7 +320,6 @@ class Run:
             or may_change
             or any(looks)
             or (self._checkpoints is not None and not by_time)
-            or asked.options.profile_steps is not None
         )
         return Training(
             programs=programs,
@@ -373,15 +367,13 @@ class Run:
     ) -> Progress:
         asked, cluster = self.asked, self._cluster
         start, training, callbacks = self._start, self._training, self._callbacks
-        profilers = [self._profiler] if self._profiler else []
-        observers = [*profilers, callbacks, self._listeners()]
-        for observer in observers:
-            closing.callback(observer.close)
+        listeners = self._listeners()
+        closing.callback(listeners.close)
         bus_ids, hz = self.setup.devices.pci_bus_ids, asked.options.telemetry_hz
         telemetry = closing.enter_context(TelemetryRecorder(hz=hz, bus_ids=bus_ids))
         closing.enter_context(self._background)  # ends before the observers are closed
         self._history = history = History(
-            observers,
+            [callbacks, listeners],
             telemetry=telemetry,
             running={metric.name for metric in self.setup.task.stateful},
             start_step=start.start_step,
@@ -559,26 +551,6 @@ class Run:
         if self.asked.console is not None:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
-
-    def _made_profiler(self) -> ProfilerObserver | None:
-        start, asked_for = self._start, self.asked.options.profile_steps
-        if asked_for is None:
-            return None
-        first, last = step_range(asked_for)
-        recorded = self.opened.recorded
-        output = {} if recorded is None else recorded.get("output", {})
-        if output.get("profile_steps") == asked_for and first < start.start_step:
-            return None  # it began before the resume, which needs no flag repeated
-        if not start.run_dir:
-            raise InputError("profile_steps needs a run_dir, where the profile goes")
-        if not start.start_step <= first < last <= start.total_steps:
-            raise InputError(
-                f"--profile-steps is {first}:{last}, but the run trains the steps "
-                f"{start.start_step}:{start.total_steps} ({start.epochs} epochs of "
-                f"{start.steps_per_epoch}); name some of these, or set --epochs to more"
-            )
-        folder = self.opened.event_folder or Path(start.run_dir)
-        return ProfilerObserver(folder.absolute(), first=first, last=last)
 
 
 def run_start(

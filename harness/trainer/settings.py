@@ -6,7 +6,6 @@ The command line, TOML files, config.json and the keywords of `Trainer` follow f
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -116,9 +115,6 @@ class RunOptions(Checked):
     """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
     bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
     bits, 0 in float32."""
-    profile_steps: str | None = None
-    """Profile steps A:B of the run, counted from 0, without B, in whole dispatches, and print where
-    their time goes. TensorBoard shows the profile with the extra `profile`."""
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""
@@ -141,8 +137,6 @@ class RunOptions(Checked):
             f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
             "them; leave out one of the two",
         )
-        if self.profile_steps is not None:
-            step_range(self.profile_steps)
         hz = self.telemetry_hz
         require(
             hz == 0 or _LEAST_HZ <= hz <= _MOST_HZ,
@@ -158,15 +152,3 @@ def check_folder(flag: str, folder: str | Path | None, *, resume: Resume, overwr
         "--resume and --overwrite exclude each other: one keeps what is there, one replaces it",
     )
     require(not resume or folder is not None, f"--resume needs {flag}: the folder to go on with")
-
-
-def step_range(text: str) -> tuple[int, int]:
-    """Returns (A, B) for `A:B`, the value of --profile-steps, which leaves out B."""
-    found = re.fullmatch(r"(\d+):(\d+)", text)
-    first, last = map(int, found.groups()) if found else (0, 0)
-    require(
-        first < last,
-        f"--profile-steps is '{text}'; give two whole numbers, the first below the last, as in "
-        "100:120 for the 20 steps after 100",
-    )
-    return first, last

@@ -41,11 +41,12 @@ def board(
     if path is None:
         pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("browser") / "run"
-    flags = ("--precision", "float32", "--run-dir", folder, "--profile-steps", "8:16")
-    layout = (*LAYOUT, "--implementation", IMPLEMENTATION)
     # A product of two hidden layers is an operation that the trace names.
-    result = call("train", *CORPUS, "--hidden-units", "8", "8", *layout, *flags)
-    assert result.code == 0, result
+    network = (*CORPUS, "--hidden-units", "8", "8", *LAYOUT, "--implementation", IMPLEMENTATION)
+    profiling = ("--profile-dir", folder, "--warm-up", "8", "--steps", "8")
+    for flags in (("train", "--run-dir", folder), ("profile", *profiling)):
+        result = call(*flags, *network, "--precision", "float32")
+        assert result.code == 0, result
     sync_api.expect.set_options(timeout=PATIENCE_MS)
     with (
         sync_api.sync_playwright() as playwright,

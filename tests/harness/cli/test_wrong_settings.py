@@ -36,7 +36,6 @@ WRONG = [
     f"{TRAIN} --checkpoint-every often",
     f"{TRAIN} --telemetry-hz -1.0",
     f"{TRAIN} --tensorboard off --histograms 1",
-    f"{TRAIN} --profile-steps 0:33",
     f"{TRAIN} --resume",
     "evaluate --model m --batch-size 0",
     "smoke --replicas 3",

@@ -30,12 +30,6 @@ from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_conf
 from harness.run.tf_errors import os_errors
 from kernels.files import replacing
 
-# The settings that are columns by default: the HParams page shows five, and those marked as
-# differing between runs come first.
-FIRST = ("batch_size", "hidden_units", "implementation", "learning_rate", "precision")
-
-Setting = bool | int | float | str
-
 
 class TensorBoardObserver(records.Observer):
     """Writes an event file into a folder, in place of those that are there. A resumed run keeps the
@@ -168,14 +162,13 @@ def _values_of(window: records.Window) -> dict[str, float]:
 def run_pages(run: records.RunStart) -> list[Summary]:
     config = resolved_config(run)
     environment = config.pop(RESOLVED)
-    settings, folder = _settings(run), Path(run.run_dir)
+    folder = Path(run.run_dir)
     name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
     return [
         custom_scalar.pb(_layout(run)),
         _text("run/settings", config),
         _text("run/environment", environment),
-        _columns(run, settings),
-        summary_v2.hparams_pb(settings, trial_id=name),
+        summary_v2.hparams_pb(_settings(run), trial_id=name),
     ]
 
 
@@ -213,7 +206,7 @@ def _cell(value: Any) -> str:
     return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text)).replace("\n", " ")
 
 
-def _settings(run: records.RunStart) -> dict[str, Setting]:
+def _settings(run: records.RunStart) -> dict[str, Any]:
     """Returns the settings of a run's row on the HParams page, every `auto` resolved."""
     groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
     built = run.config.get("data", {}).get("build", {})
@@ -231,30 +224,9 @@ def _settings(run: records.RunStart) -> dict[str, Setting]:
     for name, value in settings.items():
         if isinstance(value, list | tuple):
             settings[name] = " ".join(map(str, value))
-        elif not isinstance(value, Setting):
+        elif not isinstance(value, bool | int | float | str):
             settings[name] = str(value)
     return settings
-
-
-def _columns(run: records.RunStart, settings: Mapping[str, Setting]) -> Summary:
-    """Returns the columns of the HParams page, which shows the last point of a metric's tag."""
-    held_out = ("test", "validation") if run.dataset.test_rows else ("validation",)
-    metrics = {
-        **{f"{rows}/{name}": f"{rows} {name}" for rows in held_out for name in run.metrics},
-        "throughput/examples_per_second": "examples/s",
-        **{f"{rows}/loss": f"{rows} loss" for rows in held_out},
-        "throughput/data_wait_fraction": "data wait",
-    }
-    types = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}  # others are numbers
-    # No domains: the page would filter by them and hide runs with other values than this one's.
-    columns = [
-        api_pb2.HParamInfo(
-            name=name, type=types.get(type(value), api_pb2.DATA_TYPE_FLOAT64), differs=name in FIRST
-        )
-        for name, value in settings.items()
-    ]
-    shown = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in metrics.items()]
-    return hparams_summary.experiment_pb(columns, shown)
 
 
 def scalars(values: Mapping[str, float]) -> Summary:

@@ -154,50 +154,32 @@ def _named(name: str, cards: Sequence[Card]) -> Sequence[Card]:
 
 @contextlib.contextmanager
 def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
-    """Opens NVML; yields a reader of `gpu/<index>/*` for every GPU in use: those at the PCI
-    addresses `bus_ids`, in TensorFlow's order, or if it computes on the CPU, every GPU that CUDA
-    would show."""
+    """Opens NVML, unless there are no `bus_ids`; yields a reader of `gpu/<index>/*` for the GPUs at
+    these PCI addresses, in TensorFlow's order."""
     gpus: list[_Gpu] = []
     with contextlib.ExitStack() as nvml:
         try:
-            if bus_ids or not hides_all(os.environ):
+            if bus_ids:
                 nvml.enter_context(opened())
-                gpus = [
-                    _Gpu(index, card, tell, in_use=bool(bus_ids))
-                    for index, card in _in_use(bus_ids, tell).items()
-                ]
+                known, _ = cards()
+                # The visible ones come first, since they know their slice.
+                known = [*visible_cards(known, os.environ), *known]
+            for index, bus_id in enumerate(bus_ids):
+                if at_bus := [card for card in known if same_bus(card.bus, bus_id)]:
+                    gpus.append(_Gpu(index, at_bus[0], tell))
+                else:
+                    text = f"NVML knows no GPU at {bus_id}, which TensorFlow uses"
+                    tell("warning", f"{text}: it is not sampled")
         except pynvml.NVMLError as error:
-            # Most CPU-only machines have no NVIDIA driver.
-            if error.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND or bus_ids:
-                tell("warning", f"no GPU is sampled, training continues. {words(error)}")
+            tell("warning", f"no GPU is sampled, training continues. {words(error)}")
         yield lambda: {tag: value for gpu in gpus for tag, value in gpu.read().items()}
-
-
-def _in_use(bus_ids: Sequence[str], tell: Tell) -> dict[int, Card]:
-    known, lost = cards()
-    visible = visible_cards(known, os.environ)
-    for index in lost:
-        tell("warning", f"NVML's GPU {index} does not answer and is not sampled")
-    if visible and not bus_ids:
-        text = "TensorFlow computes on the CPU; gpu/* are the GPUs that CUDA would show this "
-        tell("note", f"{text}process")
-    found = dict(enumerate(() if bus_ids else visible))
-    for index, bus_id in enumerate(bus_ids):
-        # The visible ones come first, since they know their slice.
-        at_bus = [card for card in (*visible, *known) if same_bus(card.bus, bus_id)]
-        if at_bus:
-            found[index] = at_bus[0]
-        else:
-            text = f"NVML knows no GPU at {bus_id}, which TensorFlow uses: it is not sampled"
-            tell("warning", text)
-    return found
 
 
 class _Gpu:
     """Reads one GPU again and again; drops each query that the GPU does not support. Reports at
     first what is particular to the GPU."""
 
-    def __init__(self, index: int, card: Card, tell: Tell, *, in_use: bool) -> None:
+    def __init__(self, index: int, card: Card, tell: Tell) -> None:
         self._index, self._tell = index, tell
         self._card = self._slice = card.handle
         self._queries = dict(_QUERIES)
@@ -212,7 +194,7 @@ class _Gpu:
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._slice)
         others = {process.pid for process in processes} - {os.getpid()}
         # In a container NVML's process ids are the host's: one of them is this run's.
-        one_is_self = in_use and len(others) == len(processes)
+        one_is_self = len(others) == len(processes)
         if len(others) > one_is_self:
             ids = ", ".join(map(str, sorted(others)))
             ids += "; one of them is this run" if one_is_self else ""

@@ -80,8 +80,7 @@ class TelemetryRecorder:
         self._stop()
         while self._samples:
             self._last |= self._samples.popleft()[1]
-        seen = {tag.split("/")[1] for tag in self._last if tag.startswith("gpu/")}
-        num_gpus = len(self._bus_ids) or len(seen)
+        num_gpus = len(self._bus_ids)
         num_metered = sum(tag.endswith(_POWER) for tag in self._last)
         if not self._metered_seconds or num_metered < num_gpus:
             return num_gpus, None

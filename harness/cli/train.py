@@ -61,7 +61,7 @@ def train(
         folder = Path(output.run_dir).absolute()
         settings = asdict(config)
         if (num_steps := completed_steps(folder, settings)) is not None:
-            note = complete_note(folder, num_steps, settings)
+            note = complete_note(folder, num_steps)
             console.print(note, soft_wrap=True, markup=False, highlight=False)
             return 0
     if output.report == "on":

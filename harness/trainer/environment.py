@@ -1,12 +1,8 @@
-"""Checks before TensorFlow computes: which GPUs a run can use, and which of CUDA's libraries are
-missing."""
+"""Checks before TensorFlow computes: which GPUs a run can use, and why not the others."""
 
-import ctypes
-import importlib.util
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pynvml
@@ -21,12 +17,6 @@ from harness.run.telemetry.nvml import VISIBLE, Card, hides_all, visible_cards
 Gpu = tuple[str, tuple[int, int] | None]  # A GPU's name and compute capability, None if unknown
 CUDA_INSTALL = f"{sys.executable} -m pip install 'tensorflow[and-cuda]'"
 _ON_CPU = f"The CPU computes instead; {VISIBLE}=-1 chooses it without this warning."
-
-_LIBRARIES = (
-    *("libcudart.so.12", "libcublas.so.12", "libcublasLt.so.12", "libcufft.so.11"),
-    *("libcusolver.so.11", "libcusparse.so.12", "libcudnn.so.9", "libnccl.so.2"),
-    *("libcupti.so.12", "libnvrtc.so.12", "libnvJitLink.so.12"),
-)  # The libraries of CUDA 12 that TensorFlow needs; its extra `and-cuda` installs them
 
 
 def is_too_new(gpu: Gpu, build: Mapping[str, Any]) -> bool:
@@ -67,11 +57,9 @@ def unusable_gpus(
             f"it is built with CUDA {build['cuda_version']}, which compiles for compute capability "
             "9.x and below, and would abort; install one that is built with CUDA 12.8 or later"
         )
-    elif libraries := missing_libraries():
-        names = ", ".join(libraries[:2]) + (", ..." if len(libraries) > 2 else "")
-        why = f"CUDA libraries are missing ({names}); {CUDA_INSTALL}"
     else:
-        why = f"its log has the reason: TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
+        why = f"if CUDA libraries are missing, {CUDA_INSTALL}; else its log has the reason: "
+        why += f"TF_CPP_MIN_LOG_LEVEL=0 {as_command('doctor')}"
     shown = _in_words(too_new or present)
     warning = f"TensorFlow can use {num_usable} of {len(present)} GPUs ({shown}): {why}."
     return warning if num_usable else f"{warning} {_ON_CPU}"
@@ -129,18 +117,3 @@ def gpu_warning() -> str:
 def warn_of_gpus(console: Console) -> None:
     if text := gpu_warning():
         console.print(Text(f"warning: {text}", "yellow"), soft_wrap=True)
-
-
-def missing_libraries() -> tuple[str, ...]:
-    """Returns CUDA's libraries that neither Python packages nor the system's loader provide."""
-    spec = importlib.util.find_spec("nvidia")
-    folders = [] if spec is None else map(Path, spec.submodule_search_locations or [])
-    packaged = {path.name for folder in folders for path in folder.glob("*/lib/*.so.*")}
-    missing = []
-    for name in _LIBRARIES:
-        try:
-            if name not in packaged:
-                ctypes.CDLL(name)
-        except OSError:
-            missing.append(name)
-    return tuple(missing)

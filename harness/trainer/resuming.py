@@ -101,13 +101,7 @@ def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     the form of config.json. Returns the run's config.json. The data are checked once they are
     loaded."""
     before = read_config(folder)
-    if not isinstance(before.get("execution"), dict):
-        raise InputError(
-            f"{folder / CONFIG_FILE_NAME} has lost execution: whether the settings are the same "
-            "cannot be told; restore the file, or name another --run-dir"
-        )
-    asked = json.loads(json_text(config))
-    were, are = _deciding(before), _deciding(asked)
+    were, are = _deciding(before), _deciding(json.loads(json_text(config)))
     if differing := differences(were, {n: value for n, value in are.items() if value != "auto"}):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {differing}; give the "
@@ -164,15 +158,20 @@ def asked_settings(folder: Path) -> dict[str, Any]:
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Returns what of `now` was otherwise in the run resumed: the losses' last bits may differ."""
-    resolved, execution = recorded[RESOLVED], recorded["execution"]
-    found = {**execution, **{name: resolved.get(name) for name in ("devices", "workers")}}
-    found["tensorflow"] = resolved.get("versions", {}).get("tensorflow")
-    return {
-        name: {"was": found[name], "is": value}
-        for name, value in now.items()
-        if found.get(name) is not None and found[name] != value
-    }
+    """Returns what changes the losses' last bits and is otherwise in `now` than it was in the run
+    resumed, both in the form of config.json."""
+
+    def of(config: Mapping[str, Any]) -> dict[str, Any]:
+        resolved, execution = config[RESOLVED], config["execution"]
+        return {
+            **{name: execution.get(name) for name in ("implementation", "replicas")},
+            **{name: resolved.get(name) for name in ("workers", "devices")},
+            "deterministic": execution.get("deterministic"),
+            "tensorflow": resolved.get("versions", {}).get("tensorflow"),
+        }
+
+    was = of(recorded)
+    return {n: {"was": was[n], "is": v} for n, v in of(now).items() if was[n] not in (None, v)}
 
 
 def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
@@ -183,16 +182,10 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def complete_note(folder: Path, num_steps: int, config: Mapping[str, Any]) -> str:
-    more = "Set --epochs to more to train on."
-    if config.get("optimizer", {}).get("learning_rate_schedule", "constant") != "constant":
-        more = (
-            "Its learning rate has fallen over all of its epochs: to train for more, start a run "
-            "with more --epochs in another --run-dir."
-        )
+def complete_note(folder: Path, num_steps: int) -> str:
     return (
         f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
-        f"nothing is left to do. {more}"
+        "nothing is left to do. Set --epochs to more to train on."
     )
 
 

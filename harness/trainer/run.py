@@ -182,7 +182,6 @@ class Run:
                 check=opened.claim.check,
             )
         self._before = Counters()  # The counters of the state that the run starts from
-        self._resumed: list[Mapping[str, Any]] = []
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
         # Set by `run`, in this order.
         self._start: records.RunStart
@@ -240,15 +239,22 @@ class Run:
         start_step = self._cluster.from_chief(restored)
         # Each worker built its own initial values; only the chief has read a checkpoint.
         self.setup.programs.take_from_chief()
-        return run_start(
+        start = run_start(
             self.setup,
             self._rows,
             self._info,
             replace(asked, epochs=epochs, config={**asked.config, "epochs": epochs}),
             folder=opened.folder,
             start_step=start_step,
-            resumed=self._resumed,
         )
+        if opened.recorded is None:
+            return start
+        # The list of resumes in config.json grows by this one.
+        changed = resuming.changes(opened.recorded, run_files.resolved_config(start))
+        if changed:
+            self._print(resuming.changed_note(changed))
+        earlier = opened.recorded[run_files.RESOLVED].get("resumed", [])
+        return replace(start, resumed=[*earlier, {"step": start_step, "changed": changed}])
 
     def _span(self, first: int) -> tuple[int, int]:
         """Returns the first step, and the number of epochs that all fits have together."""
@@ -272,28 +278,13 @@ class Run:
         resuming.check_same_data(folder, restored.about.get("config", recorded), self._info)
         # Checks that the records up to that step can be read.
         jsonl.kept_bytes(folder / jsonl.FILE_NAME, step)
-        # The list of resumes in config.json grows by this one.
-        setup, devices = self.setup, self.setup.devices
-        decides_last_bits = {
-            "implementation": setup.choices["implementation"].value,
-            "replicas": devices.num_replicas,
-            "workers": devices.cluster.num_workers,
-            "deterministic": setup.settings.deterministic,
-            "devices": list(devices.descriptions),
-            "tensorflow": machine.versions()["tensorflow"],
-        }
-        changed = resuming.changes(recorded, decides_last_bits)
-        earlier = recorded[run_files.RESOLVED].get("resumed", [])
-        self._resumed = [*earlier, {"step": step, "changed": changed}]
-        if changed:
-            self._print(resuming.changed_note(changed))
         return step
 
     def _left_as_it_is(self) -> Outcome:
         start, folder = self._start, self.opened.folder
         if folder is not None:  # only the chief writes
             clean_run_folder(folder, self.opened.event_folder, clear=False)
-            self._print(resuming.complete_note(folder, start.start_step, self.asked.config))
+            self._print(resuming.complete_note(folder, start.start_step))
             # A callback may have changed these weights since the last checkpoint.
             self.setup.model.load_weights(folder / run_files.MODEL_FILE_NAME)
             self.setup.programs.read_model()
@@ -561,7 +552,6 @@ def run_start(
     *,
     folder: Path | None = None,
     start_step: int = 0,
-    resumed: Sequence[Mapping[str, Any]] = (),
 ) -> records.RunStart:
     watch, why = str(asked.options.precision_watch), "asked for"
     if watch == "auto":
@@ -586,7 +576,6 @@ def run_start(
         steps_per_epoch=rows.plan.steps_per_epoch,
         epochs=asked.epochs,
         start_step=start_step,
-        resumed=resumed,
         versions=machine.versions(),
         host=machine.host(),
         workers=setup.devices.cluster.num_workers,

@@ -119,7 +119,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             **run.config.get(RESOLVED, {}),  # the recipe's reason
             "task": dataclasses.asdict(run.task),
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
-            "devices": run.devices,
+            "devices": list(run.devices),
             "replicas": choices["replicas"].value,
             "replicas_why": choices["replicas"].why,
             "workers": run.workers,
@@ -148,11 +148,11 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / CONFIG_FILE_NAME
     content = read_json(path, remedy=f"Is {run_dir} the folder of a run?")
     resolved, kinds = content.get(RESOLVED), {"dataset": dict, "versions": dict, "resumed": list}
-    if not isinstance(resolved, dict) or not all(
+    if not (isinstance(resolved, dict) and isinstance(content.get("execution"), dict)) or not all(
         isinstance(resolved.get(name, kind()), kind) for name, kind in kinds.items()
     ):
         raise InputError(
-            f"{path} is damaged, or was not written by a run: it has no '{RESOLVED}' with the data "
-            "set. Restore it, or name another folder."
+            f"{path} is damaged, or was not written by a run: it lacks 'execution', or the data "
+            f"set in '{RESOLVED}'. Restore it, or name another folder."
         )
     return content

@@ -6,7 +6,6 @@ import sys
 
 import pytest
 
-from harness.trainer.environment import missing_libraries
 from tests.emulated_gpu import device
 from tests.emulated_gpu.nvml import (
     ERROR_GPU_IS_LOST,
@@ -68,14 +67,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dic
         name: {finding["subject"]: finding for finding in findings}
         for name, findings in zip(SCENARIOS, found, strict=True)
     }
-
-
-def test_the_libraries_that_are_missing(reports: dict[str, dict[str, dict[str, str]]]) -> None:
-    if not missing_libraries():
-        pytest.skip("CUDA's libraries are installed here")
-    found = reports["two"]["GPUs that TensorFlow sees"]["text"]
-    assert "CUDA libraries are missing" in found
-    assert "pip install 'tensorflow[and-cuda]'" in found
 
 
 def test_why_tensorflow_sees_none(reports: dict[str, dict[str, dict[str, str]]]) -> None:

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 import tensorflow as tf
 
-import harness.trainer.environment
 from harness.run.telemetry.nvml import Card
 from harness.trainer.environment import is_too_new, unusable_gpus
 
@@ -50,7 +48,6 @@ def warning_of(
     *gpus: tuple[str, tuple[int, int]],
     listed: Sequence[tuple[str, tuple[int, int]]] = (),
     build: Mapping[str, Any] = BUILD,
-    missing: Sequence[str] = (),
     **environment: str,
 ) -> str:
     """Returns the warning on a machine with these GPUs, of which TensorFlow lists some."""
@@ -58,13 +55,7 @@ def warning_of(
         Card(uuid=f"GPU-{i}", bus=f"00000000:{i:02X}:00.0", name=name, compute_capability=known)
         for i, (name, known) in enumerate(gpus)
     ]
-    with patch.object(harness.trainer.environment, "missing_libraries", lambda: missing):
-        return unusable_gpus(
-            listed=listed,
-            cards=cards,
-            build=build,
-            environment=environment,
-        )
+    return unusable_gpus(listed=listed, cards=cards, build=build, environment=environment)
 
 
 def test_no_warning_where_all_is_well_or_hidden_on_purpose() -> None:
@@ -73,26 +64,24 @@ def test_no_warning_where_all_is_well_or_hidden_on_purpose() -> None:
     assert warning_of(H100, H100, listed=[H100], CUDA_VISIBLE_DEVICES="1") == ""
     assert warning_of(H100, RTX_50, listed=[H100], CUDA_VISIBLE_DEVICES="0") == ""
     for hidden in ("", "-1"):
-        assert (
-            warning_of(H100, RTX_50, missing=["libcudnn.so.9"], CUDA_VISIBLE_DEVICES=hidden) == ""
-        )
+        assert warning_of(H100, RTX_50, CUDA_VISIBLE_DEVICES=hidden) == ""
 
 
 def test_too_new_alone_leaves_the_cpu() -> None:
-    # Whether TensorFlow lists it, or lacks its libraries as well: they would not help.
+    # Whether TensorFlow lists it or not.
     for listed in ([RTX_50], []):
-        warning = warning_of(RTX_50, listed=listed, missing=["libcudnn.so.9"])
+        warning = warning_of(RTX_50, listed=listed)
         assert "CUDA 12.8 or later" in warning
-        assert "libcudnn" not in warning
+        assert "CUDA libraries" not in warning
         assert "The CPU computes instead; CUDA_VISIBLE_DEVICES=-1 chooses it" in warning
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"missing": ["a", "b", "c"]}, "-m pip install 'tensorflow[and-cuda]'"),
-        ({"build": {"is_cuda_build": False}}, "is built without CUDA; "),
+        ({}, "-m pip install 'tensorflow[and-cuda]'"),
         ({}, "TF_CPP_MIN_LOG_LEVEL=0 "),
+        ({"build": {"is_cuda_build": False}}, "is built without CUDA; "),
         ({"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES is '7', which names no GPU"),
     ],
 )

@@ -82,16 +82,16 @@ def test_what_was_chosen_is_chosen_again_and_what_was_asked_for_is_kept(folder: 
     assert (asked["implementation"], asked["input"], asked["replicas"]) == ("auto",) * 3
     assert (asked["precision"], asked["batch_size"], asked["epochs"]) == ("float32", 5, 2)
     assert "run_dir" not in asked
-    (folder / "config.json").write_text('{"resolved": {}, "task": {}}')
+    (folder / "config.json").write_text('{"execution": {}, "resolved": {}, "task": {}}')
     with pytest.raises(InputError, match="was started from Python"):
         asked_settings(folder)
 
 
 def test_what_changes_the_last_bits_is_told(folder: Path) -> None:
     recorded = check_resumable(folder, config())
-    same = {"implementation": "native", "replicas": 1, "devices": ["/CPU:0"]}
-    assert changes(recorded, {**same, "deterministic": False, "tensorflow": "2.21.0"}) == {}
-    changed = changes(recorded, {**same, "implementation": "gather", "tensorflow": "2.22.0"})
+    assert changes(recorded, recorded | {"execution": recorded["execution"] | {"seed": 1}}) == {}
+    resolved = recorded["resolved"] | {"versions": {"tensorflow": "2.22.0"}}
+    changed = changes(recorded, config(implementation="gather") | {"resolved": resolved})
     assert changed == {
         "implementation": {"was": "native", "is": "gather"},
         "tensorflow": {"was": "2.21.0", "is": "2.22.0"},

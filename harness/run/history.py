@@ -199,9 +199,8 @@ def statistics_of(windows: Sequence[float]) -> records.WindowStatistics:
 
     if not windows:
         return records.WindowStatistics()
-    columns = np.reshape(windows, (-1, len(COUNTED))).T
-    of, totals = dict(zip(COUNTED, columns, strict=True)), columns.sum(axis=1).tolist()
-    total = dict(zip(COUNTED, totals, strict=True))
+    of = dict(zip(COUNTED, np.reshape(windows, (-1, len(COUNTED))).T, strict=True))
+    total = {name: float(column.sum()) for name, column in of.items()}
     rates: dict[str, float] = {}
     for unit, name in _UNITS.items():
         rates[f"{unit}_per_second"] = float(np.median(of[name] / of["seconds"]))

@@ -382,7 +382,7 @@ class Run:
         saving = CheckpointSchedule.of(
             asked.options.checkpoint_every,
             is_busy=lambda: checkpoints is not None and checkpoints.is_writing,
-            decided=cluster.decided_by_chief,
+            decided=lambda due: cluster.any(due and cluster.is_chief),
         )
         # If a callback stopped the run and it was then killed, only its end is left to do.
         is_resumed = self.opened.recorded is not None

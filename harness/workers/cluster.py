@@ -17,7 +17,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -42,7 +41,6 @@ _LINGER_SECONDS = 0.3
 """Seconds that a worker waits before it exits, so that the others receive the rest of a sum."""
 _GROUP_KEY = 900_000
 """Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
-_SOON_SECONDS = 5.0  # seconds after which a worker that waits says why
 _SIGACTION_BYTES = 256  # buffer size for the system's `struct sigaction`, which is smaller
 _OPEN_PORTS = (
     "note: TensorFlow's servers of these workers have no password: whoever reaches their ports, "
@@ -153,13 +151,8 @@ class Cluster:
             return
         why = printable(str(error))
         told = f"note: waiting for the other workers, to tell them why this one ends: {why}"
-        late = threading.Timer(_SOON_SECONDS, print, [told], {"file": sys.stderr, "flush": True})
-        late.daemon = True
-        late.start()
-        try:
-            self._meet(failure=str(error))
-        finally:
-            late.cancel()
+        print(told, file=sys.stderr, flush=True)
+        self._meet(failure=str(error))
 
     def _meet(self, told: Mapping[str, Any] | None = None, **hello: str) -> dict[str, Any]:
         """Waits for all workers, unless they have already met; returns the chief's message."""
@@ -198,9 +191,6 @@ class Cluster:
         with contextlib.suppress(LostWorkerError):
             self.any(False)
         time.sleep(_LINGER_SECONDS)
-
-    def decided_by_chief(self, wish: bool) -> bool:
-        return self.any(wish and self.is_chief)
 
     def most(self, numbers: Sequence[int]) -> list[int]:
         return [int(n) for n in self._reduce(np.array(numbers, np.int64), merge_op="Max")]

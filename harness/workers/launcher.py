@@ -45,7 +45,7 @@ def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO
                     if text not in said:
                         target.write(f"[{index}] {text}\n")
                         target.flush()
-                    if text.startswith("error: "):  # which all workers find at the same time
+                    if text.startswith(("error: ", "note: ")):  # of all workers at the same time
                         said.add(text)
 
     processes: list[subprocess.Popen[str]] = []

@@ -2,12 +2,11 @@
 Graphs, HParams and Histograms."""
 
 import contextlib
-import html
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
+from harness.base.files import json_text
 from harness.base.reading import damage
 from harness.run import records
 from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
@@ -166,8 +166,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
     return [
         custom_scalar.pb(_layout(run)),
-        _text("run/settings", config),
-        _text("run/environment", environment),
+        text_pb("run/settings", f"```json\n{json_text(config, indent=2)}\n```"),
+        text_pb("run/environment", f"```json\n{json_text(environment, indent=2)}\n```"),
         summary_v2.hparams_pb(_settings(run), trial_id=name),
     ]
 
@@ -183,27 +183,6 @@ def _layout(run: records.RunStart) -> layout_pb2.Layout:
         charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
     shown = [{"title": title, "multiline": {"tag": [tag]}} for title, tag in charts.items()]
     return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
-
-
-def _text(tag: str, content: Mapping[str, Any]) -> Summary:
-    """Returns a Markdown table of the values in groups, such as `execution.precision`."""
-    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in _flat(content))
-    return text_pb(tag, f"| name | value |\n| --- | --- |\n{rows}")
-
-
-def _flat(content: Mapping[str, Any], group: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, Mapping) and value.keys() == {"name", "why"}:
-            yield f"{group}{name}", f"{value['name']} ({value['why']})"
-        elif isinstance(value, Mapping):
-            yield from _flat(value, f"{group}{name}.")
-        else:
-            yield f"{group}{name}", value
-
-
-def _cell(value: Any) -> str:
-    text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return re.sub(r"([\\`*_{}\[\]|])", r"\\\1", html.escape(text)).replace("\n", " ")
 
 
 def _settings(run: records.RunStart) -> dict[str, Any]:

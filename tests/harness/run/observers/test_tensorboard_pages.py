@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import json
 import re
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> TensorBoardApp:
     folder = tmp_path_factory.mktemp("runs")
     write_run(folder / "a")
     write_run(
-        folder / "b", choices=choices(precision=Choice(name="mixed_float16", why="asked | for"))
+        folder / "b", choices=choices(precision=Choice(name="mixed_float16", why="asked <| for"))
     )
     return TensorBoardApp(folder)
 
@@ -58,21 +59,21 @@ def test_the_layout_opens_on_the_charts_once_for_all_runs(app: TensorBoardApp) -
     ]
 
 
-def test_settings_and_environment_are_tables(app: TensorBoardApp) -> None:
+def test_settings_and_environment_are_shown_as_in_config_json(app: TensorBoardApp) -> None:
     assert set(app.get("text/tags")["b"]) == {"run/environment", "run/settings"}
     shown = {}
     for tag in ("run/settings", "run/environment"):
         (entry,) = app.get("text/text", run="b", tag=tag)
         assert entry["step"] == 0
-        cells = re.findall(r"<td>(.*?)</td>\s*<td>(.*?)</td>", entry["text"])
-        shown[tag] = {html.unescape(name): html.unescape(value) for name, value in cells}
+        (code,) = re.findall(r"<pre><code>(.*)</code></pre>", entry["text"], re.DOTALL)
+        shown[tag] = json.loads(html.unescape(code))
     settings, environment = shown["run/settings"], shown["run/environment"]
-    assert settings["execution.precision"] == "mixed_float16"
-    assert settings["model.hidden_units"] == "50, 50, 50"
-    assert settings["epochs"] == "2"
-    assert environment["precision"] == "mixed_float16 (asked | for)"
-    assert environment["versions.tensorflow"] == "2.21.0"
-    assert environment["host.cpus"] == "2"
+    assert settings["execution"]["precision"] == "mixed_float16"
+    assert settings["model"]["hidden_units"] == [50, 50, 50]
+    assert settings["epochs"] == 2
+    assert environment["precision"] == {"name": "mixed_float16", "why": "asked <| for"}
+    assert environment["versions"]["tensorflow"] == "2.21.0"
+    assert environment["host"]["cpus"] == 2
 
 
 def test_hparams_have_a_row_a_run_with_its_settings_and_last_figures(app: TensorBoardApp) -> None:

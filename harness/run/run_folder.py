@@ -56,11 +56,9 @@ def claim_run_folder(
 
 
 def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
-    """Makes `folder`, an absolute path, if it is missing, locks it until `claims` closes, and
-    removes the half-written files of killed runs. `what` names the folder in messages. The
-    operating system releases the lock when the process ends, also when it is killed. When `claims`
-    closes, every folder made here that is still empty is removed: a run that is refused leaves
-    nothing behind."""
+    """Makes `folder`, an absolute path, if it is missing, locks it until `claims` closes or the
+    process ends, and removes half-written files of killed runs. `what` names the folder in
+    messages. A run that is refused leaves nothing behind: folders made here that are empty go."""
     try:
         missing = [place for place in (folder, *folder.parents) if not place.exists()]
         claims.callback(_remove_empty, missing)

@@ -25,9 +25,9 @@ _STREAM_SHARE = 0.5  # of the host's free memory, into which a stream copies the
 
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere (CUDA C++ Programming Guide, WMMA types)
 _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take float16, Volta
+# Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
+# has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand.
 _ROWS_THAT_PAY = 2_048
-"""Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
-has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +204,8 @@ def _within_epoch(choice: Choice, known: Known) -> Choice:
     return Choice(name=str(steps), why=f"a whole epoch{asked}")
 
 
+# In the order in which settings are settled. All but the precision know the model. The replicas are
+# settled before, with the devices, the all-reduce after.
 _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "precision": _precision,
     "implementation": _implementation,
@@ -213,10 +215,6 @@ _CHOOSERS: dict[str, Callable[[Known], Choice]] = {
     "input": _input,
     "steps_per_dispatch": _steps_per_dispatch,
 }
-"""In the order in which settings are settled. All but the precision know the model. The replicas
-are settled before, with the devices, the all-reduce after."""
-_CHECKS: dict[str, Callable[[Choice, Known], Choice]] = {
-    "implementation": _available,
-    "steps_per_dispatch": _within_epoch,
-}  # The checks of a choice, by setting; they apply also to what was asked for
+# The checks of a choice, by setting; they apply also to what was asked for.
+_CHECKS = {"implementation": _available, "steps_per_dispatch": _within_epoch}
 WITH_MODEL = tuple(name for name in _CHOOSERS if name != "precision")

@@ -38,8 +38,7 @@ class Training:
     programs: ModelPrograms
     rows: Rows  # The rows to train on
     validation: Rows | None = None  # The rows to evaluate on at the end of every epoch
-    evaluation: Callable[..., Evaluated] | None = None
-    """Called in place of `ModelPrograms.evaluate`, for callbacks; may skip it."""
+    evaluation: Callable[..., Evaluated] | None = None  # for callbacks; may skip the evaluation
     measures: Quality | None = None  # of the validation rows, as of the last evaluation
     cadence: Cadence
     looks: Looks = NO_LOOKS  # How often to look at gradients
@@ -134,8 +133,7 @@ def train(
     """Runs all dispatches, or those of `num_steps` steps, rounded up; evaluates after every epoch,
     and saves checkpoints.
 
-    A window lasts from the previous host sync to its own; epochs of one dispatch share its seconds
-    by their steps. It includes the time of observers, but no compilation, no evaluation, and no
+    A window lasts from the previous host sync to its own, without compilation, evaluation, and the
     time for which a checkpoint holds up the loop. After every dispatch, `should_stop` may stop the
     run, which saves a checkpoint, and `is_done` may end the epoch and the run. Without `saving`,
     only ends of epochs save.

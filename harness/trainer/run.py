@@ -45,11 +45,9 @@ from kernels.files import replacing
 
 _MAX_NAME = 100  # Limit of the characters of a data set's name in what a run prints and writes
 _IN_PART = (
-    "the model's BatchNormalization layers need sums over all workers in the middle of a step: "
-    "TensorFlow runs what comes before the all-reduce of the gradients, and XLA compiles only "
-    "what comes after it"
+    "BatchNormalization needs sums over all workers in the middle of a step: XLA compiles only "
+    "what comes after the all-reduce of the gradients"
 )
-
 _TOGETHER = ("on_nan", "histograms", "precision_watch")  # decide when workers compute together
 
 
@@ -183,11 +181,6 @@ class Run:
             )
         self._before = Counters()  # The counters of the state that the run starts from
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
-        # Set by `run`, in this order.
-        self._start: records.RunStart
-        self._callbacks: KerasCallbacks
-        self._training: Training
-        self._history: History
 
     def run(self) -> Outcome:
         # 1. Where the run starts, and whether anything is left to do.

@@ -1,8 +1,5 @@
-"""The settings of a trainer and of a run: defaults, help texts and checks.
-
-The command line, TOML files, config.json and the keywords of `Trainer` follow from these classes.
-`choices.py` settles those that are `auto`.
-"""
+"""The settings of a trainer and of a run: defaults, help texts and checks. The command line, TOML
+files, config.json and the keywords of `Trainer` follow from them; `choices.py` settles `auto`."""
 
 from __future__ import annotations
 
@@ -21,7 +18,6 @@ Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 _LEAST_HZ, _MOST_HZ = 0.01, 100.0
 Resume = bool | Literal["auto"]
-"""Whether to continue a run; `auto` does if there is one, and starts one otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +79,11 @@ class Settings(Checked):
         return -(-num_rows // self.batch_size)
 
 
+# The fields of `Settings` that may differ when a run is resumed: the losses stay the same, but for
+# their last bits.
 DECIDE_NO_LOSS = (
     *("implementation", "input", "steps_per_dispatch", "replicas", "deterministic", "all_reduce"),
 )
-"""The fields of `Settings` that may differ when a run is resumed: the losses stay the same, but for
-their last bits."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,5 @@
-"""A worker's view of its cluster: how the workers start, and how they agree on settings.
-
-`harness.program.program` exchanges the tensors of training. This module exchanges small values:
-what the chief has decided, and whether a worker is to stop.
-"""
+"""A worker's view of its cluster: how the workers start, and how they agree on small values, such
+as what the chief has decided. `harness.program.program` exchanges the tensors of training."""
 
 import atexit
 import contextlib
@@ -34,13 +31,10 @@ T = TypeVar("T")
 WAIT_SECONDS = 120.0
 """Seconds to wait for workers that have not started; HARNESS_CLUSTER_WAIT sets another number."""
 _HEARTBEAT_SECONDS = 20  # seconds without a heartbeat after which a worker counts as lost
-_START_SECONDS = 60
-"""Maximum seconds that TensorFlow's runtime may take to start, once all workers have met."""
+_START_SECONDS = 60  # the longest start of TensorFlow's runtime, once all workers have met
 _SHUTDOWN_SECONDS = 5
-_LINGER_SECONDS = 0.3
-"""Seconds that a worker waits before it exits, so that the others receive the rest of a sum."""
-_GROUP_KEY = 900_000
-"""Key of the group of the workers' CPUs; `harness.program.program` has keys of other groups."""
+_LINGER_SECONDS = 0.3  # before a worker exits, so that the others receive the rest of a sum
+_GROUP_KEY = 900_000  # of the workers' CPUs; `harness.program.program` has keys of other groups
 _SIGACTION_BYTES = 256  # buffer size for the system's `struct sigaction`, which is smaller
 _OPEN_PORTS = (
     "note: TensorFlow's servers of these workers have no password: whoever reaches their ports, "
@@ -70,9 +64,8 @@ class Cluster:
         return self.member.on_this_host
 
     def from_chief(self, make: Callable[[], T]) -> T:
-        """Returns in every worker what `make` returns on the chief, which must be
-        JSON-serializable; or raises there the InputError that it raises. The first call waits for
-        all workers."""
+        """Returns in every worker what `make` returns on the chief, which must fit into JSON, or
+        raises the InputError that it raises. The first call waits for all workers."""
         if self.is_alone:
             return make()
         made: dict[str, Any] = {}
@@ -170,8 +163,8 @@ class Cluster:
         return said
 
     def require_same(self, facts: Mapping[str, Any]) -> None:
-        """Raises an InputError in all workers if one has other facts than the chief:
-        JSON-serializable values by the names that messages use for them."""
+        """Raises an InputError in all workers if one has other facts than the chief. These fit into
+        JSON, by the names that messages use for them."""
         found = self.told(facts)
         for index, own in enumerate(found):
             if refusal := difference(self.member, index, own, found[0]):

@@ -22,9 +22,8 @@ from harness.workers.membership import CHIEF, TOKEN
 _GRACE_SECONDS = 15.0  # seconds from SIGTERM to SIGKILL, for a checkpoint
 _POLL_SECONDS = 0.1
 ENDED_AS_TOLD = (130, 143)  # exit codes after Ctrl-C and SIGTERM
-_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000
-_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1
-"""Linux's constants: of unshare(2), and of netdevice(7) for starting the loopback interface."""
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x1000_0000, 0x4000_0000  # of unshare(2)
+_SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # of netdevice(7), to start the loopback interface
 
 
 def run_job(workers: int, command: Sequence[str], *, out: TextIO, errors: TextIO) -> int:

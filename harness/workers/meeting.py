@@ -1,7 +1,6 @@
-"""Lets the workers meet before TensorFlow starts, and learn each other's addresses.
-
-TensorFlow's runtime waits an hour for a missing worker and does not name it. So the workers first
-connect to the chief, which names missing workers and sends the addresses of all workers to each.
+"""Lets the workers meet before TensorFlow starts, whose runtime waits an hour for a missing worker
+and does not name it. So they first connect to the chief, which names missing workers and sends the
+addresses of all workers to each.
 
 The chief first sends a random number. Then every message is a line: an HMAC by the job's token, a
 space, and JSON. The HMAC covers the number and all messages so far. So nothing is read of a
@@ -28,11 +27,10 @@ from harness.workers.membership import CHIEF, TOKEN, Membership, address, joined
 _RETRY_SECONDS = 0.1
 _ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**18  # maximum size of a line
-_HELLO_SECONDS = 5.0
-"""Maximum seconds from a connection to the worker's line, and for the last answers."""
+_HELLO_SECONDS = 5.0  # the longest from a connection to the worker's line, and for last answers
 _FEWEST_LETTERS = 16  # minimum length of a token
+# Errors of a connection; a timeout and a stranger are among them.
 _FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
-"""Errors of a connection; a timeout and a stranger are among them."""
 _NUMBER_BYTES = 32  # size of the chief's random number, in hexadecimal digits
 
 
@@ -63,9 +61,7 @@ class _Talk:
         return self._said.hexdigest().encode()
 
 
-class _Guest(NamedTuple):
-    """A worker that has come to the chief."""
-
+class _Guest(NamedTuple):  # a worker that has come to the chief
     port: int
     reader: asyncio.StreamReader
     ips: tuple[str, str]  # the worker's own IP address, and that by which it reached the chief

@@ -11,16 +11,14 @@ from typing import Any
 from harness.base.checks import require
 from harness.base.errors import InputError
 
-CHIEF = "HARNESS_CLUSTER_CHIEF"
-"""Variable with the address `name:port` of worker 0, if SLURM does not provide it."""
+CHIEF = "HARNESS_CLUSTER_CHIEF"  # variable with the address `name:port` of worker 0
 TOKEN = "HARNESS_CLUSTER_TOKEN"  # variable with the secret that all workers of a job share
+# Variables with a process's number and the number of processes. mpirun may run under srun.
 _RANKS_AND_SIZES = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
     ("PMI_RANK", "PMI_SIZE"),
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
-"""Variables with a process's number and the number of processes. mpirun may itself run under srun,
-so its own come first."""
 _FIRST_PORT, _PORTS = 16_384, 16_000  # ports of chiefs, below those that the system gives out
 _ADDRESS = re.compile(
     r"(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63}){0,63}\.?)"
@@ -32,12 +30,10 @@ _ADDRESS = re.compile(
 class Membership:
     """The workers of a cluster, and this process's number among them."""
 
+    # Addresses `name:port` of the workers, the chief first; those not known are empty.
     hosts: tuple[str, ...] = ("",)
-    """Addresses `name:port` of the workers, the chief first. Addresses that are not known before
-    the workers meet are empty until then."""
     index: int = 0  # number of this process's worker
-    chief: tuple[str, ...] = ()
-    """Possible addresses of the chief, in the order in which to try them."""
+    chief: tuple[str, ...] = ()  # possible addresses of the chief, in the order to try them
     job: str = ""  # name of the job and step, which distinguishes jobs that share a token
     token: str = ""
 

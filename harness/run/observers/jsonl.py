@@ -33,16 +33,10 @@ _OF_WINDOW = (
 
 class JsonlObserver(Observer):
     """Appends to `<run_dir>/metrics.jsonl`; whoever reads it during the run sees whole lines. A
-    resumed run keeps the lines up to the step that it starts from, and appends after them. Windows,
-    evaluations and inspections are objects of their own, told apart by `num_steps`,
-    `validation_loss` and `inspection_seconds`; `tell` lists their keys."""
+    resumed run keeps the lines up to the step that it starts from, and appends after them."""
 
     def __init__(self) -> None:
         self._closing = contextlib.ExitStack()
-        # Set by `RunStart`.
-        self._path: Path
-        self._file: int
-        self._start_step: int
 
     def tell(self, record: Record) -> None:
         match record:

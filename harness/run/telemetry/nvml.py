@@ -1,7 +1,5 @@
 """The machine's GPUs as NVML knows them, by NVIDIA's binding nvidia-ml-py: those that CUDA shows,
-their metrics, and NVML's errors in words. Its utilization is the share of a period in which some
-kernel was running; the card decides on the period, from a sixth of a second to a second. On many
-cards, power is a mean over a second."""
+their metrics, and NVML's errors in words."""
 
 import contextlib
 import dataclasses

@@ -63,7 +63,6 @@ def ready(module: str, arguments: Sequence[str]) -> None:
         import harness.cli.main
         import harness.data.sources
         import harness.run.observers.tensorboard
-        import harness.run.profiling
         import harness.trainer.trainer  # noqa: F401
     tasks = Path("/proc/self/task").iterdir()
     # jemalloc, which a package for profiles brings, handles a fork by itself.

@@ -1,9 +1,7 @@
 """Profiles training steps by TensorFlow's profiler, and prints where their time goes."""
 
-import errno
 import re
 import shlex
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -96,21 +94,11 @@ class ProfilerObserver(records.Observer):
         if kind is not None:
             tf.profiler.experimental.stop(save=False)
             return
-        before = self._profiles()
+        profiles = "plugins/profile/*/*.xplane.pb"
+        before = set(self._folder.glob(profiles))
         with os_errors(self._folder):
-            try:
-                tf.profiler.experimental.stop()
-            except tf.errors.OpError:
-                for path in self._profiles() - before:
-                    shutil.rmtree(path.parent)  # the file is incomplete
-                raise
-        new = self._profiles() - before
-        if len(new) != 1:
-            raise OSError(errno.EIO, "TensorFlow's profiler wrote no profile", str(self._folder))
-        self.path = new.pop()
-
-    def _profiles(self) -> set[Path]:
-        return set(self._folder.glob("plugins/profile/*/*.xplane.pb"))
+            tf.profiler.experimental.stop()
+        (self.path,) = set(self._folder.glob(profiles)) - before
 
 
 class Event(NamedTuple):

@@ -30,7 +30,7 @@ _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take
 _ROWS_THAT_PAY = 2_048
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Known:
     settings: Settings
     devices: Devices

@@ -76,11 +76,6 @@ class Training:
             evaluation=None if held_out is None else (held_out.feed, held_out.plan),
         )
 
-    def warnings(self) -> Sequence[str]:
-        names = ", ".join(self.programs.take_unused())
-        told = f"the loss does not depend on {names}: training leaves them as they are"
-        return (told,) if names else ()
-
     def agree(self, cluster: Cluster, *, wish: int) -> int:
         """Returns a signal told to any worker, or 0, and takes the chief's number of calls."""
         if cluster.is_alone:
@@ -158,7 +153,8 @@ def train(
             training = training.by_step(first.step)
             parts = [next(training.dispatches(epochs=first.epoch + 1))]
         window_start += sum(history.compiled(training.prepare(*part)) for part in parts)
-        history.warn(*training.warnings())
+        if names := ", ".join(training.programs.take_unused()):
+            history.warn(f"the loss does not depend on {names}: training leaves them as they are")
         sums = training.programs.train(parts)  # the one host sync
         window_end = clock()
         times = window_start, window_end, data_wait

@@ -10,7 +10,6 @@ from rich.console import Console
 
 from harness.base.checks import check_batch
 from harness.base.errors import InputError
-from harness.base.timeline import Timeline
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
@@ -219,18 +218,16 @@ def set_up(
     training: bool,
     before: Mapping[str, Any] | None = None,
     console: Console | None = None,
-    timeline: Timeline | None = None,
     cluster: Cluster = ALONE,
 ) -> Setup:
-    """Sets up the devices, settles every `auto`, and builds the model and its programs; marks the
-    stages on `timeline`.
+    """Sets up the devices, settles every `auto`, and builds the model and its programs.
 
     `parts` are the rows to train on, and those to evaluate on. `before` holds the settled settings
     of the run that is resumed and their `device_type`; after the copy of a trainer, also `unique`
     and `limits`. `console` gets warnings of GPUs that cannot be used.
     """
     hide_too_new_gpus()
-    timeline, train = timeline or Timeline(), parts[0]
+    train = parts[0]
     if console is not None:
         warn_of_gpus(console)
     if settings.deterministic:
@@ -243,11 +240,10 @@ def set_up(
         cluster=cluster,
     )
     cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
-    if training:
+    if training:  # before anything is measured for such batches
         replicas, workers = devices.num_replicas, cluster.num_workers
         rows, batch_size = train.num_rows, settings.batch_size
         check_batch(batch_size=batch_size, rows=rows, replicas=replicas, workers=workers)
-    timeline.mark("devices")
     # Not before the devices: its variables would start TensorFlow on all of every GPU.
     made_optimizer = optimizer() if isinstance(optimizer, partial) else optimizer
     known = Known(
@@ -279,12 +275,10 @@ def set_up(
         seed=settings.seed,
         budget=budget,
     )
-    left_bytes = budget.require_rest(model, devices=len(devices.names))
+    known.model, known.left_bytes = model, budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)
-    timeline.mark("model")
-    known = replace(known, model=model, left_bytes=left_bytes)
-    return _built(known, task, made_optimizer, parts, training, before or {}, timeline)
+    return _built(known, task, made_optimizer, parts, training, before or {})
 
 
 def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
@@ -326,7 +320,6 @@ def _built(
     parts: Sequence[Examples],
     training: bool,
     before: Mapping[str, Any],
-    timeline: Timeline,
 ) -> Setup:
     """Settles what depends on the model, and builds its programs."""
     settings, devices, model, train = known.settings, known.devices, known.model, known.train
@@ -340,12 +333,11 @@ def _built(
         batch_size=settings.batch_size,
         task=_settled_task(task, model, train, devices),
     )
-    known = replace(known, tables=asked)
+    known.tables = asked
     for name in WITH_MODEL if training else ("implementation",):
         known.chosen[name] = _settled(name, known)
     why = devices.device_type if settings.all_reduce == "auto" else "asked for"
     known.chosen["all_reduce"] = Choice(name=devices.all_reduce, why=why)
-    timeline.mark("settling what is auto")
     implementation = cast(Implementation, known.chosen["implementation"].name)
     tables = {}
     if training:
@@ -381,7 +373,6 @@ def _built(
     )
     if training:
         programs.require_masked(train)
-    timeline.mark("programs")
     return setup
 
 

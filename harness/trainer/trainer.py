@@ -257,8 +257,8 @@ class Trainer:
 
             claims.push(forget)
             parts = [part for part in (asked.train, asked.validation) if part is not None]
-            how = {"before": before, "console": asked.console, "timeline": asked.timeline}
-            setup = self._set_up(*parts, training=True, **how)
+            setup = self._set_up(*parts, training=True, before=before, console=asked.console)
+            asked.timeline.mark("set-up")
             claims.enter_context(as_compiled(setup))
             # Outside of a fit the model has the present weights, whatever ended it.
             claims.callback(setup.programs.states[0].write_to_model)

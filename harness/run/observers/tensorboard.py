@@ -168,7 +168,7 @@ def run_pages(run: records.RunStart) -> list[Summary]:
         custom_scalar.pb(_layout(run)),
         text_pb("run/settings", f"```json\n{json_text(config, indent=2)}\n```"),
         text_pb("run/environment", f"```json\n{json_text(environment, indent=2)}\n```"),
-        summary_v2.hparams_pb(_settings(run), trial_id=name),
+        summary_v2.hparams_pb(_settings(run, config), trial_id=name),
     ]
 
 
@@ -185,16 +185,15 @@ def _layout(run: records.RunStart) -> layout_pb2.Layout:
     return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
 
 
-def _settings(run: records.RunStart) -> dict[str, Any]:
+def _settings(run: records.RunStart, config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run's row on the HParams page, every `auto` resolved."""
-    groups = [run.config.get(name, {}) for name in ("model", "optimizer", "execution")]
-    built = run.config.get("data", {}).get("build", {})
+    built = config.get("data", {}).get("build", {})
     settings: dict[str, Any] = {
-        **{name: value for group in groups for name, value in group.items()},
+        **config.get("model", {}),
+        **config["optimizer"],
+        **config["execution"],
         **({"ngrams": built["ngrams"]} if "ngrams" in built else {}),
         "num_tokens": run.dataset.num_tokens,
-        **{name: choice.value for name, choice in run.choices.items()},
-        "batch_size": run.batch_size,
         "learning_rate": run.learning_rate,
         "epochs": run.epochs,
         "task": run.task.name,

@@ -187,19 +187,11 @@ class _Gpu:
         self._reported_errors: set[int] = set()
         self.read()
         name = f"GPU {index} ({card.name})"
-        processes = []
         with contextlib.suppress(pynvml.NVMLError):  # as on old cards
             processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._slice)
-        others = {process.pid for process in processes} - {os.getpid()}
-        # In a container NVML's process ids are the host's: one of them is this run's.
-        one_is_self = len(others) == len(processes)
-        if len(others) > one_is_self:
-            ids = ", ".join(map(str, sorted(others)))
-            ids += "; one of them is this run" if one_is_self else ""
-            tell(
-                "warning",
-                f"{name} is also used by other processes ({ids}): its metrics include them",
-            )
+            if len(processes) > 1:  # in a container their ids are the host's
+                text = f"{name} is used by {len(processes)} processes: its metrics are of all"
+                tell("warning", text)
         if unsupported := [metric for metric in _QUERIES if metric not in self._queries]:
             tell("note", f"{name} does not support these metrics: {', '.join(unsupported)}")
         if card.slices:

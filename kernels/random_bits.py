@@ -13,7 +13,7 @@ def random_bits(shape: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     whose product is at most 2**31 - 1. Of two keys derived from the seed, one enters before the
     first round of the hash and one between its rounds, so that masks of two seeds are not shifts of
     one another."""
-    low = tf.cast(tf.bitwise.bitwise_and(seed, tf.constant(0xFFFFFFFF, seed.dtype)), tf.uint32)
+    low = tf.cast(seed & tf.constant(0xFFFFFFFF, seed.dtype), tf.uint32)
     first = scrambled(low[0] + scrambled(low[1]))
     second = scrambled(first + _GOLDEN)
     index = tf.cast(tf.range(tf.reduce_prod(shape)), tf.uint32)

@@ -184,9 +184,8 @@ def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
     """Return float32 rows [n, H] as bfloat16, rounded as native/rules.h explains."""
     seeds = scrambled(scrambled(tf.cast(step, tf.uint32)) + tf.cast(ids, tf.uint32))
     places = tf.cast(tf.range(rows.shape[1]), tf.uint32)
-    chance = tf.bitwise.bitwise_and(scrambled(seeds[:, None] + places), _uint32(0xFFFF))
-    bits = tf.bitcast(rows, tf.uint32) + chance
-    rounded = tf.cast(tf.bitwise.right_shift(bits, _uint32(16)), tf.uint16)
+    bits = tf.bitcast(rows, tf.uint32) + (scrambled(seeds[:, None] + places) & 0xFFFF)
+    rounded = tf.cast(tf.bitwise.right_shift(bits, 16), tf.uint16)
     # A GPU's NaN is 0x7fffffff, which any addition would turn into a number.
     nan = tf.constant(np.nan, tf.bfloat16)
     return tf.where(tf.math.is_nan(rows), nan, tf.bitcast(rounded, tf.bfloat16))
@@ -195,14 +194,6 @@ def _rounded_by_chance(rows: Tensor, ids: Tensor, step: Tensor) -> Tensor:
 def scrambled(x: Tensor, between: Tensor | int = 0) -> Tensor:
     """Return a hash of uint32 numbers: `lowbias32` of Wellons, "Prospecting for hash functions",
     2018. `between` is added between its two rounds of multiply and shift."""
-    x = _xor_shifted(x, 16) * _uint32(0x7FEB352D) + between
-    x = _xor_shifted(x, 15) * _uint32(0x846CA68B)
-    return _xor_shifted(x, 16)
-
-
-def _xor_shifted(x: Tensor, by: int) -> Tensor:
-    return tf.bitwise.bitwise_xor(x, tf.bitwise.right_shift(x, _uint32(by)))
-
-
-def _uint32(number: int) -> Tensor:
-    return tf.constant(number, tf.uint32)
+    x = (x ^ tf.bitwise.right_shift(x, 16)) * 0x7FEB352D + between
+    x = (x ^ tf.bitwise.right_shift(x, 15)) * 0x846CA68B
+    return x ^ tf.bitwise.right_shift(x, 16)

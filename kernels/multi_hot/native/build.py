@@ -34,20 +34,17 @@ _BUILDING = threading.Lock()
 REMEDY = "or use the implementation 'gather', which needs no compiler"
 
 
-def _commands() -> list[list[str]]:
-    named = shlex.split(os.environ.get("CXX", ""))
-    return [named] if named else [["g++"], ["clang++"], ["c++"]]
-
-
 def find_compiler() -> list[str] | None:
     """Return the command of the C++ compiler: $CXX if set, else the first one on the path."""
-    return next((command for command in _commands() if shutil.which(command[0])), None)
+    named = shlex.split(os.environ.get("CXX", ""))
+    commands = [named] if named else [["g++"], ["clang++"], ["c++"]]
+    return next((command for command in commands if shutil.which(command[0])), None)
 
 
 def require_compiler() -> list[str]:
     if compiler := find_compiler():
         return compiler
-    tried = ", ".join(command[0] for command in _commands())
+    tried = os.environ.get("CXX") or "g++, clang++, c++"
     raise UnavailableError(
         f"the native kernels need a C++17 compiler, and none of {tried} can be run: install "
         f"one (Debian, Ubuntu: apt install g++), name it in CXX, {REMEDY}"

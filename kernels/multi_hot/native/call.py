@@ -22,12 +22,11 @@ _STABLEHLO_VERSION = 9
 
 def checked(problem: Problem) -> Problem:
     """Check that the sets have static shapes, and load the kernels; return the sets."""
-    for name, vector in (("values", problem.values), ("row_splits", problem.row_splits)):
-        if vector.shape[0] is None:
-            raise ValueError(
-                f"the native kernels need static shapes, and the length of {name} is unknown: "
-                "trace the function with its real shape, or use the implementation 'gather'"
-            )
+    if None in (problem.values.shape[0], problem.row_splits.shape[0]):
+        raise ValueError(
+            "the native kernels need static shapes, and the length of values or row_splits is "
+            "unknown: trace the function with its real shape, or use the implementation 'gather'"
+        )
     load()
     offer_cuda()
     return problem

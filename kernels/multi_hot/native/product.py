@@ -98,7 +98,6 @@ def _tiles(num_values: int, units: int) -> list[tf.TensorSpec]:
 def _on_host(
     target: str, matrix: Tensor, problem: Problem, workspace: Sequence[tf.TensorSpec] = ()
 ) -> Kernel:
-    """Return a pass on a host, of a matrix and the sets."""
     weights = [] if problem.weights is None else [problem.weights]
     return Kernel(
         target=target,

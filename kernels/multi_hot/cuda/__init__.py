@@ -1,4 +1,1 @@
-"""The CUDA kernels of `native`: compiled by NVRTC for the GPU at hand, called through XLA.
-
-Importing this compiles and loads nothing, not even TensorFlow.
-"""
+"""The CUDA kernels of `native`: compiled by NVRTC for the GPU at hand, called through XLA."""

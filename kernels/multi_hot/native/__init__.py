@@ -1,4 +1,1 @@
-"""`native`: C++ kernels that XLA calls inside the compiled program, built on this machine.
-
-Importing this compiles and loads nothing, not even TensorFlow; `product` does.
-"""
+"""`native`: C++ kernels that XLA calls inside the compiled program, built on this machine."""

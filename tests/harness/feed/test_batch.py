@@ -203,7 +203,7 @@ def test_resident_rows_of_more_ids_than_the_capacity_are_not_cut_unseen(
     ((_, batches),) = feed.dispatches(plan)
     call = Call(first=0, num_steps=2, capacity=(8,), rows=2)
     if implementation == "native":
-        with pytest.raises(tf.errors.InvalidArgumentError, match="more ids than the . that"):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"more ids than the . that"):
             Reading(implementation)(batches, call)
         return
     weights = [share.weights for share in Reading(implementation)(batches, call)]

@@ -7,7 +7,6 @@ and others have: https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleIn
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def as_examples(
 
             - lists, sets or arrays of ids;
             - a SciPy sparse matrix, whose values are weights unless all are 1;
-            - a tf.RaggedTensor, or a tf.SparseTensor, read as SciPy's matrices;
+            - a tf.RaggedTensor;
             - a column of lists of pandas, polars, Arrow or Hugging Face's datasets;
             - a frame or table of these with such a column, and one of labels if `labels` is None;
             - a tf.data.Dataset, a PyTorch data set or DataLoader, or an iterator of rows, or of
@@ -191,8 +190,7 @@ def _joined(parts: list[Any], is_batched: bool) -> Any:
 
 
 def _is_batch(rows: Any) -> bool:
-    ways = ("tocsr", "row_splits", "dense_shape")
-    if isinstance(rows, RaggedSets) or any(hasattr(rows, way) for way in ways):
+    if isinstance(rows, RaggedSets) or hasattr(rows, "tocsr") or hasattr(rows, "row_splits"):
         return True
     return isinstance(rows, Mapping) and any(map(_is_batch, rows.values()))
 
@@ -253,8 +251,6 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
         return RaggedSets.from_scipy(rows, **parts)
     if hasattr(rows, "row_splits"):
         return RaggedSets.from_ragged(rows, **parts)
-    if hasattr(rows, "dense_shape"):
-        return RaggedSets.from_scipy(_sparse(rows), **parts)
     column = _arrow(rows)
     kind = getattr(column, "type", None)  # None for a table
     if column is not None and kind is not None and _is_list(kind):
@@ -275,17 +271,6 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
         f"{name} are given as {given}; give lists of ids, a SciPy matrix, a tf.RaggedTensor, a "
         "column of lists or harness.RaggedSets; of texts, harness.load numbers the words"
     )
-
-
-def _sparse(tensor: Any) -> Any:
-    """Returns a tf.SparseTensor with the attributes of a SciPy matrix that are read."""
-    indices, shape = np.asarray(tensor.indices), np.asarray(tensor.dense_shape)
-    rows, columns = indices[:, 0], indices[:, -1]
-    order = np.argsort(rows, kind="stable")
-    indptr = np.cumsum([0, *np.bincount(rows, minlength=shape[0])])
-    csr = {"indices": columns[order], "indptr": indptr, "data": np.asarray(tensor.values)[order]}
-    matrix = SimpleNamespace(**csr, shape=tuple(shape.tolist()))
-    return SimpleNamespace(tocsr=lambda: matrix)
 
 
 def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Sequence[Any]]:

@@ -104,5 +104,5 @@ def test_a_pickle_that_asks_for_more_than_arrays(
 def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:
     row: list[Any] = [1]
     row.append(row)
-    with pytest.raises(InputError, match="row 0 of x_train holds something other"):
+    with pytest.raises(InputError, match="row 0 of x_train is no list of ints"):
         load_imdb(write_npz(x_train=[row, row, row, row]), ImdbOptions())

@@ -192,10 +192,7 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (
-            lambda: harness.Settings(batch_size=None),
-            "--batch-size is None; it must be a whole number",
-        ),
+        (lambda: harness.Settings(batch_size=None), "--batch-size is None; it must be a whole"),
         (lambda: harness.Settings(seed=(5,)), r"--seed is \(5,\); it must be a whole number"),
         (lambda: DataConfig(split_seed=None), "--split-seed is None; it must be a whole number"),
         (

@@ -110,15 +110,10 @@ class RaggedSets:
             ids = np.array([*itertools.chain.from_iterable(lists)])
         except ValueError:  # lists of several lengths
             ids = np.zeros([0, 0])
-        if ids.ndim > 1:
+        if ids.ndim > 1 or ids.dtype.kind in "SU":
             raise InputError(
-                "a row holds lists or vectors; give a list of rows, each a list of ids, or a "
-                "scipy.sparse.csr_array of vectors"
-            )
-        if ids.dtype.kind in "SU":
-            raise InputError(
-                f"the rows hold the string {str(ids[0])!r}; number the items, as by "
-                "numpy.unique(items, return_inverse=True), and give the numbers"
+                "a row holds lists, vectors or strings; give a list of rows, each a list of ids (as "
+                "numpy.unique(items, return_inverse=True) gives strings), or scipy.sparse.csr_array"
             )
         values = ids if ids.size else np.zeros(0, np.int32)
         return cls.from_csr(values, splits_of(lengths), **parts)
@@ -179,12 +174,7 @@ class RaggedSets:
         if isinstance(rows, int | np.integer):
             return self.row(int(rows) + (self.num_rows if rows < 0 else 0))
         rows = np.asarray(rows)
-        if rows.dtype != bool:
-            return self.take(rows)
-        if rows.shape != (self.num_rows,) or not rows.any():
-            return self.take(np.flatnonzero(rows))
-        # A mask of the ids takes an eighth of the memory of their places.
-        return self._part(rows, np.repeat(rows, self.lengths), splits_of(self.lengths[rows]))
+        return self.take(np.flatnonzero(rows) if rows.dtype == bool else rows)
 
     def __iter__(self) -> Iterator[Int32Array]:
         return map(self.row, range(self.num_rows))
@@ -444,7 +434,6 @@ def splits_of(lengths: npt.ArrayLike) -> Int64Array:
 
 
 def _chunks(row_splits: Int64Array, num_ids: int) -> Int64Array:
-    """Returns the boundaries of chunks of whole rows with about `num_ids` ids each."""
     cuts = np.searchsorted(row_splits, np.arange(0, row_splits[-1], num_ids), "left")
     return np.unique(np.concatenate([[0], cuts, [row_splits.shape[0] - 1]]))
 
@@ -482,7 +471,6 @@ def _unique_rows(
 
 
 def _checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:
-    """Checks that an array holds integers [N], of any width; returns it."""
     array = _one_dimensional(name, part, array)
     kind = array.dtype.kind
     require(kind in "iu", f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
@@ -490,7 +478,6 @@ def _checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:
 
 
 def _checked_row_splits(name: str, row_splits: npt.ArrayLike, num_values: int) -> Int64Array:
-    """Returns row splits [B + 1] as read-only int64: from 0 to num_values, never falling."""
     array = _checked_integers(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,
@@ -515,7 +502,6 @@ def _checked_row_splits(name: str, row_splits: npt.ArrayLike, num_values: int) -
 def _checked_ids(
     name: str, values: Integers, row_splits: Int64Array, num_tokens: int
 ) -> Int32Array:
-    """Checks that every id is in [0, num_tokens); returns the ids as read-only int32."""
     if values.size and (values.min() < 0 or values.max() >= num_tokens):
         wrong = np.flatnonzero((values < 0) | (values >= num_tokens))
         row = np.searchsorted(row_splits, wrong[0], "right") - 1
@@ -553,7 +539,6 @@ def _checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes
 
 
 def _checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -> Float32Array:
-    """Checks that weights [N] are real and finite in float32; returns them as read-only float32."""
     array = _one_dimensional(name, "weights", weights)
     ok = array.dtype.kind in "fiu"
     require(ok, f"{name}: weights have dtype {array.dtype}. They must be real numbers.")
@@ -578,7 +563,6 @@ def finite_in_float32(array: Array) -> npt.NDArray[np.bool_]:
 
 
 def _checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> Int64Array:
-    """Checks row numbers [M], M > 0, each in [0, num_rows); returns them as int64."""
     array = _one_dimensional(name, "rows", rows)
     if array.size:  # an empty list has no dtype of its own
         _checked_integers(name, "rows", array)

@@ -204,7 +204,7 @@ def test_batches_of_rows_without_labels(size: int) -> None:
         ([[0, 1, 1], [1, 0, 0]], r"3 numbers, which are 0 or 1, .*csr_array\(rows\)"),
         (iter([(scipy.sparse.coo_array(np.arange(3)), 1)]), r"the shape \(3,\); give rows"),
         (pa.array([[1], None]), "rows: 1 rows are null; give them empty lists"),
-        ([["a"], ["b"]], "the rows hold the string 'a'; number the items"),
+        ([["a"], ["b"]], "a row holds lists, vectors or strings; give"),
         ({"train": pa.table({"ids": [[1]]})}, "train are given as Table; give lists of ids"),
         (5, "rows are given as int; give lists"),
         (np.eye(3, dtype=int), r"ndarray \[3, 3\]; give scipy\.sparse\.csr_array"),
@@ -217,9 +217,12 @@ def test_batches_of_rows_without_labels(size: int) -> None:
         ),
         ((_ROWS, np.ma.array(_LABELS, mask=[0, 1, 0, 0])), "rows have masked labels"),
         (iter([([1], 0), ([1], 0, 1.0)]), "tuples of 2 to 3 parts; give each row as many"),
-        ([[[1, 2], [3]], [[1], [2]]], "a row holds lists or vectors; give a list of rows"),
-        ([np.eye(3, dtype=int)], "a row holds lists or vectors; give a list of rows"),
-        (([[1], [2]], [[[1, 2]], [[3]]]), "a row holds lists or vectors; give a list of rows"),
+        ([[[1, 2], [3]], [[1], [2]]], "a row holds lists, vectors or strings; give a list of rows"),
+        ([np.eye(3, dtype=int)], "a row holds lists, vectors or strings; give a list of rows"),
+        (
+            ([[1], [2]], [[[1, 2]], [[3]]]),
+            "a row holds lists, vectors or strings; give a list of rows",
+        ),
     ],
 )
 def test_rows_that_are_no_ids(rows: Any, message: str) -> None:

@@ -40,8 +40,7 @@ from harness.data.weighting import frequencies_of, rows_with
 FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
 
 _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
-# A language without spaces between words has sentences for words, of three bytes a character. With
-# spaces, twelve letters of three bytes would be long for the average word.
+# Twelve letters of three bytes, as languages without spaces between words have them.
 _MAX_WORD_BYTES = 36
 _MAX_LISTED = 5  # names of classes in a message
 _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
@@ -120,8 +119,12 @@ def build(
         "problems": dict(problems.counts),
         "first_problems": dict(problems.first),
     }
-    is_long = source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids
-    summary["notes"] = [*_notes(rows, problems, has_long_words=is_long)]
+    summary["notes"] = notes = [*_notes(rows, problems)]
+    if source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids:
+        notes.append(
+            f"{source.path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a "
+            "language has no spaces between words, put some there, for predict as well"
+        )
     write_json(folder / FILE_NAME, summary)
     described = {
         "name": source.name,
@@ -133,8 +136,7 @@ def build(
     return summary
 
 
-def _notes(rows: "Rows", problems: Problems, *, has_long_words: bool) -> Iterator[str]:
-    """Yields what the user should know of the build: what was chosen, problems, and doubts."""
+def _notes(rows: "Rows", problems: Problems) -> Iterator[str]:
     path, names, num_test = rows.source.path, rows.class_names, int(rows.test.sum())
     if rows.source.note:
         yield f"{path}: {rows.source.note}"
@@ -158,11 +160,6 @@ def _notes(rows: "Rows", problems: Problems, *, has_long_words: bool) -> Iterato
         yield f"{path}: the label {name} is taken for a class. Leave it empty where one is missing"
     if alike := [name for name in names if in_lower_case[name.lower()] > 1]:
         yield f"{path}: labels that differ in case are different classes: {', '.join(alike):.100}"
-    if has_long_words:
-        yield (
-            f"{path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a language "
-            "has no spaces between words, put some there, for predict as well"
-        )
 
 
 class Rows:
@@ -274,7 +271,7 @@ def _mapped(
 ) -> Iterator[Result]:
     """Yields in order what a function returns for the chosen rows of each block that has some."""
 
-    def arguments() -> Iterator[tuple[Numbered, Bools]]:
+    def blocks() -> Iterator[tuple[Numbered]]:
         spool.seek(0)
         start = 0
         while start < len(chosen):
@@ -282,18 +279,14 @@ def _mapped(
             rows = chosen[start : start + block.sets.num_rows]
             start += len(rows)
             if rows.any():
-                yield block, rows
+                yield (block if rows.all() else replace(block, sets=block.sets[rows]),)
 
-    def of_chosen(block: Numbered, rows: Bools) -> Result:
-        return function(block if rows.all() else replace(block, sets=block.sets[rows]))
-
-    return _in_order(of_chosen, arguments())
+    return _in_order(function, blocks())
 
 
 def _in_order(
     function: Callable[..., Result], arguments: Iterable[tuple[Any, ...]]
 ) -> Iterator[Result]:
-    """Calls a function for several blocks at a time, and yields the results in order."""
     waiting: deque[Future[Result]] = deque()
     # Threads, as Arrow does most of the work: processes were faster only from 100 MB on.
     threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -329,7 +322,6 @@ def _numbered(
 
 
 def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
-    """Returns a vocabulary with the ids of the train rows' tokens, and how ids are weighted."""
     vocabulary = _unweighted(rows, options, spool)
     idf = None
     if options.weighting == "tf_idf":

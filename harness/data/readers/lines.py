@@ -42,9 +42,8 @@ def lines_of(path: Path | str, problems: Problems, *, remedy: str) -> Generator[
 
 class CsvSource(TableSource):
     """A CSV file, whose columns a comma, a semicolon or a tab separates; or a TSV file, in which
-    quotes mean nothing: published corpora have texts that begin with one. Arrow's `open_csv` is
-    twice as fast as Python, but takes some 100 MB more memory, and takes the rest of the file for a
-    cell where a quote is never closed."""
+    quotes mean nothing: published corpora have texts that begin with one. Arrow's `open_csv` takes
+    the rest of the file for a cell where a quote is never closed."""
 
     unit = "line"
 
@@ -187,7 +186,6 @@ class SvmlightSource(Source):
 
 
 def _pairs(pairs: str) -> np.ndarray | None:
-    """Returns the ids and values of a line, [n, 2]; None if it has anything else."""
     if _PAIRS.fullmatch(pairs) is None:
         return None
     found = np.fromstring(pairs.replace(":", " "), sep=" ").reshape(-1, 2)

@@ -60,7 +60,6 @@ def differences(were: Mapping[str, Any], are: Mapping[str, Any]) -> str:
 
 
 def _grouped(kind: Any, flat: dict[str, Any]) -> dict[str, Any]:
-    """Moves the settings of the class `kind` out of `flat` into groups, as in the class."""
     grouped: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         if not dataclasses.is_dataclass(hint):

@@ -53,7 +53,6 @@ def shown(num_bytes: int) -> str:
 
 
 def _left_in_groups(root: Path) -> Iterator[int]:
-    """Yields the bytes that the limit of each control group around this process leaves."""
     groups = root / "proc/self/cgroup"
     for line in groups.read_text().splitlines() if groups.exists() else ():
         _, kinds, path = line.split(":", 2)

@@ -143,7 +143,6 @@ def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
 
 
 def _are_rows(part: Any) -> bool:
-    """Whether an element's part is a list of rows, not of ids."""
     return isinstance(part, list) and _depth(part) > 1
 
 
@@ -155,7 +154,6 @@ def _depth(value: Any) -> int:
 
 
 def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
-    """Returns rows, labels and weights that are given together, with the weights given beside."""
     if len(parts) not in (2, 3) or (len(parts) == 3 and weights is not None):
         beside = "" if weights is None else ", and weights beside it"
         raise InputError(
@@ -166,7 +164,6 @@ def _of_tuple(parts: Sequence[Any], weights: Any) -> tuple[Any, Any, Any]:
 
 
 def _joined(parts: list[Any], is_batched: bool) -> Any:
-    """Returns the rows or labels of an iterator's elements, which are single rows or batches."""
     first = parts[0]
     if isinstance(first, Mapping):
         return {name: _joined([part[name] for part in parts], is_batched) for name in first}

@@ -127,8 +127,6 @@ def _read_parts(path: Path, max_bytes: int) -> list[RaggedSets]:
 
 
 class _Stub:
-    """Stands in for an array or a dtype, and records its arguments and state."""
-
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 

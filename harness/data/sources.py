@@ -191,7 +191,6 @@ def _built(
 def _dataset(
     config: DataConfig, sets: RaggedSets, num_test_rows: int, words: Vocabulary | None, note: str
 ) -> Dataset:
-    """Splits off the test rows, which are first or else drawn, then the validation rows."""
     if config.unique:
         sets = sets.unique()
     if num_test_rows:
@@ -215,7 +214,6 @@ def _dataset(
 
 
 def _is_built(path: Path) -> bool:
-    """Whether the data has to be built, as it is neither a store nor a file of Keras's."""
     is_store = any((path / name).exists() for name in ("meta.json", "values.npy"))
     return not is_store and path.suffix.lower() != ".npz"
 

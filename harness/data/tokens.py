@@ -83,7 +83,6 @@ class Tokenization:
         return [item for item in items if item]
 
     def _contents(self, text: str) -> bytes:
-        """Returns a text in UTF-8, with spaces around its marks if these are words."""
         content = text.encode(errors="surrogatepass")
         if self.tokenizer == "punctuation":  # four times as fast as a regular expression
             for mark in _MARKS:

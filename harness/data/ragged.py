@@ -112,8 +112,8 @@ class RaggedSets:
             ids = np.zeros([0, 0])
         if ids.ndim > 1 or ids.dtype.kind in "SU":
             raise InputError(
-                "a row holds lists, vectors or strings; give a list of rows, each a list of ids (as "
-                "numpy.unique(items, return_inverse=True) gives strings), or scipy.sparse.csr_array"
+                "a row holds lists, vectors or strings; give a list of rows, each a list of ids, or "
+                "scipy.sparse.csr_array; numpy.unique(items, return_inverse=True) numbers strings"
             )
         values = ids if ids.size else np.zeros(0, np.int32)
         return cls.from_csr(values, splits_of(lengths), **parts)

@@ -59,20 +59,20 @@ class ClassSource(Source):
         self.note += " from the names of folders"
 
     def rows(self, problems: Problems) -> Iterator[tuple[str, str, str, Part]]:
-        for name, size, read in self._members():
-            folders = _folders(name)
-            if flaw := self._flaw(folders):
-                problems.add(flaw, self.where(name))
-                continue
-            if size > MAX_TEXT_BYTES:
-                raise InputError(
-                    f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
-                    f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each text."
-                )
-            with damage(self.path, what="a tar file", remedy=_REMEDY):  # others raise InputErrors
+        with damage(self.path, what="a tar file", remedy=_REMEDY):  # others raise InputErrors
+            for name, size, read in self._members():
+                folders = _folders(name)
+                if flaw := self._flaw(folders):
+                    problems.add(flaw, self.where(name))
+                    continue
+                if size > MAX_TEXT_BYTES:
+                    raise InputError(
+                        f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
+                        f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each."
+                    )
+                part = _part(folders[-3]) if self._has_parts else None
                 text = decoded(read(), problems, self.where(name))
-            part = _part(folders[-3]) if self._has_parts else None
-            yield name, text, folders[-2], part or ""
+                yield name, text, folders[-2], part or ""
 
     def _flaw(self, folders: list[str]) -> str:
         if any(folder.startswith((".", "__MACOSX")) for folder in folders):

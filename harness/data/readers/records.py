@@ -29,9 +29,9 @@ class FlawError(Exception):
 
 
 def text(content: Any) -> str:
-    if is_missing(content):
-        return ""
     if not isinstance(content, str):
+        if is_missing(content):
+            return ""
         raise FlawError("not a text")
     if len(content) > MAX_TEXT_BYTES:
         raise FlawError(f"text longer than {MAX_TEXT_BYTES:,} characters")

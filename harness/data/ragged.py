@@ -112,7 +112,7 @@ class RaggedSets:
             ids = np.zeros([0, 0])
         if ids.ndim > 1 or ids.dtype.kind in "SU":
             raise InputError(
-                "a row holds lists, vectors or strings; give a list of rows, each a list of ids, or "
+                "a row holds lists, vectors or strings; give a list of rows, each of ids, or a "
                 "scipy.sparse.csr_array; numpy.unique(items, return_inverse=True) numbers strings"
             )
         values = ids if ids.size else np.zeros(0, np.int32)
@@ -174,6 +174,9 @@ class RaggedSets:
         if isinstance(rows, int | np.integer):
             return self.row(int(rows) + (self.num_rows if rows < 0 else 0))
         rows = np.asarray(rows)
+        if rows.dtype == bool and rows.shape == (self.num_rows,) and rows.any():
+            # A mask of the ids takes an eighth of the memory of their places.
+            return self._part(rows, np.repeat(rows, self.lengths), splits_of(self.lengths[rows]))
         return self.take(np.flatnonzero(rows) if rows.dtype == bool else rows)
 
     def __iter__(self) -> Iterator[Int32Array]:

@@ -71,7 +71,6 @@ def _note(text: str) -> None:
 
 
 def key_of(sources: Sequence[Path], options: object) -> str:
-    """Returns the name of an entry, a hash of the sources, the options and this package's code."""
     digest = hashlib.sha256(repr(([source.stem for source in sources], options)).encode())
     for code in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(code.read_bytes())
@@ -88,13 +87,10 @@ def key_of(sources: Sequence[Path], options: object) -> str:
 
 
 def _make_room(folder: Path, num_bytes: int) -> None:
-    """Removes the least recently used entries until `num_bytes` more fit, but no unfinished
-    folders, which another process may be writing. Raises OSError if `num_bytes` exceed the limit of
-    all."""
     if num_bytes > MAX_BYTES:
         raise OSError(f"its {num_bytes / 1e9:,.1f} GB exceed the {MAX_BYTES / 1e9:,.1f} GB of all")
     entries = []
-    for path in folder.glob("[!.]*"):
+    for path in folder.glob("[!.]*"):  # not those that another process may be writing
         with suppress(FileNotFoundError):  # another process renamed or removed it meanwhile
             size = sum(file.stat().st_size for file in path.rglob("*"))
             entries.append((path.stat().st_mtime, size, path))

@@ -81,8 +81,6 @@ def without_labels(rows: Any) -> Examples:
 
 
 def _examples(rows: Any, num_tokens: int | None, name: str) -> Examples:
-    """Returns the inputs of a model by name, or a single one without: ragged sets, or beside others
-    numbers [B, features] as they are."""
     if isinstance(rows, Examples | RaggedSets):
         return Examples.of(rows)
     if not isinstance(rows, Mapping) or hasattr(rows, "tocsr"):  # SciPy's DOK is a mapping too
@@ -95,8 +93,7 @@ def _examples(rows: Any, num_tokens: int | None, name: str) -> Examples:
 
 
 def _parts(rows: Any, labels: Any, weights: Any) -> tuple[Any, Any, Any]:
-    """Returns the rows, labels and weights of a tuple, a frame, a data set or an iterator; others
-    unchanged."""
+    """Returns rows, labels and weights that are given as one object, or the rows as they are."""
     if labels is not None or isinstance(rows, Mapping | Examples | RaggedSets):
         return rows, labels, weights
     if isinstance(rows, tuple):

@@ -25,7 +25,6 @@ MAX_NGRAMS = 8
 MAX_HASH_BITS = 30
 MAX_TF_IDF_BITS = 20
 
-
 # The ids of Keras's data sets: 0 is padding, and the word of rank r has the id r + INDEX_FROM.
 START_ID, UNKNOWN_ID, INDEX_FROM = 1, 2, 3
 

@@ -71,7 +71,7 @@ class RaggedSets:
     def __post_init__(self) -> None:
         require_count(f"{self.name}: num_tokens", self.num_tokens)
         require_count(f"{self.name}: num_classes", self.num_classes, least=2)
-        ids = _checked_integers(self.name, "values", self.values)
+        ids = _checked_array(self.name, "values", self.values)
         row_splits = _checked_row_splits(self.name, self.row_splits, ids.shape[0])
         values = _checked_ids(self.name, ids, row_splits, self.num_tokens)
         num_rows = row_splits.shape[0] - 1
@@ -142,7 +142,7 @@ class RaggedSets:
         """Returns sets of all rows' ids and the rows' boundaries in them; see `from_lists`."""
         is_open = "num_tokens" not in parts
         if is_open:
-            ids = _checked_integers("the rows", "ids", values)
+            ids = _checked_array("the rows", "ids", values)
             parts["num_tokens"] = 1 + int(ids.max(initial=0))
         sets = cls(values=values, row_splits=row_splits, **parts)
         if is_open and sets.num_tokens <= 2 < sets.lengths.min() == sets.lengths.max():
@@ -473,15 +473,18 @@ def _unique_rows(
     return np.concatenate(kept), splits_of(np.concatenate(counts)), added
 
 
-def _checked_integers(name: str, part: str, array: npt.ArrayLike) -> Integers:
-    array = _one_dimensional(name, part, array)
-    kind = array.dtype.kind
-    require(kind in "iu", f"{name}: {part} has dtype {array.dtype}. It must hold integers.")
+def _checked_array(
+    name: str, part: str, array: npt.ArrayLike, kinds: str = "iu", what: str = "integers"
+) -> Array:
+    array = np.asarray(array)
+    shape, dtype = array.shape, array.dtype
+    require(array.ndim == 1, f"{name}: {part} has shape {shape}. It must have one dimension.")
+    require(dtype.kind in kinds, f"{name}: {part} has dtype {dtype}. It must hold {what}.")
     return array
 
 
 def _checked_row_splits(name: str, row_splits: npt.ArrayLike, num_values: int) -> Int64Array:
-    array = _checked_integers(name, "row_splits", row_splits)
+    array = _checked_array(name, "row_splits", row_splits)
     require(
         array.shape[0] >= 2,
         f"{name}: zero rows (row_splits has {array.shape[0]} entries, rows + 1 are needed). "
@@ -519,13 +522,11 @@ def _checked_ids(
 def _checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes: int) -> Array:
     """Returns labels [B]: whole numbers in [0, num_classes) as read-only int32, and other finite
     floats, which are no classes, as read-only float32."""
-    array = _one_dimensional(name, "labels", labels)
+    array = _checked_array(name, "labels", labels, "iuf", "integers or floats")
     require(
         array.shape[0] == num_rows,
         f"{name}: {array.shape[0]} labels for {num_rows} rows. Give one label for each row.",
     )
-    if array.dtype.kind != "f":
-        _checked_integers(name, "labels", array)
     wrong = np.flatnonzero((array != np.floor(array)) | (array < 0) | (array >= num_classes))
     if wrong.size and array.dtype.kind == "f":
         finite = finite_in_float32(array)
@@ -542,9 +543,7 @@ def _checked_labels(name: str, labels: npt.ArrayLike, num_rows: int, num_classes
 
 
 def _checked_weights(name: str, weights: npt.ArrayLike, row_splits: Int64Array) -> Float32Array:
-    array = _one_dimensional(name, "weights", weights)
-    ok = array.dtype.kind in "fiu"
-    require(ok, f"{name}: weights have dtype {array.dtype}. They must be real numbers.")
+    array = _checked_array(name, "weights", weights, "fiu", "real numbers")
     require(
         array.shape[0] == row_splits[-1],
         f"{name}: {array.shape[0]} weights for {row_splits[-1]} ids. Give one weight for each id.",
@@ -566,19 +565,10 @@ def finite_in_float32(array: Array) -> npt.NDArray[np.bool_]:
 
 
 def _checked_rows(name: str, rows: npt.ArrayLike, num_rows: int) -> Int64Array:
-    array = _one_dimensional(name, "rows", rows)
-    if array.size:  # an empty list has no dtype of its own
-        _checked_integers(name, "rows", array)
+    array = _checked_array(name, "rows", rows, "iu" if np.size(rows) else "iuf")
     ok = array.size > 0 and array.min() >= 0 and array.max() < num_rows
     require(ok, f"{name}: cannot take these rows. Give at least one, from 0 to {num_rows - 1}.")
     return array.astype(np.int64)
-
-
-def _one_dimensional(name: str, part: str, array: npt.ArrayLike) -> Array:
-    array = np.asarray(array)
-    shape = array.shape
-    require(array.ndim == 1, f"{name}: {part} has shape {shape}. It must have one dimension.")
-    return array
 
 
 def frozen(array: Array, dtype: npt.DTypeLike) -> Array:

@@ -39,13 +39,8 @@ _WORD = re.compile(r"(?u)\b\w\w+\b")
 class Tokenization:
     """How a text is divided into tokens."""
 
-    # `keras`: as Keras's Tokenizer: lower case, punctuation as spaces. `punctuation`: likewise, but
-    # each punctuation mark is a word. `whitespace`: text between white space, unchanged.
-    # `scikit-learn`: as its vectorizers: lower case, words of two and more letters, digits and
-    # underscores. `list`: a text is a JSON list of strings.
-    tokenizer: Tokenizer = "keras"
-    # Length in words of the longest runs that are tokens too, joined by spaces.
-    ngrams: int = 1
+    tokenizer: Tokenizer = "keras"  # as in `BuildOptions`; `list`: a text is a JSON list of strings
+    ngrams: int = 1  # length in words of the longest runs that are tokens too, joined by spaces
 
     def __post_init__(self) -> None:
         require_choice("--tokenizer", self.tokenizer, get_args(Tokenizer))

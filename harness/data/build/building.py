@@ -44,8 +44,7 @@ _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs 
 _MAX_WORD_BYTES = 36
 _MAX_LISTED = 5  # names of classes in a message
 _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
-# Limit of the blocks' distinct tokens that are counted in one pass over all blocks. A token that
-# several blocks have counts several times, so that far fewer are in memory at once.
+# Limit of the blocks' distinct tokens that one pass counts; far fewer are in memory at once.
 _MOST_AT_ONCE = 10_000_000
 _MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
 _MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
@@ -251,10 +250,8 @@ class Rows:
     def _sorted(self, names: list[str]) -> list[str]:
         """Returns the names of the classes of the train rows sorted, as numbers if all are such."""
         if len(names) < 2:
-            listed = f"the class {names[0]:.100}" if names else "no classes"
-            raise InputError(
-                f"{self.source.path} has {listed} alone to train on. Give rows of two or more."
-            )
+            listed, path = f"the class {names[0]:.100}" if names else "no classes", self.source.path
+            raise InputError(f"{path} has {listed} alone to train on. Give rows of two or more.")
         with suppress(ValueError):
             numbers = [*map(float, names)]
             if not np.isnan(numbers).any():
@@ -302,8 +299,7 @@ def _in_order(
 def _numbered(
     given: Block, kind: Kind, tokenization: Tokenization
 ) -> tuple[Block, Numbered, Ints, int]:
-    """Returns a block, the same with its tokens numbered, the hashes of its rows' contents, and its
-    size as text. Each string in a row of strings is a token."""
+    """Returns a block, its tokens, the hashes of its rows' contents, and its size as text."""
     rows: Any = given.contents
     if kind == "sets":
         block = Numbered(tokens=pyarrow.array([], pyarrow.large_binary()), sets=rows)
@@ -372,10 +368,9 @@ def most_frequent(
     blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
 ) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
-    equally often, the one that appears first. `blocks` returns the same blocks at each call. If
-    `num_tokens`, the distinct tokens of each block added up, are many, they are counted in several
-    passes, each for the tokens with some checksums; equally frequent ones of an earlier pass come
-    first."""
+    equally often, the one that appears first. If `num_tokens`, the distinct tokens of each block
+    added up, are many, they are counted in several passes over the blocks, each for the tokens with
+    some checksums; equally frequent ones of an earlier pass come first."""
     found: list[BlockCounts] = []
     num_passes = 1 + num_tokens // _MOST_AT_ONCE
     for number in range(num_passes):
@@ -409,8 +404,7 @@ def _merged(parts: list[BlockCounts]) -> BlockCounts:
 def _write(
     rows: Rows, vocabulary: Vocabulary, spool: IO[bytes], folder: Path, *, unique: bool
 ) -> tuple[int, int]:
-    """Writes a store's arrays, test rows first; returns the number of tokens, and of unknown ones.
-    With `unique`, each id of a row is kept once; ids with weights always are."""
+    """Writes a store's arrays, test rows first; returns the numbers of tokens and of unknown."""
 
     def made(block: Numbered) -> tuple[RaggedSets, int, int]:
         sets, num_words = vocabulary.sets_of(block), block.sets.nnz

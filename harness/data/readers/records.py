@@ -46,8 +46,7 @@ def tokens(content: Any) -> Sequence[str]:
 
 
 def ids(content: Any) -> Sequence[int] | np.ndarray:
-    """Returns a row's ids. An array [n, 2] of ids and weights was checked by its reader."""
-    if isinstance(content, np.ndarray) and content.ndim == 2:
+    if isinstance(content, np.ndarray) and content.ndim == 2:  # with weights, as svmlight checked
         return content
     row = _as_list(content)
     if row is None or not all(type(token) is int and 0 <= token < INT32_MAX for token in row):

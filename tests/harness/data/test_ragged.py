@@ -168,7 +168,7 @@ def test_any_arrays_are_either_legal_or_refused(
         ({"weights": [1, 2, np.nan, 4]}, r"row 2 holds the weight nan \(1 such weights\)"),
         ({"weights": [1, 1e300, np.inf, 4]}, r"row 0 holds the weight 1e\+300 \(2 such weights\)"),
         ({"weights": [1, 2, 3]}, "3 weights for 4 ids"),
-        ({"weights": ["a"] * 4}, "weights have dtype <U1"),
+        ({"weights": ["a"] * 4}, "weights has dtype <U1"),
         ({"num_tokens": 2**31}, "num_tokens is 2147483648"),
     ],
 )

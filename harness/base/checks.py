@@ -142,6 +142,7 @@ def checked(hint: Any, value: Any, place: str = "", limits: Whole | Number | Non
         return value
     elif origin is None:
         value = float(value) if hint is float and type(value) is int else value
+        value = str(value) if hint is str and isinstance(value, Path) else value
         is_right = isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
         if is_right and (limits is None or value is None or limits.take(value)):
             return value

@@ -1,6 +1,7 @@
 """Wrong use from Python: one ValueError with fact, values and remedy, before training."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -213,3 +214,6 @@ def test_numbers_of_numpy_become_pythons_in_settings() -> None:
     assert (data.validation_split, data.split_seed) == (0.25, 3)
     assert type(data.validation_split) is float
     assert type(data.split_seed) is int
+    assert DataConfig(data=Path("a.csv")).data == "a.csv"  # type: ignore[arg-type]
+    with pytest.raises(harness.InputError, match="--deterministic is 1; it must be true or false"):
+        harness.Settings(deterministic=1)  # type: ignore[arg-type]

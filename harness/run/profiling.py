@@ -51,9 +51,8 @@ RUN_OTHERS = ("while", "conditional", "call")  # their time is counted with thos
 _NUM_OPERATIONS = 10
 _CUPTI = (
     "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
-    "missing. Usually only administrators may profile: run as root (in a container with --cap-add "
-    "SYS_ADMIN), or load the kernel module with NVreg_RestrictProfilingToAdminUsers=0. "
-    "TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
+    "missing. Profile as root (in a container with --cap-add SYS_ADMIN), or load the kernel module "
+    "with NVreg_RestrictProfilingToAdminUsers=0. TF_CPP_MIN_LOG_LEVEL=0 shows CUPTI's own message."
 )
 
 

@@ -68,11 +68,8 @@ def _precision(known: Known) -> Choice:
     # A policy that the user set for all of Keras stands over the rule.
     if (own := keras.config.dtype_policy().name) != "float32":
         return Choice(name=own, why="as keras.config.set_dtype_policy says")
-    return choose_precision(
-        known.devices.device_type,
-        known.devices.compute_capability,
-        rows=known.settings.batch_size // known.devices.num_shares,
-    )
+    devices, rows = known.devices, known.settings.batch_size // known.devices.num_shares
+    return choose_precision(devices.device_type, devices.compute_capability, rows=rows)
 
 
 def choose_precision(
@@ -176,8 +173,7 @@ def _work_of_step(
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a
     device's rows and their ids. A multi-hot layer reads a row of its units for each id and adds one
-    in the backward pass. Adam reads gradient, weight and two moments, and writes three of them
-    back. A matrix costs two operations for each element and row forward, and four backward."""
+    backward. Adam reads and writes seven numbers a weight. A matrix costs six operations a row."""
     bytes_moved = flops = 0.0
     tables = set()
     for layer in model._flatten_layers():

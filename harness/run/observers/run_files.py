@@ -11,7 +11,7 @@ from harness.base.reading import read_json
 from harness.run.history import Progress
 from harness.run.machine import peak_rss_bytes
 from harness.run.observers.jsonl import FILE_NAME as METRICS_FILE_NAME
-from harness.run.records import Choice, Evaluation, Observer, Record, RunStart, Summary
+from harness.run.records import Evaluation, Observer, Record, RunStart, Summary
 
 CONFIG_FILE_NAME = "config.json"
 SUMMARY_FILE_NAME = "summary.json"
@@ -113,8 +113,14 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
     """Returns the settings with every `auto` resolved, which repeat the run, and under `resolved`
     the values and reasons, with the data set, the devices, the versions and the host."""
     choices = run.choices
+
+    def settled(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {inner: settled(inner, each) for inner, each in value.items()}
+        return choices[name].value if name in choices else value
+
     return {
-        **_settled(run.config, choices),
+        **settled("", run.config),
         RESOLVED: {
             **run.config.get(RESOLVED, {}),  # the recipe's reason
             "task": dataclasses.asdict(run.task),
@@ -132,16 +138,6 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             "host": dict(run.host),
         },
     }
-
-
-def _settled(settings: Mapping[str, Any], choices: Mapping[str, Choice]) -> dict[str, Any]:
-    settled: dict[str, Any] = {}
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            settled[name] = _settled(value, choices)
-        else:
-            settled[name] = choices[name].value if name in choices else value
-    return settled
 
 
 def read_config(run_dir: Path) -> dict[str, Any]:

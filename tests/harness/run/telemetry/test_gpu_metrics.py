@@ -75,7 +75,7 @@ def test_other_processes_are_told(nvml: Nvml) -> None:
     ("error", "words"),
     [
         (library.ERROR_LIB_RM_VERSION_MISMATCH, "are of two drivers, as after an update; reboot"),
-        (library.ERROR_DRIVER_NOT_LOADED, "Driver Not Loaded; load the kernel's module nvidia"),
+        (library.ERROR_DRIVER_NOT_LOADED, "Driver Not Loaded"),
     ],
 )
 def test_a_driver_that_does_not_work(nvml: Nvml, error: int, words: str) -> None:

@@ -17,16 +17,14 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         "harness": importlib.metadata.version("multi-hot-harness"),
-        **{package: installed_version(package) for package in _PACKAGES},
+        **{package: _version(package) for package in _PACKAGES},
     }
 
 
-def installed_version(package: str) -> str:
-    """Returns the version of a package, such as that of tensorflow-cpu for `tensorflow`."""
+def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        # Slow (0.1 s): it reads the file lists of all distributions.
+    except importlib.metadata.PackageNotFoundError:  # as with tensorflow-cpu; slow, 0.1 s
         (distribution, *_) = importlib.metadata.packages_distributions()[package]
         return importlib.metadata.version(distribution)
 

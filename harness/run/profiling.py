@@ -226,10 +226,7 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
         f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
     if on_gpu:
-        say(
-            "note: while a profile is taken, XLA launches each kernel by itself, where training "
-            "replays CUDA graphs: launches take longer here",
-        )
+        say("note: a profile launches each kernel by itself, where training replays CUDA graphs")
 
     def show(title: str, name: str, of: str, rows: Iterable[tuple[str, str, float]]) -> None:
         table = Table(name, box=SIMPLE, title=title, title_justify="left", title_style="bold")

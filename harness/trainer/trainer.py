@@ -125,11 +125,8 @@ class Trainer:
 
     @property
     def model(self) -> keras.Model:
-        """The Keras model with its present weights.
-
-        Raises:
-            InputError: when the model is a function that has seen no rows yet.
-        """
+        """The Keras model with its present weights; an InputError if it is a function that has seen
+        no rows yet."""
         if self._setup is None:
             if isinstance(self._given, keras.Model):
                 return self._given
@@ -140,11 +137,7 @@ class Trainer:
 
     @property
     def devices(self) -> Devices:
-        """The devices that the trainer computes on.
-
-        Raises:
-            InputError: when the trainer has seen no rows yet.
-        """
+        """The devices that the trainer computes on; an InputError before it has seen rows."""
         if self._setup is None:
             raise InputError("the devices are chosen for the first rows; call fit before")
         return self._setup.devices
@@ -296,9 +289,8 @@ class Trainer:
     @for_python()
     def snapshot(self, train: AnyRows) -> Callable[..., None]:
         """Returns a function that takes the trainer back to its present state, as often as it is
-        called. Compiled programs stay, so rows of the same sizes train without another compilation:
-        those of another fold, or the same rows weighted otherwise. Rows that it trained on are let
-        go. If the function is given a seed, that seed orders the rows from then on.
+        called. Compiled programs stay, so rows of the same sizes, such as another fold, train
+        without another compilation. A seed given to the function orders the rows from then on.
 
         Args:
             train: rows like those to train on, for which a new trainer builds its model.

@@ -127,10 +127,8 @@ def _of_tf_config(text: str) -> tuple[tuple[str, ...], int]:
     hosts = [*jobs.get("chief", []), *jobs.get("worker", [])]
     if not all(isinstance(host, str) and _is_address(host) for host in hosts):
         raise wrong("whose workers are not all of the form name:port")
-    if len(jobs.get("chief", [])) > 1:
-        raise wrong("which has two chiefs")
-    if len(set(hosts)) < len(hosts):
-        raise wrong("which names one worker twice")
+    if len(set(hosts)) < len(hosts) or len(jobs.get("chief", [])) > 1:
+        raise wrong("which names one worker twice, or two chiefs")
     if kind not in jobs or not 0 <= index < len(jobs[kind]):
         raise wrong(f"whose task '{kind} {index}' is not in the cluster")
     before = len(jobs.get("chief", [])) if kind == "worker" else 0

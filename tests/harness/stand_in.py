@@ -124,7 +124,7 @@ class StandIn:
         loss = math.nan if self.lost(dispatch.step) else 0.25 * dispatch.examples
         return StepSums(loss=loss, metrics={"accuracy": 0.5}, skipped_steps=1, loss_scale=8.0)
 
-    def warnings(self) -> list[str]:
+    def take_unused(self) -> list[str]:
         return []
 
     def after(self, num_steps: int, seconds: float) -> None:

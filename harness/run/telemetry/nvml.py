@@ -4,7 +4,6 @@ their metrics, and NVML's errors in words."""
 import contextlib
 import dataclasses
 import itertools
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,8 +39,6 @@ _QUERIES: dict[str, Callable[[Any], float]] = {
     "sm_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_SM),
     "memory_clock_mhz": lambda gpu: pynvml.nvmlDeviceGetClockInfo(gpu, pynvml.NVML_CLOCK_MEM),
 }
-# The metrics that a MIG slice has of its own; the others are the whole card's.
-_OF_A_SLICE = ("utilization_percent", "memory_utilization_percent", "memory_used_bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,14 +154,13 @@ def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
             if bus_ids:
                 nvml.enter_context(opened())
                 known, _ = cards()
-                # The visible ones come first, since they know their slice.
-                known = [*visible_cards(known, os.environ), *known]
             for index, bus_id in enumerate(bus_ids):
-                if at_bus := [card for card in known if same_bus(card.bus, bus_id)]:
+                at_bus = [card for card in known if same_bus(card.bus, bus_id)]
+                if at_bus and at_bus[0].slices is None:
                     gpus.append(_Gpu(index, at_bus[0], tell))
                 else:
-                    text = f"NVML knows no GPU at {bus_id}, which TensorFlow uses"
-                    tell("warning", f"{text}: it is not sampled")
+                    why = "is in MIG mode" if at_bus else "is not known to NVML"
+                    tell("warning", f"the GPU at {bus_id} {why}: it is not sampled")
         except pynvml.NVMLError as error:
             tell("warning", f"no GPU is sampled, training continues. {words(error)}")
         yield lambda: {tag: value for gpu in gpus for tag, value in gpu.read().items()}
@@ -175,30 +171,24 @@ class _Gpu:
     first what is particular to the GPU."""
 
     def __init__(self, index: int, card: Card, tell: Tell) -> None:
-        self._index, self._tell = index, tell
-        self._card = self._slice = card.handle
+        self._index, self._tell, self._handle = index, tell, card.handle
         self._queries = dict(_QUERIES)
-        if card.slices:
-            self._slice = pynvml.nvmlDeviceGetHandleByUUID(card.slices[0].encode())
-            del self._queries["power_watts"]  # that of all slices, so no run's energy
         self._reported_errors: set[int] = set()
         self.read()
         name = f"GPU {index} ({card.name})"
         with contextlib.suppress(pynvml.NVMLError):  # as on old cards
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._slice)
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
             if len(processes) > 1:  # in a container their ids are the host's
                 text = f"{name} is used by {len(processes)} processes: its metrics are of all"
                 tell("warning", text)
         if unsupported := [metric for metric in _QUERIES if metric not in self._queries]:
             tell("note", f"{name} does not support these metrics: {', '.join(unsupported)}")
-        if card.slices:
-            tell("note", f"{name} is a slice: temperature and clocks are the whole card's")
 
     def read(self) -> dict[str, float]:
         found: dict[str, float] = {}
         for metric, ask in list(self._queries.items()):
             try:
-                value = ask(self._slice if metric in _OF_A_SLICE else self._card)
+                value = ask(self._handle)
             except pynvml.NVMLError as error:
                 if error.value in UNAVAILABLE:
                     del self._queries[metric]

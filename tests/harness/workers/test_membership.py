@@ -68,7 +68,7 @@ SLURM = {
         ),
         (config({"worker": ["a:1", "a:1"]}), "names one worker twice"),
         (config({"worker": WORKERS}, index=3), "whose task 'worker 3' is not in the cluster"),
-        (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "which has two chiefs"),
+        (config({"chief": ["a:1", "b:1"], "worker": ["c:1"]}), "or two chiefs"),
         *(
             (config({"worker": WORKERS}, index=index), "which is no cluster")
             for index in (1e400, 0.7, True, [])

@@ -30,26 +30,12 @@ def test_every_figure_of_a_modern_card(nvml: Nvml) -> None:
     assert told.notes == told.warnings == []
 
 
-def test_a_slice(nvml: Nvml) -> None:
-    nvml.write(
-        library.system(),
-        library.modern(0),
-        library.modern(1, mig_mode=1, temperature_celsius=50),
-        library.slice_of(1, 0),
-        library.slice_of(1, 2),
-    )
-    wanted = "MIG-25c0ffee-0000-5000-8000-000000001002"
-    for name in (wanted[:9], wanted):
-        told = read_gpus(nvml, "0000:18:00.0", CUDA_VISIBLE_DEVICES=name)
-        assert indices(told) == {"0"}
-        assert told.first["gpu/0/memory_used_bytes"] == 300e6
-        assert told.first["gpu/0/temperature_celsius"] == 50.0
-        assert "gpu/0/utilization_percent" not in told.first
-        assert told.notes[-2:] == [
-            "GPU 0 (NVIDIA Fake 100) does not support these metrics: utilization_percent, "
-            "memory_utilization_percent, power_watts",
-            "GPU 0 (NVIDIA Fake 100) is a slice: temperature and clocks are the whole card's",
-        ]
+def test_a_card_in_slices_is_not_sampled(nvml: Nvml) -> None:
+    sliced = library.modern(0, mig_mode=1)
+    nvml.write(library.system(), sliced, library.slice_of(0, 0))
+    told = read_gpus(nvml, "0000:17:00.0", CUDA_VISIBLE_DEVICES="MIG-0")
+    assert told.readings == [{}]
+    assert told.warnings == ["the GPU at 0000:17:00.0 is in MIG mode: it is not sampled"]
 
 
 def test_tensorflows_gpus_are_told_by_their_address_whatever_their_order(nvml: Nvml) -> None:
@@ -59,9 +45,7 @@ def test_tensorflows_gpus_are_told_by_their_address_whatever_their_order(nvml: N
     assert told.first["gpu/0/power_watts"] == 102.0
     assert told.first["gpu/2/power_watts"] == 100.0
     assert indices(told) == {"0", "2"}
-    assert told.warnings == [
-        "NVML knows no GPU at 0000:99:00.0, which TensorFlow uses: it is not sampled"
-    ]
+    assert told.warnings == ["the GPU at 0000:99:00.0 is not known to NVML: it is not sampled"]
 
 
 def test_other_processes_are_told(nvml: Nvml) -> None:

@@ -16,9 +16,8 @@ Task = Callable[[], None]
 
 class Background(contextlib.AbstractContextManager["Background"]):
     """Does one task after another on a thread of its own. After a task has raised, it skips the
-    remaining ones, and its next call raises the same. As a context, it finishes the waiting tasks
-    before it ends. After a KeyboardInterrupt it drops them, and leaves a running task behind after
-    one more second."""
+    rest, and its next call raises the same. As a context, it ends with the last task; after a
+    KeyboardInterrupt it drops those that wait, and leaves a running one behind after a second."""
 
     def __init__(self) -> None:
         self._pool = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")

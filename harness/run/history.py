@@ -75,8 +75,7 @@ class History:
         before: Counters | None = None,
     ) -> None:
         """`running` names the metrics whose value is that of the epoch so far, not of the window.
-        `start_step` steps were done before, with the counters `before`. Unless a divergence stops
-        the run, observers get a warning."""
+        `start_step` steps were done before, with the counters `before`."""
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
         self._stop_at_nan = stop_at_nan
@@ -92,7 +91,6 @@ class History:
 
     def compiled(self, compilations: Sequence[records.Compilation]) -> float:
         """Adds compilations; returns their seconds, which the window leaves out."""
-        self.tell(*self._telemetry.messages())
         self.progress.compilations += compilations
         self.tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)

@@ -47,6 +47,5 @@ def peak_rss_bytes() -> int:
 
 
 def _line_after(path: str, start: str) -> str | None:
-    """Returns the rest of the first line that begins with `start` in a /proc file, or None."""
     lines = Path(path).read_text().splitlines()
     return next((line.removeprefix(start) for line in lines if line.startswith(start)), None)

@@ -47,7 +47,6 @@ _SCOPES = {
     "input": INPUT,
 }
 _BACKWARD = re.compile(r"(^|/)(gradient_tape|multi_hot_backward(_\d+)?)/")
-RUN_OTHERS = ("while", "conditional", "call")  # their time is counted with those that they run
 _NUM_OPERATIONS = 10
 _CUPTI = (
     "the profile has no events of the GPU: CUPTI, NVIDIA's profiling library, was refused or is "
@@ -159,7 +158,8 @@ def _parts_of_operations(space: Any) -> dict[tuple[int, str], str | None]:
             inherited: dict[int, str] = {}
             for operation in reversed(computation.instructions):
                 scopes = operation.metadata.op_name or inherited.get(operation.id, "")
-                runs_others = operation.opcode in RUN_OTHERS
+                # The time of these is counted with the operations that they run.
+                runs_others = operation.opcode in ("while", "conditional", "call")
                 parts[number, operation.name] = None if runs_others else part_of(scopes)
                 for operand in operation.operand_ids if scopes else ():
                     inherited.setdefault(operand, scopes)

@@ -182,9 +182,8 @@ class Divergence:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
-    """Throughput over all windows of a run: compilation excluded, data wait included. The
-    `NAME_per_second` are medians over windows, which one slow window does not move. The
-    `mean_NAME_per_second` are totals over `train_seconds`. All rates are None without windows."""
+    """Throughput over all windows of a run: compilation excluded, data wait included. Rates are
+    medians over windows, means totals over `train_seconds`; without windows all are None."""
 
     examples_per_second: float | None = None
     steps_per_second: float | None = None

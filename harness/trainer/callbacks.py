@@ -268,9 +268,8 @@ class KerasCallbacks(records.Observer):
 
 
 class BestModel(keras.callbacks.Callback):
-    """Saves the model of the epoch with the lowest validation loss as best.keras in the run folder.
-    Unlike Keras's `ModelCheckpoint` it replaces the file as a whole, and knows the epochs before a
-    resume."""
+    """Saves the model of the epoch with the lowest validation loss as best.keras. Unlike Keras's
+    `ModelCheckpoint` it replaces the file as a whole, and knows the epochs before a resume."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._best = min(_losses_before(self.params), default=math.inf)
@@ -302,8 +301,7 @@ class EarlyStopping(keras.callbacks.EarlyStopping):
 
 
 def _losses_before(params: Mapping[str, Any]) -> list[float]:
-    """Returns the validation losses of the epochs before a resume, in the run folder, which only
-    the chief of several workers has."""
+    """Returns the validation losses before a resume, in the run folder, which the chief has."""
     path = Path(params["run_dir"], jsonl.FILE_NAME)
     up_to_step = params["start_step"]
     return jsonl.validation_losses(path, up_to_step=up_to_step) if params["run_dir"] else []

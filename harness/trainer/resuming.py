@@ -97,9 +97,8 @@ def is_begun(folder: Path) -> bool:
 
 
 def check_resumable(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Checks that resuming would repeat the run: what decides its losses must be as in `config`, in
-    the form of config.json. Returns the run's config.json. The data are checked once they are
-    loaded."""
+    """Returns the run's config.json; checks that what decides its losses is as in `config`, in the
+    same form. The data are checked once they are loaded."""
     before = read_config(folder)
     were, are = _deciding(before), _deciding(json.loads(json_text(config)))
     if differing := differences(were, {n: value for n, value in are.items() if value != "auto"}):

@@ -44,10 +44,6 @@ from harness.workers.cluster import Cluster
 from kernels.files import replacing
 
 _MAX_NAME = 100  # Limit of the characters of a data set's name in what a run prints and writes
-_IN_PART = (
-    "BatchNormalization needs sums over all workers in the middle of a step: XLA compiles only "
-    "what comes after the all-reduce of the gradients"
-)
 _TOGETHER = ("on_nan", "histograms", "precision_watch")  # decide when workers compute together
 
 
@@ -96,13 +92,11 @@ class Asked:
 
     def facts(self, settings: Settings) -> dict[str, Any]:
         """Returns the facts that must be the same in all workers, by their names in messages."""
+        own = ("epochs", "initial_epoch", "validation_freq", "shuffle")
         named = {
             **asdict(settings),
             **{name: getattr(self.options, name) for name in _TOGETHER},
-            "epochs": self.epochs,
-            "initial epoch": self.initial_epoch,
-            "validation_freq": self.validation_freq,
-            "shuffle": self.shuffle,
+            **{name: getattr(self, name) for name in own},
             "callbacks": [type(callback).__name__ for callback in self.callbacks],
         }
         parts = [self.train, *filter(None, (self.validation, self.test))]
@@ -367,7 +361,10 @@ class Run:
         history.tell(start)
         history.warn(*(f"{why} It is skipped." for why in self._skipped))
         if self.setup.programs.compiles_in_part:
-            history.note(_IN_PART)
+            history.note(
+                "BatchNormalization needs sums over all workers in the middle of a step: XLA "
+                "compiles only what comes after the all-reduce of the gradients"
+            )
         asked.timeline.mark("start of the run")
         history.compiled(compiled)
 
@@ -416,7 +413,6 @@ class Run:
             if progress.divergence is None:
                 with replacing(claim.path / run_files.MODEL_FILE_NAME) as beside:
                     self.setup.model.save(beside)
-        self.asked.timeline.mark("saving the model")
         # All workers have to agree on it.
         return self._cluster.any(progress.interrupted and interrupt.is_termination)
 
@@ -495,9 +491,8 @@ class Run:
     def _choose_thresholds(
         self, evaluated: Callable[[Rows, Quality], records.Evaluation]
     ) -> records.Evaluation | None:
-        """Chooses the thresholds on the validation rows, and keeps them in the vocabulary's file;
-        returns the evaluation of these rows with them. None if labels are no classes or there are
-        too many to keep."""
+        """Chooses the thresholds on the validation rows, keeps them in the vocabulary's file, and
+        returns the evaluation of these rows with them; None if labels are no classes, or many."""
         setup, rows, ready = self.setup, self.asked.validation, self._validation
         assert rows is not None
         assert ready is not None

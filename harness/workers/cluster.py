@@ -28,8 +28,7 @@ from harness.workers.membership import Membership, membership
 
 T = TypeVar("T")
 
-WAIT_SECONDS = 120.0
-"""Seconds to wait for workers that have not started; HARNESS_CLUSTER_WAIT sets another number."""
+WAIT_SECONDS = 120.0  # for workers that have not started; HARNESS_CLUSTER_WAIT sets another
 _HEARTBEAT_SECONDS = 20  # seconds without a heartbeat after which a worker counts as lost
 _START_SECONDS = 60  # the longest start of TensorFlow's runtime, once all workers have met
 _SHUTDOWN_SECONDS = 5
@@ -297,13 +296,9 @@ def _keeping_sigterm() -> Iterator[None]:
 
 def _wait_seconds() -> float:
     given = os.environ.get("HARNESS_CLUSTER_WAIT", str(WAIT_SECONDS))
-    try:
-        seconds = float(given)
-    except ValueError:
-        seconds = -1
-    if not 0 < seconds < 1e6:
+    if not re.fullmatch(r"[0-9]{0,5}\.?[0-9]{1,5}", given) or float(given) == 0:
         raise InputError(f"HARNESS_CLUSTER_WAIT is '{given:.50}'; give a number of seconds above 0")
-    return seconds
+    return float(given)
 
 
 def _bits(data: bytes) -> np.ndarray:

@@ -27,6 +27,7 @@ WRITTEN = (
 )
 EVENT_FILES = "events.out.tfevents.*"  # TensorBoard calls a run by the folder that they lie in
 RESOLVED = "resolved"
+_OF_RUN = ("batch_size", "devices", "versions", "host")  # facts that summary.json has, too
 
 
 class SummaryObserver(Observer):
@@ -40,22 +41,18 @@ class SummaryObserver(Observer):
                 for name in (SUMMARY_FILE_NAME, REPORT_FILE_NAME):
                     Path(record.run_dir, name).unlink(missing_ok=True)
             case Summary():
-                self._end(record)
-
-    def _end(self, summary: Summary) -> None:
-        """Writes summary.json: the fields of `Summary`, and each metric and choice, by name."""
-        run, content = self._run, dataclasses.asdict(summary)
-        del content["most_steps"]  # one of the choices says it
-        # With validation rows alone no key begins with test_.
-        choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
-        shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
-        for rows, is_shown in shown.items():
-            found = content.pop(rows)
-            content |= {f"{rows}_{name}": value for name, value in found.items() if is_shown}
-        content |= {"batch_size": run.batch_size, "devices": run.devices}
-        content |= {"versions": run.versions, "host": run.host}
-        content["dataset"] = dataclasses.asdict(run.dataset)
-        write_json(Path(run.run_dir, SUMMARY_FILE_NAME), content | choices)
+                # The fields of `Summary`, and each metric and choice, by name.
+                run, content = self._run, dataclasses.asdict(record)
+                del content["most_steps"]  # one of the choices says it
+                # With validation rows alone no key begins with test_.
+                choices, has_own = content.pop("choices"), run.dataset.validation_rows > 0
+                shown = {"test": run.dataset.test_rows > 0 or not has_own, "validation": has_own}
+                for rows, is_shown in shown.items():
+                    found = content.pop(rows)
+                    content |= {f"{rows}_{name}": found[name] for name in found if is_shown}
+                content |= {name: getattr(run, name) for name in _OF_RUN}
+                content["dataset"] = dataclasses.asdict(run.dataset)
+                write_json(Path(run.run_dir, SUMMARY_FILE_NAME), content | choices)
 
 
 def summarize(

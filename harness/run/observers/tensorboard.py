@@ -33,8 +33,7 @@ from kernels.files import replacing
 
 class TensorBoardObserver(records.Observer):
     """Writes an event file into a folder, in place of those that are there. A resumed run keeps the
-    events up to its first step, and adds a file for those after it. `tell` lists the tags of each
-    record; telemetry adds `gpu/<index>/*` and `host/*`."""
+    events up to its first step, and adds a file for those after it."""
 
     def __init__(self, folder: Path) -> None:
         """`folder` belongs to the run alone."""
@@ -119,10 +118,9 @@ class TensorBoardObserver(records.Observer):
 
 
 def drop_events_after(folder: Path, step: int) -> None:
-    """Removes the events after `step` from the event files in `folder`, and a torn last record.
-    Otherwise TensorBoard would draw twice the steps that a resumed run repeats. This also removes
-    HParams: the resumed run writes its own, and TensorBoard shows the first. Each file is replaced
-    whole or stays as it was; an OSError names the file."""
+    """Removes the events after `step` from the event files in `folder`, whole or not at all, and a
+    torn last record. Otherwise TensorBoard would draw twice the steps that a resumed run repeats.
+    This also removes HParams: the resumed run writes its own, and TensorBoard shows the first."""
     for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
         # TensorBoard reads files in the order of their names, which begin with the time. A number
         # sorts before the next file, even if the clock was set back.

@@ -167,8 +167,7 @@ def opened_gpus(tell: Tell, *, bus_ids: Sequence[str]) -> Iterator[Read]:
 
 
 class _Gpu:
-    """Reads one GPU again and again; drops each query that the GPU does not support. Reports at
-    first what is particular to the GPU."""
+    """Reads one GPU again and again; drops each query that the GPU does not support."""
 
     def __init__(self, index: int, card: Card, tell: Tell) -> None:
         self._index, self._tell, self._handle = index, tell, card.handle

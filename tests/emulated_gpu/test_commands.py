@@ -10,6 +10,7 @@ import tensorflow as tf
 from harness.model.saved import load_model
 from tests.emulated_gpu import device, nvml
 from tests.harness.cli.runs import Result, call, losses, summary
+from tests.harness.run.observers.test_tensorboard import curves
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 # 64 rows to train on: no batch is smaller and has programs of its own, whose kernels take long.
@@ -83,6 +84,10 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
     )
     figures = summary(run)
     assert figures["joules_per_1000_examples"] > 0
+    assert figures["gpu_hours"] > 0
+    drawn = {tag: points for tag, points in curves(run).items() if tag.startswith("gpu/0/")}
+    assert len(drawn) == 7  # every metric
+    assert {value for _, value in drawn["gpu/0/utilization_percent"]} == {50.0}
     assert (figures["resumes"], figures["epochs"]) == (1, 1)
     on_cpu(*TRAIN, "--epochs", "2", "--run-dir", str(tmp_path / "cpu"))
     np.testing.assert_allclose(losses(run), losses(tmp_path / "cpu"), rtol=1e-6)

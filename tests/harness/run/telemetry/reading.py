@@ -1,11 +1,12 @@
-"""Reads the GPUs so many times in a separate process, and returns its output, for test_gpu.
+"""Reads the GPUs in a separate process, once for each line of its input.
 
-Arguments: the number of readings, then the PCI addresses of TensorFlow's GPUs.
+Arguments: the PCI addresses of TensorFlow's GPUs.
 """
 
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,33 +28,49 @@ class Told:
         return self.readings[0]
 
 
-def read_gpus(nvml: Nvml, *bus_ids: str, times: int = 1, **environment: str) -> Told:
-    """Runs this module with the scripted library."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.harness.run.telemetry.reading", str(times), *bus_ids],
+def read_gpus(
+    nvml: Nvml,
+    *bus_ids: str,
+    times: int = 1,
+    then: Callable[[], None] = lambda: None,
+    **environment: str,
+) -> Told:
+    """Runs this module with the scripted library; calls `then` after the first reading."""
+    answers: list[dict[str, Any]] = []
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.harness.run.telemetry.reading", *bus_ids],
         env=nvml.environment(**environment),
         cwd=REPOSITORY,
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=600,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    content: dict[str, Any] = json.loads(done.stdout)
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(times):
+            if number == 1:
+                then()
+            process.stdin.write("\n")
+            process.stdin.flush()
+            answers.append(json.loads(process.stdout.readline() or "{}"))
+        _, errors = process.communicate(timeout=600)
+    assert (process.returncode, errors) == (0, "")
     told = {
-        kind: [text for told_as, text in content["messages"] if told_as == kind]
+        kind: [text for told_as, text in answers[-1]["messages"] if told_as == kind]
         for kind in ("note", "warning")
     }
-    return Told(readings=content["readings"], notes=told["note"], warnings=told["warning"])
+    readings = [answer["reading"] for answer in answers]
+    return Told(readings=readings, notes=told["note"], warnings=told["warning"])
 
 
-def _main(times: str, *bus_ids: str) -> None:
+def _main(*bus_ids: str) -> None:
     from harness.run.telemetry.nvml import opened_gpus
 
     messages: list[tuple[str, str]] = []
     with opened_gpus(lambda kind, text: messages.append((kind, text)), bus_ids=bus_ids) as read:
-        readings = [read() for _ in range(int(times))]
-    print(json.dumps({"readings": readings, "messages": messages}))
+        for _ in sys.stdin:
+            print(json.dumps({"reading": read(), "messages": messages}), flush=True)
 
 
 if __name__ == "__main__":

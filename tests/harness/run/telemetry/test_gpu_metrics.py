@@ -48,6 +48,26 @@ def test_tensorflows_gpus_are_told_by_their_address_whatever_their_order(nvml: N
     assert told.warnings == ["the GPU at 0000:99:00.0 is not known to NVML: it is not sampled"]
 
 
+def test_a_gpu_that_is_lost_is_told_once_and_asked_again(nvml: Nvml) -> None:
+    cards = (library.system(), library.modern(0), library.modern(1), library.old(2))
+    nvml.write(*cards)
+
+    def lose() -> None:
+        nvml.library.unlink()
+        nvml.write(*cards, [f"gpu1.* = error {library.ERROR_GPU_IS_LOST}"])
+
+    told = read_gpus(nvml, "0000:17:00.0", "0000:18:00.0", "0000:19:00.0", times=3, then=lose)
+    assert indices(told) == {"0", "1", "2"}
+    assert [sum(tag.startswith("gpu/1/") for tag in each) for each in told.readings] == [7, 0, 0]
+    assert all("gpu/0/power_watts" in each for each in told.readings)
+    (warning,) = told.warnings
+    assert warning.startswith("GPU 1 failed to report utilization_percent, training continues. ")
+    assert told.notes == [
+        "GPU 2 (NVIDIA Old 10) does not support these metrics: utilization_percent, "
+        "memory_utilization_percent, power_watts"
+    ]
+
+
 def test_other_processes_are_told(nvml: Nvml) -> None:
     told = "GPU 0 (NVIDIA Fake 100) is used by 2 processes: its metrics are of all"
     for processes, warnings in (("4711 999999999", [told]), ("4711", [])):

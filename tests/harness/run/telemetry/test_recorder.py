@@ -130,6 +130,22 @@ def test_the_thread_samples_in_order_and_takes_a_last_sample_when_it_is_stopped(
     assert closed == [True]
 
 
+def test_a_reading_that_does_not_end_is_left_behind() -> None:
+    is_asked, ends = threading.Event(), threading.Event()
+
+    def read() -> dict[str, float]:
+        is_asked.set()
+        ends.wait()
+        return {}
+
+    with TelemetryRecorder(hz=1.0, bus_ids=(), source=source_of(read)) as telemetry:
+        is_asked.wait(PATIENCE_SECONDS)
+        telemetry.finish()
+    ends.set()
+    *_, told = telemetry.messages()
+    assert told.text.startswith("telemetry has had no answer for 3 s; ")
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_defect_is_told() -> None:
     source = source_of(lambda: {"a": 1 / 0})

@@ -91,6 +91,7 @@ class History:
 
     def compiled(self, compilations: Sequence[records.Compilation]) -> float:
         """Adds compilations; returns their seconds, which the window leaves out."""
+        self.tell(*self._telemetry.messages())
         self.progress.compilations += compilations
         self.tell(*compilations)
         return sum(compilation.seconds for compilation in compilations)

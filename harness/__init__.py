@@ -78,9 +78,7 @@ def __dir__() -> list[str]:
 
 class _TellKeras:
     """Lists the layers among the classes that Keras loads models with, once Keras is imported.
-
-    Python asks it for the place of every module that is imported; it knows of none.
-    """
+    Python asks it for the place of every module; it knows of none."""
 
     def find_spec(self, *_: Any) -> None:
         """None."""

@@ -634,8 +634,8 @@ def _split(rows: Examples, share: float, seed: int) -> tuple[Examples, ...]:
     parts = []
     for chosen in (~drawn, drawn):
         weights = None if rows.weights is None else rows.weights[chosen]
-        inputs = {"": rows.ragged[""][chosen]}
-        parts.append(replace(rows, inputs=inputs, labels=labels[chosen], weights=weights))
+        kept = {"inputs": {"": rows.ragged[""][chosen]}, "labels": labels[chosen]}
+        parts.append(replace(rows, **kept, weights=weights))
     return tuple(parts)
 
 

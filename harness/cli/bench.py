@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -62,8 +62,6 @@ class BenchConfig(ExperimentConfig):
     """Compare with another version or with other settings: the root folder of a checkout, a git
     revision, or a TOML file of settings that override the flags. That side is A; this version
     with the flags is B. They take turns: A B B A."""
-    against_set: tuple[str, ...] = ()
-    """Compare with other settings, as in: --against-set implementation=gather seed=1"""
     fail_if_slower: str | None = None
     """Exit code 1 when B is shown to be slower than A by more than this, as in 5%."""
     fail_if_inconclusive: bool = False
@@ -73,24 +71,16 @@ class BenchConfig(ExperimentConfig):
         super().__post_init__()
         if self.fail_if_slower is not None:
             parse_share("--fail-if-slower", self.fail_if_slower)
-            needed = "--fail-if-slower needs --against or --against-set: what to compare with"
-            require(self.compares, needed)
+            needed = "--fail-if-slower needs --against: what to compare with"
+            require(self.against is not None, needed)
         ok = self.fail_if_slower is not None or not self.fail_if_inconclusive
         require(ok, "--fail-if-inconclusive needs --fail-if-slower: the slowdown to allow")
-        if self.compares:
+        if self.against is not None:
             require_extra("bench", "a comparison", "scipy")
-        require(
-            self.against is None or not self.against_set,
-            "--against and --against-set exclude each other; put the settings into the file",
-        )
-        require(
-            not self.compares or self.repeats == "auto" or self.repeats >= 3,
-            f"--repeats is {self.repeats}; a comparison needs at least 3 pairs of processes",
-        )
-
-    @property
-    def compares(self) -> bool:
-        return self.against is not None or bool(self.against_set)
+            require(
+                self.repeats == "auto" or self.repeats >= 3,
+                f"--repeats is {self.repeats}; a comparison needs at least 3 pairs of processes",
+            )
 
 
 def bench(config: BenchConfig) -> int:
@@ -98,16 +88,9 @@ def bench(config: BenchConfig) -> int:
     --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.data.sources import load_configured
     from harness.run.run_folder import claim
-    from harness.tools.bench.measure import (
-        Side,
-        cells,
-        find_baseline,
-        measure,
-        provenance,
-        settings_of_words,
-    )
+    from harness.tools.bench.measure import Side, cells, find_baseline, measure, provenance
 
-    console = Console()
+    console, compares = Console(), config.against is not None
     folder = Path(config.bench_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
     path = folder / RESULTS_FILE_NAME
     with ExitStack() as closing:
@@ -120,8 +103,6 @@ def bench(config: BenchConfig) -> int:
         sides = [Side(name="B")]
         if config.against is not None:
             sides.insert(0, find_baseline(config.against, scratch=scratch))
-        elif config.against_set:
-            sides.insert(0, Side(name="A", settings=settings_of_words(config.against_set)))
         planned, data, measured = cells(vars(config.grid)), scratch / "data", {}
         for cell in planned:
             named = [settings_of(config, cell, data, over=side.settings) for side in sides]
@@ -136,7 +117,7 @@ def bench(config: BenchConfig) -> int:
         results = provenance() | {"config": asdict(config)}
         rows: list[Row] = []
         del dataset  # leaves its memory to the measured processes
-        usual = 10 if config.compares else 5
+        usual = 10 if compares else 5
         repeats = range(usual if config.repeats == "auto" else config.repeats)
         # In alternating order, so that a drift of the machine favours no cell.
         order = [(cell, n) for n in repeats for cell in planned[:: 1 if n % 2 == 0 else -1]]
@@ -151,14 +132,22 @@ def bench(config: BenchConfig) -> int:
                 rows += new
                 write_json(path, results | {"rows": [*map(asdict, rows)]})
                 for row in new:
-                    side_name = f", {row.side}" if config.compares else ""
+                    side_name = f", {row.side}" if compares else ""
                     console.out(printable(f"{label}{side_name}: {row.line}"))
         except KeyboardInterrupt:  # what has been measured is kept
             interrupted = True
     code = 0
     if rows:
-        code = _report(config, rows, console)
+        if compares:
+            from harness.tools.bench.compare import compare, report
+
+            gate = config.fail_if_slower, config.fail_if_inconclusive
+            code = report(*compare(rows), console, *gate)
+        else:
+            print_table(rows, console)
         console.out(printable(f"results        {path}"))
+    if any(row.note for row in rows):
+        code = 1  # what could not be measured has not passed
     return EXIT_INTERRUPTED if interrupted else code
 
 
@@ -179,16 +168,3 @@ def settings_of(
     }
     where = "the settings to compare with" if over else "the grid"
     return changed(from_mapping(TrainConfig, names, where=where))
-
-
-def _report(config: BenchConfig, rows: Sequence[Row], console: Console) -> int:
-    code = 0
-    if config.compares:
-        from harness.tools.bench.compare import compare, report
-
-        gate = config.fail_if_slower, config.fail_if_inconclusive
-        code = report(*compare(rows), console, *gate)
-    else:
-        print_table(rows, console)
-    # What could not be measured has not passed.
-    return 1 if any(row.note for row in rows) else code

@@ -1,11 +1,9 @@
-"""The doctor's checks of software, GPUs, kernels, TensorBoard, data sets and disk."""
+"""The doctor's checks of software, GPUs, kernels, TensorBoard and data sets."""
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import pynvml
@@ -21,8 +19,6 @@ from harness.trainer import environment
 from kernels.multi_hot.native.build import load, require_compiler
 from kernels.multi_hot.native.product import trial_sums
 from kernels.multi_hot.registry import UnavailableError
-
-_LEAST_FREE_BYTES = 10**9  # below it the disk is full: a wide network may write much
 
 
 class Finding(NamedTuple):
@@ -51,11 +47,6 @@ def examine() -> Iterator[Finding]:
     text = f"synthetic alone; no {imdb}: the first run with --data imdb downloads it"
     text = f"imdb at {imdb}, and synthetic" if imdb.is_file() else text
     yield _finding("data sets", imdb.is_file(), text, "data")
-    free_bytes = shutil.disk_usage(Path.cwd()).free
-    text = f"{free_bytes / 1e9:,.1f} GB free for run folders, at {Path.cwd()}"
-    if is_full := free_bytes < _LEAST_FREE_BYTES:
-        text += ": make room, or the run ends with a full disk"
-    yield _finding("disk", not is_full, text)
 
 
 def _finding(subject: str, is_ok: bool, text: str, part: str | None = None) -> Finding:

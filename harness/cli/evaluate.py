@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -65,16 +65,14 @@ def evaluate(config: EvaluateConfig, *, given: Set[str] = frozenset()) -> int:
     saved = load_saved_model(config.model, batch_size=config.batch_size)
     data, _ = load_rows(config, saved, given)
     found, quality = saved.trainer.evaluate_and_measure(data.test)
-    loss = found.pop("loss")
-    figures: Mapping[str, float] = {}
-    classes: list[dict[str, Any]] = []
-    confusion = None
+    loss, figures = found.pop("loss"), {} if quality is None else quality.figures()
+    classes, confusion = list[dict[str, Any]](), None
     if quality is not None:
         words = saved.vocabulary or data.vocabulary
         names = names_of(words.class_names if words else (), len(quality.support))
         parts = (quality.precision, quality.recall, quality.f1, quality.support, quality.predicted)
         rows = zip(names, *(part.tolist() for part in parts), strict=True)
-        figures, classes = quality.figures(), [dict(zip(_COLUMNS, r, strict=True)) for r in rows]
+        classes = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         confusion = None if quality.confusion is None else quality.confusion.tolist()
     if config.json:
         content: dict[str, Any] = {f"test_{name}": v for name, v in {**figures, **found}.items()}

@@ -42,15 +42,11 @@ def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
             usual = one.default if one.default_factory is MISSING else one.default_factory()
             usual = getattr(info.default, one.name, tyro.MISSING if usual is MISSING else usual)
             # Read only for help: it needs the source.
-            text = functools.partial(_text_of, kind, one.name)
+            text = functools.partial(lambda name: texts_of(kind).get(name), one.name)
             found.append(constructors.StructFieldSpec(one.name, hint, usual, text))
         return constructors.StructConstructorSpec(kind, tuple(found))
 
     return registry
-
-
-def _text_of(kind: type, name: str) -> str | None:
-    return texts_of(kind).get(name)
 
 
 @functools.cache

@@ -9,7 +9,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
 from rich.console import Console
 
 import harness
@@ -164,8 +163,7 @@ def _train(
         if output.timing and progress is not None:
             stages = timeline.stages | {"in all": sum(timeline.stages.values())}
             rows = ((stage, f"{seconds:.2f}") for stage, seconds in stages.items())
-            look = {"box": SIMPLE, "title": "where the time went", "title_justify": "left"}
-            console.print(table_of(("stage", "seconds"), rows, **look))
+            console.print(table_of(("where the time went", "seconds"), rows))
     if diverged is not None:
         raise diverged
     if not stopped:

@@ -233,10 +233,13 @@ def _first_values(
     """Returns the recipe as values of the search's parameters, those that it may take."""
     if not recipe:
         return {}
-    values = dict(recipe)
     units = [units for units in recipe["hidden_units"] if units > 0]
-    values |= {"width": max(units, default=None), "depth": len(units)}
-    values |= {"dropout": recipe["dropout"][0], "weight_decay": config.space.weight_decays[0]}
+    values = dict(recipe) | {
+        "width": max(units, default=None),
+        "depth": len(units),
+        "dropout": recipe["dropout"][0],
+        "weight_decay": config.space.weight_decays[0],
+    }
 
     def may_be(value: Any, of: Any) -> bool:
         return value in of.choices if hasattr(of, "choices") else of.low <= value <= of.high

@@ -20,7 +20,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -247,20 +246,6 @@ def find_baseline(against: str, *, scratch: Path) -> Side:
 def _git(*arguments: str) -> str:
     command = ["git", "-C", str(OWN_CODE), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def settings_of_words(words: Sequence[str]) -> dict[str, Any]:
-    """Returns the settings of `--against-set name=value ...`; values as in TOML, or plain text."""
-    settings: dict[str, Any] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        ok = name != "" and equals != ""
-        require(ok, f"--against-set has {word!r}; write name=value, as in implementation=gather")
-        try:
-            settings[name] = tomllib.loads(f"value = {value}")["value"]
-        except tomllib.TOMLDecodeError:
-            settings[name] = value
-    return flattened(settings)
 
 
 def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:

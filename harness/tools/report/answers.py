@@ -25,9 +25,8 @@ class Ranking(NamedTuple):
 
 
 def ranking(scores: npt.NDArray[Any], among: Bools) -> Ranking | None:
-    """The curves of one class, from each row's score and whether it is in the class: a point for
-    each distinct score, after that of a threshold above all. None where all rows or none are in the
-    class."""
+    """Returns the curves of a class, with a point for each distinct score after that of a threshold
+    above all; None where all rows or none are in the class."""
     if among.all() or not among.any():
         return None
     order = np.argsort(-scores, kind="stable")

@@ -71,13 +71,12 @@ def _rows_by_id(rows: RaggedSets, part: Bools, num_tokens: int) -> npt.NDArray[n
 def word_weights(
     model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int], truth: Bools
 ) -> npt.NDArray[np.float64]:
-    """Gradient times input, d logit / d x * x, where x is the multi-hot vector, or that of the ids'
-    weights: its mean over a class's rows less its mean over the others, [classes, V]. `truth` says
-    whether each row is of each of the `classes`, [B, classes]. The table's gradient holds it: x[b,
-    t] * (d logit_b / d x[b, t]), summed over rows, is the product of the table's row t with its
-    gradient. So no vector of V numbers is made for a row. Binary: the only output is the logit of
-    class 1, and its negative that of 0. Under a softmax only differences count: the mean of a row's
-    logits is subtracted."""
+    """Returns gradient times input, d logit / d x * x, for the multi-hot vector x or that of the
+    ids' weights: its mean over a class's rows less its mean over the others, [classes, V]; `truth`,
+    [B, classes], says which rows are of which class. Under a softmax only differences count: the
+    mean of a row's logits is subtracted."""
+    # Summed over rows, it is the product of the table's row for an id with that row's gradient, so
+    # no vector of V numbers is made for a row of data.
     layers = multi_hot_layers(model)
     tables = [layer.kernel.value for layer in layers]
     head = head_of(model, kind)
@@ -106,6 +105,7 @@ def word_weights(
         part = rows.take(np.arange(start, stop))
         inputs = arrays_of(part)
         for place, number in enumerate(classes):
+            # The only output of two classes is the logit of class 1.
             sign, output = (2 * number - 1, 0) if kind == "binary" else (1, number)
             share = tf.constant(sign * shares[start:stop, place])
             for weights in weigh(inputs, tf.constant(output), share):

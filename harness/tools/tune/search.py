@@ -101,25 +101,20 @@ class Search:
         left = [t for t in self._trials() if t.state.name == "RUNNING"]  # interrupted before
         running: dict[int, Trial] = {}
 
-        def has_found() -> bool:
-            return any(trial.state.name == "COMPLETE" for trial in self._trials())
-
         def may_begin() -> bool:
             states = [trial.state.name for trial in self._trials()]
             has_failed = len(states) >= _MOST_FAILURES and set(states) == {"FAIL"}
             is_short = bool(left) or len(states) < self.config.trials
-            is_early = time.monotonic() < self.deadline or not (running or has_found())
-            return is_short and not has_failed and is_early
-
-        def is_over() -> bool:
-            return not running or (has_found() and time.monotonic() >= self.deadline)
+            is_late = time.monotonic() >= self.deadline and (running or "COMPLETE" in states)
+            return is_short and not has_failed and not is_late
 
         try:
             while True:
                 for job in range(self.num_jobs):
                     if job not in running and may_begin():
                         running[job] = self._begin(self._ask(left), job)
-                if is_over():
+                has_found = any(trial.state.name == "COMPLETE" for trial in self._trials())
+                if not running or (has_found and time.monotonic() >= self.deadline):
                     return
                 time.sleep(_LOOK_SECONDS)
                 for job in [job for job, trial in running.items() if self._has_ended(trial)]:

@@ -71,7 +71,7 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     [
         ([], ["already holds results", "--overwrite", "--bench-dir"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
-        (["--overwrite", "--repeats", "3", "--against-set", "color=1"], ["color"]),
+        (["--overwrite", "--repeats", "3", "--against", "{other}"], ["color"]),
         (
             ["--overwrite", "--batch-size", "99", "--replicas", "2"],
             ["99, which does not divide over 2 replicas"],
@@ -79,9 +79,11 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     ],
 )
 def test_results_that_are_there_stay_as_they_are(
-    flags: list[str], parts: list[str], sweep: tuple[Path, str]
+    flags: list[str], parts: list[str], sweep: tuple[Path, str], tmp_path: Path
 ) -> None:
-    before = contents(sweep[0])
+    before, other = contents(sweep[0]), tmp_path / "other.toml"
+    other.write_text("color = 1")
+    flags = [flag.format(other=other) for flag in flags]
     result = call("bench", *SWEEP, "--bench-dir", sweep[0], *flags)
     assert (result.code, result.out) == (2, "")
     assert all(part in result.err for part in parts), result.err

@@ -8,7 +8,7 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.tools.bench import measure
-from harness.tools.bench.measure import cells, find_baseline, provenance, settings_of_words
+from harness.tools.bench.measure import cells, find_baseline, provenance
 from harness.tools.bench.results import AXES, Cell
 
 
@@ -66,14 +66,11 @@ def test_a_checkout_is_taken_as_it_is(repository: Path, tmp_path: Path) -> None:
     assert find_baseline(str(repository), scratch=tmp_path).code == repository
 
 
-def test_settings_of_a_file_and_of_words(tmp_path: Path) -> None:
+def test_settings_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "other.toml"
     path.write_text("seed = 1\n[model]\nhidden-units = [8, 8]\n")
     found = find_baseline(str(path), scratch=tmp_path)
     assert found.settings == {"seed": 1, "hidden_units": [8, 8]}
-    words = ("hidden-units=[8, 8]", "implementation=gather", "seed=1")
-    expected = {"hidden_units": [8, 8], "implementation": "gather", "seed": 1}
-    assert settings_of_words(words) == expected
 
 
 GRID = dict.fromkeys(AXES, ("auto",)) | {

@@ -34,7 +34,7 @@ _DTYPES = {
     "weights": ("float32",),
 }  # Dtypes that the layer takes, by input; ids and positions are integers
 _OPTIONAL = {"weights"}
-_LARGE = 2**20  # Numbers of a table for which tracing a function does not matter
+_LARGE = 2**22  # Numbers of a table for which a copy would matter, and tracing a function does not
 _KINDS = {
     "initializer": keras.initializers,
     "regularizer": keras.regularizers,

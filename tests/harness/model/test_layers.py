@@ -225,8 +225,8 @@ def test_inputs_with_an_axis_of_rows_are_refused() -> None:
 def test_a_large_table_has_the_numbers_of_keras(
     kind: type, options: dict[str, Any], dtype: str
 ) -> None:
-    ours = MultiHotDense(53, 20_001, kernel_initializer=kind(**options), dtype=dtype)
-    theirs = keras.layers.Dense(53, kernel_initializer=kind(**options), dtype=dtype)
+    ours = MultiHotDense(210, 20_001, kernel_initializer=kind(**options), dtype=dtype)
+    theirs = keras.layers.Dense(210, kernel_initializer=kind(**options), dtype=dtype)
     for layer in (ours, theirs):
         layer.build((None, 20_001))
     np.testing.assert_array_equal(ours.kernel.numpy(), theirs.kernel.numpy())
@@ -236,8 +236,10 @@ def test_a_large_table_has_the_numbers_of_keras(
 
 def test_a_seed_that_the_user_holds_moves_on_as_in_keras() -> None:
     seed = keras.random.SeedGenerator(7)
-    layer = MultiHotDense(53, 20_001, kernel_initializer=keras.initializers.RandomNormal(seed=seed))
+    layer = MultiHotDense(
+        210, 20_001, kernel_initializer=keras.initializers.RandomNormal(seed=seed)
+    )
     layer.build(None)
-    expected = keras.initializers.RandomNormal(seed=keras.random.SeedGenerator(7))((20_001, 53))
+    expected = keras.initializers.RandomNormal(seed=keras.random.SeedGenerator(7))((20_001, 210))
     np.testing.assert_array_equal(layer.kernel.numpy(), expected)
     assert seed.state.numpy().tolist() == [7, 1]

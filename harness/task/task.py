@@ -105,7 +105,7 @@ class Task:
         )
         num_classes = _num_classes(examples, kind)
         require(
-            kind != "binary" or num_classes == 2,
+            kind != "binary" or num_classes <= 2,
             f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
             f"({why}); give labels from 0 to 1, or class numbers and task='multi_class'",
         )

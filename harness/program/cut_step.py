@@ -74,20 +74,15 @@ class CutLoops:
                 self._tokens.append(tf.Variable(0.0, trainable=False))
         self._compiled = functools.cache(self._programs)
 
-    def loop(
-        self, call: Call, *, exchanging: bool = True
-    ) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
-        """Returns a function that runs a call's steps on all devices of this worker, with or
-        without the all-reduces: it takes the batches of each device and the first step (int64), and
-        returns the row sums of each device.
+    def loop(self, call: Call) -> Callable[[Sequence[AnyBatches], tf.Tensor], list[Any]]:
+        """Returns a function that runs a call's steps on all devices of this worker: it takes the
+        batches of each device and the first step (int64), and returns the row sums of each device.
 
         All devices share one loop: TensorFlow also tells sums apart by the loop that they are in,
         so devices with a loop each would wait for one another for ever."""
         num_steps = call.num_steps
-        summing = exchanging or not self.step.sums_early
         compiled = [
-            self._compiled(device, call.capacity, call.rows, summing)
-            for device in range(len(self.states))
+            self._compiled(device, call.capacity, call.rows) for device in range(len(self.states))
         ]
 
         def once(batches: Sequence[AnyBatches], number: tf.Tensor) -> list[Any]:
@@ -102,9 +97,7 @@ class CutLoops:
                     # step (measured on a CPU).
                     for (_, is_gathered), vector in _joined(to_send, begun[0].gathered).items():
                         token = self._tokens[device]
-                        if not exchanging:
-                            vector = tf.tile(vector, [self.sums.size if is_gathered else 1])
-                        elif is_gathered:
+                        if is_gathered:
                             vector = self.sums.gather(next(keys), vector, token=token)
                         else:
                             (vector,) = self.sums(device, keys, [vector], token=token)
@@ -132,7 +125,7 @@ class CutLoops:
         return loop
 
     def _programs(
-        self, device: int, capacity: Capacity, rows: int, summing: bool
+        self, device: int, capacity: Capacity, rows: int
     ) -> tuple[Callable[..., Any], Callable[..., Any], list[Begun]]:
         """Returns a device's programs before and after the exchange, and a list that holds what the
         first one begins, once it is traced. If it needs sums, XLA does not compile it."""
@@ -146,7 +139,7 @@ class CutLoops:
                     batches, number, 1, capacity=capacity, implementation=self.implementation
                 )
                 share = read(tf.constant(0)).within(rows, self.sums.size, state.share)
-            early = self._early(device, capacity, rows) if summing else list
+            early = self._early(device, capacity, rows)
             traced[:] = [self.step.begin(state, share, early)]
             return traced[0].to_send, traced[0].carried
 

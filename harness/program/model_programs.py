@@ -88,9 +88,6 @@ class ModelPrograms:
         self._model = model
         self._task = task
         self._cluster = devices.cluster
-        # Seconds of a step without its all-reduce, while the other workers wait and while all
-        # compute; None before training, and for one worker.
-        self._alone_seconds: tuple[float, float] | None = None
         self._step_seconds: float | None = None  # in the last dispatch
         call = Caller(
             model,
@@ -166,30 +163,11 @@ class ModelPrograms:
             _, own = next(passes)
             loops[:0] = [(self._evaluation, own, call) for call in own_plan.programs()]
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
-        if self._alone_seconds is None and compilations and not self._cluster.is_alone:
-            timed = functools.partial(self._training.alone_seconds, dispatch.calls[0], batches)
-            alone = self._cluster.from_chief(timed)
-            self._cluster.any(False)  # all begin together
-            self._alone_seconds = alone, timed()
         if compilations:  # preparing them is part of no window's time
             others = time.perf_counter() - start - sum(made.seconds for made in compilations)
             last = compilations[-1]
             compilations[-1] = replace(last, seconds=last.seconds + others)
         return compilations
-
-    def scaling(self, steps_per_second: float | None) -> dict[str, float]:
-        """Returns a run's `scaling_efficiency` and `exchange_share`; nothing for one worker."""
-        if self._cluster.is_alone:
-            return {}
-
-        def found() -> dict[str, float]:
-            if self._alone_seconds is None or not steps_per_second:
-                return {}
-            alone, together = self._alone_seconds
-            share = max(0.0, 1 - together * steps_per_second)
-            return {"scaling_efficiency": alone * steps_per_second, "exchange_share": share}
-
-        return self._cluster.from_chief(found)
 
     @property
     def reads_sums_alone(self) -> bool:

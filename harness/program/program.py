@@ -32,8 +32,6 @@ _Key = tuple[int, int, Capacity, Sizes]
 # Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
 # compile their loops. A device that does not fail waits for the failed one in its sums.
 _GRACE_SECONDS = 5
-# How many times to time a call without all-reduces, of which the shortest time counts.
-_ALONE_TIMES = 3
 
 
 @functools.cache
@@ -222,21 +220,6 @@ class Program:
 
             _, sums = repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
-
-    def alone_seconds(self, call: Call, batches: BatchesByRows) -> float:
-        """Returns the seconds of a step here without the all-reduce; changes no state."""
-        assert self._cut is not None
-        made = self._cut.loop(call, exchanging=False)
-        loop = tf.function(made, autograph=False)
-        seconds = []
-        with tf.device(self._device_names[0]), _taken_back(self.states):
-            first = tf.constant(call.first, tf.int64)
-            for _ in range(_ALONE_TIMES):
-                start = time.perf_counter()
-                for sums in loop(batches[call.rows], first):
-                    sums.numpy()
-                seconds.append(time.perf_counter() - start)
-        return min(seconds) / call.num_steps
 
     def _kept(
         self, num_steps: int, num_rows: int, once: Callable[[tf.Tensor], Any]

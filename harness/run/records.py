@@ -224,9 +224,6 @@ class Summary(WindowStatistics):
     joules_per_1000_examples: float | None = None  # of all GPUs while training
     gpu_hours: float | None = None  # GPUs held, busy or not, times `wall_seconds`
     workers: int = 1  # the number of processes that trained together
-    # Share of the throughput of as many workers that train alone, each its own share of a batch.
-    scaling_efficiency: float | None = None
-    exchange_share: float | None = None  # share of a step spent on the all-reduce and on waiting
 
 
 @dataclass(frozen=True, kw_only=True)

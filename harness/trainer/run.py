@@ -433,7 +433,6 @@ class Run:
             validation=validation,
             figures=quality.figures() if quality is not None else {},
             wall_seconds=asked.timeline.elapsed_seconds,
-            **setup.programs.scaling(progress.windows.mean_steps_per_second),
         )
         # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:

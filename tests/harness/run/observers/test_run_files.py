@@ -32,8 +32,7 @@ SUMMARY_KEYS = {
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
-    *("total_examples", "total_train_seconds", "resumes", "workers", "scaling_efficiency"),
-    "exchange_share",
+    *("total_examples", "total_train_seconds", "resumes", "workers"),
     *("all_reduce", "table_optimizer"),
 }
 

@@ -4,7 +4,6 @@ To test each gradient by itself takes a kernel or two for each. Besides, XLA the
 gradient beforehand, for the test and the update, instead of within the update's kernel.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -82,23 +81,9 @@ def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
         return _origins(source) if is_whole and widens else [tensor]
     if op.type == "ConcatV2":
         return [origin for part in op.inputs[:-1] for origin in _origins(part)]
-    if op.type == "AddN" and _is_stack(op):
-        return [origin for part in op.inputs for origin in _origins(part.op.inputs[0])]
     if op.type == "Sum" and op.inputs[0].op.type == "XlaDotV2":
         products = op.inputs[0]
         # Far from float32's limit, so that no sum of them exceeds it.
         if products.op.inputs[0].dtype == tf.float16 and products.dtype == tf.float32:
             return [products]
     return [tensor]
-
-
-def _is_stack(addition: tf.Operation) -> bool:
-    """Whether a sum concatenates tensors along the first axis, as `Stored.join` does."""
-    if any(part.op.type != "Pad" for part in addition.inputs):
-        return False
-    paddings = [tf.get_static_value(part.op.inputs[1]) for part in addition.inputs]
-    if any(padding is None for padding in paddings):
-        return False
-    height = addition.inputs[0].shape[0]
-    ends = sorted((before, height - after) for (before, after), *_ in paddings)
-    return all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ends))

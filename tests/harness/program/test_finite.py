@@ -1,6 +1,5 @@
 """The test of all gradients by one kernel, as on a GPU: right for every element."""
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,6 @@ from tensorflow.compiler.xla import xla_data_pb2
 
 from harness.program import finite
 from harness.program.finite import all_finite, all_finite_by_one_kernel
-from harness.program.packing import Stored
 
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 
@@ -53,17 +51,6 @@ def product(rows: tf.Tensor) -> tf.Tensor:
     return tf.reduce_sum(products, axis=0)
 
 
-def stack(x: tf.Tensor) -> tf.Tensor:
-    """Returns a stack of gradients as `State` joins it."""
-    return stacked().join({"a": product(x), "b": product(x / 2)})
-
-
-@functools.cache
-def stacked() -> Stored:
-    with tf.init_scope():
-        return Stored(tf.Variable(np.zeros([2, 2, 2])), {"a": (2, 2), "b": (2, 2)})
-
-
 def wide(x: tf.Tensor) -> tf.Tensor:
     return tf.cast(x, tf.float32)
 
@@ -83,9 +70,8 @@ def overlapping(x: tf.Tensor) -> tf.Tensor:
         (overlapping, 2.0**15),
         (product, np.inf),
         (lambda x: tf.reduce_sum(tf.stack([x, x / 2]), axis=0), 2.0**15),
-        (stack, np.inf),
     ],
-    ids=["reshaped", "joined", "cut", "narrowed", "overlapping", "product", "sum", "stack"],
+    ids=["reshaped", "joined", "cut", "narrowed", "overlapping", "product", "sum"],
 )
 def test_the_same_answer_whatever_a_gradient_is_made_of(
     made: Callable[[tf.Tensor], tf.Tensor], limit: float

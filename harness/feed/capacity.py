@@ -4,7 +4,6 @@ The order of rows is a pure function, so the sizes of a run's batches are known 
 there are too many batches to look at, a second, larger capacity holds any batch that can be drawn.
 """
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -32,18 +31,9 @@ def capacities_for_any_order(lengths: np.ndarray, *, rows: int) -> Capacities:
     most = np.partition(lengths, -rows, axis=1)[:, -rows:].sum(axis=1)
     typical = rows * lengths.mean(axis=1) + _DEVIATIONS * np.sqrt(rows) * lengths.std(axis=1)
     are_near = (most <= _MERGE_RATIO * typical).all()
-    return Capacities(
-        _rounded_up(most if are_near else np.minimum(typical, most)), _rounded_up(most)
-    )
+    return Capacities(rounded_up(most if are_near else np.minimum(typical, most)), rounded_up(most))
 
 
-def capacity_for_batches(nnz: Iterable[np.ndarray]) -> Capacities:
-    """Returns one capacity for batches of known numbers of ids, arrays of [columns, steps, R]."""
-    most = [part.max(axis=(1, 2)) for part in nnz]
-    exact = _rounded_up(np.max(most, axis=0, initial=0))
-    return Capacities(exact, exact)
-
-
-def _rounded_up(lengths: np.ndarray) -> Capacity:
+def rounded_up(lengths: np.ndarray) -> Capacity:
     quanta = np.maximum(1, np.ceil(lengths / _QUANTUM))
     return tuple((quanta * _QUANTUM).astype(np.int64).tolist())

@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.feed.cadence import call_length
-from harness.feed.capacity import (
-    Capacities,
-    Capacity,
-    capacities_for_any_order,
-    capacity_for_batches,
-)
+from harness.feed.capacity import Capacities, Capacity, capacities_for_any_order, rounded_up
 
 BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64  # Rows of a block, and blocks of a window, in `block_order`
 _ROWS_AT_ONCE = 2**18  # Number of rows whose lengths are looked up at a time
@@ -145,8 +140,9 @@ class Plan:
         nnz: dict[int, list[np.ndarray]] = {}
         for epoch in range(looked_at):
             for rows, shares in self.divided(self.order(epoch)).items():
-                nnz.setdefault(rows, []).append(_nnz(self, shares).max(axis=1, keepdims=True))
-        seen = {rows: capacity_for_batches(own) for rows, own in nnz.items()}
+                nnz.setdefault(rows, []).append(_nnz(self, shares).max(axis=(1, 2)))
+        exact = {rows: rounded_up(np.max(own, axis=0)) for rows, own in nnz.items()}
+        seen = {rows: Capacities(own, own) for rows, own in exact.items()}
         # 2. Later ones may hold a fuller batch: a second capacity has room for any.
         for rows, found in seen.items() if looked_at < self.epochs else ():
             any_order = capacities_for_any_order(self.lengths, rows=-(-rows // self.replicas))

@@ -4,7 +4,6 @@ import contextlib
 import re
 import traceback
 from collections.abc import Collection, Iterator
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -51,17 +50,13 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
 def _in_traceback(error: BaseException) -> str | None:
     """Describes the innermost Keras object, other than a model, whose method was running."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    described = (_described(frame.f_locals.get("self")) for frame in reversed(frames))
-    return next(filter(None, described), None)
-
-
-def _described(candidate: Any) -> str | None:
-    if isinstance(candidate, keras.Model):
-        return None
-    for kind, word in _KINDS.items():
-        if isinstance(candidate, kind):
-            name = getattr(candidate, "name", None) or type(candidate).__name__
-            return f"{word} {name!r} ({type(candidate).__name__})"
+    for frame in reversed(frames):
+        running = frame.f_locals.get("self")
+        word = next((word for kind, word in _KINDS.items() if isinstance(running, kind)), None)
+        if word is not None and not isinstance(running, keras.Model):
+            kind = type(running).__name__
+            name = getattr(running, "name", None) or kind
+            return f"{word} {name!r} ({kind})"
     return None
 
 

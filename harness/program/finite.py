@@ -53,10 +53,9 @@ def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does the same as `all_finite`, for tensors of static shapes in a GPU's program."""
-    found = [origin for tensor in tensors for origin in _origins(tensor)]
-    if not any(tensor.shape.num_elements() for tensor in found):
+    if not any(tensor.shape.num_elements() for tensor in tensors):
         return tf.constant(True)
-    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in found], axis=0)
+    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in tensors], axis=0)
     size = finite.shape[0]
     columns = math.ceil(size / _PARTS)
     deep = math.ceil(columns / _PART_SHAPE[1])
@@ -67,23 +66,3 @@ def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
     # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
     return tf.reduce_min(tf.cast(parts, tf.float32)) > 0
-
-
-def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
-    """Returns tensors that XLA computes in any case, all finite if and only if the given one is."""
-    if not tf.is_symbolic_tensor(tensor):
-        return [tensor]
-    op = tensor.op
-    if op.type in ("Identity", "Reshape", "ExpandDims", "StridedSlice", "Cast"):
-        source = op.inputs[0]
-        is_whole = source.shape.num_elements() == tensor.shape.num_elements()
-        widens = source.dtype == tensor.dtype or source.dtype == tf.float16
-        return _origins(source) if is_whole and widens else [tensor]
-    if op.type == "ConcatV2":
-        return [origin for part in op.inputs[:-1] for origin in _origins(part)]
-    if op.type == "Sum" and op.inputs[0].op.type == "XlaDotV2":
-        products = op.inputs[0]
-        # Far from float32's limit, so that no sum of them exceeds it.
-        if products.op.inputs[0].dtype == tf.float16 and products.dtype == tf.float32:
-            return [products]
-    return [tensor]

@@ -25,7 +25,7 @@ from harness.model.network import computes_in_16_bits, float32_twin, is_function
 from harness.program.cut_step import Begun, CutStep, Step
 from harness.program.exchange import Gradients, packed
 from harness.program.loss_scale import without
-from harness.program.normalization import SumOverDevices
+from harness.program.normalization import SumOverDevices, needs_all_rows
 from harness.program.program import Program
 from harness.program.state import State
 from harness.program.step import Caller, forward_backward
@@ -69,7 +69,7 @@ def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model
 
         return Begun([*itertools.chain(*sent)], [*itertools.chain(*gathered)], (), finish)
 
-    return CutStep(begin, call.sums_early)
+    return CutStep(begin, needs_all_rows(call.model))
 
 
 def _with_tables(gradients: Gradients, state: State) -> list[tf.Tensor]:

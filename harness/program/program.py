@@ -52,7 +52,8 @@ def _number(number: int, device: str) -> tf.Tensor:
 def _taken_back(states: Sequence[State]) -> Iterator[None]:
     """Restores at the end the variables that the block changes, from a copy in host memory; not
     after a failure while a program runs. Tables updated by rows are frozen in the block."""
-    variables = [variable for state in states for variable in state.without_tables]
+    of_tables = {id(variable) for state in states for variable in state.tables.variables}
+    variables = [v for state in states for v in state.variables if id(v) not in of_tables]
     saved = [variable.numpy() for variable in variables]
     for state in states:
         state.tables.freeze(True)

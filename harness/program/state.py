@@ -134,20 +134,6 @@ class State:
             # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
         self.seeds.move(share)
-        if for_gpu:
-            self._require_int64()
-
-    def _require_int64(self) -> None:
-        # Adafactor puts int32 numbers, which no program reads, in place of slots of matrices.
-        is_adafactor = isinstance(self.optimizer, keras.optimizers.Adafactor)
-        unread = {id(v.value) for v in self.optimizer.variables} if is_adafactor else set()
-        on_host = [v.name for v in self.variables if v.dtype == tf.int32 and id(v) not in unread]
-        if on_host:
-            raise InputError(
-                f"the variables {', '.join(on_host)} of the model or its metrics are int32, which "
-                "TensorFlow keeps in host memory, where a GPU's program cannot reach them; make "
-                "them int64"
-            )
 
     @property
     def layer_names(self) -> set[str]:
@@ -175,11 +161,6 @@ class State:
     def variables(self) -> list[tf.Variable]:
         sums = [variable for metric in self.sums for variable in metric]
         return [*(stored.variable for stored in self._stored()), *sums]
-
-    @property
-    def without_tables(self) -> list[tf.Variable]:
-        of_tables = {id(variable) for variable in self.tables.variables}
-        return [variable for variable in self.variables if id(variable) not in of_tables]
 
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[Callable[[tf.Tensor], None]]:
@@ -486,13 +467,13 @@ def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Index
 
 
 def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
-    """Raises an InputError if a weight lies on another device; int32 is always on the host."""
     for path, variable in named.items():
         value = variable.value
-        if value.dtype != tf.int32 and not value.device.endswith(device.rpartition("/")[2]):
+        if not value.device.endswith(device.rpartition("/")[2]):
             raise InputError(
-                f"the model's weight {path} lies on {value.device}, but the model is to be trained "
-                f"on {device}; make the model there, not inside of tf.device"
+                f"the model's weight {path}, {value.dtype.name}, lies on {value.device}, but the "
+                f"model is to be trained on {device}; make the model there, not inside of "
+                "tf.device, and weights int64 instead of int32, which a GPU cannot reach"
             )
 
 

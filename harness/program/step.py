@@ -33,11 +33,6 @@ class Caller:
     unique: frozenset[str] = frozenset()  # names of ragged inputs without repeated ids in a row
     num_workers: int = 1
 
-    @property
-    def sums_early(self) -> bool:
-        """Whether the forward and backward pass need sums over all devices."""
-        return needs_all_rows(self.model)
-
     def __call__(
         self,
         state: State,
@@ -171,7 +166,7 @@ def training_step(call: Caller, task: SettledTask, *, unused: list[str]) -> CutS
         gathered = [*gathered, *(False for _ in means)]
         return Begun([*sent, *means], gathered, (changes, sums), finish)
 
-    return CutStep(begin, call.sums_early)
+    return CutStep(begin, needs_all_rows(call.model))
 
 
 def _called(call: Caller, state: State, share: Share, all_reduce: SumOverDevices) -> Called:

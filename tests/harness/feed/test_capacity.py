@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.feed.capacity import capacities_for_any_order, capacity_for_batches
+from harness.feed.capacity import capacities_for_any_order
 
 
 @st.composite
@@ -42,22 +42,3 @@ def test_almost_every_shuffled_batch_is_typical() -> None:
     batches = [lengths[rng.permutation(len(lengths))[:500]].sum() for _ in range(2000)]
     assert max(batches) <= capacities.typical[0]
     assert capacities.typical[0] < 0.4 * capacities.largest[0]
-
-
-@given(st.integers(0, 3), st.lists(st.integers(1, 5), min_size=1, max_size=4), st.data())
-def test_known_batches_get_one_capacity(
-    columns: int, steps: list[int], data: st.DataObject
-) -> None:
-    """The capacity is that of the largest batch in each column; an epoch's are [columns, steps,
-    R]."""
-    epochs = [
-        data.draw(arrays.arrays(np.int64, (columns, n, 2), elements=st.integers(0, 5000)))
-        for n in steps
-    ]
-    capacities = capacity_for_batches(iter(epochs))
-    assert capacities.typical == capacities.largest
-    assert capacities.typical == capacities.largest
-    for column, capacity in enumerate(capacities.largest):
-        most = max(int(epoch[column].max()) for epoch in epochs)
-        assert most <= capacity < most + 128 or capacity == 128
-    assert len(capacities.largest) == columns

@@ -1,8 +1,5 @@
-"""Tests whether numbers are finite; on a GPU, one kernel tests all gradients.
-
-To test each gradient by itself takes a kernel or two for each. Besides, XLA then computes a
-gradient beforehand, for the test and the update, instead of within the update's kernel.
-"""
+"""Tests whether numbers are finite; on a GPU, one kernel tests all gradients instead of a kernel or
+two for each; and blocks of large variables."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence

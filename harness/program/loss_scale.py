@@ -22,10 +22,8 @@ class LossScale:
     def __init__(self, *, for_gpu: bool = False) -> None:
         self._all_finite = all_finite_by_one_kernel if for_gpu else all_finite
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
-        # int32 variables would be in host memory, where a GPU's program cannot reach them.
-        # The number of finite steps in a row, int64 [].
-        self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
-        # The number of steps skipped since this was last set to 0, int64 [].
+        self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)  # in a row
+        # since this was last set to 0
         self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
 
     def named(self) -> dict[str, tf.Variable]:

@@ -62,14 +62,10 @@ def optimizer_of(
         raise InputError(
             f"optimizer is {type(optimizer).__name__}; give a keras.optimizers.Optimizer, or a name"
         )
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer | keras.optimizers.MultiOptimizer):
         raise InputError(
-            "optimizer is a LossScaleOptimizer, but a trainer scales the loss by itself where the "
-            "precision needs it; give its inner optimizer"
-        )
-    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
-        raise InputError(
-            "optimizer is a MultiOptimizer, which a trainer cannot use; give one of them"
+            f"optimizer is a {type(optimizer).__name__}, which a trainer cannot use; give one inner"
+            " optimizer: the trainer scales the loss by itself where the precision needs it"
         )
     if optimizer.built:
         raise InputError(

@@ -30,7 +30,7 @@ class Seeds:
         self._draws = np.tile([0, 1], len(seeds))
         # The variable's values before the loop being traced, if any, and in each of its steps.
         self._loop: tuple[tf.Tensor, tf.Tensor] | None = None
-        self._step: tf.Tensor | None = None
+        self.step: tf.Tensor | None = None  # number of the step being traced in the loop
         self._is_behind = False
 
     def values(self) -> dict[str, tf.Tensor]:
@@ -40,13 +40,13 @@ class Seeds:
             if self._loop is not None:
                 before, of_steps = self._loop
                 # XLA sees that the difference is 0 where no step changes the variable.
-                value = of_steps[self._step] + (value - before)
+                value = of_steps[self.step] + (value - before)
             found |= held.split(value)
         return found
 
     @contextlib.contextmanager
     def in_loop(self, num_steps: int) -> Iterator[None]:
-        """Surrounds a loop of steps in a compiled program, each of which gives its number to `at`.
+        """Surrounds a loop of steps in a compiled program, each of which sets `step`.
         A step adds to the variable only the difference between its draws and one draw from each
         seed; those single draws are added for all steps after the loop."""
         for held in self.stored:
@@ -59,9 +59,6 @@ class Seeds:
             self._loop = None
         for held in self.stored if self._is_behind else ():
             held.variable.assign_add(num_steps * self._draws)
-
-    def at(self, step: tf.Tensor) -> None:
-        self._step = step
 
     def move(self, shares: int) -> None:
         """Makes them the seeds of a device so many shares further on."""

@@ -148,7 +148,7 @@ class State:
 
     @property
     def trainable(self) -> list[tf.Variable]:
-        """The variables that the optimizer updates, all weights but tables updated by rows."""
+        """The weights but for tables updated by rows."""
         return [stored.variable for stored in self._weights]
 
     @property
@@ -173,7 +173,7 @@ class State:
         counts = self.loss_scale is None and bool(self._weights or self.tables.all)
 
         def begin(step: tf.Tensor) -> None:
-            self.seeds.at(step)
+            self.seeds.step = step
             if counts:
                 # From the number of the next step, which XLA then computes in the same kernel.
                 self._iterations.assign(first + tf.cast(step + 1, first.dtype) - 1)

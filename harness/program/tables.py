@@ -34,10 +34,7 @@ class Table:
             for slot, (shape, dtype, value) in plan.rule.slots(*variable.shape).items()
         }
         self.rule, self.implementation = plan
-
-    @property
-    def lags(self) -> bool:
-        return self.rule.kind == "exact_adam"
+        self.lags = self.rule.kind == "exact_adam"
 
     @property
     def variables(self) -> list[tf.Variable]:

@@ -17,10 +17,9 @@ def limited(seconds: float, message: str) -> Iterator[None]:
     def watch() -> None:
         # Second by second: a process that is stopped for an hour (Ctrl-Z) loses only one of them.
         if not any(is_left.wait(1) for _ in range(math.ceil(seconds))):
-            try:
+            with contextlib.suppress(Exception):  # standard error may be closed
                 print(message, file=sys.stderr, flush=True)
-            finally:  # also where standard error is closed
-                os._exit(1)
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
     try:

@@ -46,7 +46,7 @@ def test_a_loop_draws_as_its_steps_one_by_one(draws: Any, in_loop: bool) -> None
     @tf.function(jit_compile=True, autograph=False)
     def drawn() -> tf.Tensor:
         def step(number: tf.Tensor, drawn: tf.TensorArray) -> Any:
-            seeds.at(number)
+            seeds.step = number
             before = seeds.values()
             if draws == "twisted":
                 after = {**before, "b": before["b"] * 3 + 1}

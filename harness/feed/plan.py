@@ -137,18 +137,20 @@ class Plan:
     def _capacities(self) -> dict[int, Capacities]:
         # 1. The epochs that can be looked at have one exact capacity.
         looked_at = min(self.epochs, max(1, _MAX_ROWS_LOOKED_AT // self.num_rows))
-        nnz: dict[int, list[np.ndarray]] = {}
+        exact: dict[int, np.ndarray] = {}
         for epoch in range(looked_at):
             for rows, shares in self.divided(self.order(epoch)).items():
-                nnz.setdefault(rows, []).append(_nnz(self, shares).max(axis=(1, 2)))
-        exact = {rows: rounded_up(np.max(own, axis=0)) for rows, own in nnz.items()}
-        seen = {rows: Capacities(own, own) for rows, own in exact.items()}
+                most = _nnz(self, shares).max(axis=(1, 2))
+                exact[rows] = np.maximum(exact.get(rows, most), most)
         # 2. Later ones may hold a fuller batch: a second capacity has room for any.
-        for rows, found in seen.items() if looked_at < self.epochs else ():
-            any_order = capacities_for_any_order(self.lengths, rows=-(-rows // self.replicas))
-            typical = tuple(map(max, found.typical, any_order.typical))
-            seen[rows] = Capacities(typical=typical, largest=any_order.largest)
-        return seen
+        found = {}
+        for rows, most in exact.items():
+            typical = largest = rounded_up(most)
+            if looked_at < self.epochs:
+                any_order = capacities_for_any_order(self.lengths, rows=-(-rows // self.replicas))
+                typical, largest = tuple(map(max, typical, any_order.typical)), any_order.largest
+            found[rows] = Capacities(typical, largest)
+        return found
 
     def dispatch_end(self, step: int, *, calls: int = 1) -> int:
         """Returns the step of an epoch at which a dispatch of `calls` calls from `step` on ends."""

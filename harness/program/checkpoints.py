@@ -24,7 +24,6 @@ from harness.run.background import Background
 from kernels.files import opened_folder, replacing
 
 _STEP, _ABOUT = "step", "about"
-_METRICS = "metrics/"
 _MAX_ABOUT_BYTES = 1_000_000
 # The dtype and shape of each array, by name.
 _Kinds = dict[str, tuple[str, tuple[int, ...]]]
@@ -122,7 +121,7 @@ class Checkpoints:
     def _sums(self) -> dict[str, list[tf.Variable]]:
         """Returns the sums that metrics keep over an epoch, by name, those of all devices."""
         return {
-            f"{_METRICS}{place}/{index}": [state.sums[place][index] for state in self.states]
+            f"metrics/{place}/{index}": [state.sums[place][index] for state in self.states]
             for place, variables in enumerate(self.states[0].sums)
             for index in range(len(variables))
         }

@@ -3,7 +3,7 @@
 import contextlib
 import re
 import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -22,10 +22,10 @@ _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tenso
 
 
 @contextlib.contextmanager
-def named_culprit(layers: Collection[str]) -> Iterator[None]:
+def named_culprit(model: keras.Model) -> Iterator[None]:
     """Turns an error in the block, where a step is traced and compiled, into an InputError that
-    names the Keras object whose code failed, or one of `layers`; or into an OutOfMemoryError. An
-    error in no such object passes unchanged."""
+    names the Keras object whose code failed, or a layer of the model; or into an OutOfMemoryError.
+    An error in no such object passes unchanged."""
     try:
         yield
     except InputError:
@@ -36,7 +36,7 @@ def named_culprit(layers: Collection[str]) -> Iterator[None]:
             f"{reason} Set a smaller --batch-size, or use fewer units"
         ) from error
     except (AttributeError, TypeError, ValueError, NotImplementedError, tf.errors.OpError) as error:
-        culprit = _in_traceback(error) or _in_message(str(error), layers)
+        culprit = _in_traceback(error) or _in_message(str(error), model)
         if culprit is None and "No registered" not in str(error):
             raise
         # Keras names the call that failed, and then prints the reason in bold.
@@ -60,8 +60,9 @@ def _in_traceback(error: BaseException) -> str | None:
     return None
 
 
-def _in_message(message: str, layers: Collection[str]) -> str | None:
+def _in_message(message: str, model: keras.Model) -> str | None:
     """Describes the layer in whose scope the message's operation is."""
+    layers = {layer.name for layer in model._flatten_layers(include_self=False)}
     for path in _NODE.findall(message):
         for scope in reversed(path.split("/")):
             for name in (scope, re.sub(r"_\d+$", "", scope)):

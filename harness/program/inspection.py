@@ -85,10 +85,10 @@ class Inspector:
     state: State
     program: Callable[[str, Step], Program]
 
-    @functools.cached_property
-    def _is_comparable(self) -> bool:
+    def __post_init__(self) -> None:
         # Only a functional model tells how to make another with the same layers.
-        return computes_in_16_bits(self.call.model) and is_functional(self.call.model)
+        model = self.call.model
+        self._is_comparable = computes_in_16_bits(model) and is_functional(model)
 
     @functools.cached_property
     def _program(self) -> Program:

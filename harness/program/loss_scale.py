@@ -23,8 +23,7 @@ class LossScale:
         self._all_finite = all_finite_by_one_kernel if for_gpu else all_finite
         self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
         self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)  # in a row
-        # since this was last set to 0
-        self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)
+        self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)  # since set to 0
 
     def named(self) -> dict[str, tf.Variable]:
         return {name: getattr(self, name) for name in ("scale", "finite_steps", "skipped_steps")}

@@ -62,8 +62,7 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
         yield
     except tf.errors.OpError as error:
         # XLA's compiler raises these two. After other errors a program's inputs may be freed.
-        of_compiler = tf.errors.InvalidArgumentError | tf.errors.UnimplementedError
-        is_whole = isinstance(error, of_compiler)
+        is_whole = isinstance(error, tf.errors.InvalidArgumentError | tf.errors.UnimplementedError)
         raise
     finally:
         for state in states:
@@ -262,7 +261,7 @@ def compile_all(
     pending: list[Future[float]] = []
     seconds = []
     states = new[0][0].states
-    with named_culprit(states[0].layer_names), _taken_back(states), ThreadPoolExecutor(2) as others:
+    with named_culprit(states[0].model), _taken_back(states), ThreadPoolExecutor(2) as others:
         try:
             for program, batches, call in new:
                 # Trace in this thread only: a state keeps notes about the loop being traced.

@@ -88,7 +88,7 @@ class State:
     ) -> None:
         self.device = device
         self.for_gpu = for_gpu
-        self._model = model
+        self.model = model
         self.share = share
         self._place = place
         own = place == 0
@@ -136,13 +136,9 @@ class State:
         self.seeds.move(share)
 
     @property
-    def layer_names(self) -> set[str]:
-        return {layer.name for layer in self._model._flatten_layers(include_self=False)}
-
-    @property
     def is_outdated(self) -> bool:
         """Whether the model's trainable variables have changed since the state was made."""
-        named = variables_by_name(self._model)
+        named = variables_by_name(self.model)
         held = {name for stored in [*self._weights, *self._tables()] for name in stored.shapes}
         return held != {name for name, variable in named.items() if variable.trainable}
 
@@ -328,7 +324,7 @@ class State:
     def write_to_model(self) -> None:
         """Copies to the model the values of the variables that the first state does not share."""
         self.tables.settle()
-        named = variables_by_name(self._model)
+        named = variables_by_name(self.model)
         unshared = [stored for stored in self._weights if len(stored.shapes) > 1]
         for stored in [*unshared, *self.seeds.stored]:
             for name, value in stored.split(stored.variable).items():
@@ -336,7 +332,7 @@ class State:
 
     def read_from_model(self, first: "State") -> None:
         self.tables.settle()  # as the first state's, which the model has
-        named = {name: v.value for name, v in variables_by_name(self._model).items()}
+        named = {name: v.value for name, v in variables_by_name(self.model).items()}
         others = [Stored.whole(name, variable) for name, variable in self._others.items()]
         for stored in [*self._weights, *self._tables(), *others]:
             if stored.variable is not named[next(iter(stored.shapes))]:  # the model's own
@@ -414,7 +410,6 @@ class State:
         return [Stored.whole(table.name, table.variable) for table in self.tables.all]
 
     def _stored(self) -> Iterator[Stored]:
-        """Yields everything that is saved."""
         for stored in [*self._weights, *self._tables()]:
             yield stored.like(stored.variable, MODEL_PREFIX + "{}")
         for table in self.tables.all:
@@ -486,7 +481,6 @@ def _held(variable: keras.Variable, *, own: bool) -> tf.Variable:
 
 
 def _alias(stored: Stored, weight: keras.Variable) -> keras.Variable:
-    """Returns the variable that an optimizer sees in place of one that is not the model's own."""
     alias = keras.Variable(stored.variable, name=weight.name)
     alias._path = weight.path
     if len(stored.shapes) == 1:

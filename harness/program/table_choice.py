@@ -83,7 +83,7 @@ class TablesAsked:
                 elif outputs and outputs[0].graph is not graph:
                     found[name] = "it is called in a branch or a loop"
 
-        with named_culprit({layer.name for layer in self.model._flatten_layers()}):
+        with named_culprit(self.model):
             tf.function(trace, autograph=False).get_concrete_function()
         return found
 

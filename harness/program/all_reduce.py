@@ -62,8 +62,8 @@ class AllReduce:
         self._first_keys: dict[Hashable, int] = {}
         # The group of the sums that were traced by `kernels.all_reduce`.
         self._connection: int | None = None
-        # Each device's last sum, for which its next one waits: so all devices sum in one order.
-        self._last: dict[int, tf.Tensor] = {}
+        # Each device's last sum in a graph, for which the next waits: all devices sum in one order.
+        self._last: dict[tuple[int, tf.Graph], tf.Tensor] = {}
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Returns instance keys for the tensors of a program, in order. All workers must ask for
@@ -89,11 +89,10 @@ class AllReduce:
         if group is not None:
             self._connection = group
             with tf.name_scope("all_reduce"):
-                after = self._last.get(device)
-                if after is not None and after.graph is not tf.compat.v1.get_default_graph():
-                    after = None
-                sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
-            self._last[device] = sums[0]
+                place = device, tf.compat.v1.get_default_graph()
+                how = {"rank": device, "call": next(_CALLS), "after": self._last.get(place)}
+                sums = all_reduce(tensors, group=group, **how)
+            self._last[place] = sums[0]
             return sums
         with tf.name_scope("all_reduce"):
             return [

@@ -128,6 +128,13 @@ class Checkpoints:
 
     def _write(self, arrays: dict[str, Any], step: int) -> None:
         self.check()
+        try:
+            self._replace(arrays, step)
+        except FileNotFoundError:
+            self.check()  # the folder may have been moved just now
+            raise
+
+    def _replace(self, arrays: dict[str, Any], step: int) -> None:
         self.folder.mkdir(exist_ok=True)  # without its parents: a run folder that moved stays gone
         path = self.folder / f"ckpt-{step}.npz"
         with replacing(path) as beside:

@@ -42,9 +42,6 @@ class Looks(NamedTuple):
     precision_every: int = 0
 
 
-NO_LOOKS = Looks()
-
-
 def look_at_gradients(call: Caller, task: SettledTask, *, reference: keras.Model | None) -> CutStep:
     """Returns a step that returns the gradients that an update of `State.weights` would get, of
     tables by rows only touched rows, and `_counts` of these and those of a float32 `reference`."""

@@ -12,7 +12,7 @@ from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
 from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
-from harness.program.inspection import NO_LOOKS, Looks
+from harness.program.inspection import Looks
 from harness.program.model_programs import ModelPrograms
 from harness.run import records
 from harness.run.history import History, Progress
@@ -41,7 +41,7 @@ class Training:
     evaluation: Callable[..., Evaluated] | None = None  # for callbacks; may skip the evaluation
     measures: Quality | None = None  # of the validation rows, as of the last evaluation
     cadence: Cadence
-    looks: Looks = NO_LOOKS  # How often to look at gradients
+    looks: Looks = field(default_factory=Looks)  # How often to look at gradients
     checkpoints: Checkpoints | None = None  # The checkpoints to save the state in; None saves none
     about: Mapping[str, Any] = field(default_factory=dict)  # which each checkpoint holds
     start_step: int = 0  # Optimizer steps done before

@@ -35,9 +35,7 @@ def group_of(devices: tuple[int, ...]) -> int:
 
 def end_group(number: int) -> None:
     """End the sums that GPUs of a group wait in; the group sums nothing further."""
-    end = load(SOURCES)[1].gpu_all_reduce_end
-    end.argtypes = [ctypes.c_int64]
-    end(number)
+    load(SOURCES)[1].gpu_all_reduce_end(ctypes.c_int64(number))
 
 
 def all_reduce(

@@ -216,9 +216,8 @@ def _check_weights(weights: Tensor, values: Tensor) -> Tensor:
             f"weights must be float32, one for each of the values, {values.shape}; got "
             f"{weights.dtype.name} of shape {weights.shape}"
         )
-    if not (weights.shape.is_fully_defined() and values.shape.is_fully_defined()):
-        message = "weights must be one for each of the values"  # a single one would be broadcast
-        tf.debugging.assert_equal(tf.size(weights), tf.size(values), message)
+    message = "weights must be one for each of the values"  # a single one would be broadcast
+    tf.debugging.assert_equal(tf.size(weights), tf.size(values), message)
     return weights
 
 

@@ -37,8 +37,7 @@ class Lot:
         self.values = values  # [L, N] int32, uint16 or uint32
         self.row_splits = row_splits  # [L, B + 1] int32
         self.weights = weights  # [L, N] float32
-        eager = tf.executing_eagerly()
-        self._graph = None if eager else tf.compat.v1.get_default_graph()
+        self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
     def once(self, key: Hashable, make: Callable[["Lot"], Any]) -> Any:

@@ -59,12 +59,11 @@ def as_examples(
     rows, labels, weights = _parts(rows, labels, weights)
     if np.ma.is_masked(labels) or np.ma.is_masked(weights):
         raise InputError(f"{name} have masked labels or weights; leave these rows out")
-    if labels is not None:
-        labels, class_names = _labels(labels, class_names, name)
     if num_tokens is not None and isinstance(rows, Examples | RaggedSets):
         raise InputError(f"{name} have their own num_tokens; leave out {num_tokens}")
     changes: dict[str, Any] = {}
     if labels is not None:
+        labels, class_names = _labels(labels, class_names, name)
         changes = {"labels": labels, "class_names": tuple(class_names)}
         if isinstance(rows, RaggedSets) and not rows.is_labelled and rows.num_classes == 2:
             changes["num_classes"] = None  # not a number of classes that somebody chose

@@ -16,7 +16,7 @@ from harness.data.imdb import cached_file, imdb_file, load_imdb
 from harness.data.options import DataConfig, ImdbOptions, Kind, SyntheticOptions
 from harness.data.ragged import RaggedSets
 from harness.data.readers.formats import FrameSource, open_source
-from harness.data.readers.records import Source, plain
+from harness.data.readers.records import Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
 
@@ -117,7 +117,6 @@ def load(
         "data_cache": "on" if use_cache else "off",
         **options,
     }
-    given = {name: str(v) if isinstance(v, Path) else plain(v) for name, v in given.items()}
     config: DataConfig = from_mapping(DataConfig, given, where="harness.load")
     if is_named:
         return load_configured(config)
@@ -172,9 +171,8 @@ def _built(
         return *store.load(folder), words, summary
 
     found = None
-    if config.data_cache == "on" and isinstance(source.path, Path) and known is None:
-        test_data = config.build.test_data
-        paths = [source.path, *([Path(test_data)] if test_data else [])]
+    if config.data_cache == "on" and known is None:
+        paths = [path for path in (source.path, source.test_path) if isinstance(path, Path)]
         options = config.build, config.unique, config.split_seed
         found = cache.through(paths, options, write, read)
     if found is None:

@@ -141,7 +141,8 @@ def checked(hint: Any, value: Any, place: str = "", limits: Whole | Number | Non
     elif hint is Any:
         return value
     elif origin is None:
-        value = float(value) if hint is float and type(value) is int else value
+        if hint is float and type(value) is int and value.bit_length() < 1024:  # those of floats
+            value = float(value)
         value = str(value) if hint is str and isinstance(value, Path) else value
         is_right = isinstance(value, hint) and isinstance(value, bool) == (hint is bool)
         if is_right and (limits is None or value is None or limits.take(value)):

@@ -7,8 +7,8 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
-from harness.base.checks import require_extra
-from harness.base.errors import InputError, printable
+from harness.base.checks import require, require_extra
+from harness.base.errors import printable
 from harness.base.quiet import quiet_import
 from harness.cli.evaluate import HeldOutRows, load_rows
 
@@ -28,8 +28,7 @@ def report(config: ReportConfig, *, given: Set[str] = frozenset()) -> int:
         from harness.tools.report.page import write_report
     require_extra("report", "a report", "jinja2", "matplotlib")
     folder = Path(config.run)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; name the folder of a run")
+    require(folder.is_dir(), f"{folder} is not a folder; name the folder of a run")
     saved = load_saved_model(config.run, batch_size=config.batch_size)
     data, source = load_rows(config, saved, given)
     words = saved.vocabulary or data.vocabulary

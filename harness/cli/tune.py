@@ -249,7 +249,6 @@ def _first_values(
 
 
 def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-
     def settings(recorded: Mapping[str, Any]) -> dict[str, Any]:
         own = {n: v for n, v in recorded.items() if n not in ("dataset", "recipe")}
         flat = flattened(own, where=str(folder / CONFIG_FILE_NAME))

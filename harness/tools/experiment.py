@@ -41,7 +41,7 @@ class OptimizerConfig(Checked):
     the optimizer's own default, which is 0.004 for adamw and none for adam."""
 
 
-# The type of a flag that may have the value `auto`.
+# The type of a flag that may have the value `auto`, or none.
 _RESUME = tyro.constructors.PrimitiveConstructorSpec[Resume](
     nargs=(0, 1),
     metavar="[auto]",

@@ -18,7 +18,6 @@ from harness.base.errors import printable
 from harness.tools.bench.results import AXES, Cell, Row, print_cells, varying
 
 CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
-EXIT_INCONCLUSIVE = 3
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ def report(
         return 1
     if "inconclusive" in outcomes:
         console.out(f"inconclusive: B may be {slower}; set more --repeats or longer --seconds")
-        return EXIT_INCONCLUSIVE if fail_if_inconclusive else 0
+        return 3 if fail_if_inconclusive else 0
     if "passed" in outcomes:
         console.out(f"passed: no cell is {slower}")
     return 0

@@ -3,7 +3,6 @@ rows, V num_tokens."""
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -22,13 +21,6 @@ _ROWS_AT_ONCE = 1_000
 _LEAST_LIFT = 1.5
 
 
-class Word(NamedTuple):
-    text: str
-    weight: float
-    inside: int  # rows of the class that have it
-    outside: int  # other rows that have it
-
-
 def speaking_words(
     weights: npt.NDArray[np.float64],
     rows: RaggedSets,
@@ -36,11 +28,12 @@ def speaking_words(
     vocabulary: Vocabulary | None,
     *,
     most: int,
-) -> list[list[Word]]:
-    """Returns the words that speak for each class, the heaviest first: their weight [classes, V]
-    times the logarithm of how many times as common they are in the rows of the class, by `truth`
-    [B, classes], as in others. Ids without a word, such as the start's, are left out; without
-    words, as for hashed ones, ids are shown."""
+) -> list[list[tuple[str, float, int, int]]]:
+    """Returns the words that speak for each class, the heaviest first, with the numbers of rows of
+    the class and of others that have them: their weight [classes, V] times the logarithm of how
+    many times as common they are in the rows of the class, by `truth` [B, classes], as in others.
+    Ids without a word, such as the start's, are left out; without words, as for hashed ones, ids
+    are shown."""
     name: Callable[[int], str | None] = "id {}".format
     if vocabulary is not None and vocabulary.ids:
         reserved = {vocabulary.start_id, vocabulary.unknown_id}
@@ -53,7 +46,7 @@ def speaking_words(
         speaks = np.where(lift >= _LEAST_LIFT, own * np.log(np.maximum(1, lift)), 0)
         order = np.argsort(-speaks, kind="stable")[: np.count_nonzero(speaks > 0)].tolist()
         named = (
-            Word(text, float(speaks[t]), int(inside[t]), int(outside[t]))
+            (text, float(speaks[t]), int(inside[t]), int(outside[t]))
             for t in order
             if (text := name(t))
         )

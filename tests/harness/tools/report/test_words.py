@@ -60,7 +60,7 @@ def test_words_speak_for_the_class_that_has_them() -> None:
     words = Vocabulary(ids={"#": 1, "good": 2, "bad": 3, "the": 4}, start_id=0, num_tokens=6)
     ((word,),) = speaking_words(weights, rows, truth, words, most=5)
     assert word == ("#", pytest.approx(np.log(4)), 2, 0)
-    assert speaking_words(weights, rows, truth, None, most=2)[0][0].text == "id 1"
+    assert speaking_words(weights, rows, truth, None, most=2)[0][0][0] == "id 1"
 
 
 @pytest.mark.parametrize("is_of_class", [False, True])

@@ -90,8 +90,8 @@ class AllReduce:
             self._connection = group
             with tf.name_scope("all_reduce"):
                 place = device, tf.compat.v1.get_default_graph()
-                how = {"rank": device, "call": next(_CALLS), "after": self._last.get(place)}
-                sums = all_reduce(tensors, group=group, **how)
+                last = self._last.get(place)
+                sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=last)
             self._last[place] = sums[0]
             return sums
         with tf.name_scope("all_reduce"):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.feed.batch import BatchesByRows
-from harness.feed.feed import Feed
+from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Call, Dispatch, Plan, shares_of
 from harness.program.compile_errors import named_culprit
 from harness.program.devices import PATIENCE_SECONDS, Devices
@@ -159,7 +159,8 @@ class ModelPrograms:
         loops = [(self._training, batches, call) for call in plan.programs(start_step=start_step)]
         if evaluation is not None:
             feed, own_plan = evaluation
-            _, own = next(feed.dispatches(own_plan))
+            passes: Dispatches = feed.dispatches(own_plan)
+            _, own = next(passes)
             loops[:0] = [(self._evaluation, own, call) for call in own_plan.programs()]
         compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
         if compilations:  # preparing them is part of no window's time

@@ -46,7 +46,7 @@ class ClassSource(Source):
         super().__init__(path, path.name[: len(path.name) - len(self._ending)])
         self._folder, self._max_bytes = path, max_bytes
         sample = [_folders(name) for name, *_ in itertools.islice(self._members(), _SAMPLE_FILES)]
-        in_parts = [names for names in sample if len(names) > 2 and _part(names[-3]) is not None]
+        in_parts = [names for names in sample if len(names) > 2 and _part(names[-3])]
         depths = Counter(len(names) for names in in_parts or sample if len(names) > 1)
         if not depths:
             raise InputError(
@@ -70,14 +70,13 @@ class ClassSource(Source):
                         f"{self.path}: the file {name} has {size:,} bytes, and a text may have "
                         f"{MAX_TEXT_BYTES:,}. Remove it, or give a folder with a file for each."
                     )
-                part = _part(folders[-3]) if self._has_parts else None
                 text = decoded(read(), problems, self.where(name))
-                yield name, text, folders[-2], part or ""
+                yield name, text, folders[-2], _part(folders[-3]) if self._has_parts else ""
 
     def _flaw(self, folders: list[str]) -> str:
         if any(folder.startswith((".", "__MACOSX")) for folder in folders):
             return "hidden file"
-        if len(folders) != self._depth or (self._has_parts and _part(folders[-3]) is None):
+        if len(folders) != self._depth or (self._has_parts and not _part(folders[-3])):
             return "file outside of a class's folder"
         return "unlabelled text in unsup" if folders[-2] == _UNLABELLED else ""
 
@@ -92,9 +91,9 @@ def _folders(name: str) -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".")]
 
 
-def _part(folder: str) -> Part | None:
+def _part(folder: str) -> Part:
     match = _PART_NAME.fullmatch(folder.lower())
-    return _PARTS[match[1]] if match else None
+    return _PARTS[match[1]] if match else ""
 
 
 def _folder_members(folder: Path) -> Iterator[Member]:

@@ -15,6 +15,9 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 _REMEDIES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: "; libnvidia-ml.so.1 comes with NVIDIA's driver, and in a "
     "container with NVIDIA's container toolkit",
+    pynvml.NVML_ERROR_DRIVER_NOT_LOADED: "; load the kernel's module nvidia",
+    pynvml.NVML_ERROR_GPU_IS_LOST: "; the kernel's log has the reason, a line with Xid",
+    pynvml.NVML_ERROR_NO_PERMISSION: "; the device files /dev/nvidia* must be open to this user",
     # NVML's words for it end in a full stop.
     pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: " Its library and the kernel's module are of two "
     "drivers, as after an update; reboot",

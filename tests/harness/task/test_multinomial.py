@@ -112,7 +112,7 @@ def test_what_cannot_be_sampled_is_refused() -> None:
 
     with pytest.raises(InputError, match="ends in a Tanh"):
         of(Multinomial(num_samples=5), keras.layers.Dense(ITEMS, activation=tf.tanh))
-    with pytest.raises(InputError, match="num_samples is 38; it must be a whole number from 1 to 37"):
+    with pytest.raises(InputError, match=r"num_samples is 38; it must be a whole .* from 1 to 37"):
         of(Multinomial(num_samples=38), keras.layers.Dense(ITEMS))
     with pytest.raises(InputError, match=r"num_samples is 2\.5; it must be a whole number"):
         Multinomial(num_samples=2.5)  # type: ignore[arg-type]

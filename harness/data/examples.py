@@ -15,7 +15,7 @@ from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets, finite_in_float32, frozen
 
 _MOST_EXACT = 2**24  # float32 has all whole numbers up to it
-_MOST_COMPARED = 2**24  # ids of rows that are compared
+_MOST_COMPARED = 2**24  # ids of rows that are compared, and the most `num_tokens`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -198,15 +198,17 @@ class Examples:
 
 def num_repeated(rows: Examples, others: Examples) -> int:
     """Returns the number of rows that have the same ids as a row of `others` in every ragged
-    input. Rows without ids do not count; nor does any if there are inputs of numbers or more
-    than 2^24 ids."""
-    if rows.dense or max(rows.nnz, others.nnz) > _MOST_COMPARED:
+    input. Rows without ids do not count; nor does any if there are inputs of numbers, or more
+    than 2^24 ids or numbers that ids may have."""
+    # The parts of a data set may have different limits of their ids.
+    most = {n: max(s.num_tokens, rows.ragged[n].num_tokens) for n, s in others.ragged.items()}
+    if rows.dense or max(rows.nnz, others.nnz, *most.values()) > _MOST_COMPARED:
         return 0
     known, asked = (np.zeros(part.num_rows, np.uint64) for part in (others, rows))
     random = np.random.RandomState(0)
     for name, sets in others.ragged.items():
         # Rows with the same ids have the same sum of random numbers, whatever their order.
-        numbers = random.randint(2**64, size=sets.num_tokens, dtype=np.uint64)
+        numbers = random.randint(2**64, size=most[name], dtype=np.uint64)
         for digests, part in ((known, sets), (asked, rows.ragged[name])):
             sums = np.concatenate([[np.uint64(0)], np.cumsum(numbers[part.values])])
             digests += np.diff(sums[part.row_splits])

@@ -21,7 +21,8 @@ def naive_bayes(train: Examples, rows: Examples, into: Quality) -> Quality | Non
     ACL 2012, https://aclanthology.org/P12-2018). None if there are no ids, or too many of them and
     of classes for a fraction of a second."""
     num_classes, given = into.num_classes, train.labels
-    size = max([rows.num_rows, *(sets.num_tokens for sets in train.ragged.values())])
+    parts = *train.ragged.values(), *rows.ragged.values()
+    size = max([rows.num_rows, *(sets.num_tokens for sets in parts)])
     is_large = num_classes * size > _MOST_ELEMENTS or num_classes * rows.nnz > _MOST_SCORES
     if is_large or not train.ragged or given is None:
         return None
@@ -48,7 +49,8 @@ def _add_scores(
     classes: npt.NDArray[np.int64],
 ) -> None:
     """Adds the log ratios of the rows' ids, of train rows `where` that are of `classes`."""
-    num_tokens, num_classes = train.num_tokens, scores.shape[1]
+    # The rows may have ids that no train row may have.
+    num_tokens, num_classes = max(train.num_tokens, rows.num_tokens), scores.shape[1]
     among = train.take(where)
     places = np.repeat(classes, among.lengths) * num_tokens + among.values
     inside = np.bincount(places, minlength=num_classes * num_tokens).reshape(num_classes, -1)

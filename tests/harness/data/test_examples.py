@@ -107,3 +107,13 @@ def test_repeated_rows_are_those_with_the_same_ids(
     )
     known = [sorted(row) for row in others]
     assert num_repeated(then, first) == sum(bool(row) and sorted(row) in known for row in rows)
+
+
+def test_rows_are_compared_whatever_the_limits_of_their_ids() -> None:
+    def made(rows: list[list[int]], num_tokens: int) -> Examples:
+        return Examples(inputs={"": RaggedSets.from_lists(rows, num_tokens=num_tokens)})
+
+    few, more = made([[0], [1]], 2), made([[1], [3], [0, 1]], 4)
+    assert (num_repeated(more, few), num_repeated(few, more)) == (1, 1)
+    large = made([[1]], 2**31 - 1)  # a table by id would take 16 GB
+    assert num_repeated(large, large) == 0

@@ -37,6 +37,16 @@ def test_answers_are_those_of_scikit_learn(kind: str, seed: int) -> None:
     assert abs(found.accuracy - np.mean(answers == labels[300:])) <= 0.02
 
 
+def test_rows_may_have_ids_that_no_train_row_may_have() -> None:
+    labels = np.array([0, 1])
+    train = Examples(inputs={"": RaggedSets.from_lists([[0], [1]], num_tokens=2)}, labels=labels)
+    rows = Examples(inputs={"": RaggedSets.from_lists([[0, 3], [1]], num_tokens=4)}, labels=labels)
+    for one, other in ((train, rows), (rows, train)):
+        found = naive_bayes(one, other, Quality(other, kind="binary", num_classes=2))
+        assert found is not None
+        assert found.accuracy == 1
+
+
 def test_rows_without_ids_or_with_too_many_classes_are_left() -> None:
     numbers = Examples(inputs={"x": np.ones([4, 2])}, labels=np.array([0, 1, 0, 1]))
     assert naive_bayes(numbers, numbers, Quality(numbers, kind="binary", num_classes=2)) is None

@@ -115,7 +115,7 @@ def touch(problem: Problem) -> Touched:
     counts = keys < V
     slots = tf.where(counts, tf.cumsum(tf.cast(is_first, tf.int32)) - 1, DROPPED)
     num = tf.reduce_sum(tf.cast(is_first & counts, tf.int32))[None]
-    num_slots = min(keys.shape[0], V)
+    num_slots = V if keys.shape[0] is None else min(keys.shape[0], V)
     ids = tf.math.unsorted_segment_max(keys, slots, max(num_slots, 1))[:num_slots]
     ids = tf.where(tf.range(num_slots) < num, ids, -1)
     index = entries._replace(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kernels.multi_hot import registry
+from kernels.multi_hot import registry, touched_rows
 from kernels.multi_hot.native import product as native
 from kernels.multi_hot.registry import Problem, RowOptimizer
 from kernels.multi_hot.table_rules import NUM_RATES, Rule, StepNumbers, Touched, update
@@ -222,3 +222,14 @@ def test_no_row_misses_more_steps_than_there_are_rates(step: int, num: int) -> N
     parts = [ones, ones, ones, tf.ones([V], tf.int64), tf.ones([NUM_RATES])]
     last = caught_up(parts, tf.constant(step, tf.int64))[3].numpy()
     assert (last == step).sum() == num
+
+
+def test_touched_rows_of_a_batch_whose_length_is_unknown() -> None:
+    vector = tf.TensorSpec([None], tf.int32)
+
+    @tf.function(input_signature=[vector, vector], autograph=False)
+    def touched(values: tf.Tensor, row_splits: tf.Tensor) -> Any:
+        return touched_rows(values, row_splits, num_tokens=5, implementation="gather")[:2]
+
+    ids, num = touched(tf.constant([3, 1, 3]), tf.constant([0, 1, 3]))
+    assert (ids.numpy().tolist(), num.numpy().tolist()) == ([1, 3, -1, -1, -1], [2])

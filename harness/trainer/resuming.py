@@ -184,7 +184,8 @@ def changed_note(changed: Mapping[str, Mapping[str, Any]]) -> str:
 def complete_note(folder: Path, num_steps: int) -> str:
     return (
         f"{folder} holds a complete run of {num_steps:,} steps, with its model and its summary: "
-        "nothing is left to do. Set --epochs to more to train on."
+        "nothing is left to do. Set --epochs to more to train on, or, if its learning rate has a "
+        "schedule, which all of its epochs have ended, start a run in another --run-dir."
     )
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from harness.base.errors import InputError
-from harness.trainer.resuming import asked_settings, changed_note, changes, check_resumable, settled
+from harness.trainer.resuming import (
+    asked_settings,
+    changed_note,
+    changes,
+    check_resumable,
+    complete_note,
+    settled,
+)
 
 
 def config(**changed: Any) -> dict[str, Any]:
@@ -75,6 +82,8 @@ def test_what_decides_losses_is_refused_by_name(
     with pytest.raises(InputError, match="cannot be resumed with other settings") as refused:
         check_resumable(folder, config(**now))
     assert told in str(refused.value)
+    # More --epochs are refused under a schedule: the note on a complete run says what to do.
+    assert "schedule" in complete_note(folder, 2)
 
 
 def test_what_was_chosen_is_chosen_again_and_what_was_asked_for_is_kept(folder: Path) -> None:

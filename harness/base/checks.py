@@ -102,7 +102,7 @@ def checked(hint: Any, value: Any, place: str = "", limits: Whole | Number | Non
     """Returns `value`, of mappings, lists and plain values, as the type `hint`: a dataclass, union,
     tuple, mapping, or plain type; numbers within limits. An InputError names the place."""
     origin, arguments = get_origin(hint), get_args(hint)
-    if getattr(value, "ndim", None) == 0:  # a number of NumPy's, which is no JSON
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):  # NumPy's, which is no JSON
         value = value.item()
     if origin is Annotated:
         found = (one for one in hint.__metadata__ if isinstance(one, Whole | Number))

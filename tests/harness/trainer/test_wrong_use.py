@@ -197,6 +197,10 @@ def test_weights_that_a_model_does_not_take_or_lacks_are_one_message() -> None:
         (lambda: harness.Settings(seed=(5,)), r"--seed is \(5,\); it must be a whole number"),
         (lambda: DataConfig(split_seed=None), "--split-seed is None; it must be a whole number"),
         (
+            lambda: harness.Settings(batch_size=tf.constant(5)),  # it has `ndim`, but no `item`
+            "--batch-size is .*; it must be a whole number",
+        ),
+        (
             lambda: DataConfig(validation_split=()),
             r"--validation-split is \(\); it must be a finite number at least",
         ),

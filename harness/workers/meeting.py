@@ -29,8 +29,8 @@ _ANSWER_SECONDS = 2.0
 _MAX_BYTES = 2**18  # maximum size of a line
 _HELLO_SECONDS = 5.0  # the longest from a connection to the worker's line, and for last answers
 _FEWEST_LETTERS = 16  # minimum length of a token
-# Errors of a connection; a timeout and a stranger are among them.
-_FAILURES = (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
+# Errors of a connection; a timeout, a stranger and a name that no host can have are among them.
+_FAILURES = (OSError, UnicodeError, asyncio.IncompleteReadError, asyncio.LimitOverrunError)
 _NUMBER_BYTES = 32  # size of the chief's random number, in hexadecimal digits
 
 

@@ -105,6 +105,12 @@ def test_a_worker_that_does_not_come_is_named() -> None:
         assert "did not answer within 1 s" in message
 
 
+def test_a_chief_by_a_name_that_no_host_can_have_does_not_answer() -> None:
+    for name in ("a..b", "h" * 64):  # as of SLURM's variables
+        member = replace(unknown(2), chief=(f"{name}:9",))
+        assert f"the chief ({name}:9), did not answer" in outcome(1, member, HELLO, {}, 0.2)
+
+
 def test_a_worker_that_came_and_left_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "_HELLO_SECONDS", 0.5)
     member = known(3)

@@ -1,6 +1,10 @@
-"""Tests whether numbers are finite; on a GPU, one kernel tests all gradients instead of a kernel or
-two for each; and blocks of large variables."""
+"""Tests whether numbers are finite; on a GPU, one kernel tests all gradients.
 
+To test each gradient by itself takes a kernel or two for each. Besides, XLA then computes a
+gradient beforehand, for the test and the update, instead of within the update's kernel.
+"""
+
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -50,9 +54,10 @@ def all_finite(tensors: Iterable[tf.Tensor]) -> tf.Tensor:
 
 def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Does the same as `all_finite`, for tensors of static shapes in a GPU's program."""
-    if not any(tensor.shape.num_elements() for tensor in tensors):
+    found = [origin for tensor in tensors for origin in _origins(tensor)]
+    if not any(tensor.shape.num_elements() for tensor in found):
         return tf.constant(True)
-    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in tensors], axis=0)
+    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in found], axis=0)
     size = finite.shape[0]
     columns = math.ceil(size / _PARTS)
     deep = math.ceil(columns / _PART_SHAPE[1])
@@ -63,3 +68,37 @@ def all_finite_by_one_kernel(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
     # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
     return tf.reduce_min(tf.cast(parts, tf.float32)) > 0
+
+
+def _origins(tensor: tf.Tensor) -> list[tf.Tensor]:
+    """Returns tensors that XLA computes in any case, all finite if and only if the given one is."""
+    if not tf.is_symbolic_tensor(tensor):
+        return [tensor]
+    op = tensor.op
+    if op.type in ("Identity", "Reshape", "ExpandDims", "StridedSlice", "Cast"):
+        source = op.inputs[0]
+        is_whole = source.shape.num_elements() == tensor.shape.num_elements()
+        widens = source.dtype == tensor.dtype or source.dtype == tf.float16
+        return _origins(source) if is_whole and widens else [tensor]
+    if op.type == "ConcatV2":
+        return [origin for part in op.inputs[:-1] for origin in _origins(part)]
+    if op.type == "AddN" and _is_stack(op):
+        return [origin for part in op.inputs for origin in _origins(part.op.inputs[0])]
+    if op.type == "Sum" and op.inputs[0].op.type == "XlaDotV2":
+        products = op.inputs[0]
+        # Far from float32's limit, so that no sum of them exceeds it.
+        if products.op.inputs[0].dtype == tf.float16 and products.dtype == tf.float32:
+            return [products]
+    return [tensor]
+
+
+def _is_stack(addition: tf.Operation) -> bool:
+    """Whether a sum concatenates tensors along the first axis, as `Stored.join` does."""
+    if any(part.op.type != "Pad" for part in addition.inputs):
+        return False
+    paddings = [tf.get_static_value(part.op.inputs[1]) for part in addition.inputs]
+    if any(padding is None for padding in paddings):
+        return False
+    height = addition.inputs[0].shape[0]
+    ends = sorted((before, height - after) for (before, after), *_ in paddings)
+    return all(end <= begin for (_, end), (begin, _) in itertools.pairwise(ends))

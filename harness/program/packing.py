@@ -5,9 +5,10 @@ to launch than to run. Weights in one variable need only one kernel.
 """
 
 import functools
+import itertools
 import math
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,14 @@ import tensorflow as tf
 # Elements below which weights are packed into a vector. Larger weights would have to be copied out
 # of it before a matrix product, which costs as much as an update of their own.
 _SMALL = 1024
+# Elements below which matrices of one shape are stacked, if products convert them to 16 bits.
+_STACKED = 2**16
 
 
 @dataclass(frozen=True)
 class Stored:
     """A variable, and the names and shapes of the tensors that it holds: one of the variable's own
-    shape, or several concatenated to a vector."""
+    shape, several concatenated to a vector, or several of one shape stacked along a first axis."""
 
     variable: tf.Variable
     shapes: Mapping[str, tuple[int, ...]]
@@ -45,7 +48,10 @@ class Stored:
             return dict.fromkeys(self.shapes, value)
         is_array = isinstance(value, np.ndarray)
         sizes = [math.prod(shape) for shape in self.shapes.values()]
-        parts = np.split(value, np.cumsum(sizes)[:-1]) if is_array else tf.split(value, sizes)
+        if len(self.variable.shape) > 1:
+            parts = value if is_array else tf.unstack(value)
+        else:
+            parts = np.split(value, np.cumsum(sizes)[:-1]) if is_array else tf.split(value, sizes)
         return {
             name: part.reshape(shape) if is_array else tf.reshape(part, shape)
             for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
@@ -56,7 +62,22 @@ class Stored:
         own = [tf.convert_to_tensor(values[name]) for name in self.shapes]
         if len(own) == 1:
             return own[0]
+        if len(self.variable.shape) > 1:
+            if tf.executing_eagerly():
+                return tf.stack(own)
+            return joined_by_pads([part[None] for part in own], axis=0)
         return tf.concat([tf.reshape(v, [-1]) for v in own], axis=0)
+
+
+def joined_by_pads(parts: Sequence[tf.Tensor], axis: int) -> tf.Tensor:
+    """Concatenates tensors, unlike `tf.concat` within the kernel that reads the result."""
+    ends = list(itertools.accumulate(part.shape[axis] for part in parts))
+    none = [[0, 0]] * parts[0].shape.rank
+    pads = [
+        [*none[:axis], [end - part.shape[axis], ends[-1] - end], *none[axis + 1 :]]
+        for part, end in zip(parts, ends, strict=True)
+    ]
+    return tf.add_n([tf.pad(part, pad) for part, pad in zip(parts, pads, strict=True)])
 
 
 def portable_dtype(dtype: str) -> str:
@@ -80,15 +101,29 @@ def packed(weights: Mapping[str, keras.Variable]) -> Stored:
     return Stored(tf.Variable(np.concatenate(values)), shapes)
 
 
-def held_together(weights: Mapping[str, keras.Variable], small: Collection[str]) -> list[Stored]:
-    """Returns a new variable on the current device that holds the small weights, by their size or
-    by name, if there are several."""
-    own = {
-        name: weight
-        for name, weight in weights.items()
-        if weight.dtype == "float32" and (math.prod(weight.shape) < _SMALL or name in small)
-    }
-    return [packed(own)] if len(own) > 1 else []
+def held_together(
+    weights: Mapping[str, keras.Variable], *, stack: bool, small: Collection[str] = ()
+) -> list[Stored]:
+    """Returns new variables on the current device, each of which holds several of the weights: one
+    vector of the small weights, and with `stack` also stacks of matrices of the same shape that are
+    not large, so that one kernel converts a stack and one updates it. A weight that would be alone
+    in its variable is left out."""
+    together: dict[str, keras.Variable] = {}
+    by_shape: dict[tuple[int, ...], dict[str, keras.Variable]] = {}
+    for name, weight in weights.items():
+        shape = tuple(weight.shape)
+        if weight.dtype != "float32":
+            continue
+        if math.prod(shape) < _SMALL or name in small:
+            together[name] = weight
+        elif stack and len(shape) == 2 and math.prod(shape) < _STACKED:
+            by_shape.setdefault(shape, {})[name] = weight
+    found = [
+        Stored(tf.Variable(np.stack([w.numpy() for w in own.values()])), dict.fromkeys(own, shape))
+        for shape, own in by_shape.items()
+        if len(own) > 1
+    ]
+    return [*found, packed(together)] if len(together) > 1 else found
 
 
 def is_seed(variable: keras.Variable) -> bool:

@@ -16,10 +16,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
+
+from harness.program.packing import joined_by_pads
 
 # The most multiplications in a small product. Neighbouring threads read neighbouring numbers in all
 # passes but that to the inputs, which takes about as long at this size as the launch that it saves.
@@ -125,12 +126,8 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
         names = list(of_height)
         for first in range(0, len(names), _MAX_TOGETHER):
             own = {name: of_height[name] for name in names[first : first + _MAX_TOGETHER]}
+            sums = tf.reduce_sum(joined_by_pads(list(own.values()), axis=1), axis=0)
             sizes = [matrix.shape[1] for matrix in own.values()]
-            ends = np.cumsum(sizes).tolist()
-            # Joined by pads, unlike by `tf.concat` within the kernel that reads the result.
-            pads = [[[0, 0], [end - n, ends[-1] - end]] for n, end in zip(sizes, ends, strict=True)]
-            padded = [tf.pad(own[name], pad) for name, pad in zip(own, pads, strict=True)]
-            sums = tf.reduce_sum(tf.add_n(padded), axis=0)
             for name, total in zip(own, tf.split(sums, sizes), strict=True):
                 found[name] = tf.reshape(total, gradients[name].shape)
     return found

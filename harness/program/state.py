@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.model.layers import TableCall
+from harness.model.network import computes_in_16_bits
 from harness.program.exchange import Gradients
 from harness.program.finite import all_finite, blocks, change_by_blocks
 from harness.program.loss_scale import LossScale
@@ -105,7 +106,8 @@ class State:
             self.tables = Tables(by_rows, self.optimizer)
             constrained = any(v.constraint is not None for v in weights.values())
             pack = is_blind(self.optimizer) and not constrained and _is_plain(model)
-            together = held_together(weights, small) if pack else []
+            stack = for_gpu and computes_in_16_bits(model)
+            together = held_together(weights, stack=stack, small=small) if pack else []
             names = {name for stored in together for name in stored.shapes}
             self._weights = [
                 Stored.whole(n, _held(v, own=own)) for n, v in weights.items() if n not in names

@@ -166,7 +166,8 @@ def _open_checked(path: Path) -> int | None:
 
 
 def _compile(compiler: Sequence[str], include: Path, sources: Path) -> bytes:
-    with tempfile.TemporaryDirectory() as scratch:
+    # In the cache folder, which can be written to, and where a killed compiler's files are removed.
+    with tempfile.TemporaryDirectory(prefix=".partial-", dir=cache.opened()) as scratch:
         library = Path(scratch, "library.so")
         # -isystem: no warnings about XLA's headers.
         source = ["-shared", "-isystem", str(include), str(sources / "binding.cc"), "-ldl"]
@@ -175,6 +176,7 @@ def _compile(compiler: Sequence[str], include: Path, sources: Path) -> bytes:
             capture_output=True,
             text=True,
             timeout=_BUILD_TIMEOUT_SECONDS,
+            env={**os.environ, "TMPDIR": scratch},
         )
         if done.returncode != 0:
             tail = "\n".join(done.stderr.splitlines()[-15:])

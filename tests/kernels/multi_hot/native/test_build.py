@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,6 +89,16 @@ printf 'a library' >"$last"
     script.chmod(0o700)
     monkeypatch.setenv("CXX", str(script))
     return tmp_path / "calls"
+
+
+def test_compiling_writes_to_the_cache_folder_alone(
+    cache: Path, quick_compiler: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be no other folder to write to, as where a container's file system is read-only."""
+    monkeypatch.setattr(tempfile, "tempdir", str(cache / "missing"))
+    library = building.build()
+    assert content_of(library) == b"a library"
+    assert [*cache.iterdir()] == [library.path]
 
 
 def content_of(library: building.Library) -> bytes:

@@ -17,6 +17,7 @@ from rich.text import Text
 from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
+from harness.base.checks import require
 from harness.base.errors import as_command, printable
 from harness.run import records
 from harness.run.tf_errors import os_errors
@@ -96,7 +97,10 @@ class ProfilerObserver(records.Observer):
         before = set(self._folder.glob(profiles))
         with os_errors(self._folder):
             tf.profiler.experimental.stop()
-        (self.path,) = set(self._folder.glob(profiles)) - before
+        written = set(self._folder.glob(profiles)) - before
+        fact = f"TensorFlow wrote no profile into {self._folder}; profile again, a second later"
+        require(bool(written), fact)  # a profile's folder is named after the second
+        (self.path,) = written
 
 
 class Event(NamedTuple):

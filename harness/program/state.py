@@ -11,7 +11,7 @@ program cannot reach them.
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -95,7 +95,7 @@ class State:
         own = place == 0
         named = variables_by_name(model)
         if own:
-            _require_on(device, named)
+            _require_on(device, ((f"the model's weight {n}", v.value) for n, v in named.items()))
         weights = {n: v for n, v in named.items() if v.trainable}
         seeds = {n: v for n, v in named.items() if is_seed(v)}
         others = {n: v for n, v in named.items() if n not in weights | seeds}
@@ -135,6 +135,8 @@ class State:
             self.loss_scale = LossScale(for_gpu=for_gpu) if scaled else None
             # The variables of each metric's sums.
             self.sums = [[tf.Variable(v.value) for v in metric.variables] for metric in metrics]
+        for metric, sums in zip(metrics, self.sums, strict=True):
+            _require_on(device, ((f"a sum of the metric {metric.name!r}", v) for v in sums))
         self.seeds.move(share)
 
     @property
@@ -463,14 +465,13 @@ def _of_real_rows(gradient: tf.IndexedSlices, shape: tf.TensorShape) -> tf.Index
     return tf.IndexedSlices(values, gradient.indices, tf.constant(shape.as_list()))
 
 
-def _require_on(device: str, named: Mapping[str, keras.Variable]) -> None:
-    for path, variable in named.items():
-        value = variable.value
+def _require_on(device: str, named: Iterable[tuple[str, tf.Variable]]) -> None:
+    for name, value in named:
         if not value.device.endswith(device.rpartition("/")[2]):
             raise InputError(
-                f"the model's weight {path}, {value.dtype.name}, lies on {value.device}, but the "
-                f"model is to be trained on {device}; make the model there, not inside of "
-                "tf.device, and weights int64 instead of int32, which a GPU cannot reach"
+                f"{name}, {value.dtype.name}, lies on {value.device}, but the model is to be "
+                f"trained on {device}; make the model there, not inside of tf.device, and weights "
+                "and sums int64 instead of int32, which a GPU cannot reach"
             )
 
 

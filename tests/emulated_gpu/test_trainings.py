@@ -100,12 +100,25 @@ def model(kind):
     x = Keeping(kind)(harness.MultiHotDense(4, num_tokens=trainings.NUM_TOKENS)(inputs))
     return keras.Model(inputs, keras.layers.Dense(1)(x))
 
+class Count(keras.metrics.Metric):
+    def __init__(self):
+        super().__init__(name="count")
+        self.count = self.add_variable((), initializer="zeros", dtype="int32")
+
+    def update_state(self, labels, outputs, sample_weight=None):
+        self.count.assign_add(keras.ops.shape(labels)[0])
+
+    def result(self):
+        return self.count + 0
+
 rows = trainings.rows_of(weighted=False)
-for place, kind in (("/GPU:0", "float32"), ("/CPU:0", "float32"), ("/GPU:0", "int32")):
+cases = ("/GPU:0", "float32", ()), ("/CPU:0", "float32", ()), ("/GPU:0", "int32", ())
+for place, kind, metrics in (*cases, ("/GPU:0", "float32", [Count()])):
     with tf.device(place):
         made = model(kind)
     try:
         how = {"implementation": "gather", "deterministic": True}
+        how["task"] = harness.Task(metrics=metrics)
         harness.Trainer(made, batch_size=90, replicas=1, **how).fit(rows, verbose=False)
         print("trained")
     except harness.InputError as error:
@@ -114,11 +127,12 @@ for place, kind in (("/GPU:0", "float32"), ("/CPU:0", "float32"), ("/GPU:0", "in
 
 
 def test_what_a_gpus_program_cannot_reach_is_refused(tmp_path: Path) -> None:
-    late, trained, elsewhere, whole = _printed(_VARIABLES_LIE_ELSEWHERE, tmp_path)
+    late, trained, elsewhere, whole, summed = _printed(_VARIABLES_LIE_ELSEWHERE, tmp_path)
     assert "XLA_FLAGS=--xla_gpu_enable_scatter_determinism_expander=true before" in late
     assert trained == "trained"
     assert "lies on /job:localhost/replica:0/task:0/device:CPU:0" in elsewhere
     assert re.search(r"keeping.*/kept, int32, lies on .*CPU:0.* int64 instead of int32", whole)
+    assert "a sum of the metric 'count', int32, lies on" in summed
 
 
 _KERAS_HAS_BEGUN = """

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.base.errors import InputError
+from harness.workers.cluster import _wait_seconds
 from harness.workers.membership import Membership, address, membership
 
 JOBS = ((7, 0), (7, 1), (8, 0), (70, 0))
@@ -126,3 +127,13 @@ def test_workers_of_a_host_are_counted() -> None:
     member = Membership(hosts=("a:1", "a:2", "b:1"))
     shares = [replace(member, index=index).on_this_host for index in range(3)]
     assert shares == [(0, 2), (1, 2), (0, 1)]
+
+
+def test_seconds_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, seconds in {"300": 300, "1e3": 1_000, "120.": 120, ".5": 0.5}.items():
+        monkeypatch.setenv("HARNESS_CLUSTER_WAIT", given)
+        assert _wait_seconds() == seconds
+    for given in ("", "0", "-1", "nan", "inf", "1e9", "soon"):
+        monkeypatch.setenv("HARNESS_CLUSTER_WAIT", given)
+        with pytest.raises(InputError, match=f"HARNESS_CLUSTER_WAIT is '{given}'; give a number"):
+            _wait_seconds()

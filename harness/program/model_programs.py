@@ -370,11 +370,11 @@ class ModelPrograms:
                     for variable, total in zip(state.sums[place], sums, strict=True):
                         own = total if first else np.zeros_like(total)
                         variable.assign(tf.constant(own, variable.dtype))
-            held = zip(sums, metric.variables, strict=True)
+            held = zip(metric.variables, sums, strict=True)
             with tf.device("/CPU:0"):  # these are only a few numbers
-                found[metric.name] = float(
-                    metric.stateless_result([tf.constant(s, v.dtype) for s, v in held])
-                )
+                values = [(v, tf.constant(own, v.dtype)) for v, own in held]
+                with keras.StatelessScope(values):  # where a result may be a variable, too
+                    found[metric.name] = float(keras.ops.convert_to_numpy(metric.result()))
         return {name: found[name] for name in self._task.metric_names}
 
 

@@ -113,6 +113,27 @@ def test_fit_again_goes_on() -> None:
     assert once.step == twice.step == 24
 
 
+class Positives(keras.metrics.Metric):
+    """Like the example in Keras's documentation of metrics, whose result is a variable."""
+
+    def __init__(self) -> None:
+        super().__init__(name="positives")
+        self.positives = self.add_variable((), initializer="zeros", name="positives")
+
+    def update_state(self, labels: Any, outputs: Any, sample_weight: Any = None) -> None:
+        self.positives.assign_add(keras.ops.sum(keras.ops.cast(labels, "float32")))
+
+    def result(self) -> keras.Variable:
+        return self.positives
+
+
+def test_a_metrics_result_may_be_a_variable() -> None:
+    own, rows = trainer(task=harness.Task(metrics=[Positives()])), single()
+    history = own.fit(rows, epochs=2, verbose=False).history
+    assert rows.labels is not None
+    assert history["positives"] == [rows.labels.sum()] * 2
+
+
 def test_a_copy_goes_on_as_the_original() -> None:
     """The copy keeps what was set on the optimizer after it was made, and like the original drops
     ids that rows repeat."""

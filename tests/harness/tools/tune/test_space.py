@@ -40,7 +40,10 @@ def test_texts_have_choices_of_their_own() -> None:
         ({"widths": (9, 3)}, "--widths is 9 3; give the two ends of a range, the lower one first"),
         ({"dropouts": (0.0, 1.0)}, r"--dropouts\[1\] is 1\.0; it must be a finite number"),
         ({"weight_decays": (0.0, 1.0)}, "--weight-decays begins at 0, which has no place on a"),
-        ({"learning_rates": (0.0, 1.0)}, "--learning-rates is 0.0; it must be above 0"),
+        (
+            {"learning_rates": (0.0, 1.0)},
+            r"--learning-rates\[0\] is 0\.0; it must be a finite number above 0",
+        ),
     ],
 )
 def test_wrong_ranges(given: dict[str, Any], message: str) -> None:

@@ -25,6 +25,7 @@ from harness.model.network import graph_of
 from harness.program.checkpoint_schedule import CheckpointSchedule
 from harness.program.checkpoints import Checkpoints
 from harness.program.inspection import Looks
+from harness.program.packing import variables_by_name
 from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
@@ -159,6 +160,9 @@ class Run:
         self._measured = validation if test is None else test
         if self._measured is not None:
             self._measures = setup.measures(self._measured)
+        # Checkpoints are restored by name, which swapped layers of one shape would pass.
+        names = "\n".join(variables_by_name(setup.model))
+        self._weights = hashlib.sha256(names.encode()).hexdigest()
         self._thresholds: Sequence[float] | None = None  # once the run has chosen some
         self._info = dataset_info(
             asked.train, asked.own_validation, test, num_classes=setup.task.num_classes
@@ -258,6 +262,12 @@ class Run:
         restored = self._checkpoints.restore()
         self._skipped = list(restored.skipped)
         step, counters = restored.step, restored.about.get("counters", {})
+        require(
+            restored.about.get("weights", self._weights) == self._weights,
+            f"the checkpoint after step {step} in {folder} is of another network, whose layers of "
+            "the same names stand in another order; resume with that network, or train with "
+            "--overwrite to start anew",
+        )
         if isinstance(counters, dict):
             for name in ("best_loss", "best_step"):  # which earlier versions kept, too
                 counters.pop(name, None)
@@ -308,7 +318,7 @@ class Run:
             cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
             looks=looks,
             checkpoints=self._checkpoints,
-            about={"config": run_files.resolved_config(start)},
+            about={"config": run_files.resolved_config(start), "weights": self._weights},
             start_step=start.start_step,
             may_change=may_change,
         )

@@ -157,6 +157,22 @@ def test_another_loss_is_not_resumed_with(tmp_path: Path) -> None:
         trainer().fit(train, resume=True, verbose=False)
 
 
+def test_swapped_layers_of_one_shape_are_not_resumed_with(tmp_path: Path) -> None:
+    def swapped(inputs: Any, *, names: str) -> Any:
+        x = harness.MultiHotDense(4, TOKENS)(inputs)
+        for name in names:
+            x = keras.layers.Dense(4, name=name)(x)
+        return keras.layers.Dense(1)(x)
+
+    train = rows()
+    trainer(partial(swapped, names="ab")).fit(train, run_dir=tmp_path / "run", verbose=False)
+    for names, epochs in [("ab", 2), ("ba", 3)]:
+        other = trainer(partial(swapped, names=names))
+        told = pytest.raises(ValueError, match="layers of the same names stand in another order")
+        with told if names == "ba" else contextlib.nullcontext():
+            other.fit(train, epochs=epochs, run_dir=tmp_path / "run", resume=True, verbose=False)
+
+
 def test_a_complete_run_needs_no_class_of_a_layer(tmp_path: Path) -> None:
     class Scaled(keras.layers.Layer):
         """A layer that Keras does not know by name."""

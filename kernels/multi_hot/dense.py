@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kernels.multi_hot.registry import Problem, Product, Tensor
 from kernels.multi_hot.segments import find_entries, for_sums, poison
+from kernels.multi_hot.table_rules import row_gradients, touch, update
 
 # Limit of the matrix for `auto`: half a GiB of float32.
 _MAX_MATRIX_ELEMENTS = 2**27
@@ -66,6 +67,9 @@ PRODUCT = Product(
     index=index,
     forward=_forward,
     backward=_backward,
+    touch=touch,
+    row_gradients=row_gradients,
+    update=update,
     deterministic_on_gpu=True,
     fits=lambda num_rows, num_tokens: num_rows * num_tokens <= _MAX_MATRIX_ELEMENTS,
 )

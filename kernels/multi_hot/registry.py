@@ -69,10 +69,6 @@ class Problem(NamedTuple):
     among: Batches | None = None  # several batches that the sets are one of
 
 
-def _by_xla() -> Any:
-    return importlib.import_module("kernels.multi_hot.table_rules")  # which imports this module
-
-
 @dataclass(frozen=True, kw_only=True)
 class Product:
     """One implementation: its functions, and what it can do."""
@@ -83,15 +79,12 @@ class Product:
     """Returns y [B, H] from the table [V, H] and the index, as float32 sums."""
     backward: Callable[[Tensor, Any], Tensor]
     """Returns dW [V, H] from dy [B, H] and the index, as float32 sums in dy's dtype."""
-    touch: Callable[[Problem], Any] = lambda problem: _by_xla().touch(problem)
-    """Returns a batch's distinct ids, a `table_rules.Touched`. The default of this and the next two
-    uses XLA's operations."""
-    row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]] = lambda dy, touched: (
-        _by_xla().row_gradients(dy, touched)
-    )
+    touch: Callable[[Problem], Any]
+    """Returns a batch's distinct ids, a `table_rules.Touched`."""
+    row_gradients: Callable[[Tensor, Any], tuple[Tensor, Tensor]]
     """Returns the touched rows' gradients, float32 [n, H], from dy [B, H]; and the sum of their
     squares, float32 [1]. Unused slots may hold anything."""
-    update: Callable[..., list[Tensor]] = lambda *given: _by_xla().update(*given)
+    update: Callable[..., list[Tensor]]
     """Returns a table and its slots after an update, as `table_rules.update` does."""
     takes_rowids: bool = True
     """Whether it accepts `value_rowids`, which a compiled program computes once for many steps, as

@@ -1,4 +1,5 @@
-"""Segment arithmetic of `dense` and `gather`: the row of each position, and which ones count.
+"""Segment arithmetic of `dense` and `gather`: the row of each position, which ones count, and sums
+over those of an id.
 
 Shapes: B rows, V num_tokens, N values (capacity; nnz = row_splits[-1] of them count); L batches
 read from R resident rows of M ids.
@@ -12,6 +13,9 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from kernels.multi_hot.registry import Problem, Tensor
 
 _INT32_MAX = 2**31 - 1
+# Number of a segment that is not summed. If padding had a segment of its own, a GPU would add all
+# padding entries to one place, one after another.
+DROPPED = -1
 
 
 class Entries(NamedTuple):
@@ -59,6 +63,22 @@ def poison(tensor: Tensor, valid: Tensor) -> Tensor:
 
 def for_sums(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype == tf.float64 else tf.cast(tensor, tf.float32)
+
+
+def sums_by_id(dy: Tensor, entries: Entries) -> Tensor:
+    """Return dW [V, H] from dy [B, H], as float32 sums in dy's dtype."""
+    dy_dtype, dy = dy.dtype, for_sums(dy)
+    if not entries.rows_given:  # otherwise a wrong entry's row is NaN in the forward pass
+        dy = poison(dy, entries.valid)
+    # An additional row is there to be read for entries behind the last row.
+    picked = weighted(tf.gather(tf.pad(dy, [[0, 1], [0, 0]]), entries.rows), entries)
+    ids = tf.where(entries.counts, entries.ids, DROPPED)
+    sums = tf.math.unsorted_segment_sum(picked, ids, entries.num_tokens)
+    return tf.cast(sums, dy_dtype)
+
+
+def weighted(picked: Tensor, entries: Entries) -> Tensor:
+    return picked if entries.weights is None else entries.weights[:, None] * picked
 
 
 def rowids_of_splits(row_splits: Tensor, num_values: int) -> Tensor:

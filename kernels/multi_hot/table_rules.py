@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from kernels.multi_hot.gather import DROPPED, backward
 from kernels.multi_hot.registry import Problem, RowOptimizer, Tensor
-from kernels.multi_hot.segments import find_entries
+from kernels.multi_hot.segments import DROPPED, find_entries, sums_by_id
 
 Slot = tuple[tuple[int, ...], Any, float]  # Shape, dtype and initial value of a slot
 
@@ -132,7 +131,7 @@ def touch(problem: Problem) -> Touched:
 def row_gradients(dy: Tensor, touched: Touched) -> tuple[Tensor, Tensor]:
     """Return the gradients of the touched rows, float32 [n, H] and 0 in unused slots, and the sum
     of their squares, float32 [1]."""
-    sums = backward(tf.cast(dy, tf.float32), touched.index)[: touched.ids.shape[0]]
+    sums = sums_by_id(tf.cast(dy, tf.float32), touched.index)[: touched.ids.shape[0]]
     return sums, sum_of_squares(sums)
 
 

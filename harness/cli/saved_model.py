@@ -59,6 +59,10 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         path = path / run_files.MODEL_FILE_NAME
     remedy = "name a .keras file, or a run folder that holds one"
     require(path.is_file(), f"no model at {path}; {remedy}")
+    require(
+        path.suffix != ".npz",
+        f"{path} is a checkpoint; name the model that train --resume writes at its run's end",
+    )
     warn_of_gpus(Console(stderr=True))
     folder = path.parent
     has_config = (folder / run_files.CONFIG_FILE_NAME).is_file()

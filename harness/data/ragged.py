@@ -431,6 +431,14 @@ def mapping_of(array: Array) -> mmap.mmap | None:
     return base
 
 
+def num_among(digests: npt.NDArray[Any], among: npt.NDArray[Any]) -> int:
+    """Returns the number of digests that are `among` others, without 0, that of an empty row."""
+    # A search in sorted digests: np.isin takes ten times as long and several more arrays.
+    known = np.sort(among)
+    places = np.minimum(np.searchsorted(known, digests), len(known) - 1)
+    return int(((known[places] == digests) & (digests != 0)).sum())
+
+
 def splits_of(lengths: npt.ArrayLike) -> Int64Array:
     """Returns the boundaries, int64 [B + 1], of rows of these lengths."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)], dtype=np.int64)

@@ -57,8 +57,8 @@ _CUPTI = (
 
 
 class ProfilerObserver(records.Observer):
-    """As a context, profiles the dispatches within, into TensorBoard's `folder`, with a step marker
-    for each that begins where the loop asks for its batches. It must be told of them on the thread
+    """Profiles the dispatches of a `with` block into TensorBoard's `folder`. A step marker stands
+    for each, and begins where the loop asks for its batches. `tell` must be called on the thread
     that trains, whose trace it marks."""
 
     def __init__(self, folder: Path) -> None:

@@ -436,14 +436,6 @@ class Run:
         # `_measures` holds the probabilities of the pass that came last over its rows.
         measured = validation if asked.test is None else test
         quality = self._measures if measured is not None else None
-        summary = run_files.summarize(
-            start,
-            progress,
-            test=test,
-            validation=validation,
-            figures=quality.figures() if quality is not None else {},
-            wall_seconds=asked.timeline.elapsed_seconds,
-        )
         # Advice is about a training that came to its end.
         if not progress.interrupted and progress.divergence is None:
             named = asked.vocabulary.class_names if asked.vocabulary else ()
@@ -452,6 +444,14 @@ class Run:
             early = progress.step < start.total_steps
             told = advice(progress, quality, names, validates=validates, stopped_early=early)
             self._history.note(*told, *self._advice_on_rows(quality))
+        summary = run_files.summarize(
+            start,
+            progress,
+            test=test,
+            validation=validation,
+            figures=quality.figures() if quality is not None else {},
+            wall_seconds=asked.timeline.elapsed_seconds,
+        )
         self._history.tell(summary)
         asked.timeline.mark("end of the run")
         return summary, quality

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
-from harness.base.checks import Checked, Number, Whole, require
+from harness.base.checks import Checked, Whole, require
 from harness.base.decoding import decoded
 from harness.model.options import TableOptimizer
 from harness.program.checkpoint_schedule import CheckpointSchedule
@@ -16,6 +16,7 @@ from kernels.multi_hot import Implementation
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+_LEAST_HZ, _MOST_HZ = 0.01, 100.0
 Resume = bool | Literal["auto"]
 
 
@@ -110,7 +111,7 @@ class RunOptions(Checked):
     """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
     bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
     bits, 0 in float32."""
-    telemetry_hz: Annotated[float, Number(least=0, below=1000)] = 5.0
+    telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""
     on_nan: Literal["stop", "continue"] = "stop"
@@ -131,6 +132,11 @@ class RunOptions(Checked):
             self.histograms == 0 or self.tensorboard != "off",
             f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
             "them; leave out one of the two",
+        )
+        hz = self.telemetry_hz
+        require(
+            hz == 0 or _LEAST_HZ <= hz <= _MOST_HZ,
+            f"--telemetry-hz is {hz:g}; choose 0 for none, or from {_LEAST_HZ:g} to {_MOST_HZ:g}",
         )
         CheckpointSchedule.of(self.checkpoint_every)
 

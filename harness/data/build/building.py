@@ -30,7 +30,7 @@ from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.data import store
 from harness.data.options import INDEX_FROM, NOT_OF, START_ID, UNKNOWN_ID, BuildOptions, Kind
-from harness.data.ragged import RaggedSets, rarest, splits_of, starting_with, stratified
+from harness.data.ragged import RaggedSets, num_among, rarest, splits_of, starting_with, stratified
 from harness.data.readers.records import IN_WORDS, Block, Problems, Source
 from harness.data.tokens import Numbered, Tokenization, numbered, numbered_rows
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
@@ -40,7 +40,7 @@ from harness.data.weighting import frequencies_of, rows_with
 FILE_NAME = "build.json"  # the summary of a build, which is kept beside the data set
 
 _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs write missing labels
-# Twelve letters of three bytes, as languages without spaces between words have them.
+# Twelve letters of three bytes, more than words have on average: then there are no spaces between.
 _MAX_WORD_BYTES = 36
 _MAX_LISTED = 5  # names of classes in a message
 _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
@@ -237,11 +237,7 @@ class Rows:
                         "class, and is no quantity to predict. Check the columns: "
                         f"{self.source.note}."
                     )
-        # A search in sorted digests: np.isin takes ten times as long and several more arrays.
-        known, asked = np.sort(digests[self.train]), digests[test]
-        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        is_repeated = (known[places] == asked) & (asked != 0)  # 0 is that of an empty row
-        if num_repeated := int(is_repeated.sum()):
+        if num_repeated := num_among(digests[test], digests[self.train]):
             problems.add("test row that is a train row as well", where, count=num_repeated)
         ids, num_classes = labels.astype(np.int32), len(self.class_names)
         self.labels = RaggedSets(values=ids, row_splits=splits, num_tokens=num_classes)

@@ -91,9 +91,14 @@ class JsonlObserver(Observer):
     def _append(self, content: dict[str, Any]) -> None:
         rest = (json_text(content) + "\n").encode()
         with os_errors(self._path):
-            while rest:
-                # A nearly full disk takes a part; writing the rest gives the reason.
-                rest = rest[os.write(self._file, rest) :]
+            size_bytes = os.fstat(self._file).st_size
+            try:
+                while rest:
+                    # A nearly full disk takes a part; writing the rest gives the reason.
+                    rest = rest[os.write(self._file, rest) :]
+            except OSError:
+                os.ftruncate(self._file, size_bytes)  # after the last whole line
+                raise
 
 
 def kept_bytes(path: Path, start_step: int) -> int:

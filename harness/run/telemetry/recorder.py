@@ -109,8 +109,7 @@ class TelemetryRecorder:
                     self._samples.append((now, values))
                     if self._stopping.is_set():
                         break
-                    seconds = min(began + 1 / self._hz - now, threading.TIMEOUT_MAX)
-                    self._stopping.wait(max(0.0, seconds))
+                    self._stopping.wait(max(0.0, began + 1 / self._hz - now))
         except Exception as error:
             self._tell("warning", f"telemetry failed, training continues: {error!r}")
             raise  # the traceback goes to standard error

@@ -46,6 +46,13 @@ def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path
     assert "give --data" in result.err
 
 
+def test_a_checkpoint_is_no_model(trained_folder: Path) -> None:
+    (*_, checkpoint) = (trained_folder / "checkpoints").iterdir()
+    result = call("evaluate", "--model", checkpoint)
+    assert result.code == 2
+    assert f"{checkpoint} is a checkpoint; name the model that train --resume writes" in result.err
+
+
 def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:
     result = call("evaluate", "--model", trained_folder, "--data", "synthetic")
     assert (result.code, result.out) == (2, "")

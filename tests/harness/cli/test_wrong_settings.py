@@ -35,6 +35,7 @@ WRONG = [
     f"{TRAIN} --test off",
     f"{TRAIN} --checkpoint-every often",
     f"{TRAIN} --telemetry-hz -1.0",
+    f"{TRAIN} --telemetry-hz 101",
     f"{TRAIN} --tensorboard off --histograms 1",
     f"{TRAIN} --resume",
     "evaluate --model m --batch-size 0",

@@ -1,6 +1,7 @@
 """metrics.jsonl as other programs meet it, also after a crash and on a full disk."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,19 @@ class TestResume:
             observer.tell(run_start(tmp_path, start_step=40))
         observer.close()
         assert path.read_bytes() == before
+
+
+def test_a_disk_that_fills_within_a_line_leaves_whole_lines(tmp_path: Path) -> None:
+    observer = JsonlObserver()
+    observer.tell(run_start(tmp_path))
+    observer.tell(window(20))
+    path = tmp_path / "metrics.jsonl"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 30, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            observer.tell(window(40))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    observer.close()
+    assert [line["step"] for line in lines(tmp_path)] == [20]

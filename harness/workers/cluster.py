@@ -167,6 +167,7 @@ class Cluster:
         found = self.told(facts)
         for index, own in enumerate(found):
             if refusal := difference(self.member, index, own, found[0]):
+                self.wait_for_all()  # all find the same, and none ends before the others have
                 raise InputError(refusal)
 
     def any(self, wish: bool) -> bool:

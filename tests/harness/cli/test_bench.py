@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ SWEEP = (*CORPUS, *NETWORK, *GRID, "--input", "stream", "--repeats", "1", "--sec
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Interrupts a sweep after the first of its two cells; returns its folder and output."""
     folder = tmp_path_factory.mktemp("bench") / "sweep"
-    command = command_line("bench", *SWEEP, "--bench-dir", folder)
+    command = command_line("bench", *SWEEP, "--run-dir", folder)
     # A group of its own: the interrupt is for it alone, as a terminal's is for all its processes.
     with subprocess.Popen(
         command,
@@ -60,7 +61,9 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     assert {"python", "harness", "tensorflow", "commit"} <= content["versions"].keys()
     assert content["machine"]
     assert content["config"]["grid"]["batch_size"] == [50, 100]
-    assert [path.name for path in sweep[0].iterdir()] == [RESULTS_FILE_NAME]
+    assert {path.name for path in sweep[0].iterdir()} == {
+        *(RESULTS_FILE_NAME, "results.csv", "results.png", "tensorboard")
+    }
     lines = sweep[1].splitlines()
     assert str(sweep[0] / RESULTS_FILE_NAME) in lines[-1]
     assert [line for line in lines if line.lstrip().startswith("50 ")], "the table is there"
@@ -69,8 +72,9 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ([], ["already holds results", "--overwrite", "--bench-dir"]),
+        ([], ["already holds results", "--overwrite", "--run-dir"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
+        (["--resume", "--seconds", "9"], ["another sweep", "--seconds was 0.5 and is 9.0"]),
         (["--overwrite", "--repeats", "3", "--against", "{other}"], ["color"]),
         (
             ["--overwrite", "--batch-size", "99", "--replicas", "2"],
@@ -84,10 +88,47 @@ def test_results_that_are_there_stay_as_they_are(
     before, other = contents(sweep[0]), tmp_path / "other.toml"
     other.write_text("color = 1")
     flags = [flag.format(other=other) for flag in flags]
-    result = call("bench", *SWEEP, "--bench-dir", sweep[0], *flags)
+    result = call("bench", *SWEEP, "--run-dir", sweep[0], *flags)
     assert (result.code, result.out) == (2, "")
     assert all(part in result.err for part in parts), result.err
     assert contents(sweep[0]) == before
+
+
+def test_a_sweep_goes_on_and_skips_what_cannot_be_measured(
+    sweep: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a model of one's own lies
+    folder = tmp_path / "sweep"
+    shutil.copytree(sweep[0], folder)
+    result = call("bench", *SWEEP, "--run-dir", folder, "--resume", "--markdown")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("2/2  batch size 100: ")
+    assert "| batch size | examples/s |" in result.out
+    rows = read(folder)["rows"]
+    assert rows[0] == read(sweep[0])["rows"][0], "what was there was not measured again"
+    assert [one["cell"]["batch_size"] for one in rows] == [50, 100]
+    for one in rows:  # the clock of the process that asked has seen all of the training
+        _, seconds, waits = map(sum, zip(*one["stretches"], strict=True))
+        assert 0 <= waits < seconds < one["clock_seconds"]
+        rates = one["figures"]["steps_per_second"], one["figures"]["examples_per_second"]
+        assert rates[0] * one["cell"]["batch_size"] == pytest.approx(rates[1])
+    flags = ("--batch-size", "50", "1601", "--replicas", "1", "2", "--overwrite")
+    (tmp_path / "own.py").write_text(
+        "import harness\n"
+        "def wide(inputs):\n"
+        "    return harness.MultiHotDense(1, num_tokens=1000)(inputs)\n"
+    )
+    own = ("--own-model", "own:wide", "--run-dir", folder)
+    again = call("bench", *SWEEP, *flags, *own)
+    assert (again.code, again.err) == (0, "")
+    found = {(r["cell"]["batch_size"], r["cell"]["replicas"]): r for r in read(folder)["rows"]}
+    assert found[50, 1]["figures"]
+    assert found[50, 2]["same_as"]["replicas"] == 1, "on a CPU it is one program"
+    assert found[1601, 1]["note"].startswith("skipped: --batch-size is 1601")
+    for one in ("bad", "own:wider"):
+        wrong = call("bench", *SWEEP, "--run-dir", folder, "--own-model", one, "--overwrite")
+        assert wrong.code == 2
+        assert "MODULE:FUNCTION" in wrong.err
 
 
 def test_two_settings_in_turn(tmp_path: Path) -> None:
@@ -96,7 +137,7 @@ def test_two_settings_in_turn(tmp_path: Path) -> None:
     path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")
     grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
     flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
-    how = ("--seconds", "0.1", "--repeats", "3", "--bench-dir", tmp_path / "bench")
+    how = ("--seconds", "0.1", "--repeats", "3", "--run-dir", tmp_path / "bench")
     result = call("bench", *flags, *how, "--against", path, "--fail-if-slower", "5%")
     assert (result.code, result.err) == (0, "")
     assert "failed: " not in result.out  # on a busy machine it may be inconclusive

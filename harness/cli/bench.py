@@ -54,7 +54,7 @@ class BenchConfig(ExperimentConfig):
     seconds: Annotated[float, Number(above=0)] = 3.0
     """How long each process trains, warm-up included, compilation excluded; with --against, both
     sides together."""
-    bench_dir: str | None = None
+    run_dir: str | None = None
     """Folder for the results. Default: runs/bench_ and the time."""
     overwrite: bool = False
     """Replace the results that are already in the folder."""
@@ -91,13 +91,13 @@ def bench(config: BenchConfig) -> int:
     from harness.tools.bench.measure import Side, cells, find_baseline, measure, provenance
 
     console, compares = Console(), config.against is not None
-    folder = Path(config.bench_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
+    folder = Path(config.run_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
     path = folder / RESULTS_FILE_NAME
     with ExitStack() as closing:
         # Everything that may be wrong is checked before anything is measured or replaced.
         claim(folder, closing, what="folder")
         ok = config.overwrite or not path.exists()
-        require(ok, f"{folder} already holds results; give --overwrite, or another --bench-dir")
+        require(ok, f"{folder} already holds results; give --overwrite, or another --run-dir")
         in_folder = tempfile.TemporaryDirectory(dir=folder, prefix=".bench-")
         scratch = Path(closing.enter_context(in_folder))
         sides = [Side(name="B")]

@@ -43,7 +43,7 @@ def board(
     folder = tmp_path_factory.mktemp("browser") / "run"
     # A product of two hidden layers is an operation that the trace names.
     network = (*CORPUS, "--hidden-units", "8", "8", *LAYOUT, "--implementation", IMPLEMENTATION)
-    profiling = ("--profile-dir", folder, "--warm-up", "8", "--steps", "8")
+    profiling = ("--run-dir", folder, "--warm-up", "8", "--steps", "8")
     for flags in (("train", "--run-dir", folder), ("profile", *profiling)):
         result = call(*flags, *network, "--precision", "float32")
         assert result.code == 0, result

@@ -20,7 +20,7 @@ SWEEP = (*CORPUS, *NETWORK, *GRID, "--input", "stream", "--repeats", "1", "--sec
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Interrupts a sweep after the first of its two cells; returns its folder and output."""
     folder = tmp_path_factory.mktemp("bench") / "sweep"
-    command = command_line("bench", *SWEEP, "--bench-dir", folder)
+    command = command_line("bench", *SWEEP, "--run-dir", folder)
     # A group of its own: the interrupt is for it alone, as a terminal's is for all its processes.
     with subprocess.Popen(
         command,
@@ -69,7 +69,7 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
 @pytest.mark.parametrize(
     ("flags", "parts"),
     [
-        ([], ["already holds results", "--overwrite", "--bench-dir"]),
+        ([], ["already holds results", "--overwrite", "--run-dir"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
         (["--overwrite", "--repeats", "3", "--against", "{other}"], ["color"]),
         (
@@ -84,7 +84,7 @@ def test_results_that_are_there_stay_as_they_are(
     before, other = contents(sweep[0]), tmp_path / "other.toml"
     other.write_text("color = 1")
     flags = [flag.format(other=other) for flag in flags]
-    result = call("bench", *SWEEP, "--bench-dir", sweep[0], *flags)
+    result = call("bench", *SWEEP, "--run-dir", sweep[0], *flags)
     assert (result.code, result.out) == (2, "")
     assert all(part in result.err for part in parts), result.err
     assert contents(sweep[0]) == before
@@ -96,7 +96,7 @@ def test_two_settings_in_turn(tmp_path: Path) -> None:
     path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")
     grid = ("--batch-size", "200", "--implementation", "gather", "--steps-per-dispatch", "1")
     flags = (*CORPUS, "--hidden-units", "8", "--dropout", "0", *grid, "--input", "stream")
-    how = ("--seconds", "0.1", "--repeats", "3", "--bench-dir", tmp_path / "bench")
+    how = ("--seconds", "0.1", "--repeats", "3", "--run-dir", tmp_path / "bench")
     result = call("bench", *flags, *how, "--against", path, "--fail-if-slower", "5%")
     assert (result.code, result.err) == (0, "")
     assert "failed: " not in result.out  # on a busy machine it may be inconclusive

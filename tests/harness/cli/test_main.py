@@ -78,14 +78,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
+        ([], "train, bench, profile, smoke, doctor, tensorboard, evaluate"),
         (["fly"], "fly"),
         (["train", "--implementation", "magic"], "invalid choice 'magic'"),
         (["train", "--batch-size", "many"], "'many'"),
         (["train", "--overwrite", "--resume", "--run-dir", "r"], "exclude each other"),
         (["--config", "a.toml"], "--config belongs behind a command"),
         (["train", "--config", "missing.toml"], "missing.toml cannot be read"),
-        (["smoke", "--precisions"], "--precisions is empty"),
+        (["smoke", "--precision"], "--precision is empty"),
         (["evaluate"], "--model"),
     ],
 )

@@ -111,6 +111,8 @@ def smoke(config: SmokeConfig) -> int:
         console.out(f"skipped {number} of {len(tried)}: {why}")
     counts = Counter(one.outcome for one in tried)
     verdict = ", ".join(f"{counts[outcome]} {outcome}" for outcome in get_args(Outcome))
+    if counts["skipped"] == len(tried):
+        github.error("harness smoke", f"no combination could be tried: {verdict}")
     if junit is not None:
         _write_junit(junit, tried, counts)
     rows = ((one.name, f"{one.seconds:.1f}", one.text) for one in tried)

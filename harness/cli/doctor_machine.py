@@ -56,9 +56,7 @@ def _finding(subject: str, is_ok: bool, text: str, part: str | None = None) -> F
 def gpus(devices: Devices) -> Iterator[Finding]:
     try:
         with nvml.opened():
-            cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
-            newest_cuda = f"{cuda // 1000}.{cuda % 1000 // 10}"
-            text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {newest_cuda}"
+            text = f"{pynvml.nvmlSystemGetDriverVersion()}, for CUDA up to {nvml.cuda_version()}"
             yield Finding("NVIDIA driver", "ok", text, "gpu")
             cards, lost = nvml.cards()
             for index, card in enumerate(cards):

@@ -2,13 +2,18 @@
 from standard input, builds and compiles what `harness train` would train with them, and trains for
 a turn at each request. harness/tools/bench/measure.py describes the messages."""
 
+from __future__ import annotations
+
+import importlib
 import json
 import os
 import signal
 import sys
 import time
-from typing import Any, TextIO
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TextIO
 
+from harness.base.checks import require
 from harness.base.child import OWN_CODE, end_with_parent
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
@@ -17,8 +22,12 @@ from harness.base.memory import OutOfMemoryError, collect_rarely
 from harness.base.quiet import quiet_import
 from harness.run import machine
 from harness.run.records import Observer, Record, Window
-from harness.tools.bench.measure import PROTOCOL_VERSION
+from harness.run.telemetry.recorder import TelemetryRecorder
+from harness.tools.bench.measure import OWN_MODEL_PROTOCOL, PROTOCOL_VERSION
 from harness.tools.experiment import TrainConfig, trainer_of
+
+if TYPE_CHECKING:
+    from harness import Dataset, Trainer
 
 _EPOCHS = 2  # the number of epochs with their own order of rows; these orders repeat
 
@@ -63,7 +72,7 @@ def _serve(channel: TextIO) -> None:
     from harness.trainer.environment import gpu_warning
 
     job = json.loads(sys.stdin.readline())
-    if job["protocol"] != PROTOCOL_VERSION:
+    if job["protocol"] not in (PROTOCOL_VERSION, OWN_MODEL_PROTOCOL):
         raise InputError(
             f"{OWN_CODE} measures by protocol {PROTOCOL_VERSION}, not {job['protocol']}; compare "
             "versions that share one"
@@ -71,7 +80,8 @@ def _serve(channel: TextIO) -> None:
     config = from_mapping(TrainConfig, job["settings"], where="the benchmark's settings")
     # Built as `harness train` builds it, by the same function.
     data = load_configured(config.data)
-    trainer = trainer_of(config, data, config.execution, epochs=config.epochs)
+    given = None if "own_model" not in job else own_model(job["own_model"])
+    trainer = trainer_of(config, data, config.execution, epochs=config.epochs, network=given)
     steps = trainer.steps(data.train, epochs=_EPOCHS)
     compile_seconds = sum(made.seconds for made in steps.compile())
     resolved: dict[str, Any] = {name: one.value for name, one in steps.start.choices.items()}
@@ -81,23 +91,63 @@ def _serve(channel: TextIO) -> None:
     _write(channel, "ready", code=str(OWN_CODE), resolved=resolved)
     channel.flush()
     gpus = trainer.devices.names if trainer.devices.device_type == "GPU" else ()
-    for line in sys.stdin:
-        windows = _Windows()
-        end = time.perf_counter() + json.loads(line)["seconds"]
-        progress = steps.run(until=lambda: time.perf_counter() >= end, observers=(windows,))  # noqa: B023
-        compile_seconds += sum(made.seconds for made in progress.compilations)
-        for window in windows.taken:
-            names = ("seconds", "num_steps", "examples", "data_wait_seconds")
-            _write(channel, "window", **{name: getattr(window, name) for name in names})
-        peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
-        _write(
-            channel,
-            "turn",
-            compile_seconds=compile_seconds,
-            peak_rss_bytes=machine.peak_rss_bytes(),
-            peak_device_bytes=sum(peaks) if gpus else None,
-        )
-        channel.flush()  # a turn's windows go together, so the parent wakes up once
+    hz, bus_ids, num_examples = config.output.telemetry_hz, trainer.devices.pci_bus_ids, 0
+    with TelemetryRecorder(hz=hz, bus_ids=bus_ids, lasting=True) as telemetry:
+        for line in sys.stdin:
+            if (job := json.loads(line)).get("limits"):
+                _write(channel, "limits", **_limits(trainer, data, resolved))
+                channel.flush()
+                continue
+            windows = _Windows()
+            end = time.perf_counter() + job["seconds"]
+            progress = steps.run(
+                until=lambda: time.perf_counter() >= end,  # noqa: B023
+                observers=(windows,),
+                telemetry=telemetry,
+            )
+            compile_seconds += sum(made.seconds for made in progress.compilations)
+            num_examples += progress.windows.examples
+            for window in windows.taken:
+                names = ("seconds", "num_steps", "examples", "data_wait_seconds")
+                _write(channel, "window", **{name: getattr(window, name) for name in names})
+            peaks = [tf.config.experimental.get_memory_info(name[1:])["peak"] for name in gpus]
+            joules = progress.telemetry.joules
+            _write(
+                channel,
+                "turn",
+                compile_seconds=compile_seconds,
+                peak_rss_bytes=machine.peak_rss_bytes(),
+                peak_device_bytes=sum(peaks) if gpus else None,
+                gpus=progress.telemetry.gpus,
+                joules_per_1000_examples=None if joules is None else 1000 * joules / num_examples,
+            )
+            channel.flush()  # a turn's windows go together, so the parent wakes up once
+
+
+def _limits(trainer: Trainer, data: Dataset, resolved: Mapping[str, Any]) -> dict[str, float]:
+    from harness.tools.bench.limits import limits
+
+    return limits(
+        trainer.model,
+        data.train,
+        num_rows=-(-resolved["batch_size"] // len(trainer.devices.names)),
+        table_optimizer=resolved["table_optimizer"],
+        device=trainer.devices.names[0],
+        dtype=resolved["precision"].removeprefix("mixed_"),
+    )
+
+
+def own_model(named: str) -> Any:
+    """Returns what `module:function` names: a function from inputs to outputs, or a Keras model."""
+    module, colon, attribute = named.partition(":")
+    remedy = "give MODULE:FUNCTION, as in my_models:wide, from the folder that the module lies in"
+    require(bool(colon), f"--own-model is {named!r}; {remedy}")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--own-model is {named!r}: {error}; {remedy}") from error
+    require(hasattr(found, attribute), f"{module} has no {attribute!r}; {remedy}")
+    return getattr(found, attribute)
 
 
 if __name__ == "__main__":

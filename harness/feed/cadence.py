@@ -68,5 +68,5 @@ class Cadence:
             whole = self.num_epochs * self.steps_per_epoch
         if seconds > _TOO_LONG_SECONDS:
             self.num_calls = max(1, self.num_calls // 2)
-        elif seconds < _TOO_SHORT_SECONDS and num_steps == whole and self.num_epochs < _MAX_EPOCHS:
+        elif seconds < _TOO_SHORT_SECONDS and num_steps >= whole and self.num_epochs < _MAX_EPOCHS:
             self.num_calls = int(self.num_calls * min(_GROWTH, AIM_SECONDS / seconds))

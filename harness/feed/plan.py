@@ -80,6 +80,7 @@ class Dispatch:
     epoch: int
     step: int  # Optimizer steps before it, over all epochs
     num_steps: int
+    batch_size: int  # Rows of a whole batch, over all replicas
     examples: int
     tokens: int
     calls: tuple[Call, ...]  # The calls that run the steps, in order
@@ -153,9 +154,12 @@ class Plan:
         return found
 
     def dispatch_end(self, step: int, *, calls: int = 1) -> int:
-        """Returns the step of an epoch at which a dispatch of `calls` calls from `step` on ends."""
+        """Returns the step of an epoch at which a dispatch of `calls` calls from `step` on ends.
+        An epoch's last, smaller batch ends the dispatch before it: alone it would be a window too
+        short to time. Only dispatches of one step leave it apart."""
         end = (step // self.steps_per_call + calls) * self.steps_per_call
-        return min(end, self.steps_per_epoch)
+        takes_last = end >= self.whole_steps and calls * self.steps_per_call > 1
+        return self.steps_per_epoch if takes_last else min(end, self.steps_per_epoch)
 
     def calls(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yields each call of the steps [start, end): its first step, its end, a batch's rows."""
@@ -208,6 +212,7 @@ class EpochPlan:
             epoch=self._epoch,
             step=self._epoch * plan.steps_per_epoch + start,
             num_steps=end - start,
+            batch_size=plan.batch_size,
             examples=examples,
             tokens=tokens,
             calls=tuple(calls),

@@ -121,6 +121,7 @@ class Inspector:
             step=step,
             epoch=dispatch.epoch,
             seconds=time.perf_counter() - start,
+            gradient_norm=float(tf.linalg.global_norm(gradients)),
             non_finite_fraction=non_finite / sum(g.shape.num_elements() for g in gradients),
             underflow_fraction=(
                 lost / max(comparable, 1) if precision and self._is_comparable else None

@@ -2,16 +2,12 @@
 
 import math
 from array import array
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from harness.run import records
-from harness.run.telemetry.recorder import TelemetryRecorder
-
-# The units of rates, each with the field of `Window` that counts it.
-_UNITS = {"examples": "examples", "steps": "num_steps", "tokens": "tokens"}
-# The fields of windows that are kept, 48 bytes for each window.
-COUNTED = (*_UNITS.values(), "skipped_steps", "seconds", "data_wait_seconds")
+from harness.run.stretches import Stretches, joined
+from harness.run.telemetry.recorder import TelemetryRecorder, TelemetryTotals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +52,8 @@ class Progress:
     step: int  # optimizer steps done, those before a resume included
     interrupted: bool = False
     divergence: records.Divergence | None = None  # the one that still lasts, as it was first seen
-    num_gpus: int = 0  # the GPUs that were used, set at the end
-    joules: float | None = None  # their energy within the windows; None if unknown
+    # Of all windows, set at the end.
+    telemetry: TelemetryTotals = field(default_factory=TelemetryTotals)
     counters: Counters = Counters()  # with those before a resume
 
 
@@ -73,14 +69,20 @@ class History:
         start_step: int = 0,
         stop_at_nan: bool = False,
         before: Counters | None = None,
+        learning_rate: Callable[[], float] | None = None,
     ) -> None:
         """`running` names the metrics whose value is that of the epoch so far, not of the window.
-        `start_step` steps were done before, with the counters `before`."""
+        `start_step` steps were done before, with the counters `before`. `learning_rate` returns the
+        optimizer's after the last step; it is asked at the end of each stretch."""
         self._observers = observers
         self._telemetry = telemetry or TelemetryRecorder(hz=0.0, bus_ids=())
         self._stop_at_nan = stop_at_nan
         self.progress = Progress(step=start_step, counters=before or Counters())
-        self._windows = array("d")
+        self._learning_rate = learning_rate
+        self._stretches = Stretches()
+        self._total: records.Stretch | None = None  # of all windows
+        self._rates = array("d")  # examples/s and tokens/s of each stretch
+        self._skipped_steps = self._most_steps = 0
         self._finite_losses: tuple[float, float] | None = None  # the lowest and the last
         self._running = running
         self.saved_step: int | None = start_step or None  # at the last checkpoint
@@ -104,7 +106,9 @@ class History:
 
     def window(self, window: records.Window) -> None:
         self.tell(*self._telemetry.messages())
-        self._windows.extend(getattr(window, name) for name in COUNTED)
+        self._skipped_steps += window.skipped_steps
+        self._most_steps = max(self._most_steps, window.num_steps)
+        self._total = joined(self._total, window)
         self.progress.counters = self.progress.counters.after(window)
         ended_at = window.ended_at_seconds
         window = replace(
@@ -116,6 +120,8 @@ class History:
         self.progress.step = window.step
         # Told before it is judged: the window that shows a divergence is on record, too.
         self.tell(window)
+        if stretch := self._stretches.add(window):
+            self._add_stretch(stretch)
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
             least = self._finite_losses[0] if self._finite_losses else window.loss
@@ -160,10 +166,17 @@ class History:
         running = {name: value for name, value in metrics.items() if name in self._running}
         return self.progress.counters.means | running
 
+    def _add_stretch(self, stretch: records.Stretch) -> None:
+        self._rates.extend((stretch.examples_per_second, stretch.tokens_per_second))
+        rate = None if self._learning_rate is None else self._learning_rate()
+        self.tell(replace(stretch, learning_rate=rate))
+
     def end(self) -> Progress:
         """Ends the telemetry, and returns the progress of the run."""
-        self.progress.num_gpus, self.progress.joules = self._telemetry.finish()
-        self.progress.windows = statistics_of(self._windows)
+        if self._stretches.rest is not None and not self._rates:  # the whole training was short
+            self._add_stretch(self._stretches.rest)
+        self.progress.telemetry = self._telemetry.finish()
+        self.progress.windows = self._statistics()
         self.tell(*self._telemetry.messages())
         return self.progress
 
@@ -191,24 +204,22 @@ class History:
             if not self._stop_at_nan:
                 self.warn(f"the {what} is {value} from step {first_step} on")
 
+    def _statistics(self) -> records.WindowStatistics:
+        import numpy as np  # so that --help need not wait for it
 
-def statistics_of(windows: Sequence[float]) -> records.WindowStatistics:
-    """Returns statistics of windows, from their `COUNTED` fields one after another."""
-    import numpy as np  # so that --help need not wait for it
-
-    if not windows:
-        return records.WindowStatistics()
-    of = dict(zip(COUNTED, np.reshape(windows, (-1, len(COUNTED))).T, strict=True))
-    total = {name: float(column.sum()) for name, column in of.items()}
-    rates: dict[str, float] = {}
-    for unit, name in _UNITS.items():
-        rates[f"{unit}_per_second"] = float(np.median(of[name] / of["seconds"]))
-        rates[f"mean_{unit}_per_second"] = total[name] / total["seconds"]
-    return records.WindowStatistics(
-        **rates,
-        data_wait_fraction=total["data_wait_seconds"] / total["seconds"],
-        train_seconds=total["seconds"],
-        examples=int(total["examples"]),
-        skipped_steps=int(total["skipped_steps"]),
-        most_steps=int(of["num_steps"].max()),
-    )
+        if (total := self._total) is None:
+            return records.WindowStatistics()
+        examples, tokens = np.median(np.reshape(self._rates, (-1, 2)), axis=0).tolist()
+        return records.WindowStatistics(
+            examples_per_second=examples,
+            steps_per_second=examples / total.batch_size,
+            tokens_per_second=tokens,
+            mean_examples_per_second=total.examples_per_second,
+            mean_steps_per_second=total.steps_per_second,
+            mean_tokens_per_second=total.tokens_per_second,
+            data_wait_fraction=total.data_wait_fraction,
+            train_seconds=total.seconds,
+            examples=total.examples,
+            skipped_steps=self._skipped_steps,
+            most_steps=self._most_steps,
+        )

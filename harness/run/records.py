@@ -87,20 +87,64 @@ class Spread:
     max: float
     num_samples: int
 
+    def joined(self, other: "Spread") -> "Spread":
+        """Returns the spread of the samples of both."""
+        num_samples = self.num_samples + other.num_samples
+        total = self.mean * self.num_samples + other.mean * other.num_samples
+        least, most = min(self.min, other.min), max(self.max, other.max)
+        return Spread(mean=total / num_samples, min=least, max=most, num_samples=num_samples)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
-    """The training steps of one dispatch, or of one of its epochs."""
+class Rates:
+    """Training counted over some time, and its rates: sums over `seconds`, compilation excluded."""
 
     step: int  # optimizer steps done at its end
-    epoch: int  # the number of the epoch, counted from 0
-    num_steps: int
+    epoch: int  # the number of the epoch at its end, counted from 0
+    batch_size: int  # rows of a whole batch
     examples: int
     tokens: int
-    # From the end of the previous window to its own end, compilation excluded. Epochs of one
-    # dispatch share its seconds by their steps.
     seconds: float
     data_wait_seconds: float
+
+    @property
+    def examples_per_second(self) -> float:
+        return self.examples / self.seconds
+
+    @property
+    def steps_per_second(self) -> float:
+        """Steps of `batch_size` rows. A smaller batch counts by its rows, so that steps/s times
+        the batch size are the examples/s."""
+        return self.examples / self.batch_size / self.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def step_time_ms(self) -> float:
+        """Milliseconds of a step of `batch_size` rows."""
+        return 1e3 / self.steps_per_second
+
+    @property
+    def data_wait_fraction(self) -> float:
+        return self.data_wait_seconds / self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stretch(Rates):
+    """Consecutive windows that together lasted long enough to time them (`run/stretches.py`): what
+    medians, percentiles and curves of throughput are taken from."""
+
+    learning_rate: float | None = None  # at its end; None if nobody asked
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window(Rates):
+    """The training steps of one dispatch, or of one of its epochs, which share the dispatch's
+    seconds by their steps. It lasts from the end of the previous window to its own end."""
+
+    num_steps: int  # optimizer steps
     loss: float  # the weighted mean over the window's real rows
     metrics: Mapping[str, float]  # weighted means over real rows, such as `accuracy`
     loss_scale: float | None = None  # after the window; None if the precision needs none
@@ -108,14 +152,6 @@ class Window:
     ended_at_seconds: float = math.nan  # by the loop's clock (`time.perf_counter`)
     telemetry: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
     so_far: Mapping[str, float] = field(default_factory=dict)  # loss and metrics over the epoch
-
-    @property
-    def steps_per_second(self) -> float:
-        return self.num_steps / self.seconds
-
-    @property
-    def examples_per_second(self) -> float:
-        return self.examples / self.seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +196,7 @@ class Inspection:
     step: int
     epoch: int
     seconds: float
+    gradient_norm: float  # the global norm of the batch's gradients
     non_finite_fraction: float  # the share of the gradients' elements that are infinite or NaN
     # The share of elements not zero in float32 that are zero in 16 bits; None if not measured.
     underflow_fraction: float | None
@@ -183,7 +220,7 @@ class Divergence:
 @dataclass(frozen=True, kw_only=True)
 class WindowStatistics:
     """Throughput over all windows of a run: compilation excluded, data wait included. Rates are
-    medians over windows, means totals over `train_seconds`; without windows all are None."""
+    medians over stretches, means totals over `train_seconds`; without windows all are None."""
 
     examples_per_second: float | None = None
     steps_per_second: float | None = None
@@ -223,6 +260,9 @@ class Summary(WindowStatistics):
     diverged: bool  # whether the loss was not finite at the end, in which case no model is saved
     joules_per_1000_examples: float | None = None  # of all GPUs while training
     gpu_hours: float | None = None  # GPUs held, busy or not, times `wall_seconds`
+    # Of each GPU while training, what it supports: `utilization_percent` and `power_watts` (means)
+    # and `memory_peak_bytes`.
+    gpus: Sequence[Mapping[str, float]] = ()
     workers: int = 1  # the number of processes that trained together
 
 
@@ -250,9 +290,9 @@ class CheckpointDue(_Moment):
 
 
 # A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
-# `Summary` last, also from an interrupted run; a `Window` follows each dispatch of training steps,
-# an `Epoch` the last window of an epoch and its evaluation.
-Record = RunStart | _Moment | Compilation | Window | Epoch | Inspection | Message | Summary
+# `Summary` last, also from an interrupted run. A `Window` follows each dispatch of training steps,
+# a `Stretch` the window that completes it, an `Epoch` an epoch's last window and its evaluation.
+Record = RunStart | _Moment | Compilation | Rates | Epoch | Inspection | Message | Summary
 
 
 class Observer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -119,15 +119,21 @@ class TrainConfig(ExperimentConfig):
 
 
 def trainer_of(
-    config: ExperimentConfig, data: harness.Dataset, execution: Settings, *, epochs: int
+    config: ExperimentConfig,
+    data: harness.Dataset,
+    execution: Settings,
+    *,
+    epochs: int,
+    network: Any = None,
 ) -> harness.Trainer:
+    """Returns a trainer of the network that the settings describe, or of another `network`."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
         from harness.program.optimizer import optimizer_factory
 
     num_steps = epochs * execution.steps_per_epoch(data.train.num_rows)
     optimizer = optimizer_factory(**vars(config.optimizer), num_steps=num_steps)
-    network = DefaultNetwork(
+    network = network or DefaultNetwork(
         **vars(config.model),
         num_tokens=data.num_tokens,
         num_classes=data.num_classes,

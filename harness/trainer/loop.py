@@ -16,6 +16,7 @@ from harness.program.inspection import Looks
 from harness.program.model_programs import ModelPrograms
 from harness.run import records
 from harness.run.history import History, Progress
+from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
 from harness.workers.cluster import Cluster
 
@@ -218,6 +219,7 @@ def _tell(
         window = records.Window(
             step=dispatch.step + dispatch.num_steps,
             epoch=dispatch.epoch,
+            batch_size=dispatch.batch_size,
             num_steps=dispatch.num_steps,
             examples=dispatch.examples,
             tokens=dispatch.tokens,
@@ -255,12 +257,13 @@ class Steps:
         num_steps: int | None = None,
         until: Callable[[], bool] = lambda: False,
         observers: Sequence[records.Observer] = (),
+        telemetry: TelemetryRecorder | None = None,
     ) -> Progress:
         """Trains whole dispatches, at least one, for `num_steps` or until `until` returns True."""
         progress = train(
             self._dispatches,
             self._training,
-            History(observers, start_step=self._step),
+            History(observers, start_step=self._step, telemetry=telemetry),
             steps_per_epoch=_ENDLESS,
             num_steps=num_steps,
             is_done=until,

@@ -367,6 +367,7 @@ class Run:
             start_step=start.start_step,
             stop_at_nan=asked.options.on_nan == "stop",
             before=self._before,
+            learning_rate=lambda: self.setup.programs.learning_rate,
         )
         history.tell(start)
         history.warn(*(f"{why} It is skipped." for why in self._skipped))

@@ -50,6 +50,7 @@ class Planned:
     epoch: int
     step: int
     num_steps: int
+    batch_size: int
     examples: int
     tokens: int
     capacities: frozenset[int]
@@ -68,6 +69,7 @@ def planned(
             epoch=epoch,
             step=epoch * steps + start,
             num_steps=min(per_dispatch, steps - start),
+            batch_size=8,
             examples=8 * min(per_dispatch, steps - start),
             tokens=100 * min(per_dispatch, steps - start),
             capacities=frozenset(capacities(epoch * steps + start)),
@@ -158,6 +160,7 @@ class StandIn:
             step=step,
             epoch=dispatch.epoch,
             seconds=INSPECT_SECONDS,
+            gradient_norm=1.0,
             non_finite_fraction=0.0,
             underflow_fraction=None,
         )

@@ -55,6 +55,7 @@ class ConsoleObserver(records.Observer):
         self._run: records.RunStart  # from `RunStart` on
         self._drawn = ""  # the bar at the end of the output, which the next one replaces
         self._began_at = self._shown_at = 0.0
+        self._rate: float | None = None  # examples/s of the last stretch
 
     def tell(self, record: records.Record) -> None:
         match record:
@@ -74,6 +75,8 @@ class ConsoleObserver(records.Observer):
                 )
             case records.Window():
                 self._window(record)
+            case records.Stretch():
+                self._rate = record.examples_per_second
             case records.Epoch():
                 self._epoch(record)
             case records.Message():
@@ -90,7 +93,7 @@ class ConsoleObserver(records.Observer):
         self._shown_at = now
         line = f"{self._place(window.epoch, window.step)}  "
         line += self._trained(window.loss, window.metrics)
-        line += f"  {window.examples_per_second:,.0f} examples/s"
+        line += f"  {self._rate or window.examples_per_second:,.0f} examples/s"
         if not self._has_bar:
             self._print(line)
             return
@@ -193,23 +196,26 @@ def starting_rows(run: records.RunStart) -> Rows:
 
 
 def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
-    """Returns the rows of the results; a dash stands for a missing one."""
-    what, found = "validation", summary.validation if run.dataset.validation_rows else {}
-    if run.dataset.test_rows:
-        what, found = "test", summary.test
-    names = dict.fromkeys((*run.metrics, *_SHOWN_FIGURES, "loss"))
-    tested = {_named(n): found[n] for n in names if n in found}
+    """Returns the rows of the results, throughput first; a dash stands for a missing one."""
+    step_ms, mean_ms = (
+        None if rate is None else 1e3 / rate
+        for rate in (summary.steps_per_second, summary.mean_steps_per_second)
+    )
+    rates = (
+        ("examples/s", summary.examples_per_second, summary.mean_examples_per_second, 0),
+        ("steps/s", summary.steps_per_second, summary.mean_steps_per_second, 1),
+        ("step time, ms", step_ms, mean_ms, 3),
+        ("tokens/s", summary.tokens_per_second, summary.mean_tokens_per_second, 0),
+    )
     programs = _count(summary.compilations, "training program")
     rows = [
-        *((f"{what} {name}", _number(value, "{:.4f}")) for name, value in tested.items()),
-        ("examples/s", _rate(summary.examples_per_second, summary.mean_examples_per_second)),
-        ("steps/s", _rate(summary.steps_per_second, summary.mean_steps_per_second, digits=1)),
-        ("tokens/s", _rate(summary.tokens_per_second, summary.mean_tokens_per_second)),
+        *((name, _rate(*values, digits=digits)) for name, *values, digits in rates),
         ("data wait", _number(summary.data_wait_fraction, "{:.1%}")),
         ("training", f"{summary.train_seconds:.2f} s"),
         ("compilation", f"{summary.compile_seconds:.2f} s ({programs})"),
         ("wall time", f"{summary.wall_seconds:.2f} s"),
         ("peak memory", f"{summary.peak_rss_bytes / 1e9:.2f} GB"),
+        *((f"GPU {n}", gpu_text(gpu)) for n, gpu in enumerate(summary.gpus)),
     ]
     most, at_first = summary.choices["steps_per_dispatch"], run.choices["steps_per_dispatch"].value
     if most != at_first:
@@ -225,7 +231,23 @@ def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
     if (share := summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
         precision = summary.choices["precision"]
         rows.append(("underflow", f"{share:.2%} of the gradients are zero only in {precision}"))
-    return rows
+    what, found = "validation", summary.validation if run.dataset.validation_rows else {}
+    if run.dataset.test_rows:
+        what, found = "test", summary.test
+    names = dict.fromkeys((*run.metrics, *_SHOWN_FIGURES, "loss"))
+    tested = {_named(n): found[n] for n in names if n in found}
+    return [*rows, *((f"{what} {name}", _number(v, "{:.4f}")) for name, v in tested.items())]
+
+
+def gpu_text(gpu: Mapping[str, float]) -> str:
+    """Returns a GPU's figures over the training, of those that it reports."""
+    shapes = {
+        "utilization_percent": ("{:.0f} % busy", 1),
+        "memory_peak_bytes": ("{:.2f} GiB at most", 2**30),
+        "power_watts": ("{:.0f} W", 1),
+    }
+    parts = [shape.format(gpu[n] / unit) for n, (shape, unit) in shapes.items() if n in gpu]
+    return ", ".join(parts) or "no samples"
 
 
 def _values(values: Mapping[str, float], prefix: str = "") -> str:
@@ -243,7 +265,7 @@ def _named(measure: str) -> str:
 def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:
     if median is None or mean is None:
         return "-"
-    return f"{median:,.{digits}f} in the median window, {mean:,.{digits}f} on average"
+    return f"{median:,.{digits}f} (median), {mean:,.{digits}f} (mean)"
 
 
 def _choice(choice: records.Choice) -> str:

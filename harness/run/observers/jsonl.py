@@ -74,6 +74,7 @@ class JsonlObserver(Observer):
                 content = {
                     "step": record.step,
                     "epoch": record.epoch,
+                    "gradient_norm": record.gradient_norm,
                     "non_finite_gradient_fraction": record.non_finite_fraction,
                     "inspection_seconds": record.seconds,
                 }

@@ -67,7 +67,8 @@ def summarize(
 ) -> Summary:
     """Returns the summary of a run, from the evaluations of the saved model, and `figures` measured
     on the test rows or, without any, on the validation rows. `scaling` is of several workers."""
-    windows, joules, num_gpus = progress.windows, progress.joules, progress.num_gpus
+    windows, telemetry = progress.windows, progress.telemetry
+    joules, num_gpus = telemetry.joules, telemetry.num_gpus
     examples = windows.examples
     unknown = dict.fromkeys((*start.metrics, "loss"))
 
@@ -101,6 +102,7 @@ def summarize(
         diverged=progress.divergence is not None,
         joules_per_1000_examples=1000 * joules / examples if examples and joules else None,
         gpu_hours=num_gpus * wall_seconds / 3600 if num_gpus else None,
+        gpus=telemetry.gpus,
         workers=start.workers,
         **scaling,
     )

@@ -113,6 +113,31 @@ def _slices(handle: Any) -> Iterator[Any]:
             yield pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
 
 
+def cards_and_driver() -> dict[str, Any]:
+    """Returns the driver's version, the newest CUDA that it runs, and each GPU's name and memory in
+    bytes; nothing on a machine without NVIDIA's driver."""
+    try:
+        with opened():
+            found, _ = cards()
+            return {
+                "driver": pynvml.nvmlSystemGetDriverVersion(),
+                "cuda": cuda_version(),
+                "cards": [
+                    {"name": card.name, "memory_bytes": getattr(memory, "total", None)}
+                    for card in found
+                    for memory in (answer(pynvml.nvmlDeviceGetMemoryInfo, card.handle),)
+                ],
+            }
+    except pynvml.NVMLError:
+        return {}
+
+
+def cuda_version() -> str:
+    """Returns the newest CUDA that the driver runs, as in 12.5."""
+    cuda = pynvml.nvmlSystemGetCudaDriverVersion()  # 12050 for 12.5
+    return f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
 def same_bus(one: str, other: str) -> bool:
     """Returns whether PCI addresses agree: NVML writes eight digits of the domain, CUDA four."""
     return one.lower().zfill(16) == other.lower().zfill(16)

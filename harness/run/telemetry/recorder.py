@@ -8,6 +8,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import psutil
@@ -23,14 +24,50 @@ Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
 Sample = tuple[float, Mapping[str, float]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TelemetryTotals:
+    """What was sampled during the windows of a training."""
+
+    num_gpus: int = 0  # the GPUs that were used
+    joules: float | None = None  # their energy; None if unknown
+    spreads: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
+
+    @property
+    def gpus(self) -> list[dict[str, float]]:
+        """For each GPU its mean utilization in percent, its mean power in watts and its peak memory
+        in bytes, by name, as far as it reports them."""
+        shown = {
+            "utilization_percent": ("utilization_percent", "mean"),
+            "power_watts": ("power_watts", "mean"),
+            "memory_peak_bytes": ("memory_used_bytes", "max"),
+        }
+        return [
+            {
+                name: getattr(self.spreads[f"gpu/{gpu}/{metric}"], which)
+                for name, (metric, which) in shown.items()
+                if f"gpu/{gpu}/{metric}" in self.spreads
+            }
+            for gpu in range(self.num_gpus)
+        ]
+
+
 class TelemetryRecorder:
     """Samples GPUs and host until `finish`, or until its context ends. A sample belongs to the
     window during which it was completed; samples between windows (during compilation, evaluation,
     saving) belong to none. Only the background thread calls NVML, so no driver delays training."""
 
-    def __init__(self, *, hz: float, bus_ids: Sequence[str], source: Source | None = None) -> None:
-        """Samples `source`, or this machine and the GPUs at `bus_ids`, `hz` times per second."""
+    def __init__(
+        self,
+        *,
+        hz: float,
+        bus_ids: Sequence[str],
+        source: Source | None = None,
+        lasting: bool = False,
+    ) -> None:
+        """Samples `source`, or this machine and the GPUs at `bus_ids`, `hz` times per second.
+        `lasting`, it serves several trainings, and only its context ends it."""
         self._hz = hz
+        self._lasting = lasting
         self._bus_ids = bus_ids
         self._source = source or functools.partial(_machine, bus_ids=bus_ids)
         self._samples: deque[Sample] = deque()
@@ -39,6 +76,7 @@ class TelemetryRecorder:
         # A daemon: a driver that never answers must not keep the process alive.
         self._thread = threading.Thread(target=self._run, name="telemetry", daemon=True)
         self._last: dict[str, float] = {}  # the last value of each tag
+        self._spreads: dict[str, Spread] = {}  # over all windows
         self._joules = self._metered_seconds = self._train_seconds = 0.0
 
     def __enter__(self) -> Self:
@@ -65,26 +103,30 @@ class TelemetryRecorder:
         if power:
             self._joules += sum(power.values()) * (end - start)
             self._metered_seconds += end - start
-        return {
+        spreads = {
             tag: Spread(mean=means[tag], min=min(v), max=max(v), num_samples=len(v))
             for tag, v in values.items()
         }
+        for tag, spread in spreads.items():
+            before = self._spreads.get(tag)
+            self._spreads[tag] = spread if before is None else before.joined(spread)
+        return spreads
 
     def messages(self) -> Iterator[Message]:
         while self._messages:
             yield self._messages.popleft()
 
-    def finish(self) -> tuple[int, float | None]:
-        """Stops sampling after the last window; returns the number of GPUs that the run used, and
-        their energy within the windows in joules, None if it is unknown."""
-        self._stop()
+    def finish(self) -> TelemetryTotals:
+        """Stops sampling after the last window, unless it is `lasting`; returns the totals."""
+        if not self._lasting:
+            self._stop()
         while self._samples:
             self._last |= self._samples.popleft()[1]
-        num_gpus = len(self._bus_ids)
+        num_gpus, joules = len(self._bus_ids), None
         num_metered = sum(tag.endswith(_POWER) for tag in self._last)
-        if not self._metered_seconds or num_metered < num_gpus:
-            return num_gpus, None
-        return num_gpus, self._joules * self._train_seconds / self._metered_seconds
+        if self._metered_seconds and num_metered >= num_gpus:
+            joules = self._joules * self._train_seconds / self._metered_seconds
+        return TelemetryTotals(num_gpus=num_gpus, joules=joules, spreads=dict(self._spreads))
 
     def _stop(self) -> None:
         """Takes a last sample and ends; leaves the thread behind if its reading does not end."""

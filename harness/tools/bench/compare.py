@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.base.checks import parse_share
 from harness.base.errors import printable
-from harness.tools.bench.results import AXES, Cell, Row, print_cells, varying
+from harness.tools.bench.results import AXES, Cell, Row, print_table, varying
 
 CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
 
@@ -58,8 +58,18 @@ def paired_effect(ratios: Sequence[float], confidence: float) -> Effect:
     return Effect(*np.exp([stats.trim_mean(logs, share), *interval]).tolist())
 
 
+def unpaired_effect(a: Sequence[float], b: Sequence[float], confidence: float) -> Effect:
+    """Compares processes that did not take turns, by Welch's t interval of their logarithms."""
+    from scipy import stats
+
+    logs = np.log(a), np.log(b)
+    found = stats.ttest_ind(logs[1], logs[0], equal_var=False).confidence_interval(confidence)
+    return Effect(*np.exp([logs[1].mean() - logs[0].mean(), found.low, found.high]).tolist())
+
+
 def compare(rows: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
-    """Returns the effects in cells measured twice on both sides, and what else differs."""
+    """Returns the effects in cells measured twice on both sides, and what else differs. Rows of B
+    have ratios if their processes took turns with those of A."""
     cells = list(dict.fromkeys(row.cell for row in rows))
     # Bonferroni: a large grid must not raise more false alarms than a small one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(cells))
@@ -67,10 +77,14 @@ def compare(rows: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
     for cell in cells:
         good = [row for row in rows if row.cell == cell and row.figures]
         a, b = ([row for row in good if row.side == side] for side in "AB")
-        if len(b) < 2:
+        if min(len(a), len(b)) < 2:
             notes.append(f"{cell.label(AXES)} was not measured twice on both sides")
             continue
-        effects[cell] = paired_effect([row.ratio for row in b if row.ratio], confidence)
+        if b[0].ratio is not None:
+            effects[cell] = paired_effect([row.ratio for row in b if row.ratio], confidence)
+        else:
+            rates = [[row.figures["examples_per_second"] for row in side] for side in (a, b)]
+            effects[cell] = unpaired_effect(rates[0], rates[1], confidence)
         of_a, of_b = a[0].resolved, b[0].resolved
         notes += [
             f"{cell.label(varying(cells))}: {n} is {of_a.get(n)} in A and {of_b.get(n)} in B"
@@ -88,25 +102,28 @@ def report(
     fail_if_inconclusive: bool,
 ) -> int:
     """Prints a line for each cell, the notes and the gate's verdict; returns the exit code."""
-    lines: dict[Cell, dict[str, str]] = {}
+    axes, gates = varying(effects), []
+    table = [[*(axis.replace("_", " ") for axis in axes), "B / A", "interval", "B is"]]
     for cell, effect in effects.items():
         interval = f"{effect.low:.3f} - {effect.high:.3f}"
-        lines[cell] = {"B / A": f"{effect.ratio:.3f}", "interval": interval, "B is": effect.verdict}
+        values = [str(getattr(cell, axis)) for axis in axes]
+        table.append([*values, f"{effect.ratio:.3f}", interval, effect.verdict])
         if fail_if_slower is not None:
-            lines[cell]["gate"] = effect.gate(parse_share("--fail-if-slower", fail_if_slower))
-    print_cells(lines, console)
+            gates.append(effect.gate(parse_share("--fail-if-slower", fail_if_slower)))
+    if gates:
+        table = [[*texts, gate] for texts, gate in zip(table, ["gate", *gates], strict=True)]
+    print_table(table, console)
     meaning = f"With {CONFIDENCE:.0%} confidence all intervals contain the true ratios."
     console.out(f"B / A: examples/s. {meaning}")
     for note in notes:
         console.out(printable(note, most=1000))
-    outcomes = {line.get("gate") for line in lines.values()}
     slower = f"slower than A by more than {fail_if_slower}"
-    if "failed" in outcomes:
+    if "failed" in gates:
         console.out(f"failed: B is {slower}")
         return 1
-    if "inconclusive" in outcomes:
+    if "inconclusive" in gates:
         console.out(f"inconclusive: B may be {slower}; set more --repeats or longer --seconds")
         return 3 if fail_if_inconclusive else 0
-    if "passed" in outcomes:
+    if "passed" in gates:
         console.out(f"passed: no cell is {slower}")
     return 0

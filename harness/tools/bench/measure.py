@@ -2,9 +2,10 @@
 
 Each is a process of `harness.cli.measured`. The protocol is JSON, one message a line. The parent
 sends the settings to train with, then a request for each turn. The process answers `ready` once it
-has compiled, then for each turn its windows and `turn`; or `input error` or `out of memory`, after
-which it ends. It may run another version of this code (`harness bench --against`): the settings are
-therefore bare names without groups, those at their default left out, and PROTOCOL_VERSION grows
+has compiled, then for each turn its windows and `turn`, and `limits` where it is asked for what
+bounds a step; or `input error` or `out of memory`, after which it ends. It may run another version
+of this code (`harness bench --against`): the settings are therefore bare names without groups,
+those at their default left out, and PROTOCOL_VERSION grows
 with every change that an older process would misunderstand.
 """
 
@@ -20,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,9 +36,12 @@ from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import read_toml
 from harness.run.machine import host, versions
-from harness.tools.bench.results import AXES, Cell, Row
+from harness.run.records import Stretch
+from harness.run.stretches import joined, stretches_of
+from harness.run.telemetry import nvml
+from harness.tools.bench.results import AXES, RESULTS_FORMAT, SKIPPED, Cell, Row
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION, OWN_MODEL_PROTOCOL = 1, 2  # versions that know no model of one's own refuse 2
 MODULE = "harness.cli.measured"
 _TURN_SECONDS = 0.05  # so short, in whole dispatches, that the machine's pace hardly changes
 _MIN_TURNS = 12
@@ -48,6 +52,7 @@ Window = Mapping[str, Any]  # `seconds`, `num_steps`, `examples`, `data_wait_sec
 class Side:
     name: Literal["A", "B"] = "B"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of `TrainConfig`, by name
+    own_model: str | None = None  # `module:function`, in place of the default network
     code: Path = OWN_CODE
 
 
@@ -67,12 +72,16 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
             stderr=self._errors,
             text=True,
             cwd=side.code,
-            env=os.environ | {"PYTHONPATH": str(side.code)},
+            # A model of one's own lies where the command was called.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(side.code), os.getcwd()])},
             start_new_session=True,  # Ctrl-C reaches only the parent, which decides what ends
         )
         self.pid = self._process.pid
         self._resolved: dict[str, Any] | None = None
-        self._send({"protocol": PROTOCOL_VERSION, "settings": side.settings})
+        job: dict[str, Any] = {"protocol": PROTOCOL_VERSION, "settings": side.settings}
+        if side.own_model is not None:
+            job |= {"protocol": OWN_MODEL_PROTOCOL, "own_model": side.own_model}
+        self._send(job)
 
     def wait_until_ready(self) -> dict[str, Any]:
         """Waits until it has compiled; returns its settings with every `auto` resolved."""
@@ -90,6 +99,12 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
         while (message := self._receive())["kind"] == "window":
             windows.append(message)
         return windows, message
+
+    def limits(self) -> Mapping[str, float]:
+        """Lets it measure what bounds a step; see `harness.tools.bench.limits`. Older versions
+        cannot."""
+        self._send({"limits": True})
+        return self._receive()
 
     def stop(self) -> None:
         # All its threads: it neither takes a core nor prepares batches.
@@ -125,23 +140,56 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
             raise ProcessEndedError(f"the process ended with {how}: {lines[-1]}")
         message: dict[str, Any] = json.loads(line)
         if message["kind"] == "out of memory":
-            raise ProcessEndedError(f"out of memory: {message['message']}")
+            raise InputError(f"out of memory: {message['message']}")
         if message["kind"] == "input error":
             raise InputError(message["message"])
         return message
 
 
-def measure(cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float) -> list[Row]:
+def measure(
+    cell: Cell, sides: Sequence[Side], *, repeat: int, seconds: float, before: Sequence[Row] = ()
+) -> list[Row]:
+    """Measures a cell once: on one side, or on two that take turns. Returns a row with a note where
+    that cannot be done, or where one of the rows `before` has measured the same program."""
     try:
         if len(sides) == 2:
             return _in_turns(cell, sides, repeat, seconds)
         with MeasuredProcess(sides[0]) as process:
             resolved = process.wait_until_ready()
+            if (twin := _same_program(cell, resolved, before)) is not None:
+                return [Row(cell=cell, repeat=repeat, resolved=resolved, same_as=twin)]
+            began = time.perf_counter()
             windows, totals = process.turn(seconds)
-        found = figures(without_warm_up(windows), totals)
-        return [Row(cell=cell, repeat=repeat, resolved=resolved, figures=found)]
+            clock_seconds = time.perf_counter() - began
+            # Of one process for each cell: the others get the same answer.
+            bounds = process.limits() if repeat == 0 else {}
+        stretches = stretches_of(windows, batch_size=cell.batch_size)
+        row = Row(
+            cell=cell,
+            repeat=repeat,
+            resolved=resolved,
+            figures=figures(without_warm_up(stretches), totals, bounds),
+            stretches=tuple((s.examples, s.seconds, s.data_wait_seconds) for s in stretches),
+            clock_seconds=clock_seconds,
+        )
+        return [row]
+    except InputError as error:
+        return [Row(cell=cell, repeat=repeat, note=f"{SKIPPED}{error.args[0]}")]
     except ProcessEndedError as error:
         return [Row(cell=cell, repeat=repeat, note=str(error))]
+
+
+def _same_program(cell: Cell, resolved: Mapping[str, Any], before: Sequence[Row]) -> Cell | None:
+    """Returns the other cell of which a process has compiled the same program."""
+
+    def program(of: Mapping[str, Any]) -> dict[str, str]:
+        on_cpu = all("CPU" in str(device) for device in of["devices"])
+        left_out = {"code", "warnings", *(["replicas"] if on_cpu else [])}
+        return {name: str(value) for name, value in of.items() if name not in left_out}
+
+    mine = program(resolved)
+    measured = (row for row in before if row.figures and row.cell != cell)
+    return next((row.cell for row in measured if program(row.resolved) == mine), None)
 
 
 def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) -> list[Row]:
@@ -176,7 +224,11 @@ def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) ->
             repeat=repeat,
             side=side.name,
             resolved=resolved[side.name],
-            figures=figures([*itertools.chain(*kept[side.name])], totals[side.name]),
+            figures=figures(
+                stretches_of(itertools.chain(*kept[side.name]), batch_size=cell.batch_size),
+                totals[side.name],
+                {},
+            ),
             ratio=statistics.median(ratios) if side.name == "B" else None,
         )
         for side in sides
@@ -189,30 +241,52 @@ def _rate(windows: Sequence[Window]) -> float:
 
 
 def without_warm_up(taken: list[Any]) -> list[Any]:
-    """Returns windows or turns without the first fifth, which counts as warm-up."""
+    """Returns stretches or turns without the first fifth, which counts as warm-up."""
     return taken[len(taken) // 5 :]
 
 
-def figures(windows: Sequence[Window], totals: Window) -> dict[str, float]:
-    """Returns the figures of a process from its windows after the warm-up and its totals."""
-    # Windows weigh alike in the percentiles and medians, however many steps they have.
-    seconds, num_steps, examples = (
-        np.array([window[name] for window in windows])
-        for name in ("seconds", "num_steps", "examples")
+def figures(
+    stretches: Sequence[Stretch], totals: Window, bounds: Mapping[str, float]
+) -> dict[str, float]:
+    """Returns the figures of a process from its stretches after the warm-up, its totals and what
+    bounds a step (`limits`), if that is known. Figures that a device does not have are left out."""
+    total = stretches[0]
+    for stretch in stretches[1:]:
+        total = joined(total, stretch)
+    examples_per_second, ms = (
+        [getattr(one, name) for one in stretches]
+        for name in ("examples_per_second", "step_time_ms")
     )
-    rates = np.percentile(examples / seconds, [50, 20, 80]).tolist()
-    waits = sum(window["data_wait_seconds"] for window in windows)
-    return {
-        "examples_per_second": rates[0],
-        "examples_per_second_p20": rates[1],
-        "examples_per_second_p80": rates[2],
-        "steps_per_second": float(np.median(num_steps / seconds)),
-        "step_time_ms_p50": float(np.median(1e3 * seconds / num_steps)),
-        "data_wait_fraction": float(waits / seconds.sum()),
+    p20, p50, p80 = np.percentile(examples_per_second, [20, 50, 80]).tolist()
+    found = {
+        "examples_per_second": p50,
+        "examples_per_second_p20": p20,
+        "examples_per_second_p80": p80,
+        "mean_examples_per_second": total.examples_per_second,
+        "steps_per_second": p50 / total.batch_size,
+        **{f"step_time_ms_p{p}": float(np.percentile(ms, p)) for p in (50, 95, 99)},
+        "data_wait_fraction": total.data_wait_fraction,
         "compile_seconds": totals["compile_seconds"],
         "peak_rss_bytes": totals["peak_rss_bytes"],
         "peak_device_bytes": totals["peak_device_bytes"] or 0,
     }
+    if gpus := totals.get("gpus"):
+        found["examples_per_second_per_gpu"] = p50 / len(gpus)
+        over: dict[str, Callable[[list[float]], float]] = {
+            "utilization_percent": statistics.fmean,
+            "memory_peak_bytes": max,
+            "power_watts": sum,
+        }
+        for name, joint in over.items():
+            if values := [gpu[name] for gpu in gpus if name in gpu]:
+                found[f"gpu_{name}"] = joint(values)
+    if totals.get("joules_per_1000_examples") is not None:
+        found["joules_per_1000_examples"] = totals["joules_per_1000_examples"]
+    if bounds:
+        step_seconds = found["step_time_ms_p50"] / 1e3
+        found["copy_limit_fraction"] = bounds["copy_seconds"] / step_seconds
+        found["matmul_limit_fraction"] = bounds["matmul_seconds"] / step_seconds
+    return found
 
 
 def find_baseline(against: str, *, scratch: Path) -> Side:
@@ -249,11 +323,15 @@ def _git(*arguments: str) -> str:
 
 
 def cells(grid: Mapping[str, Any]) -> tuple[Cell, ...]:
-    """Returns every combination of the values on the axes, the last axis changing fastest."""
+    """Returns every combination of the values on the axes, the last axis changing fastest. With
+    `weak`, the batch size is that of one replica, and that of a cell is for all of its replicas."""
     for axis in AXES:
         require(len(grid[axis]) > 0, f"{flag_of(axis)} is empty; name at least one value")
     points = itertools.product(*(grid[axis] for axis in AXES))
-    return tuple(dict.fromkeys(Cell(**dict(zip(AXES, point, strict=True))) for point in points))
+    found = (Cell(**dict(zip(AXES, point, strict=True))) for point in points)
+    if grid.get("weak"):
+        found = (replace(c, batch_size=c.batch_size * int(c.replicas)) for c in found)
+    return tuple(dict.fromkeys(found))
 
 
 def provenance() -> dict[str, Any]:
@@ -264,8 +342,9 @@ def provenance() -> dict[str, Any]:
     except (FileNotFoundError, subprocess.CalledProcessError):
         commit = "unknown"  # an installed package has no repository
     return {
-        "format": "harness-bench-results 3",
+        "format": RESULTS_FORMAT,
         "machine": f"{machine['cpu']}, {machine['cores']} cores",
+        "gpus": nvml.cards_and_driver(),
         "versions": versions() | {"system": machine["system"], "commit": commit},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

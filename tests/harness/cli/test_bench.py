@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -60,7 +61,9 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     assert {"python", "harness", "tensorflow", "commit"} <= content["versions"].keys()
     assert content["machine"]
     assert content["config"]["grid"]["batch_size"] == [50, 100]
-    assert [path.name for path in sweep[0].iterdir()] == [RESULTS_FILE_NAME]
+    assert {path.name for path in sweep[0].iterdir()} == {
+        *(RESULTS_FILE_NAME, "results.csv", "results.png", "tensorboard")
+    }
     lines = sweep[1].splitlines()
     assert str(sweep[0] / RESULTS_FILE_NAME) in lines[-1]
     assert [line for line in lines if line.lstrip().startswith("50 ")], "the table is there"
@@ -71,6 +74,7 @@ def test_the_results_say_where_they_come_from(sweep: tuple[Path, str]) -> None:
     [
         ([], ["already holds results", "--overwrite", "--run-dir"]),
         (["--overwrite", "--batch-size", "1601"], ["1601", "1600 rows"]),
+        (["--resume", "--seconds", "9"], ["another sweep", "--seconds was 0.5 and is 9.0"]),
         (["--overwrite", "--repeats", "3", "--against", "{other}"], ["color"]),
         (
             ["--overwrite", "--batch-size", "99", "--replicas", "2"],
@@ -88,6 +92,43 @@ def test_results_that_are_there_stay_as_they_are(
     assert (result.code, result.out) == (2, "")
     assert all(part in result.err for part in parts), result.err
     assert contents(sweep[0]) == before
+
+
+def test_a_sweep_goes_on_and_skips_what_cannot_be_measured(
+    sweep: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a model of one's own lies
+    folder = tmp_path / "sweep"
+    shutil.copytree(sweep[0], folder)
+    result = call("bench", *SWEEP, "--run-dir", folder, "--resume", "--markdown")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("2/2  batch size 100: ")
+    assert "| batch size | examples/s |" in result.out
+    rows = read(folder)["rows"]
+    assert rows[0] == read(sweep[0])["rows"][0], "what was there was not measured again"
+    assert [one["cell"]["batch_size"] for one in rows] == [50, 100]
+    for one in rows:  # the clock of the process that asked has seen all of the training
+        _, seconds, waits = map(sum, zip(*one["stretches"], strict=True))
+        assert 0 <= waits < seconds < one["clock_seconds"]
+        rates = one["figures"]["steps_per_second"], one["figures"]["examples_per_second"]
+        assert rates[0] * one["cell"]["batch_size"] == pytest.approx(rates[1])
+    flags = ("--batch-size", "50", "1601", "--replicas", "1", "2", "--overwrite")
+    (tmp_path / "own.py").write_text(
+        "import harness\n"
+        "def wide(inputs):\n"
+        "    return harness.MultiHotDense(1, num_tokens=1000)(inputs)\n"
+    )
+    own = ("--own-model", "own:wide", "--run-dir", folder)
+    again = call("bench", *SWEEP, *flags, *own)
+    assert (again.code, again.err) == (0, "")
+    found = {(r["cell"]["batch_size"], r["cell"]["replicas"]): r for r in read(folder)["rows"]}
+    assert found[50, 1]["figures"]
+    assert found[50, 2]["same_as"]["replicas"] == 1, "on a CPU it is one program"
+    assert found[1601, 1]["note"].startswith("skipped: --batch-size is 1601")
+    for one in ("bad", "own:wider"):
+        wrong = call("bench", *SWEEP, "--run-dir", folder, "--own-model", one, "--overwrite")
+        assert wrong.code == 2
+        assert "MODULE:FUNCTION" in wrong.err
 
 
 def test_two_settings_in_turn(tmp_path: Path) -> None:

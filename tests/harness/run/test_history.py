@@ -11,7 +11,7 @@ from harness.run.records import (
     Spread,
     StepSums,
 )
-from harness.run.telemetry.recorder import TelemetryRecorder
+from harness.run.telemetry.recorder import TelemetryRecorder, TelemetryTotals
 from harness.trainer.loop import train
 from tests.harness.stand_in import Clock, StandIn, planned, run
 
@@ -91,9 +91,9 @@ def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> No
             self.pending.clear()
             return taken
 
-        def finish(self) -> tuple[int, float]:
+        def finish(self) -> TelemetryTotals:
             self.pending.append(Message(kind="warning", text="left behind"))
-            return 2, 3.0
+            return TelemetryTotals(num_gpus=2, joules=3.0)
 
     telemetry = Scripted(hz=0.0, bus_ids=())
     done = run(planned(epochs=1, steps=4, per_dispatch=2), steps_per_epoch=4, telemetry=telemetry)
@@ -103,4 +103,4 @@ def test_telemetry_is_joined_with_windows_and_its_messages_are_passed_on() -> No
     assert telemetry.asked == [(end - s, end) for end, s in zip(ends, seconds, strict=True)]
     assert done.log[:2] == ["compile training step 0", "observer 0 told: hot"]
     assert done.log[-1] == "observer 0 told: left behind"
-    assert (done.progress.num_gpus, done.progress.joules) == (2, 3.0)
+    assert done.progress.telemetry == TelemetryTotals(num_gpus=2, joules=3.0)

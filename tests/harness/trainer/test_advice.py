@@ -2,6 +2,7 @@
 the likely cause of a loss that is not a number."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import pytest
 
 import harness
 from harness.data.examples import Examples
-from harness.run.history import COUNTED, Progress, statistics_of
+from harness.run.history import Progress
 from harness.run.records import Divergence, Epoch, Evaluation
 from harness.task.measures import Quality
 from harness.trainer.advice import advice, advice_on_rows, likely_cause
 from tests.harness.random_sets import random_sets
-from tests.harness.run.observers.samples import run_start, window
+from tests.harness.run.observers.samples import progress_of, run_start, window
 
 
 def progress(*losses: float, validated: Any = None, accuracy: float = 0.5) -> Progress:
@@ -116,10 +117,7 @@ def test_a_network_below_a_linear_model_and_rows_that_repeat_are_told() -> None:
 
 def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:
     """Returns the divergence of a run whose windows of 20 steps had these losses."""
-    counted: list[float] = []
-    for number, loss in enumerate(losses):
-        last = window(20 * (number + 1), loss=loss, **changes)
-        counted += [getattr(last, name) for name in COUNTED]
+    windows = [window(20 * (n + 1), loss=loss, **changes) for n, loss in enumerate(losses)]
     finite = [loss for loss in losses if math.isfinite(loss)]
     divergence = Divergence(
         what=what,
@@ -130,13 +128,7 @@ def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Diverg
         least_loss_before=min(finite) if finite else None,
         saved_step=None,
     )
-    progress = Progress(
-        windows=statistics_of(counted),
-        last_window=last,
-        step=20 * len(losses),
-        divergence=divergence,
-    )
-    return divergence, progress
+    return divergence, replace(progress_of(*windows), divergence=divergence)
 
 
 @pytest.mark.parametrize(

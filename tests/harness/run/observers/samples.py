@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from harness.run.history import History, Progress
 from harness.run.records import (
     Choice,
     DatasetInfo,
@@ -17,6 +18,7 @@ from harness.run.records import (
     Summary,
     Window,
 )
+from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.tools.experiment import TrainConfig
 
 DATASET = DatasetInfo(
@@ -83,6 +85,7 @@ def window(step: int, **changes: Any) -> Window:
     taken = Window(
         step=step,
         epoch=(step - 1) // 80,
+        batch_size=500,
         num_steps=20,
         examples=10_000,
         tokens=1_302_000,
@@ -92,6 +95,15 @@ def window(step: int, **changes: Any) -> Window:
         metrics={"accuracy": 0.8},
     )
     return dataclasses.replace(taken, **changes)
+
+
+def progress_of(*windows: Window, num_gpus: int = 0) -> Progress:
+    """Returns the progress of a run with these windows, as its history sums them up."""
+    recorder = TelemetryRecorder(hz=0.0, bus_ids=[f"0000:0{n}:00.0" for n in range(num_gpus)])
+    history = History((), telemetry=recorder, start_step=0 if windows else 160)
+    for window in windows:
+        history.window(window)
+    return history.end()
 
 
 def evaluation(step: int, **changes: Any) -> Evaluation:
@@ -125,6 +137,7 @@ def inspection(step: int, **changes: Any) -> Inspection:
         step=step,
         epoch=step // 80 - 1,
         seconds=0.01,
+        gradient_norm=0.75,
         non_finite_fraction=0.0,
         underflow_fraction=0.125,
     )

@@ -89,11 +89,17 @@ def test_the_end_is_a_table() -> None:
     screen = Screen(terminal=False, tensorboard_dir=Path("runs/a b/tensorboard"))
     screen.observer.tell(run_start(Path("runs/a b")))
     screen.lines()
-    screen.observer.tell(summary(skipped_steps=2))
+    gpus = {"utilization_percent": 87.4, "memory_peak_bytes": 3 * 2**29, "power_watts": 251.0}, {}
+    screen.observer.tell(summary(skipped_steps=2, gpus=gpus))
     rows = screen.rows()
-    assert list(rows)[:4] == ["test accuracy", "test macro F1", "test ROC-AUC", "test loss"]
+    assert list(rows)[:3] == ["examples/s", "steps/s", "step time, ms"]
+    quality = [name for name in rows if name.startswith("test ")]
+    assert quality == ["test accuracy", "test macro F1", "test ROC-AUC", "test loss"]
+    assert list(rows).index("GPU 1") < list(rows).index("test accuracy")
+    assert rows["GPU 0"] == "87 % busy, 1.50 GiB at most, 251 W"
+    assert rows["GPU 1"] == "no samples"
     assert (rows["test accuracy"], rows["data wait"]) == ("0.8850", "2.5%")
-    assert rows["steps/s"] == "125.0 in the median window, 120.0 on average"
+    assert rows["steps/s"] == "125.0 (median), 120.0 (mean)"
     assert rows["compilation"] == "1.50 s (1 training program)"
     assert rows["skipped steps"] == "2 (a gradient was not finite)"
     assert rows["curves"] == as_command("tensorboard 'runs/a b/tensorboard'")

@@ -11,13 +11,21 @@ import pytest
 from harness.base.decoding import from_mapping
 from harness.base.errors import InputError
 from harness.data.options import DataConfig
-from harness.run.history import COUNTED, Progress, statistics_of
+from harness.run.history import Progress
 from harness.run.observers.run_files import SummaryObserver, read_config, summarize
-from harness.run.records import Choice, RunStart, Summary, Window
+from harness.run.records import Choice, RunStart, Summary
 from harness.tools.experiment import TrainConfig
 from harness.trainer.settings import Settings
 from tests.harness.cli.runs import settings_of
-from tests.harness.run.observers.samples import DATASET, choices, epoch, run_start, summary, window
+from tests.harness.run.observers.samples import (
+    DATASET,
+    choices,
+    epoch,
+    progress_of,
+    run_start,
+    summary,
+    window,
+)
 
 # Promised in design.md; what follows `host` came on top.
 SUMMARY_KEYS = {
@@ -27,7 +35,7 @@ SUMMARY_KEYS = {
     *("precision", "implementation", "replicas", "devices", "compilations", "dataset"),
     *("versions", "host"),
     *("precision_watch", "input", "skipped_steps", "interrupted", "gpu_hours"),
-    "joules_per_1000_examples",
+    *("joules_per_1000_examples", "gpus"),
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
     *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
@@ -71,7 +79,7 @@ def test_a_metric_keeps_its_name_from_a_measure(tmp_path: Path) -> None:
     assert found is not None
     total = summarize(
         run_start(tmp_path),
-        progress(),
+        progress_of(),
         test=dataclasses.replace(found, metrics={"roc_auc": 0.5}),
         validation=None,
         figures={"roc_auc": 0.9, "f1_macro": 0.884},
@@ -131,15 +139,6 @@ def test_a_folder_that_holds_no_run_is_said_to_be_none(
         read_config(tmp_path)
 
 
-def progress(*windows: Window, num_gpus: int = 0) -> Progress:
-    return Progress(
-        windows=statistics_of([getattr(one, name) for one in windows for name in COUNTED]),
-        last_window=windows[-1] if windows else None,
-        step=windows[-1].step if windows else 160,
-        num_gpus=num_gpus,
-    )
-
-
 def of(start: RunStart, progress: Progress) -> Summary:
     return summarize(start, progress, test=None, validation=None, figures={}, wall_seconds=36.0)
 
@@ -147,14 +146,14 @@ def of(start: RunStart, progress: Progress) -> Summary:
 def test_steps_per_dispatch_are_the_most_that_there_were(tmp_path: Path) -> None:
     start = run_start(tmp_path)
     assert start.choices["steps_per_dispatch"].name == "20"
-    grown = progress(window(20), window(70, num_steps=50), window(80, num_steps=10))
+    grown = progress_of(window(20), window(70, num_steps=50), window(80, num_steps=10))
     assert of(start, grown).choices["steps_per_dispatch"] == 50
-    rest = progress(window(160, num_steps=5))  # of a run that is resumed near its end
+    rest = progress_of(window(160, num_steps=5))  # of a run that is resumed near its end
     assert of(start, rest).choices["steps_per_dispatch"] == 20
 
 
 def test_without_windows_there_are_no_rates(tmp_path: Path) -> None:
-    total = of(run_start(tmp_path, start_step=160), progress(num_gpus=2))
+    total = of(run_start(tmp_path, start_step=160), progress_of(num_gpus=2))
     assert (total.steps, total.epochs, total.train_seconds) == (160, 0, 0)
     assert total.choices["steps_per_dispatch"] == 20
     assert total.examples_per_second is total.mean_examples_per_second is None

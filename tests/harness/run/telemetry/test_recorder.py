@@ -50,14 +50,21 @@ def test_energy_is_power_times_the_time_of_the_windows(
     for start, end in windows:
         recorder.window(start, end)
     train_seconds = sum(end - start for start, end in windows)
-    assert recorder.finish() == (2, pytest.approx(sum(watts) * train_seconds))
+    totals = recorder.finish()
+    assert (totals.num_gpus, totals.joules) == (2, pytest.approx(sum(watts) * train_seconds))
+    # The samples between windows count in no mean.
+    inside = sum(any(start < t <= end for start, end in windows) for t in read_at)
+    spreads = [totals.spreads.get(f"gpu/{gpu}/power_watts") for gpu in range(2)]
+    assert [spread.num_samples if spread else 0 for spread in spreads] == [inside] * 2
+    if inside:
+        assert [gpu["power_watts"] for gpu in totals.gpus] == pytest.approx(watts)
 
 
 def test_power_that_was_first_known_after_a_window_stands_for_it() -> None:
     recorder = played((1.5, {"gpu/0/power_watts": 100.0}), num_gpus=1)
     recorder.window(0.0, 1.0)
     recorder.window(1.0, 3.0)
-    assert recorder.finish()[1] == pytest.approx(300.0)
+    assert recorder.finish().joules == pytest.approx(300.0)
 
 
 def test_energy_that_is_not_known_is_none() -> None:
@@ -65,8 +72,9 @@ def test_energy_that_is_not_known_is_none() -> None:
     for samples in ([], [(0.5, power)], [(0.5, power | {"gpu/1/temperature_celsius": 40.0})]):
         recorder = played(*samples, num_gpus=2)
         recorder.window(0.0, 1.0)
-        assert recorder.finish() == (2, None)
-    assert played((0.5, power), num_gpus=1).finish()[1] is None, "no window"
+        totals = recorder.finish()
+        assert (totals.num_gpus, totals.joules) == (2, None)
+    assert played((0.5, power), num_gpus=1).finish().joules is None, "no window"
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
@@ -95,7 +103,7 @@ def test_a_window_has_the_samples_of_the_host_from_its_time_alone(
         wait_until(sampled)
         assert found["host/rss_bytes"].min > 1e6
         assert found["host/rss_bytes"].num_samples >= 1
-        assert telemetry.finish() == (0, None)
+        assert telemetry.finish().joules is None
         assert list(telemetry.messages()) == []
 
 

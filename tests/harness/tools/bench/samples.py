@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from harness.run.stretches import stretches_of
 from harness.tools.bench.measure import figures
 from harness.tools.bench.results import Cell, Row
 
@@ -19,8 +20,8 @@ def row(cell: Cell, repeat: int, rate: float | None = 1e5, **resolved: Any) -> R
     """Returns the row of a process with windows at `rate` examples/s; None if it ended."""
     if rate is None:
         return Row(cell=cell, repeat=repeat, note="it ended")
-    window = {"seconds": 1000 / rate, "num_steps": 2, "examples": 1000, "data_wait_seconds": 0.0}
+    windows = [{"seconds": 1000 / rate, "examples": 1000, "data_wait_seconds": 0.0}]
     totals = {"compile_seconds": 1.5, "peak_rss_bytes": 10**9, "peak_device_bytes": None}
-    found = figures([window], totals)
+    found = figures(stretches_of(windows, batch_size=cell.batch_size), totals, {})
     resolved = {"implementation": "gather", **resolved}
     return Row(cell=cell, repeat=repeat, resolved=resolved, figures=found)

@@ -16,6 +16,7 @@ from harness.base.child import OWN_CODE
 from harness.data import store
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
+from harness.run.stretches import stretches_of
 from harness.tools.bench.measure import (
     MeasuredProcess,
     ProcessEndedError,
@@ -71,20 +72,42 @@ def test_a_turn_is_whole_dispatches_across_epochs(process: MeasuredProcess) -> N
     assert totals["compile_seconds"] > 0
     assert totals["peak_rss_bytes"] > 10**8
     assert totals["peak_device_bytes"] is None
+    assert totals["gpus"] == []
 
 
-def test_figures_are_of_the_windows_after_the_warm_up() -> None:
+def test_a_step_moves_and_computes_what_its_weights_and_ids_say(process: MeasuredProcess) -> None:
+    bounds = process.limits()
+    weights = 500 * 8 + 8 + 8 + 1
+    assert bounds["bytes_per_step"] > 32 * weights
+    assert bounds["flops_per_step"] > 12 * weights + 6 * 100 * 8
+    assert bounds["copy_seconds"] > 0
+    assert bounds["matmul_seconds"] > 0
+
+
+def test_figures_are_of_the_stretches_after_the_warm_up() -> None:
     seconds = [9.0, 9.0, *range(1, 9)]
     windows = [
         {"seconds": one, "num_steps": 2, "examples": 1000, "data_wait_seconds": one / 4}
         for one in seconds
     ]
+    gpus = [{"utilization_percent": 80.0, "power_watts": 200.0, "memory_peak_bytes": 5.0}]
+    gpus += [{"utilization_percent": 60.0, "power_watts": 100.0}]
     totals = {"compile_seconds": 1.5, "peak_rss_bytes": 10**9, "peak_device_bytes": None}
-    found = figures(without_warm_up(windows), totals)
+    bounds = {"copy_seconds": 0.45, "matmul_seconds": 0.9}
+    stretches = without_warm_up(stretches_of(windows, batch_size=500))
+    found = figures(stretches, totals | {"gpus": gpus, "joules_per_1000_examples": 7.0}, bounds)
     assert found["step_time_ms_p50"] == pytest.approx(1e3 * 4.5 / 2)
     assert found["examples_per_second"] == pytest.approx((1000 / 4 + 1000 / 5) / 2)
+    assert found["mean_examples_per_second"] == pytest.approx(8000 / sum(range(1, 9)))
+    assert found["steps_per_second"] * 500 == pytest.approx(found["examples_per_second"])
     assert found["data_wait_fraction"] == pytest.approx(0.25)
     assert found["peak_device_bytes"] == 0
+    assert found["gpu_utilization_percent"] == 70.0
+    assert (found["gpu_power_watts"], found["gpu_memory_peak_bytes"]) == (300.0, 5.0)
+    assert found["examples_per_second_per_gpu"] * 2 == found["examples_per_second"]
+    assert found["joules_per_1000_examples"] == 7.0
+    assert found["copy_limit_fraction"] == pytest.approx(0.2)
+    assert found["matmul_limit_fraction"] == pytest.approx(0.4)
 
 
 def test_it_can_be_halted_between_turns_and_killed(process: MeasuredProcess) -> None:

@@ -176,4 +176,4 @@ def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
     assert f"cannot be had on /GPU:0: {why}" in done.err
     missing, choice = done.out.splitlines()
     assert "native kernels" in json.loads(missing)
-    assert choice.startswith(f"dense: the only one that fits; without native: {why}")
+    assert choice.startswith(f"dense: chosen without measuring: native is unavailable: {why}")

@@ -84,7 +84,7 @@ class Machine:
         with tempfile.TemporaryDirectory() as folder:
             return self.run(
                 *(*_HARNESS, "bench", *self.much_data, "--repeats", repeats),
-                *("--bench-dir", folder, "--batch-size", *self.batch_sizes, *flags),
+                *("--run-dir", folder, "--batch-size", *self.batch_sizes, *flags),
                 environment=environment,
             )
 
@@ -151,7 +151,7 @@ def every_command(machine: Machine) -> str:
             ("evaluate", "--model", run),
             ("predict", "--model", run, "--texts", "good 3", "bad 4", "new"),
             ("export", "--model", run, "--out", str(Path(folder) / "exported")),
-            ("tune", *machine.data, *batches, "--trials", "2", "--tune-dir", folder + "/search"),
+            ("tune", *machine.data, *batches, "--trials", "2", "--run-dir", folder + "/search"),
         )
         return "\n".join(machine.run(*_HARNESS, *command) for command in commands)
 
@@ -182,7 +182,7 @@ def throughput(machine: Machine) -> str:
 
 def profile(machine: Machine) -> str:
     with tempfile.TemporaryDirectory() as folder:
-        command = (*_HARNESS, "profile", *machine.data, "--profile-dir", folder)
+        command = (*_HARNESS, "profile", *machine.data, "--run-dir", folder)
         return machine.run(*command, "--batch-size", machine.batch_sizes[0])
 
 

@@ -80,7 +80,7 @@ def main() -> None:
         folder = Path(temporary) / "a"
         for command in (
             _harness("train", *_TRAIN, "--run-dir", str(folder)),
-            _harness("profile", *_PROFILED, "--profile-dir", str(folder)),
+            _harness("profile", *_PROFILED, "--run-dir", str(folder)),
         ):
             subprocess.run(command, cwd=_ROOT, check=True)
         with _served(folder.parent) as board:

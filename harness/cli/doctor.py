@@ -42,9 +42,13 @@ def doctor(config: DoctorConfig, console: Console | None = None) -> int:
         console.out(json.dumps(content, indent=2), highlight=False)
     else:
         table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+        width = max(len(finding.subject) for finding in findings)
         for finding in findings:
             shown = "MISSING" if finding in needed else _SHOWN_AS[finding.state]
             text = Text(finding.text, overflow="fold")  # a path cut short is of no use
             table.add_row(finding.subject, shown, text)
-        console.print(table)
+            if not console.is_terminal:  # whose lines have no width
+                console.out(f"{finding.subject:{width}} {shown:7} {finding.text}", highlight=False)
+        if console.is_terminal:
+            console.print(table)
     return 1 if missing else 0

@@ -6,28 +6,33 @@ import functools
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import tyro
 from tyro import constructors
 
-# The options of `train` that people set; `--help-all` lists all of them.
+from harness.tools.experiment import TrainConfig
+
+# Those options of `train` that people set, also in the other commands that have them.
 _SHOWN = frozenset(
     {
         *("data", "test_data", "text_column", "label_column", "ngrams", "validation_split"),
-        *("recipe", "epochs", "early_stopping", "class_weight", "batch_size"),
+        *("recipe", "epochs", "early_stopping", "class_weight", "batch_size", "implementation"),
         *("hidden_units", "dropout", "optimizer", "learning_rate", "learning_rate_schedule"),
         *("precision", "replicas", "run_dir", "resume", "overwrite", "report"),
     }
 )
+_LAST = ("model", "optimizer", "data")  # groups of options; a command's own come before them
 
 
 def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
     """Returns tyro's rule for settings, whose help it would break wherever the source breaks a
-    line. Unless it shows all, tyro hides all but the usual options, and would refuse the others."""
+    line. Unless it shows all, tyro hides the less usual options that `train` has too, and would
+    refuse them."""
     registry = constructors.ConstructorRegistry()
+    of_train = tuple(_groups(TrainConfig))
 
     @registry.struct_rule
     def rule(info: constructors.StructTypeInfo) -> constructors.StructConstructorSpec | None:
@@ -35,9 +40,11 @@ def described(*, shows_all: bool) -> constructors.ConstructorRegistry:
             return None
         kind: Any = info.type
         hints, found = get_type_hints(kind, include_extras=True), []
-        for one in fields(kind):
+        places = {name: at for at, name in enumerate(_LAST) if is_dataclass(hints.get(name))}
+        for one in sorted(fields(kind), key=lambda one: places.get(one.name, -1)):
             hint = hints[one.name]
-            if not (shows_all or one.name in _SHOWN or is_dataclass(hint)):
+            is_usual = one.name in _SHOWN or not issubclass(kind, of_train)
+            if not (shows_all or is_usual or is_dataclass(hint)):
                 hint = Annotated[hint, tyro.conf.Suppress]
             usual = one.default if one.default_factory is MISSING else one.default_factory()
             usual = getattr(info.default, one.name, tyro.MISSING if usual is MISSING else usual)
@@ -63,17 +70,25 @@ def texts_of(kind: type) -> dict[str, str]:
     return found
 
 
+def _groups(kind: type) -> Iterator[type]:
+    """Yields the class of a command's settings, and those of the groups in it."""
+    yield kind
+    for hint in get_type_hints(kind).values():
+        if isinstance(hint, type) and is_dataclass(hint):
+            yield from _groups(hint)
+
+
 def options(kind: type) -> Iterator[tuple[str, Any]]:
     """Yields the names and types of a command's settings, also of those in groups."""
-    for name, hint in get_type_hints(kind).items():
-        if isinstance(hint, type) and is_dataclass(hint):
-            yield from options(hint)
-        else:
-            yield name, hint
+    for group in _groups(kind):
+        yield from (
+            (n, hint) for n, hint in get_type_hints(group).items() if not is_dataclass(hint)
+        )
 
 
-def suggestion(command: str, kind: type, told: str) -> str | None:
-    """Guesses what flags of a command mean that cannot be read; `told` is the parser's message."""
+def suggestion(command: str, kind: type, told: str, former: Mapping[str, str]) -> str | None:
+    """Guesses what flags of a command mean that cannot be read; `told` is the parser's message.
+    `former` maps former names of settings, of any command, to those of today."""
     joined = re.sub(r"\s*[│|]?\n[│|]?\s*", "", told)  # the parser breaks lines, also in values
     at, comma = re.search(r"parsing --([\w-]+):", joined), re.search(r"'(-?\d*),(\d+)'", joined)
     if at and comma:
@@ -87,9 +102,11 @@ def suggestion(command: str, kind: type, told: str) -> str | None:
     if unknown := re.search(r"Unrecognized options:[\s│|]*(-[\w-]+)", told):
         word = unknown[1].lstrip("-")
         known = [name.replace("_", "-") for name, _ in options(kind)]
+        now = {old.replace("_", "-"): new.replace("_", "-") for old, new in former.items()}
+        names = {name: name for name in known} | {a: b for a, b in now.items() if b in known}
         initials = {"".join(part[0] for part in name.split("-")): name for name in known}
         close = [initials[word]] if word in initials and unknown[1].startswith("--") else []
-        close += difflib.get_close_matches(word, known, n=1)
+        close += [names[name] for name in difflib.get_close_matches(word, names, n=1)]
         if word in known:  # behind the words `--`, or without its value
             return None
         meant = f"did you mean --{close[0]}?" if close else f"{command} --help-all lists all"

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union, cast
 import tyro
 
 from harness.base import interrupt
-from harness.base.checks import require
+from harness.base.checks import flag_of, require
 from harness.base.decoding import flattened, from_mapping
 from harness.base.errors import InputError, ToldError, printable
 from harness.base.memory import collect_rarely
@@ -43,9 +43,10 @@ from harness.tools.experiment import TrainConfig
 from harness.trainer.resuming import asked_settings, is_begun
 
 _MAX_PATH = 200
+_MANY_OPTIONS = 40  # with more of them, a command's --help leaves out those that few set
 _ABOUT = (
-    "Train models whose input is a set of token ids. Every command also takes --config FILE.toml, "
-    "whose settings the flags override. --version prints the version."
+    "Train, benchmark and profile Keras models on sets of token ids.\n\nEvery command also takes "
+    "--config FILE.toml, whose settings the flags override. --version prints the version."
 )
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # The commands by name. A command takes its settings and returns the exit code; wrong input is an
@@ -53,20 +54,27 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # wait for it.
 COMMANDS: dict[str, tuple[type, Callable[..., int]]] = {
     "train": (TrainConfig, train),
+    "bench": (BenchConfig, bench),
+    "profile": (ProfileConfig, profile),
+    "smoke": (SmokeConfig, smoke),
+    "doctor": (DoctorConfig, doctor),
+    "tensorboard": (TensorBoardConfig, open_tensorboard),
     "evaluate": (EvaluateConfig, evaluate),
     "predict": (PredictConfig, predict),
     "export": (ExportConfig, export),
     "report": (ReportConfig, report),
+    "tune": (TuneConfig, tune),
+    "launch": (LaunchConfig, launch),
     "data build": (data.DataBuildConfig, data.build),
     "data info": (data.DataInfoConfig, data.info),
     "data convert": (data.DataConvertConfig, data.convert),
-    "smoke": (SmokeConfig, smoke),
-    "doctor": (DoctorConfig, doctor),
-    "tune": (TuneConfig, tune),
-    "bench": (BenchConfig, bench),
-    "profile": (ProfileConfig, profile),
-    "tensorboard": (TensorBoardConfig, open_tensorboard),
-    "launch": (LaunchConfig, launch),
+}
+# The former names of settings, by command. They still work, with a note.
+_FORMER = {
+    "bench": {"bench_dir": "run_dir"},
+    "profile": {"profile_dir": "run_dir"},
+    "smoke": {"implementations": "implementation", "precisions": "precision"},
+    "tune": {"tune_dir": "run_dir"},
 }
 
 
@@ -141,38 +149,54 @@ def _parse(arguments: list[str]) -> tuple[Callable[..., int], Any, set[str]]:
         _parsed(flags, None, _union(), prog="harness", description=_ABOUT)
         raise AssertionError("tyro knows no command that is not in the table")
     kind, run = COMMANDS[name]
-    flags = flags[len(name.split()) :]
+    of_file = {} if path is None else flattened(read_toml(path), where=path)
+    flags = _renamed(name, flags[len(name.split()) :], of_file)
     # What is given counts, not whether it differs: a flag with its default is a wish, too.
     words = (word.partition("=")[0] for word in flags if word.startswith("--"))
     given = {word.removeprefix("--").replace("-", "_") for word in words}
-    of_file = {} if path is None else flattened(read_toml(path), where=path)
     how: dict[str, Any] = {}
     # tyro needs the file's settings as its defaults.
     if path is not None:
         how["default"] = from_mapping(kind, of_file, where=path)
     if run is train and (resumed := _resumed(flags, of_file)) is not None:
         how["default"] = resumed
-    shows_all = shows_all or run is not train or {"-h", "--help"}.isdisjoint(flags)
+    num_options = len(list(options(kind)))
+    shows_all |= num_options <= _MANY_OPTIONS or {"-h", "--help"}.isdisjoint(flags)
     about = [" ".join((kind.__doc__ or "").split())]
     if not shows_all:
-        about.append(f"`--help-all` lists all {len(list(options(kind)))} options.")
-    how |= {"registry": described(shows_all=shows_all), "description": "\n\n".join(about)}
+        about.append(f"`--help-all` lists all {num_options} options.")
+    how |= {"registry": described(shows_all=shows_all), "description": "\n".join(about)}
     settings = _parsed(flags, name, kind, prog=f"harness {name}", **how)
     if behind:
         settings = replace(settings, command=tuple(behind))
     return run, settings, given | of_file.keys()
 
 
+def _renamed(command: str, flags: list[str], of_file: dict[str, Any]) -> list[str]:
+    """Returns a command's flags by their names of today; gives those to the settings of a file."""
+    for old, new in _FORMER.get(command, {}).items():
+        flag = re.compile(rf"\A--{old.replace('_', '[-_]')}(?==|\Z)")
+        renamed = [flag.sub(flag_of(new), word) for word in flags]
+        if renamed != flags or old in of_file:
+            print(f"note: {flag_of(old)} is now {flag_of(new)}", file=sys.stderr)
+        flags = renamed
+        if old in of_file:
+            both = f"{old} is now {new}, and the settings file has both; leave out {old}"
+            require(new not in of_file, both)
+            of_file[new] = of_file.pop(old)
+    return flags
+
+
 def _union() -> Any:
     """Returns the union of the commands' classes, for help on all of them, and for the shell."""
     groups: dict[bool, list[Any]] = {False: [], True: []}
     for name, (kind, _) in COMMANDS.items():
-        text = " ".join((kind.__doc__ or "").split())  # not wrapped twice
+        text = " ".join((kind.__doc__ or "").split()).partition(". ")[0].rstrip(".") + "."
         marked: Any = tyro.conf.subcommand(name.split()[-1], description=text)
         groups[name.startswith("data ")].append(Annotated[kind, marked])
     about = "Build a data set, look at one, or convert it."
     of_data: Any = Union[tuple(groups[True])]  # noqa: UP007 - a computed number
-    groups[False].insert(3, Annotated[of_data, tyro.conf.subcommand("data", description=about)])
+    groups[False].append(Annotated[of_data, tyro.conf.subcommand("data", description=about)])
     return Union[tuple(groups[False])]  # noqa: UP007
 
 
@@ -191,7 +215,8 @@ def _parsed(flags: list[str], name: str | None, kind: Any, **how: Any) -> Any:
             cause = cause.__context__
         if cause is not None:
             raise cause from None
-        if name and (text := suggestion(name, kind, held.getvalue())):
+        former = {old: new for names in _FORMER.values() for old, new in names.items()}
+        if name and (text := suggestion(name, kind, held.getvalue(), former)):
             raise InputError(text) from None
         print(printable(held.getvalue()), end="", file=sys.stderr)
         raise

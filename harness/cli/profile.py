@@ -23,7 +23,7 @@ class ProfileConfig(ExperimentConfig):
     costliest operations. TensorBoard shows the same profile."""
 
     execution: Settings = field(default_factory=Settings)
-    profile_dir: str = "runs/profile"
+    run_dir: str = "runs/profile"
     """TensorBoard's log folder; each profile gets a folder of its own under plugins/profile/."""
     steps: Annotated[int, Whole()] = 60
     """Optimizer steps to profile, in whole dispatches. With --steps-per-dispatch auto a dispatch
@@ -33,7 +33,7 @@ class ProfileConfig(ExperimentConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.profile_dir != "", "--profile-dir is empty; name a folder")
+        require(self.run_dir != "", "--run-dir is empty; name a folder")
 
 
 def profile(config: ProfileConfig) -> int:
@@ -43,7 +43,7 @@ def profile(config: ProfileConfig) -> int:
         from harness.run.profiling import ProfilerObserver, print_profile
         from harness.run.run_folder import claim
     console = Console()
-    folder = Path(config.profile_dir).absolute()
+    folder = Path(config.run_dir).absolute()
     last = config.warm_up + config.steps
     execution = config.execution
     if execution.steps_per_dispatch == "auto":

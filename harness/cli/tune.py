@@ -39,7 +39,7 @@ BEST_FILE_NAME = "best.toml"
 _WRITTEN = (STUDY_FILE_NAME, f"{STUDY_FILE_NAME}-journal", BEST_FILE_NAME, TRIALS_FOLDER_NAME)
 _EPOCHS = 10  # epochs of a trial where there is no recipe
 _PATHS = ("data", "test_data", "word_index")
-_MAY_DIFFER = {"resume", "overwrite", "tune_dir", "trials", "timeout", "jobs"}
+_MAY_DIFFER = {"resume", "overwrite", "run_dir", "trials", "timeout", "jobs"}
 # Settings that may change when a search is resumed; paths may change if the rows are the same.
 _MAY_DIFFER |= {"data_cache", "max_data_bytes", *_PATHS}
 # Settings of every trial that do not hold for the model that is trained in the end.
@@ -63,7 +63,7 @@ class TuneConfig(SearchConfig):
     data: TuneData = field(default_factory=TuneData)
     space: Space = field(default_factory=Space)
     execution: Settings = field(default_factory=Settings)
-    tune_dir: str | None = None
+    run_dir: str | None = None
     """Folder for the study, the trials' folders and best.toml. Default: runs/tune_ and the time."""
     overwrite: bool = False
     """Replace the search that is already in the folder."""
@@ -77,7 +77,7 @@ class TuneConfig(SearchConfig):
             f"--replicas is {self.execution.replicas}, but each trial has one device; leave it "
             "out, and set --jobs to the number of trials at the same time",
         )
-        check_folder("--tune-dir", self.tune_dir, resume=self.resume, overwrite=self.overwrite)
+        check_folder("--run-dir", self.run_dir, resume=self.resume, overwrite=self.overwrite)
 
 
 def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
@@ -90,18 +90,18 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
         # 1. Check everything that may be wrong before anything is removed or trained. A separate
         # process loads the data and TensorFlow, so that its end frees their memory and the GPUs.
         parameters(config.space, config.data.build, takes_texts=kind_of(config.data) is not None)
-        named = config.tune_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")
+        named = config.run_dir or time.strftime("runs/tune_%Y-%m-%d_%H-%M-%S")
         folder = claim(Path(named).absolute(), closing, what="tune folder").path
         names = (CONFIG_FILE_NAME, STUDY_FILE_NAME)
         present = ", ".join(name for name in names if (folder / name).exists())
         if present and not (config.overwrite or config.resume):
             raise InputError(
                 f"{folder} already holds a search ({present}); give --resume to go on with it, "
-                "--overwrite to replace it, or another --tune-dir"
+                "--overwrite to replace it, or another --run-dir"
             )
         if config.resume and not present:
             raise InputError(f"{folder} holds no search to go on with; leave out --resume")
-        remedy = "Restore it, or name another --tune-dir."
+        remedy = "Restore it, or name another --run-dir."
         before = read_json(folder / CONFIG_FILE_NAME, remedy=remedy) if config.resume else {}
         if config.resume:
             _check_same(folder, before, json.loads(json_text(asdict(config))))
@@ -125,7 +125,7 @@ def tune(config: TuneConfig, *, given: Set[str] = frozenset()) -> int:
             require(
                 before.get("dataset") == recorded["dataset"],
                 f"{folder} cannot be resumed with other data: the train rows differ from those "
-                "that it began with; restore them, or name another --tune-dir",
+                "that it began with; restore them, or name another --run-dir",
             )
         else:
             for name in _WRITTEN:
@@ -257,7 +257,7 @@ def _check_same(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     if differing := differences(settings(before), settings(now)):
         raise InputError(
             f"{folder} cannot be resumed with other settings: {differing}; give those that it "
-            "began with, or another --tune-dir"
+            "began with, or another --run-dir"
         )
 
 
@@ -333,7 +333,7 @@ def _report(
         _print(f"stopped        {stopped} at --timeout; to go on with it, add --resume")
     if interrupted:
         left = config.trials - sum(trial.state.is_finished() for trial in trials)
-        again = f"--tune-dir {shlex.quote(str(folder))} --resume"
+        again = f"--run-dir {shlex.quote(str(folder))} --resume"
         _print(f"interrupted with {left} trials left; to go on, add {again} to the command")
         return EXIT_INTERRUPTED
     return 0 if is_found else 1

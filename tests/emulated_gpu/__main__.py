@@ -1,9 +1,10 @@
 """Runs Python on two emulated GPUs: `python -m tests.emulated_gpu -m harness train ...`. Without
 arguments it trains all of the matrix and prints it as a table, with `--rest` what the suite leaves
-out; exit code 1 says that a loss is too far from a CPU's. EMULATED_GPU_CC=90 and the like change
-the device: see `device.environment`. The kernels run under sanitizers with
-EMULATED_GPU_FLAGS="-g -fsanitize=address,undefined", ASAN_OPTIONS=detect_leaks=0, and libasan.so
-and libubsan.so in LD_PRELOAD."""
+out; exit code 1 says that a loss is too far from a CPU's. It needs g++, liblz4 and two of NVIDIA's
+packages, which `./scripts/test` installs. EMULATED_GPU_CC=90 and the like change the device: see
+`device.environment`. The kernels run under sanitizers with EMULATED_GPU_FLAGS="-g
+-fsanitize=address,undefined", ASAN_OPTIONS=detect_leaks=0, and libasan.so and libubsan.so in
+LD_PRELOAD."""
 
 import os
 import subprocess
@@ -11,8 +12,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-
-import pytest
+from unittest import SkipTest
 
 from tests.emulated_gpu import device
 
@@ -33,16 +33,20 @@ def run(arguments: list[str]) -> int:
 
 
 def main() -> int:
-    if sys.argv[1:] not in ([], ["--rest"]):
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return 0
+    is_matrix = sys.argv[1:] in ([], ["--rest"])
+    try:
+        device.build()
+    except SkipTest as missing:
+        print(f"skipped: {missing}", file=sys.stderr)
+        return 0 if is_matrix else 2
+    if not is_matrix:
         return run(sys.argv[1:])
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # of this process, which computes on the CPU
     from tests.emulated_gpu.trainings import GROUPS, distances, too_far  # they import TensorFlow
 
-    try:
-        device.build()
-    except pytest.skip.Exception as reason:
-        print(f"skipped: {reason}")
-        return 0
     print("| on the emulated device | loss, relative to the CPU's |\n| --- | --- |")
     wrong: list[str] = []
     for name, group in GROUPS.items():

@@ -11,8 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-import pytest
+from unittest import SkipTest  # which pytest takes as its own, and needs no pytest
 
 import kernels.cache
 from tests.emulated_gpu import nvml
@@ -47,7 +46,10 @@ rm "$1.c"
 def _package(name: str) -> Path:
     """The folder of one of NVIDIA's packages."""
     package = f"nvidia-{name.replace('_', '-')}-cu12"
-    module = pytest.importorskip(f"nvidia.{name}", reason=f"the emulated GPU needs {package}")
+    try:
+        module = importlib.import_module(f"nvidia.{name}")
+    except ModuleNotFoundError as error:
+        raise SkipTest(f"the emulated GPU needs {package}: ./scripts/test installs it") from error
     return Path(next(iter(module.__path__)))
 
 
@@ -56,11 +58,11 @@ def build() -> Path:
     """Return the folder of the device, which is built unless the cache has it. Skip the test when
     something is missing that the build needs."""
     if shutil.which("g++") is None:
-        pytest.skip("the emulated GPU needs g++")
+        raise SkipTest("the emulated GPU needs g++")
     if ctypes.util.find_library("lz4") is None:
-        pytest.skip("the emulated GPU needs liblz4.so.1")
+        raise SkipTest("the emulated GPU needs liblz4.so.1")
     if "f16c" not in Path("/proc/cpuinfo").read_text():
-        pytest.skip("the emulated GPU needs a CPU of x86-64-v3")
+        raise SkipTest("the emulated GPU needs a CPU of x86-64-v3")
     nvrtc, nvcc = _package("cuda_nvrtc") / "lib", _package("cuda_nvcc")
     sources = sorted([*SOURCES.glob("*.[chl]*"), SOURCES / "ptx.py", Path(__file__)])
     texts = [str(nvrtc).encode(), *(file.read_bytes() for file in sources)]

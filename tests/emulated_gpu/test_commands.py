@@ -80,7 +80,7 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
         (*train, "--epochs", "2", "--resume", "--telemetry-hz", "50"),
         ("evaluate", "--model", str(run)),
         ("export", "--model", str(run), "--out", str(tmp_path / "exported")),
-        ("smoke", "--implementations", "native", "--precisions", "float32", "--replicas", "1"),
+        ("smoke", "--implementation", "native", "--precision", "float32", "--replicas", "1"),
     )
     figures = summary(run)
     assert figures["joules_per_1000_examples"] > 0
@@ -122,7 +122,7 @@ def test_a_saved_model_predicts_as_on_a_cpu(tmp_path: Path) -> None:
 def test_two_jobs_tune(tmp_path: Path) -> None:
     search = ("tune", *TRAIN[1:], "--epochs", "1", "--trials", "2", "--jobs", "2")
     environment = device.environment(tmp_path, devices=2)
-    printed = succeeds(environment, (*search, "--tune-dir", str(tmp_path / "search")))
+    printed = succeeds(environment, (*search, "--run-dir", str(tmp_path / "search")))
     assert "2/2" in printed
 
 
@@ -176,4 +176,4 @@ def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
     assert f"cannot be had on /GPU:0: {why}" in done.err
     missing, choice = done.out.splitlines()
     assert "native kernels" in json.loads(missing)
-    assert choice.startswith(f"dense: the only one that fits; without native: {why}")
+    assert choice.startswith(f"dense: chosen without measuring: native is unavailable: {why}")

@@ -61,7 +61,7 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
     except DBAPIError as error:
         raise InputError(
             f"{path} is damaged, or not a study of Optuna: {error.orig}. Restore it, or name "
-            "another --tune-dir."
+            "another --run-dir."
         ) from error
 
 

@@ -16,7 +16,7 @@ from harness.tools.experiment import TrainConfig
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = (
     *("", "train", "evaluate", "predict", "data", "data info", "data convert", "bench", "tune"),
-    *("smoke", "train --help-all"),
+    *("profile", "smoke", "train --help-all", "bench --help-all"),
 )
 # Every help in one process: its start costs more than all of them.
 HELP = """
@@ -52,6 +52,12 @@ def test_help_fits_a_terminal_and_needs_no_tensorflow() -> None:
     assert 20 <= len(listed) <= 25
     assert {"data", "epochs", "run-dir"} <= set(listed)
     assert "--help-all" in short
+    for words in ("train", "bench", "profile", "tune"):
+        boxes = re.findall(r"^╭─ ([a-z.]+)", texts[COMMANDS.index(words)], re.MULTILINE)
+        assert boxes[0] == "options"
+        assert boxes[-2:] == ["data", "data.build"], "what describes the data comes last"
+    assert "--label-separator" in texts[COMMANDS.index("bench --help-all")]
+    assert texts[0].index("bench") < texts[0].index("evaluate")
     assert all(f"--{name.replace('_', '-')}" in full for name, _ in options(TrainConfig))
 
 
@@ -78,14 +84,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "train, evaluate, predict, data, export, report, smoke, doctor"),
+        ([], "train, bench, profile, smoke, doctor, tensorboard, evaluate"),
         (["fly"], "fly"),
         (["train", "--implementation", "magic"], "invalid choice 'magic'"),
         (["train", "--batch-size", "many"], "'many'"),
         (["train", "--overwrite", "--resume", "--run-dir", "r"], "exclude each other"),
         (["--config", "a.toml"], "--config belongs behind a command"),
         (["train", "--config", "missing.toml"], "missing.toml cannot be read"),
-        (["smoke", "--precisions"], "--precisions is empty"),
+        (["smoke", "--precision"], "--precision is empty"),
         (["evaluate"], "--model"),
     ],
 )
@@ -119,6 +125,23 @@ def test_flags_stand_over_the_settings_file(
         assert rows in out
 
 
+def test_former_names_of_settings_work_with_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.toml"
+    for command in ("bench", "profile", "tune"):
+        path.write_text(f'{command}-dir = "{path}"')
+        flag = f"--{command}-dir"
+        for given in ([flag, path], [f"--{command}_dir={path}"], ["--config", path]):
+            assert main([command, *map(str, given)]) == 2  # a file is no folder
+            note, message = capsys.readouterr().err.splitlines()
+            assert note == f"note: {flag} is now --run-dir"
+            assert f"{path} cannot be written to" in message
+    path.write_text('tune_dir = "a"\nrun_dir = "b"\n')
+    assert main(["tune", "--config", str(path)]) == 2
+    assert "tune_dir is now run_dir, and the settings file has both" in capsys.readouterr().err
+
+
 def test_ctrl_c_outside_of_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,6 +171,8 @@ def test_ctrl_c_outside_of_training(
         (["train", "--dropout", "0.1", "0,3"], "--dropout is 0,3; write the number with a point"),
         (["train", "-v"], "train has no flag -v; train --help-all lists all"),
         (["evaluate", "--mdoel", "x"], "evaluate has no flag --mdoel; did you mean --model?"),
+        (["profile", "--bench-dir=x"], "profile has no flag --bench-dir; did you mean --run-dir?"),
+        (["smoke", "--precison", "x"], "smoke has no flag --precison; did you mean --precision?"),
     ],
 )
 def test_what_was_meant(

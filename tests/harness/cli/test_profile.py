@@ -45,7 +45,7 @@ def profiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     folder = tmp_path_factory.mktemp("profiled")
     layout = ("--warm-up", "12", "--steps-per-dispatch", "4", "--batch-size", "100")
     flags = ("--steps", STEPS, *layout)
-    result = call("profile", *CORPUS, *NETWORK, *native(), *flags, "--profile-dir", folder)
+    result = call("profile", *CORPUS, *NETWORK, *native(), *flags, "--run-dir", folder)
     assert result.code == 0, result
     (path,) = profiles(folder)
     return path, result

@@ -57,13 +57,13 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[obje
     write_table(place / "test.csv", reverse=False)
     flags = ("--data", place / "train.csv", "--test-data", place / "test.csv", *SPACE, *LAYOUT)
     folder = place / "search"
-    with started(*flags, "--tune-dir", folder, "--trials", 30) as process:
+    with started(*flags, "--run-dir", folder, "--trials", 30) as process:
         assert process.stdout is not None
         assert any("1/30" in line for line in process.stdout)  # a trial has ended
         process.send_signal(signal.SIGKILL)
     # Whatever the test rows say, the search goes on as it began.
     write_table(place / "test.csv", reverse=True)
-    result = call("tune", *flags, "--tune-dir", folder, "--trials", 2, "--resume")
+    result = call("tune", *flags, "--run-dir", folder, "--trials", 2, "--resume")
     return folder, flags, result
 
 
@@ -122,7 +122,7 @@ def records_of(trial: Path) -> str:
 
 def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
     data = ("--synthetic-rows", "1000", "--synthetic-tokens", "100")
-    flags = (*data, "--tune-dir", tmp_path / "search", *LAYOUT)
+    flags = (*data, "--run-dir", tmp_path / "search", *LAYOUT)
     flags += ("--trials", "1", "--epochs", "80", "--early-stopping", "None", "--widths", "8")
     trial = tmp_path / "search" / "trials" / "0001"
     with started(*flags) as process:
@@ -135,13 +135,13 @@ def test_ctrl_c_saves_what_was_trained(tmp_path: Path) -> None:
         assert process.stdout is not None
         out = process.stdout.read()
     assert process.returncode == 130
-    assert f"interrupted with 1 trials left; to go on, add --tune-dir {tmp_path}" in out
+    assert f"interrupted with 1 trials left; to go on, add --run-dir {tmp_path}" in out
     assert not job.is_running()
     assert list((trial / "checkpoints").iterdir())
 
 
 def test_a_search_is_killed_while_the_process_of_its_checks_starts(tmp_path: Path) -> None:
-    with started("--tune-dir", tmp_path / "search") as process:
+    with started("--run-dir", tmp_path / "search") as process:
         search, found = psutil.Process(process.pid), []
         while not found:
             assert process.poll() is None
@@ -164,10 +164,10 @@ def test_a_folder_with_a_search(
         ((), "already holds a search (config.json, study.db); give --resume to go on with it"),
         (("--resume", "--seed", "1"), "cannot be resumed with other settings: --seed was 0 and is"),
     ):
-        refused = call("tune", *flags, "--tune-dir", folder, *more)
+        refused = call("tune", *flags, "--run-dir", folder, *more)
         assert (refused.code, refused.out) == (2, "")
         assert message in refused.err
-    none = call("tune", *flags, "--tune-dir", tmp_path / "none", "--resume")
+    none = call("tune", *flags, "--run-dir", tmp_path / "none", "--resume")
     assert (none.code, "holds no search to go on with" in none.err) == (2, True)
     assert contents(folder) == before
     assert not (tmp_path / "none").exists()

@@ -90,7 +90,7 @@ def _curves(folder: Path) -> dict[str, Any]:
     """Returns the points of each curve, in the order in which TensorBoard reads them, and the other
     tags.
 
-    Stretches, of which rates and the learning rate have a point each, differ from run to run.
+    It leaves out what differs from run to run: rates, and what has a point for each stretch.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -101,7 +101,7 @@ def _curves(folder: Path) -> dict[str, Any]:
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name != "scalars":
                     others.add(value.tag)
-                elif not value.tag.startswith(("throughput/", "train/learning_rate")):
+                elif not value.tag.startswith(("throughput/", "train/learning_rate", "~summary/")):
                     point = event.step, value.tensor.float_val[0]
                     curves.setdefault(value.tag, []).append(point)
     return {"curves": curves, "other tags": sorted(others)}

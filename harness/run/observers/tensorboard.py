@@ -108,7 +108,7 @@ class TensorBoardObserver(records.Observer):
 
     def _end(self, summary: records.Summary) -> None:
         """Adds the evaluations of the saved model that are new, and marks the run as ended."""
-        new: dict[str, float] = {}
+        new: dict[str, float | None] = {}
         for rows in ("test", "validation"):
             values = getattr(summary, rows)
             known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._run.metrics)}
@@ -118,6 +118,7 @@ class TensorBoardObserver(records.Observer):
         # The HParams page shows it as a failure otherwise.
         done = not (summary.interrupted or summary.diverged)
         status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+        new |= _figures_of(summary)
         self._draw(summary.steps, new, hparams_summary.session_end_pb(status))
 
     def close(self) -> None:
@@ -179,19 +180,28 @@ def drop_events_after(folder: Path, step: int) -> set[str]:
 
 
 def _values_of(window: records.Window) -> dict[str, float | None]:
-    spreads, busy = window.telemetry, "/utilization_percent"
-    gpus = [spread.mean for tag, spread in spreads.items() if tag.endswith(busy)]
     return {
         "train/loss": window.loss,
         **{f"train/{name}": value for name, value in window.metrics.items()},
         "precision/loss_scale": window.loss_scale,
         "precision/skipped_steps": None if window.loss_scale is None else window.skipped_steps,
-        "throughput/gpu_utilization_percent": sum(gpus) / len(gpus) if gpus else None,
         # TensorBoard sorts groups of tags by name: `~gpu` and `~host` come last.
         **{
             f"~{tag}".replace("_bytes", "_gib"): spread.mean / (2**30 if "_bytes" in tag else 1)
-            for tag, spread in spreads.items()
+            for tag, spread in window.telemetry.items()
         },
+    }
+
+
+def _figures_of(summary: records.Summary) -> dict[str, float | None]:
+    """Returns the throughput of the whole run, for the HParams page: curves end with a moment's."""
+    found = (gpu.get("utilization_percent") for gpu in summary.gpus)
+    busy = [percent for percent in found if percent is not None]
+    rate = summary.steps_per_second
+    return {
+        "~summary/examples_per_second": summary.examples_per_second,
+        "~summary/step_time_ms": None if rate is None else 1e3 / rate,
+        "~summary/gpu_utilization_percent": sum(busy) / len(busy) if busy else None,
     }
 
 
@@ -239,11 +249,11 @@ def _layout(metrics: Sequence[str], drawn: Set[str]) -> layout_pb2.Layout:
 
 def _figures(run: records.RunStart) -> Iterator[tuple[str, str]]:
     """Yields the tags and names of the columns of results on the HParams page, which shows the
-    first five, and of each the last value."""
-    yield "throughput/examples_per_second", "examples/s"
-    yield "throughput/step_time_ms", "step ms"
+    last value of each, and at first five of them."""
+    yield "~summary/examples_per_second", "examples/s"
+    yield "~summary/step_time_ms", "step ms"
     if any("GPU" in device for device in run.devices):
-        yield "throughput/gpu_utilization_percent", "GPU utilization, %"
+        yield "~summary/gpu_utilization_percent", "GPU utilization, %"
     rows = {"test": run.dataset.test_rows, "validation": run.dataset.validation_rows, "train": 1}
     for part in (part for part, num_rows in rows.items() if num_rows):
         for name in (*run.metrics[:1], "loss", *run.metrics[1:]):

@@ -32,6 +32,7 @@ TAGS = {
     *("test/loss", "test/accuracy"),
     *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("throughput/step_time_ms", "throughput/data_wait_fraction", "train/learning_rate"),
+    *("~summary/examples_per_second", "~summary/step_time_ms"),
 }
 
 

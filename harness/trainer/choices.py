@@ -87,7 +87,7 @@ def choose_precision(
     if compute_capability is None:
         return Choice(name="float32", why="GPU of unknown compute capability")
     if rows < _ROWS_THAT_PAY:
-        return Choice(name="float32", why=f"{rows:,} rows a GPU are mostly launches")
+        return Choice(name="float32", why=f"with {rows:,} rows a GPU, a step is mostly launches")
     shown = ".".join(map(str, compute_capability))
     if compute_capability >= _BFLOAT16_CAPABILITY:
         return Choice(name="mixed_bfloat16", why=f"compute capability {shown} has bfloat16")
@@ -194,7 +194,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
         steps_per_epoch=whole,
     )
     steps += steps == whole  # an epoch's last, smaller batch goes with all others
-    why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
+    why = f"per call; a dispatch makes as many calls as take {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
 
 

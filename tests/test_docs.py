@@ -51,6 +51,7 @@ NOT_RUN = {
     "./scripts/harness train --table-optimizer": "tests/harness/program/test_tables.py",
     "./scripts/harness train --replicas 2": "tests/harness/cli/test_same_losses.py",
     "./scripts/harness train --precision mixed_float16": "tests/harness/cli/test_train.py",
+    "./scripts/harness train --epochs 6 --profile-steps": "tests/harness/cli/test_profile.py",
     "./scripts/harness smoke": "takes a minute; tests/harness/cli/test_smoke.py runs parts of it",
     "./scripts/harness bench": "takes minutes; tests/harness/cli/test_bench.py runs short ones",
     "./scripts/harness tune": "takes minutes; tests/harness/cli/test_tune.py runs short ones",

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.base.checks import require, require_count
 from harness.base.decoding import decoded
-from harness.base.errors import printable
+from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
 from harness.base.timeline import Timeline
 from harness.data.examples import Examples
@@ -31,7 +31,7 @@ from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
-from harness.run.profiling import RunProfiler
+from harness.run.profiling import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
@@ -548,19 +548,19 @@ class Run:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
-    def _made_profilers(self) -> list[RunProfiler]:
+    def _made_profilers(self) -> list[ProfilerObserver]:
         """Returns the profiler of `profile_steps`, unless a run that is resumed is past them."""
         start, steps = self._start, self.asked.options.profile_steps
         if steps is None or steps[1] <= start.start_step:
             return []
-        folder = self.opened.event_folder or self.opened.folder
-        require(folder is not None, "--profile-steps needs --run-dir, for the profile")
-        require(
-            steps[0] < start.total_steps,
-            f"--profile-steps is {steps[0]} {steps[1]}, but the run has {start.total_steps} steps; "
-            "name earlier ones, or set --epochs to more",
-        )
-        return [RunProfiler(Path(str(folder)), *steps)]
+        folder, (first, last) = self.opened.event_folder or self.opened.folder, steps
+        if folder is None or first >= start.total_steps:
+            raise InputError(
+                f"--profile-steps is {first} {last}, but the run has {start.total_steps} steps and "
+                f"writes to {folder}; name earlier steps, and a --run-dir"
+            )
+        # The first dispatch compiles.
+        return [ProfilerObserver(folder, max(first, start.start_step + 1), last - first)]
 
 
 def run_start(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import tensorflow as tf
 from rich.box import SIMPLE
@@ -21,8 +21,10 @@ from harness.base.checks import require
 from harness.base.errors import as_command, printable
 from harness.run import records
 from harness.run.tf_errors import os_errors
+from kernels.files import replacing
 
-STEP_MARKER = "train"  # the name of a dispatch in the trace
+# The name of a dispatch in the trace, before its first step: `optimizer steps from 60`.
+STEP_MARKER = "optimizer steps from"
 INPUT_MARKER = "waiting for batches"
 INPUT, OTHER, HOST = "input", "other operations", "host"
 # The parts of a step, in display order, each with its contents.
@@ -90,7 +92,7 @@ class ProfilerObserver(records.Observer):
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._input_marker.close()
         self._step_marker.close()
-        if kind is not None:
+        if kind is not None or not self.num_dispatches:
             tf.profiler.experimental.stop(save=False)
             return
         profiles = "plugins/profile/*/*.xplane.pb"
@@ -101,6 +103,60 @@ class ProfilerObserver(records.Observer):
         fact = f"TensorFlow wrote no profile into {self._folder}; profile again, a second later"
         require(bool(written), fact)  # a profile's folder is named after the second
         (self.path,) = written
+        size = f"{self.steps_per_dispatch:,.4g}"
+        text = (
+            f"A step on these pages is a dispatch of {size} optimizer steps: divide its times by "
+        )
+        # XProf shows it above its pages. Bytes that are appended to a message add to its lists.
+        warning = xplane_pb2.XSpace(warnings=[f"{text}{size} for those of one optimizer step."])
+        with replacing(self.path) as beside:
+            beside.write_bytes(self.path.read_bytes() + warning.SerializeToString())
+
+    @property
+    def steps_per_dispatch(self) -> float:
+        return (self.last_step - self.first_step) / self.num_dispatches
+
+
+class RunProfiler(records.Observer):
+    """Profiles a part of a run: from the first dispatch that begins at step `first` or later, to
+    the end of the one that reaches step `last`. It leaves out the run's first dispatch, which
+    compiles. An exception that ends its context discards the profile."""
+
+    def __init__(self, folder: Path, first: int, last: int) -> None:
+        self._folder, self._first, self._last = folder, first, last
+        self._profiler, self._running = ProfilerObserver(folder), ExitStack()
+        self._stage: Literal["compiling", "waiting", "profiling", "done"] = "compiling"
+
+    def tell(self, record: records.Record) -> None:
+        match self._stage, record:
+            case "compiling", records.Window():
+                self._stage = "waiting"
+            case "waiting", records.BatchesAwaited(step=step) if step >= self._first:
+                self._running.enter_context(self._profiler)
+                self._stage = "profiling"
+        if self._stage == "profiling":
+            self._profiler.tell(record)
+            if isinstance(record, records.Window) and record.step >= self._last:
+                self.finish()
+
+    def finish(self) -> str:
+        """Ends the profile; returns what was profiled, in words."""
+        self._running.close()
+        self._stage, profiler = "done", self._profiler
+        if not profiler.num_dispatches:
+            return (
+                f"no step was profiled: no dispatch began at step {self._first} or later, besides "
+                "the first, which compiles; name earlier steps, or a smaller --steps-per-dispatch"
+            )
+        command = as_command(f"tensorboard {shlex.quote(str(self._folder))}")
+        steps = f"{profiler.first_step:,} to {profiler.last_step:,}"
+        return f"the steps {steps} were profiled: {command} shows them on its page Profile"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._running.__exit__(*error)
 
 
 class Event(NamedTuple):
@@ -226,8 +282,13 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
     times = divide(read(profiler.path))
     first, last = profiler.first_step, profiler.last_step
     say(
-        f"profiled       {last - first:,} steps, {first:,} to {last:,}, in "
+        f"profiled       {last - first:,} optimizer steps, {first:,} to {last:,}, in "
         f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
+    )
+    size = f"{profiler.steps_per_dispatch:,.4g}"
+    say(
+        f"step time      {times.ms / (last - first):.3f} ms (TensorBoard's Profile page calls a "
+        f"dispatch, of {size} optimizer steps, a step)"
     )
     if on_gpu:
         say("note: a profile launches each kernel by itself, where training replays CUDA graphs")

@@ -1,11 +1,14 @@
 """What each setting that is `auto` comes to, and why."""
 
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import keras
+from rich.console import Console
 
 from harness.base.errors import InputError
 from harness.base.memory import free_bytes
@@ -28,6 +31,8 @@ _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take
 # Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
 # has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand.
 _ROWS_THAT_PAY = 2_048
+_MEASURING = "measuring the implementations of the multi-hot product"
+_SILENT_SECONDS = 2.0  # of a measurement, before a line says so where no terminal shows it
 
 
 @dataclass(kw_only=True)
@@ -41,6 +46,7 @@ class Known:
     left_bytes: int = 0  # Memory of a device that the model and all that goes with it leave
     before: Settings | None = None  # Settings of the run that is resumed
     chosen: dict[str, Choice]  # The choices made so far, by setting
+    console: Console | None = None  # shows what takes long; None shows nothing
 
 
 def settle(name: str, known: Known) -> Choice:
@@ -99,18 +105,42 @@ def _implementation(known: Known) -> Choice:
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
     rows = known.settings.batch_size // known.devices.num_shares
-    choice = choose_implementation(
-        num_rows=rows,
-        num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
-        num_tokens=widest.num_tokens,
-        units=widest.units,
-        dtype=widest.compute_dtype,
-        unique=longest.is_unique,
-        weighted=longest.weights is not None,
-        device=known.devices.names[0].removeprefix("/"),
-        deterministic=known.settings.deterministic,
-    )
+    with _shown(known.console) as tell:
+        choice = choose_implementation(
+            num_rows=rows,
+            num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
+            num_tokens=widest.num_tokens,
+            units=widest.units,
+            dtype=widest.compute_dtype,
+            unique=longest.is_unique,
+            weighted=longest.weights is not None,
+            device=known.devices.names[0].removeprefix("/"),
+            deterministic=known.settings.deterministic,
+            tell=tell,
+        )
     return Choice(name=choice.name, why=choice.why)
+
+
+@contextmanager
+def _shown(console: Console | None) -> Iterator[Callable[[str], None]]:
+    """Yields a function that gets each candidate of a measurement. A terminal shows it; elsewhere a
+    line says what goes on, if it takes more than `_SILENT_SECONDS`."""
+    console = console or Console(quiet=True)
+    status = console.status(_MEASURING)
+    line = threading.Timer(_SILENT_SECONDS, console.print, (f"{_MEASURING} ...",))
+
+    def tell(candidate: str) -> None:
+        if console.is_interactive:
+            status.update(f"{_MEASURING}: {candidate}")
+            status.start()
+        elif line.ident is None:
+            line.start()
+
+    try:
+        yield tell
+    finally:
+        line.cancel()
+        status.stop()
 
 
 def _available(choice: Choice, known: Known) -> Choice:

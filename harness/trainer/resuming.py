@@ -151,7 +151,7 @@ def asked_settings(folder: Path) -> dict[str, Any]:
         why = choice.get("why") if isinstance(choice, Mapping) else ""
         if name in flat and "asked for" not in str(why):
             flat[name] = "auto"
-    # Earlier versions had profile_steps, too.
+    # A profile is of the process that was asked for it.
     left_out = ("run_dir", "overwrite", "resume", "profile_steps")
     return {n: v for n, v in flat.items() if n not in left_out}
 

@@ -31,6 +31,7 @@ from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
+from harness.run.profiling import RunProfiler
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
@@ -195,6 +196,7 @@ class Run:
         if self._cluster.from_chief(lambda: resuming.has_ended(start, self.opened)):
             return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
+        self._profilers = self._made_profilers()
         self._training = self._to_train()
         compiled = self._make_room()
         self._begin()
@@ -307,6 +309,7 @@ class Run:
             self._validation is not None
             or may_change
             or any(looks)
+            or bool(self._profilers)  # which see a dispatch only as a whole
             or (self._checkpoints is not None and not by_time)
         )
         return Training(
@@ -360,8 +363,9 @@ class Run:
         bus_ids, hz = self.setup.devices.pci_bus_ids, asked.options.telemetry_hz
         telemetry = closing.enter_context(TelemetryRecorder(hz=hz, bus_ids=bus_ids))
         closing.enter_context(self._background)  # ends before the observers are closed
+        profilers = [closing.enter_context(profiler) for profiler in self._profilers]
         self._history = history = History(
-            [callbacks, listeners],
+            [*profilers, callbacks, listeners],
             telemetry=telemetry,
             running={metric.name for metric in self.setup.task.stateful},
             start_step=start.start_step,
@@ -397,6 +401,7 @@ class Run:
             is_done=lambda: bool(asked.callbacks) and cluster.any(callbacks.wants_to_stop),
             saving=saving if cluster.from_chief(lambda: checkpoints is not None) else None,
         )
+        history.note(*(profiler.finish() for profiler in profilers))
         self._background.wait()
         if interrupt.by is not None and interrupt.is_termination:
             saved = "the state is saved; --resume goes on from there"
@@ -540,6 +545,20 @@ class Run:
         if self.asked.console is not None:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
+
+    def _made_profilers(self) -> list[RunProfiler]:
+        """Returns the profiler of `profile_steps`, unless a run that is resumed is past them."""
+        start, steps = self._start, self.asked.options.profile_steps
+        if steps is None or steps[1] <= start.start_step:
+            return []
+        folder = self.opened.event_folder or self.opened.folder
+        require(folder is not None, "--profile-steps needs --run-dir, for the profile")
+        require(
+            steps[0] < start.total_steps,
+            f"--profile-steps is {steps[0]} {steps[1]}, but the run has {start.total_steps} steps; "
+            "name earlier ones, or set --epochs to more",
+        )
+        return [RunProfiler(Path(str(folder)), *steps)]
 
 
 def run_start(

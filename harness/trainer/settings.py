@@ -114,6 +114,11 @@ class RunOptions(Checked):
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""
+    profile_steps: Annotated[tuple[int, int] | None, Whole(0)] = None
+    """Profile the run from one step to another, as in 200 260, for TensorBoard's Profile page.
+    Dispatches are whole: it begins with the first one that starts at step 200 or later, but not
+    with the run's first, which compiles, and ends with the one that reaches step 260. The windows
+    beside it include the time to start and stop the profiler."""
     on_nan: Literal["stop", "continue"] = "stop"
     """What to do when the loss is not finite. `stop`: end the run with the likely cause;
     `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one
@@ -132,6 +137,11 @@ class RunOptions(Checked):
             self.histograms == 0 or self.tensorboard != "off",
             f"--histograms is {self.histograms}, but --tensorboard is off, so nothing would show "
             "them; leave out one of the two",
+        )
+        steps = self.profile_steps
+        require(
+            steps is None or (len(steps) == 2 and steps[0] < steps[1]),
+            f"--profile-steps is {steps}; give two steps, the first below the second",
         )
         hz = self.telemetry_hz
         require(

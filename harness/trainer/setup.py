@@ -224,7 +224,7 @@ def set_up(
 
     `parts` are the rows to train on, and those to evaluate on. `before` holds the settled settings
     of the run that is resumed and their `device_type`; after the copy of a trainer, also `unique`
-    and `limits`. `console` gets warnings of GPUs that cannot be used.
+    and `limits`. `console` gets warnings of GPUs that cannot be used, and shows what is measured.
     """
     hide_too_new_gpus()
     train = parts[0]
@@ -253,6 +253,7 @@ def set_up(
         resident_bytes=sum(Columns.of(part).num_bytes for part in parts),
         before=None if before is None else settings_before(before, devices.device_type),
         chosen={"replicas": Choice(name=str(devices.num_replicas), why=devices.why)},
+        console=console,
     )
     # Before the model: a function builds its layers in the precision.
     known.chosen["precision"] = _settled("precision", known)

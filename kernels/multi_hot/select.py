@@ -30,6 +30,7 @@ _NUM_PRODUCTS = {"CPU": 4, "GPU": 50}  # in a measured loop: a call on a GPU tak
 _MOST_ROUNDS = 20
 _OUT_OF_THE_RUNNING = 3.0  # times the best so far
 _BUDGET_SECONDS = 0.5
+_LIMIT_SECONDS = 20.0  # after which no further candidate is compiled
 _MANY_NUMBERS = 32
 _MANY_PRODUCTS = 2**27
 """Limits beyond which a CPU does not measure `dense` in float32: of the matrix's elements for each
@@ -54,32 +55,27 @@ def choose_implementation(
     weighted: bool = False,
     device: str = "CPU:0",
     deterministic: bool = False,
+    tell: Callable[[str], None] = lambda candidate: None,
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes: B, N,
     V and H.
 
-    This takes up to a second, and on a GPU the time to compile the candidates, unless a single one
-    is left, or the answer of an earlier call lies beside the built kernels. On a CPU, `gather` is
-    no candidate beside `native`, and `dense` is none if its matrix is nearly empty. `deterministic`
-    leaves a GPU only implementations that add in a fixed order, if any of them fits.
+    This takes up to a second, and on a GPU the time to compile the candidates, of which none is
+    begun after 20 seconds. `tell` is called with each one's name and number before that. Nothing is
+    measured if a single one is left, or the answer of an earlier call lies beside the built
+    kernels. On a CPU, `gather` is no candidate beside `native`, and `dense` is none if its matrix
+    is nearly empty. `deterministic` leaves a GPU only implementations that add in a fixed order, if
+    any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
-    builds, missing = _prepared(device_type, num_rows, num_tokens)
     dtype = tf.as_dtype(dtype)
-    numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
-    if device_type == "CPU" and dtype == tf.float32 and "native" in builds:
-        del builds["gather"]  # its product may be as fast, but it cannot update touched rows
-        missing += "; without gather: on a CPU, native alone updates the touched rows of a table"
-        nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
-        if nearly_empty and builds.pop("dense", None) is not None:
-            # Its compilation takes longer than all measurements.
-            missing += f"; without dense: its matrix has {per_id:,.0f} numbers for an id"
-    if deterministic and device_type != "CPU":
-        fixed_order = {n: builds[n] for n in builds if product(n).deterministic_on_gpu}
-        builds = fixed_order or builds
+    builds, left_out = _candidates(
+        device_type, num_rows, num_values, num_tokens, units, dtype, deterministic=deterministic
+    )
     names = list(builds)
     if len(names) == 1:
-        return Choice(names[0], f"the only one that fits{missing}")
+        return Choice(names[0], f"chosen without measuring: {'; '.join(left_out)}")
+    others = "".join(f"; {why}" for why in left_out)
     physical = tf.config.list_physical_devices(device_type)
     details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
     sources = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
@@ -92,37 +88,63 @@ def choose_implementation(
     with contextlib.suppress(OSError, ValueError, TypeError):
         with open(cache.open_file(cache.opened() / file_name), "rb") as file:
             kept = Choice(**json.load(file))
-        return kept._replace(why=f"measured before: {kept.why}{missing}")
+        return kept._replace(why=f"measured before: {kept.why}{others}")
     start = time.perf_counter()
     drawn = _drawn(num_rows, num_values, num_tokens, units, unique=unique, weighted=weighted)
-    seconds = _measure(names, drawn, dtype, device, unique=unique)
+    seconds = _measure(names, drawn, dtype, device, unique=unique, tell=tell)
     took_seconds = time.perf_counter() - start
+    late = ", ".join(name for name in names if name not in seconds)
     # Among times within a tenth of the best, the order decides, not noise.
-    name = next(name for name in names if seconds[name] <= 1.1 * min(seconds.values()))
-    times = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in names)
+    name = next(name for name in seconds if seconds[name] <= 1.1 * min(seconds.values()))
+    times = ", ".join(f"{name} {1e3 * seconds[name]:.2f} ms" for name in seconds)
+    if late:
+        times = times if len(seconds) > 1 else f"{name} only"
+        times += f"; {late} not measured within {_LIMIT_SECONDS:.0f} s"
     why = (
         f"forward and backward of {num_rows:,} rows, {num_values:,} ids, {num_tokens:,} x {units:,}"
     )
     choice = Choice(name, f"{why}: {times}")
     with contextlib.suppress(OSError):  # without such a folder, the next process measures again
         cache.write(cache.opened() / file_name, json.dumps(choice._asdict()).encode())
-    return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{missing}")
+    return choice._replace(why=f"measured in {took_seconds:.1f} s: {choice.why}{others}")
 
 
-def _prepared(
-    device_type: str, num_rows: int, num_tokens: int
-) -> tuple[dict[Implementation, str], str]:
-    """Return the builds of what fits, the most specialized first, and why others are missing."""
+def _candidates(
+    device_type: str,
+    num_rows: int,
+    num_values: int,
+    num_tokens: int,
+    units: int,
+    dtype: tf.DType,
+    *,
+    deterministic: bool,
+) -> tuple[dict[Implementation, str], list[str]]:
+    """Return the builds of the candidates, the most specialized first, and why others are none."""
     builds: dict[Implementation, str] = {}
-    missing = ""
+    left_out = []
     for name in reversed(IMPLEMENTATIONS):
         found = product(name)
-        if found.fits(num_rows, num_tokens):
-            try:
+        try:
+            if found.fits(num_rows, num_tokens):
                 builds[name] = found.prepare(device_type)
-            except UnavailableError as error:
-                missing += f"; without {name}: {error}"
-    return builds, missing
+            else:
+                left_out.append(f"{name} does not fit {num_rows:,} rows of {num_tokens:,} ids")
+        except UnavailableError as error:
+            left_out.append(f"{name} is unavailable: {error}")
+    numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
+    if device_type == "CPU" and dtype == tf.float32 and "native" in builds:
+        nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
+        if nearly_empty and builds.pop("dense", None) is not None:
+            # Its compilation takes longer than all measurements.
+            left_out.append(f"dense would need a matrix of {per_id:,.0f} numbers for each id")
+        del builds["gather"]  # its product may be as fast
+        left_out.append("gather cannot update single rows of a table on a CPU")
+    in_any_order = [name for name in builds if not product(name).deterministic_on_gpu]
+    if deterministic and device_type != "CPU" and len(in_any_order) < len(builds):
+        for name in in_any_order:
+            del builds[name]
+            left_out.append(f"{name} does not add in a fixed order")
+    return builds, left_out
 
 
 def _drawn(
@@ -154,12 +176,13 @@ def _measure(
     device: str,
     *,
     unique: bool,
-) -> dict[str, float]:
-    """Return each implementation's best time of one product. Those that are far from the best are
-    measured only once."""
+    tell: Callable[[str], None],
+) -> dict[Implementation, float]:
+    """Return each implementation's best time of one product, without those whose turn did not come
+    in time. Those that are far from the best are measured only once."""
     num_products = _NUM_PRODUCTS["CPU" if "CPU" in device else "GPU"]
-    loops = {name: _loop(name, num_products, unique) for name in names}
-    seconds: dict[str, float] = dict.fromkeys(names, float("inf"))
+    loops: dict[Implementation, Callable[..., Tensor]] = {}
+    start = time.perf_counter()
     with tf.device(device):
         operands = {
             # int32 numbers would lie on the host, and every call on a GPU would copy them.
@@ -168,10 +191,15 @@ def _measure(
             else tf.cast(tf.constant(array), tf.float32 if name == "weights" else dtype)
             for name, array in drawn.items()
         }
-        for loop in loops.values():
-            loop(operands)[:1].numpy()  # waits for the device
+        for number, name in enumerate(names, 1):
+            if loops and time.perf_counter() - start > _LIMIT_SECONDS:
+                break
+            tell(f"{name} ({number} of {len(names)})")
+            loops[name] = _loop(name, num_products, unique)
+            loops[name](operands)[:1].numpy()  # compiles, and waits for the device
+        seconds = dict.fromkeys(loops, float("inf"))
         start = time.perf_counter()
-        for _ in range(_MOST_ROUNDS):
+        for _ in range(_MOST_ROUNDS if len(loops) > 1 else 0):
             for name, loop in loops.items():
                 began = time.perf_counter()
                 loop(operands)[:1].numpy()

@@ -85,9 +85,9 @@ def test_a_run_is_measured_resumed_evaluated_and_exported(tmp_path: Path) -> Non
     figures = summary(run)
     assert figures["joules_per_1000_examples"] > 0
     assert figures["gpu_hours"] > 0
-    drawn = {tag: points for tag, points in curves(run).items() if tag.startswith("gpu/0/")}
+    drawn = {tag: points for tag, points in curves(run).items() if tag.startswith("~gpu/0/")}
     assert len(drawn) == 7  # every metric
-    assert {value for _, value in drawn["gpu/0/utilization_percent"]} == {50.0}
+    assert {value for _, value in drawn["~gpu/0/utilization_percent"]} == {50.0}
     assert (figures["resumes"], figures["epochs"]) == (1, 1)
     on_cpu(*TRAIN, "--epochs", "2", "--run-dir", str(tmp_path / "cpu"))
     np.testing.assert_allclose(losses(run), losses(tmp_path / "cpu"), rtol=1e-6)
@@ -176,4 +176,4 @@ def test_a_driver_that_refuses_the_kernels(tmp_path: Path) -> None:
     assert f"cannot be had on /GPU:0: {why}" in done.err
     missing, choice = done.out.splitlines()
     assert "native kernels" in json.loads(missing)
-    assert choice.startswith(f"dense: the only one that fits; without native: {why}")
+    assert choice.startswith(f"dense: chosen without measuring: native is unavailable: {why}")

@@ -2,11 +2,12 @@
 Graphs, HParams and Histograms."""
 
 import contextlib
+import html
 import os
 import re
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
-from harness.base.files import json_text
 from harness.base.reading import damage
 from harness.run import records
 from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
 from harness.run.tf_errors import os_errors
 from kernels.files import replacing
+
+# The settings that the HParams page shows first, in this order.
+_FIRST = ("batch_size", "precision", "implementation", "replicas", "learning_rate")
 
 
 class TensorBoardObserver(records.Observer):
@@ -41,33 +44,39 @@ class TensorBoardObserver(records.Observer):
         self._writer: Any = None
         self._run: records.RunStart  # from `RunStart` on
         self._evaluated: dict[str, float] = {}  # the values of the last evaluation, by tag
+        self._drawn: set[str] = set()  # the tags of all scalars so far
 
     def tell(self, record: records.Record) -> None:
         match record:
             case records.RunStart():
                 self._start(record)
             case records.Window():
-                self._write(record.step, scalars(_values_of(record)))
+                self._draw(record.step, _values_of(record))
+            case records.Stretch():
+                self._draw(record.step, _rates_of(record))
             case records.Epoch(evaluation=records.Evaluation() as found):
                 self._evaluated = {f"validation/{n}": value for n, value in found.values.items()}
                 if found.step > self._run.start_step:  # else it was before the run was resumed
-                    self._write(found.step, scalars(self._evaluated))
+                    self._draw(found.step, self._evaluated)
             case records.Inspection():
-                values = {"precision/non_finite_gradient_fraction": record.non_finite_fraction}
+                values = {
+                    "train/gradient_norm": record.gradient_norm,
+                    "precision/non_finite_gradient_fraction": record.non_finite_fraction,
+                }
                 if record.underflow_fraction is not None:
                     values["precision/underflow_fraction"] = record.underflow_fraction
                 histograms = [
                     *(histogram(f"weights/{found.name}", found) for found in record.weights),
                     *(histogram(f"gradients/{found.name}", found) for found in record.gradients),
                 ]
-                self._write(record.step, scalars(values), *histograms)
+                self._draw(record.step, values, *histograms)
             case records.Summary():
                 self._end(record)
 
     def _start(self, run: records.RunStart) -> None:
         self._run = run
         if run.start_step > 0:
-            drop_events_after(self._folder, run.start_step)
+            self._drawn = drop_events_after(self._folder, run.start_step)
         else:
             for path in self._folder.glob(EVENT_FILES):
                 path.unlink()
@@ -94,12 +103,20 @@ class TensorBoardObserver(records.Observer):
         # The HParams page shows it as a failure otherwise.
         done = not (summary.interrupted or summary.diverged)
         status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
-        self._write(summary.steps, scalars(new), hparams_summary.session_end_pb(status))
+        self._draw(summary.steps, new, hparams_summary.session_end_pb(status))
 
     def close(self) -> None:
         if self._writer is not None:
             with os_errors(self._folder):
                 self._writer.close()
+
+    def _draw(self, step: int, values: Mapping[str, float], *summaries: Any) -> None:
+        """Writes scalars and other summaries. A chart joins the Custom Scalars page with its first
+        scalar, so that none is empty: TensorBoard shows the last layout."""
+        if not self._drawn >= values.keys():
+            self._drawn |= values.keys()
+            summaries += (custom_scalar.pb(_layout(self._run, self._drawn)),)
+        self._write(step, scalars(values), *summaries)
 
     def _write(self, step: int, *summaries: Any) -> None:
         """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
@@ -117,10 +134,12 @@ class TensorBoardObserver(records.Observer):
             self._writer.flush()
 
 
-def drop_events_after(folder: Path, step: int) -> None:
+def drop_events_after(folder: Path, step: int) -> set[str]:
     """Removes the events after `step` from the event files in `folder`, whole or not at all, and a
     torn last record. Otherwise TensorBoard would draw twice the steps that a resumed run repeats.
-    This also removes HParams: the resumed run writes its own, and TensorBoard shows the first."""
+    This also removes HParams: the resumed run writes its own, and TensorBoard shows the first.
+    Returns the tags that are left."""
+    tags = set()
     for index, found in enumerate(sorted(folder.glob(EVENT_FILES))):
         # TensorBoard reads files in the order of their names, which begin with the time. A number
         # sorts before the next file, even if the clock was set back.
@@ -135,21 +154,19 @@ def drop_events_after(folder: Path, step: int) -> None:
                 remedy = "Remove it to resume without its records."
                 with damage(path, what="an event file of TensorBoard", remedy=remedy):
                     event = Event.FromString(record)
-                is_hparams = any(v.tag.startswith("_hparams_/") for v in event.summary.value)
+                written = {value.tag for value in event.summary.value}
+                is_hparams = any(tag.startswith("_hparams_/") for tag in written)
                 if event.step <= step and not is_hparams:
                     writer.write(record)
+                    tags |= written
+    return tags
 
 
 def _values_of(window: records.Window) -> dict[str, float]:
     values = {
         "train/loss": window.loss,
         **{f"train/{name}": value for name, value in window.metrics.items()},
-        "throughput/steps_per_second": window.steps_per_second,
-        "throughput/examples_per_second": window.examples_per_second,
-        "throughput/tokens_per_second": window.tokens / window.seconds,
-        "throughput/step_time_ms": 1e3 * window.seconds / window.num_steps,
-        "throughput/data_wait_fraction": window.data_wait_seconds / window.seconds,
-        **{tag: spread.mean for tag, spread in window.telemetry.items()},
+        **_telemetry(window.telemetry),
     }
     if window.loss_scale is not None:
         values["precision/loss_scale"] = window.loss_scale
@@ -157,30 +174,107 @@ def _values_of(window: records.Window) -> dict[str, float]:
     return values
 
 
+def _rates_of(stretch: records.Stretch) -> dict[str, float]:
+    names = (
+        *("steps_per_second", "examples_per_second", "tokens_per_second"),
+        *("step_time_ms", "data_wait_fraction"),
+    )
+    values = {f"throughput/{name}": getattr(stretch, name) for name in names}
+    if stretch.learning_rate is not None:
+        values["train/learning_rate"] = stretch.learning_rate
+    return values
+
+
+def _telemetry(spreads: Mapping[str, records.Spread]) -> dict[str, float]:
+    """Returns the means, bytes in GiB, and the mean utilization of all GPUs. TensorBoard sorts
+    groups of tags by name: `~gpu` and `~host` come after those of the training."""
+    values = {
+        f"~{tag}".replace("_bytes", "_gib"): spread.mean / (2**30 if "_bytes" in tag else 1)
+        for tag, spread in spreads.items()
+    }
+    busy = [spread.mean for tag, spread in spreads.items() if tag.endswith("/utilization_percent")]
+    if busy:
+        values["throughput/gpu_utilization_percent"] = sum(busy) / len(busy)
+    return values
+
+
 def run_pages(run: records.RunStart) -> list[Summary]:
     config = resolved_config(run)
     environment = config.pop(RESOLVED)
-    folder = Path(run.run_dir)
-    name = f"{folder.name} ({folder.parent})"  # the page cuts off long names
+    reasons = {"task": run.task, **run.choices}
+    chosen = [(name, choice.name, choice.why) for name, choice in reasons.items()]
+    others = [(*row, "") for row in _rows(config) if row[0].split(".")[-1] not in reasons]
+    known = {*reasons, "replicas_why"}
+    facts = {n: v for n, v in environment.items() if n not in known and v not in (None, [])}
+    settings, folder = _settings(run, config), Path(run.run_dir)
+    # TensorBoard sorts the columns of settings by these names, but shows others.
+    columns = {f"{place} {name}": name for place, name in enumerate(_FIRST, 1)}
+    columns |= {name: name for name in settings if name not in _FIRST}
+    kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    shown = [
+        api_pb2.HParamInfo(
+            name=column,
+            display_name=name.replace("_", " "),
+            type=kinds.get(type(settings[name]), api_pb2.DATA_TYPE_FLOAT64),
+        )
+        for column, name in columns.items()
+    ]
+    figures = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in _figures(run)]
+    settings |= {column: settings[name] for column, name in columns.items()}
     return [
-        custom_scalar.pb(_layout(run)),
-        text_pb("run/settings", f"```json\n{json_text(config, indent=2)}\n```"),
-        text_pb("run/environment", f"```json\n{json_text(environment, indent=2)}\n```"),
-        summary_v2.hparams_pb(_settings(run, config), trial_id=name),
+        text_pb("run/settings", _table(("what", "value", "why"), *chosen, *others)),
+        text_pb("run/environment", _table(("what", "value"), *_rows(facts))),
+        hparams_summary.experiment_pb(shown, figures),
+        # The page cuts off long names.
+        summary_v2.hparams_pb(settings, trial_id=f"{folder.name} ({folder.parent})"),
     ]
 
 
-def _layout(run: records.RunStart) -> layout_pb2.Layout:
-    """Returns the charts of the Custom Scalars page, each with a pattern that matches its tags."""
+def _layout(run: records.RunStart, drawn: Set[str]) -> layout_pb2.Layout:
+    """Returns the charts of the Custom Scalars page that have a scalar in `drawn`, each with a
+    pattern that matches its tags."""
+    parts, gpus, rates = "(train|validation|test)/", r"~gpu/\d+/", "throughput/"
     charts = {
-        name: f"(train|validation|test)/{re.escape(name)}$" for name in ("loss", *run.metrics)
+        "Learning": {
+            **{name: parts + re.escape(name) for name in ("loss", *run.metrics)},
+            "learning rate": "train/learning_rate",
+            "gradient norm": "train/gradient_norm",
+        },
+        "Throughput": {
+            "examples/s": rates + "examples_per_second",
+            "step time, ms": rates + "step_time_ms",
+            "data wait, share of the time": rates + "data_wait_fraction",
+        },
+        "GPUs": {
+            "utilization, %": gpus + "utilization_percent",
+            "memory, GiB": gpus + "memory_used_gib",
+            "power, W": gpus + "power_watts",
+        },
     }
-    charts["throughput, examples/s"] = r"throughput/examples_per_second$"
-    charts["data wait, share of the time"] = r"throughput/data_wait_fraction$"
+    shown = {
+        category: [
+            {"title": title, "multiline": {"tag": [f"{tag}$"]}}
+            for title, tag in patterns.items()
+            if any(re.fullmatch(tag, one) for one in drawn)
+        ]
+        for category, patterns in charts.items()
+    }
+    categories = [{"title": name, "chart": found} for name, found in shown.items() if found]
+    return layout_pb2.Layout(category=categories)
+
+
+def _figures(run: records.RunStart) -> Iterator[tuple[str, str]]:
+    """Yields the tags and names of the columns of results on the HParams page, which shows the
+    first five, and of each the last value."""
+    yield "throughput/examples_per_second", "examples/s"
+    yield "throughput/step_time_ms", "step ms"
     if any("GPU" in device for device in run.devices):
-        charts["GPU utilization, %"] = r"gpu/\d+/utilization_percent$"
-    shown = [{"title": title, "multiline": {"tag": [tag]}} for title, tag in charts.items()]
-    return layout_pb2.Layout(category=[{"title": "Training", "chart": shown}])
+        yield "throughput/gpu_utilization_percent", "GPU utilization, %"
+    rows = {"test": run.dataset.test_rows, "validation": run.dataset.validation_rows, "train": 1}
+    for part in (part for part, num_rows in rows.items() if num_rows):
+        for name in (*run.metrics[:1], "loss", *run.metrics[1:]):
+            yield f"{part}/{name}", f"{part} {name}"
+    yield "throughput/data_wait_fraction", "data wait"
 
 
 def _settings(run: records.RunStart, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,12 +291,32 @@ def _settings(run: records.RunStart, config: Mapping[str, Any]) -> dict[str, Any
         "task": run.task.name,
         "dataset": run.dataset.name,
     }
-    for name, value in settings.items():
-        if isinstance(value, list | tuple):
-            settings[name] = " ".join(map(str, value))
-        elif not isinstance(value, bool | int | float | str):
-            settings[name] = str(value)
-    return settings
+    plain = (bool, int, float, str)
+    return {name: v if isinstance(v, plain) else _text(v) for name, v in settings.items()}
+
+
+def _rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of nested mappings, each with its path, as in `data.build.ngrams`."""
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _rows(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _table(*rows: tuple[Any, ...]) -> str:
+    """Returns a Markdown table, whose first row is the header."""
+    escaped = (
+        [re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(_text(v))) for v in row] for row in rows
+    )
+    lines = [f"| {' | '.join(row)} |" for row in escaped]
+    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+
+
+def _text(value: Any) -> str:
+    """Returns a value on one line."""
+    words = map(str, value) if isinstance(value, list | tuple) else str(value).split()
+    return " ".join(words)
 
 
 def scalars(values: Mapping[str, float]) -> Summary:

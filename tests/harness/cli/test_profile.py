@@ -12,6 +12,7 @@ from kernels.multi_hot.native.build import load
 from kernels.multi_hot.registry import UnavailableError
 from tests.harness.cli.runs import (
     CORPUS,
+    LAYOUT,
     NETWORK,
     Result,
     call,
@@ -75,7 +76,8 @@ def test_every_part_has_its_time(times: StepTimes) -> None:
 
 def test_the_report_names_the_profiled_steps(profiled: tuple[Path, Result]) -> None:
     path, result = profiled
-    assert "profiled       20 steps, 12 to 32, in 5 dispatches (always whole" in result.out
+    assert "20 optimizer steps, 12 to 32, in 5 dispatches (always whole" in result.out
+    assert re.search(r"step time +\d+\.\d+ ms \(.* a dispatch, of 4 optimizer steps", result.out)
     assert f"harness tensorboard {path.parents[3]}" in result.out
 
 
@@ -91,7 +93,18 @@ def test_native_kernels_appear_by_name(
         assert found == part
         assert sum(event.name.startswith(f"{kernel}.") for event in events) == STEPS
         assert re.search(rf"{kernel}\.\d+ +[\d.]+ +[\d.]+% +{part} ", profiled[1].out)
-    assert {event.name for event in events} >= {"train", "waiting for batches"}
+    assert {event.name for event in events} >= {"optimizer steps from", "waiting for batches"}
+
+
+def test_a_run_is_profiled_without_a_stop(tmp_path: Path) -> None:
+    flags = ("--profile-steps", 5, 13, "--epochs", 1, "--run-dir", tmp_path, *LAYOUT)
+    result = call("train", *CORPUS, *NETWORK, *native(), *flags)
+    assert result.code == 0, result
+    assert "note: the steps 8 to 16 were profiled" in result.out
+    (path,) = profiles(tmp_path)
+    found = [event.name.split(".")[0] for event in read(path)]
+    assert found.count("multi_hot_forward") == 8
+    assert found.count("optimizer steps from") == 2
 
 
 def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
@@ -99,6 +112,7 @@ def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
     console = Console(file=io.StringIO(), width=80)
     profiler = ProfilerObserver(profiled[0].parents[3])
     profiler.path, profiler.first_step, profiler.last_step = profiled[0], 12, 32
+    profiler.num_dispatches = 5
     assert not print_profile(profiler, console, on_gpu=True)
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
     assert "training replays CUDA graphs" in out_of(console)

@@ -16,13 +16,14 @@ def test_the_host_is_sampled_drawn_and_recorded(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     read = curves(folder)
     assert {tag for tag in read if not tag.startswith(("train/", "valid", "throughput/"))} == {
-        *("host/cpu_percent", "host/rss_bytes", "test/accuracy", "test/loss")
+        *("~host/cpu_percent", "~host/rss_gib", "test/accuracy", "test/loss")
     }
     for line in records(folder):
         if "loss" in line:
             sampled = line["telemetry"]["host/rss_bytes"]
             assert 1e8 < sampled["min"] <= sampled["mean"] <= sampled["max"]
             assert sampled["samples"] > 1
-    assert all(0 <= value <= 100 for _, value in read["host/cpu_percent"])
+    assert all(0.1 < value < 16 for _, value in read["~host/rss_gib"])
+    assert all(0 <= value <= 100 for _, value in read["~host/cpu_percent"])
     assert summary(folder)["joules_per_1000_examples"] is None
     assert summary(folder)["gpu_hours"] is None

@@ -37,6 +37,8 @@ WRONG = [
     f"{TRAIN} --telemetry-hz -1.0",
     f"{TRAIN} --telemetry-hz 101",
     f"{TRAIN} --tensorboard off --histograms 1",
+    f"{TRAIN} --profile-steps 16 10",
+    f"{TRAIN} --profile-steps 32 40",
     f"{TRAIN} --resume",
     "evaluate --model m --batch-size 0",
     "smoke --replicas 3",

@@ -19,11 +19,12 @@ from harness.run.profiling import (
     STEP_MARKER,
     Event,
     ProfilerObserver,
+    RunProfiler,
     divide,
     part_of,
     read,
 )
-from harness.run.records import BatchesAwaited, BatchesReady
+from harness.run.records import BatchesAwaited, BatchesReady, Observer
 from tests.harness.run.observers.samples import window
 
 FORWARD, OPTIMIZER = "first layer, forward", "optimizer"
@@ -31,7 +32,7 @@ spans = st.tuples(st.integers(0, 60), st.integers(1, 12))
 names = st.sampled_from([FORWARD, OPTIMIZER, OTHER, INPUT_MARKER, "anything"])
 
 
-def drive(profiler: ProfilerObserver, step: int, sizes: list[int]) -> None:
+def drive(profiler: Observer, step: int, sizes: list[int]) -> None:
     """Reports dispatches of these sizes to the profiler as the loop does."""
     for num_steps in sizes:
         profiler.tell(BatchesAwaited(step=step))
@@ -54,6 +55,25 @@ def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> 
         with contextlib.suppress(KeyError), ProfilerObserver(tmp_path) as profiler:
             drive(profiler, 0, [4, 4])
             raise KeyError
+    assert list(tmp_path.rglob("*.xplane.pb")) == []
+
+
+def test_a_run_is_profiled_from_the_next_dispatch_on(tmp_path: Path) -> None:
+    with RunProfiler(tmp_path, 5, 11) as profiler:
+        drive(profiler, 0, [4, 4, 4, 4])
+        assert "the steps 8 to 12 were profiled" in profiler.finish()
+    (path,) = tmp_path.rglob("*.xplane.pb")
+    assert [found.name for found in read(path)].count(STEP_MARKER) == 1
+    (warning,) = xplane_pb2.XSpace.FromString(path.read_bytes()).warnings
+    assert "a dispatch of 4 optimizer steps: divide its times by 4" in warning
+
+
+def test_a_run_without_a_dispatch_to_profile_says_so(tmp_path: Path) -> None:
+    for first, sizes in ((0, [16]), (9, [8, 8])):
+        with RunProfiler(tmp_path, first, 20) as profiler:
+            drive(profiler, 0, sizes)
+            profiler.tell(BatchesAwaited(step=16))  # the loop asks for more, and there is none
+            assert f"no dispatch began at step {first} or later" in profiler.finish()
     assert list(tmp_path.rglob("*.xplane.pb")) == []
 
 

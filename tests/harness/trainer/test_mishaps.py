@@ -55,8 +55,8 @@ def test_a_run_folder_that_is_moved_is_noticed_at_the_next_checkpoint(tmp_path: 
     assert [path.name for path in (tmp_path / "moved" / "checkpoints").iterdir()] == ["ckpt-5.npz"]
 
 
-def test_ctrl_c_leaves_a_trainer_that_goes_on() -> None:
-    """The first ends the training, the second all of `fit`."""
+def test_ctrl_c_leaves_a_trainer_that_goes_on(tmp_path: Path) -> None:
+    """The first ends the training and its profile, the second all of `fit`."""
 
     class Presser(keras.callbacks.Callback):
         def __init__(self, times: int) -> None:
@@ -68,10 +68,12 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on() -> None:
                 signal.raise_signal(signal.SIGINT)
 
     own, train = trainer(), rows()
-    for times in (1, 2):
+    for times in (1, 2, 1):  # a profiler that still runs could not start again
+        run: Any = {"run_dir": tmp_path, "overwrite": True, "profile_steps": (0, 9_999)}
         expected = pytest.raises(KeyboardInterrupt) if times == 2 else contextlib.nullcontext()
         with expected:
-            own.fit(train, epochs=5, callbacks=[Presser(times)], verbose=False)
+            own.fit(train, epochs=5, callbacks=[Presser(times)], verbose=False, **run)
+        assert len(list(tmp_path.glob("plugins/profile/*"))) == (times == 1)
         before = own.evaluate(train)["loss"]
         assert len(own.fit(train, epochs=3, verbose=False).history["loss"]) >= 2
         assert own.evaluate(train)["loss"] < before

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kernels.cache import CACHE_VARIABLE
-from kernels.multi_hot import IMPLEMENTATIONS
+from kernels.multi_hot import IMPLEMENTATIONS, select
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.select import Choice, choose_implementation
 
@@ -61,16 +61,32 @@ def test_dense_is_no_candidate_where_its_matrix_is_huge() -> None:
 def test_dense_is_no_candidate_where_its_matrix_is_nearly_empty() -> None:
     sparse = {"num_rows": 64, "num_values": 4_000, "num_tokens": 4_000, "units": 600}
     choice = choose_implementation(**sparse)
-    assert (choice.name, measured(choice)) == ("native", {})
-    assert "without dense" in choice.why
-    in_16_bits = choose_implementation(**sparse, dtype="bfloat16")
+    assert choice.name == "native"
+    assert choice.why == (
+        "chosen without measuring: dense would need a matrix of 64 numbers for each id; gather "
+        "cannot update single rows of a table on a CPU"
+    )
+    told: list[str] = []
+    in_16_bits = choose_implementation(**sparse, dtype="bfloat16", tell=told.append)
     assert set(measured(in_16_bits)) == set(IMPLEMENTATIONS)
+    assert told == ["native (1 of 3)", "gather (2 of 3)", "dense (3 of 3)"]
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_candidates_beyond_the_limit_of_time_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "_LIMIT_SECONDS", 0.0)
+    told: list[str] = []
+    choice = choose_implementation(**SHAPES, dtype="bfloat16", tell=told.append)
+    assert (choice.name, told) == ("native", ["native (1 of 3)"])
+    assert choice.why.endswith(": native only; gather, dense not measured within 0 s")
+    assert choose_implementation(**SHAPES, dtype="bfloat16").why.startswith("measured before")
 
 
 def test_a_gpu_that_must_repeat_itself_gets_dense_where_its_matrix_fits() -> None:
     """`gather` adds there in any order. There is one candidate, so no GPU is needed to choose."""
     choice = choose_implementation(**SHAPES, device="GPU:0", deterministic=True)
     assert (choice.name, measured(choice)) == ("dense", {})
+    assert choice.why.endswith("gather does not add in a fixed order")
     huge = SHAPES | {"num_tokens": 2**22}
     choice = choose_implementation(**huge, device="GPU:0", deterministic=True)
     assert (choice.name, measured(choice)) == ("gather", {})
@@ -94,7 +110,7 @@ print(json.dumps([choice.name, choice.why, reasons]))
     times = measured(Choice(name, why))
     assert set(times) == {"dense", "gather"}
     assert name in times
-    assert "without native: " in why
+    assert "; native is unavailable: " in why
     assert "apt install g++" in why
     assert reasons[:2] == [None, None]
     assert reasons[2] in why

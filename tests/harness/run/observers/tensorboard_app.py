@@ -41,11 +41,13 @@ class TensorBoardApp:
         """Returns the JSON that `/data/plugin/ROUTE` answers to `content`."""
         return json.loads(self._checked(self._client.post(f"/data/plugin/{route}", json=content)))
 
-    def hparams(self, *statuses: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    def hparams(
+        self, *statuses: str, also: str = "seed"
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """The experiment of the HParams page, and the rows whose runs have one of these statuses,
-        each with its `metrics` by tag."""
+        each with its `metrics` by tag, and with the setting `also`, listed or not."""
         experiment = self.post("hparams/experiment", {"experimentName": ""})
-        names = [info["name"] for info in experiment["hparamInfos"]]
+        names = {also, *(info["name"] for info in experiment["hparamInfos"])}
         columns = [{"hparam": name, "includeInResult": True} for name in names]
         asked = {"sliceSize": 100, "allowedStatuses": statuses, "colParams": columns}
         rows = self.post("hparams/session_groups", asked)["sessionGroups"]

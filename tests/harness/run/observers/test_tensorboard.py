@@ -75,6 +75,7 @@ def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     observer.tell(inspection(160, weights=(spread,), gradients=(spread,)))
     observer.close()
     read = curves(tmp_path)
+    assert read["train/gradient_norm"] == [(80, 0.75), (160, 0.75)]
     assert read["precision/non_finite_gradient_fraction"] == [(80, 0.5), (160, 0.0)]
     assert read["precision/underflow_fraction"] == [(160, 0.125)]
     app = TensorBoardApp(tmp_path)

@@ -126,7 +126,9 @@ def bench(config: BenchConfig) -> int:
     --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.tools.bench.compare import compare, report
 
-    console, gate = Console(), (config.fail_if_slower, config.fail_if_inconclusive)
+    # The table alone goes to standard output, for a file.
+    console = Console(stderr=config.markdown)
+    gate = config.fail_if_slower, config.fail_if_inconclusive
     if config.compare:
         a, b = (read_results(Path(path))[1] for path in config.compare)
         rows = [replace(row, side="A", ratio=None) for row in a]
@@ -247,7 +249,7 @@ def _show(
 
     lines = summarized(rows, weak=config.grid.weak)
     if config.markdown:
-        console.out(printable(markdown(lines, content)), end="")
+        Console().out(printable(markdown(lines, content)), end="")
     else:
         print_sweep(lines, console)
     for note in write_files(folder, lines):

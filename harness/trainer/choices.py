@@ -179,7 +179,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
-    bytes_moved, flops = _work_of_step(known.model, rows, ids, implementation)
+    bytes_moved, flops = work_of_step(known.model, rows, ids, implementation)
     # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
     prepared_bytes = sum(
@@ -198,7 +198,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     return Choice(name=str(steps), why=why)
 
 
-def _work_of_step(
+def work_of_step(
     model: keras.Model, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a

@@ -101,7 +101,7 @@ def examples_of(page: str) -> list[Example]:
         line = text[: block.start(2)].count("\n") + 1
         if block[1] != "sh":
             found.append(Example(page, line, block[1], block[2]))
-            called = re.findall(r"\./scripts/.*", block[2]) if block[1] == "yaml" else ()
+            called = re.findall(r"\./scripts/[^>\n]*", block[2]) if block[1] == "yaml" else ()
             found += [Example(page, line, "sh", command) for command in called]
             continue
         for offset, written in enumerate(block[2].splitlines()):

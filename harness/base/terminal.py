@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterable
 from io import TextIOWrapper
+from itertools import zip_longest
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -52,6 +53,20 @@ def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def markdown_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
+    """Returns a table of a row or more as Markdown. Columns in which no cell is a number align
+    left."""
+    table = [
+        [" ".join(str(cell).split()).replace("|", "\\|") for cell in row]
+        for row in (headings, *rows)
+    ]
+    table.insert(1, [])
+    for column in zip_longest(*table[2:], fillvalue=""):
+        has_numbers = any(cell and not any(map(str.isalpha, cell)) for cell in column)
+        table[1].append("---:" if has_numbers else "---")
+    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def prepare_standard_streams() -> None:

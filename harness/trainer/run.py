@@ -467,8 +467,10 @@ class Run:
         is_told = asked.console is not None or self.opened.folder is not None
         if not is_told or quality is None or rows is None:
             return
-        untrained, what = self.setup.measures(rows), "test" if rows is asked.test else "validation"
-        assert untrained is not None
+        # Of settings that no recipe chose, as in a throughput run, nobody expects the best figures.
+        searched = asked.config.get(run_files.RESOLVED, {}).get("recipe") is not None
+        untrained = self.setup.measures(rows) if searched else None
+        what = "test" if rows is asked.test else "validation"
         yield from advice_on_rows(asked.train, rows, quality, untrained, what=what)
 
     def _evaluate(
@@ -572,8 +574,8 @@ def run_start(
 ) -> records.RunStart:
     watch, why = str(asked.options.precision_watch), "asked for"
     if watch == "auto":
-        why = setup.choices["precision"].name
-        watch = "0" if why == "float32" else "1"
+        precision = setup.choices["precision"].name
+        watch, why = ("0", "not needed in float32") if precision == "float32" else ("1", precision)
     # Of rows that may have several classes, an answer without any has a high accuracy.
     is_led = setup.task.kind == "multi_label" and setup.measures(asked.train) is not None
     leading = ("f1_micro", "f1_macro") if is_led else ()

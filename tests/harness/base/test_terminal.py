@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.base.terminal import lasting
+from harness.base.terminal import lasting, markdown_table
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, names_in, run
 
 COMPLETE = {
@@ -95,3 +95,8 @@ def test_a_console_of_the_users() -> None:
         lasting(console).print("one")
         with pytest.raises(OSError, match="No space left"):
             console.print("two")
+
+
+def test_a_table_stays_one_whatever_is_in_it() -> None:
+    text = markdown_table(("size", "note"), ((1, "a|b\nc"), (2, "")))
+    assert text == "| size | note |\n| ---: | --- |\n| 1 | a\\|b c |\n| 2 |  |"

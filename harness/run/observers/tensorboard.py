@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.base.reading import damage
+from harness.base.terminal import markdown_table
 from harness.run import records
 from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
 from harness.run.tf_errors import os_errors
@@ -195,8 +196,7 @@ def _values_of(window: records.Window) -> dict[str, float | None]:
 
 def _figures_of(summary: records.Summary) -> dict[str, float | None]:
     """Returns the throughput of the whole run, for the HParams page: curves end with a moment's."""
-    found = (gpu.get("utilization_percent") for gpu in summary.gpus)
-    busy = [percent for percent in found if percent is not None]
+    busy = [v for gpu in summary.gpus for n, v in gpu.items() if n == "utilization_percent"]
     rate = summary.steps_per_second
     return {
         "~summary/examples_per_second": summary.examples_per_second,
@@ -226,8 +226,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     figures = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in _figures(run)]
     settings |= {column: settings[name] for column, name in columns.items()}
     return [
-        text_pb("run/settings", _table(("what", "value", "why"), *chosen, *others)),
-        text_pb("run/environment", _table(("what", "value"), *_rows(facts))),
+        text_pb("run/settings", _table("what value why", [*chosen, *others])),
+        text_pb("run/environment", _table("what value", _rows(facts))),
         hparams_summary.experiment_pb(shown, figures),
         # The page cuts off long names.
         summary_v2.hparams_pb(settings, trial_id=f"{folder.name} ({folder.parent})"),
@@ -288,13 +288,9 @@ def _rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
-def _table(*rows: tuple[Any, ...]) -> str:
-    """Returns a Markdown table, whose first row is the header."""
-    escaped = (
-        [re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(_text(v))) for v in row] for row in rows
-    )
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
+def _table(headings: str, rows: Iterable[tuple[Any, ...]]) -> str:
+    escaped = ([re.sub(r"[\\`*_\[\]]", r"\\\g<0>", _text(value)) for value in row] for row in rows)
+    return html.escape(markdown_table(headings.split(), escaped), quote=False)
 
 
 def _text(value: Any) -> str:

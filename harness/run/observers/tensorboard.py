@@ -2,7 +2,6 @@
 Graphs, HParams and Histograms."""
 
 import contextlib
-import html
 import os
 import re
 import socket
@@ -25,6 +24,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.base.reading import damage
+from harness.base.terminal import markdown_table
 from harness.run import records
 from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
 from harness.run.tf_errors import os_errors
@@ -206,6 +206,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     others = [(*row, "") for row in _rows(config) if row[0].split(".")[-1] not in reasons]
     known = {*reasons, "replicas_why"}
     facts = {n: v for n, v in environment.items() if n not in known and v not in (None, [])}
+    rows = ((name, _text(value), why) for name, value, why in (*chosen, *others))
+    machine = ((name, _text(value)) for name, value in _rows(facts))
     settings, folder = _settings(run, config), Path(run.run_dir)
     # TensorBoard sorts the columns of settings by these names, but shows others.
     columns = {f"{place} {name}": name for place, name in enumerate(_FIRST, 1)}
@@ -222,8 +224,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     figures = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in _figures(run)]
     settings |= {column: settings[name] for column, name in columns.items()}
     return [
-        text_pb("run/settings", _table(("what", "value", "why"), *chosen, *others)),
-        text_pb("run/environment", _table(("what", "value"), *_rows(facts))),
+        text_pb("run/settings", markdown_table(("what", "value", "why"), rows)),
+        text_pb("run/environment", markdown_table(("what", "value"), machine)),
         hparams_summary.experiment_pb(shown, figures),
         # The page cuts off long names.
         summary_v2.hparams_pb(settings, trial_id=f"{folder.name} ({folder.parent})"),
@@ -302,15 +304,6 @@ def _rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _rows(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _table(*rows: tuple[Any, ...]) -> str:
-    """Returns a Markdown table, whose first row is the header."""
-    escaped = (
-        [re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(_text(v))) for v in row] for row in rows
-    )
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
 
 
 def _text(value: Any) -> str:

@@ -15,6 +15,7 @@ from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
+from harness.cli import github
 from harness.model.options import TableOptimizer
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
@@ -143,6 +144,10 @@ def bench(config: BenchConfig) -> int:
     code = 0
     if config.against is not None and rows:
         code = report(*compare(rows), console, *gate)
+        if code:
+            github.error(
+                "harness bench", f"--against {config.against}: see the log; exit code {code}"
+            )
     elif any(row.figures for row in rows):
         _show(config, folder, content, rows, console)
     if rows:
@@ -248,8 +253,10 @@ def _show(
     from harness.tools.bench.files import write_files
 
     lines = summarized(rows, weak=config.grid.weak)
+    text = printable(markdown(lines, content))
+    github.step_summary(f"### harness bench\n\n{text}")
     if config.markdown:
-        Console().out(printable(markdown(lines, content)), end="")
+        Console().out(text, end="")
     else:
         print_sweep(lines, console)
     for note in write_files(folder, lines):

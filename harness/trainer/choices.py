@@ -87,7 +87,7 @@ def choose_precision(
     if compute_capability is None:
         return Choice(name="float32", why="GPU of unknown compute capability")
     if rows < _ROWS_THAT_PAY:
-        return Choice(name="float32", why=f"{rows:,} rows a GPU are mostly launches")
+        return Choice(name="float32", why=f"with {rows:,} rows a GPU, a step is mostly launches")
     shown = ".".join(map(str, compute_capability))
     if compute_capability >= _BFLOAT16_CAPABILITY:
         return Choice(name="mixed_bfloat16", why=f"compute capability {shown} has bfloat16")
@@ -179,7 +179,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
-    bytes_moved, flops = _work_of_step(known.model, rows, ids, implementation)
+    bytes_moved, flops = work_of_step(known.model, rows, ids, implementation)
     # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
     prepared_bytes = sum(
@@ -194,11 +194,11 @@ def _steps_per_dispatch(known: Known) -> Choice:
         steps_per_epoch=whole,
     )
     steps += steps == whole  # an epoch's last, smaller batch goes with all others
-    why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
+    why = f"per call; a dispatch makes as many calls as take {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
 
 
-def _work_of_step(
+def work_of_step(
     model: keras.Model, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a

@@ -34,6 +34,8 @@ def write_run(folder: Path, *, num_gpus: int = 0, **changes: Any) -> None:
         for index in range(num_gpus)
         for name, mean in METRICS.items()
     }
+    if num_gpus:
+        telemetry["host/cpu_percent"] = Spread(mean=50.0, min=0.0, max=90.0, num_samples=3)
     trained = window(80, telemetry=telemetry)
     stretch = dataclasses.replace(joined(None, trained), learning_rate=0.001)
     observer = TensorBoardObserver(folder)

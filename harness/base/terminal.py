@@ -1,11 +1,12 @@
 """Standard streams, and consoles on them, that outlast their terminal."""
 
 import copy
+import html
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
-from itertools import zip_longest
 from typing import Any, TextIO, cast
 
 from rich.console import Console
@@ -55,18 +56,18 @@ def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any
     return table
 
 
-def markdown_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """Returns a table of a row or more as Markdown. Columns in which no cell is a number align
-    left."""
-    table = [
-        [" ".join(str(cell).split()).replace("|", "\\|") for cell in row]
-        for row in (headings, *rows)
-    ]
-    table.insert(1, [])
-    for column in zip_longest(*table[2:], fillvalue=""):
-        has_numbers = any(cell and not any(map(str.isalpha, cell)) for cell in column)
-        table[1].append("---:" if has_numbers else "---")
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+def markdown_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Returns a table as Markdown, with every text shown as it is. Columns without letters align
+    right; a row may be shorter than the headings."""
+
+    def cell(text: str) -> str:
+        return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+    head, *body = ([cell(text) for text in row] for row in (headings, *rows))
+    columns = zip(*(row for row in body if len(row) == len(head)), strict=True)
+    rule = ["---" if any(map(str.isalpha, "".join(column))) else "---:" for column in columns]
+    lines = head, rule or ["---"] * len(head), *body
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def prepare_standard_streams() -> None:

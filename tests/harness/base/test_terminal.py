@@ -97,6 +97,8 @@ def test_a_console_of_the_users() -> None:
             console.print("two")
 
 
-def test_a_table_stays_one_whatever_is_in_it() -> None:
-    text = markdown_table(("size", "note"), ((1, "a|b\nc"), (2, "")))
-    assert text == "| size | note |\n| ---: | --- |\n| 1 | a\\|b c |\n| 2 |  |"
+def test_a_markdown_table_shows_any_text_as_it_is() -> None:
+    rows = (["1", "a|b\nc"], ["2", "<b>_x_"], ["skipped"])
+    head, rule, *shown = markdown_table(("size", "note"), rows).splitlines()
+    assert (head, rule) == ("| size | note |", "| ---: | --- |")
+    assert shown == ["| 1 | a\\|b c |", "| 2 | &lt;b&gt;\\_x\\_ |", "| skipped |"]

@@ -134,7 +134,7 @@ def bench(config: BenchConfig) -> int:
         a, b = (read_results(Path(path))[1] for path in config.compare)
         rows = [replace(row, side="A", ratio=None) for row in a]
         rows += [replace(row, side="B", ratio=None) for row in b]
-        return report(*compare(rows), console, *gate)
+        return report(*compare(rows), Console(), *gate, markdown=config.markdown)
     folder = Path(config.run_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
     with ExitStack() as closing:
         content, rows, is_interrupted = _measured(config, folder, closing, console)
@@ -143,7 +143,7 @@ def bench(config: BenchConfig) -> int:
         raise InputError(notes[0].removeprefix(SKIPPED))
     code = 0
     if config.against is not None and rows:
-        code = report(*compare(rows), console, *gate)
+        code = report(*compare(rows), Console(), *gate, markdown=config.markdown)
         if code:
             github.error(
                 "harness bench", f"--against {config.against}: see the log; exit code {code}"
@@ -242,8 +242,8 @@ def _resumed(path: Path, content: dict[str, Any]) -> list[Row]:
 
     were, are = kept(before), kept(content)
     changed = [f"{n} was {were.get(n)} and is {are[n]}" for n in are if were.get(n) != are[n]]
-    differ = f"{path} is of another sweep: {'; '.join(changed)}; give --overwrite, or another "
-    require(not changed, f"{differ}--run-dir")
+    differ = f"{path} is of another sweep: {'; '.join(changed)}"
+    require(not changed, f"{differ}; give --overwrite, or another --run-dir")
     return rows
 
 

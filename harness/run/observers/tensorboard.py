@@ -2,12 +2,11 @@
 Graphs, HParams and Histograms."""
 
 import contextlib
-import html
 import os
 import re
 import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +212,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     others = [(*row, "") for row in _rows(config) if row[0].split(".")[-1] not in reasons]
     known = {*reasons, "replicas_why"}
     facts = {n: v for n, v in environment.items() if n not in known and v not in (None, [])}
+    rows = ((name, _text(value), why) for name, value, why in (*chosen, *others))
+    machine = ((name, _text(value)) for name, value in _rows(facts))
     settings, folder = _settings(run, config), Path(run.run_dir)
     # TensorBoard sorts the columns of settings by these names, but shows others.
     columns = {f"{place} {name}": name for place, name in enumerate(_FIRST, 1)}
@@ -226,8 +227,8 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     figures = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in _figures(run)]
     settings |= {column: settings[name] for column, name in columns.items()}
     return [
-        text_pb("run/settings", _table("what value why", [*chosen, *others])),
-        text_pb("run/environment", _table("what value", _rows(facts))),
+        text_pb("run/settings", markdown_table(("what", "value", "why"), rows)),
+        text_pb("run/environment", markdown_table(("what", "value"), machine)),
         hparams_summary.experiment_pb(shown, figures),
         # The page cuts off long names.
         summary_v2.hparams_pb(settings, trial_id=f"{folder.name} ({folder.parent})"),
@@ -286,11 +287,6 @@ def _rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _rows(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _table(headings: str, rows: Iterable[tuple[Any, ...]]) -> str:
-    escaped = ([re.sub(r"[\\`*_\[\]]", r"\\\g<0>", _text(value)) for value in row] for row in rows)
-    return html.escape(markdown_table(headings.split(), escaped), quote=False)
 
 
 def _text(value: Any) -> str:

@@ -91,7 +91,8 @@ def _curves(windows: list[Mapping[str, Any]], batch_size: int) -> dict[str, dict
                 sampled[title][f"GPU {at[1]}"].append(point)
     for title, lines in sampled.items():
         found[title] = {label: np.array(points).T for label, points in lines.items()}
-    return found
+    # A single point is no curve, and stands in the table.
+    return {title: own for title, own in found.items() if max(p.shape[1] for p in own.values()) > 1}
 
 
 def _parts(folder: Path) -> list[tuple[str, str, str]]:

@@ -91,7 +91,7 @@ def test_mistakes_are_wrong_rows_from_the_worst_on(tmp_path: Path) -> None:
     own = trainer(3, rows.num_tokens)
     page = written(tmp_path, own, rows)
     table = page[page.index('<section id="mistakes">') :]
-    entry = r"<dt>Row (\d+): (\S+), predicted (\S+) \(.* class (\S+)\)</dt>\s*<dd>(.*)</dd>"
+    entry = r"Row (\d+): (\S+), predicted (\S+) \(.* class (\S+)\)</summary>\s*<p>(.*)</p>"
     mistakes = [(int(row), *others) for row, *others in re.findall(entry, table)]
     assert len(mistakes) == 20
     for row, truth, predicted, _, text in mistakes:
@@ -109,7 +109,7 @@ def test_weighted_texts_are_shown_in_their_own_order(tmp_path: Path) -> None:
     own = trainer(1, data.num_tokens)
     source = DataConfig(data=str(path), build=build)
     page = write_report(tmp_path, own, data, source, data.vocabulary).read_text()
-    assert f"<dd>{text}</dd>" in page
+    assert f"<p>{text}</p>" in page
     assert "its distinct tokens" not in page
 
 

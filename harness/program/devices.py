@@ -26,7 +26,7 @@ from harness.program.all_reduce import Kind, settled_all_reduce
 from harness.workers.cluster import ALONE, Cluster
 
 # Rows of one replica's batch below which a step spends most of its time on kernel launches and the
-# all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand.
+# all-reduce: an estimate from the launches in docs/gpu_evidence.md, since no GPU was at hand.
 _ROWS_THAT_PAY = 8_192
 # Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
 # process. In the sums of `kernels.all_reduce`, which have no such limit, `ModelPrograms` ends it.

@@ -29,7 +29,7 @@ _STREAM_SHARE = 0.5  # of the host's free memory, into which a stream copies the
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere (CUDA C++ Programming Guide, WMMA types)
 _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take float16, Volta
 # Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
-# has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand.
+# has the fewest (docs/gpu_evidence.md). An estimate, as no GPU was at hand.
 _ROWS_THAT_PAY = 2_048
 _MEASURING = "measuring the implementations of the multi-hot product"
 _SILENT_SECONDS = 2.0  # of a measurement, before a line says so where no terminal shows it

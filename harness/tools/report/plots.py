@@ -1,8 +1,9 @@
-"""The plots of a report."""
+"""The plots of a report, each an SVG element: lines in the page's color and on its background, so
+that they suit a light page and a dark one."""
 
-import base64
 import functools
 import io
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,55 +14,88 @@ from harness.base.errors import printable
 from harness.tools.report.answers import Floats, Ranking
 
 _MAX_POINTS = 500
-# Text stays text: the browser has fonts for any script, and the files are small.
-_STYLE = {"axes.grid": True, "grid.alpha": 0.3, "legend.fontsize": "small", "svg.fonttype": "none"}
+_FEW_POINTS = 30  # up to which every point is marked
+_MOST_OF_SHORT_LABEL = 20  # characters of a label, two of which fit side by side
+_WIDTH, _HEIGHT, _LINE_HEIGHT = 4.6, 2.8, 0.2  # inches: the width of a phone, at its text size
+_PAGE_COLOR = "#010203"  # stands for `currentColor`, which matplotlib does not know
+_COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_STYLE = {
+    **dict.fromkeys((*_COLORED, "grid.color"), _PAGE_COLOR),
+    **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+    "axes.grid": True,
+    "grid.alpha": 0.2,
+    "svg.fonttype": "none",  # text stays text: the browser has fonts for any script
+}
 
 
-def _svg(draw: Callable[..., None]) -> Callable[..., str]:
-    """Makes a function that draws into a figure one that returns an SVG as a data URI."""
+def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
+    """Makes a function that draws into axes, and returns the legend's title, one that returns an
+    SVG element with the legend below the axes."""
 
     @functools.wraps(draw)
     def drawn(*what: Any) -> str:
         import matplotlib
         from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-        content = io.BytesIO()
+        content = io.StringIO()
         with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
             # matplotlib measures text in its own font, which lacks most scripts.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            figure = Figure(figsize=(9, 4), layout="constrained")
-            draw(figure, *what)
-            figure.savefig(content, format="svg")
-        return f"data:image/svg+xml;base64,{base64.b64encode(content.getvalue()).decode()}"
+            figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+            axes = figure.subplots()
+            # Colors that are readable on white and on black; dashes tell the next ten lines apart.
+            colors = matplotlib.color_sequences["tab10"]
+            dashes = ["-"] * len(colors) + ["--"] * len(colors)
+            axes.set_prop_cycle(color=[*colors, *colors], linestyle=dashes)
+            title = draw(axes, *what)
+            labels = axes.get_legend_handles_labels()[1]
+            if len(labels) > 1 or title:
+                columns = 2 if max(map(len, labels)) <= _MOST_OF_SHORT_LABEL else 1
+                lines = -(-len(labels) // columns) + (title is not None)
+                figure.set_figheight(_HEIGHT + _LINE_HEIGHT * lines)
+                figure.legend(loc="outside lower left", ncols=columns, title=title)
+            figure.savefig(content, format="svg", metadata={"Date": None})
+        svg = content.getvalue().replace(_PAGE_COLOR, "currentColor")
+        # A page has several plots, and each numbers its groups from 1.
+        return re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])
 
     return drawn
 
 
 @_svg
-def learning_curves(figure: Any, series: Mapping[str, Floats], held_out: str) -> None:
-    names = [n for n in ("loss", "accuracy") if n in series or f"validation_{n}" in series]
-    for name, axes in zip(names, figure.subplots(1, len(names), squeeze=False)[0], strict=True):
-        axes.set(xlabel="step", title=name)
-        if name in series:
-            axes.plot(*_thinned(*series[name]), label="training")
-        if (key := f"validation_{name}") in series:
-            axes.plot(*_thinned(*series[key]), marker="o", label=held_out)
-        axes.legend()
+def curves(axes: Any, title: str, lines: Mapping[str, Floats]) -> None:
+    """Draws lines over the steps, each an array [2, points] by its label."""
+    for label, points in lines.items():
+        marker = "." if points.shape[1] <= _FEW_POINTS else ""
+        axes.plot(*_thinned(*points), marker=marker, label=label)
+    axes.set(title=title, xlabel="step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_ylim(bottom=0)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.10g}")
 
 
 @_svg
-def rankings(figure: Any, curves: Sequence[tuple[str, Ranking]]) -> None:
-    roc, precision = figure.subplots(1, 2)
-    roc.plot([0, 1], [0, 1], linestyle="dotted", color="gray")
-    for name, (fall_out, recall, precisions, average) in curves:
-        area, label = np.trapezoid(recall, fall_out), _label(name)
-        roc.plot(*_thinned(fall_out, recall), label=f"{label}: {area:.3f}")
-        precision.plot(*_thinned(recall, precisions), label=f"{label}: {average:.3f}")
-    roc.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
-    precision.set(title="precision and recall", xlabel="recall", ylabel="precision")
-    for axes, title in ((roc, "area under the curve"), (precision, "average precision")):
-        axes.set(xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(title=title)
+def roc(axes: Any, rankings: Sequence[tuple[str, Ranking]]) -> str:
+    axes.plot([0, 1], [0, 1], linestyle="dotted", color="gray")
+    for name, curve in rankings:
+        area = np.trapezoid(curve.recall, curve.false_positive_rate)
+        points = _thinned(curve.false_positive_rate, curve.recall)
+        axes.plot(*points, label=f"{_label(name)}: {area:.3f}")
+    axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return "area under the curve"
+
+
+@_svg
+def precision_recall(axes: Any, rankings: Sequence[tuple[str, Ranking]]) -> str:
+    for name, curve in rankings:
+        points = _thinned(curve.recall, curve.precision)
+        axes.plot(*points, label=f"{_label(name)}: {curve.average_precision:.3f}")
+    axes.set(title="precision and recall", xlabel="recall", ylabel="precision")
+    axes.set(xlim=(0, 1), ylim=(0, 1.02))
+    return "average precision"
 
 
 def _thinned(*columns: Floats) -> list[Floats]:

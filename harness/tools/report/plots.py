@@ -64,14 +64,15 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
 
 
 @_svg
-def curves(axes: Any, title: str, lines: Mapping[str, Floats]) -> None:
-    """Draws lines over the steps, each an array [2, points] by its label."""
+def curves(axes: Any, title: str, lines: Mapping[str, Floats], bottom: float | None) -> None:
+    """Draws lines over the steps, each an array [2, points] by its label. The axis of the values
+    begins at `bottom`, or where matplotlib lets it."""
     for label, points in lines.items():
         marker = "." if points.shape[1] <= _FEW_POINTS else ""
         axes.plot(*_thinned(*points), marker=marker, label=label)
     axes.set(title=title, xlabel="step")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=bottom)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.10g}")
 

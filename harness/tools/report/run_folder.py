@@ -1,10 +1,10 @@
 """What the files of a run folder say of the run: its throughput, its curves and its settings."""
 
-import re
+import itertools
 import shlex
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,15 @@ from harness.tools.experiment import TrainConfig
 from harness.tools.report.answers import Floats
 from harness.trainer.resuming import asked_settings
 
-_GPU_CURVES = {  # titles, each with the metric that the curve shows and its unit
-    "GPU utilization, %": ("utilization_percent", 1),
-    "GPU memory, GiB": ("memory_used_bytes", 2**30),
-    "GPU power, W": ("power_watts", 1),
+_GPU_CURVES = {  # the metrics that are drawn, each with the curve's title and unit
+    "utilization_percent": ("GPU utilization, %", 1),
+    "memory_used_bytes": ("GPU memory, GiB", 2**30),
+    "power_watts": ("GPU power, W", 1),
 }
 _OF_SUMMARY = ("test_loss", "epochs", "steps", "batch_size", "devices")  # keys of summary.json
 _REMEDY = "Restore or remove the file."
 
-Lines = Mapping[str, Sequence[tuple[float, float]]]  # points, steps and values, by label
+Points = list[tuple[float, float]]  # steps and values
 Curves = dict[str, dict[str, Floats]]  # arrays [2, points] by label, by title
 
 
@@ -49,67 +49,54 @@ class RunFolder:
         if run_files.SUMMARY_FILE_NAME in names:
             self._summary = read_json(path / run_files.SUMMARY_FILE_NAME, remedy=_REMEDY)
         self._resolved = self._config.get(run_files.RESOLVED, {})
-        self._records = list(jsonl.records(path / jsonl.FILE_NAME))
 
     def figures(self) -> dict[str, Any]:
         """Returns the figures of the throughput, by name."""
         if not (found := self._summary):
             return {}
         with self._damage(run_files.SUMMARY_FILE_NAME):
-            spent = [found[f"{part}_seconds"] for part in ("train", "compile", "wall")]
-            spent.insert(2, max(0.0, spent[2] - spent[0] - spent[1]))
-            names = "training", "compilation", "evaluation and the rest", "wall time"
-            times = {
-                name: f"{seconds:,.2f} s ({seconds / spent[-1]:.1%})"
-                for name, seconds in zip(names, spent, strict=True)
-            }
+            spent = {"training": found["train_seconds"], "compilation": found["compile_seconds"]}
+            wall = found["wall_seconds"]
+            spent["start, evaluation and the rest"] = max(0.0, wall - sum(spent.values()))
             rate, wait = found["steps_per_second"], found["data_wait_fraction"]
             figures = {
                 "examples/s, median": found["examples_per_second"],
                 "examples/s, mean": found["mean_examples_per_second"],
                 "step time, ms": rate and 1e3 / rate,
                 "data wait": None if wait is None else f"{wait:.1%}",
-                **times,
+                "wall time": f"{wall:,.2f} s",
+                **{name: f"{part:,.2f} s ({part / wall:.1%})" for name, part in spent.items()},
                 "peak memory of the host": f"{found['peak_rss_bytes'] / 2**30:.2f} GiB",
                 **{f"GPU {n}": gpu_text(gpu) for n, gpu in enumerate(found.get("gpus", ()))},
                 "joules per 1,000 examples": found.get("joules_per_1000_examples"),
             }
         return {name: value for name, value in figures.items() if value is not None}
 
-    def throughput_curves(self) -> Curves:
-        with self._damage(jsonl.FILE_NAME):
-            windows = [record for record in self._records if "num_steps" in record]
-            stretches = stretches_of(
-                windows, batch_size=1
-            )  # which the rates below do not depend on
-            curves: dict[str, Lines] = {
-                "examples/s": {"": [(s.step, s.examples_per_second) for s in stretches]},
-                "data wait, %": {"": [(s.step, 100 * s.data_wait_fraction) for s in stretches]},
-            }
-            for title, (metric, unit) in _GPU_CURVES.items():
-                lines = defaultdict(list)
-                for window in windows:
-                    for tag, spread in window.get("telemetry", {}).items():
-                        if gpu := re.fullmatch(rf"gpu/(\d+)/{metric}", tag):
-                            point = window["step"], spread["mean"] / unit
-                            lines[f"GPU {gpu[1]}"].append(point)
-                curves[title] = lines
-            return _drawable(curves)
-
-    def learning_curves(self) -> Curves:
+    def curves(self) -> tuple[Curves, Curves]:
+        """Returns the curves of the throughput, and those of the loss and the accuracy."""
+        path = self._path / jsonl.FILE_NAME  # read twice, as a long run's may not fit the memory
         has_own = self._resolved.get("dataset", {}).get("validation_rows")
         prefixes = {"training": "", "validation" if has_own else "test": "validation_"}
+        rates: defaultdict[str, dict[str, Points]] = defaultdict(dict)
+        learning: dict[str, dict[str, Points]] = {"loss": {}, "accuracy": {}}
         with self._damage(jsonl.FILE_NAME):
-            curves: dict[str, Lines] = {
-                name: {
-                    label: [
-                        (r["step"], r[key]) for r in self._records if (key := prefix + name) in r
-                    ]
-                    for label, prefix in prefixes.items()
-                }
-                for name in ("loss", "accuracy")
-            }
-            return _drawable(curves)
+            windows = (record for record in jsonl.records(path) if "num_steps" in record)
+            stretches = stretches_of(windows, batch_size=1)  # unknown, and of no effect on these:
+            rates["examples/s"][""] = [(s.step, s.examples_per_second) for s in stretches]
+            rates["data wait, %"][""] = [(s.step, 100 * s.data_wait_fraction) for s in stretches]
+            for record in jsonl.records(path):
+                step = record["step"]
+                for tag, spread in record.get("telemetry", {}).items():
+                    device, number, metric = f"{tag}//".split("/")[:3]
+                    if device == "gpu" and metric in _GPU_CURVES:
+                        title, unit = _GPU_CURVES[metric]
+                        points = rates[title].setdefault(f"GPU {number}", [])
+                        points.append((step, spread["mean"] / unit))
+                for name, (label, prefix) in itertools.product(learning, prefixes.items()):
+                    if prefix + name in record:
+                        points = learning[name].setdefault(label, [])
+                        points.append((step, record[prefix + name]))
+            return _drawable(rates), _drawable(learning)
 
     def step_parts(self) -> list[tuple[str, str, str]]:
         """Returns name, share and contents of each part of a step in the last profile, if any."""
@@ -163,12 +150,10 @@ class RunFolder:
         return damage(self._path / name, what="a file of a run", remedy=_REMEDY)
 
 
-def _drawable(curves: Mapping[str, Lines]) -> Curves:
+def _drawable(curves: Mapping[str, Mapping[str, Points]]) -> Curves:
     """Returns the curves of at least two points."""
-    arrays = {
-        title: {label: np.array(points, float).T for label, points in lines.items() if points}
-        for title, lines in curves.items()
-    }
     return {
-        t: lines for t, lines in arrays.items() if any(line.shape[1] > 1 for line in lines.values())
+        title: {label: np.array(points, float).T for label, points in lines.items()}
+        for title, lines in curves.items()
+        if any(len(points) > 1 for points in lines.values())
     }

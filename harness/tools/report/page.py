@@ -2,10 +2,7 @@
 
 import contextlib
 import io
-import shlex
-import time
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +11,18 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import Dataset, RaggedSets, Trainer
-from harness.base.checks import flags_of
-from harness.base.decoding import changed, from_mapping
-from harness.base.errors import InputError, as_command, printable
-from harness.base.reading import damage, read_json
+from harness.base.errors import InputError, printable
 from harness.data.options import DataConfig
 from harness.data.sources import load_configured
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
-from harness.run.observers import jsonl, run_files
+from harness.run.observers import run_files
 from harness.run.observers.console import FIGURES
 from harness.task.measures import MAX_RANKED
-from harness.tools.experiment import TrainConfig
 from harness.tools.report import plots
-from harness.tools.report.answers import Answers, Floats
-from harness.tools.report.throughput import throughput_of
+from harness.tools.report.answers import Answers
+from harness.tools.report.run_folder import RunFolder
 from harness.tools.report.words import speaking_words, word_weights
-from harness.trainer.resuming import asked_settings
 from kernels.files import replacing
 
 _MAX_CLASSES = 12
@@ -38,10 +30,6 @@ _MAX_CONFUSED = 20  # classes of a confusion matrix, and pairs in a list if ther
 _MAX_WORD_ROWS = 5_000  # rows that words are weighed on
 _MAX_TEXT = 800  # characters of a text, from its beginning and its end
 _MAX_REREAD = 20_000_000  # ids up to which texts are loaded again in their own order
-# Keys of summary.json in the table of the run; the section on throughput has others.
-_OF_SUMMARY = ("test_loss", "epochs", "steps", "batch_size", "devices", "wall_seconds")
-_CURVES = {"loss", "accuracy", "validation_loss", "validation_accuracy"}  # of metrics.jsonl
-_REMEDY = "Restore or remove the file."
 
 
 def write_report(
@@ -70,15 +58,8 @@ def write_report(
     texts = _in_order(data, source, vocabulary) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)
-    config, summary = _recorded(folder)
-    origin, past, held_out = _past(folder, config, summary)
-    lines = list(jsonl.records(folder / jsonl.FILE_NAME))
-    with damage(folder / jsonl.FILE_NAME, what="the records of a run", remedy=_REMEDY):
-        windows = [line for line in lines if "num_steps" in line]
-        throughput = throughput_of(folder, config, summary, windows)
-        series = _series(lines)
+    run = RunFolder(folder)
     facts = {
-        **origin,
         "data": source.data if data.name in source.data else data.name,
         "training rows": data.train.num_rows,
         "test rows": f"{rows.num_rows:,} of {test.num_rows:,}",
@@ -86,13 +67,13 @@ def write_report(
         "classes": len(names),
         "test accuracy": quality.accuracy,
         **{f"test {FIGURES[name]}": value for name, value in quality.figures().items()},
-        **past,
+        **run.settings(),
+        **run.origin(),
     }
     content = _render(
         title=folder.absolute().name,
-        facts=[(name, _shown(value)) for name, value in facts.items()],
-        throughput=throughput,
-        curves=_learning_curves(series, held_out),
+        facts=facts,
+        run=run,
         answers=answers,
         shown=shown,
         confusion=quality.confusion,
@@ -168,59 +149,3 @@ def _shown(value: Any) -> str:
         return f"{value:,}"
     text = ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)
     return printable(text, most=_MAX_TEXT, one_line=True)
-
-
-def _recorded(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the contents of config.json and summary.json; nothing of a file that is missing."""
-    path = folder / run_files.SUMMARY_FILE_NAME
-    has_config = (folder / run_files.CONFIG_FILE_NAME).is_file()
-    summary = read_json(path, remedy=_REMEDY) if path.is_file() else {}
-    return run_files.read_config(folder) if has_config else {}, summary
-
-
-def _past(
-    folder: Path, config: Mapping[str, Any], summary: Mapping[str, Any]
-) -> tuple[dict[str, str], dict[str, Any], str]:
-    """Returns the command that repeats the run, its time, versions and machine; its settings and
-    results; and the rows evaluated after each epoch, `validation` or `test`. What the folder does
-    not hold is left out."""
-    path, resolved, origin = (
-        folder / run_files.CONFIG_FILE_NAME,
-        config.get(run_files.RESOLVED, {}),
-        {},
-    )
-    if "data" in config:  # it was trained by the command
-        asked = from_mapping(TrainConfig, asked_settings(folder), where=str(folder))
-        origin["repeat it"] = as_command(shlex.join(["train", *flags_of(changed(asked))]))
-    if config:
-        versions, host = resolved.get("versions", {}), resolved.get("host", {})
-        begun = time.localtime(path.stat().st_mtime)
-        with damage(path, what="the settings of a run", remedy=_REMEDY):
-            origin |= {
-                "begun": time.strftime("%Y-%m-%d %H:%M", begun),
-                "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-                "machine": f"{host['cpu']}, {host['cores']} cores" if host else "",
-            }
-    facts: dict[str, Any] = {}
-    for group in (config.get("model"), config.get("optimizer")):
-        facts |= group if isinstance(group, Mapping) else {}
-    facts |= {name: summary.get(name) for name in _OF_SUMMARY}
-    held_out = "validation" if resolved.get("dataset", {}).get("validation_rows") else "test"
-    return origin, {n.replace("_", " "): v for n, v in facts.items() if v is not None}, held_out
-
-
-def _series(lines: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
-    found = defaultdict(list)
-    for line in lines:
-        for name in line.keys() & _CURVES:
-            found[name].append((float(line["step"]), float(line[name])))
-    return {name: np.array(points).T for name, points in found.items()}
-
-
-def _learning_curves(series: Mapping[str, Floats], held_out: str) -> dict[str, dict[str, Floats]]:
-    """Returns the curves of loss and accuracy by their label, by title."""
-    found = {}
-    for name in ("loss", "accuracy"):
-        labels = {"training": name, held_out: f"validation_{name}"}
-        found[name] = {label: series[key] for label, key in labels.items() if key in series}
-    return {name: lines for name, lines in found.items() if lines}

@@ -15,8 +15,8 @@ from harness.tools.report.answers import Floats, Ranking
 
 _MAX_POINTS = 500
 _FEW_POINTS = 30  # up to which every point is marked
-_MOST_OF_SHORT_LABEL = 24  # characters of a label, two of which fit side by side
-_WIDTH, _HEIGHT, _LINE_HEIGHT = 4.6, 3.2, 0.2  # inches: the width of a phone, at its text size
+_MOST_OF_SHORT_LABEL = 20  # characters of a label, two of which fit side by side
+_WIDTH, _HEIGHT, _LINE_HEIGHT = 4.6, 2.8, 0.2  # inches: the width of a phone, at its text size
 _PAGE_COLOR = "#010203"  # stands for `currentColor`, which matplotlib does not know
 _COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 _STYLE = {
@@ -25,7 +25,6 @@ _STYLE = {
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.grid": True,
     "grid.alpha": 0.2,
-    "font.sans-serif": "DejaVu Sans",
     "svg.fonttype": "none",  # text stays text: the browser has fonts for any script
 }
 
@@ -40,23 +39,24 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
         from cycler import cycler
         from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-        colors = cycler(color=matplotlib.color_sequences["tab10"])
-        cycle = cycler(linestyle=["-", "--"]) * colors
         content = io.StringIO()
-        with matplotlib.rc_context({**_STYLE, "axes.prop_cycle": cycle}), warnings.catch_warnings():
+        with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
             # matplotlib measures text in its own font, which lacks most scripts.
             warnings.filterwarnings("ignore", message="Glyph .* missing from")
             figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
             axes = figure.subplots()
+            # Colors that are readable on white and on black; dashes tell the next ten lines apart.
+            colors = matplotlib.color_sequences["tab10"]
+            dashes = ["-"] * len(colors) + ["--"] * len(colors)
+            axes.set_prop_cycle(color=[*colors, *colors], linestyle=dashes)
             title = draw(axes, *what)
             labels = axes.get_legend_handles_labels()[1]
-            if len(labels) > 1:
+            if len(labels) > 1 or title:
                 columns = 2 if max(map(len, labels)) <= _MOST_OF_SHORT_LABEL else 1
                 lines = -(-len(labels) // columns) + (title is not None)
                 figure.set_figheight(_HEIGHT + _LINE_HEIGHT * lines)
                 figure.legend(loc="outside lower left", ncols=columns, title=title)
-            no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-            figure.savefig(content, format="svg", metadata=no_metadata)
+            figure.savefig(content, format="svg", metadata={"Date": None})
         svg = content.getvalue().replace(_PAGE_COLOR, "currentColor")
         # A page has several plots, and each numbers its groups from 1.
         return re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])
@@ -65,13 +65,14 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
 
 
 @_svg
-def curves(axes: Any, title: str, lines: Mapping[str, Floats], bottom: float | None = None) -> None:
-    """Draws lines over the steps, each an array [2, points] by its label; `bottom` is the lowest
-    value that the axis shows."""
+def curves(axes: Any, title: str, lines: Mapping[str, Floats], bottom: float | None) -> None:
+    """Draws lines over the steps, each an array [2, points] by its label. The axis of the values
+    begins at `bottom`, or where matplotlib lets it."""
     for label, points in lines.items():
         marker = "." if points.shape[1] <= _FEW_POINTS else ""
         axes.plot(*_thinned(*points), marker=marker, label=label)
     axes.set(title=title, xlabel="step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylim(bottom=bottom)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.10g}")

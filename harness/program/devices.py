@@ -166,11 +166,12 @@ def choose_replicas(num_gpus: int, batch_size: int | None, *, workers: int = 1) 
     taken = next((n for n in range(most, 1, -1) if rows % n == 0), 1)
     if taken == num_gpus:
         return taken, f"all GPUs: each gets at least {_ROWS_THAT_PAY:,} rows of a batch"
-    few = f"fewer than {_ROWS_THAT_PAY:,} rows of a batch each"
-    all_get = "unequal shares of a batch" if most == num_gpus else few
+    shares = (
+        "unequal shares" if most == num_gpus else f"shares of fewer than {_ROWS_THAT_PAY:,} rows"
+    )
     return taken, (
-        f"of {num_gpus} GPUs: all would get {all_get}; to use them: --replicas {num_gpus} "
-        f"--batch-size {num_gpus * workers * _ROWS_THAT_PAY}"
+        f"of {num_gpus} GPUs: all would get {shares} of a batch; to use them: --replicas "
+        f"{num_gpus} --batch-size {num_gpus * workers * _ROWS_THAT_PAY}"
     )
 
 

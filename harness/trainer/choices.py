@@ -32,7 +32,6 @@ _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take
 # has the fewest (docs/gpu_evidence.md). An estimate, as no GPU was at hand.
 _ROWS_THAT_PAY = 2_048
 _MEASURING = "measuring the implementations of the multi-hot product"
-_SILENT_SECONDS = 2.0  # of a measurement, before a line says so where no terminal shows it
 
 
 @dataclass(kw_only=True)
@@ -124,10 +123,10 @@ def _implementation(known: Known) -> Choice:
 @contextmanager
 def _shown(console: Console | None) -> Iterator[Callable[[str], None]]:
     """Yields a function that gets each candidate of a measurement. A terminal shows it; elsewhere a
-    line says what goes on, if it takes more than `_SILENT_SECONDS`."""
+    line says what goes on, if that takes more than 2 seconds."""
     console = console or Console(quiet=True)
     status = console.status(_MEASURING)
-    line = threading.Timer(_SILENT_SECONDS, console.print, (f"{_MEASURING} ...",))
+    line = threading.Timer(2.0, console.print, (f"{_MEASURING} ...",))
 
     def tell(candidate: str) -> None:
         if console.is_interactive:

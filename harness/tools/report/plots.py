@@ -36,7 +36,6 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
     @functools.wraps(draw)
     def drawn(*what: Any) -> str:
         import matplotlib
-        from cycler import cycler
         from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
         content = io.StringIO()

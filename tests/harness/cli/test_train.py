@@ -158,6 +158,7 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
         "train", *SMALL, *flags, "--histograms", "1", "--overwrite", "--run-dir", tmp_path
     )
     assert (result.code, result.err) == (0, "")
+    assert "naive Bayes" not in result.out, "no recipe ran"
     weights = {
         f"{layer}/{name}" for layer in ("multi_hot_dense", "logits") for name in ("kernel", "bias")
     }

@@ -49,8 +49,8 @@ def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size
 def test_the_reason_says_how_to_use_all_gpus() -> None:
     assert choose_replicas(8, 500) == (
         1,
-        "of 8 GPUs: all would get fewer than 8,192 rows of a batch each; to use them: --replicas 8 "
-        "--batch-size 65536",
+        "of 8 GPUs: all would get shares of fewer than 8,192 rows of a batch; to use them: "
+        "--replicas 8 --batch-size 65536",
     )
     assert choose_replicas(2, 32_768, workers=2)[0] == 2
     replicas, why = choose_replicas(2, 32_769)

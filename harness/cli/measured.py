@@ -95,7 +95,10 @@ def _serve(channel: TextIO) -> None:
     with TelemetryRecorder(hz=hz, bus_ids=bus_ids, lasting=True) as telemetry:
         for line in sys.stdin:
             if (job := json.loads(line)).get("limits"):
-                _write(channel, "limits", **_limits(trainer, data, resolved))
+                try:
+                    _write(channel, "limits", **_limits(trainer, data, resolved))
+                except tf.errors.ResourceExhaustedError:
+                    _write(channel, "limits")
                 channel.flush()
                 continue
             windows = _Windows()

@@ -21,7 +21,7 @@ from harness.trainer.choices import work_of_step
 from kernels.multi_hot import ROW_OPTIMIZERS
 
 _NUM_COPIES = 8  # of one compiled program, whose call then costs next to nothing
-_MATRIX = {"CPU": 1_024, "GPU": 8_192}  # rows and columns of the matrices that are multiplied
+_MATRIX = {"CPU": 1_024, "GPU": 4_096}  # rows and columns of the matrices that are multiplied
 _ROUNDS = 5
 _FLOAT_BYTES, _ID_BYTES = 4, 4
 _UPDATE_FLOATS = 8  # Adam reads a weight, its gradient and two slots, and writes as many

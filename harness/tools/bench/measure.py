@@ -102,8 +102,8 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
         return windows, message
 
     def limits(self) -> Mapping[str, float]:
-        """Lets it measure what bounds a step; see `harness.tools.bench.limits`. Older versions
-        cannot."""
+        """Lets it measure what bounds a step; see `harness.tools.bench.limits`. Without figures if
+        the device has no memory left for it. Older versions cannot."""
         self._send({"limits": True})
         return self._receive()
 
@@ -164,6 +164,9 @@ def measure(
             clock_seconds = time.perf_counter() - began
             # Of one process for each cell: the others get the same answer.
             bounds = process.limits() if repeat == 0 else {}
+            if repeat == 0 and "copy_seconds" not in bounds:
+                lacking = "no memory was left to measure the machine's limits"
+                resolved = {**resolved, "warnings": [*resolved.get("warnings", ()), lacking]}
         stretches = stretches_of(windows, batch_size=cell.batch_size)
         row = Row(
             cell=cell,
@@ -286,7 +289,7 @@ def figures(
                 found[f"gpu_{name}"] = joint(values)
     if totals.get("joules_per_1000_examples") is not None:
         found["joules_per_1000_examples"] = totals["joules_per_1000_examples"]
-    if bounds:
+    if "copy_seconds" in bounds:
         step_seconds = found["step_time_ms_p50"] / 1e3
         found["copy_limit_fraction"] = bounds["copy_seconds"] / step_seconds
         found["matmul_limit_fraction"] = bounds["matmul_seconds"] / step_seconds

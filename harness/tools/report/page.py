@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def write_report(
         **run.origin(),
     }
     content = _render(
-        title=folder.absolute().name,
+        title=printable(folder.absolute().name, most=_MAX_TEXT, one_line=True),
         facts=facts,
         run=run,
         answers=answers,
@@ -131,6 +132,7 @@ def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:
 
 def _render(**content: Any) -> str:
     import jinja2
+    import markupsafe
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -139,6 +141,10 @@ def _render(**content: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["shown"] = _shown
+    # A long name, such as a path or `comp.sys.ibm`, may be broken behind its parts.
+    environment.filters["breakable"] = lambda value: markupsafe.Markup(
+        re.sub(r"(?<=[^\W\d_])[._/](?=\w\w)", r"\g<0><wbr>", markupsafe.escape(_shown(value)))
+    )
     return environment.get_template("template.html").render(plots=plots, **content)
 
 

@@ -19,6 +19,7 @@ SEEN = """() => ({
     background: getComputedStyle(document.body).backgroundColor,
     line: getComputedStyle(document.querySelector("main svg text")).fill,
     first: document.querySelector("main > section > h2").textContent,
+    text: document.body.innerText,
     without_scope: document.querySelectorAll("th:not([scope])").length,
 })"""
 
@@ -56,6 +57,7 @@ def test_it_fits_a_phone_in_both_color_schemes(browser: "Browser", report: Path)
         assert found["height"] <= MOST_HEIGHT
         assert found["first"] == "Throughput"
         assert found["without_scope"] == 0
+        assert LONG_NAME in found["text"]
     for part in ("background", "line"):
         assert light[part] != dark[part]
     assert "Where the time of a profiled step goes" in report.read_text()

@@ -132,7 +132,6 @@ def _text(ids: npt.NDArray[np.int32], vocabulary: Vocabulary | None) -> str:
 
 def _render(**content: Any) -> str:
     import jinja2
-    import markupsafe
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -141,11 +140,17 @@ def _render(**content: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["shown"] = _shown
-    # A long name, such as a path or `comp.sys.ibm`, may be broken behind its parts.
-    environment.filters["breakable"] = lambda value: markupsafe.Markup(
-        re.sub(r"(?<=[^\W\d_])[._/](?=\w\w)", r"\g<0><wbr>", markupsafe.escape(_shown(value)))
-    )
+    environment.filters["breakable"] = _breakable
     return environment.get_template("template.html").render(plots=plots, **content)
+
+
+def _breakable(value: Any) -> Any:
+    """Returns HTML in which a long name, such as a path or `comp.sys.ibm`, may be broken after each
+    of its parts."""
+    import markupsafe
+
+    escaped = str(markupsafe.escape(_shown(value)))
+    return markupsafe.Markup(re.sub(r"(?<=[^\W\d_])[._/](?=\w\w)", r"\g<0><wbr>", escaped))
 
 
 def _shown(value: Any) -> str:

@@ -30,8 +30,8 @@ _STYLE = {
 
 
 def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
-    """Makes a function that draws into axes, and returns the legend's title, one that returns an
-    SVG element with the legend below the axes."""
+    """Turns a function that draws into axes and returns the legend's title, or None, into one that
+    returns an SVG element, with the legend below the axes."""
 
     @functools.wraps(draw)
     def drawn(*what: Any) -> str:
@@ -57,7 +57,7 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
                 figure.legend(loc="outside lower left", ncols=columns, title=title)
             figure.savefig(content, format="svg", metadata={"Date": None})
         svg = content.getvalue().replace(_PAGE_COLOR, "currentColor")
-        # A page has several plots, and each numbers its groups from 1.
+        # Ids such as `axes_1` would be the same in all plots of a page.
         return re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])
 
     return drawn

@@ -57,7 +57,7 @@ class RunFolder:
         with self._damage(run_files.SUMMARY_FILE_NAME):
             spent = {"training": found["train_seconds"], "compilation": found["compile_seconds"]}
             wall = found["wall_seconds"]
-            spent["start, evaluation and the rest"] = max(0.0, wall - sum(spent.values()))
+            spent["start, evaluation, other"] = max(0.0, wall - sum(spent.values()))
             rate, wait = found["steps_per_second"], found["data_wait_fraction"]
             figures = {
                 "examples/s, median": found["examples_per_second"],

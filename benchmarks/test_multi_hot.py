@@ -3,7 +3,8 @@
     ./scripts/test benchmarks/test_multi_hot.py --benchmark-enable --benchmark-group-by=group
 
 A round is one dispatch of 20 steps in one compiled program; `step_ms` (a step's median) is in the
-JSON's extra_info. Without --benchmark-enable each runs once, as a test.
+JSON's extra_info. On a machine with a GPU it runs there. Without --benchmark-enable each runs once,
+as a test.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ import tensorflow as tf
 from kernels.multi_hot import IMPLEMENTATIONS, Implementation, multi_hot_dense, why_unavailable
 from tests.kernels.multi_hot.cases import CASES, Case
 
+DEVICE_TYPE = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 STEPS_PER_DISPATCH = 20
 MAX_MATRIX_ELEMENTS = 2**23
 """The most elements of a multi-hot matrix: with more a round of `dense` would take seconds."""
@@ -29,7 +31,7 @@ def test_multi_hot(
 ) -> None:
     if implementation == "dense" and case.num_rows * case.num_tokens > MAX_MATRIX_ELEMENTS:
         pytest.skip("the matrix is too large for dense")
-    if why := why_unavailable(implementation, "CPU"):
+    if why := why_unavailable(implementation, DEVICE_TYPE):
         pytest.skip(why)
     sets = case.draw(0)
     num_steps = STEPS_PER_DISPATCH if benchmark.enabled else 1

@@ -90,21 +90,20 @@ def _curves(folder: Path) -> dict[str, Any]:
     """Returns the points of each curve, in the order in which TensorBoard reads them, and the other
     tags.
 
-    Rates differ from run to run, so their curves have only the steps.
+    It leaves out what differs from run to run: rates, and what has a point for each stretch.
     """
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-    curves: dict[str, list[tuple[int, float | None]]] = {}
+    curves: dict[str, list[tuple[int, float]]] = {}
     others = set()
     for path in sorted(folder.glob("events.out.tfevents.*")):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name != "scalars":
                     others.add(value.tag)
-                    continue
-                is_rate = value.tag.startswith("throughput/")
-                number = None if is_rate else value.tensor.float_val[0]
-                curves.setdefault(value.tag, []).append((event.step, number))
+                elif not value.tag.startswith(("throughput/", "train/learning_rate", "~summary/")):
+                    point = event.step, value.tensor.float_val[0]
+                    curves.setdefault(value.tag, []).append(point)
     return {"curves": curves, "other tags": sorted(others)}
 
 

@@ -1,9 +1,11 @@
 """Standard streams, and consoles on them, that outlast their terminal."""
 
 import copy
+import html
 import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
@@ -52,6 +54,20 @@ def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
+    """Returns a table as Markdown, with every text shown as it is. Columns without letters align
+    right; a row may be shorter than the headings."""
+
+    def cell(text: str) -> str:
+        return re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
+
+    head, *body = ([cell(text) for text in row] for row in (headings, *rows))
+    columns = zip(*(row for row in body if len(row) == len(head)), strict=True)
+    rule = ["---" if any(map(str.isalpha, "".join(column))) else "---:" for column in columns]
+    lines = head, rule or ["---"] * len(head), *body
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def prepare_standard_streams() -> None:

@@ -15,6 +15,7 @@ from harness.base.decoding import changed, from_mapping
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
+from harness.cli import github
 from harness.model.options import TableOptimizer
 from harness.tools.bench.results import (
     RESULTS_FILE_NAME,
@@ -126,12 +127,14 @@ def bench(config: BenchConfig) -> int:
     --fail-if-inconclusive does, 130 if interrupted, else 0."""
     from harness.tools.bench.compare import compare, report
 
-    console, gate = Console(), (config.fail_if_slower, config.fail_if_inconclusive)
+    # The table alone goes to standard output, for a file.
+    console = Console(stderr=config.markdown)
+    gate = config.fail_if_slower, config.fail_if_inconclusive
     if config.compare:
         a, b = (read_results(Path(path))[1] for path in config.compare)
         rows = [replace(row, side="A", ratio=None) for row in a]
         rows += [replace(row, side="B", ratio=None) for row in b]
-        return report(*compare(rows), console, *gate)
+        return report(*compare(rows), Console(), *gate, markdown=config.markdown)
     folder = Path(config.run_dir or time.strftime("runs/bench_%Y-%m-%d_%H-%M-%S")).absolute()
     with ExitStack() as closing:
         content, rows, is_interrupted = _measured(config, folder, closing, console)
@@ -140,7 +143,11 @@ def bench(config: BenchConfig) -> int:
         raise InputError(notes[0].removeprefix(SKIPPED))
     code = 0
     if config.against is not None and rows:
-        code = report(*compare(rows), console, *gate)
+        code = report(*compare(rows), Console(), *gate, markdown=config.markdown)
+        if code:
+            github.error(
+                "harness bench", f"--against {config.against}: see the log; exit code {code}"
+            )
     elif any(row.figures for row in rows):
         _show(config, folder, content, rows, console)
     if rows:
@@ -235,8 +242,8 @@ def _resumed(path: Path, content: dict[str, Any]) -> list[Row]:
 
     were, are = kept(before), kept(content)
     changed = [f"{n} was {were.get(n)} and is {are[n]}" for n in are if were.get(n) != are[n]]
-    differ = f"{path} is of another sweep: {'; '.join(changed)}; give --overwrite, or another "
-    require(not changed, f"{differ}--run-dir")
+    differ = f"{path} is of another sweep: {'; '.join(changed)}"
+    require(not changed, f"{differ}; give --overwrite, or another --run-dir")
     return rows
 
 
@@ -246,8 +253,10 @@ def _show(
     from harness.tools.bench.files import write_files
 
     lines = summarized(rows, weak=config.grid.weak)
+    text = printable(markdown(lines, content))
+    github.step_summary(f"### harness bench\n\n{text}")
     if config.markdown:
-        console.out(printable(markdown(lines, content)), end="")
+        Console().out(text, end="")
     else:
         print_sweep(lines, console)
     for note in write_files(folder, lines):

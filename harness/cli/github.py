@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterable
 
 
 def step_summary(markdown: str) -> None:
@@ -24,16 +23,6 @@ def error(title: str, message: str) -> None:
     if os.environ.get("GITHUB_ACTIONS") == "true":
         title = _escaped(title).replace(":", "%3A").replace(",", "%2C")
         print(f"::error title={title}::{_escaped(message)}", file=sys.stderr)
-
-
-def markdown_table(headings: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """Returns a table with a row or more as Markdown; columns without letters align right."""
-    table = [
-        [" ".join(str(x).split()).replace("|", "\\|") for x in row] for row in (headings, *rows)
-    ]
-    has_words = [any(map(str.isalpha, "".join(column))) for column in zip(*table[1:], strict=True)]
-    table.insert(1, ["---" if words else "---:" for words in has_words])
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
 
 
 def _escaped(text: str) -> str:

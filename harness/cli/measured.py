@@ -131,9 +131,8 @@ def _limits(trainer: Trainer, data: Dataset, resolved: Mapping[str, Any]) -> dic
         trainer.model,
         data.train,
         num_rows=-(-resolved["batch_size"] // len(trainer.devices.names)),
-        table_optimizer=resolved["table_optimizer"],
         device=trainer.devices.names[0],
-        dtype=resolved["precision"].removeprefix("mixed_"),
+        chosen=resolved,
     )
 
 

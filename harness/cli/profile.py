@@ -11,7 +11,6 @@ from harness.base.checks import Whole, require
 from harness.base.interrupt import Interrupt
 from harness.base.quiet import quiet_import
 from harness.run.observers.console import ConsoleObserver
-from harness.run.records import Observer
 from harness.tools.experiment import ExperimentConfig, trainer_of
 from harness.trainer.settings import Settings
 
@@ -63,16 +62,13 @@ def profile(config: ProfileConfig) -> int:
         shown.tell(start)
         for compilation in steps.compile():
             shown.tell(compilation)
-
-        def run(num_steps: int, *observers: Observer) -> None:
-            steps.run(num_steps=num_steps, until=lambda: interrupt.requested, observers=observers)
-
-        if config.warm_up:
-            run(config.warm_up, shown)
-        if interrupt.requested:
+        with ProfilerObserver(folder, config.warm_up, config.steps) as profiler:
+            steps.run(
+                until=lambda: profiler.path is not None or interrupt.requested,
+                observers=[profiler, shown],
+            )
+        if profiler.path is None:
             return interrupt.exit_code
-        with ProfilerObserver(folder) as profiler:
-            run(config.steps, profiler, shown)
     is_complete = print_profile(profiler, console, on_gpu=trainer.devices.device_type == "GPU")
     if interrupt.requested:
         return interrupt.exit_code

@@ -19,6 +19,7 @@ from harness.base.checks import Checked, Whole, require, require_even_shares
 from harness.base.decoding import from_mapping
 from harness.base.errors import DivergenceError, printable
 from harness.base.quiet import hide_retracing_warnings, quiet_import
+from harness.base.terminal import markdown_table
 from harness.cli import github
 from harness.data.options import SyntheticOptions
 from harness.tools.experiment import TrainConfig, trainer_of
@@ -116,7 +117,7 @@ def smoke(config: SmokeConfig) -> int:
     if junit is not None:
         _write_junit(junit, tried, counts)
     rows = ((one.name, f"{one.seconds:.1f}", one.text) for one in tried)
-    table = github.markdown_table(("combination", "seconds", "result"), rows)
+    table = markdown_table(("combination", "seconds", "result"), rows)
     github.step_summary(f"### harness smoke: {verdict}\n\n{table}")
     console.out(verdict)
     return 0 if counts["passed"] and not counts["failed"] else 1

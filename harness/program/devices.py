@@ -26,7 +26,7 @@ from harness.program.all_reduce import Kind, settled_all_reduce
 from harness.workers.cluster import ALONE, Cluster
 
 # Rows of one replica's batch below which a step spends most of its time on kernel launches and the
-# all-reduce: an estimate from the launches counted in docs/multi_gpu.md, since no GPU was at hand.
+# all-reduce: an estimate from the launches in docs/gpu_evidence.md, since no GPU was at hand.
 _ROWS_THAT_PAY = 8_192
 # Seconds that a GPU waits for the others in TensorFlow's own all-reduce before XLA ends the
 # process. In the sums of `kernels.all_reduce`, which have no such limit, `ModelPrograms` ends it.
@@ -87,9 +87,9 @@ def set_up_devices(
     earlier, here = cluster.on_this_host
     why = "asked for"
     if replicas == "auto":
-        rows = None if batch_size is None else batch_size // cluster.num_workers
         # This worker's part of the GPUs that the host's workers share, or all if it has its own.
-        replicas, why = choose_replicas(len(gpus) // here or len(gpus), rows)
+        own = len(gpus) // here or len(gpus)
+        replicas, why = choose_replicas(own, batch_size, workers=cluster.num_workers)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
     kind = settled_all_reduce(
@@ -153,19 +153,25 @@ def _set_xla_flag(flag: str) -> None:
         os.environ["XLA_FLAGS"] = f"{flag} {known}".strip()
 
 
-def choose_replicas(num_gpus: int, batch_size: int | None) -> tuple[int, str]:
-    """Returns the number of replicas that `auto` takes, and the reason: one GPU, unless each of
-    several would have enough rows to be worth the all-reduce; then the largest number of GPUs that
-    divides the batch evenly."""
+def choose_replicas(num_gpus: int, batch_size: int | None, *, workers: int = 1) -> tuple[int, str]:
+    """Returns the number of replicas that `auto` takes in each of the workers, and the reason: one
+    GPU, unless each of several would have enough rows to be worth the all-reduce; then the largest
+    number of GPUs that divides the batch evenly."""
     if num_gpus < 2:
         return 1, "the only GPU" if num_gpus else "no GPU"
     if batch_size is None:
         return 1, "nothing is trained"
-    most = min(num_gpus, batch_size // _ROWS_THAT_PAY)
-    taken = next((n for n in range(most, 1, -1) if batch_size % n == 0), 1)
+    rows = batch_size // workers
+    most = min(num_gpus, rows // _ROWS_THAT_PAY)
+    taken = next((n for n in range(most, 1, -1) if rows % n == 0), 1)
+    if taken == num_gpus:
+        return taken, f"all GPUs: each gets at least {_ROWS_THAT_PAY:,} rows of a batch"
+    shares = (
+        "unequal shares" if most == num_gpus else f"shares of fewer than {_ROWS_THAT_PAY:,} rows"
+    )
     return taken, (
-        f"as many of {num_gpus} GPUs as divide a batch of {batch_size:,} rows into shares of "
-        f"{_ROWS_THAT_PAY:,} or more"
+        f"of {num_gpus} GPUs: all would get {shares} of a batch; to use them: --replicas "
+        f"{num_gpus} --batch-size {num_gpus * workers * _ROWS_THAT_PAY}"
     )
 
 

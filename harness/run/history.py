@@ -80,6 +80,7 @@ class History:
         self.progress = Progress(step=start_step, counters=before or Counters())
         self._learning_rate = learning_rate
         self._stretches = Stretches()
+        self._last_stretch: records.Stretch | None = None
         self._total: records.Stretch | None = None  # of all windows
         self._rates = array("d")  # examples/s and tokens/s of each stretch
         self._skipped_steps = self._most_steps = 0
@@ -167,14 +168,18 @@ class History:
         return self.progress.counters.means | running
 
     def _add_stretch(self, stretch: records.Stretch) -> None:
-        self._rates.extend((stretch.examples_per_second, stretch.tokens_per_second))
+        self._last_stretch = stretch
+        self._rates.extend(_rates(stretch))
         rate = None if self._learning_rate is None else self._learning_rate()
         self.tell(replace(stretch, learning_rate=rate))
 
     def end(self) -> Progress:
         """Ends the telemetry, and returns the progress of the run."""
-        if self._stretches.rest is not None and not self._rates:  # the whole training was short
-            self._add_stretch(self._stretches.rest)
+        if (rest := self._stretches.rest) is not None:
+            if self._last_stretch is None:  # the whole training was short
+                self._add_stretch(rest)
+            else:
+                self._rates[-2:] = array("d", _rates(joined(self._last_stretch, rest)))
         self.progress.telemetry = self._telemetry.finish()
         self.progress.windows = self._statistics()
         self.tell(*self._telemetry.messages())
@@ -223,3 +228,7 @@ class History:
             skipped_steps=self._skipped_steps,
             most_steps=self._most_steps,
         )
+
+
+def _rates(stretch: records.Stretch) -> tuple[float, float]:
+    return stretch.examples_per_second, stretch.tokens_per_second

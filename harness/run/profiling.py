@@ -4,10 +4,10 @@ import re
 import shlex
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from rich.box import SIMPLE
@@ -17,7 +17,6 @@ from rich.text import Text
 from tensorflow.compiler.xla.service import hlo_pb2
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
-from harness.base.checks import require
 from harness.base.errors import as_command, printable
 from harness.run import records
 from harness.run.tf_errors import os_errors
@@ -58,105 +57,74 @@ _CUPTI = (
 )
 
 
-class ProfilerObserver(records.Observer):
-    """Profiles the dispatches of a `with` block into TensorBoard's `folder`. A step marker stands
-    for each, and begins where the loop asks for its batches. `tell` must be called on the thread
-    that trains, whose trace it marks."""
+class ProfilerObserver(records.Observer, AbstractContextManager["ProfilerObserver"]):
+    """Profiles a part of a training into TensorBoard's `folder`: whole dispatches, from the first
+    that begins at step `first` or later, with `num_steps` steps or more. A step marker stands for
+    each, and begins where the loop asks for its batches. `tell` must be called on the thread that
+    trains, whose trace it marks. An exception that ends its context discards the profile."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path: Path  # `<folder>/plugins/profile/<time>/<host>.xplane.pb`, once the context ends
+    def __init__(self, folder: Path, first: int, num_steps: int) -> None:
+        # `<folder>/plugins/profile/<time>/<host>.xplane.pb`, once there is a profile.
+        self.path: Path | None = None
         self.first_step = self.last_step = 0  # steps done before the profile, and at its end
         self.num_dispatches = 0
-        self._folder = folder
+        self.dispatch = ""  # what a step is on TensorBoard's page
+        self._folder, self._first, self._num_steps = folder, first, num_steps
+        self._is_running = False
         self._step_marker, self._input_marker = ExitStack(), ExitStack()
-
-    def __enter__(self) -> Self:
-        with os_errors(self._folder):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            tf.profiler.experimental.start(str(self._folder))
-        return self
 
     def tell(self, record: records.Record) -> None:
         match record:
-            case records.BatchesAwaited(step=step):
-                self.first_step = self.first_step if self.num_dispatches else step
+            case records.BatchesAwaited(step=step) if step >= self._first and self.path is None:
+                if not self._is_running:
+                    with os_errors(self._folder):
+                        self._folder.mkdir(parents=True, exist_ok=True)
+                        tf.profiler.experimental.start(str(self._folder))
+                    self._is_running, self.first_step = True, step
                 marker = tf.profiler.experimental.Trace(STEP_MARKER, step_num=step, _r=1)
                 self._step_marker.enter_context(marker)
                 self._input_marker.enter_context(tf.profiler.experimental.Trace(INPUT_MARKER))
             case records.BatchesReady():
                 self._input_marker.close()
-            case records.Window(step=step):
+            case records.Window(step=step) if self._is_running:
                 self._step_marker.close()
                 self.num_dispatches, self.last_step = self.num_dispatches + 1, step
+                if step - self.first_step >= self._num_steps:
+                    self.stop()
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def stop(self, *, save: bool = True) -> None:
+        """Ends the profile, if it is running."""
         self._input_marker.close()
         self._step_marker.close()
-        if kind is not None or not self.num_dispatches:
+        if not self._is_running:
+            return
+        self._is_running = False
+        if not (save and self.num_dispatches):
             tf.profiler.experimental.stop(save=False)
             return
-        profiles = "plugins/profile/*/*.xplane.pb"
-        before = set(self._folder.glob(profiles))
         with os_errors(self._folder):
             tf.profiler.experimental.stop()
-        written = set(self._folder.glob(profiles)) - before
-        fact = f"TensorFlow wrote no profile into {self._folder}; profile again, a second later"
-        require(bool(written), fact)  # a profile's folder is named after the second
-        (self.path,) = written
-        size = f"{self.steps_per_dispatch:,.4g}"
-        text = (
-            f"A step on these pages is a dispatch of {size} optimizer steps: divide its times by "
-        )
+        written = self._folder.glob("plugins/profile/*/*.xplane.pb")
+        self.path = max(written, key=lambda path: path.stat().st_mtime_ns)
+        size = f"{(self.last_step - self.first_step) / self.num_dispatches:,.4g}"
+        self.dispatch = f"a dispatch of {size} optimizer steps"
+        text = f"{self.dispatch}: divide its times by {size} for those of one optimizer step."
         # XProf shows it above its pages. Bytes that are appended to a message add to its lists.
-        warning = xplane_pb2.XSpace(warnings=[f"{text}{size} for those of one optimizer step."])
+        warning = xplane_pb2.XSpace(warnings=[f"A step on these pages is {text}"])
         with replacing(self.path) as beside:
             beside.write_bytes(self.path.read_bytes() + warning.SerializeToString())
 
-    @property
-    def steps_per_dispatch(self) -> float:
-        return (self.last_step - self.first_step) / self.num_dispatches
-
-
-class RunProfiler(records.Observer):
-    """Profiles a part of a run: from the first dispatch that begins at step `first` or later, to
-    the end of the one that reaches step `last`. It leaves out the run's first dispatch, which
-    compiles. An exception that ends its context discards the profile."""
-
-    def __init__(self, folder: Path, first: int, last: int) -> None:
-        self._folder, self._first, self._last = folder, first, last
-        self._profiler, self._running = ProfilerObserver(folder), ExitStack()
-        self._stage: Literal["compiling", "waiting", "profiling", "done"] = "compiling"
-
-    def tell(self, record: records.Record) -> None:
-        match self._stage, record:
-            case "compiling", records.Window():
-                self._stage = "waiting"
-            case "waiting", records.BatchesAwaited(step=step) if step >= self._first:
-                self._running.enter_context(self._profiler)
-                self._stage = "profiling"
-        if self._stage == "profiling":
-            self._profiler.tell(record)
-            if isinstance(record, records.Window) and record.step >= self._last:
-                self.finish()
-
     def finish(self) -> str:
-        """Ends the profile; returns what was profiled, in words."""
-        self._running.close()
-        self._stage, profiler = "done", self._profiler
-        if not profiler.num_dispatches:
-            return (
-                f"no step was profiled: no dispatch began at step {self._first} or later, besides "
-                "the first, which compiles; name earlier steps, or a smaller --steps-per-dispatch"
-            )
-        command = as_command(f"tensorboard {shlex.quote(str(self._folder))}")
-        steps = f"{profiler.first_step:,} to {profiler.last_step:,}"
-        return f"the steps {steps} were profiled: {command} shows them on its page Profile"
+        """Ends the profile; says what was profiled."""
+        self.stop()
+        if self.path is None:
+            told = f"no step was profiled: no dispatch began at step {self._first} or later"
+            return f"{told}; name earlier steps, or set a smaller --steps-per-dispatch"
+        told = f"the steps {self.first_step:,} to {self.last_step:,} were profiled: "
+        return told + as_command(f"tensorboard {shlex.quote(str(self._folder))}")
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._running.__exit__(*error)
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.stop(save=kind is None)
 
 
 class Event(NamedTuple):
@@ -279,17 +247,15 @@ def print_profile(profiler: ProfilerObserver, console: Console, *, on_gpu: bool)
         console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     console.print()
+    assert profiler.path is not None
     times = divide(read(profiler.path))
     first, last = profiler.first_step, profiler.last_step
     say(
         f"profiled       {last - first:,} optimizer steps, {first:,} to {last:,}, in "
         f"{profiler.num_dispatches:,} dispatches (always whole, see --steps-per-dispatch)",
     )
-    size = f"{profiler.steps_per_dispatch:,.4g}"
-    say(
-        f"step time      {times.ms / (last - first):.3f} ms (TensorBoard's Profile page calls a "
-        f"dispatch, of {size} optimizer steps, a step)"
-    )
+    ms = times.ms / (last - first)
+    say(f"step time      {ms:.3f} ms (a step on TensorBoard's Profile page is {profiler.dispatch})")
     if on_gpu:
         say("note: a profile launches each kernel by itself, where training replays CUDA graphs")
 

@@ -150,7 +150,7 @@ class Window(Rates):
     loss_scale: float | None = None  # after the window; None if the precision needs none
     skipped_steps: int = 0  # steps without an update, as a gradient was not finite
     ended_at_seconds: float = math.nan  # by the loop's clock (`time.perf_counter`)
-    telemetry: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
+    telemetry: Mapping[str, Spread] = field(default_factory=dict)  # by name, as in `host/rss_bytes`
     so_far: Mapping[str, float] = field(default_factory=dict)  # loss and metrics over the epoch
 
 

@@ -49,11 +49,12 @@ def advice(
 
 
 def advice_on_rows(
-    train: Examples, rows: Examples, quality: Quality, untrained: Quality, *, what: str
+    train: Examples, rows: Examples, quality: Quality, untrained: Quality | None, *, what: str
 ) -> Iterator[str]:
     """Yields messages on held-out rows, `what` for users, whose predictions have the `quality`:
-    whether a linear model does better, by the measures `untrained`, and which rows repeat."""
-    if linear := naive_bayes(train, rows, untrained):
+    whether a linear model does better, by the measures `untrained`, unless these are None; and how
+    many rows repeat."""
+    if untrained is not None and (linear := naive_bayes(train, rows, untrained)):
         name, reached = quality.leading
         _, least = linear.leading
         # Two standard errors: fewer may be chance.
@@ -78,8 +79,8 @@ def _of_losses(progress: Progress, *, validates: bool) -> Iterator[str]:
         what, first = ("validation", "") if validates else ("test", "--validation-split 0.1 and ")
         yield (
             f"the {what} loss was lowest after epoch {1 + held_out.index(best)} ({best:.4f}) and "
-            f"ended at {held_out[-1]:.4f}: since then the model has learned its train rows by "
-            f"heart; set {first}--early-stopping 2, or more --dropout"
+            f"ended at {held_out[-1]:.4f}: since then the model has been overfitting; set "
+            f"{first}--early-stopping 2, or more --dropout"
         )
     trained = [epoch.loss for epoch in progress.epochs if epoch.loss is not None]
     if len(losses := held_out if validates else trained) < 2:

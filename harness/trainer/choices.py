@@ -29,10 +29,9 @@ _STREAM_SHARE = 0.5  # of the host's free memory, into which a stream copies the
 _BFLOAT16_CAPABILITY = (8, 0)  # Ampere (CUDA C++ Programming Guide, WMMA types)
 _FLOAT16_CAPABILITY = (7, 0)  # First compute capability whose tensor cores take float16, Volta
 # Least rows of a GPU's share for 16 bits; with fewer, a step is mostly launches, of which float32
-# has the fewest (docs/multi_gpu.md). An estimate, as no GPU was at hand.
+# has the fewest (docs/gpu_evidence.md). An estimate, as no GPU was at hand.
 _ROWS_THAT_PAY = 2_048
 _MEASURING = "measuring the implementations of the multi-hot product"
-_SILENT_SECONDS = 2.0  # of a measurement, before a line says so where no terminal shows it
 
 
 @dataclass(kw_only=True)
@@ -87,7 +86,7 @@ def choose_precision(
     if compute_capability is None:
         return Choice(name="float32", why="GPU of unknown compute capability")
     if rows < _ROWS_THAT_PAY:
-        return Choice(name="float32", why=f"{rows:,} rows a GPU are mostly launches")
+        return Choice(name="float32", why=f"with {rows:,} rows a GPU, a step is mostly launches")
     shown = ".".join(map(str, compute_capability))
     if compute_capability >= _BFLOAT16_CAPABILITY:
         return Choice(name="mixed_bfloat16", why=f"compute capability {shown} has bfloat16")
@@ -124,10 +123,10 @@ def _implementation(known: Known) -> Choice:
 @contextmanager
 def _shown(console: Console | None) -> Iterator[Callable[[str], None]]:
     """Yields a function that gets each candidate of a measurement. A terminal shows it; elsewhere a
-    line says what goes on, if it takes more than `_SILENT_SECONDS`."""
+    line says what goes on, if that takes more than 2 seconds."""
     console = console or Console(quiet=True)
     status = console.status(_MEASURING)
-    line = threading.Timer(_SILENT_SECONDS, console.print, (f"{_MEASURING} ...",))
+    line = threading.Timer(2.0, console.print, (f"{_MEASURING} ...",))
 
     def tell(candidate: str) -> None:
         if console.is_interactive:
@@ -179,7 +178,7 @@ def _steps_per_dispatch(known: Known) -> Choice:
     whole = max(1, known.train.num_rows // known.settings.batch_size)
     assert known.model is not None
     implementation, device_type = known.chosen["implementation"].name, known.devices.device_type
-    bytes_moved, flops = _work_of_step(known.model, rows, ids, implementation)
+    bytes_moved, flops = work_of_step(known.model, rows, ids, implementation)
     # On a GPU, the ids of all steps of a call are sorted before its loop.
     sorts = implementation == "native" and device_type == "GPU"
     prepared_bytes = sum(
@@ -194,11 +193,11 @@ def _steps_per_dispatch(known: Known) -> Choice:
         steps_per_epoch=whole,
     )
     steps += steps == whole  # an epoch's last, smaller batch goes with all others
-    why = f"in one call; a dispatch makes as many calls as fit into {AIM_SECONDS} s, as measured"
+    why = f"per call; a dispatch makes as many calls as take {AIM_SECONDS} s, as measured"
     return Choice(name=str(steps), why=why)
 
 
-def _work_of_step(
+def work_of_step(
     model: keras.Model, rows: int, ids: float, implementation: str
 ) -> tuple[float, float]:
     """Returns the bytes that a model's step moves without caches, and its operations, for a

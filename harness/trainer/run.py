@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness.base.checks import require, require_count
 from harness.base.decoding import decoded
-from harness.base.errors import printable
+from harness.base.errors import InputError, printable
 from harness.base.interrupt import Interrupt
 from harness.base.timeline import Timeline
 from harness.data.examples import Examples
@@ -31,7 +31,7 @@ from harness.run.background import Background, BackgroundObserver
 from harness.run.history import Counters, History, Progress
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
-from harness.run.profiling import RunProfiler
+from harness.run.profiling import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
@@ -467,8 +467,10 @@ class Run:
         is_told = asked.console is not None or self.opened.folder is not None
         if not is_told or quality is None or rows is None:
             return
-        untrained, what = self.setup.measures(rows), "test" if rows is asked.test else "validation"
-        assert untrained is not None
+        # Of settings that no recipe chose, as in a throughput run, nobody expects the best figures.
+        searched = asked.config.get(run_files.RESOLVED, {}).get("recipe") is not None
+        untrained = self.setup.measures(rows) if searched else None
+        what = "test" if rows is asked.test else "validation"
         yield from advice_on_rows(asked.train, rows, quality, untrained, what=what)
 
     def _evaluate(
@@ -546,19 +548,19 @@ class Run:
             listeners.append(ConsoleObserver(self.asked.console, tensorboard_dir=events))
         return BackgroundObserver(listeners, self._background)
 
-    def _made_profilers(self) -> list[RunProfiler]:
+    def _made_profilers(self) -> list[ProfilerObserver]:
         """Returns the profiler of `profile_steps`, unless a run that is resumed is past them."""
         start, steps = self._start, self.asked.options.profile_steps
         if steps is None or steps[1] <= start.start_step:
             return []
-        folder = self.opened.event_folder or self.opened.folder
-        require(folder is not None, "--profile-steps needs --run-dir, for the profile")
-        require(
-            steps[0] < start.total_steps,
-            f"--profile-steps is {steps[0]} {steps[1]}, but the run has {start.total_steps} steps; "
-            "name earlier ones, or set --epochs to more",
-        )
-        return [RunProfiler(Path(str(folder)), *steps)]
+        folder, (first, last) = self.opened.event_folder or self.opened.folder, steps
+        if folder is None or first >= start.total_steps:
+            raise InputError(
+                f"--profile-steps is {first} {last}, but the run has {start.total_steps} steps and "
+                f"writes to {folder}; name earlier steps, and a --run-dir"
+            )
+        # The first dispatch compiles.
+        return [ProfilerObserver(folder, max(first, start.start_step + 1), last - first)]
 
 
 def run_start(
@@ -572,8 +574,8 @@ def run_start(
 ) -> records.RunStart:
     watch, why = str(asked.options.precision_watch), "asked for"
     if watch == "auto":
-        why = setup.choices["precision"].name
-        watch = "0" if why == "float32" else "1"
+        precision = setup.choices["precision"].name
+        watch, why = ("0", "not needed in float32") if precision == "float32" else ("1", precision)
     # Of rows that may have several classes, an answer without any has a high accuracy.
     is_led = setup.task.kind == "multi_label" and setup.measures(asked.train) is not None
     leading = ("f1_micro", "f1_macro") if is_led else ()

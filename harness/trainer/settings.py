@@ -115,10 +115,9 @@ class RunOptions(Checked):
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""
     profile_steps: Annotated[tuple[int, int] | None, Whole(0)] = None
-    """Profile the run from one step to another, as in 200 260, for TensorBoard's Profile page.
-    Dispatches are whole: it begins with the first one that starts at step 200 or later, but not
-    with the run's first, which compiles, and ends with the one that reaches step 260. The windows
-    beside it include the time to start and stop the profiler."""
+    """Profile the run from one step to another, as in 200 260, for TensorBoard's Profile page: 60
+    steps or more in whole dispatches, from the first that begins at step 200 or later, but not the
+    run's first, which compiles. The windows beside it include the profiler's start and end."""
     on_nan: Literal["stop", "continue"] = "stop"
     """What to do when the loss is not finite. `stop`: end the run with the likely cause;
     `continue`: warn. Either way, a state with such a loss is not saved, and a run that ends in one

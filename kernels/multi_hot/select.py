@@ -61,17 +61,15 @@ def choose_implementation(
     V and H.
 
     This takes up to a second, and on a GPU the time to compile the candidates, of which none is
-    begun after 20 seconds. `tell` is called with each one's name and number before that. Nothing is
-    measured if a single one is left, or the answer of an earlier call lies beside the built
-    kernels. On a CPU, `gather` is no candidate beside `native`, and `dense` is none if its matrix
-    is nearly empty. `deterministic` leaves a GPU only implementations that add in a fixed order, if
-    any of them fits.
+    begun after 20 seconds; `tell` gets each one's name first. Nothing is measured if a single one
+    is left, or the answer of an earlier call lies beside the built kernels. On a CPU, `gather` is
+    no candidate beside `native`, and `dense` is none if its matrix is nearly empty. `deterministic`
+    leaves a GPU only implementations that add in a fixed order, if any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     dtype = tf.as_dtype(dtype)
-    builds, left_out = _candidates(
-        device_type, num_rows, num_values, num_tokens, units, dtype, deterministic=deterministic
-    )
+    shape = num_rows, num_values, num_tokens, units
+    builds, left_out = _candidates(device_type, shape, dtype, deterministic)
     names = list(builds)
     if len(names) == 1:
         return Choice(names[0], f"chosen without measuring: {'; '.join(left_out)}")
@@ -80,7 +78,7 @@ def choose_implementation(
     details = tf.config.experimental.get_device_details(physical[0]) if physical else {}
     sources = [file.read_text() for file in sorted(Path(__file__).parent.glob("*.py"))]
     asked = [
-        *(num_rows, num_values, num_tokens, units, dtype.name, unique, weighted, builds, device),
+        *(*shape, dtype.name, unique, weighted, builds, device),
         *(details.get("device_name", build.processor()), os.cpu_count(), tf.__version__, sources),
     ]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
@@ -90,7 +88,7 @@ def choose_implementation(
             kept = Choice(**json.load(file))
         return kept._replace(why=f"measured before: {kept.why}{others}")
     start = time.perf_counter()
-    drawn = _drawn(num_rows, num_values, num_tokens, units, unique=unique, weighted=weighted)
+    drawn = _drawn(*shape, unique=unique, weighted=weighted)
     seconds = _measure(names, drawn, dtype, device, unique=unique, tell=tell)
     took_seconds = time.perf_counter() - start
     late = ", ".join(name for name in names if name not in seconds)
@@ -110,16 +108,10 @@ def choose_implementation(
 
 
 def _candidates(
-    device_type: str,
-    num_rows: int,
-    num_values: int,
-    num_tokens: int,
-    units: int,
-    dtype: tf.DType,
-    *,
-    deterministic: bool,
+    device_type: str, shape: tuple[int, int, int, int], dtype: tf.DType, deterministic: bool
 ) -> tuple[dict[Implementation, str], list[str]]:
     """Return the builds of the candidates, the most specialized first, and why others are none."""
+    num_rows, num_values, num_tokens, units = shape
     builds: dict[Implementation, str] = {}
     left_out = []
     for name in reversed(IMPLEMENTATIONS):

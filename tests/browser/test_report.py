@@ -17,7 +17,8 @@ SEEN = """() => ({
     width: document.documentElement.scrollWidth,
     height: document.documentElement.scrollHeight,
     background: getComputedStyle(document.body).backgroundColor,
-    line: getComputedStyle(document.querySelector("main svg text")).fill,
+    color: getComputedStyle(document.body).color,
+    plotted: getComputedStyle(document.querySelector("main svg text")).fill,
     first: document.querySelector("main > section > h2").textContent,
     text: document.body.innerText,
     without_scope: document.querySelectorAll("th:not([scope])").length,
@@ -58,6 +59,7 @@ def test_it_fits_a_phone_in_both_color_schemes(browser: "Browser", report: Path)
         assert found["first"] == "Throughput"
         assert found["without_scope"] == 0
         assert LONG_NAME in found["text"]
-    for part in ("background", "line"):
+        assert found["plotted"] == found["color"], "a plot has the page's color"
+    for part in ("background", "color"):
         assert light[part] != dark[part]
     assert "Where the time of a profiled step goes" in report.read_text()

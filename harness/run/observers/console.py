@@ -1,6 +1,7 @@
 """Prints a run: a progress bar in a terminal, else lines."""
 
 import shlex
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -18,6 +19,7 @@ SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_REDRAWS = 0.1
 _BAR_WIDTH = 30
 _NOTEBOOK_WIDTH = 120
+_TO_COPY = ("run folder", "curves")  # rows that stay whole
 # The display names of the measures of held-out rows in summary.json.
 FIGURES = {
     "f1_macro": "macro F1",
@@ -140,6 +142,11 @@ class ConsoleObserver(records.Observer):
 
     def _draw(self, step: int, text: str) -> None:
         most = self._console.width - 1  # a longer line would wrap
+        place, *parts = text.split("  ")
+        # The bar shows the step too; the rate and the time left, which come last, stay.
+        while len(text) > most and len(parts) > 2:
+            del parts[0 if parts[0].startswith("step") else -3]
+            text = "  ".join([place, *parts])
         width = max(0, min(_BAR_WIDTH, most - len(text) - 1))
         done = round(width * step / self._run.total_steps)
         full, empty = "#-" if self._console.options.ascii_only else "━┈"
@@ -156,14 +163,24 @@ class ConsoleObserver(records.Observer):
         width = max(len(name) for name, _ in rows) + 2
         for name, value in rows:
             value = printable(value, one_line=True)
-            self._print(Text.assemble((name.ljust(width), "bold"), value))
+            lines = [value] if name in _TO_COPY else self._wrapped(value, indent=width)
+            for line in lines:
+                self._print(Text.assemble((name.ljust(width), "bold"), line))
+                name = ""
+
+    def _wrapped(self, text: str, *, indent: int = 0) -> list[str]:
+        """Returns the lines that a text takes in a terminal, behind an indent. Elsewhere it
+        stays one line, and a path stays whole everywhere, so that it can be copied."""
+        if not self._has_bar or not text:
+            return [text]
+        most = max(self._console.width - indent, _BAR_WIDTH)
+        return textwrap.wrap(text, most, break_long_words=False, break_on_hyphens=False)
 
     def _print(self, text: str | Text, style: str | None = None) -> None:
         self._replace("")
         if isinstance(text, str):
-            text = printable(text)
-        # Unwrapped, so that a line stays one line in a log and a path can be copied; no markup,
-        # since a path may hold brackets.
+            text = "\n".join("\n".join(self._wrapped(t)) for t in printable(text).split("\n"))
+        # Rich would also break a path; no markup, since a path may hold brackets.
         self._console.print(text, style=style, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -188,7 +205,7 @@ def starting_rows(run: records.RunStart) -> Rows:
         ("token ids", ids),
         ("task", _choice(run.task)),
         ("devices", ", ".join(run.devices)),
-        *((_words(name), _choice(choice)) for name, choice in run.choices.items()),
+        *(_of_choice(name, choice) for name, choice in run.choices.items()),
         ("parameters", f"{run.num_parameters:,}"),
         ("steps", steps),
         *([("run folder", run.run_dir)] if run.run_dir else []),
@@ -266,6 +283,13 @@ def _rate(median: float | None, mean: float | None, *, digits: int = 0) -> str:
     if median is None or mean is None:
         return "-"
     return f"{median:,.{digits}f} (median), {mean:,.{digits}f} (mean)"
+
+
+def _of_choice(name: str, choice: records.Choice) -> tuple[str, str]:
+    if name != "precision_watch":
+        return _words(name), _choice(choice)
+    often = {"0": "off", "1": "every epoch"}.get(choice.name, f"every {choice.name} epochs")
+    return "gradient checks", f"{often} ({choice.why})"
 
 
 def _choice(choice: records.Choice) -> str:

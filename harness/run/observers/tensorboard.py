@@ -2,12 +2,11 @@
 Graphs, HParams and Histograms."""
 
 import contextlib
-import html
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.util.tensor_util import make_tensor_proto
 
 from harness.base.reading import damage
+from harness.base.terminal import markdown_table
 from harness.run import records
 from harness.run.observers.run_files import EVENT_FILES, RESOLVED, resolved_config
 from harness.run.tf_errors import os_errors
@@ -32,6 +32,21 @@ from kernels.files import replacing
 
 # The settings that the HParams page shows first, in this order.
 _FIRST = ("batch_size", "precision", "implementation", "replicas", "learning_rate")
+_RATES = [name for name, kind in vars(records.Rates).items() if isinstance(kind, property)]
+# The charts of the Custom Scalars page besides those of the loss and metrics.
+_CHARTS = {
+    "Learning": {"learning rate": "train/learning_rate", "gradient norm": "train/gradient_norm"},
+    "Throughput": {
+        "examples/s": "throughput/examples_per_second",
+        "step time, ms": "throughput/step_time_ms",
+        "data wait, share of the time": "throughput/data_wait_fraction",
+    },
+    "GPUs": {
+        "utilization, %": r"~gpu/\d+/utilization_percent",
+        "memory, GiB": r"~gpu/\d+/memory_used_gib",
+        "power, W": r"~gpu/\d+/power_watts",
+    },
+}
 
 
 class TensorBoardObserver(records.Observer):
@@ -53,7 +68,8 @@ class TensorBoardObserver(records.Observer):
             case records.Window():
                 self._draw(record.step, _values_of(record))
             case records.Stretch():
-                self._draw(record.step, _rates_of(record))
+                rates = {f"throughput/{name}": getattr(record, name) for name in _RATES}
+                self._draw(record.step, {**rates, "train/learning_rate": record.learning_rate})
             case records.Epoch(evaluation=records.Evaluation() as found):
                 self._evaluated = {f"validation/{n}": value for n, value in found.values.items()}
                 if found.step > self._run.start_step:  # else it was before the run was resumed
@@ -62,9 +78,8 @@ class TensorBoardObserver(records.Observer):
                 values = {
                     "train/gradient_norm": record.gradient_norm,
                     "precision/non_finite_gradient_fraction": record.non_finite_fraction,
+                    "precision/underflow_fraction": record.underflow_fraction,
                 }
-                if record.underflow_fraction is not None:
-                    values["precision/underflow_fraction"] = record.underflow_fraction
                 histograms = [
                     *(histogram(f"weights/{found.name}", found) for found in record.weights),
                     *(histogram(f"gradients/{found.name}", found) for found in record.gradients),
@@ -93,7 +108,7 @@ class TensorBoardObserver(records.Observer):
 
     def _end(self, summary: records.Summary) -> None:
         """Adds the evaluations of the saved model that are new, and marks the run as ended."""
-        new: dict[str, float] = {}
+        new: dict[str, float | None] = {}
         for rows in ("test", "validation"):
             values = getattr(summary, rows)
             known = {f"{rows}/{name}": values.get(name) for name in ("loss", *self._run.metrics)}
@@ -103,6 +118,7 @@ class TensorBoardObserver(records.Observer):
         # The HParams page shows it as a failure otherwise.
         done = not (summary.interrupted or summary.diverged)
         status = api_pb2.STATUS_SUCCESS if done else api_pb2.STATUS_FAILURE
+        new |= _figures_of(summary)
         self._draw(summary.steps, new, hparams_summary.session_end_pb(status))
 
     def close(self) -> None:
@@ -110,13 +126,14 @@ class TensorBoardObserver(records.Observer):
             with os_errors(self._folder):
                 self._writer.close()
 
-    def _draw(self, step: int, values: Mapping[str, float], *summaries: Any) -> None:
-        """Writes scalars and other summaries. A chart joins the Custom Scalars page with its first
-        scalar, so that none is empty: TensorBoard shows the last layout."""
-        if not self._drawn >= values.keys():
-            self._drawn |= values.keys()
-            summaries += (custom_scalar.pb(_layout(self._run, self._drawn)),)
-        self._write(step, scalars(values), *summaries)
+    def _draw(self, step: int, values: Mapping[str, float | None], *summaries: Any) -> None:
+        """Writes scalars, but for None, and other summaries. A chart joins the Custom Scalars page
+        with its first scalar, so that none is empty: TensorBoard shows the last layout."""
+        found = {tag: value for tag, value in values.items() if value is not None}
+        if not self._drawn >= found.keys():
+            self._drawn |= found.keys()
+            summaries += (custom_scalar.pb(_layout(self._run.metrics, self._drawn)),)
+        self._write(step, scalars(found), *summaries)
 
     def _write(self, step: int, *summaries: Any) -> None:
         """Writes `Summary` messages of TensorBoard's plugins at `step`, all in one record."""
@@ -162,40 +179,29 @@ def drop_events_after(folder: Path, step: int) -> set[str]:
     return tags
 
 
-def _values_of(window: records.Window) -> dict[str, float]:
-    values = {
+def _values_of(window: records.Window) -> dict[str, float | None]:
+    return {
         "train/loss": window.loss,
         **{f"train/{name}": value for name, value in window.metrics.items()},
-        **_telemetry(window.telemetry),
+        "precision/loss_scale": window.loss_scale,
+        "precision/skipped_steps": None if window.loss_scale is None else window.skipped_steps,
+        # TensorBoard sorts groups of tags by name: `~gpu` and `~host` come last.
+        **{
+            f"~{tag}".replace("_bytes", "_gib"): spread.mean / (2**30 if "_bytes" in tag else 1)
+            for tag, spread in window.telemetry.items()
+        },
     }
-    if window.loss_scale is not None:
-        values["precision/loss_scale"] = window.loss_scale
-        values["precision/skipped_steps"] = window.skipped_steps
-    return values
 
 
-def _rates_of(stretch: records.Stretch) -> dict[str, float]:
-    names = (
-        *("steps_per_second", "examples_per_second", "tokens_per_second"),
-        *("step_time_ms", "data_wait_fraction"),
-    )
-    values = {f"throughput/{name}": getattr(stretch, name) for name in names}
-    if stretch.learning_rate is not None:
-        values["train/learning_rate"] = stretch.learning_rate
-    return values
-
-
-def _telemetry(spreads: Mapping[str, records.Spread]) -> dict[str, float]:
-    """Returns the means, bytes in GiB, and the mean utilization of all GPUs. TensorBoard sorts
-    groups of tags by name: `~gpu` and `~host` come after those of the training."""
-    values = {
-        f"~{tag}".replace("_bytes", "_gib"): spread.mean / (2**30 if "_bytes" in tag else 1)
-        for tag, spread in spreads.items()
+def _figures_of(summary: records.Summary) -> dict[str, float | None]:
+    """Returns the throughput of the whole run, for the HParams page: curves end with a moment's."""
+    busy = [v for gpu in summary.gpus for n, v in gpu.items() if n == "utilization_percent"]
+    rate = summary.steps_per_second
+    return {
+        "~summary/examples_per_second": summary.examples_per_second,
+        "~summary/step_time_ms": None if rate is None else 1e3 / rate,
+        "~summary/gpu_utilization_percent": sum(busy) / len(busy) if busy else None,
     }
-    busy = [spread.mean for tag, spread in spreads.items() if tag.endswith("/utilization_percent")]
-    if busy:
-        values["throughput/gpu_utilization_percent"] = sum(busy) / len(busy)
-    return values
 
 
 def run_pages(run: records.RunStart) -> list[Summary]:
@@ -206,70 +212,49 @@ def run_pages(run: records.RunStart) -> list[Summary]:
     others = [(*row, "") for row in _rows(config) if row[0].split(".")[-1] not in reasons]
     known = {*reasons, "replicas_why"}
     facts = {n: v for n, v in environment.items() if n not in known and v not in (None, [])}
+    rows = ((name, _text(value), why) for name, value, why in (*chosen, *others))
+    machine = ((name, _text(value)) for name, value in _rows(facts))
     settings, folder = _settings(run, config), Path(run.run_dir)
     # TensorBoard sorts the columns of settings by these names, but shows others.
     columns = {f"{place} {name}": name for place, name in enumerate(_FIRST, 1)}
     columns |= {name: name for name in settings if name not in _FIRST}
     kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    types = {name: kinds.get(type(v), api_pb2.DATA_TYPE_FLOAT64) for name, v in settings.items()}
     shown = [
-        api_pb2.HParamInfo(
-            name=column,
-            display_name=name.replace("_", " "),
-            type=kinds.get(type(settings[name]), api_pb2.DATA_TYPE_FLOAT64),
-        )
+        api_pb2.HParamInfo(name=column, display_name=name.replace("_", " "), type=types[name])
         for column, name in columns.items()
     ]
     figures = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in _figures(run)]
     settings |= {column: settings[name] for column, name in columns.items()}
     return [
-        text_pb("run/settings", _table(("what", "value", "why"), *chosen, *others)),
-        text_pb("run/environment", _table(("what", "value"), *_rows(facts))),
+        text_pb("run/settings", markdown_table(("what", "value", "why"), rows)),
+        text_pb("run/environment", markdown_table(("what", "value"), machine)),
         hparams_summary.experiment_pb(shown, figures),
         # The page cuts off long names.
         summary_v2.hparams_pb(settings, trial_id=f"{folder.name} ({folder.parent})"),
     ]
 
 
-def _layout(run: records.RunStart, drawn: Set[str]) -> layout_pb2.Layout:
+def _layout(metrics: Sequence[str], drawn: Set[str]) -> layout_pb2.Layout:
     """Returns the charts of the Custom Scalars page that have a scalar in `drawn`, each with a
     pattern that matches its tags."""
-    parts, gpus, rates = "(train|validation|test)/", r"~gpu/\d+/", "throughput/"
-    charts = {
-        "Learning": {
-            **{name: parts + re.escape(name) for name in ("loss", *run.metrics)},
-            "learning rate": "train/learning_rate",
-            "gradient norm": "train/gradient_norm",
-        },
-        "Throughput": {
-            "examples/s": rates + "examples_per_second",
-            "step time, ms": rates + "step_time_ms",
-            "data wait, share of the time": rates + "data_wait_fraction",
-        },
-        "GPUs": {
-            "utilization, %": gpus + "utilization_percent",
-            "memory, GiB": gpus + "memory_used_gib",
-            "power, W": gpus + "power_watts",
-        },
-    }
-    shown = {
-        category: [
-            {"title": title, "multiline": {"tag": [f"{tag}$"]}}
-            for title, tag in patterns.items()
-            if any(re.fullmatch(tag, one) for one in drawn)
-        ]
-        for category, patterns in charts.items()
-    }
-    categories = [{"title": name, "chart": found} for name, found in shown.items() if found]
-    return layout_pb2.Layout(category=categories)
+    parts = {n: f"(train|validation|test)/{re.escape(n)}" for n in ("loss", *metrics)}
+    layout = layout_pb2.Layout()
+    for title, charts in {**_CHARTS, "Learning": parts | _CHARTS["Learning"]}.items():
+        tags = {n: t for n, t in charts.items() if any(re.fullmatch(t, one) for one in drawn)}
+        chart = [{"title": n, "multiline": {"tag": [f"{t}$"]}} for n, t in tags.items()]
+        if chart:
+            layout.category.add(title=title, chart=chart)
+    return layout
 
 
 def _figures(run: records.RunStart) -> Iterator[tuple[str, str]]:
     """Yields the tags and names of the columns of results on the HParams page, which shows the
-    first five, and of each the last value."""
-    yield "throughput/examples_per_second", "examples/s"
-    yield "throughput/step_time_ms", "step ms"
+    last value of each, and at first five of them."""
+    yield "~summary/examples_per_second", "examples/s"
+    yield "~summary/step_time_ms", "step ms"
     if any("GPU" in device for device in run.devices):
-        yield "throughput/gpu_utilization_percent", "GPU utilization, %"
+        yield "~summary/gpu_utilization_percent", "GPU utilization, %"
     rows = {"test": run.dataset.test_rows, "validation": run.dataset.validation_rows, "train": 1}
     for part in (part for part, num_rows in rows.items() if num_rows):
         for name in (*run.metrics[:1], "loss", *run.metrics[1:]):
@@ -302,15 +287,6 @@ def _rows(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield from _rows(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _table(*rows: tuple[Any, ...]) -> str:
-    """Returns a Markdown table, whose first row is the header."""
-    escaped = (
-        [re.sub(r"([\\`*_\[\]|])", r"\\\1", html.escape(_text(v))) for v in row] for row in rows
-    )
-    lines = [f"| {' | '.join(row)} |" for row in escaped]
-    return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
 
 
 def _text(value: Any) -> str:

@@ -29,7 +29,7 @@ UNAVAILABLE = (
     pynvml.NVML_ERROR_DEPRECATED,
 )
 Tell = Callable[[Literal["note", "warning"], str], None]  # tells the run's user
-Read = Callable[[], Mapping[str, float]]  # a function that returns values by TensorBoard tag
+Read = Callable[[], Mapping[str, float]]  # a function that returns values by name
 # The queries to NVML, by the name of the metric that each returns.
 _QUERIES: dict[str, Callable[[Any], float]] = {
     "utilization_percent": lambda gpu: pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu,

@@ -20,7 +20,7 @@ STOP_SECONDS = 3.0  # how long the end of a run waits for a reading that is unde
 _POWER = "/power_watts"
 
 Source = Callable[[Tell], AbstractContextManager[Read]]  # opens what is sampled
-# The time of a reading's completion, by `time.perf_counter`, and its values by TensorBoard tag.
+# The time of a reading's completion, by `time.perf_counter`, and its values by name.
 Sample = tuple[float, Mapping[str, float]]
 
 
@@ -30,7 +30,7 @@ class TelemetryTotals:
 
     num_gpus: int = 0  # the GPUs that were used
     joules: float | None = None  # their energy; None if unknown
-    spreads: Mapping[str, Spread] = field(default_factory=dict)  # by TensorBoard tag
+    spreads: Mapping[str, Spread] = field(default_factory=dict)  # by name
 
     @property
     def gpus(self) -> list[dict[str, float]]:

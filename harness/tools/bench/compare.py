@@ -15,6 +15,7 @@ from rich.console import Console
 
 from harness.base.checks import parse_share
 from harness.base.errors import printable
+from harness.base.terminal import markdown_table
 from harness.tools.bench.results import AXES, Cell, Row, print_table, varying
 
 CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
@@ -100,8 +101,11 @@ def report(
     console: Console,
     fail_if_slower: str | None,
     fail_if_inconclusive: bool,
+    *,
+    markdown: bool = False,
 ) -> int:
-    """Prints a line for each cell, the notes and the gate's verdict; returns the exit code."""
+    """Prints a line for each cell, perhaps as Markdown, the notes and the gate's verdict; returns
+    the exit code."""
     axes, gates = varying(effects), []
     table = [[*(axis.replace("_", " ") for axis in axes), "B / A", "interval", "B is"]]
     for cell, effect in effects.items():
@@ -112,7 +116,10 @@ def report(
             gates.append(effect.gate(parse_share("--fail-if-slower", fail_if_slower)))
     if gates:
         table = [[*texts, gate] for texts, gate in zip(table, ["gate", *gates], strict=True)]
-    print_table(table, console)
+    if markdown:
+        console.out(printable(markdown_table(table[0], table[1:])) + "\n")
+    else:
+        print_table(table, console)
     meaning = f"With {CONFIDENCE:.0%} confidence all intervals contain the true ratios."
     console.out(f"B / A: examples/s. {meaning}")
     for note in notes:

@@ -5,11 +5,10 @@ table that its ids name. It cannot be faster than a plain copy of as many bytes,
 product of as many operations. Both are measured here, on the device and at the size of the step,
 so that caches help the copy as they help the step (the roofline of Williams, Waterman and
 Patterson, 2009).
-Letters: B rows of a device's batch, N ids in them, U distinct ids, H units.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.model.layers import MultiHotDense
+from harness.model.network import multi_hot_layers
+from harness.trainer.choices import work_of_step
 from kernels.multi_hot import ROW_OPTIMIZERS
 
 _NUM_COPIES = 8  # of one compiled program, whose call then costs next to nothing
@@ -25,52 +25,39 @@ _MATRIX = {"CPU": 1_024, "GPU": 8_192}  # rows and columns of the matrices that 
 _ROUNDS = 5
 _FLOAT_BYTES, _ID_BYTES = 4, 4
 _UPDATE_FLOATS = 8  # Adam reads a weight, its gradient and two slots, and writes as many
-_UPDATE_FLOPS = 12
 
 
-def work_of_step(
+def bytes_of_step(
     model: keras.Model, rows: RaggedSets, *, num_rows: int, by_rows: bool
 ) -> tuple[float, float]:
-    """Returns the bytes that a step of `num_rows` rows has to move, each number once, and its
-    floating-point operations. `rows` tells of their ids; `by_rows`, only the touched rows of a
-    table are updated. What activations take is left out."""
+    """Returns the bytes that a step of `num_rows` rows has to move, each number once, and its ids.
+    `rows` tells how many ids they have; `by_rows`, only the touched rows of a table are updated.
+    What activations take is left out."""
     batch = rows.take(np.arange(min(num_rows, rows.num_rows)))
-    scale = num_rows / batch.num_rows
-    ids, distinct = batch.nnz * scale, len(np.unique(batch.values))
-    bytes_moved, flops, tables = 2 * ids * _ID_BYTES, 0.0, set()
-    for layer in model._flatten_layers():
-        if isinstance(layer, MultiHotDense):
-            tables.add(id(layer.kernel))
-            flops += 2 * 2 * ids * layer.units  # sums, forward and backward
-            bytes_moved += 2 * distinct * layer.units * _FLOAT_BYTES
+    ids, distinct = batch.nnz * num_rows / batch.num_rows, len(np.unique(batch.values))
+    bytes_moved, tables = 2 * ids * _ID_BYTES, {}
+    for layer in multi_hot_layers(model):
+        tables[layer.kernel.path] = distinct / layer.num_tokens
+        bytes_moved += 2 * distinct * layer.units * _FLOAT_BYTES
     for variable in model.trainable_variables:
-        size = float(np.prod(variable.shape))
-        is_table = id(variable) in tables
-        if len(variable.shape) > 1 and not is_table:
-            flops += 6 * num_rows * size  # a product forward, two backward
-        size *= distinct / variable.shape[0] if is_table and by_rows else 1.0
-        bytes_moved += _UPDATE_FLOATS * _FLOAT_BYTES * size
-        flops += _UPDATE_FLOPS * size
-    return bytes_moved, flops
+        share = tables.get(variable.path, 1.0) if by_rows else 1.0
+        bytes_moved += _UPDATE_FLOATS * _FLOAT_BYTES * share * float(np.prod(variable.shape))
+    return bytes_moved, ids
 
 
 def limits(
-    model: keras.Model,
-    rows: RaggedSets,
-    *,
-    num_rows: int,
-    table_optimizer: str,
-    device: str,
-    dtype: str,
+    model: keras.Model, rows: RaggedSets, *, num_rows: int, device: str, chosen: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Measures on a device the seconds of a copy of as many bytes as a step moves, and of matrix
-    products in `dtype` of as many operations; returns them with the step's work."""
-    by_rows = table_optimizer in ROW_OPTIMIZERS
-    bytes_moved, flops = work_of_step(model, rows, num_rows=num_rows, by_rows=by_rows)
+    """Measures on a device the seconds of a copy of as many bytes as a step of `num_rows` rows
+    moves, and of matrix products of as many operations; returns them with the step's work. `chosen`
+    has what the settings `implementation`, `precision` and `table_optimizer` came to."""
+    by_rows = chosen["table_optimizer"] in ROW_OPTIMIZERS
+    bytes_moved, ids = bytes_of_step(model, rows, num_rows=num_rows, by_rows=by_rows)
+    _, flops = work_of_step(model, num_rows, ids, chosen["implementation"])
     size = _MATRIX["CPU" if "CPU" in device else "GPU"]
     with tf.device(device):
         numbers = tf.ones([max(1, int(bytes_moved / 2 / _FLOAT_BYTES))])
-        matrix = tf.eye(size, dtype=dtype)
+        matrix = tf.eye(size, dtype=chosen["precision"].removeprefix("mixed_"))
         copy_seconds = _seconds(lambda x: -x, numbers)
         product_seconds = _seconds(lambda x: tf.matmul(x, matrix), matrix)
     return {

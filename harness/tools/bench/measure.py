@@ -52,6 +52,7 @@ Window = Mapping[str, Any]  # `seconds`, `num_steps`, `examples`, `data_wait_sec
 class Side:
     name: Literal["A", "B"] = "B"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of `TrainConfig`, by name
+    revision: str | None = None  # the git revision of `code`, if one was named
     own_model: str | None = None  # `module:function`, in place of the default network
     code: Path = OWN_CODE
 
@@ -215,6 +216,9 @@ def _in_turns(cell: Cell, sides: Sequence[Side], repeat: int, seconds: float) ->
                 # The first dispatch finds the caches full of the other side's data.
                 turns[name].append(windows[1:] or windows)
         resolved = {name: process.wait_until_ready() for name, process in started.items()}
+        for side in sides:  # the folder of a revision's code is gone after the comparison
+            if side.revision is not None:
+                resolved[side.name] |= {"code": side.revision}
     kept = {name: without_warm_up(of_side) for name, of_side in turns.items()}
     # The n-th turns of A and B are neighbours.
     ratios = [_rate(b) / _rate(a) for a, b in zip(kept["A"], kept["B"], strict=True)]
@@ -314,7 +318,7 @@ def find_baseline(against: str, *, scratch: Path) -> Side:
         f"{code} has no {MODULE}: it is not a version of this project, or one older than "
         "`harness bench`; name another",
     )
-    return Side(name="A", code=code)
+    return Side(name="A", code=code, revision=None if path.is_dir() else against)
 
 
 def _git(*arguments: str) -> str:

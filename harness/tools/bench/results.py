@@ -15,6 +15,7 @@ from rich.console import Console
 from harness.base.decoding import decoded
 from harness.base.errors import InputError, printable
 from harness.base.reading import damage, read_json
+from harness.base.terminal import markdown_table
 
 RESULTS_FILE_NAME = "results.json"
 RESULTS_FORMAT = "harness-bench-results 4"
@@ -222,10 +223,7 @@ def print_table(table: Sequence[Sequence[str]], console: Console) -> None:
 def markdown(lines: Mapping[Cell, Mapping[str, Any]], provenance: Mapping[str, Any]) -> str:
     """Returns a sweep as a Markdown table, with what it says of its machine and its columns."""
     parts = [f"{provenance['machine']}, commit {provenance['versions']['commit'][:12]}\n"]
-    for table in tables(lines):
-        head, *rows = ([text.replace("|", "\\|") for text in texts] for texts in table)
-        rule = [["---:"] * len(head)]
-        parts.append("\n".join(f"| {' | '.join(texts)} |" for texts in (head, *rule, *rows)) + "\n")
+    parts += [markdown_table(head, rows) + "\n" for head, *rows in tables(lines)]
     return "\n".join([*parts, *(f"- {sentence}" for sentence in meaning(lines))]) + "\n"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from harness.base.terminal import lasting
+from harness.base.terminal import lasting, markdown_table
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, names_in, run
 
 COMPLETE = {
@@ -95,3 +95,10 @@ def test_a_console_of_the_users() -> None:
         lasting(console).print("one")
         with pytest.raises(OSError, match="No space left"):
             console.print("two")
+
+
+def test_a_markdown_table_shows_any_text_as_it_is() -> None:
+    rows = (["1", "a|b\nc"], ["2", "<b>_x_"], ["skipped"])
+    head, rule, *shown = markdown_table(("size", "note"), rows).splitlines()
+    assert (head, rule) == ("| size | note |", "| ---: | --- |")
+    assert shown == ["| 1 | a\\|b c |", "| 2 | &lt;b&gt;\\_x\\_ |", "| skipped |"]

@@ -32,8 +32,3 @@ def test_the_summary_grows_and_a_page_that_cannot_be_written_is_a_note(
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     github.step_summary("d")
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_table_stays_one_whatever_is_in_it() -> None:
-    text = github.markdown_table(("size", "note"), ((1, "a|b\nc"), (2, "")))
-    assert text == "| size | note |\n| ---: | --- |\n| 1 | a\\|b c |\n| 2 |  |"

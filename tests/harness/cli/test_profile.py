@@ -77,7 +77,8 @@ def test_every_part_has_its_time(times: StepTimes) -> None:
 def test_the_report_names_the_profiled_steps(profiled: tuple[Path, Result]) -> None:
     path, result = profiled
     assert "20 optimizer steps, 12 to 32, in 5 dispatches (always whole" in result.out
-    assert re.search(r"step time +\d+\.\d+ ms \(.* a dispatch, of 4 optimizer steps", result.out)
+    page = r"\(a step on TensorBoard's Profile page is a dispatch of 4 optimizer steps\)"
+    assert re.search(rf"step time +\d+\.\d+ ms {page}", result.out)
     assert f"harness tensorboard {path.parents[3]}" in result.out
 
 
@@ -110,9 +111,8 @@ def test_a_run_is_profiled_without_a_stop(tmp_path: Path) -> None:
 def test_a_gpu_that_is_not_in_the_trace(profiled: tuple[Path, Result]) -> None:
     # What a GPU's profile looks like where CUPTI was refused: the host's events alone.
     console = Console(file=io.StringIO(), width=80)
-    profiler = ProfilerObserver(profiled[0].parents[3])
+    profiler = ProfilerObserver(profiled[0].parents[3], 12, 20)
     profiler.path, profiler.first_step, profiler.last_step = profiled[0], 12, 32
-    profiler.num_dispatches = 5
     assert not print_profile(profiler, console, on_gpu=True)
     assert "NVreg_RestrictProfilingToAdminUsers=0" in out_of(console)
     assert "training replays CUDA graphs" in out_of(console)

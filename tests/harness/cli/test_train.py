@@ -12,6 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from harness.base.decoding import from_mapping
 from harness.cli.train import train
+from harness.run.stretches import stretches_of
 from harness.tools.experiment import OutputConfig, TrainConfig
 from tests.harness.cli.runs import (
     SMALL,
@@ -32,6 +33,7 @@ TAGS = {
     *("test/loss", "test/accuracy"),
     *(f"throughput/{unit}_per_second" for unit in ("steps", "examples", "tokens")),
     *("throughput/step_time_ms", "throughput/data_wait_fraction", "train/learning_rate"),
+    *("~summary/examples_per_second", "~summary/step_time_ms"),
 }
 
 
@@ -112,12 +114,13 @@ def test_the_summary_agrees_with_the_lines(trained_folder: Path) -> None:
     for unit, total in totals.items():
         mean = total / figures["train_seconds"]
         assert figures[f"mean_{unit}_per_second"] == pytest.approx(mean)
-    for unit in ("steps", "examples"):
-        rates = [line[f"{unit}_per_second"] for line in windows]
-        assert figures[f"{unit}_per_second"] == statistics.median(rates)
-    assert figures["tokens_per_second"] == statistics.median(
-        line["tokens"] / line["seconds"] for line in windows
-    )
+    stretches = stretches_of(windows, batch_size=100)
+    for unit in totals:
+        rates = [getattr(stretch, f"{unit}_per_second") for stretch in stretches]
+        assert figures[f"{unit}_per_second"] == pytest.approx(statistics.median(rates))
+    for kind in ("", "mean_"):
+        steps, examples = (figures[f"{kind}{u}_per_second"] for u in ("steps", "examples"))
+        assert steps * 100 == pytest.approx(examples)
     assert figures["train_seconds"] == pytest.approx(sum(line["seconds"] for line in windows))
     waits = sum(line["data_wait_seconds"] for line in windows)
     assert figures["data_wait_fraction"] == pytest.approx(waits / figures["train_seconds"])
@@ -155,6 +158,7 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
         "train", *SMALL, *flags, "--histograms", "1", "--overwrite", "--run-dir", tmp_path
     )
     assert (result.code, result.err) == (0, "")
+    assert "naive Bayes" not in result.out, "no recipe ran"
     weights = {
         f"{layer}/{name}" for layer in ("multi_hot_dense", "logits") for name in ("kernel", "bias")
     }

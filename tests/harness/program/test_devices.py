@@ -39,6 +39,20 @@ def test_auto_is_a_divisor_of_any_batch_on_any_machine(num_gpus: int, batch_size
     assert batch_size % replicas == 0
     assert replicas == 1 or batch_size // replicas >= 8_192
     assert why
+    if "--batch-size" in why:
+        assert choose_replicas(num_gpus, int(why.split()[-1]))[0] == num_gpus
     if num_gpus > 1:  # and no larger one would do
         better = range(replicas + 1, num_gpus + 1)
         assert not [n for n in better if batch_size % n == 0 and batch_size // n >= 8_192]
+
+
+def test_the_reason_says_how_to_use_all_gpus() -> None:
+    assert choose_replicas(8, 500) == (
+        1,
+        "of 8 GPUs: all would get shares of fewer than 8,192 rows of a batch; to use them: "
+        "--replicas 8 --batch-size 65536",
+    )
+    assert choose_replicas(2, 32_768, workers=2)[0] == 2
+    replicas, why = choose_replicas(2, 32_769)
+    assert (replicas, "unequal shares" in why) == (1, True)
+    assert choose_replicas(2, 500, workers=2)[1].endswith("--batch-size 32768")

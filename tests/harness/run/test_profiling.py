@@ -19,12 +19,11 @@ from harness.run.profiling import (
     STEP_MARKER,
     Event,
     ProfilerObserver,
-    RunProfiler,
     divide,
     part_of,
     read,
 )
-from harness.run.records import BatchesAwaited, BatchesReady, Observer
+from harness.run.records import BatchesAwaited, BatchesReady
 from tests.harness.run.observers.samples import window
 
 FORWARD, OPTIMIZER = "first layer, forward", "optimizer"
@@ -32,7 +31,7 @@ spans = st.tuples(st.integers(0, 60), st.integers(1, 12))
 names = st.sampled_from([FORWARD, OPTIMIZER, OTHER, INPUT_MARKER, "anything"])
 
 
-def drive(profiler: Observer, step: int, sizes: list[int]) -> None:
+def drive(profiler: ProfilerObserver, step: int, sizes: list[int]) -> None:
     """Reports dispatches of these sizes to the profiler as the loop does."""
     for num_steps in sizes:
         profiler.tell(BatchesAwaited(step=step))
@@ -42,38 +41,32 @@ def drive(profiler: Observer, step: int, sizes: list[int]) -> None:
         profiler.tell(window(step, num_steps=num_steps, seconds=0.001 * step))
 
 
-def test_the_dispatches_of_a_context_are_profiled(tmp_path: Path) -> None:
-    with ProfilerObserver(tmp_path / "new") as profiler:
-        drive(profiler, 4, [5, 1, 5])
+def test_whole_dispatches_are_profiled_from_a_step_on(tmp_path: Path) -> None:
+    with ProfilerObserver(tmp_path / "new", 3, 7) as profiler:
+        drive(profiler, 0, [4, 5, 1, 5, 5])
     assert (profiler.first_step, profiler.last_step, profiler.num_dispatches) == (4, 15, 3)
     assert [profiler.path] == list(tmp_path.rglob("*.xplane.pb"))
+    assert profiler.path is not None
     assert profiler.path.parents[3] == tmp_path / "new"
+    assert [found.name for found in read(profiler.path)].count(STEP_MARKER) == 3
+    (warning,) = xplane_pb2.XSpace.FromString(profiler.path.read_bytes()).warnings
+    assert "a dispatch of 3.667 optimizer steps: divide its times by 3.667" in warning
+    assert profiler.finish().startswith("the steps 4 to 15 were profiled: ")
 
 
 def test_a_run_that_fails_leaves_none_and_stops_the_profiler(tmp_path: Path) -> None:
     for _ in range(2):  # it could not start a second time otherwise
-        with contextlib.suppress(KeyError), ProfilerObserver(tmp_path) as profiler:
+        with contextlib.suppress(KeyError), ProfilerObserver(tmp_path, 0, 9) as profiler:
             drive(profiler, 0, [4, 4])
             raise KeyError
     assert list(tmp_path.rglob("*.xplane.pb")) == []
 
 
-def test_a_run_is_profiled_from_the_next_dispatch_on(tmp_path: Path) -> None:
-    with RunProfiler(tmp_path, 5, 11) as profiler:
-        drive(profiler, 0, [4, 4, 4, 4])
-        assert "the steps 8 to 12 were profiled" in profiler.finish()
-    (path,) = tmp_path.rglob("*.xplane.pb")
-    assert [found.name for found in read(path)].count(STEP_MARKER) == 1
-    (warning,) = xplane_pb2.XSpace.FromString(path.read_bytes()).warnings
-    assert "a dispatch of 4 optimizer steps: divide its times by 4" in warning
-
-
-def test_a_run_without_a_dispatch_to_profile_says_so(tmp_path: Path) -> None:
-    for first, sizes in ((0, [16]), (9, [8, 8])):
-        with RunProfiler(tmp_path, first, 20) as profiler:
-            drive(profiler, 0, sizes)
-            profiler.tell(BatchesAwaited(step=16))  # the loop asks for more, and there is none
-            assert f"no dispatch began at step {first} or later" in profiler.finish()
+def test_a_run_that_ends_too_early_says_so(tmp_path: Path) -> None:
+    with ProfilerObserver(tmp_path, 9, 20) as profiler:
+        drive(profiler, 0, [8, 8])
+        profiler.tell(BatchesAwaited(step=16))  # the loop asks for more, and there is none
+    assert "no dispatch began at step 9 or later" in profiler.finish()
     assert list(tmp_path.rglob("*.xplane.pb")) == []
 
 

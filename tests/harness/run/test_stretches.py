@@ -96,6 +96,8 @@ def test_the_figures_of_a_run_agree(
     assert sum(stretch.examples for stretch in stretches) == rows * epochs
     assert len(stretches) == 1 or all(s.seconds >= LEAST_SECONDS for s in stretches)
     assert stretches[-1].step == windows[-1].step
+    rates = [stretch.examples_per_second for stretch in stretches]
+    assert found.examples_per_second == pytest.approx(np.median(rates))
     assert {stretch.learning_rate for stretch in listener.stretches} == {0.25}
     # 4. No rate is that of a short batch alone, unless each step is a dispatch.
     if plan.whole_steps and steps_per_call * calls > 1:

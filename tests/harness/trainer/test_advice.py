@@ -61,7 +61,7 @@ def told(run: Progress, quality: Quality | None = None, **how: Any) -> list[str]
             progress(1.0, 0.5, 0.1, validated=[0.8, 0.4, 0.9], accuracy=0.95),
             {},
             "the test loss was lowest after epoch 2 (0.4000) and ended at 0.9000: since then the "
-            "model has learned its train rows by heart; set --validation-split 0.1 and",
+            "model has been overfitting; set --validation-split 0.1 and",
         ),
         (
             progress(1.0, 0.9, validated=[0.8, 0.4]),
@@ -101,10 +101,11 @@ def test_a_network_below_a_linear_model_and_rows_that_repeat_are_told() -> None:
         for part in (slice(300), slice(290, 400))
     )
 
-    def said(answers: np.ndarray) -> list[str]:
+    def said(answers: np.ndarray, *, recipe: bool = True) -> list[str]:
         quality, untrained = (Quality(held_out, kind="multi_class", num_classes=3) for _ in "ab")
         quality.add(np.eye(3, dtype=np.float32)[answers])
-        return list(advice_on_rows(train, held_out, quality, untrained, what="test"))
+        into = untrained if recipe else None
+        return list(advice_on_rows(train, held_out, quality, into, what="test"))
 
     repeated = "10 of 110 test rows have the same ids as a train row, so the test figures are too "
     repeated += "good; take such rows out"
@@ -113,6 +114,7 @@ def test_a_network_below_a_linear_model_and_rows_that_repeat_are_told() -> None:
     share = np.mean(labels[290:] == 0)
     assert below.startswith(f"the accuracy of {share:.4f} is below the 1.0000 of naive Bayes, ")
     assert again == repeated
+    assert said(np.zeros(110, np.int64), recipe=False) == [repeated]
 
 
 def diverged(*losses: float, what: str = "loss", **changes: Any) -> tuple[Divergence, Progress]:

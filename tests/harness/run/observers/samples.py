@@ -51,7 +51,7 @@ def choices(**changes: Choice) -> dict[str, Choice]:
         "input": Choice(name="stream", why="the only one"),
         "table_optimizer": Choice(name="dense", why="the table is small"),
         "steps_per_dispatch": Choice(name="20", why="four windows per epoch"),
-        "precision_watch": Choice(name="0", why="float32"),
+        "precision_watch": Choice(name="0", why="not needed in float32"),
         "all_reduce": Choice(name="ring", why="CPU"),
     }
     return taken | changes

@@ -1,5 +1,6 @@
 """The console's output: through the real rich, on text streams and on a real terminal."""
 
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -9,7 +10,7 @@ from rich.console import Console
 
 from harness.base.errors import as_command
 from harness.run.observers.console import ConsoleObserver
-from harness.run.records import Compilation
+from harness.run.records import Choice, Compilation
 from tests.harness.run.observers.samples import (
     choices,
     epoch,
@@ -34,11 +35,13 @@ class Clock:
 class Screen:
     """A console on a text stream, and an observer that writes to it."""
 
-    def __init__(self, *, terminal: bool, tensorboard_dir: Path | None = None) -> None:
+    def __init__(
+        self, *, terminal: bool, tensorboard_dir: Path | None = None, width: int = 100
+    ) -> None:
         self.stream = io.StringIO()
         self.clock = Clock()
         console = Console(
-            file=self.stream, force_terminal=terminal, force_interactive=terminal, width=100
+            file=self.stream, force_terminal=terminal, force_interactive=terminal, width=width
         )
         self.observer = ConsoleObserver(console, tensorboard_dir=tensorboard_dir, clock=self.clock)
 
@@ -70,7 +73,9 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
     assert rows["run folder"] == "runs/[bold]a b"
     for name, choice in choices().items():
         shown = name.replace("_per_", "/").replace("_", " ")
-        assert rows[shown] == f"{choice.name} ({choice.why})"
+        if name != "precision_watch":
+            assert rows[shown] == f"{choice.name} ({choice.why})"
+    assert rows["gradient checks"] == "off (not needed in float32)"
 
 
 def test_windows_become_lines_in_measure(plain: Screen) -> None:
@@ -119,6 +124,26 @@ def test_the_bar_shows_where_the_run_is() -> None:
     assert len(shown) < 100
     screen.observer.close()
     assert screen.stream.getvalue() == f"\r{' ' * len(shown)}\r"
+
+
+def test_a_narrow_terminal_loses_nothing() -> None:
+    long = Choice(name="native", why=f"chosen without measuring: {'dense needs a matrix; ' * 6}end")
+    start = run_start(Path("a folder " * 12), epochs=10, choices=choices(implementation=long))
+    for width, kept in ((80, "loss 0.4600  "), (50, "")):
+        screen = Screen(terminal=True, width=width)
+        screen.observer.tell(start)
+        lines = screen.lines()
+        first = next(n for n, line in enumerate(lines) if line.startswith("implementation  "))
+        wrapped = [line[17:] for line in lines[first : first + 9] if line[17:] and line[0] == " "]
+        assert len(wrapped) > 1
+        assert " ".join([lines[first][17:], *wrapped]) == f"native ({long.why})"
+        assert max(map(len, lines[first:-2])) <= width
+        assert f"run folder       {start.run_dir}" in lines, "a path is copied"
+        screen.clock.now += 3
+        screen.observer.tell(dataclasses.replace(window(40), examples=4_000_000))
+        shown = screen.lines()[-1]
+        assert len(shown) < width
+        assert re.search(rf"epoch 1/10  {kept}.*,000 examples/s  0:00:57 left$", shown), shown
 
 
 def test_a_notebook_gets_a_bar_that_is_redrawn_in_place() -> None:

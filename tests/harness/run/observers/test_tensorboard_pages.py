@@ -34,11 +34,14 @@ def write_run(folder: Path, *, num_gpus: int = 0, **changes: Any) -> None:
         for index in range(num_gpus)
         for name, mean in METRICS.items()
     }
+    if num_gpus:
+        telemetry["host/cpu_percent"] = Spread(mean=50.0, min=0.0, max=90.0, num_samples=3)
     trained = window(80, telemetry=telemetry)
     stretch = dataclasses.replace(joined(None, trained), learning_rate=0.001)
     observer = TensorBoardObserver(folder)
     observer.tell(run_start(folder, devices=devices or ("/CPU:0",), **changes))
-    for record in (trained, stretch, epoch(80), summary()):
+    gpus = [{"utilization_percent": 55.0 + 10 * index} for index in range(num_gpus)]
+    for record in (trained, stretch, epoch(80), summary(gpus=gpus)):
         observer.tell(record)
     if num_gpus:
         observer.tell(inspection(80))
@@ -145,9 +148,10 @@ def test_hparams_begin_with_what_decides_throughput(app: TensorBoardApp) -> None
         assert row["hparams"]["5 learning_rate"] == 0.001
         assert row["hparams"]["hidden_units"] == "50 50 50"
         assert row["metrics"]["test/accuracy"] == pytest.approx(0.885)
-        assert row["metrics"]["throughput/examples_per_second"] == 62_500.0
+        assert row["metrics"]["~summary/examples_per_second"] == 62_500.0
+        assert row["metrics"]["~summary/step_time_ms"] == 8.0
         mean = 60.0 if row["name"].startswith("a") else 110.0
-        assert row["metrics"]["throughput/gpu_utilization_percent"] == mean
+        assert row["metrics"]["~summary/gpu_utilization_percent"] == mean
 
 
 def test_the_graph_has_every_layer_with_its_inputs(app: TensorBoardApp) -> None:

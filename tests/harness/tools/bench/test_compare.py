@@ -102,6 +102,15 @@ def test_results_are_compared_cell_by_cell() -> None:
     assert any(note.startswith("batch size 7") and "not measured twice" in note for note in notes)
 
 
+def test_sweeps_that_did_not_take_turns_are_compared_as_well() -> None:
+    a, b = rates(2, 5), rates(3, 5, centre=0.8e5)
+    rows = [dataclasses.replace(row(CELL, n, rate), side="A") for n, rate in enumerate(a)]
+    (effect,) = compare([*rows, *(row(CELL, n, rate) for n, rate in enumerate(b))])[0].values()
+    low, high = stats.ttest_ind(np.log(b), np.log(a), equal_var=False).confidence_interval(0.99)
+    np.testing.assert_allclose([effect.low, effect.high], np.exp([low, high]))
+    assert effect.verdict == "slower"
+
+
 def test_many_cells_share_the_confidence() -> None:
     """A large grid raises no more false alarms than a small one."""
     ratios = (0.97, 0.96, 0.95, 0.96)

@@ -94,7 +94,9 @@ ROOMS = (
         modules=("harness.tools",),
         packages=RUNTIME_DEPENDENCIES,
         # Of the extras `bench`, `report` and `tune`.
-        late_packages=frozenset({"jinja2", "matplotlib", "optuna", "scipy", "sqlalchemy"}),
+        late_packages=frozenset(
+            {"jinja2", "markupsafe", "matplotlib", "optuna", "scipy", "sqlalchemy"}
+        ),
     ),
     Room(
         name="cli",

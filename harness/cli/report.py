@@ -15,8 +15,9 @@ from harness.cli.evaluate import HeldOutRows, load_rows
 
 @dataclass(frozen=True, kw_only=True)
 class ReportConfig(HeldOutRows):
-    """Write report.html into a run folder: learning curves, ROC, precision and recall,
-    confusion, the words that weigh most, and the worst mistakes on the test rows."""
+    """Write report.html into a run folder: throughput, GPUs and the choices that were made, then
+    learning curves, ROC, precision and recall, confusion, the words that weigh most, and the worst
+    mistakes on the test rows."""
 
     run: tyro.conf.Positional[str]
     """The run folder."""

@@ -2,7 +2,6 @@
 show, charts that have data, and the profile of a run."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ sync_api = pytest.importorskip(
 )
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 PATIENCE_MS = 300_000
 SEVERAL = re.compile(r"^0 of (8|[1-9]\d+)$")
@@ -35,13 +34,10 @@ IMPLEMENTATION = "gather" if find_compiler() is None else "native"
 
 @pytest.fixture(scope="module")
 def board(
-    logical_devices: list[str], tmp_path_factory: pytest.TempPathFactory
+    browser: "Browser", logical_devices: list[str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, "Page"]]:
     """Starts `harness tensorboard` over a run of 32 steps in dispatches of 4, two of them profiled,
     and one with two GPUs; yields its address, and a page of the browser."""
-    path = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("needs Chromium (Debian: apt-get install chromium)")
     folder = tmp_path_factory.mktemp("browser") / "run"
     # A product of two hidden layers is an operation that the trace names.
     network = (*CORPUS, "--hidden-units", "8", "8", *LAYOUT, "--implementation", IMPLEMENTATION)
@@ -50,15 +46,10 @@ def board(
     assert result.code == 0, result
     write_run(folder.with_name("gpus"), num_gpus=2)
     sync_api.expect.set_options(timeout=PATIENCE_MS)
-    with (
-        sync_api.sync_playwright() as playwright,
-        # Root, as in CI, may not have Chromium's sandbox; it only sees our own pages.
-        playwright.chromium.launch(executable_path=path, args=["--no-sandbox"]) as browser,
-        subprocess.Popen(
-            command_line("tensorboard", folder.parent, "--port", "0"),
-            cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, text=True,
-        ) as process,
-    ):  # fmt: skip
+    with subprocess.Popen(
+        command_line("tensorboard", folder.parent, "--port", "0"),
+        cwd=REPOSITORY, env=environment(), stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
         found = re.search(r"http://\S+", process.stdout.readline())
         assert found, process.wait(timeout=600)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def write_report(
         **run.origin(),
     }
     content = _render(
-        title=folder.absolute().name,
+        title=printable(folder.absolute().name, most=_MAX_TEXT, one_line=True),
         facts=facts,
         run=run,
         answers=answers,
@@ -139,7 +140,17 @@ def _render(**content: Any) -> str:
         trim_blocks=True,
     )
     environment.filters["shown"] = _shown
+    environment.filters["breakable"] = _breakable
     return environment.get_template("template.html").render(plots=plots, **content)
+
+
+def _breakable(value: Any) -> Any:
+    """Returns HTML in which a long name, such as a path or `comp.sys.ibm`, may be broken after each
+    of its parts."""
+    import markupsafe
+
+    escaped = str(markupsafe.escape(_shown(value)))
+    return markupsafe.Markup(re.sub(r"(?<=[^\W\d_])[._/](?=\w\w)", r"\g<0><wbr>", escaped))
 
 
 def _shown(value: Any) -> str:

@@ -18,9 +18,9 @@ _FEW_POINTS = 30  # up to which every point is marked
 _MOST_OF_SHORT_LABEL = 20  # characters of a label, two of which fit side by side
 _WIDTH, _HEIGHT, _LINE_HEIGHT = 4.6, 2.8, 0.2  # inches: the width of a phone, at its text size
 _PAGE_COLOR = "#010203"  # stands for `currentColor`, which matplotlib does not know
-_COLORED = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
 _STYLE = {
-    **dict.fromkeys((*_COLORED, "grid.color"), _PAGE_COLOR),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), _PAGE_COLOR),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), _PAGE_COLOR),
     **dict.fromkeys(("figure.facecolor", "axes.facecolor"), "none"),
     **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
     "axes.grid": True,
@@ -30,8 +30,8 @@ _STYLE = {
 
 
 def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
-    """Makes a function that draws into axes, and returns the legend's title, one that returns an
-    SVG element with the legend below the axes."""
+    """Turns a function that draws into axes and returns the legend's title, or None, into one that
+    returns an SVG element, with the legend below the axes."""
 
     @functools.wraps(draw)
     def drawn(*what: Any) -> str:
@@ -57,7 +57,7 @@ def _svg(draw: Callable[..., str | None]) -> Callable[..., str]:
                 figure.legend(loc="outside lower left", ncols=columns, title=title)
             figure.savefig(content, format="svg", metadata={"Date": None})
         svg = content.getvalue().replace(_PAGE_COLOR, "currentColor")
-        # A page has several plots, and each numbers its groups from 1.
+        # Ids such as `axes_1` would be the same in all plots of a page.
         return re.sub(r' id="[\w.]+_\d+"', "", svg[svg.index("<svg") :])
 
     return drawn
@@ -70,33 +70,24 @@ def curves(axes: Any, title: str, lines: Mapping[str, Floats], bottom: float | N
     for label, points in lines.items():
         marker = "." if points.shape[1] <= _FEW_POINTS else ""
         axes.plot(*_thinned(*points), marker=marker, label=label)
-    axes.set(title=title, xlabel="step")
+    axes.set(title=title, xlabel="step", ylim=(bottom, None))
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.set_ylim(bottom=bottom)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:,.10g}")
 
 
 @_svg
-def roc(axes: Any, rankings: Sequence[tuple[str, Ranking]]) -> str:
-    axes.plot([0, 1], [0, 1], linestyle="dotted", color="gray")
-    for name, curve in rankings:
-        area = np.trapezoid(curve.recall, curve.false_positive_rate)
-        points = _thinned(curve.false_positive_rate, curve.recall)
-        axes.plot(*points, label=f"{_label(name)}: {area:.3f}")
-    axes.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    return "area under the curve"
-
-
-@_svg
-def precision_recall(axes: Any, rankings: Sequence[tuple[str, Ranking]]) -> str:
-    for name, curve in rankings:
-        points = _thinned(curve.recall, curve.precision)
-        axes.plot(*points, label=f"{_label(name)}: {curve.average_precision:.3f}")
-    axes.set(title="precision and recall", xlabel="recall", ylabel="precision")
-    axes.set(xlim=(0, 1), ylim=(0, 1.02))
-    return "average precision"
+def ranking(axes: Any, title: str, rankings: Sequence[tuple[str, Ranking]]) -> str:
+    is_roc = title == "ROC"
+    for name, (fall_out, recall, precision, average) in rankings:
+        points = (fall_out, recall) if is_roc else (recall, precision)
+        area = np.trapezoid(recall, fall_out) if is_roc else average
+        axes.plot(*_thinned(*points), label=f"{_label(name)}: {area:.3f}")
+    names = ("false positive rate", "true positive rate") if is_roc else ("recall", "precision")
+    axes.set(title=title, xlabel=names[0], ylabel=names[1], xlim=(0, 1), ylim=(0, 1.02))
+    if is_roc:
+        axes.plot([0, 1], [0, 1], linestyle="dotted", color="gray")
+    return "area under the curve" if is_roc else "average precision"
 
 
 def _thinned(*columns: Floats) -> list[Floats]:

@@ -57,7 +57,7 @@ class RunFolder:
         with self._damage(run_files.SUMMARY_FILE_NAME):
             spent = {"training": found["train_seconds"], "compilation": found["compile_seconds"]}
             wall = found["wall_seconds"]
-            spent["start, evaluation and the rest"] = max(0.0, wall - sum(spent.values()))
+            spent["start, evaluation, other"] = max(0.0, wall - sum(spent.values()))
             rate, wait = found["steps_per_second"], found["data_wait_fraction"]
             figures = {
                 "examples/s, median": found["examples_per_second"],
@@ -81,7 +81,7 @@ class RunFolder:
         learning: dict[str, dict[str, Points]] = {"loss": {}, "accuracy": {}}
         with self._damage(jsonl.FILE_NAME):
             windows = (record for record in jsonl.records(path) if "num_steps" in record)
-            stretches = stretches_of(windows, batch_size=1)  # unknown, and of no effect on these:
+            stretches = stretches_of(windows, batch_size=1)  # these rates do not depend on it
             rates["examples/s"][""] = [(s.step, s.examples_per_second) for s in stretches]
             rates["data wait, %"][""] = [(s.step, 100 * s.data_wait_fraction) for s in stretches]
             for record in jsonl.records(path):

@@ -70,7 +70,7 @@ def test_all_sections_and_every_text_escaped(kind: str, num_classes: int, tmp_pa
     assert "<script" not in page
     assert "<img src=x" not in page
     assert not re.search(r'(src|href)="(?!data:|#)', page), "nothing is fetched"
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;1$x$ _{" in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;1$x$ _{" in page.replace("<wbr>", "")
     assert "&lt;img src=x onerror=alert(" in page
     pictures = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert [ElementTree.fromstring(one).tag[-3:] for one in pictures] == ["svg", "svg"]

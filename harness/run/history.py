@@ -119,10 +119,10 @@ class History:
         )
         self.progress.last_window = window
         self.progress.step = window.step
-        # Told before it is judged: the window that shows a divergence is on record, too.
-        self.tell(window)
         if stretch := self._stretches.add(window):
             self._add_stretch(stretch)
+        # Told before it is judged: the window that shows a divergence is on record, too.
+        self.tell(window)
         self._judge("loss", window.loss)
         if math.isfinite(window.loss):
             least = self._finite_losses[0] if self._finite_losses else window.loss

@@ -291,7 +291,7 @@ class CheckpointDue(_Moment):
 
 # A record that a run tells its observers. `RunStart` comes first, before anything is compiled, and
 # `Summary` last, also from an interrupted run. A `Window` follows each dispatch of training steps,
-# a `Stretch` the window that completes it, an `Epoch` an epoch's last window and its evaluation.
+# after the `Stretch` that it completes, an `Epoch` an epoch's last window and its evaluation.
 Record = RunStart | _Moment | Compilation | Rates | Epoch | Inspection | Message | Summary
 
 

@@ -239,7 +239,7 @@ def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
         rows.append(("steps/dispatch", f"up to {most} ({at_first} at the start)"))
     if summary.gpu_hours is not None:
         joules = summary.joules_per_1000_examples
-        energy = "energy not known" if joules is None else f"{joules:,.3g} J per 1,000 examples"
+        energy = "energy not known" if joules is None else f"{joules:,.4g} J per 1,000 examples"
         rows.append(("GPUs", f"{summary.gpu_hours:.4f} GPU-hours, {energy}"))
     if summary.skipped_steps:
         rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))

@@ -126,7 +126,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 def summarized(rows: Sequence[Row], *, weak: bool = False) -> dict[Cell, dict[str, Any]]:
     """Returns each cell's figures: medians over its processes, with `low`, `high` and `confidence`
-    of examples/s; or `note`, where there are none. With several numbers of replicas there are
+    of examples/s; or `note`, where there are none. With several numbers of GPUs there are
     `speed_up` and `efficiency` against the fewest: at the same batch size, or `weak`, at the same
     share of each replica."""
     found: dict[Cell, dict[str, Any]] = {}
@@ -142,7 +142,9 @@ def summarized(rows: Sequence[Row], *, weak: bool = False) -> dict[Cell, dict[st
         interval = median_interval([one["examples_per_second"] for one in good])
         found[cell] = {**medians, **dict(zip(("low", "high", "confidence"), interval, strict=True))}
     numbers = {cell.replicas for cell in found}
-    if len(numbers) > 1 and all(isinstance(number, int) for number in numbers):
+    # On a CPU one program trains all shares, so that more of them are no speed-up.
+    on_gpus = any("GPU" in str(device) for r in rows for device in r.resolved.get("devices", ()))
+    if on_gpus and len(numbers) > 1 and all(isinstance(number, int) for number in numbers):
         _add_scaling(found, min(int(number) for number in numbers), weak=weak)
     return found
 

@@ -66,7 +66,7 @@ class RunFolder:
                 "data wait": None if wait is None else f"{wait:.1%}",
                 "wall time": f"{wall:,.2f} s",
                 **{name: f"{part:,.2f} s ({part / wall:.1%})" for name, part in spent.items()},
-                "peak memory of the host": f"{found['peak_rss_bytes'] / 2**30:.2f} GiB",
+                "peak memory of the host": f"{found['peak_rss_bytes'] / 1e9:.2f} GB",
                 **{f"GPU {n}": gpu_text(gpu) for n, gpu in enumerate(found.get("gpus", ()))},
                 "joules per 1,000 examples": found.get("joules_per_1000_examples"),
             }

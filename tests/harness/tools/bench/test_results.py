@@ -65,7 +65,10 @@ def test_replicas_have_a_speed_up_and_an_efficiency(weak: bool) -> None:
     axes = {name: (value,) for name, value in vars(CELL).items()}
     grid = cells({**axes, "replicas": (1, 2, 4), "weak": weak})
     assert [cell.batch_size for cell in grid] == ([500, 1000, 2000] if weak else [500] * 3)
-    lines = summarized([row(cell, 0, 1e5 * int(cell.replicas) ** 0.5) for cell in grid], weak=weak)
+    rates = [1e5 * int(cell.replicas) ** 0.5 for cell in grid]
+    pairs = zip(grid, rates, strict=True)
+    rows = [row(cell, 0, rate, devices=["/GPU:0 a card"]) for cell, rate in pairs]
+    lines = summarized(rows, weak=weak)
     assert [lines[cell]["speed_up"] for cell in grid] == pytest.approx([1, 2**0.5, 2])
     assert [lines[cell]["efficiency"] for cell in grid] == pytest.approx([1, 0.5**0.5, 0.5])
 

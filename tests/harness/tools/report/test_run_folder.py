@@ -42,7 +42,7 @@ def test_figures_and_choices(folder: Path) -> None:
         "training": "1.28 s (24.4%)",
         "compilation": "1.50 s (28.6%)",
         "start, evaluation, other": "2.47 s (47.0%)",
-        "peak memory of the host": "1.15 GiB",
+        "peak memory of the host": "1.23 GB",
         "GPU 0": "55 % busy, 2.00 GiB at most, 250 W",
         "GPU 1": "no samples",
         "joules per 1,000 examples": 8.0,

@@ -554,11 +554,13 @@ class Run:
         if steps is None or steps[1] <= start.start_step:
             return []
         folder, (first, last) = self.opened.event_folder or self.opened.folder, steps
-        if folder is None or first >= start.total_steps:
-            raise InputError(
-                f"--profile-steps is {first} {last}, but the run has {start.total_steps} steps and "
-                f"writes to {folder}; name earlier steps, and a --run-dir"
-            )
+        if folder is None:
+            raise InputError("--profile-steps needs --run-dir, the folder for the profile")
+        require(
+            first < start.total_steps,
+            f"--profile-steps is {first} {last}, but the run has {start.total_steps} steps; name "
+            "earlier ones",
+        )
         # The first dispatch compiles.
         return [ProfilerObserver(folder, max(first, start.start_step + 1), last - first)]
 

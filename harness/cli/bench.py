@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal
 
 from rich.console import Console
 
-from harness.base.checks import Number, Whole, check_batch, parse_share, require, require_extra
-from harness.base.decoding import changed, from_mapping
+from harness.base.checks import (
+    Number,
+    Whole,
+    check_batch,
+    flag_of,
+    parse_share,
+    require,
+    require_extra,
+)
+from harness.base.decoding import changed, flattened, from_mapping
 from harness.base.errors import InputError, printable
 from harness.base.files import json_text, write_json
 from harness.base.interrupt import EXIT_INTERRUPTED
@@ -215,6 +223,8 @@ def _measured(
                 side_name = f", {row.side}" if len(sides) == 2 else ""
                 console.out(printable(f"{label}{side_name}: {row.line}"))
     except KeyboardInterrupt:  # what has been measured is kept
+        left = f"{len(rows)} of {len(order) * len(sides)} are measured"
+        console.out(f"interrupted: {left}{'' if len(sides) == 2 else '; --resume goes on'}")
         return content, rows, True
     return content, rows, False
 
@@ -235,9 +245,9 @@ def _resumed(path: Path, content: dict[str, Any]) -> list[Row]:
     before, rows = read_results(path)
 
     def kept(of: Mapping[str, Any]) -> dict[str, str]:
-        settings = {n: v for n, v in of["config"].items() if n not in _MAY_CHANGE}
+        settings = {n: v for n, v in flattened(of["config"]).items() if n not in _MAY_CHANGE}
         return {n: json_text(of[n]) for n in ("machine", "gpus", "versions")} | {
-            f"--{name}": json_text(value) for name, value in settings.items()
+            flag_of(name): json_text(value) for name, value in settings.items()
         }
 
     were, are = kept(before), kept(content)

@@ -16,8 +16,9 @@ from rich.console import Console
 from harness.base.checks import parse_share
 from harness.base.errors import printable
 from harness.base.terminal import markdown_table
-from harness.tools.bench.results import AXES, Cell, Row, print_table, varying
+from harness.tools.bench.results import Cell, Row, print_table, varying
 
+LEAST_PROCESSES = 3  # on each side: an interval of two would be of no use
 CONFIDENCE = 0.99  # that all intervals of a comparison, over all cells, contain the true ratios
 
 
@@ -69,8 +70,8 @@ def unpaired_effect(a: Sequence[float], b: Sequence[float], confidence: float) -
 
 
 def compare(rows: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
-    """Returns the effects in cells measured twice on both sides, and what else differs. Rows of B
-    have ratios if their processes took turns with those of A."""
+    """Returns the effects in cells measured often enough on both sides, and what else differs. Rows
+    of B have ratios if their processes took turns with those of A."""
     cells = list(dict.fromkeys(row.cell for row in rows))
     # Bonferroni: a large grid must not raise more false alarms than a small one.
     confidence = 1 - (1 - CONFIDENCE) / max(1, len(cells))
@@ -78,8 +79,9 @@ def compare(rows: Sequence[Row]) -> tuple[dict[Cell, Effect], list[str]]:
     for cell in cells:
         good = [row for row in rows if row.cell == cell and row.figures]
         a, b = ([row for row in good if row.side == side] for side in "AB")
-        if min(len(a), len(b)) < 2:
-            notes.append(f"{cell.label(AXES)} was not measured twice on both sides")
+        if min(len(a), len(b)) < LEAST_PROCESSES:
+            few = f"was not measured {LEAST_PROCESSES} times on both sides"
+            notes.append(f"{cell.label(varying(cells))} {few}")
             continue
         if b[0].ratio is not None:
             effects[cell] = paired_effect([row.ratio for row in b if row.ratio], confidence)

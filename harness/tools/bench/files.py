@@ -49,6 +49,7 @@ def plot(lines: Lines, path: Path) -> None:
     """Draws examples/s and the time of a step over the batch size, with intervals, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     rates, times = figure.subplots(1, 2)
@@ -64,6 +65,8 @@ def plot(lines: Lines, path: Path) -> None:
             axes.errorbar(sizes, middle, yerr=errors, marker="o", capsize=3, label=name)
     rates.set_ylim(bottom=0)
     times.set_yscale("log")
+    times.set_ylim(times.get_ylim()[0] / 2, times.get_ylim()[1] * 2)
+    times.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for axes, label in (
         (rates, "examples/s, interval of the median"),
         (times, "ms a step, p50 to p99"),
@@ -75,8 +78,8 @@ def plot(lines: Lines, path: Path) -> None:
         axes.set(xlabel="batch size", ylabel=label)
         axes.yaxis.set_major_formatter("{x:,g}")
         axes.grid(alpha=0.3)
-        if len(series_of(lines)) > 1:
-            axes.legend()
+    if len(series_of(lines)) > 1:
+        figure.legend(*rates.get_legend_handles_labels(), loc="outside lower center")
     FigureCanvasAgg(figure).print_png(path)
 
 

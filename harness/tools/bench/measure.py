@@ -39,7 +39,7 @@ from harness.run.machine import host, versions
 from harness.run.records import Stretch
 from harness.run.stretches import joined, stretches_of
 from harness.run.telemetry import nvml
-from harness.tools.bench.results import AXES, RESULTS_FORMAT, SKIPPED, Cell, Row
+from harness.tools.bench.results import AXES, LIMITS, RESULTS_FORMAT, SKIPPED, Cell, Row
 
 PROTOCOL_VERSION, OWN_MODEL_PROTOCOL = 1, 2  # versions that know no model of one's own refuse 2
 MODULE = "harness.cli.measured"
@@ -290,9 +290,7 @@ def figures(
     if totals.get("joules_per_1000_examples") is not None:
         found["joules_per_1000_examples"] = totals["joules_per_1000_examples"]
     if "copy_seconds" in bounds:
-        step_seconds = found["step_time_ms_p50"] / 1e3
-        found["copy_limit_fraction"] = bounds["copy_seconds"] / step_seconds
-        found["matmul_limit_fraction"] = bounds["matmul_seconds"] / step_seconds
+        found |= {f"{name}_limit_ms": 1e3 * bounds[f"{name}_seconds"] for name in LIMITS}
     return found
 
 

@@ -20,6 +20,7 @@ from harness.base.terminal import markdown_table
 RESULTS_FILE_NAME = "results.json"
 RESULTS_FORMAT = "harness-bench-results 4"
 SKIPPED = "skipped: "  # what the note of a cell begins with that cannot be measured here
+LIMITS = ("copy", "matmul")  # what a step is held against, see limits.py
 _LEAST_CONFIDENCE = 0.9
 _REMEDY = "Measure again, or name another file."
 # The columns of a sweep: heading, figure, what to multiply it by, and its format.
@@ -92,7 +93,8 @@ class Row:
     @property
     def line(self) -> str:
         if self.same_as is not None:
-            return f"the same program as {self.same_as.label(AXES)}, which is measured once"
+            differs = [n for n in AXES if getattr(self.cell, n) != getattr(self.same_as, n)]
+            return f"the same program as with {self.same_as.label(differs)}, measured once"
         if not self.figures:
             return self.note
         parts = [f"{self.figures['examples_per_second']:,.0f} examples/s"]
@@ -139,6 +141,9 @@ def summarized(rows: Sequence[Row], *, weak: bool = False) -> dict[Cell, dict[st
         names = [name for name in good[0] if all(name in one for one in good)]
         names += [name for name in good[0] if name not in names]  # the limits, of one process
         medians = {n: statistics.median(one[n] for one in good if n in one) for n in names}
+        for name in LIMITS:
+            if (ms := medians.get(f"{name}_limit_ms")) is not None:
+                medians[f"{name}_limit_fraction"] = ms / medians["step_time_ms_p50"]
         interval = median_interval([one["examples_per_second"] for one in good])
         found[cell] = {**medians, **dict(zip(("low", "high", "confidence"), interval, strict=True))}
     numbers = {cell.replicas for cell in found}
@@ -177,21 +182,20 @@ def tables(lines: Mapping[Cell, Mapping[str, Any]]) -> Iterator[list[list[str]]]
 
 
 def _shown(figures: Mapping[str, Any], name: str, times: float, shape: str) -> str:
-    if name == "interval":
-        return f"{figures['low']:,.0f}-{figures['high']:,.0f}"
+    if name == "interval":  # a single process has none
+        return f"{figures['low']:,.0f}-{figures['high']:,.0f}" if figures["confidence"] else "-"
     value = figures.get(name)
     return "" if value is None else f"{value * times:{shape}}"
 
 
 def meaning(lines: Mapping[Cell, Mapping[str, Any]]) -> list[str]:
     """Returns sentences that say what the columns count."""
-    confidences = {f["confidence"] for f in lines.values() if "confidence" in f}
-    if not confidences:
+    if all("note" in figures for figures in lines.values()):
         return []
-    least = min(confidences)
+    confidences = [f["confidence"] for f in lines.values() if f.get("confidence")]
     said = [
-        f"interval: of the median over processes, {least:.0%} confidence"
-        if least > 0
+        f"interval: of the median over processes, {min(confidences):.0%} confidence"
+        if confidences
         else "interval: one process has none; set --repeats 5 for one of 94 %",
         "ms: of a step of the whole batch, over stretches of at least 50 ms",
     ]

@@ -99,7 +99,7 @@ def test_results_are_compared_cell_by_cell() -> None:
     assert [effect.verdict for effect in effects.values()] == ["slower", "no difference shown"]
     assert list(effects) == [CELL, other]
     assert "batch size 500: implementation is gather in A and native in B" in notes
-    assert any(note.startswith("batch size 7") and "not measured twice" in note for note in notes)
+    assert any(note.startswith("batch size 7") and "not measured 3 times" in note for note in notes)
 
 
 def test_sweeps_that_did_not_take_turns_are_compared_as_well() -> None:

@@ -20,7 +20,7 @@ _PICTURE = Path(__file__).resolve().parent.parent / "docs" / "train.svg"
 
 
 def main() -> None:
-    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=False)
+    console = Console(record=True, width=110, file=io.StringIO(), force_terminal=True)
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as folder:
         os.environ[CACHE_VARIABLE] = cache  # as a reader's first run finds it
         os.environ["HARNESS_COMMAND"] = "./scripts/harness"

@@ -50,9 +50,10 @@ class Settings(Checked):
     memory, and the model leaves as much; else stream if half of the host's free memory holds it;
     else mapped."""
     steps_per_dispatch: Annotated[Literal["auto"] | int, Whole()] = "auto"
-    """Optimizer steps from one host sync to the next, at most an epoch. `auto`: one call of a
-    compiled loop that lasts less than a second on any device; with resident data, as many calls as
-    take 0.2 s, as measured; on a GPU several epochs if nothing needs the state between them."""
+    """Optimizer steps from one host sync to the next, at most an epoch; more than one are followed
+    by an epoch's last, smaller batch. `auto`: one call of a compiled loop that lasts less than a
+    second on any device; with resident data, as many calls as take 0.2 s, as measured; on a GPU
+    several epochs if nothing needs the state between them."""
     replicas: Annotated[Literal["auto"] | int, Whole()] = "auto"
     """Number of equal shares of a batch, each for a GPU of its own; on a CPU, one program trains
     the whole batch. `auto`: one, or as many GPUs as a large batch pays for."""

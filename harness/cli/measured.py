@@ -21,7 +21,7 @@ from harness.base.files import json_text
 from harness.base.memory import OutOfMemoryError, collect_rarely
 from harness.base.quiet import quiet_import
 from harness.run import machine
-from harness.run.records import Observer, Record, Window
+from harness.run.records import Message, Observer, Record, Window
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.tools.bench.measure import OWN_MODEL_PROTOCOL, PROTOCOL_VERSION
 from harness.tools.experiment import TrainConfig, trainer_of
@@ -33,14 +33,19 @@ _EPOCHS = 2  # the number of epochs with their own order of rows; these orders r
 
 
 class _Windows(Observer):
-    """Keeps the windows of a turn: sending them meanwhile would take time from the next."""
+    """Keeps the windows and warnings of a turn: sending them meanwhile would take time from the
+    next."""
 
     def __init__(self) -> None:
         self.taken: list[Window] = []
+        self.warnings: list[str] = []
 
     def tell(self, record: Record) -> None:
-        if isinstance(record, Window):
-            self.taken.append(record)
+        match record:
+            case Window():
+                self.taken.append(record)
+            case Message(kind="warning", text=text):
+                self.warnings.append(text)
 
 
 def main() -> None:
@@ -122,6 +127,7 @@ def _serve(channel: TextIO) -> None:
                 peak_rss_bytes=machine.peak_rss_bytes(),
                 peak_device_bytes=sum(peaks) if gpus else None,
                 gpus=progress.telemetry.gpus,
+                warnings=windows.warnings,
                 joules_per_1000_examples=None if joules is None else 1000 * joules / num_examples,
             )
             channel.flush()  # a turn's windows go together, so the parent wakes up once

@@ -164,14 +164,14 @@ def measure(
             clock_seconds = time.perf_counter() - began
             # Of one process for each cell: the others get the same answer.
             bounds = process.limits() if repeat == 0 else {}
-            if repeat == 0 and "copy_seconds" not in bounds:
-                lacking = "no memory was left to measure the machine's limits"
-                resolved = {**resolved, "warnings": [*resolved.get("warnings", ()), lacking]}
+        warnings = [*resolved.get("warnings", ()), *totals["warnings"]]
+        if repeat == 0 and "copy_seconds" not in bounds:
+            warnings.append("no memory was left to measure the machine's limits")
         stretches = stretches_of(windows, batch_size=cell.batch_size)
         row = Row(
             cell=cell,
             repeat=repeat,
-            resolved=resolved,
+            resolved={**resolved, "warnings": warnings} if warnings else resolved,
             figures=figures(without_warm_up(stretches), totals, bounds),
             stretches=tuple((s.examples, s.seconds, s.data_wait_seconds) for s in stretches),
             clock_seconds=clock_seconds,

@@ -21,7 +21,8 @@ from harness.trainer.choices import work_of_step
 from kernels.multi_hot import ROW_OPTIMIZERS
 
 _NUM_COPIES = 8  # of one compiled program, whose call then costs next to nothing
-_MATRIX = {"CPU": 1_024, "GPU": 4_096}  # rows and columns of the matrices that are multiplied
+_SIZES = (256, 512, 1_024, 2_048, 4_096)  # rows and columns of the matrices that are multiplied
+_LONG_SECONDS = 0.02  # of a compiled program: larger matrices would only take longer
 _ROUNDS = 5
 _FLOAT_BYTES, _ID_BYTES = 4, 4
 _UPDATE_FLOATS = 8  # Adam reads a weight, its gradient and two slots, and writes as many
@@ -54,17 +55,21 @@ def limits(
     by_rows = chosen["table_optimizer"] in ROW_OPTIMIZERS
     bytes_moved, ids = bytes_of_step(model, rows, num_rows=num_rows, by_rows=by_rows)
     _, flops = work_of_step(model, num_rows, ids, chosen["implementation"])
-    size = _MATRIX["CPU" if "CPU" in device else "GPU"]
+    rate = 0.0  # operations a second
     with tf.device(device):
         numbers = tf.ones([max(1, int(bytes_moved / 2 / _FLOAT_BYTES))])
-        matrix = tf.eye(size, dtype=chosen["precision"].removeprefix("mixed_"))
         copy_seconds = _seconds(lambda x: -x, numbers)
-        product_seconds = _seconds(lambda x: tf.matmul(x, matrix), matrix)
+        for size in _SIZES:
+            matrix = tf.eye(size, dtype=chosen["precision"].removeprefix("mixed_"))
+            seconds = _seconds(lambda x: tf.matmul(x, matrix), matrix)  # noqa: B023 - called here
+            rate = max(rate, 2.0 * size**3 / seconds)
+            if seconds * _NUM_COPIES > _LONG_SECONDS:
+                break
     return {
         "bytes_per_step": bytes_moved,
         "flops_per_step": flops,
         "copy_seconds": copy_seconds,
-        "matmul_seconds": product_seconds * flops / (2.0 * size**3),
+        "matmul_seconds": flops / rate,
     }
 
 

@@ -5,8 +5,8 @@ sends the settings to train with, then a request for each turn. The process answ
 has compiled, then for each turn its windows and `turn`, and `limits` where it is asked for what
 bounds a step; or `input error` or `out of memory`, after which it ends. It may run another version
 of this code (`harness bench --against`): the settings are therefore bare names without groups,
-those at their default left out, and PROTOCOL_VERSION grows
-with every change that an older process would misunderstand.
+those at their default left out, and PROTOCOL_VERSION grows with every change that an older process
+would misunderstand.
 """
 
 import contextlib
@@ -66,6 +66,8 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
 
     def __init__(self, side: Side) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        # A model of one's own lies where the command was called; nothing else there is imported.
+        paths = [str(side.code), *([os.getcwd()] if side.own_model is not None else [])]
         self._process = subprocess.Popen(
             [sys.executable, "-m", MODULE],
             stdin=subprocess.PIPE,
@@ -73,8 +75,7 @@ class MeasuredProcess(contextlib.AbstractContextManager["MeasuredProcess"]):
             stderr=self._errors,
             text=True,
             cwd=side.code,
-            # A model of one's own lies where the command was called.
-            env=os.environ | {"PYTHONPATH": os.pathsep.join([str(side.code), os.getcwd()])},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C reaches only the parent, which decides what ends
         )
         self.pid = self._process.pid

@@ -45,7 +45,7 @@ with quiet_import():
     from sklearn.utils.multiclass import check_classification_targets, type_of_target
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-    from harness.model.layers import ANYWHERE, computing
+    from harness.model.layers import anywhere, calling
     from harness.model.network import DefaultNetwork, arrays_of, build_model
     from harness.program.optimizer import Schedule, optimizer_factory
     from harness.task.task import Task
@@ -362,7 +362,7 @@ class _MultiHotEstimator(BaseEstimator):
         sets, outputs = self._sets(X), []
         starts = np.searchsorted(sets.row_splits[1:], np.arange(0, sets.nnz, _MOST_IDS))
         bounds = np.unique([0, *starts, sets.num_rows])
-        with computing(ANYWHERE):
+        with calling(anywhere()):
             for start, stop in itertools.pairwise(bounds.tolist()):
                 part = sets[start:stop]
                 # Empty rows fill up the CPU's vectors, so that no row's sums depend on its place.

@@ -42,7 +42,7 @@ ROOMS = (
     Room(
         name="base",
         modules=("harness.base",),
-        packages=frozenset({"rich"}),
+        packages=frozenset({"numpy", "rich"}),
         rooms=("kernels.files",),
     ),
     Room(

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.base.checks import INT32_MAX, require
 from harness.base.errors import InputError
 from harness.base.reading import MAX_UNPACKED_BYTES, opened
-from harness.data.archive import MAX_HEADER_BYTES, Archive, array_header
 from harness.data.options import INDEX_FROM, START_ID, UNKNOWN_ID, ImdbOptions
 from harness.data.ragged import RaggedSets, starting_with
 from kernels.files import replacing

@@ -29,11 +29,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.archive import MAX_HEADER_BYTES, array_header
 from harness.base.checks import require
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
-from harness.data.archive import MAX_HEADER_BYTES, array_header
 from harness.data.ragged import Array, MappedFile, RaggedSets
 from kernels.files import remove_partial_files, replacing
 

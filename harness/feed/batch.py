@@ -1,8 +1,8 @@
 """The batches of a dispatch as a device gets them, and how the compiled program reads them.
 
-A device trains on one share of every batch. Arrays that stay on a device are never int32, because
-TensorFlow keeps int32 arrays in host memory, even a GPU's.
-Letters: S batches at hand, b rows of a share, C capacity of an input, L steps of a call.
+A device trains on its replica's rows of every batch. Arrays that stay on a device are never int32,
+because TensorFlow keeps int32 arrays in host memory, even a GPU's.
+Letters: S batches at hand, b rows of a replica, C capacity of an input, L steps of a call.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +15,12 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.capacity import Capacity
 from harness.feed.plan import shares_of
-from kernels.multi_hot import Batches, Lot, takes_rowids
+from kernels.multi_hot import BatchGroup, BatchRef, takes_rowids
 from kernels.multi_hot.native.product import take_rows
 from kernels.multi_hot.segments import rowids_of_splits, take_batches
 
 LABELS, WEIGHTS = "/labels", "/weights"  # columns beside those of the inputs
+MASKED_IDS, _NO_ID = "ids_without_padding", 2**30  # Name of the operation, and what it puts there
 _MAX_TAKEN_AHEAD = 2**26
 """Limit of a column's ids in a call up to which a GPU takes the ids of all steps from resident rows
 before its loop and sorts them, which needs some 40 bytes for each. Beyond it, every step reads and
@@ -27,40 +28,62 @@ sorts its own ids."""
 _MAX_BATCHES = 2**16 - 1  # Limit of the batches that one kernel launch can cover
 
 
-class Share(NamedTuple):
-    """A device's share of a batch, read inside the compiled program."""
+class RaggedInput(NamedTuple):
+    """A ragged input of a batch, with what layers can use beside the tensors that a model gets."""
 
-    inputs: dict[str, Any]
-    """Inputs by name: `values` [C], `row_splits` int32 [b + 1] and perhaps `weights` float32 [C] of
-    ragged sets; float32 [b, features] of numbers."""
-    rowids: dict[str, tf.Tensor]  # Row of each value, [C], if the implementation takes them
-    labels: Any  # Labels [b] or [b, K], or ragged sets of class numbers, in the form of an input
-    weights: tf.Tensor  # float32 [b]; NaN if the share holds more ids than its buffer
-    among: dict[str, Batches]  # All batches of the call, of inputs whose ids a GPU sorted
-    batch_rows: int = 0  # Rows of the whole batch, over all devices
+    values: Any  # Ids [C], behind the last row's end any numbers
+    row_splits: Any  # int32 [b + 1]
+    weights: Any = None  # float32 [C], if ids have some
+    value_rowids: Any = None  # Row of each value, [C], if the implementation takes them
+    group: BatchRef | None = None  # All batches of the call, of which a GPU sorted the ids
+    unique: bool = False  # Whether no row holds an id twice
+
+    @property
+    def sets(self) -> "Sets":
+        return _sets(self.values, self.row_splits, self.weights)
+
+    def without_padding(self) -> tf.Tensor:
+        """Returns the ids [C], with an id that no table has in each place behind the last row's
+        end. Products leave out what is there; for a user's own layers that read ids, XLA drops the
+        gradient of such an id."""
+        is_id = tf.range(self.values.shape[0]) < tf.cast(self.row_splits[-1], tf.int32)
+        return tf.where(is_id, self.values, _NO_ID, name=MASKED_IDS)
+
+
+class ReplicaBatch(NamedTuple):
+    """A replica's rows of a batch, read inside the compiled program."""
+
+    inputs: dict[str, Any]  # `RaggedInput`s, and float32 [b, features] of numbers, by name
+    labels: Any  # Labels [b] or [b, K], or sets of class numbers: `values` and `row_splits`
+    weights: tf.Tensor  # float32 [b]; NaN if the rows hold more ids than their buffer
+    batch_rows: int = 0  # Rows of the whole batch, over all replicas
     num_rows: int = 0
-    """b; or 0 if the device has no row of the batch, and takes another's with the weight 0."""
-    num_devices: int = 1  # Number of devices that share the batch
+    """b; or 0 if the replica has no row of the batch, and takes another's with the weight 0."""
+    num_replicas: int = 1  # Number of replicas that share the batch
+
+    @property
+    def ragged(self) -> dict[str, RaggedInput]:
+        return {n: part for n, part in self.inputs.items() if isinstance(part, RaggedInput)}
 
     @property
     def most_rows(self) -> int:
-        return -(-self.batch_rows // self.num_devices)
+        return -(-self.batch_rows // self.num_replicas)
 
     @property
     def fraction(self) -> float:
         return self.num_rows / self.batch_rows
 
-    def within(self, batch_rows: int, num_devices: int, place: int) -> "Share":
-        """Returns the share with its sizes filled in, as that of the device at `place`."""
-        num_rows = shares_of(batch_rows, num_devices)[place]
+    def within(self, batch_rows: int, num_replicas: int, replica: int) -> "ReplicaBatch":
+        """Returns the rows with their numbers filled in, as those of a replica."""
+        num_rows = shares_of(batch_rows, num_replicas)[replica]
         weights = self.weights if num_rows else tf.zeros_like(self.weights)
         return self._replace(
-            weights=weights, batch_rows=batch_rows, num_rows=num_rows, num_devices=num_devices
+            weights=weights, batch_rows=batch_rows, num_rows=num_rows, num_replicas=num_replicas
         )
 
 
 Sets = dict[str, Any]  # arrays or tensors: `values`, `row_splits` and perhaps `weights`
-Reader = Callable[[tf.Tensor], Share]  # from a step of the call, int32 scalar, to its share
+Reader = Callable[[tf.Tensor], ReplicaBatch]  # from a step of the call, int32 scalar
 Prepared = tuple["Arrays", tf.Tensor]
 Sizes = tuple[tuple[int, tf.DType], ...]  # Lengths and types of tensors
 
@@ -198,7 +221,7 @@ class ResidentBatches(NamedTuple):
             ragged[name] = _sets(values, row_splits, weights) | {"rowids": rowids}
         return Arrays(ragged, dense), fits
 
-    def read(self, at: tf.Tensor, capacity: Capacity) -> Share:
+    def read(self, at: tf.Tensor, capacity: Capacity) -> ReplicaBatch:
         """Reads one batch by a native kernel."""
         rows = tf.bitcast(tf.gather(self.rows, at), tf.int32)
         inputs: dict[str, Any] = {n: tf.gather(array, rows) for n, array in self.dense.items()}
@@ -206,8 +229,8 @@ class ResidentBatches(NamedTuple):
             taken = take_rows(
                 sets["values"], sets["row_splits"], rows, capacity=own, weights=sets.get("weights")
             )
-            inputs[name] = _sets(*taken)
-        return _share(inputs, {}, tf.ones(rows.shape), {})
+            inputs[name] = RaggedInput(*taken)
+        return _batch(inputs, tf.ones(rows.shape))
 
 
 AnyBatches = StreamBatches | ResidentBatches
@@ -257,36 +280,40 @@ def reader_of(
     (ragged, dense), fits = batches.prepared(first, num_steps, capacity)
     # Row ids of 16 bits if these suffice: a loop reads them from memory in every step.
     kind = tf.uint16 if wire_type(fits.shape[1] + 1) is np.uint16 else tf.int32
-    rowids = {name: tf.cast(sets.pop("rowids"), kind) for name, sets in ragged.items()}
-    rowids = {} if natively else rowids
+    if not natively:
+        for sets in ragged.values():
+            sets["rowids"] = tf.cast(sets["rowids"], kind)
     lots = {
-        name: Lot(sets["values"], sets["row_splits"], sets.get("weights"))
+        name: BatchGroup(sets["values"], sets["row_splits"], sets.get("weights"))
         for name, sets in ragged.items()
         if in_lots
     }
 
-    def read(step: tf.Tensor) -> Share:
+    def read(step: tf.Tensor) -> ReplicaBatch:
         inputs: dict[str, Any] = {name: tf.gather(array, step) for name, array in dense.items()}
-        for name, arrays in ragged.items():
-            sets = {what: tf.gather(array, step) for what, array in arrays.items()}
-            # The network takes int32; on the device 16 bits travel as they are.
-            inputs[name] = sets | {"values": tf.cast(sets["values"], tf.int32)}
-        among = {name: Batches(lot, step) for name, lot in lots.items()}
-        own = {name: tf.gather(array, step) for name, array in rowids.items()}
-        return _share(inputs, own, tf.gather(fits, step), among)
+        for name, sets in ragged.items():
+            own = {what: tf.gather(array, step) for what, array in sets.items()}
+            inputs[name] = RaggedInput(
+                # The network takes int32; on the device 16 bits travel as they are.
+                values=tf.cast(own["values"], tf.int32),
+                row_splits=own["row_splits"],
+                weights=own.get("weights"),
+                value_rowids=None if natively else own["rowids"],
+                group=BatchRef(lots[name], step) if in_lots else None,
+            )
+        return _batch(inputs, tf.gather(fits, step))
 
     return read
 
 
-def _share(
-    inputs: dict[str, Any], rowids: dict[str, tf.Tensor], fits: tf.Tensor, among: dict[str, Batches]
-) -> Share:
+def _batch(inputs: dict[str, Any], fits: tf.Tensor) -> ReplicaBatch:
     weights = fits * inputs.pop(WEIGHTS) if WEIGHTS in inputs else fits
     labels = inputs.pop(LABELS)
-    return Share(inputs, rowids, labels, weights, among)
+    labels = labels.sets if isinstance(labels, RaggedInput) else labels
+    return ReplicaBatch(inputs, labels, weights)
 
 
-def share_of(columns: Columns, padding: int, implementation: str) -> Share:
+def batch_of(columns: Columns, padding: int, implementation: str) -> ReplicaBatch:
     """Returns a batch of some rows for one device, with `padding` positions behind the ids."""
     num_rows = columns.lengths.shape[1]
     arrays: Arrays = tf.nest.map_structure(tf.constant, columns.arrays())

@@ -5,7 +5,6 @@ import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -17,7 +16,7 @@ from harness.base.checks import require, require_choice, require_extra
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
-from harness.model.layers import ANYWHERE, computing
+from harness.model.layers import anywhere, calling
 from harness.model.network import is_functional, multi_hot_layers
 from harness.model.text import TextEncoder
 from kernels.files import replacing
@@ -87,7 +86,7 @@ def head_of(model: keras.Model, kind: str | None) -> Head:
 def logits_of(model: keras.Model, inputs: Any, head: Head) -> tf.Tensor:
     """Returns float32 logits, or the outputs of a regression, by TensorFlow's own operations. Of
     probabilities these are what Keras knows as their logits: near 0 and 1 they lose digits."""
-    with computing(ANYWHERE):
+    with calling(anywhere()):
         outputs = model(inputs, training=False)
     known = outputs if head == "linear" else getattr(outputs, "_keras_logits", outputs)
     return tf.cast(known, tf.float32)
@@ -112,7 +111,7 @@ def _write_saved_model(
 ) -> None:
     archive = keras.export.ExportArchive()
     signature = get_input_signature(model)
-    with computing(ANYWHERE):  # the program that loads it needs no kernels of ours
+    with calling(anywhere()):  # the program that loads it needs no kernels of ours
         archive.track(model)
 
         def serve(*inputs: Any) -> dict[str, tf.Tensor]:
@@ -185,7 +184,7 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
     level = log.level
     log.setLevel(logging.CRITICAL)  # `_complete_onnx` reports what it does not know
     try:
-        with computing(replace(ANYWHERE, padded=True)), warnings.catch_warnings():
+        with calling(anywhere(padded=True)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)  # Keras asks for np.object
             model.export(
                 path,

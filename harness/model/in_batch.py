@@ -6,10 +6,10 @@ Letters: B rows, D units.
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from harness.base.checks import require
-from harness.model.layers import surroundings
 
 _FAR = -1e9  # added to the scores of other rows that have the row's own item
 
@@ -42,10 +42,10 @@ class InBatchSoftmax(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         """Returns the log-probabilities, [B, 1], from the tensors that the class describes."""
         users, items, *numbers = inputs
-        devices = surroundings().num_devices
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
         require(
-            devices == 1,
-            f"{self.name} compares all rows of a batch, which {devices} devices divide; set "
+            replicas == 1,
+            f"{self.name} compares all rows of a batch, which {replicas} replicas divide; set "
             "replicas=1",
         )
         # In float32, since a quotient of 16 bits may overflow.

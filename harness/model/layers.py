@@ -7,7 +7,7 @@ Letters: B rows, V num_tokens, H units, N length of the ids' buffer.
 import contextlib
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, get_args
@@ -16,10 +16,10 @@ import keras
 import tensorflow as tf
 
 from harness.base.checks import require, require_choice, require_count
+from harness.feed.batch import RaggedInput
 from harness.model.options import TableDtype, TableOptimizer
 from kernels.multi_hot import (
     IMPLEMENTATIONS,
-    Batches,
     Implementation,
     multi_hot_dense,
     takes_rowids,
@@ -52,6 +52,10 @@ class TableCall(NamedTuple):
     touched: Any  # Rows that the sets touch, a `Touched`, if only these are updated; else None
     outputs: Any  # Zeros [B, H] added to the products, to get their gradient
 
+    @property
+    def name(self) -> str:
+        return str(self.layer.kernel.path)
+
 
 class RowReader(NamedTuple):
     """How a layer reads a table that is updated by rows."""
@@ -61,53 +65,55 @@ class RowReader(NamedTuple):
 
 
 @dataclass(eq=False, kw_only=True)
-class TableCalls:
-    """The calls of the layers in a step that needs gradients, by which their tables' follow."""
-
-    watch: Callable[[Any], None]  # the method of the tape
-    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool] = lambda layer, inputs: False
-    """Whether to make a `TableCall` for a layer without `RowReader`, given its inputs."""
-    made: list[TableCall] = field(default_factory=list)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """A trainer's knowledge of the tensors that it calls a model with."""
+class CallContext:
+    """What a trainer's program tells the layers of a model that it calls, and what they record."""
 
     implementation: Implementation  # Implementation of products whose layers name none
-    values: Mapping[int, Any] = field(default_factory=dict)  # What products read instead, by `id`
-    rowids: Mapping[int, Any] = field(default_factory=dict)  # Row of each value, by `id` of splits
-    unique: frozenset[int] = frozenset()  # `id`s of `values` whose rows hold no id twice
-    among: Mapping[tuple[int, ...], Batches] = field(default_factory=dict)
-    """Batches on a GPU that sets are part of, by the `identity` of sets that no layer has
-    changed."""
-    by_rows: Mapping[str, RowReader] = field(default_factory=dict)
-    """The tables that are updated by rows, by the kernel's path. They are not cast to the compute
-    dtype, which would take a second table."""
-    calls: TableCalls | None = None  # None: nothing needs gradients
+    inputs: Sequence[tuple[Mapping[str, Any], RaggedInput]] = ()
+    """The tensors of each ragged input that the model gets, and what the program knows of them."""
+    readers: Mapping[str, RowReader] = field(default_factory=dict)
+    """Those of tables that are updated by rows, by the kernels' paths. Such a table is not cast to the
+    compute dtype, which would take a second one."""
+    watch: Callable[[Any], None] | None = None  # the tape's method; None: nothing needs gradients
+    pays: Callable[["MultiHotDense", Mapping[str, Any]], bool] = lambda layer, inputs: False
+    """Whether to record a call of a layer without `RowReader`, given its inputs."""
+    calls: list[TableCall] = field(default_factory=list)  # recorded in a step that needs gradients
     export: bool = False  # Whether `implementation` overrides the layers' own, to run anywhere
     padded: bool = False  # Whether `padded_dense` computes, for other runtimes
-    num_devices: int = 1  # Number of devices that share the batch
+
+    def input_of(self, inputs: Mapping[str, Any]) -> RaggedInput:
+        """Returns the ragged input whose tensors a layer was given: a model passes on these."""
+        for given, ragged in self.inputs:
+            if all(inputs[name] is given[name] for name in ("values", "row_splits")):
+                weights = inputs.get("weights")
+                is_whole = weights is given.get("weights")
+                group = ragged.group if is_whole else None
+                return ragged._replace(weights=weights, group=group)
+        return RaggedInput(**inputs)
+
+    def records(self, layer: "MultiHotDense", inputs: Mapping[str, Any]) -> bool:
+        """Whether a layer is to record its call, by which its table's gradient follows."""
+        by_rows = layer.kernel.path in self.readers
+        return self.watch is not None and (by_rows or self.pays(layer, inputs))
 
 
-ANYWHERE = Surroundings(implementation="gather", export=True)
-"""Surroundings in which layers compute by TensorFlow's own operations, without compilation."""
-_OUTSIDE = Surroundings(implementation="gather")
-_surroundings: ContextVar[Surroundings] = ContextVar("surroundings")
+_OUTSIDE = CallContext(implementation="gather")
+_context: ContextVar[CallContext] = ContextVar("call_context")
 
 
-def surroundings() -> Surroundings:
-    return _surroundings.get(_OUTSIDE)
+def anywhere(*, padded: bool = False) -> CallContext:
+    """Returns a context in which layers compute by TensorFlow's own operations, uncompiled."""
+    return CallContext(implementation="gather", export=True, padded=padded)
 
 
 @contextlib.contextmanager
-def computing(around: Surroundings) -> Iterator[None]:
-    """Makes layers that are called inside compute as `around` says."""
-    token = _surroundings.set(around)
+def calling(context: CallContext) -> Iterator[None]:
+    """Gives the layers that are called inside a context."""
+    token = _context.set(context)
     try:
         yield
     finally:
-        _surroundings.reset(token)
+        _context.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="harness")
@@ -206,48 +212,41 @@ class MultiHotDense(keras.layers.Layer):
 
     def call(self, inputs: dict[str, Any]) -> Any:
         _check_inputs(self, inputs)
-        # A user's model calls the layer, and passes on the tensors alone: what the trainer knows of
-        # these comes beside them, and is found by their identity.
-        around = surroundings()
-        implementation = self.implementation or around.implementation
-        if around.export:
-            implementation = around.implementation
-        rowids = around.rowids.get(id(inputs["row_splits"]))
+        context = _context.get(_OUTSIDE)
+        implementation = self.implementation or context.implementation
+        if context.export:
+            implementation = context.implementation
+        ragged = context.input_of(inputs)
         sets: dict[str, Any] = {
-            "values": around.values.get(id(inputs["values"]), inputs["values"]),
-            "row_splits": inputs["row_splits"],
-            "weights": inputs.get("weights"),
-            "unique": self.unique or id(inputs["values"]) in around.unique,
-            "value_rowids": rowids if takes_rowids(implementation) else None,
-            "among": around.among.get(identity(inputs)),
+            **ragged._asdict(),
+            "unique": self.unique or ragged.unique,
+            "value_rowids": ragged.value_rowids if takes_rowids(implementation) else None,
         }
-        calls, reader = around.calls, around.by_rows.get(self.kernel.path)
-        if calls is not None and reader is None and not calls.pays(self, inputs):
-            calls = None
+        records, reader = context.records(self, inputs), context.readers.get(self.kernel.path)
         used, touched = implementation, None
         if reader is None:
             kernel = tf.cast(tf.convert_to_tensor(self.kernel), self.compute_dtype)
-        elif calls is None:
+        elif not records:
             kernel = tf.convert_to_tensor(self.kernel)
         else:
             used = reader.implementation
             touched = touched_rows(**sets, num_tokens=self.num_tokens, implementation=used)
             kernel = reader.caught_up(touched)
-        if calls is not None:
+        if records:
             # For the tape, products do not depend on the table, whose gradient would take as much
             # memory.
             kernel = tf.stop_gradient(kernel)
-        if around.padded:
+        if context.padded:
             operands = {name: sets[name] for name in _DTYPES}
             outputs = padded_dense(kernel, **operands, unique=self.unique)
         else:
             # A 16-bit table does not round the products.
             dtype = None if reader is None else tf.float32
             outputs = multi_hot_dense(kernel, **sets, implementation=implementation, dtype=dtype)
-        if calls is not None:
+        if records and context.watch is not None:
             zeros = tf.zeros_like(outputs)
-            calls.watch(zeros)
-            calls.made.append(TableCall(self, used, sets, touched, zeros))
+            context.watch(zeros)
+            context.calls.append(TableCall(self, used, sets, touched, zeros))
             outputs += zeros
         outputs = tf.cast(outputs, self.compute_dtype)
         if self.bias is not None:
@@ -324,10 +323,6 @@ def _in_place(initializer: Any) -> Callable[..., Any]:
         return tf.function(lambda: again(shape, dtype), autograph=False).get_concrete_function()()
 
     return draw
-
-
-def identity(sets: Mapping[str, Any]) -> tuple[int, ...]:
-    return tuple(id(sets.get(name)) for name in _DTYPES)
 
 
 def _check_inputs(layer: MultiHotDense, inputs: Any) -> None:

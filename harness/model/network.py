@@ -36,19 +36,20 @@ def build_model(
     device: str,
     seed: int,
     budget: Budget | None = None,
+    scope: contextlib.AbstractContextManager[Any] | None = None,
 ) -> keras.Model:
     """Returns a Keras model for rows of the form of `examples`, to be called with the inputs of
     `model_inputs`: a function's layers are made here, in the policy `dtype` and with seeds from
     `seed` unless they have their own; a model is taken as it is. The default network is refused
     before its variables take memory that `budget` lacks; `Budget.require_rest` checks a user's
-    model."""
+    model. `scope` is that of the strategy whose variables they are."""
     inputs = model_inputs(examples)
     # Keras knows the graph of a Sequential model only if its input is a single tensor.
     chain: Any = model if isinstance(model, keras.Sequential) and not model._functional else None
     if isinstance(model, keras.Model) and model.built and chain is None:
         check_takes_weights(model, examples)
         return model
-    with tf.device(device), _begun_anew(seed, dtype):
+    with tf.device(device), scope or contextlib.nullcontext(), _begun_anew(seed, dtype):
         # Its variables get no values before all of them are known to fit into memory.
         if isinstance(model, DefaultNetwork):
             with without_values() as variables:
@@ -268,16 +269,3 @@ def graph_of(model: keras.Model) -> bytes:
         shape = tf.TensorShape(() if tensor is None else tensor.shape).as_proto()
         node.attr["_output_shapes"].list.shape.append(shape)  # shown on the edges
     return bytes(graph.SerializeToString())
-
-
-def float32_twin(model: keras.Model) -> keras.Model:
-    """Returns a copy of a functional model in float32, without weights, for `State.call`."""
-
-    def twin(layer: Any) -> Any:
-        if not isinstance(layer, keras.layers.Layer):  # an operator such as `*`, without a dtype
-            return layer
-        dtype = layer.dtype if isinstance(layer, keras.layers.InputLayer) else "float32"
-        return type(layer).from_config({**layer.get_config(), "dtype": dtype})
-
-    with without_values():
-        return keras.models.clone_model(model, clone_function=twin)

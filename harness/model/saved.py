@@ -9,9 +9,9 @@ import h5py
 import keras
 
 import harness.model.layers  # noqa: F401 - registers its classes with Keras
+from harness.base.archive import Archive
 from harness.base.errors import InputError
 from harness.base.reading import json_object
-from harness.data.archive import Archive
 from harness.model.budget import Budget, num_bytes, shown_variable, without_values
 
 _CONFIG, _WEIGHTS = "config.json", "model.weights.h5"

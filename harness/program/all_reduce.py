@@ -1,19 +1,23 @@
-"""All-reduces: sums of tensors over the devices of all workers.
+"""All-reduces: sums of tensors over the devices of all workers, and what layers sum by them.
 
 On the GPUs of one process a custom call sums, by NCCL (`kernels.all_reduce`). Between processes
 TensorFlow runs the collective operation that tf.distribute also uses: by NCCL where its hint says
 so, else by a ring over gRPC, through the host's memory.
 """
 
+import contextlib
 import functools
 import itertools
 import sys
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Literal
 
+import keras
 import tensorflow as tf
 
 from harness.base.errors import InputError
+from harness.feed.batch import ReplicaBatch
+from harness.program.strategy import this_replica
 from harness.workers.cluster import Cluster
 from kernels.all_reduce import all_reduce, end_group, group_of
 from kernels.multi_hot.native.build import REMEDY
@@ -32,7 +36,7 @@ _CALLS = itertools.count()
 _FIRST_KEYS = itertools.count(0, 10_000)
 
 
-def settled_all_reduce(
+def resolved_all_reduce(
     asked: Literal["auto", "nccl", "ring"], *, device_type: str, num_devices: int, num_workers: int
 ) -> Kind:
     """Returns the kind of all-reduce, from the value of --all-reduce and this worker's devices."""
@@ -62,8 +66,9 @@ class AllReduce:
         self._first_keys: dict[Hashable, int] = {}
         # The group of the sums that were traced by `kernels.all_reduce`.
         self._connection: int | None = None
-        # Each device's last sum in a graph, for which the next waits: all devices sum in one order.
-        self._last: dict[tuple[int, tf.Graph], tf.Tensor] = {}
+        # Each device's last sum in the graph being traced, for which the next waits: all devices
+        # sum in one order.
+        self._last: dict[int, tf.Tensor] = {}
 
     def keys(self, program: Hashable) -> Iterator[int]:
         """Returns instance keys for the tensors of a program, in order. All workers must ask for
@@ -89,10 +94,11 @@ class AllReduce:
         if group is not None:
             self._connection = group
             with tf.name_scope("all_reduce"):
-                place = device, tf.compat.v1.get_default_graph()
-                last = self._last.get(place)
-                sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=last)
-            self._last[place] = sums[0]
+                last = self._last.get(device)
+                is_here = last is not None and last.graph is tf.compat.v1.get_default_graph()
+                after = last if is_here else None
+                sums = all_reduce(tensors, group=group, rank=device, call=next(_CALLS), after=after)
+            self._last[device] = sums[0]
             return sums
         with tf.name_scope("all_reduce"):
             return [
@@ -147,3 +153,56 @@ def _connected(names: tuple[str, ...]) -> int | None:
             file=sys.stderr,
         )
         return None
+
+
+def needs_all_rows(model: keras.Model) -> bool:
+    """Whether a model normalizes over the rows of a whole batch, so that replicas sum within it."""
+    return any(layer.trainable for layer in _normalizations(model))
+
+
+@contextlib.contextmanager
+def over_all_rows(model: keras.Model, batch: ReplicaBatch) -> Iterator[None]:
+    """Makes the model's BatchNormalization layers normalize over all replicas' rows in the block,
+    as one device does: one batch, one mean and variance."""
+    layers = [la for la in _normalizations(model) if la.synchronized or batch.num_replicas > 1]
+    for layer in layers:
+        layer._moments = functools.partial(_moments, layer, batch)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer._moments
+
+
+def _normalizations(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    layers = model._flatten_layers()
+    return [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+
+def _moments(
+    layer: keras.layers.BatchNormalization,
+    batch: ReplicaBatch,
+    inputs: tf.Tensor,
+    mask: tf.Tensor | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the mean and variance [features] of `inputs` [rows, ..., features] in the mask."""
+    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
+    total = this_replica().total
+
+    @tf.custom_gradient
+    def over_replicas(own: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # The gradients that flow back are summed as well.
+        return total([own])[0], lambda gradient: total([gradient])[0]
+
+    def sums(values: tf.Tensor) -> tf.Tensor:
+        if mask is not None:
+            values = tf.where(tf.cast(mask, tf.bool)[..., None], values, 0.0)
+        # Multiply, even by 0: every replica must take part in the sums of the backward pass.
+        return over_replicas(tf.reduce_sum(values, axis=axes, keepdims=True) * (batch.num_rows > 0))
+
+    count = batch.batch_rows * inputs.shape[1:].num_elements() / inputs.shape[layer.axis]
+    if mask is not None:
+        count = sums(tf.ones_like(inputs)) + keras.backend.epsilon()
+    means = sums(inputs) / count
+    variances = sums(tf.square(inputs - means)) / count
+    return tf.reshape(means, [-1]), tf.reshape(variances, [-1])

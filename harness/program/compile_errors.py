@@ -22,7 +22,7 @@ _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tenso
 
 
 @contextlib.contextmanager
-def named_culprit(model: keras.Model) -> Iterator[None]:
+def naming_failed_layer(model: keras.Model) -> Iterator[None]:
     """Turns an error in the block, where a step is traced and compiled, into an InputError that
     names the Keras object whose code failed, or a layer of the model; or into an OutOfMemoryError.
     An error in no such object passes unchanged."""

@@ -1,9 +1,8 @@
 """The devices of a run, and how many replicas each of them trains.
 
-On GPUs each replica has a device of its own, as under tf.distribute.MirroredStrategy, but
-`harness.program.program` takes the place of the strategy's `run`. On a CPU one program trains whole
-batches, whatever the number of replicas: a second CPU device would share the processor and its
-memory, and only cost time.
+On GPUs each replica has a device of its own. On a CPU one program trains whole batches, whatever
+the number of replicas: a second CPU device would share the processor and its memory, and only cost
+time. A strategy of several logical CPU devices is used as it is given.
 """
 
 import functools
@@ -22,7 +21,8 @@ from tensorflow.python.eager import context
 from harness.base.errors import InputError
 from harness.base.interrupt import threads_without_signals
 from harness.base.memory import free_bytes
-from harness.program.all_reduce import Kind, settled_all_reduce
+from harness.program.all_reduce import Kind, resolved_all_reduce
+from harness.program.strategy import Replica, Total, devices_of, strategy_of
 from harness.workers.cluster import ALONE, Cluster
 
 # Rows of one replica's batch below which a step spends most of its time on kernel launches and the
@@ -51,6 +51,17 @@ class Devices:
     why: str = "asked for"  # The reason for the number of replicas
     all_reduce: Kind = "nccl"
     cluster: Cluster = ALONE  # workers that train together, with as many devices each
+    given: tf.distribute.Strategy | None = None  # The user's own strategy
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """The strategy of this run: the user's own, that of several workers, or one of TensorFlow's
+        for the devices."""
+        return self.given or self.cluster.strategy or strategy_of(self.names)
+
+    def replica(self, place: int, total: Total) -> Replica:
+        """Returns the context in which a device's program is traced; `total` sums over replicas."""
+        return Replica(self.strategy, self.first_share + place, total)
 
     @property
     def num_shares(self) -> int:
@@ -75,14 +86,17 @@ def set_up_devices(
     before: int | None = None,
     all_reduce: Literal["auto"] | Kind = "auto",
     cluster: Cluster = ALONE,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Devices:
     """Chooses the devices, lets GPU memory grow on demand, and starts the cluster's runtime. Call
     it before anything else touches TensorFlow: GPUs that are not chosen are then left alone.
 
     A number of `replicas` takes the first GPUs; on a CPU it only changes the reason. `auto` takes
     as many as the run that is resumed had `before`, if there are so many, else `choose_replicas`.
-    `batch_size` is None if nothing is trained.
+    `batch_size` is None if nothing is trained. A user's `strategy` decides instead of `replicas`.
     """
+    if strategy is not None:
+        return _of_strategy(strategy, replicas, all_reduce, cluster)
     gpus = tf.config.get_visible_devices("GPU")  # without those that `smoke` hides
     earlier, here = cluster.on_this_host
     why = "asked for"
@@ -92,7 +106,7 @@ def set_up_devices(
         replicas, why = choose_replicas(own, batch_size, workers=cluster.num_workers)
         if before is not None and (not gpus or before <= len(gpus)):
             replicas, why = before, "as in the run resumed"
-    kind = settled_all_reduce(
+    kind = resolved_all_reduce(
         all_reduce,
         device_type="GPU" if gpus else "CPU",
         num_devices=replicas if gpus else 1,
@@ -105,18 +119,50 @@ def set_up_devices(
         _require_own_gpus(devices)
         return devices
     cluster.start(num_gpus=0)
-    start_threads("/CPU:0")
     if replicas > 1:
         why += "; on a CPU one program trains whole batches, as with 1"
+    devices = _on_cpus(("/CPU:0",), replicas, why)
+    return replace(devices, all_reduce=kind, cluster=cluster)
+
+
+def _of_strategy(
+    strategy: tf.distribute.Strategy,
+    replicas: Literal["auto"] | int,
+    all_reduce: Literal["auto"] | Kind,
+    cluster: Cluster,
+) -> Devices:
+    if replicas != "auto":
+        raise InputError(
+            f"--replicas is {replicas} beside a strategy, whose devices are the replicas; leave one "
+            "of them out"
+        )
+    if not cluster.is_alone:
+        raise InputError(
+            "strategy is given to one of several workers, for which the trainer makes a "
+            "MultiWorkerMirroredStrategy; leave it out"
+        )
+    names, why = devices_of(strategy), "the strategy's devices"
+    if names[0].startswith("/GPU"):
+        listed = tf.config.get_visible_devices("GPU")
+        gpus = [listed[int(name.rpartition(":")[2])] for name in names]
+        devices = replace(_on_gpus(gpus, len(gpus), why, cluster), names=names)
+    else:
+        devices = _on_cpus(names, len(names), why)
+    kind = resolved_all_reduce(
+        all_reduce, device_type=devices.device_type, num_devices=len(names), num_workers=1
+    )
+    return replace(devices, all_reduce=kind, given=strategy)
+
+
+def _on_cpus(names: tuple[str, ...], replicas: int, why: str) -> Devices:
+    start_threads(names[0])
     return Devices(
-        names=("/CPU:0",),
+        names=names,
         num_replicas=replicas,
         device_type="CPU",
-        descriptions=("/CPU:0",),
+        descriptions=names,
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         why=why,
-        all_reduce=kind,
-        cluster=cluster,
     )
 
 
@@ -196,6 +242,16 @@ def _on_gpus(
                 f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
                 "afterwards; start another process"
             ) from error
+        if not all(map(tf.config.experimental.get_memory_growth, used)):
+            print(
+                "note: TensorFlow began with the GPUs before this trainer, as a strategy makes it, "
+                "and took nearly all of their memory; where NCCL or a kernel lacks some, call "
+                "tf.config.experimental.set_memory_growth(gpu, True) for each GPU before",
+                file=sys.stderr,
+            )
+    if replicas > 1:
+        # Loading a kernel waits for a GPU that waits for another one in a sum.
+        os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
     for flag in _NCCL_FLAGS:
         _set_xla_flag(flag)
     cluster.start(num_gpus=replicas)

@@ -1,29 +1,28 @@
-"""The exchange between devices for the table of a product: ids and dy, not the rows' gradients.
+"""The exchange between replicas: sums of gradients, and for the table of a product ids and dy.
 
 The gradients of a table's rows follow from the batch's ids and from dy, the gradient of the
 products, which are far smaller: for each row of a batch with 130 ids and 50 units, 180 numbers
-instead of 6,630. So each device gets the ids and dy of all devices, and computes the gradients as
-one device alone would, in the same order: the gradients of the touched rows, if the table is
-updated by rows; or, between workers, the gradient of the whole table, if ids and dy are at most
-half as much to send.
+instead of 6,630. So each replica gets the ids and dy of all, and computes the gradients as one
+device alone would, in the same order: the gradients of the touched rows, if the table is updated by
+rows; or, between workers, the gradient of the whole table, if ids and dy are at most half as much
+to send.
 """
 
-import math
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import tensorflow as tf
 
 from harness.base.errors import InputError
-from harness.feed.batch import Share
-from harness.model.layers import MultiHotDense
-from harness.program.tables import ProductGradient, RowGradient
-from kernels.multi_hot import table_gradient, touched_rows
+from harness.feed.batch import ReplicaBatch
+from harness.model.layers import MultiHotDense, TableCall
+from harness.program.strategy import this_replica
+from kernels.multi_hot import Implementation, table_gradient
+from kernels.multi_hot.table_rules import Touched
 
 MAX_NUMBER = 2**24
 """Float32 holds every integer up to this, so that one vector can carry ids and gradients."""
-# The divisor that splits an id into the two numbers that are sent: quotient and remainder.
-_SPLIT = 2**16
 # Elements of a table, 256 KB, below which an all-reduce takes hardly longer than a round trip.
 _LARGE = 2**16
 # The most numbers to send in place of a table's gradient, as a share of the table's elements. A
@@ -32,189 +31,202 @@ _LARGE = 2**16
 _MOST = 0.5
 
 
+class TableGradient(NamedTuple):
+    """The sets of a batch and dy, from which the gradient of a product's table follows."""
+
+    sets: Mapping[str, Any]  # `values`, `row_splits`, `weights`, `unique`, `num_tokens`
+    dy: tf.Tensor  # The gradient of the products, float32 [B, H]
+    implementation: Implementation
+    dtype: str  # of the table
+
+    @classmethod
+    def of(cls, call: TableCall, dy: tf.Tensor) -> "TableGradient":
+        names = ("values", "row_splits", "weights", "unique")
+        sets = {name: call.sets[name] for name in names} | {"num_tokens": call.layer.num_tokens}
+        return cls(sets, tf.cast(dy, tf.float32), call.implementation, call.layer.kernel.dtype)
+
+    def of_table(self) -> tf.Tensor:
+        """Returns the gradient of the whole table [V, H], in its dtype."""
+        whole = table_gradient(self.dy, **self.sets, implementation=self.implementation)
+        return tf.cast(whole, self.dtype)
+
+
+class TableVector(tf.experimental.ExtensionType):
+    """A table's gradient as numbers for other replicas; programs take and return it like a tensor.
+    Letters: B most rows of a replica, C ids, H units, R replicas."""
+
+    numbers: tf.Tensor
+    """float32 [B + 1 + C (+ C if weighted) + B H], of all replicas [R, ...]: the row splits, ids,
+    weights and dy."""
+    num_values: int
+    units: int
+    weighted: bool
+    unique: bool
+    num_tokens: int
+    implementation: str
+    dtype: str
+
+    @classmethod
+    def of(cls, table: TableGradient, most_rows: int) -> "TableVector":
+        sets, missing = table.sets, most_rows - table.dy.shape[0]
+        num_values, weighted = sets["values"].shape[0], sets["weights"] is not None
+        if num_values > MAX_NUMBER:
+            raise InputError(
+                f"each replica's part of a batch has up to {num_values:,} ids, and replicas "
+                f"exchange at most {MAX_NUMBER:,} for a table that is updated by rows; set a "
+                "smaller --batch-size, or --table-optimizer=dense"
+            )
+        splits = sets["row_splits"]
+        parts = [tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0), sets["values"]]
+        parts += [sets["weights"]] if weighted else []
+        parts.append(tf.pad(table.dy, [[0, missing], [0, 0]]))
+        flat = [tf.reshape(tf.cast(part, tf.float32), [-1]) for part in parts]
+        return cls(
+            numbers=tf.concat(flat, axis=0),
+            num_values=num_values,
+            units=table.dy.shape[1],
+            weighted=weighted,
+            unique=sets["unique"],
+            num_tokens=sets["num_tokens"],
+            implementation=table.implementation,
+            dtype=table.dtype,
+        )
+
+    def replaced(self, numbers: tf.Tensor) -> "TableVector":
+        static = {
+            field.name: getattr(self, field.name) for field in self._tf_extension_type_fields()
+        }
+        return TableVector(**{**static, "numbers": numbers})
+
+    def joined(self, most_rows: int) -> TableGradient:
+        """Returns the sets and dy of all replicas, concatenated, from the numbers of all."""
+        ids = [self.num_values] * (2 if self.weighted else 1)
+        sizes = [most_rows + 1, *ids, most_rows * self.units]
+        row_splits, *of_ids, dy = tf.split(self.numbers, sizes, axis=1)
+        splits = tf.cast(row_splits, tf.int32)
+        ends = tf.cumsum(splits[:, -1])
+        begins = ends - splits[:, -1]
+        # Each replica's ids end before its buffer does: leave out the gaps.
+        places = tf.range(self.numbers.shape[0] * self.num_values)
+        replica = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])
+        read = places - tf.gather(begins, replica) + replica * self.num_values
+        read = tf.minimum(read, places[-1])
+        values, *weights = (tf.gather(tf.reshape(part, [-1]), read) for part in of_ids)
+        every = tf.reshape(splits[:, :-1] + begins[:, None], [-1])
+        sets = {
+            "values": tf.cast(values, tf.int32),
+            "row_splits": tf.concat([every, ends[-1:]], axis=0),
+            "weights": weights[0] if weights else None,
+            "unique": self.unique,
+            "num_tokens": self.num_tokens,
+        }
+        how = cast(Implementation, self.implementation)
+        return TableGradient(sets, tf.reshape(dy, [-1, self.units]), how, self.dtype)
+
+
 class Gradients(NamedTuple):
-    """The gradients of a batch: a device's part, or those of all devices."""
+    """One replica's part of a batch's gradients, or their sums over all replicas."""
 
-    weights: list[tf.Tensor | tf.IndexedSlices | None]
-    """The gradients of `State.trainable`; None where `products` alone tell a weight's gradient."""
-    rows: list[RowGradient]
-    """The gradients of the tables that are updated by rows."""
-    products: list[ProductGradient]
-    """The products whose gradients are still to be added to `weights`."""
-    unused: tuple[str, ...]
-    """Names of weights that the loss does not depend on."""
-
-
-def pays_for(share: Share) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]:
-    """Returns `TableCalls.pays`: whether a gradient is to follow from all devices' ids and dy."""
-    graph = tf.compat.v1.get_default_graph()
-
-    def pays(layer: MultiHotDense, inputs: Mapping[str, Any]) -> bool:
-        if tf.compat.v1.get_default_graph() is not graph:  # in a branch: the tape cannot give dy
-            return False
-        table = layer.num_tokens * layer.units
-        if table < _LARGE or layer.compute_dtype == "float64":
-            return False
-        if not layer.kernel.trainable or layer.kernel_regularizer is not None:
-            return False
-        num_values = inputs["values"].shape[0]
-        if max(num_values, layer.num_tokens) > MAX_NUMBER:
-            return False
-        sent = num_values * (2 if "weights" in inputs else 1)
-        sent += share.most_rows * (1 + layer.units) + 1
-        return bool(sent * share.num_devices <= _MOST * table)
-
-    return pays
+    weights: dict[str, tf.Tensor | tf.IndexedSlices]
+    """Those of weights, by name; without weights that the loss does not depend on."""
+    rows: dict[str, TableGradient]
+    """What the updates of tables by rows follow from."""
+    products: dict[str, tuple[TableGradient, ...]]
+    """Products whose gradients are to be added to those of `weights`."""
+    touched: dict[str, Touched]
+    """The rows that the batch touches, of tables that have caught up."""
 
 
-def _vector_of(gradient: tf.IndexedSlices) -> tf.Tensor:
-    """Returns a gradient by rows as a vector: two numbers for each row's id, then the rows."""
-    kind = tf.float64 if gradient.dtype == tf.float64 else tf.float32
-    parts = (gradient.indices // _SPLIT, gradient.indices % _SPLIT, gradient.values)
-    return tf.concat([tf.reshape(tf.cast(part, kind), [-1]) for part in parts], axis=0)
+def pays_for(batch: ReplicaBatch) -> Callable[[MultiHotDense, Mapping[str, Any]], bool]:
+    """Returns whether a table's gradient is to follow from all replicas' ids and dy, as a function
+    of the table's layer and its inputs."""
+    return functools.partial(_pays, batch, tf.compat.v1.get_default_graph())
 
 
-def _slices_of(like: tf.IndexedSlices, vectors: tf.Tensor) -> tf.IndexedSlices:
-    """Returns the concatenated gradients of all devices, from the vector of each."""
-    count, *rest = like.values.shape.as_list()
-    high, low, values = tf.split(vectors, [count, count, count * math.prod(rest)], axis=1)
-    high, low = (tf.cast(part, like.indices.dtype) for part in (high, low))
-    return tf.IndexedSlices(
-        tf.cast(tf.reshape(values, [-1, *rest]), like.dtype),
-        tf.reshape(high * _SPLIT + low, [-1]),
-        tf.constant(like.shape.as_list()),
-    )
-
-
-def _is_one_size(gradient: tf.IndexedSlices, share: Share) -> bool:
-    """Whether all devices' gradients by rows are known to have the same number of rows: not if the
-    shares differ and the number of rows follows from a share's. All devices give the same answer,
-    even those of other workers, which know only their own shares."""
-    fewest, uneven = divmod(share.batch_rows, share.num_devices)
-    if not uneven or not fewest:  # a device without a row computes on another device's row
-        return True
-    ids = [sets["values"] for sets in share.inputs.values() if isinstance(sets, dict)]
-    count = gradient.values.shape[0]
-    if count in {values.shape[0] for values in ids} and count % fewest and count % (fewest + 1):
-        return True
-    # A multiple of the ids. The graph alone does not tell: row numbers are constants in it, too.
-    of_ids = any(count % values.shape[0] == 0 for values in ids if values.shape[0])
-    return of_ids and _follows_from(gradient.indices, ids)
-
-
-def _follows_from(tensor: tf.Tensor, ids: Sequence[tf.Tensor]) -> bool:
-    """Whether the graph computes the tensor from ids and constants alone. Scalars, such as the
-    number of ids that are padding, do not count: no shape follows from them."""
-    sources = {values.ref() for values in ids}
-    found, seen, ahead = False, set(), [tensor]
-    while ahead:
-        tensor = ahead.pop()
-        if tensor.ref() in sources:
-            found = True
-        elif tensor.shape.rank != 0 and tensor.ref() not in seen:
-            seen.add(tensor.ref())
-            if not tensor.op.inputs and tensor.op.type != "Const":
-                return False
-            ahead += tensor.op.inputs
-    return found
+def _pays(
+    batch: ReplicaBatch, graph: tf.Graph, layer: MultiHotDense, inputs: Mapping[str, Any]
+) -> bool:
+    if tf.compat.v1.get_default_graph() is not graph:  # in a branch: the tape cannot give dy
+        return False
+    table = layer.num_tokens * layer.units
+    if table < _LARGE or layer.compute_dtype == "float64":
+        return False
+    if not layer.kernel.trainable or layer.kernel_regularizer is not None:
+        return False
+    num_values = inputs["values"].shape[0]
+    if num_values > MAX_NUMBER or layer.num_tokens > MAX_NUMBER:
+        return False
+    sent = num_values * (2 if "weights" in inputs else 1)
+    sent += batch.most_rows * (1 + layer.units) + 1
+    return bool(sent * batch.num_replicas <= _MOST * table)
 
 
 class Packed(NamedTuple):
-    sent: list[tf.Tensor | tf.IndexedSlices]
-    """What a device sends to the others: for each table a float32 [numbers], to be gathered to
-    [devices, numbers], then the gradients. Those by rows are gathered, too, since Keras's
-    optimizers square them before they add up repeated rows."""
-    gathered: list[bool]
-    """Whether each tensor is to be gathered from all devices, not summed over them."""
-    unpack: Callable[[Sequence[tf.Tensor | tf.IndexedSlices]], Gradients]
-    """Returns the gradients of all devices from the tensors, gathered or summed."""
+    """What replicas exchange of a batch: one replica's, or that of all, summed and gathered."""
 
+    weights: dict[str, tf.Tensor]  # gradients to sum
+    changes: dict[str, tf.Tensor]  # floats to sum
+    rows: dict[str, TableVector]  # to gather
+    products: dict[str, tuple[TableVector, ...]]  # to gather
 
-def packed(gradients: Gradients, share: Share) -> Packed:
-    if share.num_devices == 1:
-        own = [*gradients.weights]
-        return Packed(own, [False] * len(own), lambda sent: gradients._replace(weights=[*sent]))
-    tables: list[RowGradient | ProductGradient] = [*gradients.rows, *gradients.products]
-    parts = [_parts_of(table, share) for table in tables]
-    vectors = [
-        tf.concat([tf.reshape(tf.cast(part, tf.float32), [-1]) for part in own.values()], axis=0)
-        for own in parts
-    ]
-    of_weights = [gradient for gradient in gradients.weights if gradient is not None]
-    by_rows = [isinstance(gradient, tf.IndexedSlices) for gradient in of_weights]
-    for gradient, slices in zip(of_weights, by_rows, strict=True):
-        if slices and not _is_one_size(gradient, share):
-            raise InputError(
-                f"the model looks up rows of a weight of shape {gradient.shape} by more than its "
-                f"ids, and a batch of {share.batch_rows:,} rows does not divide among "
-                f"{share.num_devices} devices: they cannot exchange that weight's gradient as "
-                "Keras's optimizers take it, row by row; choose rows and --batch-size so that "
-                "every batch divides, the last one too, or train on one device"
-            )
-        vectors.append(_vector_of(gradient) if slices else gradient)
+    @property
+    def tensors(self) -> list[tf.Tensor]:
+        return [*self.weights.values(), *self.changes.values()]
 
-    def unpack(exchanged: Sequence[tf.Tensor | tf.IndexedSlices]) -> Gradients:
-        rest = iter(exchanged[len(tables) :])
-        terms: list[list[tf.Tensor | tf.IndexedSlices]] = []
-        for gradient in gradients.weights:
-            own = [] if gradient is None else [next(rest)]
-            terms.append(
-                [_slices_of(gradient, *own)] if isinstance(gradient, tf.IndexedSlices) else own
-            )
-        rows = []
-        for of, like, vectors in zip(tables, parts, exchanged, strict=False):
-            sets, dy = _joined(like, vectors)
-            sets |= {"unique": of.call.sets["unique"], "num_tokens": of.call.layer.num_tokens}
-            if isinstance(of, RowGradient):
-                touched = touched_rows(**sets, implementation=of.table.implementation)
-                rows.append(of._replace(touched=touched, dy=dy, is_of_all=True))
-            else:
-                whole = table_gradient(dy, **sets, implementation=of.call.implementation)
-                terms[of.place].append(tf.cast(whole, of.call.layer.kernel.dtype))
-        weights = [own[0] if len(own) == 1 else tf.add_n(own) for own in terms]
-        return Gradients(weights, rows, [], gradients.unused)
+    @property
+    def vectors(self) -> list[tf.Tensor]:
+        products = [vector for calls in self.products.values() for vector in calls]
+        return [vector.numbers for vector in [*self.rows.values(), *products]]
 
-    return Packed(vectors, [True] * len(tables) + by_rows, unpack)
-
-
-def _parts_of(table: RowGradient | ProductGradient, share: Share) -> dict[str, tf.Tensor]:
-    """Returns what a table's gradient follows from, padded to the rows of the largest share."""
-    missing = share.most_rows - table.dy.shape[0]
-    sets = table.call.sets
-    num_values = sets["values"].shape[0]
-    if isinstance(table, RowGradient) and num_values > MAX_NUMBER:
-        raise InputError(
-            f"each device's share of a batch has up to {num_values:,} ids, and "
-            f"with --table-optimizer={table.table.rule.kind} devices exchange at most "
-            f"{MAX_NUMBER:,}; set a smaller --batch-size, or --table-optimizer=dense"
+    def of_all(self, sums: Sequence[tf.Tensor], gathered: Sequence[tf.Tensor]) -> "Packed":
+        """Returns the same of all replicas, from the sums of `tensors` and the gathered `vectors`,
+        each [replicas, numbers]."""
+        total, vectors = iter(sums), iter(gathered)
+        return Packed(
+            weights={name: next(total) for name in self.weights},
+            changes={name: next(total) for name in self.changes},
+            rows={name: own.replaced(next(vectors)) for name, own in self.rows.items()},
+            products={
+                name: tuple(own.replaced(next(vectors)) for own in calls)
+                for name, calls in self.products.items()
+            },
         )
-    splits = sets["row_splits"]
-    splits = tf.concat([splits, tf.repeat(splits[-1:], missing)], axis=0)
-    weights = {} if sets["weights"] is None else {"weights": sets["weights"]}
-    dy = tf.pad(table.dy, [[0, missing], [0, 0]])
-    return {"row_splits": splits, "values": sets["values"], **weights, "dy": dy}
 
 
-def _joined(like: Mapping[str, tf.Tensor], vectors: tf.Tensor) -> tuple[dict[str, Any], tf.Tensor]:
-    """Returns the sets and dy of all devices, concatenated, from vectors of their parts."""
-    sizes = [part.shape.num_elements() for part in like.values()]
-    parts = dict(zip(like, tf.split(vectors, sizes, axis=1), strict=True))
-    splits = tf.cast(parts["row_splits"], tf.int32)
-    ends = tf.cumsum(splits[:, -1])
-    begins = ends - splits[:, -1]
-    # Each device's ids end before its buffer does: leave out the gaps.
-    num_values = like["values"].shape[0]
-    places = tf.range(vectors.shape[0] * num_values)
-    device = tf.add_n([tf.cast(places >= end, tf.int32) for end in tf.unstack(ends)[:-1]])
-    read = places - tf.gather(begins, device) + device * num_values
+def exchange(
+    gradients: Gradients, changes: Mapping[str, tf.Tensor], batch: ReplicaBatch
+) -> tuple[Gradients, dict[str, tf.Tensor]]:
+    """Returns the gradients of all replicas of a process, and the sums of the floats of
+    `changes`."""
+    if batch.num_replicas == 1:
+        return gradients, dict(changes)
+    own, replica = pack(gradients, changes, batch.most_rows), this_replica()
+    # The replicas of a process have sums alone: each adds its vector in a row of its own.
+    rows = [[replica.replica_id, batch.num_replicas - 1 - replica.replica_id], [0, 0]]
+    vectors = [tf.pad(vector[None], rows) for vector in own.vectors]
+    found = replica.total([*vectors, *own.tensors])
+    every, sums = own.of_all(found[len(vectors) :], found[: len(vectors)]), dict(changes)
+    return unpack(every, batch.most_rows), sums | every.changes
 
-    def in_turn(name: str) -> tf.Tensor:
-        return tf.gather(tf.reshape(parts[name], [-1]), tf.minimum(read, places[-1]))
 
-    row_splits = tf.concat([tf.reshape(splits[:, :-1] + begins[:, None], [-1]), ends[-1:]], axis=0)
-    sets: dict[str, Any] = {
-        "values": tf.cast(in_turn("values"), tf.int32),
-        "row_splits": row_splits,
-        "weights": in_turn("weights") if "weights" in parts else None,
-    }
-    return sets, tf.reshape(parts["dy"], [-1, like["dy"].shape[1]])
+def pack(gradients: Gradients, changes: Mapping[str, tf.Tensor], most_rows: int) -> Packed:
+    return Packed(
+        weights={name: tf.convert_to_tensor(g) for name, g in gradients.weights.items()},
+        # For what is no float, such as a count, any replica's value will do.
+        changes={name: v for name, v in changes.items() if v.dtype.is_floating},
+        rows={n: TableVector.of(table, most_rows) for n, table in gradients.rows.items()},
+        products={
+            name: tuple(TableVector.of(call, most_rows) for call in calls)
+            for name, calls in gradients.products.items()
+        },
+    )
+
+
+def unpack(packed: Packed, most_rows: int) -> Gradients:
+    """Returns the gradients of all replicas."""
+    weights = dict(packed.weights)
+    for name, calls in packed.products.items():
+        others = [weights[name]] if name in weights else []
+        weights[name] = tf.add_n([*others, *(call.joined(most_rows).of_table() for call in calls)])
+    rows = {name: table.joined(most_rows) for name, table in packed.rows.items()}
+    return Gradients(weights, rows, {}, {})

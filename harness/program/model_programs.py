@@ -5,36 +5,42 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from harness.data.examples import Examples
+from harness.base.watchdog import exit_after
 from harness.feed.batch import BatchesByRows
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Call, Dispatch, Plan, shares_of
-from harness.program.compile_errors import named_culprit
+from harness.model.network import multi_hot_layers
+from harness.program.all_reduce import needs_all_rows
 from harness.program.devices import PATIENCE_SECONDS, Devices
-from harness.program.inspection import Inspector
-from harness.program.normalization import needs_all_rows
-from harness.program.packing import checksum_of
-from harness.program.padding import require_masked
 from harness.program.program import Program, compile_all
-from harness.program.small_gradients import small_layers
-from harness.program.state import State
-from harness.program.step import Caller, evaluation_step, prediction_step, training_step
+from harness.program.state import State, checksum_of
+from harness.program.step import Forward, TrainStep, evaluate_step, predict_step
+from harness.program.strategy import copies_of
 from harness.program.tables import TablePlan
-from harness.program.watchdog import limited
-from harness.run.records import Compilation, Evaluation, StepSums
+from harness.run.records import Compilation, Distribution, Evaluation, Inspection, StepSums
 from harness.task.losses import ACCURACY
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking
-from harness.task.task import SettledTask
+from harness.task.task import ResolvedTask
 from kernels.multi_hot import Implementation
 
 _TIMES_THE_USUAL = 50  # The least times its usual length after which a dispatch counts as stuck
+
+NUM_BINS = 30  # The number of bins of a histogram, the same as TensorBoard's
+
+
+class InspectionSchedule(NamedTuple):
+    """How often to look at gradients, in epochs: n at the end of every n-th epoch, 0 never."""
+
+    histograms_every: int = 0
+    precision_every: int = 0
+
 
 Watch = Callable[[int, Mapping[str, Any] | None], bool]
 """Called before a batch with its number and None, and after it with the number and the results so
@@ -50,92 +56,67 @@ class ModelPrograms:
     def __init__(
         self,
         model: keras.Model,
-        task: SettledTask,
+        task: ResolvedTask,
         devices: Devices,
         optimizer: keras.optimizers.Optimizer,
         *,
         implementation: Implementation,
-        batch_size: int,
         unique: frozenset[str],
         tables: Mapping[str, TablePlan],
     ) -> None:
         in_part = needs_all_rows(model) and not devices.cluster.is_alone
         # Programs for a GPU use operations that only XLA has.
-        for_gpu = devices.device_type == "GPU" and not in_part
-        small = small_layers(model, batch_size // devices.num_shares) if for_gpu else ()
-        self.states = tuple(
-            State(
-                model,
-                optimizer,
-                device=device,
-                place=place,
-                share=devices.first_share + place,
-                metrics=task.stateful,
-                tables=tables,
-                for_gpu=for_gpu,
-                small={layer.kernel.path for layer in small},
-            )
-            for place, device in enumerate(devices.names)
+        on_gpu = devices.device_type == "GPU" and not in_part
+        self.state = State(
+            model, optimizer, devices, metrics=task.stateful, tables=tables, on_gpu=on_gpu
         )
         # Whether XLA compiles only a part of a training step.
         self.compiles_in_part = in_part
         # Two compilations at once would compete for a GPU's memory and disturb XLA's measurements
         # there; and several devices or workers must begin their all-reduces in the same order.
         is_one = len(devices.names) == 1 and devices.cluster.is_alone
-        self._compiles_beside = is_one and devices.device_type == "CPU"
+        self._compiles_concurrently = is_one and devices.device_type == "CPU"
         self.have_trained = False
         self._steps_per_epoch: int | None = None
-        self._model = model
         self._task = task
         self._cluster = devices.cluster
         self._step_seconds: float | None = None  # in the last dispatch
-        call = Caller(
+        self.forward = Forward(
             model,
             implementation=implementation,
             unique=unique,
             num_workers=devices.cluster.num_workers,
+            on_gpu=on_gpu,
         )
         program = functools.partial(
-            Program,
-            states=self.states,
-            implementation=implementation,
-            cluster=devices.cluster,
-            all_reduce=devices.all_reduce,
+            Program, state=self.state, implementation=implementation, on_gpu=on_gpu
         )
         row_sums = 1 + task.with_accuracy
-        self._unused: list[str] = []
-        self._training = program(
-            "training step", training_step(call, task, unused=self._unused), row_sums=row_sums
-        )
+        self._training = program("training step", TrainStep(self.forward, task), row_sums=row_sums)
+        self._gradients = program("look at gradients", TrainStep(self.forward, task, updates=False))
         self._evaluation = program(
             "evaluation",
-            evaluation_step(call, task),
+            functools.partial(evaluate_step, self.forward, task),
             row_sums=row_sums,
             row_outputs=task.num_outputs if task.is_measured else None,
         )
         self._prediction = functools.cache(
             lambda ranking: program(
                 "prediction",
-                prediction_step(call, ranking),
+                functools.partial(predict_step, self.forward, ranking),
                 row_sums=0,
                 row_outputs=2 * ranking.k if ranking else task.num_outputs,
             )
         )
-        self._call = call
-        self.inspect = Inspector(call, task, self.states[0], program).run
-
-    def require_masked(self, examples: Examples) -> None:
-        with named_culprit(self._model):
-            require_masked(self._call, self.states[0], examples, self._task)
 
     @property
     def learning_rate(self) -> float:
         """The current learning rate, as the shortest number that rounds to this float32."""
-        return float(str(np.float32(self.states[0].optimizer.learning_rate)))
+        return float(str(np.float32(self.state.optimizer.learning_rate)))
 
     def take_unused(self) -> tuple[str, ...]:
         """Returns, once, the weights that the loss turned out not to depend on in a trace."""
-        unused, self._unused[:] = tuple(self._unused), []
+        unused, self._training.unused = self._training.unused, ()
         return unused
 
     def prepare(
@@ -162,7 +143,9 @@ class ModelPrograms:
             passes: Dispatches = feed.dispatches(own_plan)
             _, own = next(passes)
             loops[:0] = [(self._evaluation, own, call) for call in own_plan.programs()]
-        compilations = compile_all(loops, at_step=dispatch.step, beside=self._compiles_beside)
+        compilations = compile_all(
+            loops, at_step=dispatch.step, concurrent=self._compiles_concurrently
+        )
         if compilations:  # preparing them is part of no window's time
             others = time.perf_counter() - start - sum(made.seconds for made in compilations)
             last = compilations[-1]
@@ -172,30 +155,30 @@ class ModelPrograms:
     @property
     def reads_sums_alone(self) -> bool:
         """Whether nothing else is read after a dispatch: no loss scale, no metric's own sums."""
-        return not self._task.stateful and self.states[0].loss_scale is None
+        return not self._task.stateful and self.state.loss_scale is None
 
     def train(self, parts: Sequence[tuple[Dispatch, BatchesByRows]]) -> list[StepSums]:
         """Runs a dispatch, or with `reads_sums_alone` several, and waits: their one host sync."""
         self.have_trained = True
         start = time.perf_counter()
         num_steps = sum(dispatch.num_steps for dispatch, _ in parts)
-        with self._limited(num_steps):
+        with self._time_limit(num_steps):
             begun = _by_device([self._begin(*part) for part in parts], tf.stack)
             (sums,) = self._cluster.total(np.sum([own.numpy() for own in begun], axis=0))
         self._step_seconds = (time.perf_counter() - start) / num_steps
         pairs = zip(sums.reshape(len(parts), -1), parts, strict=True)
         return [self._step_sums(own, dispatch.examples) for own, (dispatch, _) in pairs]
 
-    def _limited(self, num_steps: int) -> AbstractContextManager[None]:
+    def _time_limit(self, num_steps: int) -> AbstractContextManager[None]:
         """Returns a context that limits the time of a dispatch on several GPUs, but the first: they
         wait for each other in every sum of gradients, also for one that is lost."""
         # Several workers may wait long for what the chief does between dispatches.
-        may_wait = len(self.states) > 1 and self._cluster.is_alone
+        may_wait = len(self.state.devices.names) > 1 and self._cluster.is_alone
         if not may_wait or self._step_seconds is None:
             return nullcontext()
         usual = num_steps * self._step_seconds
         seconds = max(PATIENCE_SECONDS, _TIMES_THE_USUAL * usual)
-        return limited(
+        return exit_after(
             seconds,
             f"error: {num_steps} steps, which usually take {usual:.1f} s, have not ended in "
             f"{seconds:.0f} s: the GPUs may be waiting for one that is lost, as `nvidia-smi` would "
@@ -205,24 +188,23 @@ class ModelPrograms:
     def _begin(self, dispatch: Dispatch, batches: BatchesByRows) -> Sequence[tf.Tensor]:
         """Begins a dispatch; returns its row sums on each device."""
         calls = [self._training(call, batches) for call in dispatch.calls]
-        for state in self.states:
-            state.tables.was_trained()
-            # At the end of every epoch, even if nobody reads the tables: so all runs round alike.
-            if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
-                state.tables.settle()
+        self.state.tables.was_trained()
+        # At the end of every epoch, even if nobody reads the tables: so all runs round alike.
+        if (dispatch.step + dispatch.num_steps) % (self._steps_per_epoch or 1) == 0:
+            self.state.catch_up_all()
         return _by_device(calls, tf.add_n)
 
     def _step_sums(self, sums: np.ndarray, examples: int) -> StepSums:
-        scales = [state.loss_scale for state in self.states if state.loss_scale is not None]
+        scale = self.state.loss_scale
         metrics = self._metrics(sums, examples)
-        skipped = int(scales[0].skipped_steps.numpy()) if scales else 0  # on all devices
-        for scale in scales if skipped else ():
-            scale.skipped_steps.assign(0)
+        skipped = 0 if scale is None else int(scale.skipped_steps.numpy())
+        for copy in copies_of(scale.skipped_steps) if scale is not None and skipped else ():
+            copy.assign(0)
         return StepSums(
             loss=float(sums[0]),
             metrics={n: v for n, v in metrics.items() if n not in self._task.evaluation_only},
             skipped_steps=skipped,
-            loss_scale=float(scales[0].scale.numpy()) if scales else None,
+            loss_scale=None if scale is None else float(scale.scale.numpy()),
         )
 
     def evaluate(
@@ -246,7 +228,7 @@ class ModelPrograms:
         fetched: list[tuple[Call, Sequence[tf.Tensor]]] = []
         examples = 0
         self._reset_metrics()
-        self._settle()
+        self.state.catch_up_all()
         if measures is not None:
             measures.reset()
 
@@ -266,7 +248,9 @@ class ModelPrograms:
                 watch(number, None)
             if not self._evaluation.is_compiled(call, batches):
                 loops = [(self._evaluation, batches, one) for one in plan.programs()]
-                compilations += compile_all(loops, at_step=step, beside=self._compiles_beside)
+                compilations += compile_all(
+                    loops, at_step=step, concurrent=self._compiles_concurrently
+                )
             found = self._evaluation(call, batches)
             if self._task.is_measured:
                 measure()  # of the call before, while the device works on this one
@@ -297,8 +281,48 @@ class ModelPrograms:
         return evaluation, compilations
 
     def checksum(self) -> int:
-        self.states[0].write_to_model()
-        return checksum_of(self._model)
+        self.state.catch_up_all()
+        return checksum_of(self.forward.model)
+
+    def inspect(
+        self, dispatch: Dispatch, batches: BatchesByRows, due: InspectionSchedule
+    ) -> tuple[Inspection | None, list[Compilation]]:
+        """Looks at the gradients of the dispatch's last batch, with the weights as they are after
+        it: at an epoch's end the same batch however its steps were divided. Changes nothing,
+        neither weights nor dropout seeds. None if no inspection is due."""
+        histograms, precision = (n and (dispatch.epoch + 1) % n == 0 for n in due)
+        if not (histograms or precision):
+            return None, []
+        step = dispatch.step + dispatch.num_steps
+        self.state.catch_up_all()
+        last = dispatch.calls[-1]
+        call = replace(last, first=last.first + last.num_steps - 1, num_steps=1)
+        compilations = self._gradients.compile(batches, call, at_step=step)
+        start = time.perf_counter()
+        found = self._gradients(call, batches)[0]  # all devices have the same
+        gradients = {name: gradient.numpy() for name, gradient in found.items()}
+        finite = sum(int(np.isfinite(gradient).sum()) for gradient in gradients.values())
+        size = sum(gradient.size for gradient in gradients.values())
+        spreads: list[tuple[Distribution, ...]] = [(), ()]
+        if histograms:
+            slopes = dict(gradients)
+            for layer in multi_hot_layers(self.forward.model):
+                if (name := layer.kernel.path) in slopes:  # without the rows of other ids
+                    slopes[name] = slopes[name][slopes[name].any(axis=1)]
+            weights = {name: v.numpy() for name, v in self.state.trained.items()}
+            spreads = [
+                tuple(distribution(*each) for each in own.items()) for own in (weights, slopes)
+            ]
+        inspection = Inspection(
+            step=step,
+            epoch=dispatch.epoch,
+            seconds=time.perf_counter() - start,
+            gradient_norm=float(tf.linalg.global_norm([*found.values()])),
+            non_finite_fraction=(size - finite) / size,
+            weights=spreads[0],
+            gradients=spreads[1],
+        )
+        return inspection, compilations
 
     def predict(
         self, feed: Feed, plan: Plan, *, ranking: Ranking | None = None, watch: Watch | None = None
@@ -307,7 +331,7 @@ class ModelPrograms:
         what `ranking.best` returns. For calls of one step, it calls `watch` around each batch."""
         program = self._prediction(ranking)
         parts: list[np.ndarray] = []
-        self._settle()
+        self.state.catch_up_all()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
                 if watch is not None:
@@ -332,44 +356,32 @@ class ModelPrograms:
     def take_from_chief(self) -> None:
         """Gives every worker the chief's state, if they have the same model and optimizer."""
         if not self._cluster.is_alone:
-            for state in self.states:
-                state.take_from_chief(self._cluster)
+            self.state.take_from_chief(self._cluster)
 
     def finish(self) -> None:
         """Gives the model the trained weights, or their averages if the optimizer keeps such."""
-        self._settle()
-        for state in self.states:
-            state.finalize()
-        self.states[0].write_to_model()
-
-    def read_model(self) -> None:
-        for state in self.states:
-            state.read_from_model(self.states[0])
-
-    def _settle(self) -> None:
-        for state in self.states:
-            state.tables.settle()
+        self.state.catch_up_all()
+        self.state.finalize()
 
     def _reset_metrics(self) -> None:
-        for state in self.states:
-            for metric, variables in zip(self._task.stateful, state.sums, strict=True):
-                for variable, begin in zip(variables, metric.variables, strict=True):
-                    variable.assign(begin.value)
+        for metric, variables in zip(self._task.stateful, self.state.sums, strict=True):
+            for variable, begin in zip(variables, metric.variables, strict=True):
+                for copy in copies_of(variable):
+                    copy.assign(copies_of(begin.value)[0])
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
         """Returns every metric's value, from all devices' `step.row_sums` over so many examples."""
         found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
         for place, metric in enumerate(self._task.stateful):
-            devices = [[v.numpy() for v in state.sums[place]] for state in self.states]
-            sums = self._cluster.total(
-                *(np.sum(parts, axis=0) for parts in zip(*devices, strict=True))
-            )
+            every = [copies_of(variable) for variable in self.state.sums[place]]
+            parts = (np.sum([copy.numpy() for copy in copies], axis=0) for copies in every)
+            sums = self._cluster.total(*parts)
             if not self._cluster.is_alone:  # the chief's checkpoint is to have the sums of all
-                for state in self.states:
-                    first = self._cluster.is_chief and state is self.states[0]
-                    for variable, total in zip(state.sums[place], sums, strict=True):
+                for copies, total in zip(every, sums, strict=True):
+                    for copy in copies:
+                        first = self._cluster.is_chief and copy is copies[0]
                         own = total if first else np.zeros_like(total)
-                        variable.assign(tf.constant(own, variable.dtype))
+                        copy.assign(tf.constant(own, copy.dtype))
             held = zip(metric.variables, sums, strict=True)
             with tf.device("/CPU:0"):  # these are only a few numbers
                 values = [(v, tf.constant(own, v.dtype)) for v, own in held]
@@ -389,3 +401,20 @@ def _by_device(
         with tf.device(own[0].device):
             by_device.append(together(own))
     return by_device
+
+
+def distribution(name: str, values: np.ndarray) -> Distribution:
+    """Returns how finite values, in float32 or less, spread over NUM_BINS equal bins."""
+    finite = values[np.isfinite(values)].astype(np.float64)  # float32 could overflow in the range
+    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+    if low == high:
+        # As wide as NumPy makes it, unless the value is so large that the edges would coincide.
+        margin = max(0.5, 1e-6 * abs(low))
+        low, high = low - margin, high + margin
+    counts, edges = np.histogram(finite, bins=NUM_BINS, range=(low, high))
+    return Distribution(
+        name=name,
+        edges=tuple(edges.tolist()),
+        counts=tuple(counts.tolist()),
+        num_non_finite=values.size - finite.size,
+    )

@@ -1,4 +1,4 @@
-"""Keras's optimizers, by name, and their learning rate over the steps."""
+"""Keras's optimizers, by name, their learning rate over the steps, and the scale of the loss."""
 
 import inspect
 import math
@@ -12,7 +12,11 @@ from keras.optimizers.schedules import LearningRateSchedule
 
 from harness.base.errors import InputError
 from harness.model.budget import num_bytes
+from harness.program.exchange import Gradients
+from harness.program.strategy import OWN_COPIES
 
+_INITIAL_SCALE = 2.0**15
+_GROWTH_STEPS = 2_000
 Schedule = Literal["constant", "cosine", "exponential", "linear"]
 OptimizerFactory = partial[keras.optimizers.Optimizer]
 """Makes an optimizer once the devices are chosen: before, its variables would start TensorFlow with
@@ -24,30 +28,11 @@ _BY_NAME: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     and issubclass(kind, keras.optimizers.Optimizer)
     and name not in ("Optimizer", "LossScaleOptimizer", "MultiOptimizer", "OptimizerMap")
 }
-_ELEMENTWISE = (
-    keras.optimizers.SGD,
-    keras.optimizers.Adam,
-    keras.optimizers.AdamW,
-    keras.optimizers.Adamax,
-    keras.optimizers.Nadam,
-    keras.optimizers.Adagrad,
-    keras.optimizers.Adadelta,
-    keras.optimizers.RMSprop,
-    keras.optimizers.Lion,
-)
-"""They update each element by itself, and no element whose gradient was always 0."""
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
+    "_all_reduce_sum_gradients",
 }  # Attributes in which an optimizer keeps its variables
-
-
-def is_blind(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Whether an optimizer does the same whatever variables the elements lie in, so that weights
-    can be packed. Weight decay looks at names, and a callback may swap the averages of
-    `use_ema`."""
-    about_variables = optimizer.clipnorm, optimizer.weight_decay, optimizer.use_ema or None
-    return type(optimizer) in _ELEMENTWISE and about_variables == (None, None, None)
 
 
 def optimizer_of(
@@ -85,7 +70,8 @@ def attributes_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
 
 
 def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-    """Returns a copy with every attribute, even if the config lacks it, and new variables here."""
+    """Returns a copy with every attribute, even if the config lacks it, and new variables here, for
+    gradients that are summed over all replicas already: `harness.program.strategy` says how."""
     made = object.__new__(type(optimizer))
     rate = optimizer._learning_rate
     rate = float(rate.numpy()) if isinstance(rate, keras.Variable) else rate
@@ -97,6 +83,8 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
             value = keras.Variable(value.numpy(), **kind)
         setattr(made, name, value)
     made.loss_scale_factor = None  # of the loss, which nothing multiplies by it here
+    made._distribution_strategy = OWN_COPIES
+    made._all_reduce_sum_gradients = list
     return made
 
 
@@ -192,3 +180,46 @@ class Scheduled(LearningRateSchedule):
             "warmup": self._warmup,
             "num_steps": self._num_steps,
         }
+
+
+class LossScale:
+    """The factor on the loss for float16, and its history.
+
+    Keras's LossScaleOptimizer decides from replica 0's own gradients before they are summed, so a
+    NaN of another replica passes. The constants and the rule are Keras's: the scale doubles after
+    2,000 finite steps in a row, and halves at a step that is not finite, whose update is skipped
+    (Micikevicius et al., "Mixed Precision Training", 2018, section 3.2).
+    """
+
+    def __init__(self) -> None:
+        self.scale = tf.Variable(_INITIAL_SCALE, trainable=False, name="loss_scale")
+        self.finite_steps = tf.Variable(0, trainable=False, dtype=tf.int64)  # in a row
+        self.skipped_steps = tf.Variable(0, trainable=False, dtype=tf.int64)  # since set to 0
+
+    def named(self) -> dict[str, tf.Variable]:
+        return {name: getattr(self, name) for name in ("scale", "finite_steps", "skipped_steps")}
+
+    def update(self, finite: tf.Tensor) -> None:
+        """Adapts the scale to a step whose gradients, summed over all replicas, were finite or
+        not."""
+        scale, steps = tf.convert_to_tensor(self.scale), tf.convert_to_tensor(self.finite_steps)
+        steps_after = tf.where(finite & (steps + 1 < _GROWTH_STEPS), steps + 1, 0)
+        other = tf.where(finite, scale * 2.0, tf.maximum(scale / 2.0, 1.0))
+        self.scale.assign(tf.where(steps_after > 0, scale, other))
+        self.finite_steps.assign(steps_after)
+        self.skipped_steps.assign_add(tf.cast(~finite, tf.int64))
+
+
+def unscaled(gradients: Gradients, scale: tf.Tensor) -> Gradients:
+    """Returns gradients of any float dtype divided by a scale, float32 []."""
+
+    def divided(gradient: tf.Tensor | tf.IndexedSlices) -> tf.Tensor | tf.IndexedSlices:
+        if isinstance(gradient, tf.IndexedSlices):
+            return tf.IndexedSlices(
+                divided(gradient.values), gradient.indices, gradient.dense_shape
+            )
+        return tf.cast(tf.cast(gradient, tf.float32) / scale, gradient.dtype)
+
+    weights = {name: divided(gradient) for name, gradient in gradients.weights.items()}
+    rows = {name: row._replace(dy=divided(row.dy)) for name, row in gradients.rows.items()}
+    return gradients._replace(weights=weights, rows=rows)

@@ -1,11 +1,9 @@
 """A step compiled by XLA into a loop, and run on every device of a run.
 
-Within a process, only this module tells one device from many. It is given a training step, an
-evaluation or a look at gradients as a function. A loop has a constant length: if the length were
-known only at run time, a GPU would ask the host in every iteration whether to go on. Each of
-several GPUs runs the whole loop, and only the function's all-reduce crosses between them.
-
-XLA has no collectives between processes; `harness.program.cut_step` describes the way around that.
+Within a process, only this module tells one device from many. It is given a step as a function. A
+loop has a constant length: if the length were known only at run time, a GPU would ask the host in
+every iteration whether to go on. Each of several GPUs runs the whole loop, and only the step's sums
+cross between them. Where XLA has no sums, `harness.program.worker_loops` runs a training step.
 """
 
 import contextlib
@@ -21,12 +19,13 @@ import tensorflow as tf
 from harness.feed.batch import AnyBatches, BatchesByRows, Sizes, reader_of, sizes_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
-from harness.program.all_reduce import AllReduce, Kind
-from harness.program.compile_errors import named_culprit
-from harness.program.cut_step import CutLoops, CutStep, Step, repeated
+from harness.program.all_reduce import AllReduce
+from harness.program.compile_errors import naming_failed_layer
 from harness.program.state import State
+from harness.program.step import Step, TrainStep
+from harness.program.strategy import copies_of
+from harness.program.worker_loops import WorkerLoops, repeated
 from harness.run.records import Compilation
-from harness.workers.cluster import ALONE, Cluster
 
 _Key = tuple[int, int, Capacity, Sizes]
 # Seconds to wait after one device has failed until the others fail alike, as they do if XLA cannot
@@ -49,14 +48,13 @@ def _number(number: int, device: str) -> tf.Tensor:
 
 
 @contextlib.contextmanager
-def _taken_back(states: Sequence[State]) -> Iterator[None]:
+def _variables_restored(state: State) -> Iterator[None]:
     """Restores at the end the variables that the block changes, from a copy in host memory; not
     after a failure while a program runs. Tables updated by rows are frozen in the block."""
-    of_tables = {id(variable) for state in states for variable in state.tables.variables}
-    variables = [v for state in states for v in state.variables if id(v) not in of_tables]
+    frozen = [copy for v in state.tables.variables for copy in copies_of(v)]
+    variables = [v for v in state.variables if not any(v is own for own in frozen)]
     saved = [variable.numpy() for variable in variables]
-    for state in states:
-        state.tables.freeze(True)
+    state.tables.freeze(True)
     is_whole = True
     try:
         yield
@@ -65,8 +63,7 @@ def _taken_back(states: Sequence[State]) -> Iterator[None]:
         is_whole = isinstance(error, tf.errors.InvalidArgumentError | tf.errors.UnimplementedError)
         raise
     finally:
-        for state in states:
-            state.tables.freeze(False)
+        state.tables.freeze(False)
         if is_whole:
             for variable, value in zip(variables, saved, strict=True):
                 variable.assign(value)
@@ -77,7 +74,7 @@ class Program:
     """A step's compiled loops: one for each combination of the number of steps, the rows of a
     batch, the capacity and the sizes of the batches' arrays.
 
-    The step runs on a batch of each device's state, in step with the workers of `cluster`. If it
+    The step runs on a batch on each of the state's devices, in step with other workers. If it
     returns `row_sums` values for each row, float32 [row_sums, rows], they are added up over the
     steps, and at the end over the rows, to float64 [row_sums]; else it may return anything, and
     runs one at a time. Its `row_outputs` further values for each row are kept, float32 [steps,
@@ -86,20 +83,22 @@ class Program:
 
     name: str
     step: Step
-    states: Sequence[State]
+    state: State
     implementation: str  # for which batches are read
-    cluster: Cluster = ALONE
-    all_reduce: Kind = "nccl"
+    on_gpu: bool = False  # whether XLA compiles it for a GPU
     row_sums: int | None = None
     row_outputs: int | None = None
 
     def __post_init__(self) -> None:
-        self._device_names = tuple(state.device for state in self.states)
-        self._sums = AllReduce(self._device_names, self.cluster, self.all_reduce)
-        self._cut: CutLoops | None = None
-        if isinstance(self.step, CutStep) and not self.cluster.is_alone:
-            self._cut = CutLoops(
-                self.step, self.states, self._sums, self.implementation, self.row_sums
+        devices = self.state.devices
+        self._device_names = devices.names
+        self._sums = AllReduce(devices.names, devices.cluster, devices.all_reduce)
+        self.unused: tuple[str, ...] = ()  # weights that the loss does not depend on, once traced
+        self._worker_loops: WorkerLoops | None = None
+        several_cpus = devices.device_type == "CPU" and len(devices.names) > 1
+        if isinstance(self.step, TrainStep) and (several_cpus or not devices.cluster.is_alone):
+            self._worker_loops = WorkerLoops(
+                self.step, self.state, self._sums, self.implementation, self.row_sums
             )
         self._loops: dict[_Key, Callable[..., list[Any]]] = {}
 
@@ -137,20 +136,26 @@ class Program:
         with tf.device(self._device_names[0]):
             return loop(batches, firsts)
 
-    def on_device(self, device: int, call: Call) -> Any:
-        """Returns one device's tf.function of its batches and the first step (int64)."""
-        loop = functools.partial(self._loop, device, call)
-        return tf.function(loop, jit_compile=True, autograph=False)
+    def traced_on(self, place: int, call: Call, batches: AnyBatches) -> Any:
+        """Returns one device's function of its batches and the first step (int64)."""
+        keys = self._sums.keys((call.num_steps, call.capacity, call.rows))
+        total = functools.partial(self._sums, place, keys)
+        loop = functools.partial(self._loop, place, call)
+        with (
+            tf.device(self._device_names[place]),
+            self.state.devices.replica(place, total) as replica,
+        ):
+            made = tf.function(loop, jit_compile=True, autograph=False)
+            traced = made.get_concrete_function(batches, tf.TensorSpec([], tf.int64))
+        self.unused = replica.unused
+        return traced
 
     def _build(self, batches: Sequence[AnyBatches], call: Call) -> Callable[..., list[Any]]:
-        if self._cut is not None:
-            together = tf.function(self._cut.loop(call), autograph=False)
+        if self._worker_loops is not None:
+            together, self.unused = self._worker_loops.traced(call, batches)
             return lambda batches, firsts: together(batches, firsts[0])
-        loops = [self.on_device(device, call) for device in range(len(self.states))]
-        traced = []
-        for name, loop, batch in zip(self._device_names, loops, batches, strict=True):
-            with tf.device(name):
-                traced.append(loop.get_concrete_function(batch, tf.TensorSpec([], tf.int64)))
+        places = range(len(self._device_names))
+        traced = [self.traced_on(place, call, batches[place]) for place in places]
         return functools.partial(self._on_each, traced)
 
     def _on_each(
@@ -182,9 +187,9 @@ class Program:
             failed.result()
         return [call.result() for call in calls]
 
-    def _loop(self, device: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
+    def _loop(self, place: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:
         """Runs steps [first, first + num_steps) of the batches, traced for one device."""
-        state, num_steps = self.states[device], call.num_steps
+        num_steps, replica = call.num_steps, self.state.devices.first_share + place
         # A profile is divided by these scopes and those that Keras adds for layers.
         with tf.name_scope("input"):
             read = reader_of(
@@ -193,15 +198,13 @@ class Program:
                 num_steps,
                 capacity=call.capacity,
                 implementation=self.implementation,
-                for_gpu=state.for_gpu,
+                for_gpu=self.on_gpu,
             )
-        keys = self._sums.keys((num_steps, call.capacity, call.rows))
-        all_reduce = functools.partial(self._sums, device, keys)
 
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
-                share = read(step).within(call.rows, self._sums.size, state.share)
-            return self.step(state, share, all_reduce)
+                batch = read(step).within(call.rows, self._sums.size, replica)
+            return self.step(self.state, batch)
 
         if self.row_sums is None:
             assert num_steps == 1, num_steps
@@ -209,16 +212,10 @@ class Program:
         if self.row_outputs is not None:
             return self._kept(num_steps, batches.num_rows, once)
 
-        # An evaluation does not count steps.
-        without = contextlib.nullcontext(lambda step: None)
-        trains = isinstance(self.step, CutStep)
-        with state.in_loop(num_steps) if trains else without as begin:
+        def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            return step + 1, sums + once(step)
 
-            def body(step: tf.Tensor, sums: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                begin(step)
-                return step + 1, sums + once(step)
-
-            _, sums = repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
+        _, sums = repeated(num_steps, body, tf.zeros([self.row_sums, batches.num_rows]))
         return tf.reduce_sum(tf.cast(sums, tf.float64), axis=1)
 
     def _kept(
@@ -247,28 +244,29 @@ def _key(call: Call, batches: BatchesByRows) -> _Key:
 
 
 def compile_all(
-    loops: Sequence[tuple[Program, BatchesByRows, Call]], *, at_step: int, beside: bool = False
+    loops: Sequence[tuple[Program, BatchesByRows, Call]], *, at_step: int, concurrent: bool = False
 ) -> list[Compilation]:
-    """Compiles loops for such batches and calls of programs of the same states, if they are not
+    """Compiles loops for such batches and calls of programs of one state, if they are not
     compiled yet; changes no state: each loop is run once, since libraries such as oneDNN generate
-    code of their own then, and is undone from a copy in host memory. With `beside`, two loops are
-    compiled at once while others are traced, as XLA leaves cores idle. Returns a record of each new
-    loop, whose seconds add up to the time that all took."""
+    code of their own then, and is undone from a copy in host memory. With `concurrent`, two loops
+    are compiled at once while others are traced, as XLA leaves cores idle. Returns a record of each
+    new loop, whose seconds add up to the time that all took."""
     new = [loop for loop in loops if not loop[0].is_compiled(loop[2], loop[1])]
     if not new:
         return []
     start = time.perf_counter()
     pending: list[Future[float]] = []
     seconds = []
-    states = new[0][0].states
-    with named_culprit(states[0].model), _taken_back(states), ThreadPoolExecutor(2) as others:
+    state = new[0][0].state
+    named, restored = naming_failed_layer(state.model), _variables_restored(state)
+    with named, restored, ThreadPoolExecutor(2) as others:
         try:
             for program, batches, call in new:
-                # Trace in this thread only: a state keeps notes about the loop being traced.
+                # Trace in this thread only: the order of sums is that of traces.
                 began = time.perf_counter()
                 run = program.traced(batches, call)
                 seconds.append(time.perf_counter() - began)
-                if beside:
+                if concurrent:
                     pending.append(others.submit(run))
                 else:
                     seconds[-1] += run()

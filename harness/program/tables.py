@@ -1,20 +1,24 @@
 """Tables of which a step updates only the rows that its batch touches.
 
 Under `exact_adam` a row that is not touched lags behind: it makes up for the missed steps once it
-is touched again, or in `settle`, which brings all rows up to date.
+is touched again, or in `State.catch_up_all`, which brings all rows up to date.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 import tensorflow as tf
 
-from harness.model.layers import MultiHotDense, RowReader, TableCall
+from harness.model.layers import MultiHotDense, RowReader
 from harness.model.network import multi_hot_layers
-from kernels.multi_hot import registry
+from harness.program.exchange import Gradients
+from harness.program.strategy import copies_of
+from kernels.multi_hot import registry, touched_rows
 from kernels.multi_hot.native.product import catch_up
 from kernels.multi_hot.table_rules import Rule, StepNumbers, Touched
+
+Weights = Mapping[str, tf.Tensor | tf.IndexedSlices]
 
 
 class TablePlan(NamedTuple):
@@ -63,28 +67,15 @@ class Table:
             variable.assign(value)
 
 
-class RowGradient(NamedTuple):
-    """The tensors from which the update of a table's rows follows."""
-
+class TableRows(NamedTuple):
     table: Table
-    call: TableCall
     touched: Touched
     dy: tf.Tensor  # The gradient of the products, float32 [B, H]
-    is_of_all: bool = False
-    """Whether `touched` is of all devices, of which only its own have caught up."""
 
-    def rows(self) -> tf.Tensor:
+    def gradients(self) -> tf.Tensor:
         """Returns the touched rows' gradients, float32 [n, H], with 0 in unused slots."""
         rows, _ = self.table.row_gradients(self.dy, self.touched)
         return tf.where(self.touched.ids[:, None] >= 0, rows, 0.0)
-
-
-class ProductGradient(NamedTuple):
-    """The tensors from which a whole table's gradient follows."""
-
-    place: int  # The weight's place in `State.trainable`
-    call: TableCall
-    dy: tf.Tensor  # The gradient of the products, float32 [B, H]
 
 
 class Tables:
@@ -99,8 +90,8 @@ class Tables:
         if tables:  # which the optimizer does not see, so that it cannot know the global norm
             optimizer.global_clipnorm = None
         self._frozen = tf.Variable(0, trainable=False, dtype=tf.int64)
-        self._is_behind = False
-        self._settle = tf.function(self._settled, jit_compile=True, autograph=False)
+        self.are_behind = False
+        """Whether rows may have missed steps."""
 
     @property
     def variables(self) -> list[tf.Variable]:
@@ -108,11 +99,12 @@ class Tables:
 
     def freeze(self, frozen: bool) -> None:
         """Sets whether steps leave the tables as they are, for a trial run."""
-        self._frozen.assign(int(frozen))
+        for copy in copies_of(self._frozen):
+            copy.assign(int(frozen))
 
     def readers(self, *, catch_up: bool) -> dict[str, RowReader]:
         """Returns how each table's layer is to read it, by the path of its kernel. With `catch_up`,
-        rows may make up for missed steps; otherwise all must be settled."""
+        rows may make up for missed steps; otherwise none must be behind."""
 
         def reader(table: Table) -> RowReader:
             def caught_up(touched: Touched) -> tf.Tensor:
@@ -124,26 +116,36 @@ class Tables:
 
         return {table.name: reader(table) for table in self.all}
 
-    def apply(
-        self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient], finite: tf.Tensor | bool
-    ) -> Sequence[tf.Tensor]:
+    def apply(self, gradients: Gradients, finite: tf.Tensor | bool) -> Weights:
         """Updates the tables if gradients are finite; returns those for the other weights."""
         if not self.all:
-            return weights
-        weights, of_rows = self._clipped(weights, rows)
-        learning_rate = tf.cast(tf.convert_to_tensor(self._optimizer.learning_rate), tf.float32)
+            return gradients.weights
+        of_tables = self.rows_of(gradients)
         steps, active = self._steps_done(), self._is_active()
-        for row, (gradients, factor) in zip(rows, of_rows, strict=True):
-            if row.is_of_all:
-                row.table.catch_up(row.touched, step=steps, active=active)
-            rate = row.table.rule.rate(learning_rate, steps + 1)
-            numbers = StepNumbers(rate, factor, steps + 1, active & finite)
-            row.table.update(row.touched, row.dy, gradients, numbers)
+        for of in of_tables:
+            if of.table.name not in gradients.touched:  # nor have all replicas' rows caught up
+                of.table.catch_up(of.touched, step=steps, active=active)
+        weights, clipped = self._clipped(gradients.weights, of_tables)
+        learning_rate = tf.cast(tf.convert_to_tensor(self._optimizer.learning_rate), tf.float32)
+        for (table, touched, dy), (rows, factor) in zip(of_tables, clipped, strict=True):
+            rate = table.rule.rate(learning_rate, steps + 1)
+            table.update(touched, dy, rows, StepNumbers(rate, factor, steps + 1, active & finite))
         return weights
 
+    def rows_of(self, gradients: Gradients) -> list[TableRows]:
+        """Returns the touched rows of each table on which the loss depends."""
+        found = []
+        for table in self.all:
+            if (row := gradients.rows.get(table.name)) is not None:
+                touched = gradients.touched.get(table.name)
+                if touched is None:  # the batch is that of all replicas
+                    touched = touched_rows(**row.sets, implementation=table.implementation)
+                found.append(TableRows(table, touched, row.dy))
+        return found
+
     def _clipped(
-        self, weights: Sequence[tf.Tensor], rows: Sequence[RowGradient]
-    ) -> tuple[Sequence[tf.Tensor], list[tuple[tf.Tensor | None, tf.Tensor]]]:
+        self, weights: Weights, of_tables: Sequence[TableRows]
+    ) -> tuple[Weights, list[tuple[tf.Tensor | None, tf.Tensor]]]:
         """Clips dense gradients and those of touched rows together, as Keras's optimizers do by one
         of the limits; returns the dense ones, which the optimizer itself clips by the other two,
         and for each table the rows' gradients, if they are known, and the factor on them."""
@@ -153,28 +155,23 @@ class Tables:
 
         one = tf.constant(1.0)
         if not (self._clipnorm or self._clipvalue or self._global_clipnorm):
-            return weights, [(None, one)] * len(rows)
-        found = [row.table.row_gradients(row.dy, row.touched) for row in rows]
+            return weights, [(None, one)] * len(of_tables)
+        found = [of.table.row_gradients(of.dy, of.touched) for of in of_tables]
         if limit := self._clipvalue:
             return weights, [(tf.clip_by_value(g, -limit, limit), one) for g, _ in found]
         if self._clipnorm:
             return weights, [(g, factor(squares[0], self._clipnorm)) for g, squares in found]
-        dense = [tf.reduce_sum(tf.square(gradient)) for gradient in weights]
+        dense = [tf.reduce_sum(tf.square(gradient)) for gradient in weights.values()]
         total = tf.add_n([*dense, *(squares[0] for _, squares in found)])
         shared = factor(total, self._global_clipnorm)
-        return [gradient * shared for gradient in weights], [(g, shared) for g, _ in found]
+        clipped = {name: gradient * shared for name, gradient in weights.items()}
+        return clipped, [(g, shared) for g, _ in found]
 
     def was_trained(self) -> None:
-        self._is_behind = any(table.lags for table in self.all)
+        self.are_behind = any(table.lags for table in self.all)
 
-    def settle(self) -> None:
-        """Lets all rows make up for missed steps, if any row may have missed some."""
-        if self._is_behind:
-            with tf.device(self.all[0].variable.device):
-                self._settle()
-            self._is_behind = False
-
-    def _settled(self) -> None:
+    def catch_up_all(self) -> None:
+        """Lets all rows make up for missed steps, in a program."""
         for table in self.all:
             table.catch_up(None, step=self._steps_done(), active=tf.constant(True))
 

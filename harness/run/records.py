@@ -198,8 +198,6 @@ class Inspection:
     seconds: float
     gradient_norm: float  # the global norm of the batch's gradients
     non_finite_fraction: float  # the share of the gradients' elements that are infinite or NaN
-    # The share of elements not zero in float32 that are zero in 16 bits; None if not measured.
-    underflow_fraction: float | None
     weights: tuple[Distribution, ...] = ()
     gradients: tuple[Distribution, ...] = ()  # without all-zero rows of a table
 
@@ -252,7 +250,6 @@ class Summary(WindowStatistics):
     choices: Mapping[str, int | str]
     compilations: int  # of the training step: one for each length and capacity of a call
     non_finite_gradient_fraction: float | None  # the highest of all inspections; None without any
-    underflow_fraction: float | None  # the highest of all inspections; None if none measured it
     interrupted: bool
     total_examples: int = 0  # examples since the first step, those before a resume included
     total_train_seconds: float = 0.0  # since the first step, before a resume included

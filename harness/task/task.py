@@ -92,7 +92,7 @@ class Task:
         smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
         return {"task": self.kind, "loss": loss, "class_weight": str(weights), **smoothing}
 
-    def settled(self, examples: Examples) -> "SettledTask":
+    def settled(self, examples: Examples) -> "ResolvedTask":
         """Returns the task for rows with labels like those of `examples`."""
         kind, why = _look(examples)
         if self.kind != "auto":
@@ -121,7 +121,7 @@ class Task:
         if self.evaluation_metrics is None and kind == "multinomial":
             further = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)]
         every = metrics_of([*in_training, *further], kind)
-        task = SettledTask(
+        task = ResolvedTask(
             kind=kind,
             num_classes=num_classes,
             why=why,
@@ -151,10 +151,10 @@ class Task:
         return task
 
 
-def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
+def task_of_outputs(shape: Sequence[int | None]) -> "ResolvedTask":
     num_outputs = (shape[-1] if shape else None) or 1
     kind: Kind = "binary" if num_outputs == 1 else "multi_label"
-    return SettledTask(
+    return ResolvedTask(
         kind=kind,
         num_classes=max(2, num_outputs),
         why="by the outputs",
@@ -165,15 +165,15 @@ def task_of_outputs(shape: Sequence[int | None]) -> "SettledTask":
     )
 
 
-class Judgement(NamedTuple):
-    losses: tf.Tensor  # The rows' losses times the class weights, float32 [B]
+class LossResult(NamedTuple):
+    of_rows: tf.Tensor  # The rows' losses times the class weights, float32 [B]
     hits: tf.Tensor | None  # Share of each row's answers that are right, [B], if wanted
     targets: dict[bool, Any]  # Labels for sparse metrics, under True, and for others
     probabilities: Any  # What metrics get: of a multinomial in an evaluation, logits
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class SettledTask:
+class ResolvedTask:
     kind: Kind
     num_classes: int  # The number of classes, K; for a regression the number of targets of a row
     why: str
@@ -187,7 +187,7 @@ class SettledTask:
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False  # not one number for each row
 
-    def settled(self, examples: Examples) -> "SettledTask":
+    def settled(self, examples: Examples) -> "ResolvedTask":
         """Returns itself: a copy of a trainer has this in place of a `Task`."""
         return self
 
@@ -286,14 +286,14 @@ class SettledTask:
             "divide; set replicas=1, or return a number for each row",
         )
 
-    def judge(
+    def compute_loss(
         self,
         labels: Any,
         outputs: tf.Tensor,
         *,
         training: bool = True,
         inputs: Mapping[str, Any] | None = None,
-    ) -> Judgement:
+    ) -> LossResult:
         """Computes the loss of each row, and what metrics need, from labels [B], [B, K] or ragged
         sets. Only in training, class weights count, labels are smoothed and samples are drawn.
         `inputs` tell what a row has seen."""
@@ -327,7 +327,7 @@ class SettledTask:
             numbers = given.logits
             if self.seen is not None and inputs is not None:
                 numbers = without_seen(numbers, inputs[self.seen])
-        return Judgement(losses, hits, targets, numbers)
+        return LossResult(losses, hits, targets, numbers)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
         """Returns the labels for sparse losses and metrics, under True, and others, under False."""
@@ -386,7 +386,7 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
     return known
 
 
-def _is_of_batch(task: SettledTask) -> bool:
+def _is_of_batch(task: ResolvedTask) -> bool:
     rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
     is_wide = task.kind in (*_OF_SETS, "regression")
 
@@ -407,7 +407,7 @@ def _is_of_batch(task: SettledTask) -> bool:
 
 
 @contextlib.contextmanager
-def _computing(what: str, task: SettledTask) -> Iterator[None]:
+def _computing(what: str, task: ResolvedTask) -> Iterator[None]:
     """Surrounds a trial on the CPU, so that no GPU need start; turns errors into InputError."""
     try:
         with tf.device("/CPU:0"):
@@ -419,7 +419,9 @@ def _computing(what: str, task: SettledTask) -> Iterator[None]:
 
 
 def _class_weight(
-    asked: Literal["balanced"] | Mapping[Any, float] | None, task: "SettledTask", examples: Examples
+    asked: Literal["balanced"] | Mapping[Any, float] | None,
+    task: "ResolvedTask",
+    examples: Examples,
 ) -> np.ndarray | None:
     if asked is None:
         return None
@@ -449,7 +451,7 @@ def _class_weight(
     return np.where(counts > 0, len(classes) / shares, 1).astype(np.float32)
 
 
-def _build_metric(metric: keras.metrics.Metric, task: SettledTask) -> None:
+def _build_metric(metric: keras.metrics.Metric, task: ResolvedTask) -> None:
     """Makes a metric's variables by a first update: some depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
     targets = np.zeros([1], np.int32) if is_sparse(metric) and task.num_outputs > 1 else rows

@@ -121,7 +121,7 @@ def as_compiled(setup: Setup) -> Iterator[None]:
         metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
     added, optimizer = _Metrics(metrics), getattr(model, "optimizer", None)
     model._metrics.append(added)
-    model.optimizer = setup.programs.states[0].optimizer
+    model.optimizer = setup.programs.state.optimizer
     try:
         yield
     finally:
@@ -141,8 +141,6 @@ def outside_fit(
     rows = setup.rows_to_evaluate(examples, by_step=by_step)
     with setup.devices.cluster.watched(), as_compiled(setup):
         yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows
-        if setup.programs.states[0].seeds.stored:  # which a dropout that is always on has changed
-            setup.programs.states[0].write_to_model()
 
 
 class KerasCallbacks(records.Observer):
@@ -171,7 +169,7 @@ class KerasCallbacks(records.Observer):
         self._list = keras.callbacks.CallbackList(every, model=setup.model, verbose=0, **params)
         # Keras's list looks at every number first, which takes a tenth of a millisecond.
         self._called = self._list if callbacks else self.history
-        state = setup.programs.states[0]
+        state = setup.programs.state
         # What lies beside the model and its optimizer, where BackupAndRestore does not look.
         beside = state.loss_scale is not None or any(table.slots for table in state.tables.all)
         if beside and any(isinstance(c, keras.callbacks.BackupAndRestore) for c in callbacks):
@@ -259,12 +257,12 @@ class KerasCallbacks(records.Observer):
         if isinstance(logs, Mapping) and "val_loss" not in logs:  # else those of the evaluation
             self._model._metrics[-1].results = logs
         if may_change:
-            self._programs.states[0].write_to_model()
+            self._programs.state.catch_up_all()
         try:
             getattr(self._called, hook)(*arguments)
         finally:
             if may_change:
-                self._programs.read_model()
+                self._programs.state.read_model()
 
 
 class BestModel(keras.callbacks.Callback):

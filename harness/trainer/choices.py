@@ -18,9 +18,9 @@ from harness.feed.capacity import capacities_for_any_order
 from harness.model.layers import MultiHotDense
 from harness.model.network import multi_hot_layers
 from harness.program.devices import Devices
-from harness.program.table_choice import TablesAsked, choose_table_optimizer
 from harness.run.records import Choice
 from harness.trainer.settings import Settings
+from harness.trainer.table_choice import TablesAsked, choose_table_optimizer
 from kernels.multi_hot import Implementation, choose_implementation, why_unavailable
 
 _RESIDENT_SHARE = 0.25  # of a device's memory; the rest is for the model and XLA's plan

@@ -10,11 +10,10 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
-from harness.program.checkpoint_schedule import CheckpointSchedule
-from harness.program.checkpoints import Checkpoints
-from harness.program.inspection import Looks
-from harness.program.model_programs import ModelPrograms
+from harness.program.model_programs import InspectionSchedule, ModelPrograms
 from harness.run import records
+from harness.run.checkpoint_schedule import CheckpointSchedule
+from harness.run.checkpoints import Checkpoints
 from harness.run.history import History, Progress
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
@@ -42,7 +41,7 @@ class Training:
     evaluation: Callable[..., Evaluated] | None = None  # for callbacks; may skip the evaluation
     measures: Quality | None = None  # of the validation rows, as of the last evaluation
     cadence: Cadence
-    looks: Looks = field(default_factory=Looks)  # How often to look at gradients
+    inspections: InspectionSchedule = field(default_factory=InspectionSchedule)
     checkpoints: Checkpoints | None = None  # The checkpoints to save the state in; None saves none
     about: Mapping[str, Any] = field(default_factory=dict)  # which each checkpoint holds
     start_step: int = 0  # Optimizer steps done before
@@ -107,7 +106,7 @@ class Training:
     def save(self, history: History) -> None:
         """Begins to save a checkpoint, if all weights are finite."""
         history.tell(records.CheckpointDue(step=history.progress.step))
-        is_finite = bool(self.programs.states[0].is_finite())
+        is_finite = bool(self.programs.state.is_finite())
         if is_finite and self.checkpoints is not None:
             about = {**self.about, "counters": asdict(history.progress.counters)}
             self.checkpoints.save(history.progress.step, about)
@@ -174,8 +173,8 @@ def train(
         if at_epoch_end:
             found = training.evaluate(step=window.step, epoch=dispatch.epoch)
             history.epoch(dispatch.epoch, *found)
-            history.inspection(*training.programs.inspect(dispatch, batches, training.looks))
-        how = {"at_epoch_end": at_epoch_end, "at_once": progress.interrupted}
+            history.inspection(*training.programs.inspect(dispatch, batches, training.inspections))
+        how = {"at_epoch_end": at_epoch_end, "force": progress.interrupted}
         due = when.decide(window.step, now=pause_start, **how)
         # The last checkpoint stays a good one: a state whose loss is not finite is not saved.
         if due and progress.divergence is None:

@@ -12,7 +12,7 @@ from harness.base.decoding import differences, flattened
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.reading import read_json
-from harness.program.checkpoint_schedule import saved_in
+from harness.run.checkpoint_schedule import saved_in
 from harness.run.observers import run_files
 from harness.run.observers.run_files import CONFIG_FILE_NAME, RESOLVED, read_config
 from harness.run.records import DatasetInfo, RunStart

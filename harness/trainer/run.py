@@ -22,12 +22,12 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import graph_of
-from harness.program.checkpoint_schedule import CheckpointSchedule
-from harness.program.checkpoints import Checkpoints
-from harness.program.inspection import Looks
-from harness.program.packing import variables_by_name
+from harness.program.model_programs import InspectionSchedule
+from harness.program.state import variables_by_name
 from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
+from harness.run.checkpoint_schedule import CheckpointSchedule
+from harness.run.checkpoints import Checkpoints
 from harness.run.history import Counters, History, Progress
 from harness.run.observers import jsonl, run_files
 from harness.run.observers.console import ConsoleObserver
@@ -173,7 +173,7 @@ class Run:
         if opened.claim is not None:  # None on workers other than the chief
             self._checkpoints = Checkpoints(
                 opened.claim.path / run_files.CHECKPOINT_FOLDER_NAME,
-                setup.programs.states,
+                setup.programs.state,
                 self._background,
                 keep=asked.options.keep,
                 check=opened.claim.check,
@@ -286,7 +286,7 @@ class Run:
             self._print(resuming.complete_note(folder, start.start_step))
             # A callback may have changed these weights since the last checkpoint.
             self.setup.model.load_weights(folder / run_files.MODEL_FILE_NAME)
-            self.setup.programs.read_model()
+            self.setup.programs.state.read_model()
             words = folder / VOCABULARY_FILE_NAME
             if self._chooses_thresholds and words.is_file():
                 self._thresholds = Vocabulary.load(words).thresholds
@@ -299,8 +299,8 @@ class Run:
         measures = self._measures if self._measured is asked.validation else None
         if asked.validation is not None and self.setup.task.kind == "multi_label":
             measures = measures or self.setup.measures(asked.validation)
-        may_change = bool(asked.callbacks) or bool(programs.states[0].optimizer.use_ema)
-        looks = Looks(
+        may_change = bool(asked.callbacks) or bool(programs.state.optimizer.use_ema)
+        inspections = InspectionSchedule(
             histograms_every=asked.options.histograms,
             precision_every=int(start.choices["precision_watch"].value),
         )
@@ -308,7 +308,7 @@ class Run:
         needs_state = (
             self._validation is not None
             or may_change
-            or any(looks)
+            or any(inspections)
             or bool(self._profilers)  # which see a dispatch only as a whole
             or (self._checkpoints is not None and not by_time)
         )
@@ -319,7 +319,7 @@ class Run:
             evaluation=self._callbacks.validate,
             measures=measures,
             cadence=self.setup.cadence(self._rows, by_step=self._by_step, needs_state=needs_state),
-            looks=looks,
+            inspections=inspections,
             checkpoints=self._checkpoints,
             about={"config": run_files.resolved_config(start), "weights": self._weights},
             start_step=start.start_step,

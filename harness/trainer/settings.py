@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from harness.base.checks import Checked, Whole, require
 from harness.base.decoding import decoded
 from harness.model.options import TableOptimizer
-from harness.program.checkpoint_schedule import CheckpointSchedule
+from harness.run.checkpoint_schedule import CheckpointSchedule
 from kernels.multi_hot import Implementation
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -109,9 +109,8 @@ class RunOptions(Checked):
     """Write histograms of the weights and of one batch's gradients to TensorBoard every so many
     epochs; 0: never. Windows exclude the time this takes."""
     precision_watch: Annotated[Literal["auto"] | int, Whole(0)] = "auto"
-    """Measure every so many epochs which share of one batch's gradients is not finite and, in 16
-    bits, which share underflowed; 0: never. Windows exclude the time this takes. `auto`: 1 in 16
-    bits, 0 in float32."""
+    """Measure every so many epochs which share of one batch's gradients is not finite; 0: never.
+    Windows exclude the time this takes. `auto`: 1 in 16 bits, 0 in float32."""
     telemetry_hz: float = 5.0
     """How often a second to sample the GPUs (through NVML) and the host, in the background. 0
     samples nothing."""

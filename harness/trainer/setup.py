@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import keras
+import tensorflow as tf
 from rich.console import Console
 
 from harness.base.checks import check_batch
@@ -21,16 +22,17 @@ from harness.model.budget import Budget
 from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.model_programs import ModelPrograms
 from harness.program.optimizer import OptimizerFactory, kept_bytes
-from harness.program.packing import is_seed, variables_by_name
-from harness.program.state import MODEL_PREFIX
-from harness.program.table_choice import TablesAsked, kept_by_rows, plans_of
+from harness.program.state import MODEL_PREFIX, is_seed, variables_by_name
+from harness.program.strategy import building
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes
-from harness.task.task import SettledTask, Task, task_of_outputs
+from harness.task.task import ResolvedTask, Task, task_of_outputs
 from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
 from harness.trainer.loop import Rows
+from harness.trainer.padding import require_masked
 from harness.trainer.settings import Settings
+from harness.trainer.table_choice import TablesAsked, kept_by_rows, plans_of
 from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
@@ -45,7 +47,7 @@ class Setup:
     settings: Settings
     devices: Devices
     model: keras.Model
-    task: SettledTask
+    task: ResolvedTask
     programs: ModelPrograms
     choices: dict[str, Choice]  # The choice for every setting that may be `auto`, by name
     unique: frozenset[str]  # Names of the ragged inputs in which no row holds an id twice
@@ -169,7 +171,7 @@ class Setup:
         chosen = {n: choice.value for n, choice in self.choices.items() if n in settings}
         # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
-        state = self.programs.states[0].save() if "input" in self.choices else {}
+        state = self.programs.state.save() if "input" in self.choices else {}
         return {
             "before": {
                 **settings,
@@ -187,16 +189,14 @@ class Setup:
         """Takes up the state that `kept` returned, for a copy of the model with its weights."""
         # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
-        state = self.programs.states[0].save()
+        state = self.programs.state.save()
         for name, value in kept["state"].items():
             # A weight's own entry is group/path, that of an optimizer's slot group/path/slot.
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
             state[f"{group}/{own}"] = value
-        for each in self.programs.states:
-            each.restore(state)
-        self.programs.states[0].write_to_model()
+        self.programs.state.restore(state)
 
     def _feed(self, examples: Examples) -> Feed:
         for known, feed in self.feeds:
@@ -219,6 +219,7 @@ def set_up(
     before: Mapping[str, Any] | None = None,
     console: Console | None = None,
     cluster: Cluster = ALONE,
+    strategy: tf.distribute.Strategy | None = None,
 ) -> Setup:
     """Sets up the devices, settles every `auto`, and builds the model and its programs.
 
@@ -238,6 +239,7 @@ def set_up(
         before=int(Settings.of(before).replicas) if before else None,
         all_reduce=settings.all_reduce,
         cluster=cluster,
+        strategy=strategy,
     )
     cluster.require_same({"devices": [devices.device_type, len(devices.names)]})
     if training:  # before anything is measured for such batches
@@ -275,6 +277,7 @@ def set_up(
         device=devices.names[0],
         seed=settings.seed,
         budget=budget,
+        scope=building(devices.strategy),
     )
     known.model, known.left_bytes = model, budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
@@ -282,7 +285,9 @@ def set_up(
     return _built(known, task, made_optimizer, parts, training, before or {})
 
 
-def _settled_task(task: Task, model: keras.Model, train: Examples, devices: Devices) -> SettledTask:
+def _settled_task(
+    task: Task, model: keras.Model, train: Examples, devices: Devices
+) -> ResolvedTask:
     outputs = network.called(model.compute_output_spec, network.model_inputs(train), train)
     if not isinstance(outputs, keras.KerasTensor):
         raise InputError(
@@ -333,6 +338,7 @@ def _built(
         train=train,
         batch_size=settings.batch_size,
         task=_settled_task(task, model, train, devices),
+        strategy=devices.strategy,
     )
     known.tables = asked
     for name in WITH_MODEL if training else ("implementation",):
@@ -357,7 +363,6 @@ def _built(
         devices,
         optimizer,
         implementation=implementation,
-        batch_size=settings.batch_size,
         unique=unique,
         tables=tables,
     )
@@ -373,7 +378,7 @@ def _built(
         limits=before.get("limits") or model_limits(model, train),
     )
     if training:
-        programs.require_masked(train)
+        require_masked(programs, train, asked.task)
     return setup
 
 

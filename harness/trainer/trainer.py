@@ -21,7 +21,7 @@ from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
 from harness.program.devices import Devices
 from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
-from harness.program.packing import checksum_of
+from harness.program.state import checksum_of
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
@@ -132,7 +132,7 @@ class Trainer:
                 return self._given
             raise InputError("the model is built from the first rows that it sees; call fit before")
         if self._by_steps:
-            self._setup.programs.states[0].write_to_model()
+            self._setup.programs.state.catch_up_all()
         return self._setup.model
 
     @property
@@ -254,7 +254,7 @@ class Trainer:
             asked.timeline.mark("set-up")
             claims.enter_context(as_compiled(setup))
             # Outside of a fit the model has the present weights, whatever ended it.
-            claims.callback(setup.programs.states[0].write_to_model)
+            claims.callback(setup.programs.state.catch_up_all)
             facts = {"steps before": self.step, **config_of(self._optimizer)}
             # Workers that differ would hang in a collective instead of saying so.
             cluster.require_same(asked.facts(self.settings) | facts)
@@ -296,16 +296,14 @@ class Trainer:
             train: rows like those to train on, for which a new trainer builds its model.
         """
         setup = self._set_up(self._examples(train), training=True)
-        saved = setup.programs.states[0].save()
+        saved = setup.programs.state.save()
         before = {name: vars(self)[name] for name in _OF_FITS}
 
         def restore(seed: int | None = None) -> None:
             setup.feeds.clear()
             if seed is not None:
                 self.settings = setup.settings = replace(setup.settings, seed=seed)
-            for state in setup.programs.states:
-                state.restore(saved)
-            setup.programs.states[0].write_to_model()
+            setup.programs.state.restore(saved)
             vars(self).update(before, _folder=None)
 
         return restore
@@ -450,10 +448,10 @@ class Trainer:
         given, made = self._given, self._setup
         if made is not None:
             if not self._by_steps:  # someone may have changed the model since
-                made.programs.read_model()
+                made.programs.state.read_model()
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
-            if not (lacks_task or lacks_choices or made.programs.states[0].is_outdated):
+            if not (lacks_task or lacks_choices or made.programs.state.is_outdated):
                 return made
             given = self.model  # The new one is built around the trained model.
         how["cluster"] = cluster_of(os.environ)

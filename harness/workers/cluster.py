@@ -51,6 +51,7 @@ class Cluster:
         self.is_chief, self.is_alone = member.is_chief, member.num_workers == 1
         self._has_come = False
         self._has_started = False
+        self.strategy: Any = None  # of several workers, once TensorFlow's runtime has started
         # Holds this worker's port from the meeting until TensorFlow's server takes it.
         self._held: socket.socket | None = None
         self._keys: dict[tuple[str, tuple[int, ...]], int] = {}
@@ -123,7 +124,7 @@ class Cluster:
         assert self._held is not None
         try:
             with threads_without_signals(), _keeping_sigterm(), self._held:
-                self._strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
+                self.strategy = tf.distribute.MultiWorkerMirroredStrategy(resolver)
         except RuntimeError as error:
             raise InputError(
                 "TensorFlow has computed in this process before the trainer could join the other "

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from kernels.multi_hot.registry import IMPLEMENTATIONS as IMPLEMENTATIONS
 from kernels.multi_hot.registry import ROW_OPTIMIZERS as ROW_OPTIMIZERS
-from kernels.multi_hot.registry import Batches as Batches
+from kernels.multi_hot.registry import BatchGroup as BatchGroup
+from kernels.multi_hot.registry import BatchRef as BatchRef
 from kernels.multi_hot.registry import Implementation as Implementation
-from kernels.multi_hot.registry import Lot as Lot
 from kernels.multi_hot.registry import RowOptimizer as RowOptimizer
 from kernels.multi_hot.registry import UnavailableError as UnavailableError
 from kernels.multi_hot.registry import takes_rowids as takes_rowids

@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from kernels.multi_hot import dense, registry
-from kernels.multi_hot.registry import Batches, Implementation, Problem, Product, Tensor
+from kernels.multi_hot.registry import BatchRef, Implementation, Problem, Product, Tensor
 from kernels.multi_hot.segments import find_entries, for_sums
 from kernels.multi_hot.table_rules import Touched
 
@@ -24,7 +24,7 @@ def multi_hot_dense(
     unique: bool = False,
     weights: Tensor | None = None,
     value_rowids: Tensor | None = None,
-    among: Batches | None = None,
+    group: BatchRef | None = None,
     dtype: Any = None,
 ) -> Tensor:
     """Return, for each row, the sum of the table's rows over the row's set of ids.
@@ -49,7 +49,7 @@ def multi_hot_dense(
         behind the last row. It saves deriving the rows from `row_splits`, which is then not
         checked. For compiled programs of static shapes, and implementations for which
         `takes_rowids` is true.
-      among: several batches in a GPU's memory, one of which is that of `values`, `row_splits` and
+      group: several batches in a GPU's memory, one of which is that of `values`, `row_splits` and
         `weights`. For compiled programs: `native` reads the sets there, which saves a copy; others
         ignore it.
       dtype: the result's dtype; None means the table's.
@@ -81,7 +81,7 @@ def multi_hot_dense(
     )  # fmt: skip
     if problem.weights is not None:
         problem = problem._replace(weights=tf.cast(problem.weights, for_sums(table).dtype))
-    problem = problem._replace(dtype=table.dtype, result=dtype, among=among)
+    problem = problem._replace(dtype=table.dtype, result=dtype, group=group)
     return _differentiable(product, table, problem, dtype)
 
 
@@ -118,12 +118,12 @@ def table_gradient(dy: Tensor, values: Tensor, row_splits: Tensor, **how: Any) -
 
 
 def touched_rows(
-    values: Tensor, row_splits: Tensor, *, among: Batches | None = None, **how: Any
+    values: Tensor, row_splits: Tensor, *, group: BatchRef | None = None, **how: Any
 ) -> Touched:
     """Return the rows of a table that a batch touches, for the implementation's `row_gradients` and
     `update`. `how` is `num_tokens`, V, and what `multi_hot_dense` takes, with the same errors."""
     product, problem = _checked(values, row_splits, **how)
-    touched: Touched = product.touch(problem._replace(among=among))
+    touched: Touched = product.touch(problem._replace(group=group))
     return touched
 
 

@@ -28,7 +28,7 @@ class UnavailableError(ValueError):
     """An implementation cannot be used on this machine; the message says why and what to do."""
 
 
-class Lot:
+class BatchGroup:
     """Several batches of one shape on a device, and what is computed of all of them at once."""
 
     def __init__(self, values: Tensor, row_splits: Tensor, weights: Tensor | None) -> None:
@@ -40,7 +40,7 @@ class Lot:
         self._graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         self._made: dict[Hashable, Any] = {}
 
-    def once(self, key: Hashable, make: Callable[["Lot"], Any]) -> Any:
+    def once(self, key: Hashable, make: Callable[["BatchGroup"], Any]) -> Any:
         """Return what `make` makes of the batches, always computed outside the loop."""
         if key not in self._made:
             with self._graph.as_default() if self._graph else contextlib.nullcontext():
@@ -48,10 +48,10 @@ class Lot:
         return self._made[key]
 
 
-class Batches(NamedTuple):
+class BatchRef(NamedTuple):
     """Several batches, and the number of the current one."""
 
-    lot: Lot
+    lot: BatchGroup
     step: Tensor  # int32 scalar in [0, L)
 
 
@@ -66,7 +66,7 @@ class Problem(NamedTuple):
     value_rowids: Tensor | None = None  # [N] int32, the row of each value; None: to be derived
     weights: Tensor | None = None  # [N] float32, which add up; None: an id counts once
     result: Any = None  # the result's dtype; None: the table's
-    among: Batches | None = None  # several batches that the sets are one of
+    group: BatchRef | None = None  # several batches that the sets are one of
 
 
 @dataclass(frozen=True, kw_only=True)

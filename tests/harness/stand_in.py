@@ -162,7 +162,6 @@ class StandIn:
             seconds=INSPECT_SECONDS,
             gradient_norm=1.0,
             non_finite_fraction=0.0,
-            underflow_fraction=None,
         )
         return inspection, [self._compilation("look at gradients", step)]
 

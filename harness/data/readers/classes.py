@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from harness.base.archive import Archive, require_unpacked
 from harness.base.errors import InputError
 from harness.base.reading import damage, opened
-from harness.data.archive import Archive, require_unpacked
 from harness.data.readers.records import MAX_TEXT_BYTES, Part, Problems, Source, decoded
 
 ARCHIVES = (".tar", ".tgz", ".txz", ".tbz2", ".tar.gz", ".tar.xz", ".tar.bz2", ".zip")

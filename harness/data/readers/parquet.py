@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.base.archive import require_unpacked
 from harness.base.reading import damage, opened
-from harness.data.archive import require_unpacked
 from harness.data.options import BuildOptions
 from harness.data.readers.columns import SAMPLE_ROWS, TableSource
 from harness.data.readers.records import Part, Problems

@@ -29,7 +29,6 @@ FIGURES = {
     "roc_auc": "ROC-AUC",
 }
 _SHOWN_FIGURES = ("f1_macro", "roc_auc")  # the measures in the closing report
-NOTEWORTHY_UNDERFLOW = 0.01  # least share of gradients lost in 16 bits that is reported
 
 
 class ConsoleObserver(records.Observer):
@@ -245,9 +244,6 @@ def closing_rows(summary: records.Summary, run: records.RunStart) -> Rows:
         rows.append(("skipped steps", f"{summary.skipped_steps:,} (a gradient was not finite)"))
     if share := summary.non_finite_gradient_fraction:
         rows.append(("gradients", f"{share:.2%} not finite at the end of an epoch"))
-    if (share := summary.underflow_fraction or 0) >= NOTEWORTHY_UNDERFLOW:
-        precision = summary.choices["precision"]
-        rows.append(("underflow", f"{share:.2%} of the gradients are zero only in {precision}"))
     what, found = "validation", summary.validation if run.dataset.validation_rows else {}
     if run.dataset.test_rows:
         what, found = "test", summary.test

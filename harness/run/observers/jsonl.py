@@ -78,8 +78,6 @@ class JsonlObserver(Observer):
                     "non_finite_gradient_fraction": record.non_finite_fraction,
                     "inspection_seconds": record.seconds,
                 }
-                if record.underflow_fraction is not None:
-                    content["underflow_fraction"] = record.underflow_fraction
                 self._append(content)
             case CheckpointDue():
                 # No run could resume from a checkpoint whose records are lost.

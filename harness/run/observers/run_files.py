@@ -81,7 +81,6 @@ def summarize(
     choices = {name: choice.value for name, choice in start.choices.items()}
     choices["steps_per_dispatch"] = max(int(choices["steps_per_dispatch"]), windows.most_steps)
     non_finite = [i.non_finite_fraction for i in progress.inspections]
-    underflow = [i.underflow_fraction for i in progress.inspections]
     return Summary(
         **dataclasses.asdict(windows),
         test=found(test, figures if is_tested else {}),
@@ -94,7 +93,6 @@ def summarize(
         choices=choices,
         compilations=sum(c.program == "training step" for c in progress.compilations),
         non_finite_gradient_fraction=max(non_finite, default=None),
-        underflow_fraction=max((u for u in underflow if u is not None), default=None),
         interrupted=progress.interrupted,
         total_examples=progress.counters.examples,
         total_train_seconds=progress.counters.train_seconds,

@@ -78,7 +78,6 @@ class TensorBoardObserver(records.Observer):
                 values = {
                     "train/gradient_norm": record.gradient_norm,
                     "precision/non_finite_gradient_fraction": record.non_finite_fraction,
-                    "precision/underflow_fraction": record.underflow_fraction,
                 }
                 histograms = [
                     *(histogram(f"weights/{found.name}", found) for found in record.weights),

@@ -15,7 +15,7 @@ from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from kernels.multi_hot.cuda.library import SOURCES as CUDA_SOURCES
 from kernels.multi_hot.cuda.library import offer_cuda
 from kernels.multi_hot.native.build import load
-from kernels.multi_hot.registry import Lot, Problem, Tensor
+from kernels.multi_hot.registry import BatchGroup, Problem, Tensor
 
 _STABLEHLO_VERSION = 9
 
@@ -41,21 +41,21 @@ def may_run_on_gpu() -> bool:
     return len(platforms()) > 1
 
 
-def batches_for_gpu(problem: Problem, make: Callable[[Lot], list[Tensor]]) -> list[Tensor]:
+def batches_for_gpu(problem: Problem, make: Callable[[BatchGroup], list[Tensor]]) -> list[Tensor]:
     """Return what a GPU's kernels read of several batches, or of the sets as the only one: what
     `make` makes of them, the number of the current one, and their weights if there are some.
     Nothing where no GPU is visible."""
     if not may_run_on_gpu():
         return []
-    if problem.among is None:
+    if problem.group is None:
         splits = problem.row_splits
         if splits.dtype == tf.int64:  # wrong splits stay wrong
             splits = tf.cast(tf.clip_by_value(splits, -1, problem.values.shape[0] + 1), tf.int32)
         sets = (problem.values, splits, problem.weights)
-        lot = Lot(*(None if part is None else part[None] for part in sets))
+        lot = BatchGroup(*(None if part is None else part[None] for part in sets))
         step = tf.constant(0)
     else:
-        lot, step = problem.among
+        lot, step = problem.group
     return [*make(lot), step, *([] if lot.weights is None else [lot.weights])]
 
 

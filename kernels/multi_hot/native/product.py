@@ -25,7 +25,7 @@ from kernels.multi_hot.native.call import (
 )
 from kernels.multi_hot.registry import (
     ROW_OPTIMIZERS,
-    Lot,
+    BatchGroup,
     Problem,
     Product,
     Tensor,
@@ -56,7 +56,7 @@ def _forward(table: Tensor, problem: Problem) -> Tensor:
         # A kernel for large tables, whose copy in float32 would be twice their size.
         own, target = table, f"{target}_16"
 
-    def sets_of(lot: Lot) -> list[Tensor]:
+    def sets_of(lot: BatchGroup) -> list[Tensor]:
         sets = [lot.values, lot.row_splits]
         is_set = problem.unique or lot.weights is not None
         return sets if is_set else [*sets, _each_once(lot, problem.num_tokens)]
@@ -150,8 +150,8 @@ def sorted_by_id(problem: Problem) -> list[Tensor]:
     return batches_for_gpu(problem, lambda lot: _index(lot, problem.num_tokens))
 
 
-def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
-    def make(lot: Lot) -> list[Tensor]:
+def _index(lot: BatchGroup, num_tokens: int) -> list[Tensor]:
+    def make(lot: BatchGroup) -> list[Tensor]:
         L, N = lot.values.shape
         entries = tf.TensorSpec([L, N], tf.int32)
         counts = tf.TensorSpec([L, workspace_size("counts", N, num_tokens)], tf.int32)
@@ -168,11 +168,11 @@ def _index(lot: Lot, num_tokens: int) -> list[Tensor]:
     return found
 
 
-def _each_once(lot: Lot, num_tokens: int) -> Tensor:
+def _each_once(lot: BatchGroup, num_tokens: int) -> Tensor:
     """Return weights for a GPU, float32 [L, N]: 1 where a row holds an id for the first time, else
     0. Equal ids of a row are neighbours in the index, in the order of their positions."""
 
-    def make(lot: Lot) -> Tensor:
+    def make(lot: BatchGroup) -> Tensor:
         _, rows, keys, positions = _index(lot, num_tokens)
         rows = tf.gather(rows, positions, batch_dims=1)
         again = (keys[:, 1:] == keys[:, :-1]) & (rows[:, 1:] == rows[:, :-1])

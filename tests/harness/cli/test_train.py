@@ -164,7 +164,7 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     }
     assert tags(tmp_path) == TAGS | {
         *("train/gradient_norm", "precision/loss_scale", "precision/skipped_steps"),
-        *("precision/non_finite_gradient_fraction", "precision/underflow_fraction"),
+        "precision/non_finite_gradient_fraction",
         *(f"{of}/{name}" for of in ("weights", "gradients") for name in weights),
     }
     assert names_in(tmp_path) == FILES | {"events", "notes.txt"}
@@ -177,6 +177,4 @@ def test_two_replicas_with_a_scaled_loss_in_the_place_of_another_run(tmp_path: P
     assert sum(line["examples"] for line in windows) == 1600
     (inspection,) = [line for line in records(tmp_path) if "inspection_seconds" in line]
     assert inspection["step"] == 16
-    assert 0 <= inspection["underflow_fraction"] < 0.1
-    assert figures["underflow_fraction"] == inspection["underflow_fraction"]
     assert figures["non_finite_gradient_fraction"] == 0

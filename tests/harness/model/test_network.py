@@ -15,7 +15,6 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import (
     DefaultNetwork,
     build_model,
-    float32_twin,
     graph_of,
     input_names,
     is_functional,
@@ -79,19 +78,6 @@ def test_variables_and_outputs_stay_float32(dtype: str) -> None:
     assert model.output.dtype == "float32"
     assert model.get_layer("multi_hot_dense").dtype_policy.name == dtype
     assert keras.config.dtype_policy().name == "float32", "as it was"
-
-
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
-def test_the_twin_computes_in_float32_with_the_others_weights(dtype: str) -> None:
-    model, truth = network(dropout=(0.3, 0.3), dtype=dtype), network(dropout=(0.3, 0.3))
-    twin = float32_twin(model)
-    assert {layer.dtype_policy.name for layer in twin.layers if layer.weights} == {"float32"}
-    inputs = inputs_of(random_sets(np.random.default_rng(), rows=20, num_tokens=60))
-    values = (
-        [v.value for v in own] for own in (model.trainable_variables, model.non_trainable_variables)
-    )
-    outputs, _ = twin.stateless_call(*values, inputs)
-    np.testing.assert_allclose(outputs, truth(inputs), rtol=1e-5, atol=1e-6)
 
 
 def of_three(inputs: Any) -> Any:

@@ -20,7 +20,7 @@ from harness.program.program import Program
 from harness.program.state import State
 from harness.program.step import Caller
 from harness.program.tables import TablePlan, layers_of
-from harness.task.task import SettledTask, Task
+from harness.task.task import ResolvedTask, Task
 from kernels.multi_hot.table_rules import Rule
 
 Batches = BatchesByRows
@@ -35,7 +35,7 @@ class Rig:
     examples: Examples
     devices: Devices
     model: keras.Model
-    task: SettledTask
+    task: ResolvedTask
     programs: ModelPrograms
     implementation: str
     feed: Feed

@@ -99,7 +99,7 @@ def test_losses_are_those_of_keras_compile(kind: str, form: str, loss: Any) -> N
     @tf.function(autograph=False)
     def losses() -> tuple[Any, ...]:
         outputs = model(x, training=True)
-        judged = task.judge(labels, outputs)
+        judged = task.compute_loss(labels, outputs)
         keras_of = functools.partial(model.compute_loss, y=labels, y_pred=outputs)
         theirs = keras_of(), keras_of(sample_weight=weights)
         return judged.losses, judged.probabilities, outputs, theirs
@@ -121,7 +121,7 @@ def test_probabilities_of_16_bits_are_right_as_in_keras(kind: str) -> None:
     labels = np.arange(200) % 2
     outputs = tf.function(lambda: model(x), autograph=False)
     task = settled(kind, 3)
-    hits = tf.function(lambda: task.judge(labels, model(x)).hits, autograph=False)()
+    hits = tf.function(lambda: task.compute_loss(labels, model(x)).hits, autograph=False)()
     accuracy = keras.metrics.BinaryAccuracy if kind == "binary" else None
     metric = (accuracy or keras.metrics.SparseCategoricalAccuracy)()
     metric.update_state(labels[:, None], outputs())
@@ -160,7 +160,7 @@ def test_outputs_that_keras_reads_in_another_way_are_refused(
     task, own = settled("binary", loss=loss), model()
     x, labels = np.ones([2, 1], np.float32), np.array([0, 1])
     with pytest.raises(InputError, match=message):
-        tf.function(lambda: task.judge(labels, own(x)).losses, autograph=False)()
+        tf.function(lambda: task.compute_loss(labels, own(x)).losses, autograph=False)()
 
 
 def test_the_softmax_cross_entropy_wants_labels_that_sum_to_1() -> None:

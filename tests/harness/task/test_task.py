@@ -13,7 +13,7 @@ from harness.base.errors import InputError
 from harness.data.containers import as_examples
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.task.task import SettledTask, Task
+from harness.task.task import ResolvedTask, Task
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 
@@ -32,7 +32,7 @@ def numbered(labels: list[float]) -> RaggedSets:
     return RaggedSets(values=splits[1:], row_splits=splits, labels=np.array(labels), num_tokens=9)
 
 
-def settled(kind: str, num_classes: int = 2, **task: Any) -> SettledTask:
+def settled(kind: str, num_classes: int = 2, **task: Any) -> ResolvedTask:
     labels: dict[str, Any] = {
         "regression": np.linspace(-3, 5, 4 * num_classes).reshape(4, -1),
         "binary": np.arange(2),
@@ -82,7 +82,7 @@ def test_any_of_several_classes_as_a_matrix_or_as_sets() -> None:
     padded = np.append(sets.values, 3).astype(np.int32)
     ids = {"values": tf.constant(padded), "row_splits": tf.constant(sets.row_splits)}
     for labels in (matrix, ids):
-        judged = task.judge(labels, logits)
+        judged = task.compute_loss(labels, logits)
         np.testing.assert_allclose(judged.losses, truth, rtol=1e-5)
         np.testing.assert_allclose(judged.hits, ((z > 0) == matrix).mean(axis=1), rtol=1e-6)
 
@@ -91,17 +91,19 @@ def test_sure_and_wrong_is_costly_but_finite() -> None:
     logits = np.array([[200.0], [-200.0], [200.0], [-200.0]], np.float32)
     labels = np.array([1, 0, 0, 1])
     task = settled("binary")
-    np.testing.assert_allclose(task.judge(labels, logits).losses, [0, 0, 200, 200], atol=1e-6)
+    np.testing.assert_allclose(
+        task.compute_loss(labels, logits).losses, [0, 0, 200, 200], atol=1e-6
+    )
     # Also of probabilities, where Keras notes the logits that they were made of.
     probabilities = keras.activations.sigmoid(tf.constant(logits))
     np.testing.assert_allclose(
-        task.judge(labels, probabilities).losses, [0, 0, 200, 200], atol=1e-6
+        task.compute_loss(labels, probabilities).losses, [0, 0, 200, 200], atol=1e-6
     )
 
 
 def test_an_even_chance_is_class_0_as_in_keras() -> None:
     logits = np.zeros([2, 1], np.float32)
-    hits = settled("binary").judge(np.array([0, 1]), logits).hits
+    hits = settled("binary").compute_loss(np.array([0, 1]), logits).hits
     np.testing.assert_array_equal(hits, [1, 0])
 
 
@@ -111,10 +113,10 @@ def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     labels = rng.integers(0, 2, 20)
     plain, weighted = (settled(kind, 3, class_weight=w) for w in (None, {1: 2.5}))
     logits = rng.normal(size=[20, plain.num_outputs]).astype(np.float32)
-    expected = plain.judge(labels, logits).losses * np.where(labels == 1, 2.5, 1.0)
-    judged = weighted.judge(labels, logits)
+    expected = plain.compute_loss(labels, logits).losses * np.where(labels == 1, 2.5, 1.0)
+    judged = weighted.compute_loss(labels, logits)
     np.testing.assert_allclose(judged.losses, expected, rtol=1e-6)
-    np.testing.assert_array_equal(judged.hits, plain.judge(labels, logits).hits)
+    np.testing.assert_array_equal(judged.hits, plain.compute_loss(labels, logits).hits)
 
 
 def test_class_weights_by_name() -> None:
@@ -148,10 +150,13 @@ def test_labels_are_smoothed_in_training_as_keras_does() -> None:
     z = logits.astype(np.float64)
     shares = 0.9 * np.eye(4)[labels] + 0.1 / 4
     truth = (shares * (np.logaddexp.reduce(z, axis=1, keepdims=True) - z)).sum(axis=1)
-    np.testing.assert_allclose(smooth.judge(labels, logits).losses, truth, rtol=1e-5)
-    evaluated, expected = smooth.judge(labels, logits, training=False), plain.judge(labels, logits)
+    np.testing.assert_allclose(smooth.compute_loss(labels, logits).losses, truth, rtol=1e-5)
+    evaluated, expected = (
+        smooth.compute_loss(labels, logits, training=False),
+        plain.compute_loss(labels, logits),
+    )
     np.testing.assert_array_equal(evaluated.losses, expected.losses)
-    np.testing.assert_array_equal(smooth.judge(labels, logits).hits, expected.hits)
+    np.testing.assert_array_equal(smooth.compute_loss(labels, logits).hits, expected.hits)
 
 
 @pytest.mark.parametrize("kind", ["binary", "multi_class"])
@@ -268,7 +273,7 @@ def test_what_keras_or_a_task_cannot_do_is_refused(act: Callable[[], Any], messa
     ],
 )
 def test_labels_of_another_task_are_refused(
-    task: Callable[[str], SettledTask], labels: Any, shown: str
+    task: Callable[[str], ResolvedTask], labels: Any, shown: str
 ) -> None:
     with pytest.raises(InputError, match=f"labels of rows are {shown}.*or set task"):
         task("binary").check_labels(rows(labels))

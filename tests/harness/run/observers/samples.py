@@ -139,7 +139,6 @@ def inspection(step: int, **changes: Any) -> Inspection:
         seconds=0.01,
         gradient_norm=0.75,
         non_finite_fraction=0.0,
-        underflow_fraction=0.125,
     )
     return dataclasses.replace(taken, **changes)
 
@@ -175,7 +174,6 @@ def summary(**changes: Any) -> Summary:
         compilations=1,
         skipped_steps=0,
         non_finite_gradient_fraction=None,
-        underflow_fraction=None,
         interrupted=False,
         diverged=False,
     )

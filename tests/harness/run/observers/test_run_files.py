@@ -37,7 +37,7 @@ SUMMARY_KEYS = {
     *("precision_watch", "input", "skipped_steps", "interrupted", "gpu_hours"),
     *("joules_per_1000_examples", "gpus"),
     *("mean_examples_per_second", "mean_steps_per_second", "mean_tokens_per_second"),
-    *("examples", "diverged", "non_finite_gradient_fraction", "underflow_fraction"),
+    *("examples", "diverged", "non_finite_gradient_fraction"),
     *("test_f1_macro", "test_f1_micro", "test_precision_macro", "test_recall_macro"),
     "test_roc_auc",
     *("total_examples", "total_train_seconds", "resumes", "workers"),

@@ -68,7 +68,7 @@ def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path
 def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     observer = TensorBoardObserver(tmp_path)
     observer.tell(run_start(tmp_path))
-    observer.tell(inspection(80, underflow_fraction=None, non_finite_fraction=0.5))
+    observer.tell(inspection(80, non_finite_fraction=0.5))
     spread = Distribution(
         name="first/kernel", edges=(-1.0, 0.5, 2.0), counts=(3, 7), num_non_finite=1
     )
@@ -77,7 +77,6 @@ def test_an_inspections_shares_and_histograms(tmp_path: Path) -> None:
     read = curves(tmp_path)
     assert read["train/gradient_norm"] == [(80, 0.75), (160, 0.75)]
     assert read["precision/non_finite_gradient_fraction"] == [(80, 0.5), (160, 0.0)]
-    assert read["precision/underflow_fraction"] == [(160, 0.125)]
     app = TensorBoardApp(tmp_path)
     tags = {"weights/first/kernel", "gradients/first/kernel"}
     assert set(app.get("histograms/tags")["."]) == tags

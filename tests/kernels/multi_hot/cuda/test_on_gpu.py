@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from kernels.multi_hot import (
     ROW_OPTIMIZERS,
-    Batches,
-    Lot,
+    BatchRef,
+    BatchGroup,
     RowOptimizer,
     multi_hot_dense,
     registry,
@@ -94,14 +94,14 @@ def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
 
     @tf.function(jit_compile=True)
     def gradients(values: Any, splits: Any, weights: Any, dy: Any) -> list[Any]:
-        found, lot, table = [], Lot(values, splits, weights), tf.zeros([V, H])
+        found, lot, table = [], BatchGroup(values, splits, weights), tf.zeros([V, H])
         for step in range(L):
             with tf.GradientTape() as tape:
                 tape.watch(table)
                 y = multi_hot_dense(
                     table, values[step], splits[step], implementation="native",
                     weights=None if weights is None else weights[step],
-                    among=Batches(lot, tf.constant(step)),
+                    among=BatchRef(lot, tf.constant(step)),
                 )  # fmt: skip
             found.append(tape.gradient(y, table, dy))
         return found

@@ -9,18 +9,17 @@ from concurrent.futures import Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from harness.base.archive import Archive
 from harness.base.errors import InputError
 from harness.base.files import json_text
 from harness.base.memory import free_bytes
-from harness.data.archive import Archive
-from harness.program.checkpoint_schedule import saved_in, step_of
-from harness.program.state import State
 from harness.run.background import Background
+from harness.run.checkpoint_schedule import saved_in, step_of
 from kernels.files import opened_folder, replacing
 
 _STEP, _ABOUT = "step", "about"
@@ -36,18 +35,29 @@ class Restored:
     skipped: Sequence[str] = ()  # A message for each newer checkpoint, which says how it is damaged
 
 
+class Saved(Protocol):
+    """What a checkpoint holds; `harness.program.state.State` describes it."""
+
+    @property
+    def kinds(self) -> _Kinds: ...
+    @property
+    def metric_sums(self) -> Mapping[str, Sequence[tf.Variable]]: ...
+    def save(self, *, copied: bool = True) -> dict[str, Any]: ...
+    def restore(self, saved: Mapping[str, np.ndarray]) -> None: ...
+
+
 @dataclass(eq=False)
 class Checkpoints:
     """Saves and restores weights, optimizer, dropout seeds, loss scale and the number of steps.
 
     A checkpoint is NumPy's npz, with an array for each name of `State.save`, the sums of metrics
     that run over an epoch, and `about` as JSON text. A background thread writes it from a copy of
-    the first state in host memory, if `free` memory has room for one. TensorFlow's own checkpoints
+    the state in host memory, if `free` memory has room for one. TensorFlow's own checkpoints
     take four times the processor's time, which on a CPU is the device's.
     """
 
     folder: Path
-    states: Sequence[State]
+    state: Saved
     background: Background
     keep: int = 2  # the last one, and one more in case the last is damaged
     check: Callable[[], None] = lambda: None  # raises where writing would be in vain
@@ -66,9 +76,9 @@ class Checkpoints:
         # A run that saves faster than the disk writes waits here, with one copy in memory.
         if self._written is not None:
             self._written.result()
-        is_copied = 2 * _num_bytes(self.states[0].kinds) <= self.free()
-        arrays = self.states[0].save(copied=is_copied)
-        for name, every in self._sums().items():
+        is_copied = 2 * _num_bytes(self.state.kinds) <= self.free()
+        arrays = self.state.save(copied=is_copied)
+        for name, every in self.state.metric_sums.items():
             arrays[name] = np.sum([own.numpy() for own in every], axis=0)
         arrays[_STEP] = np.asarray(step, np.int64)
         if about is not None:
@@ -85,8 +95,8 @@ class Checkpoints:
                 f"{self.folder} holds no checkpoint to resume from; train with --overwrite to "
                 "start anew"
             )
-        own = self.states[0].kinds
-        sums = self._sums()
+        own = self.state.kinds
+        sums = self.state.metric_sums
         skipped: list[str] = []
         for path in reversed(saved):
             with ExitStack() as open_:
@@ -104,8 +114,7 @@ class Checkpoints:
                         "resume with the settings in the run folder's config.json, or train with "
                         "--overwrite to start anew"
                     )
-                for state in self.states:
-                    state.restore(saved_)
+                self.state.restore(saved_)
                 for name in sums.keys() & found.keys():
                     first, *others = sums[name]
                     first.assign(saved_[name])
@@ -117,14 +126,6 @@ class Checkpoints:
             f"{skipped[0].removesuffix('.')}{older}. Restore it, or train with --overwrite to "
             "start anew."
         )
-
-    def _sums(self) -> dict[str, list[tf.Variable]]:
-        """Returns the sums that metrics keep over an epoch, by name, those of all devices."""
-        return {
-            f"metrics/{place}/{index}": [state.sums[place][index] for state in self.states]
-            for place, variables in enumerate(self.states[0].sums)
-            for index in range(len(variables))
-        }
 
     def _write(self, arrays: dict[str, Any], step: int) -> None:
         self.check()

@@ -44,14 +44,14 @@ class CheckpointSchedule:
         require(seconds > 0, f"{name} is {text!r}; give a time above 0")
         return cls(seconds=seconds, **how)
 
-    def decide(self, step: int, *, now: float, at_epoch_end: bool, at_once: bool = False) -> bool:
+    def decide(self, step: int, *, now: float, at_epoch_end: bool, force: bool = False) -> bool:
         """Returns whether to save a checkpoint after `step` steps."""
         due = at_epoch_end
         if self.steps is not None:
             due = step // self.steps > self._last_step // self.steps and not self.is_busy()
         elif self.seconds is not None:
             due = now - self._last_seconds >= self.seconds and not self.is_busy()
-        return self.decided(at_once or due)
+        return self.decided(force or due)
 
     def saved(self, step: int, *, now: float) -> None:
         """Notes when the last checkpoint was saved, or where the run starts."""

@@ -11,16 +11,15 @@ which takes one kernel to pad the rows and another to add the processors' result
 
 import contextlib
 import functools
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
-
-from harness.program.packing import joined_by_pads
 
 # The most multiplications in a small product. Neighbouring threads read neighbouring numbers in all
 # passes but that to the inputs, which takes about as long at this size as the launch that it saves.
@@ -38,6 +37,8 @@ _MAX_PARTS = 31
 _PART_ROWS = (8, 256)
 # The most elements of a product that is divided: each part has as many.
 _MAX_RESULTS = 2**14
+# The longest part, and the most rows of it, that XLA leaves whole when it tests for finite numbers.
+_LONGEST, _DEEPEST = 2**14, 8
 _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
@@ -126,7 +127,7 @@ def by_fewer_kernels(gradients: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]
         names = list(of_height)
         for first in range(0, len(names), _MAX_TOGETHER):
             own = {name: of_height[name] for name in names[first : first + _MAX_TOGETHER]}
-            sums = tf.reduce_sum(joined_by_pads(list(own.values()), axis=1), axis=0)
+            sums = tf.reduce_sum(_joined_by_pads(list(own.values())), axis=0)
             sizes = [matrix.shape[1] for matrix in own.values()]
             for name, total in zip(own, tf.split(sums, sizes), strict=True):
                 found[name] = tf.reshape(total, gradients[name].shape)
@@ -200,3 +201,32 @@ def _summed(op: tf.Operation) -> tf.Tensor | None:
     if matrix is None or matrix.shape.rank != 2 or not matrix.shape.is_fully_defined():
         return None
     return tf.cast(matrix, tf.float32)
+
+
+def _joined_by_pads(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Joins matrices side by side, unlike `tf.concat` within the kernel that reads the result."""
+    ends = list(itertools.accumulate(matrix.shape[1] for matrix in matrices))
+    return tf.add_n(
+        [
+            tf.pad(matrix, [[0, 0], [end - matrix.shape[1], ends[-1] - end]])
+            for matrix, end in zip(matrices, ends, strict=True)
+        ]
+    )
+
+
+def all_finite(tensors: Sequence[tf.Tensor], *, by_one_kernel: bool) -> tf.Tensor:
+    """Returns whether all numbers are finite; on a GPU, one kernel tests all of them. To test each
+    gradient by itself takes a kernel or two for each. Besides, XLA then computes a gradient
+    beforehand, for the test and the update, instead of within the update's kernel."""
+    if not by_one_kernel:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
+    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in tensors], axis=0)
+    columns = math.ceil(finite.shape[0] / _MAX_PARTS)
+    deep = math.ceil(columns / _LONGEST)
+    if deep > _DEEPEST:
+        return tf.reduce_all(finite)
+    shape = [deep, _MAX_PARTS, math.ceil(columns / deep)]
+    padded = tf.pad(finite, [[0, math.prod(shape) - finite.shape[0]]], constant_values=True)
+    parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
+    # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
+    return tf.reduce_min(tf.cast(parts, tf.float32)) > 0

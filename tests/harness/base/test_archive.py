@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.base.errors import InputError
-from harness.data.archive import Archive
+from harness.base.archive import Archive
 
 ARRAY = np.arange(12, dtype=np.int32).reshape(3, 4)
 DIRECTORY = b"PK\x01\x02"

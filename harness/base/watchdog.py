@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def limited(seconds: float, message: str) -> Iterator[None]:
+def exit_after(seconds: float, message: str) -> Iterator[None]:
     """A context that ends the process with exit code 1, after a message on standard error, if it is
     not left within so many seconds. Nothing can be raised in a thread whose C++ code waits."""
     is_left = threading.Event()

@@ -15,14 +15,15 @@ import tensorflow as tf
 
 from harness.base.errors import InputError
 from harness.data.examples import Examples
-from harness.feed.batch import Columns, share_of
-from harness.model.layers import MultiHotDense, RowReader, Surroundings, TableCalls, computing
-from harness.program.compile_errors import named_culprit
+from harness.feed.batch import Columns, RaggedInput, batch_of
+from harness.model.layers import CallContext, MultiHotDense, RowReader, calling
+from harness.program.compile_errors import naming_failed_layer
 from harness.program.exchange import MAX_NUMBER
-from harness.program.packing import variables_by_name
+from harness.program.state import variables_by_name
+from harness.program.strategy import Replica
 from harness.program.tables import TablePlan, layers_of
 from harness.run.records import Choice
-from harness.task.task import SettledTask
+from harness.task.task import ResolvedTask
 from kernels.multi_hot import Implementation, RowOptimizer
 from kernels.multi_hot.table_rules import Rule
 
@@ -47,7 +48,8 @@ class TablesAsked:
     num_devices: int  # The number of devices of all workers
     train: Examples
     batch_size: int
-    task: SettledTask
+    task: ResolvedTask
+    strategy: tf.distribute.Strategy
 
     @functools.cached_property
     def other_uses(self) -> dict[str, str]:
@@ -61,21 +63,24 @@ class TablesAsked:
         columns = Columns.of(self.train).take(np.arange(min(_TRACED_ROWS, self.train.num_rows)))
 
         def trace() -> None:
-            share = share_of(columns, 0, "gather")
+            batch = batch_of(columns, 0, "gather")
             graph = tf.compat.v1.get_default_graph()
             # A product reads other zeros than these, which any other use reads.
             tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
             by_rows = {n: RowReader("gather", zeros_of(table)) for n, table in tables.items()}
-            calls = TableCalls(watch=lambda _: None)
             named = variables_by_name(self.model)
             mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
             how = {"training": True} if self.model._call_has_training_arg else {}
-            around = Surroundings(implementation="gather", by_rows=by_rows, calls=calls)
-            with keras.StatelessScope(mapping, collect_losses=True), computing(around):
-                outputs = self.model(share.inputs.get("", share.inputs), **how)
-                _ = self.model.losses, self.task.judge(share.labels, outputs)
+            given = {
+                n: p.sets if isinstance(p, RaggedInput) else p for n, p in batch.inputs.items()
+            }
+            context = CallContext(implementation="gather", readers=by_rows, watch=lambda _: None)
+            scope = keras.StatelessScope(mapping, collect_losses=True)
+            with Replica(self.strategy, 0, list), scope, calling(context):
+                outputs = self.model(given.get("", given), **how)
+                _ = self.model.losses, self.task.compute_loss(batch.labels, outputs)
             for name, table in tables.items():
-                outputs = [c.outputs for c in calls.made if c.layer.kernel.path == name]
+                outputs = [c.outputs for c in context.calls if c.layer.kernel.path == name]
                 if table.consumers():
                     found[name] = "the loss depends on its table in another way than by its product"
                 elif len(outputs) > 1:
@@ -83,7 +88,7 @@ class TablesAsked:
                 elif outputs and outputs[0].graph is not graph:
                     found[name] = "it is called in a branch or a loop"
 
-        with named_culprit(self.model):
+        with naming_failed_layer(self.model):
             tf.function(trace, autograph=False).get_concrete_function()
         return found
 

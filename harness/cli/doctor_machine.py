@@ -36,6 +36,8 @@ def examine() -> Iterator[Finding]:
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
+    text = f"tf.distribute.{type(devices.strategy).__name__}, with a replica on each device"
+    yield Finding("strategy", "ok", text)
     yield kernels(devices.names)
     text = f"tensorboard {version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"
     yield Finding("TensorBoard", "ok", text, "tensorboard")

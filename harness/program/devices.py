@@ -133,8 +133,8 @@ def _of_strategy(
 ) -> Devices:
     if replicas != "auto":
         raise InputError(
-            f"--replicas is {replicas} beside a strategy, whose devices are the replicas; leave one "
-            "of them out"
+            f"--replicas is {replicas} beside a strategy, whose devices are the replicas; leave "
+            "one of them out"
         )
     if not cluster.is_alone:
         raise InputError(

@@ -16,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from harness.base.errors import InputError
 from harness.feed.batch import AnyBatches, BatchesByRows, Sizes, reader_of, sizes_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
@@ -23,7 +24,7 @@ from harness.program.all_reduce import AllReduce
 from harness.program.compile_errors import naming_failed_layer
 from harness.program.state import State
 from harness.program.step import Step, TrainStep
-from harness.program.strategy import copies_of
+from harness.program.strategy import Total, copies_of
 from harness.program.worker_loops import WorkerLoops, repeated
 from harness.run.records import Compilation
 
@@ -96,7 +97,8 @@ class Program:
         self.unused: tuple[str, ...] = ()  # weights that the loss does not depend on, once traced
         self._worker_loops: WorkerLoops | None = None
         several_cpus = devices.device_type == "CPU" and len(devices.names) > 1
-        if isinstance(self.step, TrainStep) and (several_cpus or not devices.cluster.is_alone):
+        self._has_no_sums = several_cpus or not devices.cluster.is_alone  # in what XLA compiles
+        if isinstance(self.step, TrainStep) and self._has_no_sums:
             self._worker_loops = WorkerLoops(
                 self.step, self.state, self._sums, self.implementation, self.row_sums
             )
@@ -139,7 +141,9 @@ class Program:
     def traced_on(self, place: int, call: Call, batches: AnyBatches) -> Any:
         """Returns one device's function of its batches and the first step (int64)."""
         keys = self._sums.keys((call.num_steps, call.capacity, call.rows))
-        total = functools.partial(self._sums, place, keys)
+        total: Total = functools.partial(self._sums, place, keys)
+        if self._has_no_sums:
+            total = _refuse_sums
         loop = functools.partial(self._loop, place, call)
         with (
             tf.device(self._device_names[place]),
@@ -237,6 +241,14 @@ class Program:
         sums, outputs = tf.split(kept.stack(), [self.row_sums, self.row_outputs], axis=1)
         total = tf.reduce_sum(tf.cast(sums, tf.float64), axis=[0, 2])
         return total, tf.transpose(outputs, [0, 2, 1])
+
+
+def _refuse_sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    raise InputError(
+        "the model calls all_reduce in an evaluation or a prediction, where programs of several "
+        "workers or CPU devices have no sums; call it only where the argument training is true, or "
+        "use the GPUs of one process"
+    )
 
 
 def _key(call: Call, batches: BatchesByRows) -> _Key:

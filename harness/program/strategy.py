@@ -165,11 +165,17 @@ def devices_of(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
     return tuple(f"/{device.device_type}:{device.device_index}" for device in found)
 
 
-def present_strategy(model: Any) -> tf.distribute.Strategy | None:
-    """Returns the strategy in whose scope the caller is, or the model was made; None without."""
-    if tf.distribute.has_strategy():
-        return tf.distribute.get_strategy()
-    return getattr(model, "_distribute_strategy", None) if isinstance(model, keras.Model) else None
+def own_strategy(
+    strategy: tf.distribute.Strategy | None, model: Any
+) -> tf.distribute.Strategy | None:
+    """Returns the strategy that a user has given, or in whose scope a given model was made."""
+    own = getattr(model, "_distribute_strategy", None) if isinstance(model, keras.Model) else None
+    if None not in (own, strategy) and own is not strategy:
+        raise InputError(
+            f"the model {model.name!r} was made in the scope of another {type(own).__name__} than "
+            "the trainer's; make both with one strategy"
+        )
+    return own if strategy is None else strategy
 
 
 @contextlib.contextmanager
@@ -185,18 +191,19 @@ def building(strategy: tf.distribute.Strategy) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def outside_scope() -> Iterator[None]:
-    """Leaves a strategy's scope that the caller may be in: a trainer's own variables have copies
-    on its devices, and programs replicas, without it."""
+def outside_scope() -> Iterator[tf.distribute.Strategy | None]:
+    """Leaves a strategy's scope that the caller may be in, and yields the strategy: a trainer's own
+    variables have copies on its devices, and its programs have replicas, without the scope."""
     if not tf.distribute.has_strategy():
-        yield
+        yield None
         return
+    strategy = tf.distribute.get_strategy()
     local = ops.get_default_graph()._thread_local
     creators = local._variable_creator_stack
     distribute_lib._push_per_thread_mode(distribute_lib._get_default_replica_mode())
     local._variable_creator_stack = []
     try:
-        yield
+        yield strategy
     finally:
         local._variable_creator_stack = creators
         distribute_lib._pop_per_thread_mode()

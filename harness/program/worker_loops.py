@@ -1,8 +1,8 @@
 """Loops of a training step between processes, and over several CPU devices.
 
 XLA has no sums there: none for CPUs, and on GPUs TensorFlow gives XLA no way to tell other
-processes NCCL's id. So `compute` and `update` are compiled apart, and TensorFlow's collectives run between
-them, in a loop that is a graph.
+processes NCCL's id. So `compute` and `update` are compiled apart, and TensorFlow's collectives run
+between them, in a loop that is a graph.
 """
 
 import functools

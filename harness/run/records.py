@@ -40,6 +40,7 @@ class RunStart:
     config: Mapping[str, Any]
     dataset: DatasetInfo
     devices: tuple[str, ...]
+    strategy: str  # The class of the tf.distribute strategy
     task: Choice  # the meaning of the labels, such as `binary`
     metrics: tuple[str, ...]
     choices: Mapping[str, Choice]  # of the settings that may be `auto`, by name, in display order

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from harness.base.errors import InputError, in_python
+from harness.program.strategy import outside_scope
 
 _FROM_KERAS = {
     "validation_data": "the rows to evaluate are the argument validation of fit",
@@ -26,7 +27,8 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
     """Decorates a method for Python programs: messages name arguments in place of flags, the method
     refuses keywords that it does not know, and its signature and docstring list the fields of the
-    settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's."""
+    settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's. In the
+    scope of a tf.distribute strategy a method tells `be_under` which, and runs outside of it."""
 
     def decorate(method: _Method) -> _Method:
         signature = inspect.signature(method)
@@ -42,7 +44,7 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
 
         @functools.wraps(method)
         def called(*positional: Any, **given: Any) -> Any:
-            with in_python():
+            with in_python(), outside_scope() as strategy:
                 for name in sorted(given.keys() - signature.parameters):
                     known = ", ".join(sorted(signature.parameters.keys() - {"self"}))
                     there = _FROM_KERAS.get(name, f"there are {known}")
@@ -50,6 +52,8 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
                 if len(positional) > 2:  # Keras takes rows and labels so
                     remedy = "rows and labels are a tuple, (rows, labels); others have names"
                     raise InputError(f"{where} has one argument without a name; {remedy}")
+                if strategy is not None:
+                    positional[0].be_under(strategy)
                 plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
                 return method(*positional, **plain)
 

@@ -587,6 +587,7 @@ def run_start(
         config=asked.config,
         dataset=info,
         devices=setup.devices.descriptions,
+        strategy=type(setup.devices.strategy).__name__,
         task=records.Choice(name=setup.task.kind, why=setup.task.why),
         metrics=(*leading, *setup.task.metric_names),
         choices=choices,

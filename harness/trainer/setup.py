@@ -279,6 +279,9 @@ def set_up(
         budget=budget,
         scope=building(devices.strategy),
     )
+    if strategy is None and len(devices.names) == 1:
+        # Its variables are plain: its own `fit` need not compute without XLA, as under a strategy.
+        model._distribute_strategy = None
     known.model, known.left_bytes = model, budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
         known.chosen["precision"] = own_precision(model, settings)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+import tensorflow as tf
 from rich.console import Console
 
 from harness.base.errors import DivergenceError, InputError
@@ -22,6 +23,7 @@ from harness.model.network import ModelFunction
 from harness.program.devices import Devices
 from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
 from harness.program.state import checksum_of
+from harness.program.strategy import devices_of, own_strategy
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
@@ -46,6 +48,8 @@ _OF_FITS = ("step", "last", "_steps_per_epoch", "_vocabulary", "_thresholds", "c
 class Trainer:
     """Trains, evaluates and saves one Keras model."""
 
+    _strategy: tf.distribute.Strategy | None = None  # the user's own
+
     @for_python(Settings)
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Trainer:
         *,
         task: Kind | Literal["auto"] | Task = "auto",
         optimizer: str | OptimizerFactory | keras.optimizers.Optimizer = "adam",
+        strategy: tf.distribute.Strategy | None = None,
         **settings: Any,
     ) -> None:
         """Args:
@@ -63,6 +68,10 @@ class Trainer:
         task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
         optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
             once the GPUs are set up; or an optimizer, of which the trainer uses a copy.
+        strategy: a OneDeviceStrategy or MirroredStrategy whose devices train, in place of
+            `replicas`; a call in the scope of one, or a model that was made there, gives it too.
+            None: one for the devices that `replicas` names. A strategy that is made before the
+            trainer starts TensorFlow with all GPUs and their memory: set memory growth before.
         **settings: fields of `harness.Settings`: batch_size, precision, implementation, ...
 
         Raises:
@@ -77,6 +86,9 @@ class Trainer:
         self._given = model
         self._task = task if isinstance(task, Task) else Task(task)
         self._optimizer = optimizer_of(optimizer)
+        if strategy is not None:
+            self.be_under(strategy)
+        self._strategy = own_strategy(self._strategy, model)
         self._setup: Setup | None = None
         self._steps_per_epoch = 0
         self._folder: Path | None = None
@@ -88,6 +100,18 @@ class Trainer:
         """The names of the classes that the model was trained on; none if labels are numbers."""
         self.step = 0  # Optimizer steps done
         self.last: Outcome | None = None  # The outcome of the last fit
+
+    def be_under(self, strategy: tf.distribute.Strategy) -> None:
+        """Makes the trainer train under a strategy; raises InputError if it has another one."""
+        setup = vars(self).get("_setup")
+        own = self._strategy if setup is None else setup.devices.strategy
+        if own not in (None, strategy):
+            raise InputError(
+                f"the trainer is under a {type(own).__name__} already, and this call is within the "
+                f"scope of another {type(strategy).__name__}; make a trainer in that scope"
+            )
+        devices_of(strategy)  # raises, too
+        self._strategy = strategy
 
     def __repr__(self) -> str:
         name = getattr(self._given, "name", getattr(self._given, "__name__", "a function"))
@@ -104,6 +128,7 @@ class Trainer:
                 "the trainer has; name them by var_names"
             )
         kept = {**vars(self), "_setup": None, "_folder": None, "last": None, "_by_steps": False}
+        kept.pop("_strategy", None)  # it names devices of this process
         if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps only its config
             kept["attributes"] = attributes_of(optimizer)
         if self._setup is not None:
@@ -141,6 +166,11 @@ class Trainer:
         if self._setup is None:
             raise InputError("the devices are chosen for the first rows; call fit before")
         return self._setup.devices
+
+    @property
+    def strategy(self) -> tf.distribute.Strategy:
+        """The tf.distribute strategy of the devices; an InputError before it has seen rows."""
+        return self.devices.strategy
 
     @for_python(RunOptions)
     def fit(
@@ -454,7 +484,7 @@ class Trainer:
             if not (lacks_task or lacks_choices or made.programs.state.is_outdated):
                 return made
             given = self.model  # The new one is built around the trained model.
-        how["cluster"] = cluster_of(os.environ)
+        how |= {"cluster": cluster_of(os.environ), "strategy": self._strategy}
         task, kept = self._task, self._kept
         if kept:
             how["before"] = how.get("before") or kept["before"]

@@ -204,6 +204,7 @@ def starting_rows(run: records.RunStart) -> Rows:
         ("token ids", ids),
         ("task", _choice(run.task)),
         ("devices", ", ".join(run.devices)),
+        ("strategy", f"tf.distribute.{run.strategy}"),
         *(_of_choice(name, choice) for name, choice in run.choices.items()),
         ("parameters", f"{run.num_parameters:,}"),
         ("steps", steps),

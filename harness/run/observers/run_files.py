@@ -123,6 +123,7 @@ def resolved_config(run: RunStart) -> dict[str, Any]:
             "task": dataclasses.asdict(run.task),
             **{name: dataclasses.asdict(choice) for name, choice in choices.items()},
             "devices": list(run.devices),
+            "strategy": run.strategy,
             "replicas": choices["replicas"].value,
             "replicas_why": choices["replicas"].why,
             "workers": run.workers,

@@ -175,7 +175,7 @@ def _digest(arrays: Any) -> str:
 
 
 def _checkpoints(folder: Path, state: Any, background: Any = None) -> Any:
-    from harness.program.checkpoints import Checkpoints
+    from harness.run.checkpoints import Checkpoints
 
     return Checkpoints(folder, [state], background)
 

@@ -16,6 +16,7 @@ from unittest import mock
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function.compiler_ir import from_concrete_function
 
 from benchmarks.peers.protocol import DROPOUT, HIDDEN_UNITS, NUM_TOKENS
 from harness.base.files import write_json
@@ -135,18 +136,11 @@ def lowered(case: Case, folder: Path) -> dict[str, Any]:
     dispatch, by_rows = next(rows.feed.dispatches(rows.plan))
     first = dispatch.calls[0]
     batches = by_rows[first.rows][0]
-    leaves = [*tf.nest.flatten(batches), tf.constant(first.first, tf.int64)]
     file = folder / f"{case.name}.hlo"
     # Functions that are traced inside call the GPU's kernels, and can only be inspected.
     with mock.patch.object(call, "platforms", return_value=("other", "CPU")):
-        loop = program.on_device(0, first)
-
-        @tf.function(jit_compile=True, autograph=False)
-        def flat(*leaves: tf.Tensor) -> Any:
-            own = tf.nest.pack_sequence_as(batches, leaves[:-1])
-            return loop.python_function(own, leaves[-1])
-
-        text = flat.experimental_get_compiler_ir(*leaves)
+        traced = program.traced_on(0, first, batches)
+        text = from_concrete_function(traced)
         file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
     described = {"name": case.name, "file": file.name, **asdict(case)}
     return {**described, "num_tokens": case.num_tokens, "num_steps": first.num_steps}

@@ -220,7 +220,11 @@ def all_finite(tensors: Sequence[tf.Tensor], *, by_one_kernel: bool) -> tf.Tenso
     beforehand, for the test and the update, instead of within the update's kernel."""
     if not by_one_kernel:
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
-    finite = tf.concat([tf.reshape(tf.math.is_finite(tensor), [-1]) for tensor in tensors], axis=0)
+    finite = tf.concat(
+        [tf.ones([0], tf.bool), *(tf.reshape(tf.math.is_finite(t), [-1]) for t in tensors)], axis=0
+    )
+    if finite.shape[0] == 0:
+        return tf.constant(True)
     columns = math.ceil(finite.shape[0] / _MAX_PARTS)
     deep = math.ceil(columns / _LONGEST)
     if deep > _DEEPEST:

@@ -29,7 +29,7 @@ from harness.workers.membership import Membership, membership
 T = TypeVar("T")
 
 WAIT_SECONDS = 120.0  # for workers that have not started; HARNESS_CLUSTER_WAIT sets another
-_HEARTBEAT_SECONDS = 20  # seconds without a heartbeat after which a worker counts as lost
+_HEARTBEAT_SECONDS = 60  # seconds without a heartbeat after which a worker counts as lost
 _START_SECONDS = 60  # the longest start of TensorFlow's runtime, once all workers have met
 _SHUTDOWN_SECONDS = 5
 _LINGER_SECONDS = 0.3  # before a worker exits, so that the others receive the rest of a sum

@@ -97,7 +97,7 @@ class StandIn:
     """The loss of the evaluation after the step."""
     num_epochs: int = 1
     """The number of dispatches to train by one host sync."""
-    looks: None = None
+    inspections: None = None
 
     @property
     def programs(self) -> "StandIn":

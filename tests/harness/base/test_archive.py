@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.base.errors import InputError
 from harness.base.archive import Archive
+from harness.base.errors import InputError
 
 ARRAY = np.arange(12, dtype=np.int32).reshape(3, 4)
 DIRECTORY = b"PK\x01\x02"

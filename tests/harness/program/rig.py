@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
@@ -18,7 +19,8 @@ from harness.program.model_programs import ModelPrograms
 from harness.program.optimizer import optimizer_factory
 from harness.program.program import Program
 from harness.program.state import State
-from harness.program.step import Caller
+from harness.program.step import Forward
+from harness.program.strategy import copies_of
 from harness.program.tables import TablePlan, layers_of
 from harness.task.task import ResolvedTask, Task
 from kernels.multi_hot.table_rules import Rule
@@ -43,8 +45,8 @@ class Rig:
     epochs: int
 
     @property
-    def states(self) -> tuple[State, ...]:
-        return self.programs.states
+    def state(self) -> State:
+        return self.programs.state
 
     @property
     def training(self) -> Program:
@@ -52,8 +54,8 @@ class Rig:
         return self.programs._training
 
     @property
-    def call(self) -> Caller:
-        return Caller(self.model, implementation=self.implementation)
+    def forward(self) -> Forward:
+        return self.programs.forward
 
     def dispatches(self, *, start_step: int = 0) -> Iterator[tuple[Dispatch, Batches]]:
         return self.feed.dispatches(self.plan, epochs=self.epochs, start_step=start_step)
@@ -76,12 +78,16 @@ class Rig:
 
     def values(self) -> Values:
         """Returns the values of everything that training changes."""
-        return [[variable.numpy() for variable in state.variables] for state in self.states]
+        return [[copy.numpy() for copy in copies] for copies in zip(*self._copies(), strict=True)]
 
     def set_values(self, values: Values) -> None:
-        for state, own in zip(self.states, values, strict=True):
-            for variable, value in zip(state.variables, own, strict=True):
-                variable.assign(value)
+        for copies, own in zip(zip(*self._copies(), strict=True), values, strict=True):
+            for copy, value in zip(copies, own, strict=True):
+                copy.assign(value)
+
+    def _copies(self) -> list[list[tf.Variable]]:
+        sums = [variable for own in self.state.sums for variable in own]
+        return [copies_of(variable) for variable in [*self.state.named.values(), *sums]]
 
     @property
     def weight_names(self) -> list[str]:
@@ -90,20 +96,27 @@ class Rig:
 
     def weights(self) -> list[np.ndarray]:
         """Returns the weights in the order of `weight_names`."""
-        named = self.states[0].by_name(self.states[0].trainable)
-        return [named[name] for name in self.weight_names]
+        trained = self.state.trained
+        return [copies_of(trained[name])[0].numpy() for name in self.weight_names]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Sets the same weights on all devices."""
         named = {f"model/{n}": w for n, w in zip(self.weight_names, weights, strict=True)}
-        for state in self.states:
-            state.restore({**self.states[0].save(), **named})
+        self.state.restore({**self.state.save(), **named})
 
     def randomize(self, rng: np.random.Generator) -> None:
         """Draws new weights and biases."""
         self.set_weights(
             [rng.normal(scale=0.7, size=w.shape).astype(np.float32) for w in self.weights()]
         )
+
+
+def on_cpus(number: int) -> Devices:
+    """Returns so many logical CPU devices, under TensorFlow's MirroredStrategy."""
+    names = tuple(f"/CPU:{index}" for index in range(number))
+    return Devices(
+        names=names, num_replicas=number, device_type="CPU", descriptions=names, memory_bytes=2**30
+    )
 
 
 def build_rig(
@@ -156,7 +169,6 @@ def build_rig(
             devices,
             optimizer,
             implementation=implementation,
-            batch_size=batch_size,
             unique=frozenset(n for n, sets in examples.ragged.items() if sets.is_unique),
             tables=dict.fromkeys(layers_of(built), plan) if plan else {},
         ),

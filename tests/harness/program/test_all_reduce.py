@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from harness.base.errors import InputError
-from harness.program.all_reduce import AllReduce, settled_all_reduce
+from harness.program.all_reduce import AllReduce, resolved_all_reduce
 from harness.workers.cluster import ALONE
 
 
 @pytest.mark.parametrize(
-    ("asked", "kind", "devices", "workers", "settled"),
+    ("asked", "kind", "devices", "workers", "resolved"),
     [
         ("auto", "CPU", 1, 1, "ring"),
         ("ring", "CPU", 1, 1, "ring"),
@@ -22,9 +22,9 @@ from harness.workers.cluster import ALONE
         ("ring", "CPU", 1, 2, "ring"),
     ],
 )
-def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled: str) -> None:
-    found = settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
-    assert found == settled
+def test_what_applies(asked: Any, kind: str, devices: int, workers: int, resolved: str) -> None:
+    found = resolved_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
+    assert found == resolved
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_what_applies(asked: Any, kind: str, devices: int, workers: int, settled
 def test_what_does_not_apply(asked: Any, kind: str, devices: int, workers: int) -> None:
     where = f"{workers} x {devices} {kind}"
     with pytest.raises(InputError, match=f"--all-reduce={asked} does not apply .*{where}: .*auto"):
-        settled_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
+        resolved_all_reduce(asked, device_type=kind, num_devices=devices, num_workers=workers)
 
 
 def test_a_failure_in_a_program_without_sums_ends_none() -> None:

@@ -15,8 +15,7 @@ from tests.harness.program.rig import build_rig
 from tests.harness.random_sets import random_sets
 
 
-def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
-    """Their training counts the optimizer's steps, and seeds, by the number of a loop's step."""
+def test_of_a_regression_changes_nothing() -> None:
     sets = random_sets(np.random.default_rng(), rows=45)
     numbers = np.random.default_rng().normal(size=[45, 1]).astype(np.float32)
     rows = Examples(inputs={"": sets.derived(labels=None)}, labels=numbers)
@@ -26,11 +25,9 @@ def test_of_a_regression_changes_nothing_in_programs_for_a_gpu() -> None:
         return keras.layers.Dense(1)(hidden)
 
     rig = build_rig(rows, model=network, task=Task("regression"))
-    for state in rig.states:
-        state.for_gpu = True
-    before = rig.states[0].save()
+    before = rig.state.save()
     lengths = Columns.of(rows).lengths
     plan = evaluation_plan(lengths, batch_size=8, replicas=1, steps_per_call=3)
     feed = build_feed("resident", rows, devices=rig.devices.names)
     rig.programs.evaluate(feed, plan, step=17, epoch=3)
-    np.testing.assert_equal(rig.states[0].save(), before)
+    np.testing.assert_equal(rig.state.save(), before)

@@ -1,99 +1,58 @@
-"""Gradients by rows that devices exchange."""
-
-import contextlib
-from collections.abc import Callable
+"""What replicas exchange for a table: the sets and dy of all, as one replica would have them."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.base.errors import InputError
-from harness.feed.batch import Share
-from harness.feed.plan import shares_of
-from harness.program.exchange import Gradients, packed
+from harness.program.exchange import Gradients, TableGradient, pack, unpack
 
-CAPACITY = 128
+_TOKENS, _UNITS = 2**22, 3
 
 
-def share(place: int, batch_rows: int) -> Share:
-    rows = shares_of(batch_rows, 2)[place]
-    splits = tf.zeros([rows + 1], tf.int32)
-    return Share(
-        inputs={"ids": {"values": tf.zeros([CAPACITY], tf.int32), "row_splits": splits}},
-        rowids={},
-        labels=tf.zeros([rows]),
-        weights=tf.ones([rows]),
-        among={},
-    ).within(batch_rows, 2, place)
+def part(rng: np.random.Generator, rows: int, *, weighted: bool) -> TableGradient:
+    """Draws a replica's rows, whose buffer is longer than their ids."""
+    lengths = rng.integers(0, 5, rows)
+    splits = np.cumsum([0, *lengths]).astype(np.int32)
+    values = rng.integers(0, _TOKENS, 25).astype(np.int32)
+    weights = rng.normal(size=25).astype(np.float32) if weighted else None
+    sets = {
+        "values": tf.constant(values),
+        "row_splits": tf.constant(splits),
+        "weights": None if weights is None else tf.constant(weights),
+        "unique": False,
+        "num_tokens": _TOKENS,
+    }
+    dy = tf.constant(rng.normal(size=[rows, _UNITS]).astype(np.float32))
+    return TableGradient(sets, dy, "gather", "float32")
 
 
-def by_rows(count: int, num_tokens: int) -> tf.IndexedSlices:
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_rows_of_all_replicas_follow_one_another(weighted: bool) -> None:
+    """The second replica has a row less, and so its last row in the exchange has no ids."""
     rng = np.random.default_rng()
-    ids, values = rng.integers(0, num_tokens, count), rng.normal(size=[count, 3])
-    shape = tf.constant([num_tokens, 3])
-    return tf.IndexedSlices(tf.constant(values, tf.float32), tf.constant(ids), shape)
+    parts = [part(rng, rows, weighted=weighted) for rows in (4, 3)]
+    packed = [pack(Gradients({}, {"table": own}, {}, {}), {}, 4) for own in parts]
+    vectors = tf.stack([own.vectors[0] for own in packed])
+    row = unpack(packed[0].of_all([], [vectors]), 4).rows["table"]
+    splits, place = row.sets["row_splits"].numpy(), 0
+    assert len(splits) == 2 * 4 + 1
+    for own in parts:
+        ends = own.sets["row_splits"].numpy()
+        for number in range(len(ends) - 1):
+            here = slice(splits[place], splits[place + 1])
+            there = slice(ends[number], ends[number + 1])
+            for name in ("values", "weights") if weighted else ("values",):
+                np.testing.assert_array_equal(row.sets[name][here], own.sets[name][there])
+            np.testing.assert_array_equal(row.dy[place], own.dy[number])
+            place += 1
+    assert splits[-1] == splits[-2]
+    assert not row.dy[-1].numpy().any()
 
 
-def of_weights(*gradients: tf.Tensor | tf.IndexedSlices) -> Gradients:
-    return Gradients([*gradients], [], [], ())
-
-
-@pytest.mark.parametrize("num_tokens", [7, 2**26])
-def test_gradients_by_rows_are_those_of_all_devices(num_tokens: int) -> None:
-    given = [by_rows(CAPACITY, num_tokens) for _ in range(2)]
-    own, other = (packed(of_weights(given[p], tf.ones([2])), share(p, 6)) for p in range(2))
-    assert own.gathered == [True, False]
-    rows, of_all = zip(own.sent, other.sent, strict=True)
-    found, dense = own.unpack([tf.stack(rows), tf.add_n(of_all)]).weights
-    np.testing.assert_array_equal(dense, [2, 2])
-    np.testing.assert_array_equal(found.indices, tf.concat([g.indices for g in given], axis=0))
-    np.testing.assert_array_equal(found.values, tf.concat([g.values for g in given], axis=0))
-
-
-def of_the_ids(own: Share) -> tf.Tensor:
-    return own.inputs["ids"]["values"] % 50
-
-
-def as_many_as(count: int) -> Callable[[Share], tf.Tensor]:
-    return lambda own: tf.constant(np.random.default_rng().integers(0, 50, count))
-
-
-def beside_the_ids(own: Share) -> tf.Tensor:
-    """A bias for each row besides the ids; the rows' number is a constant, like every shape."""
-    return tf.concat([of_the_ids(own), tf.fill(own.weights.shape, 7)], axis=0)
-
-
-def one_a_row(own: Share) -> tf.Tensor:
-    return of_the_ids(own)[: own.weights.shape[0]]
-
-
-def places_within_a_row(own: Share) -> tf.Tensor:
-    return own.inputs["ids"]["values"] - tf.compat.v1.placeholder(tf.int32, [CAPACITY])
-
-
-@pytest.mark.parametrize(
-    ("indices", "batch_rows", "is_refused"),
-    [
-        (as_many_as(CAPACITY + 1), 1, False),  # a device without a row computes on another's
-        *((as_many_as(CAPACITY + 1), rows, True) for rows in (3, 5, 65, 129, 139)),
-        *((as_many_as(count), 139, True) for count in (2 * CAPACITY, 512)),
-        *((of_the_ids, rows, False) for rows in (3, 65, 129, 139)),
-        (lambda own: tf.tile(of_the_ids(own), [3]), 139, False),
-        (beside_the_ids, 139, True),
-        (one_a_row, 139, True),
-        (places_within_a_row, 139, False),
-        (places_within_a_row, 129, True),  # 128 ids may be twice the 64 rows of the second device
-    ],
-)
-def test_what_follows_from_rows_is_refused_where_devices_have_unlike_numbers(
-    indices: Callable[[Share], tf.Tensor], batch_rows: int, is_refused: bool
-) -> None:
-    """Gradients that follow from the ids alone are sent by rows."""
-    refused = pytest.raises(InputError, match=f"of {batch_rows} rows does not divide")
-    for place in range(2) if batch_rows != 129 else (1,):
-        with tf.Graph().as_default(), refused if is_refused else contextlib.nullcontext():
-            own = share(place, batch_rows)
-            ids = indices(own)
-            slices = tf.IndexedSlices(tf.zeros([ids.shape[0], 3]), ids, tf.constant([50, 3]))
-            (sent,), *_ = packed(of_weights(slices), own)
-            assert sent.shape == [ids.shape[0] * (2 + 3)]
+def test_sums_and_means_keep_their_names() -> None:
+    """What is no float, such as a count, is left out: any replica's will do."""
+    changes = {"mean": tf.constant(0.5), "count": tf.constant(3, tf.int64)}
+    packed = pack(Gradients({"kernel": tf.ones([2])}, {}, {}, {}), changes, 4)
+    found = packed.of_all([2 * tensor for tensor in packed.tensors], [])
+    np.testing.assert_array_equal(unpack(found, 4).weights["kernel"], [2, 2])
+    assert {name: float(value) for name, value in found.changes.items()} == {"mean": 1.0}

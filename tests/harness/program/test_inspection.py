@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from harness.data.ragged import RaggedSets
-from harness.program.inspection import NUM_BINS, Looks, distribution
+from harness.program.model_programs import NUM_BINS, InspectionSchedule, distribution
 from tests.harness.program.rig import assert_same, build_rig, step_of
 from tests.harness.random_sets import random_sets
 
-EVERY = Looks(histograms_every=1, precision_every=1)
+EVERY = InspectionSchedule(histograms_every=1, precision_every=1)
 
 
 def test_it_changes_nothing() -> None:
@@ -48,7 +47,7 @@ def test_the_gradients_are_those_of_training() -> None:
     assert [made.program for made in compilations] == ["look at gradients"]
     assert not rig.programs.inspect(dispatch, batches, EVERY)[1], "compiled once"
     assert inspection.step == dispatch.num_steps
-    assert (inspection.non_finite_fraction, inspection.underflow_fraction) == (0.0, None)
+    assert inspection.non_finite_fraction == 0.0
     before = rig.weights()
     rig.run(step_of(dispatch.calls[0], dispatch.num_steps - 1), batches)
     spreads = {spread.name: spread for spread in inspection.gradients}
@@ -84,58 +83,23 @@ def test_a_gradient_that_is_not_finite_is_counted() -> None:
     assert inspection.non_finite_fraction == pytest.approx(counted / num_elements)
 
 
-def test_underflow_is_what_16_bits_lose_against_float32() -> None:
-    """Rows of one id each, so that a row's gradient is one row of the table; the loss scale decides
-    whether it is below the least number of float16. Ids that no row holds do not count."""
-    rows = 8
-    ids, labels = np.arange(rows)[:, None], np.arange(rows) % 2
-    rig = build_rig(
-        RaggedSets.from_lists(ids, labels=labels, num_tokens=1000),
-        precision="mixed_float16",
-        hidden_units=(4,),
-        steps_per_call=1,
-    )
-    # All units are active, and pass a gradient of half their weight times 1/8.
-    table, bias, kernel, last = (w.copy() for w in rig.weights())
-    table[:], bias[:], last[:] = 1.0, 0.0, 0.0
-    kernel[:, 0] = [1e-2, -1e-3, 1e-7, -1e-8]
-    rig.set_weights([table, bias, kernel, last])
-    dispatch, batches = next(rig.dispatches())
-
-    def underflow(scale: float) -> float:
-        assert rig.states[0].loss_scale is not None
-        rig.states[0].loss_scale.scale.assign(scale)
-        inspection, _ = rig.programs.inspect(dispatch, batches, EVERY)
-        assert inspection is not None
-        assert inspection.underflow_fraction is not None
-        return inspection.underflow_fraction
-
-    # Not zero in float32: 8 rows of the table and the bias of 4 units, 4 + 1 of the logits.
-    comparable = rows * 4 + 4 + 4 + 1
-    assert underflow(2.0**15) == 0
-    # 1e-7 / 16 and 1e-8 / 16 round to 0, whose least number is 6e-8: in 8 rows and the bias.
-    assert underflow(1.0) == pytest.approx((rows + 1) * 2 / comparable)
-
-
 def test_when_it_is_time() -> None:
     rig = build_rig(
         random_sets(np.random.default_rng(), rows=16), precision="mixed_float16", hidden_units=(4,)
     )
     dispatch, batches = next(rig.dispatches())
-    for looks, with_histograms, with_underflow in (
-        (Looks(), [], []),
-        (Looks(histograms_every=2), [1, 3], []),
-        (Looks(histograms_every=2, precision_every=3), [1, 3], [2]),
+    for schedule, with_histograms, with_precision in (
+        (InspectionSchedule(), [], []),
+        (InspectionSchedule(histograms_every=2), [1, 3], []),
+        (InspectionSchedule(histograms_every=2, precision_every=3), [1, 3], [2]),
     ):
         seen = {
-            epoch: rig.programs.inspect(replace(dispatch, epoch=epoch), batches, looks)[0]
+            epoch: rig.programs.inspect(replace(dispatch, epoch=epoch), batches, schedule)[0]
             for epoch in range(4)
         }
         found = {epoch: one for epoch, one in seen.items() if one is not None}
-        assert sorted(found) == sorted(with_histograms + with_underflow)
+        assert sorted(found) == sorted(with_histograms + with_precision)
         assert [epoch for epoch, one in found.items() if one.gradients] == with_histograms
-        underflow = [e for e, one in found.items() if one.underflow_fraction is not None]
-        assert underflow == with_underflow
 
 
 @given(arrays.arrays(np.float32, st.integers(0, 200), elements=st.floats(width=32)))

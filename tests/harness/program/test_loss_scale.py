@@ -1,6 +1,5 @@
 """The rule of loss scaling; test_two_devices.py tests it in a step of two devices."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,7 +10,9 @@ import tensorflow as tf
 from harness.model.layers import MultiHotDense, TableDtype
 from harness.model.network import DefaultNetwork
 from harness.program.devices import Devices
-from harness.program.loss_scale import LossScale
+from harness.program.exchange import Gradients
+from harness.program.launches import all_finite
+from harness.program.optimizer import LossScale, unscaled
 from kernels.multi_hot.table_rules import Rule
 from tests.harness.program.rig import build_rig
 from tests.harness.random_sets import random_sets
@@ -19,44 +20,35 @@ from tests.harness.random_sets import random_sets
 FINITE = [1.0, -2.0]
 
 
-def apply(scale: LossScale, *gradients: list[float]) -> tuple[int, bool]:
-    """Applies gradients; returns the steps skipped in all, and whether the update counts."""
-    weight, told = tf.Variable(0.0), tf.Variable(False)
+def scaled(scale: LossScale, *gradients: list[float]) -> list[float]:
+    """Adapts the scale to gradients; returns the first one without the scale."""
 
-    def update(unscaled: Sequence[tf.Tensor], counts: tf.Tensor) -> None:
-        weight.assign(unscaled[0][0])
-        told.assign(counts)
+    @tf.function(jit_compile=True, autograph=False)
+    def step() -> tf.Tensor:
+        weights = {str(place): tf.constant(own) for place, own in enumerate(gradients)}
+        found = unscaled(Gradients(weights, {}, {}, {}), tf.convert_to_tensor(scale.scale))
+        scale.update(all_finite([*weights.values()], by_one_kernel=False))
+        return found.weights["0"]
 
-    tf.function(
-        lambda: scale.apply([tf.constant(g) for g in gradients], update, [weight]),
-        jit_compile=True,
-    )()
-    assert bool(told) is bool(weight != 0.0)
-    return int(scale.skipped_steps), bool(told)
+    return [float(number) for number in step()]
 
 
-@pytest.mark.parametrize("for_gpu", [False, True])
-def test_a_finite_step_updates_without_the_scale_and_keeps_it(for_gpu: bool) -> None:
-    scale = LossScale(for_gpu=for_gpu)
-    weight = tf.Variable(0.0)
-    scale.apply([tf.constant(FINITE)], lambda g, _: weight.assign(g[0][1]), [weight])
-    assert float(weight) == -2.0 / 2.0**15
+def test_a_finite_step_keeps_the_scale() -> None:
+    scale = LossScale()
+    assert scaled(scale, FINITE, FINITE) == [number / 2.0**15 for number in FINITE]
     assert (float(scale.scale), int(scale.finite_steps)) == (2.0**15, 1)
-    assert apply(scale, FINITE, FINITE) == (0, True)
+    assert int(scale.skipped_steps) == 0
 
 
-@pytest.mark.parametrize(
-    ("wrong", "place", "for_gpu"), [("nan", 0, False), ("inf", 1, False), ("-inf", 1, True)]
-)
-def test_any_gradient_that_is_not_finite_skips_and_halves(
-    wrong: str, place: int, for_gpu: bool
-) -> None:
-    scale = LossScale(for_gpu=for_gpu)
+@pytest.mark.parametrize(("wrong", "place"), [("nan", 0), ("inf", 1), ("-inf", 1)])
+def test_any_gradient_that_is_not_finite_skips_and_halves(wrong: str, place: int) -> None:
+    scale = LossScale()
     scale.finite_steps.assign(7)
     gradients = [FINITE, FINITE]
     gradients[place] = [0.0, float(wrong)]
-    assert apply(scale, *gradients) == (1, False)
+    scaled(scale, *gradients)
     assert (float(scale.scale), int(scale.finite_steps)) == (2.0**14, 0)
+    assert int(scale.skipped_steps) == 1
 
 
 def test_doubles_after_2000_finite_steps_in_a_row() -> None:
@@ -65,7 +57,7 @@ def test_doubles_after_2000_finite_steps_in_a_row() -> None:
     @tf.function(jit_compile=True)
     def many(steps: tf.Tensor) -> tf.Tensor:
         def body(step: tf.Tensor) -> tf.Tensor:
-            scale.apply([tf.ones(2)], lambda *_: None, [])
+            scale.update(tf.constant(True))
             return step + 1
 
         return tf.while_loop(lambda step: step < steps, lambda step: [body(step)], [0])
@@ -82,7 +74,7 @@ def test_never_falls_below_1() -> None:
     scale = LossScale()
     scale.scale.assign(1.5)
     for _ in range(2):
-        apply(scale, [float("nan")])
+        scaled(scale, [float("nan")])
         assert float(scale.scale) == 1.0
 
 
@@ -116,7 +108,7 @@ def test_the_optimizer_knows_nothing_of_skipped_steps(
     )
     ((dispatch, batches),) = rig.dispatches()
     (call,) = dispatch.calls
-    (state,) = rig.states
+    state = rig.state
     assert state.loss_scale is not None
     start = rig.values()
     sums = rig.run(call, batches)
@@ -145,7 +137,7 @@ def test_a_model_of_a_table_alone_counts_its_steps(precision: str) -> None:
     )
     ((dispatch, batches),) = rig.dispatches()
     (call,) = dispatch.calls
-    (state,) = rig.states
+    state = rig.state
     rig.run(call, batches)
     assert state.save()["optimizer/iteration"] == 4
     if state.loss_scale is not None:

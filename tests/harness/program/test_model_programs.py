@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from harness.feed.cadence import Cadence
 from harness.feed.plan import evaluation_plan
-from harness.program.checkpoints import Checkpoints
 from harness.run.background import Background
+from harness.run.checkpoints import Checkpoints
 from harness.run.history import History
 from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
@@ -154,13 +154,13 @@ def test_skipped_steps_are_those_of_the_window_also_after_a_checkpoint(tmp_path:
         rig = build_rig(sets, precision="mixed_float16")
         with Background() as background:
             programs = rig.programs
-            checkpoints = Checkpoints(tmp_path, programs.states, background)
+            checkpoints = Checkpoints(tmp_path, programs.state, background)
             if resumed:
                 checkpoints.restore()
             dispatch, batches = next(rig.dispatches())
             programs.prepare(rig.plan, dispatch, batches, start_step=0)
             for scale in (2.0**15, 2.0**120):  # the larger overflows, whatever the gradients
-                (state,) = programs.states
+                state = programs.state
                 assert state.loss_scale is not None
                 state.loss_scale.scale.assign(scale)
                 (sums,) = programs.train([(dispatch, batches)])
@@ -174,10 +174,10 @@ def test_a_state_with_an_infinite_slot_is_never_saved(tmp_path: Path) -> None:
     """The square of a huge gradient overflows in Adam's slot, but weights and losses stay
     finite."""
     rig = build_rig(random_sets(np.random.default_rng(), rows=16))
-    slots = rig.states[0].optimizer.variables
+    slots = rig.state.optimizer.variables
     velocity = next(slot for slot in slots if "velocity" in slot.name)
     with Background() as background:
-        run = run_of(rig, Checkpoints(tmp_path, rig.states, background))
+        run = run_of(rig, Checkpoints(tmp_path, rig.state, background))
         for step, slot in ((1, np.inf), (2, 0.0)):
             velocity.assign(np.full(velocity.shape, slot))
             history = History([], start_step=step)

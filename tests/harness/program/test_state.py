@@ -1,6 +1,5 @@
-"""The state of a device, by name, and the changes of a step."""
+"""The state by name, on one device and on two, and the changes of a step."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -9,11 +8,12 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.program.devices import Devices
+from harness.program import state as states
+from harness.program.devices import Devices, set_up_devices
 from harness.program.optimizer import optimizer_factory
-from harness.program.packing import variables_by_name
-from harness.program.state import State
-from tests.harness.program.rig import build_rig
+from harness.program.state import State, variables_by_name
+from harness.program.strategy import copies_of
+from tests.harness.program.rig import build_rig, on_cpus
 from tests.harness.program.test_optimizer import OFFERED
 from tests.harness.random_sets import random_sets
 
@@ -23,9 +23,10 @@ def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=16)
 
 
-def state_of(model: keras.Model, *, place: int = 0, optimizer: str = "adam") -> State:
-    built = optimizer_factory(optimizer)()
-    return State(model, built, device="/CPU:0", place=place, share=place)
+def state_of(
+    model: keras.Model, *, devices: Devices | None = None, optimizer: str = "adam"
+) -> State:
+    return State(model, optimizer_factory(optimizer)(), devices or set_up_devices(1))
 
 
 def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
@@ -33,8 +34,8 @@ def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
     rig = build_rig(sets, optimizer="adafactor", precision="mixed_float16")
     dispatch, batches = next(rig.dispatches())
     call = dispatch.calls[0]
-    program = rig.training.on_device(0, call)
-    traced = program.get_concrete_function(*batches[call.rows], tf.constant(0, tf.int64))
+    (batch,) = batches[call.rows]
+    traced = rig.training.traced_on(0, call, batch)
     assert not [v.name for v in traced.graph.variables if v.dtype == tf.int32]
 
 
@@ -55,75 +56,52 @@ def test_what_is_saved_is_restored(optimizer: str) -> None:
         np.testing.assert_array_equal(restored.numpy(), expected.numpy())
 
 
-def test_what_a_gpu_holds_together_is_saved_by_the_same_names(sets: RaggedSets) -> None:
-    of_gpu, of_cpu = (
-        build_rig(
-            sets, hidden_units=(130, 130, 130, 40, 40), precision="mixed_bfloat16", dropout=0.2,
-            devices=Devices(
-                names=("/CPU:0",), num_replicas=1, device_type=kind, descriptions=("",),
-                memory_bytes=2**30,
-            ),
-        ).states[0]
-        for kind in ("GPU", "CPU")
-    )  # fmt: skip
-    assert len(of_gpu.trainable) < len(of_cpu.trainable)
-    assert of_gpu.kinds == of_cpu.kinds
-    of_gpu.restore(of_cpu.save())
-    for name, array in of_gpu.save().items():
-        np.testing.assert_array_equal(array, of_cpu.save()[name], err_msg=name)
-
-
-def test_a_model_gets_the_values_that_it_does_not_share(sets: RaggedSets) -> None:
+def test_a_model_has_the_values_of_its_training(sets: RaggedSets) -> None:
     rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2, steps_per_call=4, batch_size=4)
     rig.randomize(np.random.default_rng())
     rig.train(num_calls=1)
-    rig.states[0].write_to_model()
     values = variables_by_name(rig.model)
-    trained = {n.removeprefix("model/"): v for n, v in rig.states[0].save().items()}
+    trained = {n.removeprefix("model/"): v for n, v in rig.state.save().items()}
     for name, variable in values.items():
         np.testing.assert_array_equal(variable.numpy(), trained[name])
     assert [v.numpy()[1] for n, v in values.items() if "seed" in n] == [4, 4], "draws so far"
 
 
 def test_a_model_may_be_given_other_values(sets: RaggedSets) -> None:
-    """A callback may set small weights, large ones, seeds, and the learning rate."""
+    """A callback may set weights and the learning rate, of which each device has a copy."""
     rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2)
-    (state,) = rig.states
-    other = state_of(rig.model, place=1)
-    for variable in rig.model.variables:
+    state = state_of(rig.model, devices=on_cpus(2))
+    for variable in rig.model.trainable_variables:
         variable.assign(variable.numpy() + 1)
     state.optimizer.learning_rate.assign(0.25)
-    for each in (state, other):
-        each.read_from_model(state)
-        own = named(each) | (
-            {n.removeprefix("model/"): s for n, s in seeds_of(each).items()}
-            if each is state
-            else {}
-        )
-        for name, array in own.items():
-            np.testing.assert_array_equal(array, variables_by_name(rig.model)[name].numpy())
-        assert float(each.optimizer.learning_rate) == 0.25
+    state.read_model()
+    for variable in rig.model.trainable_variables:
+        for copy in copies_of(state.weights[variable.path]):
+            np.testing.assert_array_equal(copy.numpy(), variable.numpy())
+    rates = copies_of(state.named["optimizer/learning_rate"])
+    assert [float(rate) for rate in rates] == [0.25, 0.25]
 
 
-def test_devices_have_seeds_of_their_own_that_follow_from_the_first(sets: RaggedSets) -> None:
+def test_replicas_have_seeds_of_their_own_that_follow_from_the_first(sets: RaggedSets) -> None:
     rig = build_rig(sets, hidden_units=(6, 4), dropout=0.2)
-    (first,) = rig.states
-    second = state_of(rig.model, place=1)
-    seeds = [seed for state in (first, second) for seed in seeds_of(state).values()]
-    assert len({tuple(seed) for seed in seeds}) == len(seeds) == 2 * 2
+    state = state_of(rig.model, devices=on_cpus(2))
+
+    def seeds() -> list[list[np.ndarray]]:
+        found = [copies_of(v) for name, v in state.others.items() if "seed_generator" in name]
+        return [[copy.numpy() for copy in copies] for copies in found]
+
+    assert len({tuple(seed) for copies in seeds() for seed in copies}) == 2 * 2
     changed = {
         name: array + np.array([7, 3]) if "seed_generator" in name else array
-        for name, array in first.save().items()
+        for name, array in state.save().items()
     }
-    second.restore(changed)
-    for name, seed in seeds_of(second).items():
-        from_first = seed - changed[name]
-        assert from_first[0] != 0
-        assert from_first[1] == 0, "as many draws"
-
-
-def seeds_of(state: State) -> dict[str, np.ndarray]:
-    return {name: array for name, array in state.save().items() if "seed_generator" in name}
+    state.restore(changed)
+    expected = [array for name, array in changed.items() if "seed_generator" in name]
+    for (first, second), wanted in zip(seeds(), expected, strict=True):
+        np.testing.assert_array_equal(first, wanted)
+        away, draws = second - first
+        assert away != 0
+        assert draws == 0, "as many draws"
 
 
 def averaging_model() -> keras.Model:
@@ -134,19 +112,24 @@ def averaging_model() -> keras.Model:
     return keras.Model(numbers, keras.layers.Dense(1, name="head")(x))
 
 
-def named(state: State) -> Mapping[str, np.ndarray]:
-    return state.by_name(state.trainable)
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "packed"), [("adam", True), ("muon", False), ("lamb", False)]
-)
-def test_small_weights_are_updated_together_where_that_is_the_same(
-    optimizer: str, packed: bool
+@pytest.mark.parametrize("shape", [(), (5,), (3, 2), (11, 2)])
+def test_a_variable_is_changed_by_blocks(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = state_of(averaging_model(), optimizer=optimizer)
-    assert set(named(state)) == {"norm/gamma", "norm/beta", "head/kernel", "head/bias"}
-    assert len(state.trainable) == (1 if packed else 4)
+    monkeypatch.setattr(states, "_ROWS_AT_ONCE", 4)
+    before = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    variable = tf.Variable(before)
+    sizes: list[int] = []
+
+    def twice(block: tf.Tensor) -> tf.Tensor:
+        sizes.extend(block.shape[:1])
+        return 2 * block
+
+    states._change_by_blocks(variable, twice)
+    np.testing.assert_array_equal(variable.numpy(), 2 * before)
+    reads = [tf.convert_to_tensor(variable) for _ in range(2)]
+    assert np.shares_memory(*map(np.asarray, reads)), "a read copies the variable"
+    assert sizes == {(): [], (5,): [5], (3, 2): [3], (11, 2): [4, 4, 3]}[shape]
 
 
 def test_two_variables_of_one_name_are_refused() -> None:

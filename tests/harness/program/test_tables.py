@@ -17,15 +17,15 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.model.layers import MultiHotDense
-from harness.program.table_choice import (
-    TablesAsked,
-    choose_table_optimizer,
-    plans_of,
-)
 from harness.program.tables import layers_of
 from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
 from harness.trainer.loop import Steps
+from harness.trainer.table_choice import (
+    TablesAsked,
+    choose_table_optimizer,
+    plans_of,
+)
 from kernels.multi_hot.native.build import find_compiler
 
 pytestmark = [
@@ -169,16 +169,16 @@ def test_a_resumed_run_repeats_the_uninterrupted_one() -> None:
         return trainer.steps(rows, epochs=4)
 
     whole, parts = made(), made()
-    state = whole._training.programs.states[0]
+    state = whole._training.programs.state
     whole.run(num_steps=14)
     saved = state.save()
     whole.run(num_steps=12)
-    parts._training.programs.states[0].restore(saved)
+    parts._training.programs.state.restore(saved)
     parts = Steps(replace(parts._training, start_step=14), parts.start)
     parts.run(num_steps=12)
-    assert_same_arrays(parts._training.programs.states[0].save(), state.save())
+    assert_same_arrays(parts._training.programs.state.save(), state.save())
     lagging = state.save()
-    looked_at = state.by_name(state.weights)
+    looked_at = {name: v.numpy() for name, v in state.trained.items()}
     settled = state.save()
     assert_same_arrays(looked_at, {name: settled[f"model/{name}"] for name in looked_at})
     table = "model/products_12/kernel"
@@ -287,6 +287,7 @@ def test_auto_takes_the_touched_rows_where_the_table_is_large() -> None:
         train=Examples.of(rows),
         batch_size=40,
         task=Task().settled(Examples.of(rows)),
+        strategy=trainer.strategy,
     )
     found = choose_table_optimizer(asked, "native")
     assert found.name == "exact_adam"

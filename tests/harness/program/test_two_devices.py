@@ -1,8 +1,6 @@
-"""Two devices with a state each. XLA compiles an all-reduce only for GPUs: here the same functions
-run uncompiled on two logical CPU devices."""
+"""Two replicas on two logical CPU devices, of which XLA compiles all but the exchange of gradients,
+as between workers. On GPUs the exchange is a part of the program; tests/emulated_gpu has it."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,23 +10,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.feed.plan import Call
 from harness.model.layers import MultiHotDense
-from harness.model.network import float32_twin
-from harness.program.cut_step import CutLoops, CutStep
 from harness.program.devices import Devices
-from harness.program.inspection import look_at_gradients
-from harness.program.program import Program
-from harness.program.step import Caller, training_step
+from harness.program.step import TrainStep
+from harness.program.strategy import copies_of
 from harness.task.multinomial import Multinomial
 from harness.task.task import Task
 from kernels.multi_hot.native.build import find_compiler
 from kernels.multi_hot.table_rules import Rule
 from tests.harness.program import rig as rigs
-from tests.harness.program.rig import Batches, Rig, assert_same
+from tests.harness.program.rig import assert_same, on_cpus
 from tests.harness.random_sets import random_sets
 
 # One call takes all batches of an epoch but the last, which has a program of its own.
@@ -37,76 +30,13 @@ build_rig = partial(rigs.build_rig, steps_per_call=5)
 
 @pytest.fixture(scope="module")
 def two(logical_devices: list[str]) -> Devices:
-    names = ("/CPU:0", "/CPU:1")
     assert len(logical_devices) == 2
-    return Devices(
-        names=names, num_replicas=2, device_type="CPU", descriptions=names, memory_bytes=2**30
-    )
+    return on_cpus(2)
 
 
 @pytest.fixture(scope="module")
 def sets() -> RaggedSets:
     return random_sets(np.random.default_rng(), rows=45, unique=True)
-
-
-def run(program: Program, call: Call, batches: Batches) -> list[Any]:
-    """Runs a call on both devices at once, uncompiled."""
-    return uncompiled(program, call, batches)(call, batches)
-
-
-def uncompiled(
-    program: Program, call: Call, batches: Batches, *, cut: bool = False
-) -> Callable[[Call, Batches], Any]:
-    """Returns a function that runs a call like this one on both devices at once; with `cut`, all
-    but the all-reduce is compiled, as between workers."""
-    if cut:
-        assert isinstance(program.step, CutStep)
-        loops = CutLoops(
-            program.step,
-            program.states,
-            program._sums,
-            implementation=program.implementation,
-            row_sums=program.row_sums,
-        )
-        together = tf.function(loops.loop(call), autograph=False)
-        return lambda call, batches: together(batches[call.rows], tf.constant(call.first, tf.int64))
-    functions = []
-    for device, own in enumerate(batches[call.rows]):
-        loop = program.on_device(device, call).python_function
-        with tf.device(f"/CPU:{device}"):
-            plain = tf.function(loop, autograph=False)
-            functions.append(plain.get_concrete_function(own, tf.constant(0, tf.int64)))
-
-    def run(call: Call, batches: Batches) -> Any:
-        def on(device: int) -> Any:
-            with tf.device(f"/CPU:{device}"):
-                own = batches[call.rows][device]
-                return functions[device](own, tf.constant(call.first, tf.int64))
-
-        with ThreadPoolExecutor(2) as pool:  # each waits for the other in every all-reduce
-            return list(pool.map(on, range(2)))
-
-    return run
-
-
-def train(rig: Rig, *, cut: bool = False, program: Program | None = None) -> np.ndarray:
-    """Trains by the rig's training program or another; returns the sums of each call, as
-    `Rig.train` does."""
-    loops: dict[Any, Any] = {}
-
-    def loop(call: Call, batches: Batches) -> Any:
-        kind = replace(call, first=0)
-        if kind not in loops:
-            loops[kind] = uncompiled(program or rig.training, call, batches, cut=cut)
-        return loops[kind](call, batches)
-
-    return np.array(
-        [
-            np.sum([sums.numpy() for sums in loop(call, batches)], axis=0)
-            for dispatch, batches in rig.dispatches()
-            for call in dispatch.calls
-        ]
-    )
 
 
 @pytest.mark.parametrize(("kind", "last"), [("adagrad", 1), ("exact_adam", 5)])
@@ -125,7 +55,7 @@ def test_tables_are_updated_by_the_rows_of_both_devices(two: Devices, kind: Any,
     settings |= {"learning_rate": 0.05, "clip_norm": 0.5 if kind == "adagrad" else None}
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
     expected = alone.train()
-    np.testing.assert_allclose(train(both, cut=True), expected, rtol=1e-5)
+    np.testing.assert_allclose(both.train(), expected, rtol=1e-5)
     assert_same(*both.values())
     for own, others in zip(both.values()[0], alone.values()[0], strict=True):
         np.testing.assert_allclose(own, others, rtol=1e-3, atol=1e-4)
@@ -152,17 +82,18 @@ def test_workers_find_a_large_tables_gradient_from_products(two: Devices) -> Non
     both = build_rig(sets, model=Large(), devices=two)
     alone = build_rig(sets, model=Large())
     alone.set_weights(both.weights())
-    call = Caller(both.model, implementation="gather", num_workers=2)
-    program = Program(
-        "training", training_step(call, both.task, unused=[]),
-        states=both.states, implementation="gather", row_sums=2,
-    )  # fmt: skip
-    np.testing.assert_allclose(train(both, program=program), alone.train(), rtol=1e-5)
+    step = both.training.step
+    assert isinstance(step, TrainStep)
+    loops = both.training._worker_loops
+    assert loops is not None
+    loops.step = replace(step, forward=replace(step.forward, num_workers=2))
+    np.testing.assert_allclose(both.train(), alone.train(), rtol=1e-5)
     assert_same(*both.values())
 
 
 def test_the_likelihood_of_items_is_that_of_one_device(two: Devices) -> None:
-    """Labels are ragged sets, of which the last batch has a row for one device only."""
+    """Labels are ragged sets, of which the last batch has a row for one device only. The optimizer
+    is SGD: of drawn items the gradient is by rows, which replicas make dense."""
     rng = np.random.default_rng()
     seen, bought = (random_sets(rng, rows=41, unique=False) for _ in range(2))
     rows = Examples(inputs={"": seen}, labels=bought)
@@ -171,9 +102,10 @@ def test_the_likelihood_of_items_is_that_of_one_device(two: Devices) -> None:
         return keras.layers.Dense(50)(MultiHotDense(6, 50, activation="gelu")(inputs))
 
     task = Task(loss=Multinomial(num_samples=50))
-    both, alone = (build_rig(rows, model=of_items, task=task, devices=d) for d in (two, None))
+    how: dict[str, Any] = {"model": of_items, "task": task, "optimizer": "sgd"}
+    both, alone = (build_rig(rows, devices=d, **how) for d in (two, None))
     alone.set_weights(both.weights())
-    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    np.testing.assert_allclose(both.train(), alone.train(), rtol=1e-5)
     assert_same(*both.values())
     for trained, expected in zip(both.weights(), alone.weights(), strict=True):
         np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
@@ -201,32 +133,27 @@ def with_places(inputs: Any) -> Any:
 
 
 def test_a_lookup_of_places_trains_as_on_one_device(two: Devices) -> None:
-    """The optimizer is Adam, which squares the gradient of each occurrence of a place."""
-    sets = random_sets(np.random.default_rng(), rows=46, num_tokens=40)
-    both, alone = (build_rig(sets, model=with_places, devices=d) for d in (two, None))
+    """The optimizer is SGD: Adam would square the sums of a place's gradients, not each of them,
+    since replicas make gradients by rows dense before they add them up."""
+    sets = random_sets(np.random.default_rng(), rows=45, num_tokens=40)
+    how: dict[str, Any] = {"model": with_places, "optimizer": "sgd", "learning_rate": 0.1}
+    both, alone = (build_rig(sets, devices=d, **how) for d in (two, None))
     alone.set_weights(both.weights())
-    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    np.testing.assert_allclose(both.train(), alone.train(), rtol=1e-5)
     for trained, expected in zip(both.weights(), alone.weights(), strict=True):
         np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
     assert_same(*both.values())
 
 
-def test_a_lookup_of_places_is_refused_where_shares_are_unequal(two: Devices) -> None:
-    sets = random_sets(np.random.default_rng(), rows=45, num_tokens=40)
-    both = build_rig(sets, model=with_places, devices=two)
-    with pytest.raises(InputError, match=r"5 rows does not divide among 2 devices.* one device"):
-        train(both)
-
-
 def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> None:
     rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16")
-    train(rig)
-    first, second = (state.save() for state in rig.states)
-    differing = {name for name in first if not np.array_equal(first[name], second[name])}
-    seeds = {name for name in first if "seed_generator" in name}
+    rig.train()
+    both = {n: [c.numpy() for c in copies_of(v)] for n, v in rig.state.named.items()}
+    differing = {name for name, (one, other) in both.items() if not np.array_equal(one, other)}
+    seeds = {name for name in both if "seed_generator" in name}
     assert differing == seeds
     for name in seeds:  # the same number of draws: only where they began differs
-        assert first[name][1] == second[name][1] > 0
+        assert both[name][0][1] == both[name][1][1] > 0
 
 
 def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
@@ -239,33 +166,31 @@ def test_one_devices_nan_skips_the_step_on_both(two: Devices) -> None:
     poisoned = [w.copy() for w in weights]
     poisoned[0][batches[8][device].ragged[""]["values"].numpy()[0, 1]] = np.inf
     rig.set_weights(poisoned)
-    sums = run(rig.training, call, batches)
+    rig.training.compile(batches, call, at_step=0)
+    sums = rig.training(call, batches)
     assert [bool(np.isfinite(own.numpy()).all()) for own in sums] == [True, False]
-    for state in rig.states:
-        assert state.loss_scale is not None
-        assert float(state.loss_scale.scale) == 2.0**14
-        assert int(state.loss_scale.skipped_steps) == 1
+    scale = rig.state.loss_scale
+    assert scale is not None
+    assert [float(copy) for copy in copies_of(scale.scale)] == [2.0**14] * 2
+    assert [int(copy) for copy in copies_of(scale.skipped_steps)] == [1, 1]
     assert_same(rig.weights(), poisoned)
     rig.set_weights(weights)  # the next one, with finite weights, is taken again
-    run(rig.training, call, batches)
-    assert int(rig.states[1].loss_scale.skipped_steps) == 1  # type: ignore[union-attr]
+    rig.run(call, batches)
+    assert [int(copy) for copy in copies_of(scale.skipped_steps)] == [1, 1]
     assert not np.array_equal(rig.weights()[0], weights[0])
 
 
 def test_a_look_at_gradients_reduces_both_kinds(two: Devices, sets: RaggedSets) -> None:
     """Those of the table are by rows, the others dense."""
     rig = build_rig(sets, devices=two, precision="mixed_bfloat16", rule=Rule("sgd"))
-    looking = Program(
-        "look",
-        look_at_gradients(rig.call, rig.task, reference=float32_twin(rig.model)),
-        states=rig.states,
-        implementation="gather",
-    )
+    looking = rig.programs._gradients
     dispatch, batches = next(rig.dispatches())
     call = replace(dispatch.calls[0], num_steps=1)
-    (gradients, _), (others, _) = run(looking, call, batches)
-    assert_same([g.numpy() for g in gradients], [g.numpy() for g in others])
-    assert all(np.any(g.numpy()) for g in gradients)
+    looking.compile(batches, call, at_step=0)
+    gradients, others = looking(call, batches)
+    for name, gradient in gradients.items():
+        np.testing.assert_array_equal(gradient, others[name])
+        assert np.any(gradient.numpy()), name
 
 
 class Counted(keras.layers.Layer):
@@ -293,17 +218,17 @@ def test_averages_and_added_losses_are_those_of_one_device(two: Devices) -> None
     settings: dict[str, Any] = {"model": averaging, "optimizer": "sgd", "learning_rate": 0.1}
     settings["task"] = Task(metrics=["accuracy", keras.metrics.Recall()])
     both, alone = build_rig(sets, devices=two, **settings), build_rig(sets, **settings)
-    np.testing.assert_allclose(train(both), alone.train(), rtol=1e-5)
+    np.testing.assert_allclose(both.train(), alone.train(), rtol=1e-5)
     counted = [
-        np.sum([own.numpy() for state in rig.states for own in state.sums[0]])
+        np.sum([copy.numpy() for own in rig.state.sums[0] for copy in copies_of(own)])
         for rig in (both, alone)
     ]
     assert counted[0] == counted[1] > 0
-    for state in both.states:
-        for sums in state.sums[0]:
-            sums.assign(tf.zeros_like(sums))
+    for sums in both.state.sums[0]:
+        for copy in copies_of(sums):
+            copy.assign(tf.zeros_like(copy))
     assert_same(*both.values())
-    saved, expected = both.states[0].save(), alone.states[0].save()
+    saved, expected = both.state.save(), alone.state.save()
     kept = [f"norm/{name}" for name in ("moving_mean", "moving_variance", "gamma", "beta")]
     for name in [*kept, "counted/mean"]:
         path = f"model/{name}"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.program.checkpoint_schedule import CheckpointSchedule
+from harness.run.checkpoint_schedule import CheckpointSchedule
 from harness.run.history import Counters
 from tests.harness.stand_in import (
     COMPILE_SECONDS,

@@ -63,6 +63,7 @@ def run_start(run_dir: Path, **changes: Any) -> RunStart:
         run_dir=str(run_dir),
         config=asdict(TrainConfig(recipe="tutorial")),
         dataset=DATASET,
+        strategy="OneDeviceStrategy",
         devices=("CPU:0",),
         task=Choice(name="binary", why="2 classes"),
         metrics=("accuracy",),

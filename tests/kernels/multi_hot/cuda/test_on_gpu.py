@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from kernels.multi_hot import (
     ROW_OPTIMIZERS,
-    BatchRef,
     BatchGroup,
+    BatchRef,
     RowOptimizer,
     multi_hot_dense,
     registry,

@@ -2,9 +2,10 @@
 
 import threading
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data.ragged import RaggedSets
-from harness.program.checkpoints import Checkpoints
+from harness.program.devices import Devices, set_up_devices
 from harness.program.state import State
+from harness.program.strategy import copies_of
 from harness.run.background import Background, Task
-from tests.harness.program.rig import Rig, assert_same, build_rig
+from harness.run.checkpoints import Checkpoints
+from tests.harness.program.rig import Rig, assert_same, build_rig, on_cpus
 from tests.harness.random_sets import random_sets
 
 
@@ -38,12 +41,12 @@ def sets() -> RaggedSets:
 
 
 def checkpoints(rig: Rig, folder: Path, *, background: Background | None = None) -> Checkpoints:
-    return Checkpoints(folder, rig.states, background or Background())
+    return Checkpoints(folder, rig.state, background or Background())
 
 
 def save(rig: Rig, folder: Path, *steps: int) -> None:
     with Background() as background:
-        saver = Checkpoints(folder, rig.states, background)
+        saver = Checkpoints(folder, rig.state, background)
         for step in steps:
             saver.save(step)
 
@@ -75,7 +78,7 @@ def test_where_memory_has_no_room_for_a_copy_training_waits(
     save(rig, tmp_path / "copied", 4)
     before = rig.values()
     with Background() as background:
-        saver = Checkpoints(tmp_path / "own", rig.states, background, free=lambda: 0)
+        saver = Checkpoints(tmp_path / "own", rig.state, background, free=lambda: 0)
         saver.save(4)
         assert not saver.is_writing
         rig.train(start_step=4)
@@ -113,26 +116,23 @@ def test_another_program_can_read_it(tmp_path: Path, sets: RaggedSets) -> None:
     np.testing.assert_array_equal(kernel, rig.weights()[0])
 
 
+def state_of(*names: str, devices: Devices | None = None, metrics: Any = ()) -> State:
+    layers = [keras.layers.Dense(40, name=name) for name in names]
+    model = keras.Sequential([keras.Input((40,)), *layers], name="net")
+    return State(model, keras.optimizers.Adam(), devices or set_up_devices(1), metrics=metrics)
+
+
 def test_weights_are_restored_by_name(tmp_path: Path) -> None:
-    """Another kind of device may hold them in another order, in fewer variables."""
-
-    def state_of(*names: str, small: Collection[str] = ()) -> State:
-        layers = [keras.layers.Dense(40, name=name) for name in names]
-        model = keras.Sequential([keras.Input((40,)), *layers], name="net")
-        return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0, small=small)
-
-    first = state_of("one", "two")
+    first, same = state_of("one", "two"), state_of("one", "two")
     with Background() as background:
-        Checkpoints(tmp_path, [first], background).save(1)
-    packed = state_of("one", "two", small={"net/one/kernel"})
-    assert list(packed.kinds) != list(first.kinds)
-    Checkpoints(tmp_path, [packed], background).restore()
-    for name, array in packed.save().items():
+        Checkpoints(tmp_path, first, background).save(1)
+    Checkpoints(tmp_path, same, background).restore()
+    for name, array in same.save().items():
         np.testing.assert_array_equal(array, first.save()[name])
     other = state_of("one", "three")
     before = other.save()
     with pytest.raises(InputError, match="of model/net/three/kernel it holds nothing"):
-        Checkpoints(tmp_path, [other], background).restore()
+        Checkpoints(tmp_path, other, background).restore()
     for name, array in other.save().items():
         np.testing.assert_array_equal(array, before[name])
 
@@ -141,7 +141,7 @@ def test_later_ones_of_before_a_resume_are_removed(tmp_path: Path, sets: RaggedS
     rig = build_rig(sets)
     (tmp_path / "ckpt-9.npz").write_bytes(b"damaged")
     with Background() as background:
-        saver = Checkpoints(tmp_path, rig.states, background, keep=1)
+        saver = Checkpoints(tmp_path, rig.state, background, keep=1)
         for step in (3, 5):
             saver.save(step, {"seconds": 0.1 * step})
             background.wait()
@@ -151,29 +151,18 @@ def test_later_ones_of_before_a_resume_are_removed(tmp_path: Path, sets: RaggedS
 
 
 def test_metrics_that_run_over_an_epoch_go_on_within_it(tmp_path: Path, sets: RaggedSets) -> None:
-    def states(count: int) -> list[State]:
-        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, name="a")], name="net")
-        metrics = [keras.metrics.Mean(name="own")]
-        return [
-            State(
-                model,
-                keras.optimizers.SGD(),
-                device="/CPU:0",
-                place=place,
-                metrics=metrics,
-            )
-            for place in range(count)
-        ]
-
-    two = states(2)
-    for place, state in enumerate(two):
-        for variable in state.sums[0]:
-            variable.assign(place + 1.0)
+    two, again = (
+        state_of("one", devices=on_cpus(2), metrics=[keras.metrics.Mean(name="own")])
+        for _ in range(2)
+    )
+    for variable in two.sums[0]:
+        for place, copy in enumerate(copies_of(variable), 1):
+            copy.assign(place)
     with Background() as background:
         Checkpoints(tmp_path, two, background).save(1)
-    again = states(3)
     assert Checkpoints(tmp_path, again, Background()).restore().step == 1
-    assert [[float(v) for v in state.sums[0]] for state in again] == [[3, 3], [0, 0], [0, 0]]
+    found = [[float(copy) for copy in copies_of(variable)] for variable in again.sums[0]]
+    assert found == [[3, 0], [3, 0]]
 
 
 def test_damaged_checkpoints_are_not_restored(tmp_path: Path, sets: RaggedSets) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness.base.errors import InputError
-from harness.program.checkpoint_schedule import CheckpointSchedule
+from harness.run.checkpoint_schedule import CheckpointSchedule
 from harness.trainer.settings import RunOptions
 
 

@@ -12,8 +12,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.feed.batch import Share
-from harness.program.normalization import over_all_rows
+from harness.feed.batch import ReplicaBatch
+from harness.program.all_reduce import over_all_rows
+from harness.program.strategy import Replica, strategy_of
 
 pytestmark = pytest.mark.usefixtures("logical_devices")
 
@@ -36,10 +37,11 @@ def normalized(
         layer.build(inputs.shape)
         rows = np.array_split(np.arange(len(inputs)), devices)[place]
         own = rows if rows.size else [0]
-        share = Share({}, {}, None, tf.ones([len(own)]), {}).within(len(inputs), devices, place)
-        with over_all_rows(keras.Sequential([layer]), share, all_reduce):
+        batch = ReplicaBatch({}, None, tf.ones([len(own)])).within(len(inputs), devices, place)
+        replica = Replica(strategy_of(("/CPU:0",)), place, all_reduce)
+        with replica, over_all_rows(keras.Sequential([layer]), batch):
             outputs = layer(inputs[own], training=True, mask=None if mask is None else mask[own])
-        return np.asarray(outputs)[: share.num_rows], layer
+        return np.asarray(outputs)[: batch.num_rows], layer
 
     with ThreadPoolExecutor(devices) as pool:
         outputs, layers = zip(*pool.map(on, range(devices)), strict=True)

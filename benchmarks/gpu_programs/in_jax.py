@@ -1,9 +1,7 @@
-"""Compiles lowered programs for GPUs that the machine lacks, and counts their launches.
+"""Compiles the programs of `lower.py` for GPUs that the machine lacks, and counts their launches.
 
-    python benchmarks/gpu_programs/in_jax.py DIR [--card NAME ...] [--json FILE] [--against FILE]
-
-It runs in an environment with JAX and its CUDA plugin, which has no TensorFlow, and so imports
-nothing of the project. `./scripts/gpu-programs` makes the environment.
+`./scripts/gpu-programs` calls it, in an environment with JAX and its CUDA plugin. That one has no
+TensorFlow, so this module imports nothing of the project, and `lower.py` is another process.
 """
 
 import argparse
@@ -13,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,8 @@ from jax.experimental import topologies
 
 jax.config.update("jax_enable_x64", True)
 
+ROOT = Path(__file__).resolve().parents[2]
+CXX = os.environ.get("CXX", "g++")
 CARDS = json.loads(Path(__file__).with_name("cards.json").read_text())
 """Cards, with the numbers that XLA publishes in xla/backends/gpu/target_config/specs/."""
 
@@ -102,14 +103,14 @@ def compiled_for(card: str, file: Path, num_devices: int) -> Any:
         return topology.devices[0].client.compile(module, devices, options)
 
 
-def register_kernels(source: Path) -> None:
+def register_kernels() -> None:
     """Registers the handlers of the project's CUDA kernels, built with JAX's headers, without which
     XLA does not compile a program that calls them. Nothing is launched."""
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "handlers.so"
         flags = ("-std=c++17", "-O1", "-fPIC", "-shared", "-isystem", jax.ffi.include_dir())
-        command = [os.environ.get("CXX", "g++"), *flags, str(source), "-o", str(library), "-ldl"]
-        subprocess.run(command, check=True)
+        source = ROOT / "kernels" / "multi_hot" / "cuda" / "binding.cc"
+        subprocess.run([CXX, *flags, source, "-o", library, "-ldl"], check=True)
         handler = ctypes.CDLL(str(library)).multi_hot_cuda_handler
     handler.restype, name = ctypes.c_void_p, ctypes.c_char_p()
     for place in itertools.count():
@@ -119,48 +120,57 @@ def register_kernels(source: Path) -> None:
         jax.ffi.register_ffi_target((name.value or b"").decode(), capsule, platform="CUDA")
 
 
+def lowered(folder: Path, *, short: bool) -> list[dict[str, Any]]:
+    """Writes the programs into a folder; returns their descriptions."""
+    command = [ROOT / ".venv" / "bin" / "python", "-m", "benchmarks.gpu_programs.lower", folder]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    subprocess.run([*command, *["--short"] * short], cwd=ROOT, env=environment, check=True)
+    programs: list[dict[str, Any]] = json.loads((folder / "programs.json").read_text())
+    return programs
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="what lower.py wrote")
+    parser = argparse.ArgumentParser(prog="gpu-programs", description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--card", nargs="+", choices=CARDS, default=list(CARDS))
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    parser.add_argument("--kernels", type=Path, help="the source of the CUDA kernels' handlers")
-    parser.add_argument("--against", type=Path, help="an earlier record: fails where it was better")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--against", type=Path)
     arguments = parser.parse_args()
-    content = json.loads((arguments.folder / "programs.json").read_text())
-    rows: list[dict[str, Any]] = []
-    if arguments.kernels:
-        register_kernels(arguments.kernels)
-    for program in content["programs"]:
-        described = {n: value for n, value in program.items() if n not in ("file", "num_tokens")}
-        if program["implementation"] == "native" and not arguments.kernels:
-            print(f"{program['name']:<48} needs the project's kernels: left out")
-            continue
-        for card in arguments.card:
-            file = arguments.folder / program["file"]
-            executable = compiled_for(card, file, program["gpus"])
-            optimized = executable.hlo_modules()[0].to_string()
-            figures = verdict.counts(optimized, program["num_tokens"])
-            memory = executable.get_compiled_memory_stats()  # arguments and results not included
-            figures["temporary_bytes"] = memory.temp_size_in_bytes
-            rows.append({**described, "card": card, **figures})
-            print(
-                f"{program['name']:<48} {card:<10} {figures['launches_per_step']:>3} launches a "
-                f"step, trip count {'known' if figures['trip_count_known'] else 'NOT KNOWN'}, "
-                f"{figures['temporary_bytes'] / 1e6:7.1f} MB, {figures['collectives_per_step']} "
-                f"collectives, {figures['host_transfers']} host transfers",
-                flush=True,
-            )
-    if arguments.json:
-        versions = {"tensorflow": content["tensorflow"], "jax": jax.__version__}
-        record = {"versions": versions, "programs": rows}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n")
-    worse = verdict.faults(rows)
-    if arguments.against:
-        worse += verdict.regressions(rows, json.loads(arguments.against.read_text())["programs"])
-    for line in worse:
+    before = verdict.read(arguments.against.read_text()) if arguments.against else None
+    has_kernels = shutil.which(CXX) is not None
+    if has_kernels:
+        register_kernels()
+    table: verdict.Table = {}
+    failed: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for program in lowered(Path(folder), short=arguments.short):
+            name = program["name"]
+            if program["implementation"] == "native" and not has_kernels:
+                print(
+                    f"{name}: left out, as there is no C++ compiler to build the kernels' handlers"
+                )
+                continue
+            table[name] = {}
+            for card in arguments.card:
+                executable = compiled_for(card, Path(folder) / f"{name}.hlo", program["gpus"])
+                optimized = executable.hlo_modules()[0].to_string()
+                found = verdict.counts(optimized, program["num_tokens"])
+                table[name][card] = found["launches_per_step"]
+                failed += [f"{name} on {card}: {fault}" for fault in verdict.faults(program, found)]
+                # Arguments and results are not included.
+                memory = executable.get_compiled_memory_stats().temp_size_in_bytes
+                print(
+                    f"{name:<50} {card:<10} {found['launches_per_step']:>3} launches a step, "
+                    f"{memory / 1e6:6.1f} MB of temporary memory",
+                    flush=True,
+                )
+    if arguments.record:
+        arguments.record.write_text(verdict.written(table))
+    if before is not None:
+        failed += verdict.regressions(table, before)
+    for line in failed:
         print(f"FAILED {line}")
-    return 1 if worse else 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

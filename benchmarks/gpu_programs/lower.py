@@ -1,8 +1,9 @@
 """Lowers the training and evaluation programs, as they would be built on a GPU, to XLA's HLO.
 
-    .venv/bin/python -m benchmarks.gpu_programs.lower --out DIR [--short]
+    .venv/bin/python -m benchmarks.gpu_programs.lower DIR [--short]
 
 Writes `train-*.hlo` and `evaluate-*.hlo`, and `programs.json`, which describes them.
+`./scripts/gpu-programs` calls it.
 """
 
 import argparse
@@ -125,41 +126,36 @@ def set_up(case: Case, train: Examples, test: Examples) -> setup.Setup:
         return setup.set_up(network, Task(), adam, settings, train, test, training=True)
 
 
-def lowered(case: Case, folder: Path) -> dict[str, Any]:
-    """Writes the case's program, for the first device; returns its description."""
+def lowered(case: Case) -> bytes:
+    """Returns the HLO of the case's program, for the first device."""
     train, test = rows_of(case.num_tokens)
     built = set_up(case, train, test)
     if case.kind == "train":
         program, rows = built.programs._training, built.rows_to_train(train, epochs=1)
     else:
         program, rows = built.programs._evaluation, built.rows_to_evaluate(test)
-    dispatch, by_rows = next(rows.feed.dispatches(rows.plan))
+    dispatch, batches = next(rows.feed.dispatches(rows.plan))
     first = dispatch.calls[0]
-    batches = by_rows[first.rows][0]
-    file = folder / f"{case.name}.hlo"
     # Functions that are traced inside call the GPU's kernels, and can only be inspected.
     with mock.patch.object(call, "platforms", return_value=("other", "CPU")):
-        traced = program.traced_on(0, first, batches)
-        text = from_concrete_function(traced)
-        file.write_bytes(text(stage="hlo_serialized", platform_name="CPU"))
-    described = {"name": case.name, "file": file.name, **asdict(case)}
-    return {**described, "num_tokens": case.num_tokens, "num_steps": first.num_steps}
+        traced = program.traced_on(0, first, batches[first.rows][0])
+        text: Any = from_concrete_function(traced)(stage="hlo_serialized", platform_name="CPU")
+    return bytes(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for the programs")
-    parser.add_argument("--short", action="store_true", help="those that a gate looks at")
+    parser.add_argument("folder", type=Path, help="where to write the programs")
+    parser.add_argument("--short", action="store_true", help="only those that .ci/run looks at")
     arguments = parser.parse_args()
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    arguments.out.mkdir(parents=True, exist_ok=True)
     programs = []
     for case in cases(short=arguments.short):
         print(f"lowering {case.name}", flush=True)
-        programs.append(lowered(case, arguments.out))
-    content = {"tensorflow": tf.__version__, "programs": programs}
-    write_json(arguments.out / "programs.json", content)
+        (arguments.folder / f"{case.name}.hlo").write_bytes(lowered(case))
+        programs.append({"name": case.name, "num_tokens": case.num_tokens, **asdict(case)})
+    write_json(arguments.folder / "programs.json", programs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Counts the launches and memsets in an optimized program's loop, and judges them.
+"""Counts the launches and memsets in an optimized program's loop, and compares them with a record.
 
 It imports only Python's own modules, for an environment that has JAX and no TensorFlow.
 """
@@ -6,7 +6,11 @@ It imports only Python's own modules, for an environment that has JAX and no Ten
 import collections
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
+
+Table = dict[str, dict[str, int]]
+"""The launches a step of each program on each card."""
 
 _FREE = {
     *("parameter", "get-tuple-element", "tuple", "bitcast", "constant", "after-all"),
@@ -21,9 +25,6 @@ _CAPTURABLE = {
 _OWN = "multi_hot_cuda_"
 """The prefix of the targets of the project's kernels; a test looks at their handlers' traits."""
 _CAPTURABLE_TARGETS = ("__cublas", "__cudnn", "__triton", _OWN)
-_OF_ROWS = ["touch", "row_gradients", "update_rows"]
-"""The kernels that replace the backward pass if a table is updated by rows; the ids of several GPUs
-are sorted in the step, by `index`, as they meet there."""
 _TO_THE_HOST = {"infeed", "outfeed", "send", "recv", "host-compute"}
 
 
@@ -73,43 +74,55 @@ def counts(program: str, num_tokens: int) -> dict[str, Any]:
     }
 
 
-def faults(rows: list[dict[str, Any]]) -> list[str]:
-    """Returns the faults that no program may have."""
-    found = []
-    for row in rows:
-        where = f"{row['name']} on {row['card']}"
-        if not row["loops"]:
-            found.append(f"{where}: no loop, so that nothing could be counted")
-        if not row["trip_count_known"]:
-            found.append(f"{where}: a loop has no known trip count")
-        if row["host_transfers"]:
-            found.append(f"{where}: a transfer to the host inside the loop")
-        if row["implementation"] == "native":
-            table = row.get("table", "dense")
-            backward = ["gradient"] if table == "dense" else _OF_ROWS
-            backward = [*backward, "catch_up"] if table == "exact_adam" else backward
-            backward = [*backward, "index"] if table != "dense" and row["gpus"] > 1 else backward
-            passes = ["forward", *backward] if row["kind"] == "train" else ["forward"]
-            calls = [c.removesuffix("_sorted") for c in row["own_calls"] if c != "take_rows"]
-            if calls != sorted(passes):
-                found.append(f"{where}: calls {', '.join(calls) or 'none'} of the kernels")
-            if row["not_capturable"]:
-                names = ", ".join(row["not_capturable"])
-                found.append(f"{where}: {names} cannot be part of a CUDA graph")
-        expected = 1 if row["gpus"] > 1 else 0
-        if row["collectives_per_step"] != expected:
-            found.append(
-                f"{where}: {row['collectives_per_step']} collectives a step, not {expected}"
-            )
-    return found
+def _kernels(program: dict[str, Any]) -> list[str]:
+    """Returns the kernels that a program of `native` calls in a step, sorted."""
+    if program["kind"] == "evaluate":
+        return ["forward"]
+    if program["table"] == "dense":
+        return ["forward", "gradient"]
+    calls = ["forward", "touch", "row_gradients", "update_rows"]
+    calls += ["catch_up"] if program["table"] == "exact_adam" else []
+    # The ids of several GPUs meet in the step, and are sorted there.
+    calls += ["index"] if program["gpus"] > 1 else []
+    return sorted(calls)
 
 
-def regressions(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[str]:
-    """Returns the programs that launch more than before, or that have no record of before."""
-    least = {(row["name"], row["card"]): row["launches_per_step"] for row in before}
-    return [
-        f"{row['name']} on {row['card']}: {row['launches_per_step']} launches a step, "
-        f"{least.get((row['name'], row['card']), 'nothing on record')} before"
-        for row in rows
-        if row["launches_per_step"] > least.get((row["name"], row["card"]), -1)
-    ]
+def faults(program: dict[str, Any], found: dict[str, Any]) -> Iterator[str]:
+    """Yields the faults that no program may have, from what `lower.py` and `counts` say of it."""
+    if not found["loops"]:
+        yield "no loop, so that nothing could be counted"
+    if not found["trip_count_known"]:
+        yield "a loop has no known trip count"
+    if found["host_transfers"]:
+        yield "a transfer to the host inside the loop"
+    if found["collectives_per_step"] != int(program["gpus"] > 1):
+        yield f"{found['collectives_per_step']} collectives a step, not {int(program['gpus'] > 1)}"
+    if program["implementation"] == "native":
+        calls = [c.removesuffix("_sorted") for c in found["own_calls"] if c != "take_rows"]
+        if calls != _kernels(program):
+            yield f"calls {', '.join(calls) or 'none'} of the kernels"
+        if found["not_capturable"]:
+            yield f"{', '.join(found['not_capturable'])} cannot be part of a CUDA graph"
+
+
+def regressions(now: Table, before: Table) -> Iterator[str]:
+    """Yields the programs that launch more than before, or that have no record of before."""
+    for name, cards in now.items():
+        for card, launches in cards.items():
+            least = before.get(name, {}).get(card)
+            if least is None or launches > least:
+                known = "nothing on record" if least is None else least
+                yield f"{name} on {card}: {launches} launches a step, {known} before"
+
+
+def written(table: Table) -> str:
+    """Returns a record: a line for each program, with a column for each card."""
+    cards = list(next(iter(table.values())))
+    rows = [("program", *cards), *((name, *map(str, own.values())) for name, own in table.items())]
+    return "".join(f"{name:<50}{''.join(f'{n:>11}' for n in own)}\n" for name, *own in rows)
+
+
+def read(record: str) -> Table:
+    """Returns the table of a record."""
+    (_, *cards), *rows = map(str.split, record.splitlines())
+    return {name: dict(zip(cards, map(int, own), strict=True)) for name, *own in rows}

@@ -27,8 +27,9 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
     """Decorates a method for Python programs: messages name arguments in place of flags, the method
     refuses keywords that it does not know, and its signature and docstring list the fields of the
-    settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's. In the
-    scope of a tf.distribute strategy a method tells `be_under` which, and runs outside of it."""
+    settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's. In
+    the scope of a tf.distribute strategy, a method tells `be_under` which, and runs outside of it.
+    """
 
     def decorate(method: _Method) -> _Method:
         signature = inspect.signature(method)

@@ -17,7 +17,8 @@ from harness.feed.batch import (
     AnyBatches,
     BatchesByRows,
     Columns,
-    Share,
+    RaggedInput,
+    ReplicaBatch,
     reader_of,
     wire_type,
 )
@@ -40,8 +41,8 @@ def _array(tensor: tf.Tensor | None) -> np.ndarray | None:
     return None if tensor is None else tensor.numpy()
 
 
-class _Among(NamedTuple):
-    """A lot and its step, as tensors."""
+class _Group(NamedTuple):
+    """All batches of a call and the step of one of them, as tensors."""
 
     values: Any
     row_splits: Any
@@ -56,36 +57,40 @@ class Reading:
         self._options: Any = {"implementation": implementation, "for_gpu": for_gpu}
         self._programs: dict[tuple[int, Capacity], Callable[..., Any]] = {}
 
-    def __call__(self, batches: BatchesByRows, call: Call) -> list[Share]:
+    def __call__(self, batches: BatchesByRows, call: Call) -> list[ReplicaBatch]:
         """Returns the share of each of the call's steps, as NumPy arrays, of a single device."""
         key = call.num_steps, call.capacity
         program = self._programs.setdefault(key, self._program(*key))
         first = tf.constant(call.first, tf.int64)
         (own,) = batches[call.rows]
         steps = [program(own, first, tf.constant(step)) for step in range(call.num_steps)]
-        as_arrays: list[Share] = tf.nest.map_structure(_array, steps)
+        as_arrays: list[ReplicaBatch] = tf.nest.map_structure(_array, steps)
         return [share.within(call.rows, 1, 0) for share in as_arrays]
 
     def _program(self, num_steps: int, capacity: Capacity) -> Callable[..., Any]:
         @tf.function(jit_compile=True, autograph=False)
-        def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> Share:
-            share = reader_of(batches, first, num_steps, capacity=capacity, **self._options)(step)
-            lots = {name: (own.lot, own.step) for name, own in share.among.items()}
-            among: Any = {
-                name: _Among(lot.values, lot.row_splits, lot.weights, at)
-                for name, (lot, at) in lots.items()
-            }
-            return share._replace(among=among)
+        def read(batches: AnyBatches, first: tf.Tensor, step: tf.Tensor) -> ReplicaBatch:
+            batch = reader_of(batches, first, num_steps, capacity=capacity, **self._options)(step)
+            inputs = dict(batch.inputs)
+            for name, ragged in batch.ragged.items():
+                if ragged.group is not None:
+                    lot, at = ragged.group
+                    group: Any = _Group(lot.values, lot.row_splits, lot.weights, at)
+                    inputs[name] = ragged._replace(group=group)
+            return batch._replace(inputs=inputs)
 
         return read
 
 
-def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **place: int) -> None:
+def check(
+    share: ReplicaBatch, columns: Columns, plan: Plan, capacity: Capacity, **place: int
+) -> None:
     """Compares a share with the rows."""
     expected = expected_share(columns, plan, replica=0, **place)
     num_rows = share.num_rows
     for (name, sets), length in zip(columns.ragged.items(), capacity, strict=True):
-        read = share.labels if name == LABELS else share.inputs[name]
+        ragged = RaggedInput(**share.labels) if name == LABELS else share.ragged[name]
+        read = ragged.sets
         values, splits = read["values"], read["row_splits"]
         assert (values.shape, splits.shape) == ((length,), (num_rows + 1,))
         *rows, _ = np.split(values, splits[1:])
@@ -97,16 +102,15 @@ def check(share: Share, columns: Columns, plan: Plan, capacity: Capacity, **plac
             np.testing.assert_array_equal(
                 read["weights"][: splits[-1]], np.float32(expected.id_weights[name])
             )
-        if name in share.rowids:
+        if ragged.value_rowids is not None:
             counts = [*np.diff(splits), len(values) - splits[-1]]
-            np.testing.assert_array_equal(
-                share.rowids[name], np.arange(num_rows + 1).repeat(counts)
-            )
-        for lot in [share.among[name]] if name in share.among else []:
-            assert lot.values.dtype == wire_type(sets.num_tokens), "as it lies on the device"
-            held = {name: getattr(lot, name) for name in read}
-            for part, array in held.items():
-                np.testing.assert_array_equal(array[lot.step], read[part], err_msg=part)
+            rowids = np.arange(num_rows + 1).repeat(counts)
+            np.testing.assert_array_equal(ragged.value_rowids, rowids)
+        if (group := ragged.group) is not None:
+            assert group.values.dtype == wire_type(sets.num_tokens), "as it lies on the device"
+            for part, array in read.items():
+                held = getattr(group, part)[group.step]
+                np.testing.assert_array_equal(held, array, err_msg=part)
     weights = expected.dense.get(WEIGHTS, np.ones(num_rows))
     read = {**share.inputs, LABELS: share.labels, WEIGHTS: share.weights}
     for name, array in {**expected.dense, WEIGHTS: weights}.items():
@@ -152,10 +156,9 @@ def test_shares_are_the_rows_of_the_plan(kind: str, implementation: str, labels:
         step = dispatch.step % plan.steps_per_epoch
         for call in dispatch.calls:
             for share in reading(batches, call):
-                assert set(share.rowids) == set(
-                    columns.ragged if implementation == "gather" else ()
-                )
-                assert set(share.among) == set(columns.ragged if for_gpu else ())
+                for ragged in share.ragged.values():
+                    assert (ragged.value_rowids is not None) == (implementation == "gather")
+                    assert (ragged.group is not None) == for_gpu
                 check(share, columns, plan, call.capacity, epoch=dispatch.epoch, step=step)
                 step += 1
                 steps_done += 1
@@ -179,7 +182,7 @@ def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) 
     """A device without a row computes on another row, which does not count whatever its weight."""
     sizes = shares_of(batch_rows, num_devices)
     shares = [
-        Share({}, {}, None, tf.fill([max(size, 1)], float("nan")), {}).within(
+        ReplicaBatch({}, None, tf.fill([max(size, 1)], float("nan"))).within(
             batch_rows, num_devices, place
         )
         for place, size in enumerate(sizes)
@@ -227,7 +230,7 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
     call = Call(first=0, num_steps=2, capacity=(640, 256), rows=4)
     for share in Reading(implementation)({4: (resized,)}, call):
         for name, length in (("words", 640), ("tags", 256)):
-            assert share.inputs[name]["values"].shape == (length,)
+            assert share.inputs[name].values.shape == (length,)
             assert share.inputs[name]["row_splits"].tolist() == [0] * 5
         assert share.inputs["tags"]["weights"].shape == (256,)
 

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.model.layers import MultiHotDense, Surroundings, computing
+from harness.feed.batch import RaggedInput
+from harness.model.layers import CallContext, MultiHotDense, calling
 from tests.harness.random_sets import random_sets
 from tests.kernels.multi_hot import reference
 
@@ -46,18 +47,15 @@ def within(
     unique: bool = False,
     export: bool = False,
 ) -> tf.Tensor:
-    """Calls a layer or model, compiled, in the surroundings of a trainer."""
+    """Calls a layer or model, compiled, in the context of a trainer."""
 
     @tf.function(jit_compile=True, autograph=False)
     def call(inputs: dict[str, tf.Tensor], rowids: tf.Tensor | None) -> tf.Tensor:
-        splits = id(inputs["row_splits"])
-        surroundings = Surroundings(
-            implementation=implementation,
-            rowids={} if rowids is None else {splits: rowids},
-            unique=frozenset({id(inputs["values"])} if unique else ()),
-            export=export,
+        ragged = RaggedInput(**inputs, value_rowids=rowids, unique=unique)
+        context = CallContext(
+            implementation=implementation, inputs=[(inputs, ragged)], export=export
         )
-        with computing(surroundings):
+        with calling(context):
             return model(inputs)
 
     inputs = {name: tf.constant(array) for name, array in arrays.items()}

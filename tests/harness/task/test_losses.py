@@ -102,7 +102,7 @@ def test_losses_are_those_of_keras_compile(kind: str, form: str, loss: Any) -> N
         judged = task.compute_loss(labels, outputs)
         keras_of = functools.partial(model.compute_loss, y=labels, y_pred=outputs)
         theirs = keras_of(), keras_of(sample_weight=weights)
-        return judged.losses, judged.probabilities, outputs, theirs
+        return judged.of_rows, judged.probabilities, outputs, theirs
 
     own, given, outputs, (plain, weighted) = losses()
     assert own.shape == (30,)
@@ -160,7 +160,7 @@ def test_outputs_that_keras_reads_in_another_way_are_refused(
     task, own = settled("binary", loss=loss), model()
     x, labels = np.ones([2, 1], np.float32), np.array([0, 1])
     with pytest.raises(InputError, match=message):
-        tf.function(lambda: task.compute_loss(labels, own(x)).losses, autograph=False)()
+        tf.function(lambda: task.compute_loss(labels, own(x)).of_rows, autograph=False)()
 
 
 def test_the_softmax_cross_entropy_wants_labels_that_sum_to_1() -> None:

@@ -73,8 +73,8 @@ def test_the_task_of_items() -> None:
     logits = tf.constant(np.random.default_rng().normal(size=dense.shape), tf.float32)
     inputs = {"values": sets.values, "row_splits": sets.row_splits.astype(np.int32)}
     np.testing.assert_allclose(
-        task.compute_loss(inputs, logits).losses,
-        of_dense.compute_loss(dense, logits).losses,
+        task.compute_loss(inputs, logits).of_rows,
+        of_dense.compute_loss(dense, logits).of_rows,
         rtol=1e-5,
     )
 

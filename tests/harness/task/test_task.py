@@ -83,7 +83,7 @@ def test_any_of_several_classes_as_a_matrix_or_as_sets() -> None:
     ids = {"values": tf.constant(padded), "row_splits": tf.constant(sets.row_splits)}
     for labels in (matrix, ids):
         judged = task.compute_loss(labels, logits)
-        np.testing.assert_allclose(judged.losses, truth, rtol=1e-5)
+        np.testing.assert_allclose(judged.of_rows, truth, rtol=1e-5)
         np.testing.assert_allclose(judged.hits, ((z > 0) == matrix).mean(axis=1), rtol=1e-6)
 
 
@@ -92,12 +92,12 @@ def test_sure_and_wrong_is_costly_but_finite() -> None:
     labels = np.array([1, 0, 0, 1])
     task = settled("binary")
     np.testing.assert_allclose(
-        task.compute_loss(labels, logits).losses, [0, 0, 200, 200], atol=1e-6
+        task.compute_loss(labels, logits).of_rows, [0, 0, 200, 200], atol=1e-6
     )
     # Also of probabilities, where Keras notes the logits that they were made of.
     probabilities = keras.activations.sigmoid(tf.constant(logits))
     np.testing.assert_allclose(
-        task.compute_loss(labels, probabilities).losses, [0, 0, 200, 200], atol=1e-6
+        task.compute_loss(labels, probabilities).of_rows, [0, 0, 200, 200], atol=1e-6
     )
 
 
@@ -113,9 +113,9 @@ def test_class_weights_multiply_the_losses_of_their_rows(kind: str) -> None:
     labels = rng.integers(0, 2, 20)
     plain, weighted = (settled(kind, 3, class_weight=w) for w in (None, {1: 2.5}))
     logits = rng.normal(size=[20, plain.num_outputs]).astype(np.float32)
-    expected = plain.compute_loss(labels, logits).losses * np.where(labels == 1, 2.5, 1.0)
+    expected = plain.compute_loss(labels, logits).of_rows * np.where(labels == 1, 2.5, 1.0)
     judged = weighted.compute_loss(labels, logits)
-    np.testing.assert_allclose(judged.losses, expected, rtol=1e-6)
+    np.testing.assert_allclose(judged.of_rows, expected, rtol=1e-6)
     np.testing.assert_array_equal(judged.hits, plain.compute_loss(labels, logits).hits)
 
 
@@ -150,12 +150,12 @@ def test_labels_are_smoothed_in_training_as_keras_does() -> None:
     z = logits.astype(np.float64)
     shares = 0.9 * np.eye(4)[labels] + 0.1 / 4
     truth = (shares * (np.logaddexp.reduce(z, axis=1, keepdims=True) - z)).sum(axis=1)
-    np.testing.assert_allclose(smooth.compute_loss(labels, logits).losses, truth, rtol=1e-5)
+    np.testing.assert_allclose(smooth.compute_loss(labels, logits).of_rows, truth, rtol=1e-5)
     evaluated, expected = (
         smooth.compute_loss(labels, logits, training=False),
         plain.compute_loss(labels, logits),
     )
-    np.testing.assert_array_equal(evaluated.losses, expected.losses)
+    np.testing.assert_array_equal(evaluated.of_rows, expected.of_rows)
     np.testing.assert_array_equal(smooth.compute_loss(labels, logits).hits, expected.hits)
 
 

@@ -101,7 +101,7 @@ def test_batches_that_are_sorted_at_once(weighted: bool) -> None:
                 y = multi_hot_dense(
                     table, values[step], splits[step], implementation="native",
                     weights=None if weights is None else weights[step],
-                    among=BatchRef(lot, tf.constant(step)),
+                    group=BatchRef(lot, tf.constant(step)),
                 )  # fmt: skip
             found.append(tape.gradient(y, table, dy))
         return found

@@ -146,9 +146,7 @@ def main() -> int:
         for program in lowered(Path(folder), short=arguments.short):
             name = program["name"]
             if program["implementation"] == "native" and not has_kernels:
-                print(
-                    f"{name}: left out, as there is no C++ compiler to build the kernels' handlers"
-                )
+                print(f"{name}: left out, as it needs the project's kernels and a C++ compiler")
                 continue
             table[name] = {}
             for card in arguments.card:

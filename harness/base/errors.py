@@ -52,6 +52,19 @@ def _argument(flag: re.Match[str]) -> str:
 
 
 @contextlib.contextmanager
+def own_words() -> Iterator[None]:
+    """Raises a told error of the block without what Keras wrote around its message, where a layer's
+    method raised it."""
+    try:
+        yield
+    except ToldError as error:
+        # Keras prints the message in bold, and the arguments of the call below it.
+        inner = str(error.args[0]).rpartition(r"\x1b[1m")[2].partition(r"\x1b[0m")[0]
+        error.args = (inner.rpartition("Error encountered:\n\n")[2], *error.args[1:])
+        raise
+
+
+@contextlib.contextmanager
 def in_python() -> Iterator[None]:
     """Makes errors raised inside name arguments, not flags, for calls from Python programs."""
     try:

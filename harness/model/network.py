@@ -16,7 +16,7 @@ from keras.src.backend.common import global_state
 from keras.src.random import seed_generator
 
 from harness.base.checks import require
-from harness.base.errors import InputError
+from harness.base.errors import InputError, own_words
 from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
@@ -73,7 +73,8 @@ def build_model(
 
 def called(model: Callable[[Any], Any], inputs: Any, examples: Examples) -> Any:
     try:
-        return model(inputs)
+        with own_words():
+            return model(inputs)
     except InputError:
         raise
     except tf.errors.ResourceExhaustedError as error:

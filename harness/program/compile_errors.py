@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import keras
 import tensorflow as tf
 
-from harness.base.errors import InputError
+from harness.base.errors import InputError, own_words
 from harness.base.memory import OutOfMemoryError
 
 _KINDS = {
@@ -27,7 +27,8 @@ def naming_failed_layer(model: keras.Model) -> Iterator[None]:
     names the Keras object whose code failed, or a layer of the model; or into an OutOfMemoryError.
     An error in no such object passes unchanged."""
     try:
-        yield
+        with own_words():
+            yield
     except InputError:
         raise
     except tf.errors.ResourceExhaustedError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from harness.base.errors import InputError
 from harness.feed.batch import AnyBatches, reader_of
 from harness.feed.plan import Call
 from harness.program.all_reduce import AllReduce
@@ -123,7 +124,7 @@ class WorkerLoops:
         most_rows = -(-call.rows // self.sums.size)
 
         def after(packed: Packed, carry: Carry) -> Any:
-            with self.state.devices.replica(place, list):
+            with self.state.devices.replica(place, _refuse_sums):
                 changes = {**carry.changes, **packed.changes}
                 gradients = unpack(packed, most_rows)
                 return self.step.update(self.state, gradients, carry._replace(changes=changes))
@@ -158,6 +159,13 @@ class WorkerLoops:
             for (number, tensor), part in zip(own.items(), parts, strict=True):
                 found[number] = tf.reshape(part, tensor.shape)
         return [found[number] for number in range(len(tensors))]
+
+
+def _refuse_sums(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    raise InputError(
+        "the optimizer calls all_reduce, which programs of several workers or CPU devices lack; "
+        "its gradients are sums over all replicas already"
+    )
 
 
 def repeated(num_steps: int, body: Callable[[tf.Tensor, Any], Any], first: Any) -> Any:

@@ -1,10 +1,12 @@
 """The counts from XLA's text of a program, and the checks that they fail. No JAX is needed."""
 
-from typing import Any
+from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu_programs import verdict
+from benchmarks.gpu_programs import lower, verdict
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """HloModule train, entry_computation_layout={()->f32[2]{0}}
 
@@ -38,9 +40,7 @@ ENTRY %main () -> f32[2] {
 KNOWN = PROGRAM.replace("TRIPS", 'backend_config={"known_trip_count":{"n":"40"}}')
 
 
-def row(**changed: Any) -> dict[str, Any]:
-    program = {"name": "train", "kind": "train", "implementation": "gather", "gpus": 2}
-    return {**program, "card": "h100", **verdict.counts(KNOWN, 10_000), **changed}
+TRAINING = {"kind": "train", "implementation": "gather", "table": "dense", "gpus": 2}
 
 
 def test_counts_are_those_of_the_loop() -> None:
@@ -65,18 +65,35 @@ def test_counts_are_those_of_the_loop() -> None:
     ],
 )
 def test_faults(program: str, fault: str) -> None:
-    found = verdict.faults([row(**verdict.counts(program, 10_000))])
+    found = [*verdict.faults(TRAINING, verdict.counts(program, 10_000))]
     assert any(fault in line for line in found), found
+
+
+def test_kernels_that_are_not_called() -> None:
+    found = [*verdict.faults({**TRAINING, "implementation": "native"}, verdict.counts(KNOWN, 9))]
+    assert found == ["calls none of the kernels"]
 
 
 @pytest.mark.parametrize(
     ("before", "found"),
     [
-        ([row()], []),
-        ([row(launches_per_step=4)], []),
-        ([row(launches_per_step=2)], ["train on h100: 3 launches a step, 2 before"]),
-        ([row(card="a100")], ["train on h100: 3 launches a step, nothing on record before"]),
+        ({"train": {"h100": 3}}, []),
+        ({"train": {"h100": 4}}, []),
+        ({"train": {"h100": 2}}, ["train on h100: 3 launches a step, 2 before"]),
+        ({"train": {"a100": 3}}, ["train on h100: 3 launches a step, nothing on record before"]),
     ],
 )
-def test_more_launches_than_on_record(before: list[dict], found: list[str]) -> None:
-    assert verdict.regressions([row()], before) == found
+def test_more_launches_than_on_record(before: verdict.Table, found: list[str]) -> None:
+    assert [*verdict.regressions({"train": {"h100": 3}}, before)] == found
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    table = {"train": {"h100": 17, "a100": 25}, "evaluate": {"h100": 8, "a100": 9}}
+    assert verdict.read(verdict.written(table)) == table
+
+
+def test_the_record_has_every_program() -> None:
+    record = PROJECT_ROOT / "benchmarks" / "results" / "gpu-programs.txt"
+    names = [case.name for case in lower.cases(short=False)]
+    assert list(verdict.read(record.read_text())) == names
+    assert {case.name for case in lower.cases(short=True)} <= {*names}

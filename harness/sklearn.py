@@ -47,7 +47,7 @@ with quiet_import():
 
     from harness.model.layers import anywhere, calling
     from harness.model.network import DefaultNetwork, arrays_of, build_model
-    from harness.program.optimizer import Schedule, optimizer_factory
+    from harness.model.optimizers import Schedule, optimizer_factory
     from harness.task.task import Task
     from harness.trainer.callbacks import EarlyStopping, checked
     from harness.trainer.settings import Settings

@@ -16,10 +16,11 @@ from harness.feed.batch import BatchesByRows
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Call, Dispatch, Plan, shares_of
 from harness.model.network import multi_hot_layers
+from harness.model.variables import checksum_of
 from harness.program.all_reduce import needs_all_rows
 from harness.program.devices import PATIENCE_SECONDS, Devices
 from harness.program.program import Program, compile_all
-from harness.program.state import State, checksum_of
+from harness.program.state import State
 from harness.program.step import Forward, TrainStep, evaluate_step, predict_step
 from harness.program.strategy import copies_of
 from harness.program.tables import TablePlan

@@ -129,7 +129,7 @@ def trainer_of(
     """Returns a trainer of the network that the settings describe, or of another `network`."""
     with quiet_import():
         from harness.model.network import DefaultNetwork
-        from harness.program.optimizer import optimizer_factory
+        from harness.model.optimizers import optimizer_factory
 
     num_steps = epochs * execution.steps_per_epoch(data.train.num_rows)
     optimizer = optimizer_factory(**vars(config.optimizer), num_steps=num_steps)

@@ -22,8 +22,8 @@ from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import names_of
 from harness.model.network import graph_of
+from harness.model.variables import variables_by_name
 from harness.program.model_programs import InspectionSchedule
-from harness.program.state import variables_by_name
 from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
 from harness.run.checkpoint_schedule import CheckpointSchedule

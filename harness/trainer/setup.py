@@ -19,10 +19,12 @@ from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Plan, evaluation_plan
 from harness.model import network
 from harness.model.budget import Budget
+from harness.model.optimizers import OptimizerFactory
+from harness.model.variables import is_seed, variables_by_name
 from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.model_programs import ModelPrograms
-from harness.program.optimizer import OptimizerFactory, kept_bytes
-from harness.program.state import MODEL_PREFIX, is_seed, variables_by_name
+from harness.program.optimizer import kept_bytes
+from harness.program.state import MODEL_PREFIX
 from harness.program.strategy import building
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes

@@ -20,9 +20,10 @@ from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
 from harness.model.export import Format, export_model, head_of
 from harness.model.network import ModelFunction
+from harness.model.optimizers import OptimizerFactory, config_of, optimizer_of
+from harness.model.variables import checksum_of
 from harness.program.devices import Devices
-from harness.program.optimizer import OptimizerFactory, attributes_of, config_of, optimizer_of
-from harness.program.state import checksum_of
+from harness.program.optimizer import attributes_of
 from harness.program.strategy import devices_of, own_strategy
 from harness.task.measures import Quality
 from harness.task.ranking import Ranking, Recommended

@@ -71,7 +71,7 @@ STARTS = """
 from pathlib import Path
 import harness.sklearn, keras, kernels.multi_hot.api
 keras.wrappers.SKLearnClassifier(lambda X, y: None)
-from harness.program.optimizer import optimizer_factory
+from harness.model.optimizers import optimizer_factory
 from tensorflow.python.eager import context
 factory = optimizer_factory("adam", learning_rate_schedule="linear", warmup=2, num_steps=9)
 for optimizer in ("adam", factory):

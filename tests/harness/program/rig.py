@@ -14,9 +14,9 @@ from harness.feed.batch import BatchesByRows, Columns
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Call, Dispatch, Plan
 from harness.model.network import DefaultNetwork, ModelFunction, build_model
+from harness.model.optimizers import optimizer_factory
 from harness.program.devices import Devices, set_up_devices
 from harness.program.model_programs import ModelPrograms
-from harness.program.optimizer import optimizer_factory
 from harness.program.program import Program
 from harness.program.state import State
 from harness.program.step import Forward

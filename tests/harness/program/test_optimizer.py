@@ -8,7 +8,8 @@ import pytest
 
 import harness
 from harness.base.errors import InputError
-from harness.program.optimizer import copy_of, kept_bytes, optimizer_factory
+from harness.model.optimizers import optimizer_factory
+from harness.program.optimizer import copy_of, kept_bytes
 
 OFFERED = [
     *("adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion"),

@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 
 from harness.data.ragged import RaggedSets
-from harness.program import state as states
+from harness.model import variables
+from harness.model.optimizers import optimizer_factory
+from harness.model.variables import variables_by_name
 from harness.program.devices import Devices, set_up_devices
-from harness.program.optimizer import optimizer_factory
-from harness.program.state import State, variables_by_name
+from harness.program.state import State
 from harness.program.strategy import copies_of
 from tests.harness.program.rig import build_rig, on_cpus
 from tests.harness.program.test_optimizer import OFFERED
@@ -116,7 +117,7 @@ def averaging_model() -> keras.Model:
 def test_a_variable_is_changed_by_blocks(
     shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(states, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(variables, "_ROWS_AT_ONCE", 4)
     before = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     variable = tf.Variable(before)
     sizes: list[int] = []
@@ -125,7 +126,7 @@ def test_a_variable_is_changed_by_blocks(
         sizes.extend(block.shape[:1])
         return 2 * block
 
-    states._change_by_blocks(variable, twice)
+    variables.change_by_blocks(variable, twice)
     np.testing.assert_array_equal(variable.numpy(), 2 * before)
     reads = [tf.convert_to_tensor(variable) for _ in range(2)]
     assert np.shares_memory(*map(np.asarray, reads)), "a read copies the variable"

@@ -1,5 +1,6 @@
 """A case, which is drawn from one seed."""
 
+import os
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -14,6 +15,8 @@ from benchmarks.differential.networks import Limits, Network
 from benchmarks.differential.optimizers import Drawn, draw_optimizer
 from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
 from benchmarks.differential.tasks import DrawnTask, draw_task
+
+TWO_CPUS = "DIFFERENTIAL_TWO_CPUS"  # A variable that puts cases on two logical CPU devices
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +90,13 @@ def draw_case(seed: int) -> Case:
     several = Draw(seed, "workers").chance(0.01) and not large  # two processes take ten seconds
     if several:
         settings |= {"replicas": 1, "batch_size": batch_size // 2 * 2}
-    # A device, too, sees only its own rows; on a CPU two replicas are one program.
-    shared = several or (
-        settings.get("replicas") == 2 and bool(tf.config.get_visible_devices("GPU"))
-    )
+    # A device, too, sees only its own rows; on one CPU device two replicas are one program.
+    on_cpus = TWO_CPUS in os.environ and not several and batch_size % 2 == 0
+    if on_cpus:
+        settings.pop("replicas", None)
+        settings["strategy"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    on_gpus = settings.get("replicas") == 2 and bool(tf.config.get_visible_devices("GPU"))
+    shared = several or on_cpus or on_gpus
     limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=shared)
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large

@@ -31,8 +31,8 @@ class Limits:
     num_outputs: int
     head: str | None  # The activation at the end; None if the model returns logits
     row_wise: bool
-    """Whether no layer but BatchNormalization may compute over the batch axis: each of several
-    workers has a part of the batch."""
+    """Whether no layer but BatchNormalization may compute over the batch axis, nor have a gradient
+    by rows: each of several replicas has a part of the batch, and makes such gradients dense."""
     large: bool  # Whether tables are large enough for touched rows
 
 
@@ -98,7 +98,13 @@ class _Drawing:
         draw, name = self._draw, part.name or "ids"
         if not part.is_ragged:
             return self._dense(f"encode_{name}", units, use_bias=True)(inputs)
-        kind = draw.weighted({"product": 8, "pooled": 0 if self._limits.large else 1, "two": 1})
+        kind = draw.weighted(
+            {
+                "product": 8,
+                "pooled": int(not (self._limits.large or self._limits.row_wise)),
+                "two": 1,
+            }
+        )
         if kind == "pooled":
             mean, seed = draw.chance(0.5), draw.integer(0, 10**6)
             self._say(f"pooled embedding of {name}, {'mean' if mean else 'sum'}")

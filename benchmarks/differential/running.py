@@ -3,6 +3,7 @@
     python -m benchmarks.differential --case 1234
     python -m benchmarks.differential --cases 2000 --seconds 3600 --json cases.jsonl
     python -m benchmarks.differential --named
+    python -m benchmarks.differential --cases 100 --two-cpus
 
 A case comes out equal, refused before its first step, different, or in error. The exit code is 1 if
 one is different or in error. With `--json` a later call skips the cases that the file has. Worker
@@ -14,6 +15,7 @@ import faulthandler
 import gc
 import json
 import multiprocessing
+import os
 import re
 import time
 from collections import Counter
@@ -153,10 +155,17 @@ def main() -> int:
     )
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--two-cpus",
+        action="store_true",
+        help="the trainer under a MirroredStrategy of two CPU devices, where batches divide",
+    )
     parser.add_argument("--seconds", type=float, default=float("inf"), help="start none after that")
     parser.add_argument("--json", help="a file of JSON lines, one for each case, that is continued")
     parser.add_argument("--member", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.two_cpus:
+        os.environ["DIFFERENTIAL_TWO_CPUS"] = "1"
     if given.member is not None:
         from benchmarks.differential.training import be_member
 

@@ -209,6 +209,16 @@ def outside_scope() -> Iterator[tf.distribute.Strategy | None]:
         distribute_lib._pop_per_thread_mode()
 
 
+class _Mirrored(distributed.MirroredVariable):
+    """A variable of a strategy that callbacks can read as a number, like a plain variable."""
+
+    def __int__(self) -> int:
+        return int(self.numpy())
+
+    def __float__(self) -> float:
+        return float(self.numpy())
+
+
 def copies_of(variable: tf.Variable) -> list[tf.Variable]:
     """Returns a variable's copies on the devices of this process; of a plain one, itself."""
     is_mirrored = isinstance(variable, tf.distribute.DistributedValues)
@@ -233,7 +243,7 @@ def with_copies(
         with tf.device(device):
             name = variable.name.partition(":")[0]
             copies.append(make(copies[0].read_value(), trainable=variable.trainable, name=name))
-    return distributed.MirroredVariable(strategy, copies, _NONE)
+    return _Mirrored(strategy, copies, _NONE)
 
 
 @contextlib.contextmanager

@@ -162,7 +162,7 @@ def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:
     graphs = Counter(line for line in lines if line.startswith("graph of"))
     num_steps = (1 + 3) * 5  # a warm-up, and the epochs; the last batch has a program of its own
     # Fewer are better: change it then, and what docs/gpu_evidence.md says.
-    step, evaluation = "graph of 14", "graph of 6"
+    step, evaluation = "graph of 15", "graph of 5"
     assert {graph for graph, count in graphs.items() if count == num_steps} == {step, evaluation}
     assert f"graph of {max(counts['launches_per_step'] for counts in _counts(tmp_path))}" == step
     sorts = [line for line in lines if line == "run multi_hot_scatter"]

@@ -13,6 +13,7 @@ from harness.base.errors import as_command
 from harness.cli.tensorboard import INSTALL_XPROF
 from harness.data.imdb import cached_file
 from harness.program.devices import Devices, set_up_devices
+from harness.program.strategy import name_of
 from harness.run import machine
 from harness.run.telemetry import nvml
 from harness.trainer import environment
@@ -36,7 +37,7 @@ def examine() -> Iterator[Finding]:
     devices = set_up_devices(len(tf.config.get_visible_devices("GPU")) or 1)
     yield from gpus(devices)
     yield Finding("devices", "ok", ", ".join(devices.descriptions))
-    text = f"tf.distribute.{type(devices.strategy).__name__}, with a replica on each device"
+    text = f"tf.distribute.{name_of(devices.strategy)}, with a replica on each device"
     yield Finding("strategy", "ok", text)
     yield kernels(devices.names)
     text = f"tensorboard {version('tensorboard')}: {as_command('tensorboard RUN_DIR')}"

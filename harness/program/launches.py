@@ -1,12 +1,8 @@
 """Small layers by fewer kernels on a GPU, where a small kernel takes longer to launch than to run.
 
-A product of small matrices is a call of a library, before and after which other kernels run. As
-sums in a loop of each thread, it becomes a part of the kernel that adds the bias, and so does its
-gradient to the layer's inputs.
-
-The gradients of weights are sums over a batch's rows, of which XLA makes a kernel each. One sum
-computes all that are small. XLA divides a product of many rows and few results among processors,
-which takes one kernel to pad the rows and another to add the processors' results.
+As sums in a loop of each thread, a product of small matrices is a part of the kernel that adds the
+bias, and so is its gradient to the layer's inputs. One sum over the rows computes the gradients of
+all small weights, of which XLA makes a kernel each. Without this file a GPU computes the same.
 """
 
 import contextlib
@@ -21,24 +17,14 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla as tf_xla
 from tensorflow.compiler.xla import xla_data_pb2
 
-# The most multiplications in a small product. Neighbouring threads read neighbouring numbers in all
-# passes but that to the inputs, which takes about as long at this size as the launch that it saves.
-_MAX_PRODUCT = 2**21
-# The most terms of the sums in a small product, which each thread adds up one after another.
-_MAX_TERMS = 128
-# The most terms of a sum that XLA computes within the kernel that reads it.
-_CHUNK = 15
-# The most gradients in one sum. For each of its numbers, XLA looks which of them it belongs to.
-_MAX_TOGETHER = 8
-# The most parts of a product. XLA adds up so few within the kernel that reads the sum: the update.
-_MAX_PARTS = 31
-# The fewest and the most rows of a part. Fewer would hardly be a product; products of more are left
-# to XLA, which divides them among more processors.
+_MAX_PRODUCT = 2**21  # multiplications in a small product, which take about as long as a launch
+_MAX_TERMS = 128  # of the sums in a small product, which each thread adds up one after another
+_CHUNK = 15  # The most terms of a sum that XLA computes within the kernel that reads it
+_MAX_TOGETHER = 8  # gradients in one sum; for each number XLA looks which of them it belongs to
+_MAX_PARTS = 31  # of a product, which XLA adds up within the kernel that reads the sum: the update
+# The fewest and the most rows of a part; XLA divides products of more among more processors.
 _PART_ROWS = (8, 256)
-# The most elements of a product that is divided: each part has as many.
-_MAX_RESULTS = 2**14
-# The longest part, and the most rows of it, that XLA leaves whole when it tests for finite numbers.
-_LONGEST, _DEEPEST = 2**14, 8
+_MAX_RESULTS = 2**14  # elements of a product that is divided: each part has as many
 _PASSED_THROUGH = ("Cast", "Identity", "Reshape")
 
 
@@ -212,25 +198,3 @@ def _joined_by_pads(matrices: Sequence[tf.Tensor]) -> tf.Tensor:
             for matrix, end in zip(matrices, ends, strict=True)
         ]
     )
-
-
-def all_finite(tensors: Sequence[tf.Tensor], *, by_one_kernel: bool) -> tf.Tensor:
-    """Returns whether all numbers are finite; on a GPU, one kernel tests all of them. To test each
-    gradient by itself takes a kernel or two for each. Besides, XLA then computes a gradient
-    beforehand, for the test and the update, instead of within the update's kernel."""
-    if not by_one_kernel:
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
-    finite = tf.concat(
-        [tf.ones([0], tf.bool), *(tf.reshape(tf.math.is_finite(t), [-1]) for t in tensors)], axis=0
-    )
-    if finite.shape[0] == 0:
-        return tf.constant(True)
-    columns = math.ceil(finite.shape[0] / _MAX_PARTS)
-    deep = math.ceil(columns / _LONGEST)
-    if deep > _DEEPEST:
-        return tf.reduce_all(finite)
-    shape = [deep, _MAX_PARTS, math.ceil(columns / deep)]
-    padded = tf.pad(finite, [[0, math.prod(shape) - finite.shape[0]]], constant_values=True)
-    parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
-    # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
-    return tf.reduce_min(tf.cast(parts, tf.float32)) > 0

@@ -1,5 +1,7 @@
 """A trainer's own copy of an optimizer, and the scale of the loss."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,6 +13,10 @@ from harness.program.strategy import OWN_COPIES
 
 _INITIAL_SCALE = 2.0**15
 _GROWTH_STEPS = 2_000
+# The number of parts that one kernel tests separately for finite numbers; XLA combines so few
+# answers in the kernel that reads them. The longest part, and the most rows of it, that it leaves
+# whole.
+_PARTS, _LONGEST, _DEEPEST = 31, 2**14, 8
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
@@ -97,3 +103,25 @@ def unscaled(gradients: Gradients, scale: tf.Tensor) -> Gradients:
     weights = {name: divided(gradient) for name, gradient in gradients.weights.items()}
     rows = {name: row._replace(dy=divided(row.dy)) for name, row in gradients.rows.items()}
     return gradients._replace(weights=weights, rows=rows)
+
+
+def all_finite(tensors: Sequence[tf.Tensor], *, by_one_kernel: bool) -> tf.Tensor:
+    """Returns whether all numbers are finite; on a GPU, one kernel tests all of them. To test each
+    gradient by itself takes a kernel or two for each. Besides, XLA then computes a gradient
+    beforehand, for the test and the update, instead of within the update's kernel."""
+    if not by_one_kernel:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(tensor)) for tensor in tensors])
+    finite = tf.concat(
+        [tf.ones([0], tf.bool), *(tf.reshape(tf.math.is_finite(t), [-1]) for t in tensors)], axis=0
+    )
+    if finite.shape[0] == 0:
+        return tf.constant(True)
+    columns = math.ceil(finite.shape[0] / _PARTS)
+    deep = math.ceil(columns / _LONGEST)
+    if deep > _DEEPEST:
+        return tf.reduce_all(finite)
+    shape = [deep, _PARTS, math.ceil(columns / deep)]
+    padded = tf.pad(finite, [[0, math.prod(shape) - finite.shape[0]]], constant_values=True)
+    parts = tf.reduce_all(tf.reshape(padded, shape), axis=[0, 2])
+    # Not `reduce_all` again: XLA would merge the two and split the result in its own way.
+    return tf.reduce_min(tf.cast(parts, tf.float32)) > 0

@@ -32,8 +32,7 @@ from harness.model.variables import (
 )
 from harness.program.devices import Devices
 from harness.program.exchange import Gradients, TableGradient
-from harness.program.launches import all_finite
-from harness.program.optimizer import LossScale, copy_of, unscaled
+from harness.program.optimizer import LossScale, all_finite, copy_of, unscaled
 from harness.program.strategy import copies_of, mirrored, this_replica, with_copies
 from harness.program.tables import Table, TablePlan, Tables
 from harness.workers.cluster import Cluster

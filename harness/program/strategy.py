@@ -148,6 +148,12 @@ def strategy_of(devices: tuple[str, ...]) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
+def name_of(strategy: tf.distribute.Strategy) -> str:
+    """Returns the public name of a strategy's class."""
+    names = ("OneDeviceStrategy", "MirroredStrategy", "MultiWorkerMirroredStrategy")
+    return next(name for name in names if isinstance(strategy, getattr(tf.distribute, name)))
+
+
 def devices_of(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
     """Returns the short names of a strategy's devices, such as `/GPU:0`. Raises InputError unless
     they are GPUs, or CPUs, of this process."""

@@ -24,6 +24,7 @@ from harness.model.export import names_of
 from harness.model.network import graph_of
 from harness.model.variables import variables_by_name
 from harness.program.model_programs import InspectionSchedule
+from harness.program.strategy import name_of
 from harness.run import machine, records
 from harness.run.background import Background, BackgroundObserver
 from harness.run.checkpoint_schedule import CheckpointSchedule
@@ -587,7 +588,7 @@ def run_start(
         config=asked.config,
         dataset=info,
         devices=setup.devices.descriptions,
-        strategy=type(setup.devices.strategy).__name__,
+        strategy=name_of(setup.devices.strategy),
         task=records.Choice(name=setup.task.kind, why=setup.task.why),
         metrics=(*leading, *setup.task.metric_names),
         choices=choices,

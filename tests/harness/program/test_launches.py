@@ -1,5 +1,5 @@
-"""Small layers, the gradients of small weights and the test for finite numbers as a GPU computes
-them: the same numbers by other sums."""
+"""Small layers and the gradients of small weights as a GPU computes them: the same numbers by other
+sums."""
 
 import contextlib
 from collections.abc import Mapping
@@ -11,7 +11,6 @@ import pytest
 import tensorflow as tf
 
 from harness.program.launches import (
-    all_finite,
     by_fewer_kernels,
     small_layers,
     small_products,
@@ -97,25 +96,3 @@ def test_layers_that_are_unused_or_adapted_stay_as_they_are() -> None:
     layers[1].enable_lora(2)
     model = keras.Sequential(layers)
     assert [layer.name for layer in small_layers(model, 3)] == ["plain"]
-
-
-def test_of_nothing_all_is_finite() -> None:
-    assert all_finite([], by_one_kernel=True)
-    assert all_finite([tf.zeros([0, 3])], by_one_kernel=True)
-
-
-@pytest.mark.parametrize("size", [1, 30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
-def test_any_element_of_any_size_is_tested(size: int) -> None:
-    """The sizes go from a part of one element to more than XLA leaves whole."""
-
-    @tf.function(jit_compile=True, autograph=False)
-    def asked(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
-        return all_finite([tf.cast(values, tf.float32), other], by_one_kernel=True)
-
-    values, other = np.zeros(size, np.float16), tf.zeros([2, 3])
-    assert asked(tf.constant(values), other)
-    for place, wrong in zip((0, size // 2, size - 1), (np.nan, np.inf, -np.inf), strict=True):
-        values[place] = wrong
-        assert not asked(tf.constant(values), other)
-        values[place] = 0
-    assert not asked(tf.constant(values), other / 0)

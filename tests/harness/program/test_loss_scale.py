@@ -11,8 +11,7 @@ from harness.model.layers import MultiHotDense, TableDtype
 from harness.model.network import DefaultNetwork
 from harness.program.devices import Devices
 from harness.program.exchange import Gradients
-from harness.program.launches import all_finite
-from harness.program.optimizer import LossScale, unscaled
+from harness.program.optimizer import LossScale, all_finite, unscaled
 from kernels.multi_hot.table_rules import Rule
 from tests.harness.program.rig import build_rig
 from tests.harness.random_sets import random_sets
@@ -146,3 +145,25 @@ def test_a_model_of_a_table_alone_counts_its_steps(precision: str) -> None:
         assert int(state.loss_scale.skipped_steps) == 4
         assert state.save()["optimizer/iteration"] == 4
     assert all(np.isfinite(value).all() for value in state.save().values())
+
+
+def test_of_nothing_all_is_finite() -> None:
+    assert all_finite([], by_one_kernel=True)
+    assert all_finite([tf.zeros([0, 3])], by_one_kernel=True)
+
+
+@pytest.mark.parametrize("size", [1, 30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
+def test_any_element_of_any_size_is_tested(size: int) -> None:
+    """The sizes go from a part of one element to more than XLA leaves whole."""
+
+    @tf.function(jit_compile=True, autograph=False)
+    def asked(values: tf.Tensor, other: tf.Tensor) -> tf.Tensor:
+        return all_finite([tf.cast(values, tf.float32), other], by_one_kernel=True)
+
+    values, other = np.zeros(size, np.float16), tf.zeros([2, 3])
+    assert asked(tf.constant(values), other)
+    for place, wrong in zip((0, size // 2, size - 1), (np.nan, np.inf, -np.inf), strict=True):
+        values[place] = wrong
+        assert not asked(tf.constant(values), other)
+        values[place] = 0
+    assert not asked(tf.constant(values), other / 0)

@@ -1,7 +1,10 @@
 """A run under a tf.distribute strategy, as its users write one; two logical CPU devices stand for
 two GPUs, and tests/emulated_gpu/test_strategy.py runs the same on those."""
 
+import io
+import json
 import pickle
+import sys
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -12,6 +15,8 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.workers.launcher import run_job
+from tests.emulated_gpu import trainings
 from tests.harness.random_sets import random_sets
 
 HOW: dict[str, Any] = {"batch_size": 8, "implementation": "gather", "precision": "float32"}
@@ -215,6 +220,48 @@ def test_an_optimizer_may_ask_for_its_replica(rows: Any, two: Any) -> None:
     np.testing.assert_allclose(losses(alone, rows), losses(usual, rows), rtol=1e-6)
     with pytest.raises(harness.InputError, match="the optimizer calls all_reduce, which"):
         losses(harness.Trainer(plain, optimizer=optimizer, strategy=two, **HOW), rows)
+
+
+# Two workers train a network whose layer sums over both; then each has a model of its own.
+_WORKER = """
+import json, os
+import keras
+import harness
+from harness.program.strategy import name_of
+from tests.emulated_gpu import trainings
+from tests.harness.trainer import test_strategy as own
+rows = trainings.rows_of(weighted=False)
+trainer = harness.Trainer(own.of_trainings, **own.HOW)
+print(json.dumps([own.losses(trainer, rows), name_of(trainer.strategy), own.Centred.seen[-1]]))
+units = 4 + int(os.environ["OMPI_COMM_WORLD_RANK"])
+def other(inputs):
+    products = harness.MultiHotDense(units, num_tokens=trainings.NUM_TOKENS)(inputs)
+    return keras.layers.Dense(1)(products)
+try:
+    harness.Trainer(other, **own.HOW).fit(rows, verbose=False)
+except harness.InputError as error:
+    print(error)
+"""
+
+
+def of_trainings(inputs: Any) -> Any:
+    x = harness.MultiHotDense(6, num_tokens=trainings.NUM_TOKENS, activation="gelu")(inputs)
+    return keras.layers.Dense(1)(Centred()(x))
+
+
+def test_workers_sum_in_a_layer_and_tell_of_unlike_models(seen: list[Any]) -> None:
+    out = io.StringIO()
+    code = run_job(2, [sys.executable, "-c", _WORKER], out=out, errors=io.StringIO())
+    assert code == 0, out.getvalue()
+    expected = losses(harness.Trainer(of_trainings, **HOW), trainings.rows_of(weighted=False))
+    printed = out.getvalue().splitlines()
+    for index in range(2):
+        first, message = [line[4:] for line in printed if line.startswith(f"[{index}]")]
+        found, name, (_, number, replicas) = json.loads(first)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        assert (name, number, replicas) == ("MultiWorkerMirroredStrategy", index, 2)
+        assert "worker 1" in message
+        assert "model or optimizer" in message
 
 
 def test_keras_trains_the_model_afterwards(rows: Any) -> None:

@@ -219,24 +219,19 @@ class ModelPrograms:
         watch: Watch | None = None,
         with_checksum: bool = False,
     ) -> tuple[Evaluation, list[Compilation]]:
-        """Evaluates one pass; changes only the sums that metrics keep, and what layers change
-        outside of training. `measures` get the rows' probabilities, and `watch` is called around
-        each batch, of calls of one step. Returns the evaluation, whose time excludes compilation,
-        and what was compiled, which is nothing after `prepare`."""
+        """Evaluates one pass; changes only the sums of metrics, and what layers change outside of
+        training. `measures` get the rows' probabilities, and `watch` is called around each batch,
+        of calls of one step. Returns the evaluation, whose time excludes compilation, and what was
+        compiled, which is nothing after `prepare`."""
         compilations = []
         start = time.perf_counter()
         pending: list[Any] = []
-        fetched: list[tuple[Call, Sequence[tf.Tensor]]] = []
+        last: tuple[Call, Sequence[tf.Tensor]] | None = None  # whose outputs are not measured yet
         examples = 0
         self._reset_metrics()
         self.state.catch_up_all()
         if measures is not None:
             measures.reset()
-
-        def measure() -> None:
-            if measures is not None and fetched:
-                together = self._gathered(*fetched.pop())
-                measures.add(together.reshape(-1, together.shape[-1]))
 
         def so_far() -> dict[str, float]:
             pending[:] = [np.sum([np.asarray(sums) for sums in pending], axis=0)]
@@ -247,39 +242,48 @@ class ModelPrograms:
         for number, (call, batches) in enumerate(calls):
             if watch is not None:
                 watch(number, None)
-            if not self._evaluation.is_compiled(call, batches):
-                loops = [(self._evaluation, batches, one) for one in plan.programs()]
-                compilations += compile_all(
-                    loops, at_step=step, concurrent=self._compiles_concurrently
-                )
+            compilations += self._compile_evaluation(plan, call, batches, at_step=step)
             found = self._evaluation(call, batches)
             if self._task.is_measured:
-                measure()  # of the call before, while the device works on this one
-                fetched[:] = [(call, [outputs for _, outputs in found])]
+                self._measure(measures, last)  # while the device works on this call
+                last = call, [outputs for _, outputs in found]
                 found = [sums for sums, _ in found]
             pending += found
             examples += call.num_steps * call.rows
             if watch is not None and watch(number, so_far()):
                 break
-        measure()
+        self._measure(measures, last)
         metrics = so_far()
         f1 = {}
         if measures is not None and self._task.kind == "multi_label":
-            f1 = {"f1_micro": measures.f1_micro, "f1_macro": measures.macro(measures.f1)}
-            if ACCURACY in metrics:
-                metrics[ACCURACY] = measures.accuracy  # by the classes' thresholds, not by 0.5
-        seconds = time.perf_counter() - start - sum(made.seconds for made in compilations)
+            f1 = _by_thresholds(metrics, measures)
+        compiling = sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,
             epoch=epoch,
             examples=examples,
-            seconds=seconds,
+            seconds=time.perf_counter() - start - compiling,
             loss=metrics.pop("loss"),
             metrics=metrics,
             f1=f1,
             checksum=self.checksum() if with_checksum else None,
         )
         return evaluation, compilations
+
+    def _compile_evaluation(
+        self, plan: Plan, call: Call, batches: BatchesByRows, *, at_step: int
+    ) -> list[Compilation]:
+        if self._evaluation.is_compiled(call, batches):
+            return []
+        loops = [(self._evaluation, batches, one) for one in plan.programs()]
+        return compile_all(loops, at_step=at_step, concurrent=self._compiles_concurrently)
+
+    def _measure(
+        self, measures: Quality | None, outputs: tuple[Call, Sequence[tf.Tensor]] | None
+    ) -> None:
+        if measures is not None and outputs is not None:
+            together = self._gathered(*outputs)
+            measures.add(together.reshape(-1, together.shape[-1]))
 
     def checksum(self) -> int:
         self.state.catch_up_all()
@@ -389,6 +393,13 @@ class ModelPrograms:
                 with keras.StatelessScope(values):  # where a result may be a variable, too
                     found[metric.name] = float(keras.ops.convert_to_numpy(metric.result()))
         return {name: found[name] for name in self._task.metric_names}
+
+
+def _by_thresholds(metrics: dict[str, float], measures: Quality) -> dict[str, float]:
+    """Returns F1 by the classes' thresholds, and puts such an accuracy in place of that by 0.5."""
+    if ACCURACY in metrics:
+        metrics[ACCURACY] = measures.accuracy
+    return {"f1_micro": measures.f1_micro, "f1_macro": measures.macro(measures.f1)}
 
 
 def _by_device(

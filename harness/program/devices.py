@@ -242,7 +242,7 @@ def _on_gpus(
                 f"{len(tf.config.list_logical_devices('GPU'))} GPUs already, which cannot change "
                 "afterwards; start another process"
             ) from error
-        if not all(map(tf.config.experimental.get_memory_growth, used)):
+        if replicas > 1 and not all(map(tf.config.experimental.get_memory_growth, used)):
             print(
                 "note: TensorFlow began with the GPUs before this trainer, as a strategy makes it, "
                 "and took nearly all of their memory; where NCCL or a kernel lacks some, call "

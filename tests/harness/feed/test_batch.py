@@ -231,8 +231,8 @@ def test_what_programs_are_compiled_with_fits_any_capacity(kind: str, implementa
     for share in Reading(implementation)({4: (resized,)}, call):
         for name, length in (("words", 640), ("tags", 256)):
             assert share.inputs[name].values.shape == (length,)
-            assert share.inputs[name]["row_splits"].tolist() == [0] * 5
-        assert share.inputs["tags"]["weights"].shape == (256,)
+            assert share.ragged[name].row_splits.tolist() == [0] * 5
+        assert share.ragged["tags"].weights.shape == (256,)
 
 
 @pytest.mark.parametrize(("kind", "num_tokens"), [("stream", 100_000), ("resident", 50)])

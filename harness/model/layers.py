@@ -72,7 +72,7 @@ class CallContext:
     inputs: Sequence[tuple[Mapping[str, Any], RaggedInput]] = ()
     """The tensors of each ragged input that the model gets, and what the program knows of them."""
     readers: Mapping[str, RowReader] = field(default_factory=dict)
-    """Those of tables that are updated by rows, by the kernels' paths. Such a table is not cast to
+    """How to read tables that are updated by rows, by the kernels' paths. They are not cast to
     the compute dtype, which would take a second one."""
     watch: Callable[[Any], None] | None = None  # the tape's method; None: nothing needs gradients
     pays: Callable[["MultiHotDense", Mapping[str, Any]], bool] = lambda layer, inputs: False

@@ -128,7 +128,7 @@ class Gradients(NamedTuple):
     """One replica's part of a batch's gradients, or their sums over all replicas."""
 
     weights: dict[str, tf.Tensor | tf.IndexedSlices]
-    """Those of weights, by name; without weights that the loss does not depend on."""
+    """The gradients of weights, by name; without weights that the loss does not depend on."""
     rows: dict[str, TableGradient]
     """What the updates of tables by rows follow from."""
     products: dict[str, tuple[TableGradient, ...]]

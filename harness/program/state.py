@@ -152,9 +152,10 @@ class State:
         every = [*self.named.values(), *(v for sums in self.sums for v in sums)]
         return [copy for variable in every for copy in copies_of(variable)]
 
-    def call(self, model: keras.Model, inputs: Any, *, training: bool) -> ForwardResult:
+    def call(self, inputs: Any, *, training: bool) -> ForwardResult:
         """Calls the model with this state's values; changes nothing except rows of tables that make
         up for missed steps."""
+        model = self.model
         weights = {name: tf.convert_to_tensor(v) for name, v in self.weights.items()}
         values = {**self.others, **{table.name: table.variable for table in self.tables.all}}
         values = {name: tf.convert_to_tensor(v) for name, v in values.items()} | weights
@@ -168,7 +169,7 @@ class State:
             outputs = model(inputs, **how)
             losses = [tf.cast(loss, tf.float32) for loss in model.losses]
             after = {name: scope.get_current_value(v) for name, v in named.items()}
-        self._require_own(model, scope.unknown)
+        self._require_own(scope.unknown)
         changes = {name: new for name, new in after.items() if new is not given[name]}
         if assigned := changes.keys() - self.others.keys():
             raise InputError(
@@ -178,7 +179,7 @@ class State:
             )
         return ForwardResult(outputs, changes, weights, tf.add_n(losses) if losses else None)
 
-    def _require_own(self, model: keras.Model, unknown: keras.Variable | None) -> None:
+    def _require_own(self, unknown: keras.Variable | None) -> None:
         """Raises InputError if the model has assigned a variable that is none of its own."""
         does, make = "", "add_weight"
         if unknown is not None:
@@ -189,7 +190,7 @@ class State:
             does = f"assigns a tf.Variable, which is none of its variables, by {operation}"
         if does:
             raise InputError(
-                f"the model {model.name!r} {does}, and a trainer keeps only a model's variables; "
+                f"the model {self.model.name!r} {does}, and a trainer keeps only its variables; "
                 f"let the layer make one in its __init__, by {make}"
             )
 
@@ -210,8 +211,9 @@ class State:
         self, tape: tf.GradientTape, loss: tf.Tensor, result: ForwardResult
     ) -> tuple[Gradients, tuple[str, ...]]:
         """Returns this replica's part of the gradients of a loss, and the names of the weights that
-        it does not depend on. Of a single device, those of weights that are only gathered from stay
-        tf.IndexedSlices, which Keras's optimizers square before they add up repeated rows."""
+        it does not depend on. Those of weights that are only gathered from stay tf.IndexedSlices,
+        which Keras's optimizers square before they add up repeated rows; `pack` makes them dense
+        for several replicas."""
         outputs = [call.outputs for call in result.calls]
         of_weights, of_outputs = tape.gradient(loss, (result.weights, outputs))
         rows: dict[str, TableGradient] = {}
@@ -228,9 +230,7 @@ class State:
         weights = {}
         for name, gradient in of_weights.items():
             if isinstance(gradient, tf.IndexedSlices):
-                slices = _of_real_rows(gradient, self.weights[name].shape)
-                several = self.devices.num_shares > 1
-                gradient = tf.convert_to_tensor(slices) if several else slices
+                gradient = _of_real_rows(gradient, self.weights[name].shape)
             if gradient is not None:
                 weights[name] = gradient
         tables = [table.name for table in self.tables.all if table.name not in rows]

@@ -78,7 +78,7 @@ class Forward:
         small = small_products(self.model, rows) if self.on_gpu else contextlib.nullcontext()
         given = inputs[""] if list(inputs) == [""] else inputs
         with calling(context), over_all_rows(self.model, batch), small:
-            result = state.call(self.model, given, training=training)
+            result = state.call(given, training=training)
         shape = [*getattr(result.outputs, "shape", ())]
         if shape and shape[0] not in (None, rows):
             raise InputError(

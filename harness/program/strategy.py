@@ -174,8 +174,11 @@ def devices_of(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
 def own_strategy(
     strategy: tf.distribute.Strategy | None, model: Any
 ) -> tf.distribute.Strategy | None:
-    """Returns the strategy that a user has given, or in whose scope a given model was made."""
+    """Returns the strategy that a user has given, or in whose scope a given model was made; not one
+    that another trainer chose for its model's devices."""
     own = getattr(model, "_distribute_strategy", None) if isinstance(model, keras.Model) else None
+    if own is not None and own is strategy_of(devices_of(own)):
+        own = None
     if None not in (own, strategy) and own is not strategy:
         raise InputError(
             f"the model {model.name!r} was made in the scope of another {type(own).__name__} than "

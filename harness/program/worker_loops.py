@@ -98,13 +98,14 @@ class WorkerLoops:
         """Returns a device's program up to the exchange, and the unused weights. XLA compiles it
         unless the model sums over replicas by itself, as BatchNormalization does."""
         step = self.step
+        # What sums by itself is traced again, without operations that only XLA has.
         plain = replace(step, forward=replace(step.forward, on_gpu=False))
-        for compiled, own in ((False, plain), (True, step)):
+        for compiled, own in ((True, step), (False, plain)):
             compute = functools.partial(self._compute, own, place, call)
             with self.state.devices.replica(place, self._early(place, call)) as replica:
                 made = tf.function(compute, jit_compile=compiled, autograph=False)
                 traced = made.get_concrete_function(batches, tf.TensorSpec([], tf.int64))
-            if replica.has_summed:
+            if not replica.has_summed:
                 break
         return traced, replica.unused
 

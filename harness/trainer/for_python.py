@@ -28,7 +28,7 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
     """Decorates a method for Python programs: messages name arguments in place of flags, the method
     refuses keywords that it does not know, and its signature and docstring list the fields of the
     settings class `kind` in place of the last argument, `**`. NumPy's numbers become Python's. In
-    the scope of a tf.distribute strategy, a method tells `be_under` which, and runs outside of it.
+    the scope of a tf.distribute strategy, a method tells `_be_under` which, and runs outside of it.
     """
 
     def decorate(method: _Method) -> _Method:
@@ -54,7 +54,7 @@ def for_python(kind: type | None = None) -> Callable[[_Method], _Method]:
                     remedy = "rows and labels are a tuple, (rows, labels); others have names"
                     raise InputError(f"{where} has one argument without a name; {remedy}")
                 if strategy is not None:
-                    positional[0].be_under(strategy)
+                    positional[0]._be_under(strategy)
                 plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in given.items()}
                 return method(*positional, **plain)
 

@@ -88,7 +88,7 @@ class Trainer:
         self._task = task if isinstance(task, Task) else Task(task)
         self._optimizer = optimizer_of(optimizer)
         if strategy is not None:
-            self.be_under(strategy)
+            self._be_under(strategy)
         self._strategy = own_strategy(self._strategy, model)
         self._setup: Setup | None = None
         self._steps_per_epoch = 0
@@ -102,7 +102,7 @@ class Trainer:
         self.step = 0  # Optimizer steps done
         self.last: Outcome | None = None  # The outcome of the last fit
 
-    def be_under(self, strategy: tf.distribute.Strategy) -> None:
+    def _be_under(self, strategy: tf.distribute.Strategy) -> None:
         """Makes the trainer train under a strategy; raises InputError if it has another one."""
         setup = vars(self).get("_setup")
         own = self._strategy if setup is None else setup.devices.strategy

@@ -53,6 +53,8 @@ trainer, losses = own.train(strategy=two)
 print(json.dumps([losses, [list(seen) for seen in own.Centred.seen], trainer.strategy is two]))
 trainer, losses = own.train(replicas=2)
 print(json.dumps([losses, type(trainer.strategy).__name__]))
+again = harness.Trainer(trainer.model, replicas=2, **own.HOW)  # whose strategy no user has given
+again.fit(trainings.rows_of(weighted=False), verbose=False)
 names = ("values", "row_splits")
 inputs = {name: keras.Input((), dtype="int32", name=name) for name in names}
 with two.scope():

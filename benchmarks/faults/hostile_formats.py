@@ -162,9 +162,10 @@ def _state(seed: int) -> Any:
     model = _model(seed)
     import keras
 
+    from harness.program.devices import set_up_devices
     from harness.program.state import State
 
-    return State(model, keras.optimizers.Adam(), device="/CPU:0", place=0)
+    return State(model, keras.optimizers.Adam(), set_up_devices(1))
 
 
 def _digest(arrays: Any) -> str:
@@ -177,7 +178,7 @@ def _digest(arrays: Any) -> str:
 def _checkpoints(folder: Path, state: Any, background: Any = None) -> Any:
     from harness.run.checkpoints import Checkpoints
 
-    return Checkpoints(folder, [state], background)
+    return Checkpoints(folder, state, background)
 
 
 def _write_checkpoint(folder: Path) -> None:

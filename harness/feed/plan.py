@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.feed.cadence import call_length
 from harness.feed.capacity import Capacities, Capacity, capacities_for_any_order, rounded_up
 
 BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64  # Rows of a block, and blocks of a window, in `block_order`
@@ -227,6 +226,12 @@ def evaluation_plan(
     steps = call_length(min(steps_per_call, whole), whole)
     how |= {"batch_size": batch_size, "steps_per_call": steps}
     return Plan(lengths=lengths, seed=None, epochs=1, **how)
+
+
+def call_length(most: int, steps: int) -> int:
+    """Returns a call's length: `most`, or a divisor of `steps` that is near, for one program."""
+    divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
+    return divisor if 2 * divisor >= most else most
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:

@@ -254,9 +254,8 @@ class ModelPrograms:
                 break
         self._measure(measures, last)
         metrics = so_far()
-        f1 = {}
-        if measures is not None and self._task.kind == "multi_label":
-            f1 = _by_thresholds(metrics, measures)
+        by_labels = self._task.kind == "multi_label"
+        f1 = _by_thresholds(metrics, measures) if measures is not None and by_labels else {}
         compiling = sum(made.seconds for made in compilations)
         evaluation = Evaluation(
             step=step,

@@ -20,8 +20,8 @@ from harness.base.errors import InputError
 from harness.feed.batch import AnyBatches, BatchesByRows, Sizes, reader_of, sizes_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
+from harness.model.compile_errors import naming_failed_layer
 from harness.program.all_reduce import AllReduce
-from harness.program.compile_errors import naming_failed_layer
 from harness.program.state import State
 from harness.program.step import Step, TrainStep
 from harness.program.strategy import Total, copies_of

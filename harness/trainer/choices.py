@@ -13,12 +13,12 @@ from rich.console import Console
 from harness.base.errors import InputError
 from harness.base.memory import free_bytes
 from harness.data.examples import Examples
-from harness.feed.cadence import AIM_SECONDS, steps_per_call
 from harness.feed.capacity import capacities_for_any_order
 from harness.model.layers import MultiHotDense
 from harness.model.network import multi_hot_layers
 from harness.program.devices import Devices
 from harness.run.records import Choice
+from harness.trainer.cadence import AIM_SECONDS, steps_per_call
 from harness.trainer.settings import Settings
 from harness.trainer.table_choice import TablesAsked, choose_table_optimizer
 from kernels.multi_hot import Implementation, choose_implementation, why_unavailable

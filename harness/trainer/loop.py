@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from harness.feed.batch import BatchesByRows
-from harness.feed.cadence import Cadence
 from harness.feed.feed import Dispatches, Feed
 from harness.feed.plan import Dispatch, Plan
 from harness.program.model_programs import InspectionSchedule, ModelPrograms
@@ -17,6 +16,7 @@ from harness.run.checkpoints import Checkpoints
 from harness.run.history import History, Progress
 from harness.run.telemetry.recorder import TelemetryRecorder
 from harness.task.measures import Quality
+from harness.trainer.cadence import Cadence
 from harness.workers.cluster import Cluster
 
 # Short epochs are prepared together, since each preparation costs the host a millisecond.

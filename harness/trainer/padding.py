@@ -11,9 +11,9 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.feed.batch import MASKED_IDS, Columns, batch_of
+from harness.model.compile_errors import naming_failed_layer
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, is_functional
-from harness.program.compile_errors import naming_failed_layer
 from harness.program.model_programs import ModelPrograms
 from harness.task.task import ResolvedTask
 

@@ -14,7 +14,6 @@ from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
-from harness.feed.cadence import Cadence
 from harness.feed.feed import Feed, build_feed
 from harness.feed.plan import Plan, evaluation_plan
 from harness.model import network
@@ -29,6 +28,7 @@ from harness.program.strategy import building
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes
 from harness.task.task import ResolvedTask, Task, task_of_outputs
+from harness.trainer.cadence import Cadence
 from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
 from harness.trainer.loop import Rows

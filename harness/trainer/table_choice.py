@@ -16,9 +16,9 @@ import tensorflow as tf
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.feed.batch import Columns, RaggedInput, batch_of
+from harness.model.compile_errors import naming_failed_layer
 from harness.model.layers import CallContext, MultiHotDense, RowReader, calling
 from harness.model.variables import variables_by_name
-from harness.program.compile_errors import naming_failed_layer
 from harness.program.exchange import MAX_NUMBER
 from harness.program.strategy import Replica
 from harness.program.tables import TablePlan, layers_of

@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import harness
-import harness.feed.cadence as lengths
+import harness.trainer.cadence as lengths
 from benchmarks.differential.layers import Pooled
 from kernels.multi_hot import ROW_OPTIMIZERS
 from tests.emulated_gpu import device

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from harness.feed.cadence import Cadence
 from harness.feed.plan import evaluation_plan
 from harness.run.background import Background
 from harness.run.checkpoints import Checkpoints
 from harness.run.history import History
 from harness.run.records import Observer, Record, Window
 from harness.task.task import Task
+from harness.trainer.cadence import Cadence
 from harness.trainer.loop import Rows, Training, train
 from tests.harness.program.rig import Rig, assert_same, build_rig, sets_with_outliers
 from tests.harness.random_sets import random_sets

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from harness.feed.plan import call_length
+
 AIM_SECONDS = 0.2
 """Length of a dispatch to aim for: it hides the cost of a host sync, and still lets Ctrl-C and the
 progress bar through several times a second."""
@@ -31,12 +33,6 @@ def steps_per_call(
     seconds = bytes_moved / bytes_per_second + flops / flops_per_second
     most = min(1 / seconds, _MAX_CALL_BYTES / max(prepared_bytes, 1), steps_per_epoch)
     return call_length(max(1, int(most)), steps_per_epoch)
-
-
-def call_length(most: int, steps: int) -> int:
-    """Returns a call's length: `most`, or a divisor of `steps` that is near, for one program."""
-    divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
-    return divisor if 2 * divisor >= most else most
 
 
 @dataclass(kw_only=True)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.feed.cadence import Cadence, steps_per_call
+from harness.trainer.cadence import Cadence, steps_per_call
 
 RATES = {"CPU": (1e10, 1e10), "GPU": (5e10, 1e12)}
 """The bytes and operations in a second of the slowest device that the estimate must hold for."""

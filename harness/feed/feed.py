@@ -24,9 +24,12 @@ Dispatches = Iterator[tuple[Dispatch, BatchesByRows]]
 Feed = Stream | Resident
 
 
-def build_feed(kind: str, examples: Examples, *, devices: Sequence[str]) -> Feed:
-    """Returns the feed that `--input` names, `stream`, `mapped` or `resident`, for some devices."""
+def build_feed(
+    kind: str, examples: Examples, *, devices: Sequence[str], shares_programs: bool = False
+) -> Feed:
+    """Returns the feed that `--input` names, `stream`, `mapped` or `resident`, for some devices;
+    for `Plan.shares_programs`, see `Resident`."""
     columns = Columns.of(examples)
     if kind == "resident":
-        return Resident(columns, devices=devices)
+        return Resident(columns, devices=devices, shares_programs=shares_programs)
     return Stream(columns, devices=devices, mapped=kind == "mapped")

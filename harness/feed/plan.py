@@ -100,7 +100,11 @@ class Plan:
     in_blocks: bool = False  # Whether `block_order` permutes the rows
     repeating: bool = False  # Whether the order of the first epoch may follow again after the last
     first_share: int = 0  # First replica that this process has a device for
-    num_rows: int = field(init=False)
+    shares_programs: bool = False
+    """Whether plans of other numbers of rows need the same few programs: the last batch is filled
+    by the last row, to a power of two of rows, and capacities are powers of two."""
+    last_row: int = field(init=False)
+    num_rows: int = field(init=False)  # which an epoch visits
     whole_steps: int = field(init=False)  # Steps of an epoch with B rows
     last_rows: int = field(init=False)  # Rows of its last, smaller batch; 0 without any
     steps_per_epoch: int = field(init=False)
@@ -109,6 +113,11 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.num_rows = int(self.lengths.shape[1])
+        self.last_row = self.num_rows - 1
+        if self.shares_programs and (rest := self.num_rows % self.batch_size):
+            missing = min(power_of_two(rest), self.batch_size) - rest
+            self.lengths = np.pad(self.lengths, [(0, 0), (0, missing)], mode="edge")
+            self.num_rows += missing
         self.whole_steps, self.last_rows = divmod(self.num_rows, self.batch_size)
         self.steps_per_epoch = self.whole_steps + (self.last_rows > 0)
         self.steps_per_call = min(self.steps_per_call, self.steps_per_epoch)
@@ -118,7 +127,7 @@ class Plan:
         """Returns the epoch's rows in order, int64 [num_rows]. Step k has the places [k*B,
         (k+1)*B), which replicas divide in order, as `shares_of` says."""
         if self.seed is None:
-            return np.arange(self.num_rows)
+            return np.minimum(np.arange(self.num_rows), self.last_row)
         drawn = epoch % self.epochs if self.repeating else epoch
         order = block_order if self.in_blocks else epoch_order
         return order(self.num_rows, seed=self.seed, epoch=drawn)
@@ -146,6 +155,8 @@ class Plan:
         found = {}
         for rows, most in exact.items():
             typical = largest = rounded_up(most)
+            if self.shares_programs:
+                typical = largest = tuple(map(power_of_two, largest))
             if looked_at < self.epochs:
                 any_order = capacities_for_any_order(self.lengths, rows=-(-rows // self.replicas))
                 typical, largest = tuple(map(max, typical, any_order.typical)), any_order.largest
@@ -232,6 +243,19 @@ def call_length(most: int, steps: int) -> int:
     """Returns a call's length: `most`, or a divisor of `steps` that is near, for one program."""
     divisor = next(n for n in range(most, 0, -1) if steps % n == 0)
     return divisor if 2 * divisor >= most else most
+
+
+def prediction_plan(lengths: np.ndarray, *, batch_size: int, replicas: int, **how: Any) -> Plan:
+    """Returns a plan that visits the rows once in stored order, by programs that also serve other
+    numbers of rows."""
+    batch_size = min(batch_size, -(-power_of_two(lengths.shape[1]) // replicas) * replicas)
+    how |= {"batch_size": batch_size, "replicas": replicas, "shares_programs": True}
+    return Plan(lengths=lengths, seed=None, epochs=1, steps_per_call=1, **how)
+
+
+def power_of_two(number: int) -> int:
+    """Returns the smallest power of two that is at least a number; 1 for 0."""
+    return 1 << max(0, number - 1).bit_length()
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:

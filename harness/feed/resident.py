@@ -9,20 +9,28 @@ import numpy as np
 import tensorflow as tf
 
 from harness.feed.batch import Arrays, Columns, ResidentBatches
-from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from
+from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, power_of_two
 
 _ByRows = dict[int, tuple[ResidentBatches, ...]]
 _Prepared = tuple[EpochPlan, int, _ByRows]
+
+_LEAST = 2**10  # elements of an array whose programs are shared
 
 
 class Resident:
     """Rows that lie on every device of a plan's replicas, since the constructor."""
 
-    def __init__(self, columns: Columns, *, devices: Sequence[str]) -> None:
+    def __init__(
+        self, columns: Columns, *, devices: Sequence[str], shares_programs: bool = False
+    ) -> None:
+        """With `shares_programs`, arrays get a power of two of elements: programs depend on it."""
         sets: dict[str, Arrays] = {}
+        arrays = columns.arrays()
+        if shares_programs:
+            arrays = tf.nest.map_structure(lambda array: _filled(array, _LEAST), arrays)
         for device in devices:
             with tf.device(device):
-                sets[device] = tf.nest.map_structure(tf.constant, columns.arrays())
+                sets[device] = tf.nest.map_structure(tf.constant, arrays)
         # No method of `self`, whose rows on the devices it would keep.
         self._prepare = functools.partial(_prepared, sets)
         self._ahead = ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-epoch")
@@ -73,10 +81,16 @@ def _prepared(
         by_device = []
         for share, (device, own) in enumerate(sets.items(), start=plan.first_share):
             rows = [one.batches[num_rows][share].astype(np.uint32) for one in planned]
+            rows = list(map(_filled, rows)) if plan.shares_programs else rows
             by_device.append([ResidentBatches(*own, rows=r) for r in _on(device, rows)])
         for found, made in zip(batches, zip(*by_device, strict=True), strict=True):
             found[num_rows] = made
     return [(one, step, own) for one, (_, step), own in zip(planned, epochs, batches, strict=True)]
+
+
+def _filled(array: np.ndarray, least: int = 1) -> np.ndarray:
+    missing = max(least, power_of_two(len(array))) - len(array)
+    return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
 def _on(device: str, arrays: Sequence[np.ndarray]) -> Sequence[tf.Tensor]:

@@ -335,6 +335,7 @@ class ModelPrograms:
         what `ranking.best` returns. For calls of one step, it calls `watch` around each batch."""
         program = self._prediction(ranking)
         parts: list[np.ndarray] = []
+        missing = plan.last_row + 1
         self.state.catch_up_all()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:
@@ -342,7 +343,9 @@ class ModelPrograms:
                     watch(len(parts), None)
                 program.compile(batches, call, at_step=0)
                 _, outputs = zip(*program(call, batches), strict=True)
-                parts += list(self._gathered(call, outputs))
+                for own in self._gathered(call, outputs):
+                    parts.append(own[:missing])  # what only fills a batch is left out
+                    missing -= len(parts[-1])
                 if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
                     return np.concatenate(parts)
         return np.concatenate(parts)

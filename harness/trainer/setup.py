@@ -15,7 +15,7 @@ from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
 from harness.feed.batch import Columns
 from harness.feed.feed import Feed, build_feed
-from harness.feed.plan import Plan, evaluation_plan
+from harness.feed.plan import Plan, evaluation_plan, prediction_plan
 from harness.model import network
 from harness.model.budget import Budget
 from harness.model.optimizers import OptimizerFactory
@@ -39,6 +39,7 @@ from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
 _MAX_OUTPUTS = 2**24  # of one call of an evaluation, which a device keeps: 64 MB in float32
+_SMALL_BYTES = 2**26  # Limit of the rows of a prediction that are copied to the devices at once
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
@@ -106,6 +107,20 @@ class Setup:
             steps_per_call=1 if by_step else steps,
         )
         return Rows(feed=self._feed(examples), plan=plan)
+
+    def rows_to_predict(self, examples: Examples) -> Rows:
+        """Returns rows in their own order, with or without labels, for few programs in all."""
+        examples = self.checked(examples)
+        columns = Columns.of(examples)
+        plan = prediction_plan(
+            columns.lengths,
+            batch_size=self.settings.batch_size,
+            replicas=self.devices.num_shares,
+            first_share=self.devices.first_share,
+        )
+        # A stream takes a tenth of a second to begin, far longer than a few rows take.
+        is_small = columns.num_bytes <= _SMALL_BYTES
+        return Rows(feed=self._feed(examples, is_small=is_small), plan=plan)
 
     def measures(
         self, examples: Examples, thresholds: Sequence[float] | None = None
@@ -200,12 +215,13 @@ class Setup:
             state[f"{group}/{own}"] = value
         self.programs.state.restore(state)
 
-    def _feed(self, examples: Examples) -> Feed:
+    def _feed(self, examples: Examples, *, is_small: bool = False) -> Feed:
         for known, feed in self.feeds:
             if known.is_same(examples):
                 return feed
         kind = self.choices["input"].name if "input" in self.choices else "stream"
-        feed = build_feed(kind, examples, devices=self.devices.names)
+        kind, names = "resident" if is_small else kind, self.devices.names
+        feed = build_feed(kind, examples, devices=names, shares_programs=is_small)
         # Two are kept, those to train and to validate on: a second fit finds its rows in place.
         self.feeds = [*self.feeds[-1:], (examples, feed)]
         return feed

@@ -17,6 +17,8 @@ from harness.feed.plan import (
     Plan,
     epochs_from,
     evaluation_plan,
+    power_of_two,
+    prediction_plan,
     shares_of,
 )
 
@@ -246,3 +248,20 @@ def test_evaluation_is_in_stored_order_by_few_programs(
     assert sum(of_whole) == steps
     assert len(of_whole) < 2 * max(1, -(-steps // steps_per_call))
     assert len(plan.programs()) - (steps < plan.steps_per_epoch) <= 2
+
+
+@given(row_lengths(), st.integers(1, 4), st.integers(1, 70))
+def test_predictions_of_many_sizes_have_the_same_programs(
+    lengths: np.ndarray, replicas: int, share: int
+) -> None:
+    plan = prediction_plan(lengths, batch_size=replicas * share, replicas=replicas)
+    rows, order = lengths.shape[1], plan.order(0)
+    assert order.tolist() == [*range(rows), *[rows - 1] * (len(order) - rows)]
+    whole = EpochPlan(plan, 0).dispatch(0, plan.steps_per_epoch)
+    assert {replace(call, first=0) for call in whole.calls} == set(plan.programs())
+    for call in whole.calls:
+        sizes = {power_of_two(call.rows), plan.batch_size}
+        assert call.rows in sizes
+        assert call.num_steps == 1
+        assert all(power_of_two(own) == own for own in call.capacity)
+    assert len(order) < rows + plan.batch_size

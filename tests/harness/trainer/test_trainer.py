@@ -102,6 +102,29 @@ def test_fit_returns_what_keras_returns_and_writes_nothing(
     assert "epoch 3/3" in capsys.readouterr().out
 
 
+class CountingTraces(keras.layers.Layer):
+    """Counts the programs that call it."""
+
+    count = 0
+
+    def call(self, inputs: Any) -> Any:
+        CountingTraces.count += 1
+        return inputs
+
+
+def test_predictions_of_all_sizes_share_a_few_programs() -> None:
+    """A server predicts the rows of each request; batches are filled by rows that nobody sees."""
+    rows = single()
+    own = trainer(lambda inputs: CountingTraces()(small(inputs)))
+    expected, top = own.predict(rows), own.recommend(rows, k=1).scores
+    CountingTraces.count = 0
+    for size in np.random.default_rng().permutation(np.arange(1, 120)):
+        part = rows.take(taken := np.arange(size))
+        np.testing.assert_allclose(own.predict(part), expected[taken], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(own.recommend(part, k=1).scores, top[taken], rtol=1e-5, atol=1e-6)
+    assert CountingTraces.count <= 30
+
+
 def test_fit_again_goes_on() -> None:
     """The second fit goes on even if another trainer has trained in between."""
     train = single()

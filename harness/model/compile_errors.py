@@ -48,6 +48,25 @@ def naming_failed_layer(model: keras.Model) -> Iterator[None]:
         raise InputError(f"{what}: {reason:.300}; {_REMEDY}") from error
 
 
+def require_known_shapes(model: keras.Model) -> None:
+    """Raises InputError if the present graph, the body of a loop, has a tensor whose shape depends
+    on numbers: there XLA ends the process ("Check failed: buffer != nullptr")."""
+    operations = tf.compat.v1.get_default_graph().get_operations()
+    tensors = [tensor for operation in operations for tensor in operation.outputs]
+    arrays = [t for t in tensors if t.dtype.is_floating or t.dtype.is_integer or t.dtype.is_bool]
+    if any(tensor.shape.rank is None for tensor in arrays):
+        return  # of an operation that XLA lacks, as it will say
+    for tensor in arrays:
+        if not tensor.shape.is_fully_defined():
+            culprit = _in_message(f"{{{{node {tensor.op.name}}}}}", model)
+            raise InputError(
+                f"the {culprit or 'model'} has a tensor whose shape depends on numbers "
+                f"({tensor.op.type}, {tensor.shape}), as by tf.boolean_mask or tf.where, and XLA "
+                "cannot compile it in a loop of several steps; multiply by a mask instead, or set "
+                "steps_per_dispatch=1"
+            )
+
+
 def _in_traceback(error: BaseException) -> str | None:
     """Describes the innermost Keras object, other than a model, whose method was running."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]

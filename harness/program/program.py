@@ -20,7 +20,7 @@ from harness.base.errors import InputError
 from harness.feed.batch import AnyBatches, BatchesByRows, Sizes, reader_of, sizes_of
 from harness.feed.capacity import Capacity
 from harness.feed.plan import Call
-from harness.model.compile_errors import naming_failed_layer
+from harness.model.compile_errors import naming_failed_layer, require_known_shapes
 from harness.program.all_reduce import AllReduce
 from harness.program.state import State
 from harness.program.step import Step, TrainStep
@@ -208,7 +208,10 @@ class Program:
         def once(step: tf.Tensor) -> Any:
             with tf.name_scope("input"):
                 batch = read(step).within(call.rows, self._sums.size, replica)
-            return self.step(self.state, batch)
+            result = self.step(self.state, batch)
+            if num_steps > 1:
+                require_known_shapes(self.state.model)
+            return result
 
         if self.row_sums is None:
             assert num_steps == 1, num_steps

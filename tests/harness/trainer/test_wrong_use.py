@@ -58,6 +58,20 @@ def peeking(inputs: Any) -> Any:
     return keras.layers.Dense(1)(x)
 
 
+def masking(inputs: Any) -> Any:
+    """Computes over as many rows as have a positive number, a shape that only the data decides."""
+
+    def centred(x: tf.Tensor) -> tf.Tensor:
+        return x - tf.reduce_mean(tf.boolean_mask(x, x[:, 0] > 0))
+
+    return keras.layers.Lambda(centred, output_shape=(1,), name="centred")(model()(inputs))
+
+
+def test_a_shape_that_depends_on_numbers_takes_calls_of_one_step() -> None:
+    own = harness.Trainer(masking, batch_size=20, implementation="gather", steps_per_dispatch=1)
+    assert len(own.fit(rows(), validation=rows(), epochs=2, verbose=False).history["loss"]) == 2
+
+
 def unpooled(inputs: Any) -> Any:
     return keras.layers.Dense(1)(keras.layers.Embedding(TOKENS, 2)(inputs["values"]))
 
@@ -133,6 +147,7 @@ def measuring(inputs: Any) -> Any:
             r"outputs of shape \[None\].*wants \[rows, 1\]",
         ),
         (lambda: fit(peeking, rows()), "layer 'peeking' cannot be compiled"),
+        (lambda: fit(masking, rows()), "'centred' has .*shape depends.*steps_per_dispatch=1"),
         (lambda: fit(Penalized(), rows()), "has compute_loss of its own, which a trainer ignores"),
         (lambda: fit(measuring, rows()), "has the metric size of its own.*harness.Task"),
         (lambda: fit(broken, rows()), "cannot be called with the inputs of random"),

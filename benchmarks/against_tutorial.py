@@ -34,6 +34,7 @@ _TUTORIAL = Path(__file__).parent / "peers" / "tutorial.py"
 _FIGURES = ("wall_seconds", "peak_rss_bytes", "examples_per_second", "test_accuracy")
 _FIRST = ("wall_seconds", "ours, first run")
 _REST_SECONDS = 15
+Run = Callable[[str, int], dict[str, Any]]  # a training of data with a seed; returns its figures
 
 
 def run_ours(
@@ -57,7 +58,7 @@ def run_tutorial(data: str, seed: int) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def timed(run: Callable[[str, int], dict[str, Any]], data: str, seed: int) -> dict[str, Any]:
+def timed(run: Run, data: str, seed: int) -> dict[str, Any]:
     """Rests, then runs a process; returns its figures, with the wall time measured from outside."""
     time.sleep(_REST_SECONDS)
     start = time.perf_counter()
@@ -76,7 +77,7 @@ def main() -> None:
         [sys.executable, "-c", "import tensorflow"], check=True, stderr=subprocess.DEVNULL
     )
     first = partial(run_ours, first=True)
-    runs = {"ours": run_ours, "ours, first run": first, "tutorial": run_tutorial}
+    runs: dict[str, Run] = {"ours": run_ours, "ours, first run": first, "tutorial": run_tutorial}
     run_ours(arguments.data, 0)  # fills the cache
     rounds = []
     for seed in range(arguments.rounds):

@@ -136,7 +136,7 @@ def main() -> None:
         spread = f"{median:.2f} ({ends[0]:.2f} to {ends[1]:.2f})"
         print(f"| {name} | {rate} | {spread} | {epochs[name][-1]['loss']:.4f} |")
     if arguments.out:
-        content = {"host": machine.host(), "versions": machine.versions()}
+        content: dict[str, Any] = {"host": machine.host(), "versions": machine.versions()}
         content |= {"data": Path(arguments.data).name, "batch_size": arguments.batch_size}
         write_json(arguments.out, {**content, "threads": NUM_THREADS, "figures": figures})
 

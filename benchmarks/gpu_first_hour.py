@@ -52,9 +52,9 @@ class Machine:
         self.much_data = list(self.data)
         """The flags of data with so many rows that single dispatches do not decide a rate."""
         if data == "synthetic":
-            small = ["--synthetic-rows", str(rows), "--synthetic-tokens", "1000"]
-            self.data += [] if rows is None else small
-            self.much_data += ["--synthetic-rows", str(_MANY_ROWS)] if rows is None else small
+            few = ["--synthetic-rows", str(rows), "--synthetic-tokens", "1000"]
+            self.data += [] if rows is None else few
+            self.much_data += ["--synthetic-rows", str(_MANY_ROWS)] if rows is None else few
         self.num_gpus = num_gpus
         self.is_short = rows is not None
         small, large = (500, 4096) if rows is None else (max(1, rows // 16), max(2, rows // 4))

@@ -24,10 +24,11 @@ from benchmarks.peers.mult_vae import mult_vae
 from benchmarks.peers.mult_vae_pytorch import MultVAE, batches, step
 from harness.data import weighting
 
+Rows = harness.RaggedSets
 HELD_OUT_USERS, BATCH_SIZE, ANNEAL_STEPS = 150, 100, 1_000
 
 
-def movielens(path: Path, *, seed: int) -> tuple[harness.RaggedSets, ...]:
+def movielens(path: Path, *, seed: int) -> tuple[Rows, ...]:
     """Returns the items of train users, and of held-out users those given and those to be found."""
     ratings = np.loadtxt(path, dtype=np.int64)  # user, item, rating, time
     liked = ratings[ratings[:, 2] >= 4]
@@ -42,17 +43,17 @@ def movielens(path: Path, *, seed: int) -> tuple[harness.RaggedSets, ...]:
         [items[len(items) // 5 :] for items in held_out],
         [items[: len(items) // 5] for items in held_out],
     )
-    return tuple(harness.RaggedSets.from_lists(p, num_tokens=len(names)).unique() for p in parts)
+    return tuple(Rows.from_lists(p, num_tokens=len(names)).unique() for p in parts)
 
 
-def dense(rows: harness.RaggedSets) -> np.ndarray:
+def dense(rows: Rows) -> np.ndarray:
     found = np.zeros([rows.num_rows, rows.num_tokens], np.float32)
     found[np.repeat(np.arange(rows.num_rows), rows.lengths), rows.values] = 1
     return found
 
 
 def by_harness(
-    train, given, wanted, *, epochs: int, seed: int, samples: int | None = None
+    train: Rows, given: Rows, wanted: Rows, *, epochs: int, seed: int, samples: int | None = None
 ) -> dict[str, float]:
     trainer = harness.Trainer(
         mult_vae(train.num_tokens, anneal_steps=ANNEAL_STEPS),
@@ -66,7 +67,9 @@ def by_harness(
     return trainer.evaluate((weighting.l2_normalized(given.with_weights()), wanted))
 
 
-def by_pytorch(train, given, wanted, *, epochs: int, seed: int) -> dict[str, float]:
+def by_pytorch(
+    train: Rows, given: Rows, wanted: Rows, *, epochs: int, seed: int
+) -> dict[str, float]:
     torch.manual_seed(seed)
     model = MultVAE(train.num_tokens, anneal_steps=ANNEAL_STEPS)
     optimizer = torch.optim.Adam(model.parameters(), lr=protocol.LEARNING_RATE, fused=True)

@@ -76,7 +76,7 @@ class Shape:
             num_tokens=self.num_tokens,
             num_classes=self.classes,
         )
-        return harness.Trainer(network, batch_size=self.rows, **settings)
+        return harness.Trainer(network, task="auto", batch_size=self.rows, **settings)
 
 
 def speeds(shape: Shape, config: Config, rng: np.random.Generator) -> tuple[str, dict[str, float]]:
@@ -97,13 +97,18 @@ def speeds(shape: Shape, config: Config, rng: np.random.Generator) -> tuple[str,
         except InputError:
             del trainers[name]
             continue
+        assert trainer.last is not None
+        assert trainer.last.progress is not None
         seconds = trainer.last.progress.windows.train_seconds
         epochs[name] = max(1, round(config.seconds / max(seconds, 1e-3)))
     for _ in range(config.rounds):
         for name, trainer in trainers.items():
             trainer.fit(data, epochs=epochs[name], verbose=False, telemetry_hz=0)
+            assert trainer.last is not None
+            assert trainer.last.progress is not None
             windows = trainer.last.progress.windows
             found[name].append(windows.examples / windows.train_seconds)
+    assert trainers["auto"].last is not None
     choices = trainers["auto"].last.start.choices
     chosen = f"{choices['implementation'].name}, {choices['table_optimizer'].name}"
     return chosen, {name: statistics.median(taken) for name, taken in found.items()}

@@ -46,14 +46,14 @@ class Cases:
 
     def all(self) -> dict[str, Callable[[], str]]:
         layouts = {
-            "two-nodes": (2, "--ntasks-per-node=1"),
-            "two-tasks-a-node": (1, "--ntasks-per-node=2"),
-            "node9-10": (2, "--ntasks-per-node=1", "--nodelist=node[9-10]"),
-            "cyclic": (2, "--ntasks-per-node=2", "--distribution=cyclic", "-w", "node[9-10]"),
+            "two-nodes": (2, ["--ntasks-per-node=1"]),
+            "two-tasks-a-node": (1, ["--ntasks-per-node=2"]),
+            "node9-10": (2, ["--ntasks-per-node=1", "--nodelist=node[9-10]"]),
+            "cyclic": (2, ["--ntasks-per-node=2", "--distribution=cyclic", "-w", "node[9-10]"]),
         }
         moments = itertools.product(("scancel", "requeue"), ("start", "compilation", "training"))
         return {
-            **{name: partial(self._trains, name, *layout) for name, layout in layouts.items()},
+            **{name: partial(self._trains, name, n, *more) for name, (n, more) in layouts.items()},
             "array": self._array,
             "time": self._time,
             "preemption": self._preemption,

@@ -8,7 +8,7 @@ import keras
 
 from benchmarks.differential.draw import Draw
 
-C = keras.callbacks
+C: Any = keras.callbacks
 LOGGED = ("train_batch_end", "test_batch_end", "test_end", "epoch_end", "train_end")
 """The hooks whose logs are compared."""
 
@@ -109,7 +109,7 @@ def draw_callbacks(
         f"ModelCheckpoint(save_freq={every})": saving("{epoch:02d}-{batch:02d}", save_freq=every),
         "Decayed": lambda _: Decayed(),
     }
-    left_out = ("Reduce", "LearningRate", "Decayed") if scheduled else ()
+    left_out: tuple[str, ...] = ("Reduce", "LearningRate", "Decayed") if scheduled else ()
     left_out += () if averages else ("Swap",)
     names = [name for name in options if not name.startswith(left_out)]
     chosen = draw.some(names, 2) if draw.chance(0.55) else []

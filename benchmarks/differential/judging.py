@@ -137,8 +137,8 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
     named("history", ours.history, theirs.history)
     named("evaluation", ours.evaluation, theirs.evaluation)
     if names("hooks", ours.hooks, theirs.hooks):
-        for place, ((hook, own), (_, logs)) in enumerate(zip(ours.logs, theirs.logs, strict=True)):
-            named(f"logs {hook} {place}", own, logs)
+        for place, ((hook, mine), (_, logs)) in enumerate(zip(ours.logs, theirs.logs, strict=True)):
+            named(f"logs {hook} {place}", mine, logs)
         seen = (np.reshape(side.seen, [-1, 3]).T for side in (ours, theirs))
         for what, own, expected in zip(("steps", "rate", "weights"), *seen, strict=True):
             limit = LOSS_RTOL * float(np.abs(expected).max(initial=1))

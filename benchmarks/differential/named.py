@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, cast
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks, Rec
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.judging import Verdict, judge
 from benchmarks.differential.models import Form
-from benchmarks.differential.networks import Layer
+from benchmarks.differential.networks import Layer, Network
 from benchmarks.differential.optimizers import Drawn, Scaled, Waves
 from benchmarks.differential.rows import Part, inputs_of
 from benchmarks.differential.tasks import DrawnTask
@@ -60,7 +60,7 @@ def case_of(
         train=task.labelled(rng, inputs_of(rng, (part,), rows), trained=True),
         validation=task.labelled(rng, inputs_of(rng, (part,), 30), trained=False),
         form=form,
-        network=SimpleNamespace(outputs=outputs, words=["see named.py"]),
+        network=cast(Network, SimpleNamespace(outputs=outputs, words=["see named.py"])),
         optimizer=Drawn("", optimizer, scheduled=False, averages=False),
         callbacks=DrawnCallbacks([], callbacks, None),
         epochs=epochs,
@@ -168,7 +168,8 @@ def _set_later(_: Any) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-C, K = keras.callbacks, keras.optimizers
+C: Any = keras.callbacks
+K = keras.optimizers
 _averaged: dict[str, Any] = {"optimizer": lambda _: K.Adam(0.02, use_ema=True, ema_momentum=0.9)}
 _sgd: dict[str, Any] = {"optimizer": lambda _: K.SGD(0.5)}
 _large: dict[str, Any] = {"part": LARGE, "implementation": "native"}
@@ -310,5 +311,5 @@ def judge_named(name: str) -> Verdict:
     if name in CASES:
         return judge(CASES[name]())
     wrong = CHECKS[name]()
-    result = "different" if wrong else "equal"
+    result: Literal["different", "equal"] = "different" if wrong else "equal"
     return Verdict(seed=0, result=result, reason="; ".join(wrong)[:300], details=wrong)

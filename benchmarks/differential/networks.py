@@ -281,7 +281,7 @@ class _Drawing:
             return x
         if kind == "GroupNormalization" and x.shape[-1] % 2:
             kind = "LayerNormalization"
-        options: dict[str, Any] = {
+        options: Any = {
             "BatchNormalization": {"momentum": momentum, "trainable": not frozen},
             "GroupNormalization": {"groups": 2},
         }.get(kind, {})

@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from benchmarks.differential.draw import Draw
 
-K, S = keras.optimizers, keras.optimizers.schedules
+K: Any = keras.optimizers
+S: Any = keras.optimizers.schedules
 RATES = {
     "SGD": (0.05, 0.5),
     **dict.fromkeys(("Adam", "AdamW", "Adamax", "Nadam"), (2e-3, 3e-2)),

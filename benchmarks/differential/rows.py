@@ -75,7 +75,7 @@ def ragged_rows(rng: np.random.Generator, part: Part, rows: int) -> harness.Ragg
         ids = rng.integers(0, part.num_tokens, 40)[rng.integers(0, 40, splits[-1])]
     else:
         ids = rng.integers(0, part.num_tokens, splits[-1])
-    weights = rng.normal(1, 0.5, len(ids)) if part.weighted else None
+    weights: Any = rng.normal(1, 0.5, len(ids)) if part.weighted else None
     sets = harness.RaggedSets(
         values=ids, row_splits=splits, num_tokens=part.num_tokens, weights=weights, name="rows"
     )

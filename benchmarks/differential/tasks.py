@@ -6,7 +6,7 @@ Letters: B rows, K classes.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 import harness
 from benchmarks.differential.draw import Draw
 from benchmarks.differential.rows import Labelled
+from harness.task.task import Kind
 
 L, M = keras.losses, keras.metrics
 Made = Callable[[], Any]
@@ -162,7 +163,7 @@ class OfProbabilities(keras.metrics.Metric):
 class DrawnTask:
     """A task for both sides."""
 
-    kind: str  # The kind of task for the trainer
+    kind: Kind  # The kind of task for the trainer
     form: str  # The form of the labels for Keras: a key of `LOSSES`
     num_classes: int
     head: str | None  # The activation that the model ends in; None if it returns logits
@@ -255,9 +256,8 @@ class DrawnTask:
             if not self.soft:
                 return many, many.astype(np.float32)
             splits = np.concatenate([[0], np.cumsum(many.sum(1))])
-            sets = harness.RaggedSets(
-                values=np.nonzero(many)[1], row_splits=splits, num_tokens=self.num_classes
-            )
+            ids = np.nonzero(many)[1].astype(np.int32)
+            sets = harness.RaggedSets(values=ids, row_splits=splits, num_tokens=self.num_classes)
             return sets, many.astype(np.float32)
         classes = np.clip(np.digitize(score, np.linspace(-1, 1, self.num_classes - 1)), 0, None)
         classes[: self.num_classes] = np.arange(self.num_classes)
@@ -302,7 +302,7 @@ def draw_task(draw: Draw) -> DrawnTask:
     """Draws a random task."""
     forms = {"binary": 5, "sparse": 2, "categorical": 2, "multi_label": 2, "regression": 2}
     form = draw.weighted(forms)
-    kind = "multi_class" if form in ("sparse", "categorical") else form
+    kind = cast(Kind, "multi_class" if form in ("sparse", "categorical") else form)
     num_classes = {"binary": 2, "multi_label": MULTI_LABELS, "regression": 1}.get(form, 0)
     num_classes = num_classes or draw.integer(3, 5)
     ends_in = draw.chance(0.5)

@@ -144,6 +144,7 @@ def here(case: Case) -> Trained:
                 **case.fit,
             )
         except harness.DivergenceError:  # Keras does not report it
+            assert trainer.last is not None
             history = trainer.last.history
         except harness.InputError as error:
             if trainer.step or done:

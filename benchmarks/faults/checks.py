@@ -40,7 +40,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     """Returns the differences between the contents of two folders, as `left_in` describes them."""
     return [
         f"{name} is {_short(found.get(name))}, and should be {_short(expected.get(name))}"
-        for name in expected | found
+        for name in {**expected, **found}
         if found.get(name) != expected.get(name)
     ]
 

@@ -6,7 +6,8 @@
 A hostile file is a valid one with flipped bits, other bytes, numbers, texts or members, or
 something else lies in its place. Its number and the seed decide. A file fails if reading it ends in
 any exception but an `InputError` or an `OSError` that names a file, takes more than a minute or
-1 GB, prints, changes a file, or gives another answer although its format has checksums.
+1 GB, prints, changes a file, or gives another answer although its format has checksums. In a sealed
+store, a field of meta.json or an element of an array is another under a checksum that is right.
 
 The exit code is 1 if a file failed.
 """
@@ -40,8 +41,21 @@ _MOST_BYTES = 1_000_000_000
 _MOST_CHARACTERS = 2_500
 _NO_FILE_SHARE = 0.02
 _TOKEN = re.compile(rb'"[^"\n]*"|[\w.+-]+')
+_FIELD = re.compile(rb'"(\w+)": (.*?)(?=,?\n)')
 _VALUES = (
-    *(b"-1", b"0", b"1.5", b"1e999", b"NaN", b"2147483648", b"9" * 400, b"true", b"null", b'""'),
+    *(
+        b"-1",
+        b"0",
+        b"1.5",
+        b"1e999",
+        b"NaN",
+        b"2147483647",
+        b"2147483648",
+        b"9" * 400,
+        b"true",
+        b"null",
+        b'""',
+    ),
     *(b'"\\u001b[31m"', b'"' + b"x" * 5_000 + b'"', b"[]", b"{}", b"[" * 3_000, b'{"a": [1]}'),
 )
 _TEXTS = (".json", ".jsonl", ".toml", ".csv", ".tsv", ".svm")
@@ -57,6 +71,20 @@ def damaged(rng: random.Random, path: Path) -> str:
     how, content = _other_bytes(rng, path.read_bytes(), is_text=path.suffix in _TEXTS)
     path.write_bytes(content)
     return how
+
+
+def changed(rng: random.Random, path: Path) -> str:
+    """Changes a field of the JSON file at `path`, or an element of an array; returns which."""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        field = rng.choice(list(_FIELD.finditer(content)))
+        path.write_bytes(content[: field.start(2)] + rng.choice(_VALUES) + content[field.end(2) :])
+        return f"the field {field[1].decode()}"
+    # The last 4 bytes of a number from which most checks are near.
+    place = rng.randrange(len(content) - 4 * rng.randrange(1, 8), len(content)) // 4 * 4
+    new = rng.choice((rng.randbytes(4), bytes(4), b"\xff\xff\xff\x7f", b"\0\0\xc0\x7f"))
+    path.write_bytes(content[:place] + new + content[place + 4 :])
+    return f"the bytes from {place}"
 
 
 def _damaged_member(rng: random.Random, path: Path) -> str:
@@ -130,7 +158,12 @@ class Trial:
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.copytree(self._valid, self._folder)
         target = self._folder / rng.choice(self._format.targets)
-        how = damaged(rng, target)
+        if self._format.seal is None:
+            how = damaged(rng, target)
+        else:
+            how = changed(rng, target)
+            with contextlib.suppress(ValueError, KeyError):  # what no JSON reader takes stays as is
+                self._format.seal(self._folder)
         before = _content(self._folder)
         Path("/proc/self/clear_refs").write_text("5")  # so that the peak is that of this file
         held = peak_rss_bytes()

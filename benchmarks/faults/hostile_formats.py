@@ -18,6 +18,7 @@ import numpy as np
 from harness.base.decoding import from_mapping
 from harness.base.quiet import quiet_import
 from harness.base.reading import read_toml
+from harness.cli.data import DataInfoConfig, info
 from harness.data import store
 from harness.data.options import DataConfig, ImdbOptions
 from harness.data.ragged import RaggedSets
@@ -26,6 +27,7 @@ from harness.data.vocabulary import Vocabulary
 from harness.run.observers.jsonl import kept_bytes, validation_losses
 from harness.tools.experiment import TrainConfig
 
+_HEADER_BYTES = 128  # of a small .npy file
 ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
 
 
@@ -39,6 +41,8 @@ class Format:
     """Reads a folder as a command does; returns the command's results as text."""
     is_checked: bool = False
     """Whether the files have checksums, so that no damage to their bytes may change the answer."""
+    seal: Callable[[Path], object] | None = None
+    """Gives a folder of which a field or an array was changed a checksum that is right."""
 
 
 def _write_npz(folder: Path) -> None:
@@ -72,12 +76,32 @@ def _write_store(folder: Path) -> None:
     words.save(folder / "rows" / "vocabulary.json")
 
 
+def _seal_store(folder: Path) -> None:
+    path = folder / "rows" / "meta.json"
+    meta = json.loads(path.read_text())
+    dtypes = {"values": np.int32, "row_splits": np.int64, "labels": np.int32, "weights": np.float32}
+    parts = {
+        name: np.frombuffer((path.parent / f"{name}.npy").read_bytes()[_HEADER_BYTES:], dtype)
+        for name, dtype in dtypes.items()
+    }
+    sets = object.__new__(RaggedSets)  # without its checks, which are what is tried
+    sets.__setstate__(
+        {"label_sets": None, "num_tokens": meta["num_tokens"], "num_classes": meta["num_classes"]}
+        | parts
+    )
+    path.write_text(json.dumps(meta | {"checksum": store.checksum(meta, sets)}))
+
+
 def _data(folder: Path, *, name: str) -> str:
+    """Loads data, and describes it as `harness data info` does."""
     imdb = ImdbOptions(held_out_rows=2) if name.endswith(".npz") else ImdbOptions()
     config = DataConfig(data=str(folder / name), imdb=imdb, data_cache="off")
     with contextlib.redirect_stderr(io.StringIO()):  # there are notes
         found = load_configured(config)
-    return f"{found.vocabulary} " + "".join(part.fingerprint for part in found.parts)
+    with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
+        info(DataInfoConfig(data=config))
+    parts = "".join(part.fingerprint for part in found.parts)
+    return f"{found.vocabulary} {parts} {shown.getvalue()}"
 
 
 def _write_metrics(folder: Path) -> None:
@@ -153,7 +177,7 @@ def _model(seed: int) -> Any:
     network = DefaultNetwork(
         hidden_units=(3, 2), dropout=(0.2, 0.0), num_tokens=301, num_classes=2, seed=seed
     )
-    row = RaggedSets(values=np.zeros(0, np.int32), row_splits=[0, 0], num_tokens=301)
+    row = RaggedSets(values=np.zeros(0, np.int32), row_splits=np.zeros(2, np.int64), num_tokens=301)
     return build_model(network, Examples.of(row), dtype="float32", device="/CPU:0", seed=seed)
 
 
@@ -249,6 +273,12 @@ _read_store = functools.partial(_data, name="rows")
 FORMATS: dict[str, Format] = {
     "npz": _data_file("reviews.npz", _write_npz, is_checked=True),
     "store": Format(targets=_STORE, write=_write_store, read=_read_store, is_checked=True),
+    "sealed store": Format(
+        targets=(*_STORE, *3 * ("rows/meta.json",)),
+        write=_write_store,
+        read=_read_store,
+        seal=_seal_store,
+    ),
     "vocabulary": Format(targets=("rows/vocabulary.json",), write=_write_store, read=_read_store),
     "metrics": Format(targets=("metrics.jsonl",), write=_write_metrics, read=_metrics),
     "toml": Format(targets=("settings.toml",), write=_write_toml, read=_toml),

@@ -122,7 +122,7 @@ def register_kernels() -> None:
 
 def lowered(folder: Path, *, short: bool) -> list[dict[str, Any]]:
     """Writes the programs into a folder; returns their descriptions."""
-    command = [ROOT / ".venv" / "bin" / "python", "-m", "benchmarks.gpu_programs.lower", folder]
+    command = [f"{ROOT}/.venv/bin/python", "-m", "benchmarks.gpu_programs.lower", str(folder)]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
     subprocess.run([*command, *["--short"] * short], cwd=ROOT, env=environment, check=True)
     programs: list[dict[str, Any]] = json.loads((folder / "programs.json").read_text())

@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import keras
@@ -24,13 +24,16 @@ from harness.base.files import write_json
 from harness.data.examples import Examples
 from harness.data.options import SyntheticOptions
 from harness.data.synthetic import synthetic_corpus
+from harness.feed.feed import Dispatches
 from harness.model.network import DefaultNetwork
 from harness.program.devices import Devices
 from harness.task.task import Task
 from harness.trainer import choices, setup
-from harness.trainer.settings import Settings
+from harness.trainer.settings import Precision, Settings
+from kernels.multi_hot import Implementation, RowOptimizer
 from kernels.multi_hot.native import call
 
+Input = Literal["resident", "stream"]
 _HELD_OUT_ROWS = 10_000
 _MANY_TOKENS = 2**18
 
@@ -40,12 +43,12 @@ class Case:
     """A program."""
 
     kind: str  # `train` or `evaluate`
-    implementation: str
-    precision: str
-    input: str
+    implementation: Implementation
+    precision: Precision
+    input: Input
     rows: int  # The rows of a batch
     gpus: int = 1
-    table: str = "dense"  # The optimizer of the table
+    table: RowOptimizer | Literal["dense"] = "dense"  # The optimizer of the table
 
     @property
     def num_tokens(self) -> int:
@@ -62,9 +65,9 @@ class Case:
 
 def cases(*, short: bool) -> Iterator[Case]:
     """Yields every program; with `short`, those that a gate looks at."""
-    implementations = ("gather", "dense", "native")
-    precisions = ("float32", "mixed_bfloat16", "mixed_float16")
-    inputs = ("resident",) if short else ("resident", "stream")
+    implementations: tuple[Implementation, ...] = ("gather", "dense", "native")
+    precisions: tuple[Precision, ...] = ("float32", "mixed_bfloat16", "mixed_float16")
+    inputs: tuple[Input, ...] = ("resident",) if short else ("resident", "stream")
     sizes = (500,) if short else (500, 4096)
     for implementation, precision, input_, rows in itertools.product(
         implementations, precisions, inputs, sizes
@@ -75,7 +78,8 @@ def cases(*, short: bool) -> Iterator[Case]:
             yield Case(kind, implementation, precision, input_, rows)
     for implementation in implementations:
         yield Case("train", implementation, "mixed_bfloat16", "resident", 16_384, gpus=2)
-    by_rows = [("native", "lazy_adam", 1), ("native", "lazy_adam", 2)]
+    by_rows: list[tuple[Implementation, RowOptimizer, int]] = [("native", "lazy_adam", 1)]
+    by_rows += [("native", "lazy_adam", 2)]
     if not short:
         by_rows += [("native", "adagrad", 1), ("native", "exact_adam", 1)]
         by_rows += [("gather", "lazy_adam", 1), ("gather", "lazy_adam", 2)]
@@ -134,7 +138,8 @@ def lowered(case: Case) -> bytes:
         program, rows = built.programs._training, built.rows_to_train(train, epochs=1)
     else:
         program, rows = built.programs._evaluation, built.rows_to_evaluate(test)
-    dispatch, batches = next(rows.feed.dispatches(rows.plan))
+    dispatches: Dispatches = rows.feed.dispatches(rows.plan)
+    dispatch, batches = next(dispatches)
     first = dispatch.calls[0]
     # Functions that are traced inside call the GPU's kernels, and can only be inspected.
     with mock.patch.object(call, "platforms", return_value=("other", "CPU")):

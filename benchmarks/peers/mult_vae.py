@@ -83,7 +83,9 @@ def main() -> None:
     steps = trainer.steps(users, epochs=10)
 
     def train_epoch() -> float:
-        return steps.run(num_steps=int(named["steps"])).last_window.so_far["loss"]
+        last = steps.run(num_steps=int(named["steps"])).last_window
+        assert last is not None
+        return last.so_far["loss"]
 
     protocol.serve(train_epoch)
 

@@ -39,8 +39,9 @@ def main() -> None:
 
     def train_epoch() -> float:
         # No dispatch goes beyond the end of an epoch.
-        trained = steps.run(num_steps=steps.start.steps_per_epoch)
-        return trained.last_window.so_far["loss"]
+        last = steps.run(num_steps=steps.start.steps_per_epoch).last_window
+        assert last is not None
+        return last.so_far["loss"]
 
     protocol.serve(train_epoch)
 

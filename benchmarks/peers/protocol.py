@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Task:
     options: tuple[str, ...]  # Variants of a peer, such as `compiled` or `implementation=gather`
 
     @property
-    def named(self) -> dict[str, str]:
+    def named(self) -> dict[str, Any]:
         """The options that have a value, by name."""
         return dict(option.split("=", 1) for option in self.options if "=" in option)
 

@@ -188,7 +188,16 @@ class Program:
             if waiting or not all(call.exception() for call in ended):
                 self._sums.abort()
                 wait(calls, timeout=_GRACE_SECONDS)
-            failed.result()
+            try:
+                failed.result()
+            except tf.errors.InternalError as error:
+                if "a GPU failed before" in str(error):
+                    raise InputError(
+                        "a GPU failed in another training of this process, which ended the sums "
+                        "over the GPUs that this trainer's programs know; make a new trainer of "
+                        "the same model, or resume the run"
+                    ) from error
+                raise
         return [call.result() for call in calls]
 
     def _loop(self, place: int, call: Call, batches: AnyBatches, first: tf.Tensor) -> Any:

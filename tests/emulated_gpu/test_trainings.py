@@ -46,7 +46,7 @@ def _printed(program: str, folder: Path, **settings: Any) -> list[str]:
 
 
 _ONE_RUNS_OUT_OF_MEMORY = """
-import os, keras, tensorflow as tf
+import os, keras, numpy as np, tensorflow as tf
 import harness
 from harness.base.memory import OutOfMemoryError
 from tests.emulated_gpu import trainings
@@ -54,6 +54,10 @@ rows = trainings.rows_of(weighted=False)
 def wide(inputs):
     x = harness.MultiHotDense(8, num_tokens=trainings.NUM_TOKENS)(inputs)
     return keras.layers.Dense(1)(keras.layers.Dense(40_000, activation="gelu")(x))
+how = {"batch_size": trainings.BATCH_SIZE, "implementation": "gather", "precision": "float32"}
+first = harness.Trainer(trainings.network, replicas=2, **how)
+first.fit(rows, verbose=False)
+weights = first.model.get_weights()
 trainer = harness.Trainer(wide, batch_size=90, replicas=2, implementation="gather")
 with tf.device("/GPU:1"):
     kept = [tf.zeros([1 << 18]) for _ in range(362)]  # of 375 MB
@@ -62,8 +66,11 @@ try:
 except OutOfMemoryError as error:
     print(error)
 del kept
-how = {"batch_size": trainings.BATCH_SIZE, "implementation": "gather", "precision": "float32"}
-trainer = harness.Trainer(trainings.network, replicas=2, **how)
+try:
+    first.fit(rows, verbose=False)
+except harness.InputError as error:
+    print(all(map(np.array_equal, weights, first.model.get_weights())), error)
+trainer = harness.Trainer(first.model, replicas=2, **how)
 for epochs in (2, 22):
     trainer.fit(rows, epochs=epochs, verbose=False)
     print(len(os.listdir("/proc/self/task")), flush=True)
@@ -75,8 +82,10 @@ def test_one_gpu_runs_out_of_memory(tmp_path: Path) -> None:
     """The other GPU waits for the first in a sum, and must end as well. Later trainings succeed,
     and start no threads: TensorFlow's own all-reduce starts one for each call and GPU, which sleeps
     for 1,000 seconds."""
-    error, *_, before, after = _printed(_ONE_RUNS_OUT_OF_MEMORY, tmp_path)
+    error, *_, late, before, after = _printed(_ONE_RUNS_OUT_OF_MEMORY, tmp_path)
     assert "Out of memory" in error
+    assert late.startswith("True a GPU failed")  # the weights are as they were
+    assert "make a new trainer of the same model" in late
     assert int(after) - int(before) < 20  # of 22 epochs, with a call each: 40
 
 

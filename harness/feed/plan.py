@@ -19,6 +19,8 @@ BLOCK_ROWS, WINDOW_BLOCKS = 1_024, 64  # Rows of a block, and blocks of a window
 _ROWS_AT_ONCE = 2**18  # Number of rows whose lengths are looked up at a time
 _MAX_ROWS_LOOKED_AT = 2**21  # over all epochs; beyond, there are two capacities
 
+_LEAST_ROWS = 8  # of a batch in a plan that shares its programs
+
 
 # The stream and the loop walk the same epochs, and near an epoch's end the stream is one ahead.
 @functools.lru_cache(maxsize=2)
@@ -102,7 +104,7 @@ class Plan:
     first_share: int = 0  # First replica that this process has a device for
     shares_programs: bool = False
     """Whether plans of other numbers of rows need the same few programs: the last batch is filled
-    by the last row, to a power of two of rows, and capacities are powers of two."""
+    by the last row, to a power of two of rows, at least 8, and capacities are powers of two."""
     last_row: int = field(init=False)
     num_rows: int = field(init=False)  # which an epoch visits
     whole_steps: int = field(init=False)  # Steps of an epoch with B rows
@@ -115,7 +117,7 @@ class Plan:
         self.num_rows = int(self.lengths.shape[1])
         self.last_row = self.num_rows - 1
         if self.shares_programs and (rest := self.num_rows % self.batch_size):
-            missing = min(power_of_two(rest), self.batch_size) - rest
+            missing = min(power_of_two(rest, _LEAST_ROWS), self.batch_size) - rest
             self.lengths = np.pad(self.lengths, [(0, 0), (0, missing)], mode="edge")
             self.num_rows += missing
         self.whole_steps, self.last_rows = divmod(self.num_rows, self.batch_size)
@@ -248,14 +250,15 @@ def call_length(most: int, steps: int) -> int:
 def prediction_plan(lengths: np.ndarray, *, batch_size: int, replicas: int, **how: Any) -> Plan:
     """Returns a plan that visits the rows once in stored order, by programs that also serve other
     numbers of rows."""
-    batch_size = min(batch_size, -(-power_of_two(lengths.shape[1]) // replicas) * replicas)
+    rows = power_of_two(lengths.shape[1], _LEAST_ROWS)
+    batch_size = min(batch_size, -(-rows // replicas) * replicas)
     how |= {"batch_size": batch_size, "replicas": replicas, "shares_programs": True}
     return Plan(lengths=lengths, seed=None, epochs=1, steps_per_call=1, **how)
 
 
-def power_of_two(number: int) -> int:
-    """Returns the smallest power of two that is at least a number; 1 for 0."""
-    return 1 << max(0, number - 1).bit_length()
+def power_of_two(number: int, least: int = 1) -> int:
+    """Returns the smallest power of two that is at least both numbers."""
+    return 1 << (max(number, least) - 1).bit_length()
 
 
 def _nnz(plan: Plan, shares: list[np.ndarray]) -> np.ndarray:

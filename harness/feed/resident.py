@@ -89,7 +89,7 @@ def _prepared(
 
 
 def _filled(array: np.ndarray, least: int = 1) -> np.ndarray:
-    missing = max(least, power_of_two(len(array))) - len(array)
+    missing = power_of_two(len(array), least) - len(array)
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 

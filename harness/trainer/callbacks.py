@@ -135,11 +135,11 @@ def outside_fit(
 ) -> Iterator[tuple["KerasCallbacks", Rows]]:
     """Yields the callbacks of `test` or `predict`, ready to be called, and the rows."""
     callbacks = checked(callbacks)
-    if stage == "predict":
-        rows = setup.rows_to_predict(examples)
-    else:
-        by_step = bool(with_batch_hooks(callbacks, stage))
-        rows = setup.rows_to_evaluate(examples, by_step=by_step)
+    # On a CPU, a prediction gains nothing by more steps, and each number needs a program.
+    one = stage == "predict" and setup.devices.device_type == "CPU"
+    by_step = one or bool(with_batch_hooks(callbacks, stage))
+    taken = setup.rows_to_predict if stage == "predict" else setup.rows_to_evaluate
+    rows = taken(examples, by_step=by_step)
     with setup.devices.cluster.watched(), as_compiled(setup):
         yield KerasCallbacks(callbacks, setup, epochs=1, steps=rows.plan.steps_per_epoch), rows
 
@@ -263,6 +263,7 @@ class KerasCallbacks(records.Observer):
             getattr(self._called, hook)(*arguments)
         finally:
             if may_change:
+                self._programs.state.optimizers.agree()
                 self._programs.state.read_model()
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, cast
 
 import keras
+import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.model_programs import ModelPrograms
 from harness.program.optimizer import kept_bytes
 from harness.program.state import MODEL_PREFIX
-from harness.program.strategy import building
+from harness.program.strategy import building, copies_of
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes
 from harness.task.task import ResolvedTask, Task, task_of_outputs
@@ -57,6 +58,8 @@ class Setup:
     weighted: frozenset[str]  # Names of the ragged inputs whose ids have weights
     limits: dict[str, int]  # of each input's ids, or the number of its features
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
+    predicted: set[int] = field(default_factory=set)  # Numbers of rows of the predictions so far
+    is_by_row: bool | None = None  # Whether an output depends on its row alone, once it was tried
 
     def rows_to_train(
         self,
@@ -108,19 +111,36 @@ class Setup:
         )
         return Rows(feed=self._feed(examples), plan=plan)
 
-    def rows_to_predict(self, examples: Examples) -> Rows:
-        """Returns rows in their own order, with or without labels, for few programs in all."""
-        examples = self.checked(examples)
+    def rows_to_predict(self, examples: Examples, *, by_step: bool) -> Rows:
+        """Returns rows like `rows_to_evaluate`; after the first number of rows, others share a few
+        programs if the model allows it: a server predicts the rows of each request."""
         columns = Columns.of(examples)
-        plan = prediction_plan(
-            columns.lengths,
-            batch_size=self.settings.batch_size,
-            replicas=self.devices.num_shares,
-            first_share=self.devices.first_share,
-        )
-        # A stream takes a tenth of a second to begin, far longer than a few rows take.
-        is_small = columns.num_bytes <= _SMALL_BYTES
-        return Rows(feed=self._feed(examples, is_small=is_small), plan=plan)
+        self.predicted.add(examples.num_rows)
+        if len(self.predicted) == 1 or columns.num_bytes > _SMALL_BYTES:
+            return self.rows_to_evaluate(examples, by_step=by_step)
+        feed = self._feed(self.checked(examples), is_small=True)
+        where = {"replicas": self.devices.num_shares, "first_share": self.devices.first_share}
+        if self.is_by_row is None:
+            self.is_by_row = self._is_by_row(feed, columns.lengths[:, :3], **where)
+        if not self.is_by_row:
+            return self.rows_to_evaluate(examples, by_step=by_step)
+        plan = prediction_plan(columns.lengths, batch_size=self.settings.batch_size, **where)
+        return Rows(feed=feed, plan=plan)
+
+    def _is_by_row(self, feed: Feed, lengths: np.ndarray, **where: int) -> bool:
+        """Returns whether the outputs of a feed's first rows stay the same beside others."""
+        size = -(-lengths.shape[1] // where["replicas"]) * where["replicas"]
+        alone = evaluation_plan(lengths, batch_size=size, steps_per_call=1, **where)
+        filled = prediction_plan(lengths, batch_size=4 * size, **where)
+        others = [c for v in self.programs.state.others.values() for c in copies_of(v)]
+        before = [copy.numpy() for copy in others]
+        outputs, beside = (self.programs.predict(feed, plan) for plan in (alone, filled))
+        for copy, value in zip(others, before, strict=True):  # such as random seeds
+            copy.assign(value)
+        in_16_bits = any("float16" in str(layer.compute_dtype) for layer in self.model.layers)
+        largest = np.abs(outputs[np.isfinite(outputs)]).max(initial=1e-6)
+        atol = largest * (2e-2 if in_16_bits else 1e-4)
+        return np.allclose(outputs, beside, rtol=0, atol=atol, equal_nan=True)
 
     def measures(
         self, examples: Examples, thresholds: Sequence[float] | None = None
@@ -300,8 +320,11 @@ def set_up(
     if strategy is None and len(devices.names) == 1:
         # Its variables are plain: its own `fit` need not compute without XLA, as under a strategy.
         model._distribute_strategy = None
+    name_apart(model)
     known.model, known.left_bytes = model, budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
+        # The model may be a new one around its layers; the policy decides on the loss's scale.
+        model.dtype_policy = given.dtype_policy
         known.chosen["precision"] = own_precision(model, settings)
     return _built(known, task, made_optimizer, parts, training, before or {})
 
@@ -425,7 +448,21 @@ def own_precision(model: keras.Model, settings: Settings) -> Choice:
             f"{name}; leave it at auto, build the model under keras.config.set_dtype_policy("
             f"'{settings.precision}'), or give a function that builds it"
         )
-    return Choice(name=name, why="the model's own")
+    why = "the model's own"
+    if name == "mixed_float16" and model.dtype_policy.name != name:
+        why = f"some layers'; as in Keras, only the model's dtype_policy={name!r} scales the loss"
+    return Choice(name=name, why=why)
+
+
+def name_apart(model: keras.Model) -> None:
+    """Gives layers and variables of one name, as two loaded models have, names of their own, by
+    which a state is saved."""
+    for parts, name in ((model.layers, "name"), (model.variables, "_path")):
+        used = set[str]()
+        for part in parts:
+            while getattr(part, name) in used:
+                setattr(part, name, f"{getattr(part, name)}_")
+            used.add(getattr(part, name))
 
 
 def _limits(examples: Examples) -> dict[str, int]:

@@ -177,6 +177,30 @@ def test_ids_and_labels_that_take_32_bits(kind: str, implementation: str) -> Non
         check(share, columns, plan, call.capacity, epoch=0, step=step)
 
 
+@pytest.mark.parametrize(
+    ("num_steps", "capacity", "at_once"),
+    [
+        *((2, 2**25, True), (2, 2**25 + 1, False)),
+        *((2**16 - 1, 8, True), (2**16, 8, False)),
+    ],
+)
+def test_a_gpu_takes_the_rows_of_all_steps_at_once_up_to_a_limit(
+    num_steps: int, capacity: int, at_once: bool
+) -> None:
+    sets = random_sets(np.random.default_rng(), rows=8)
+    plan = plan_of(Columns.of(Examples.of(sets)))
+    ((_, batches),) = build_feed("resident", Examples.of(sets), devices=CPU).dispatches(plan)
+
+    @tf.function(autograph=False)
+    def read(step: tf.Tensor) -> None:
+        first = tf.constant(0, tf.int64)
+        how: Any = {"capacity": (capacity,), "implementation": "native", "for_gpu": True}
+        (own,) = reader_of(batches[8][0], first, num_steps, **how)(step).ragged.values()
+        assert (own.group is not None) == at_once
+
+    read.get_concrete_function(tf.TensorSpec([], tf.int32))
+
+
 @given(st.integers(1, 20), st.integers(1, 6))
 def test_shares_know_their_part_of_the_batch(batch_rows: int, num_devices: int) -> None:
     """A device without a row computes on another row, which does not count whatever its weight."""

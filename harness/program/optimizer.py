@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from harness.model.budget import num_bytes
@@ -20,7 +21,7 @@ _PARTS, _LONGEST, _DEEPEST = 31, 2**14, 8
 _MADE_ANEW = {
     *("_iterations", "_learning_rate", "_variables", "_trainable_variables", "_tracker"),
     *("_trainable_variables_indices", "_distribution_strategy", "_lock", "built"),
-    "_all_reduce_sum_gradients",
+    *("_all_reduce_sum_gradients", "_exclude_from_weight_decay_cache"),
 }  # Attributes in which an optimizer keeps its variables
 
 
@@ -50,6 +51,43 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     made._distribution_strategy = OWN_COPIES
     made._all_reduce_sum_gradients = list
     return made
+
+
+class OptimizerPair:
+    """The optimizer that a user holds, and its copy that trains: what is set on one of them is set
+    on the other. `is_outdated` once that is something that programs hold as a constant."""
+
+    def __init__(self, *both: keras.optimizers.Optimizer) -> None:
+        self.given, self._both, self.is_outdated = both[0], both, False
+        self._seen = [*map(_settings_of, both)]
+
+    def agree(self) -> bool:
+        """Sets on each what was set on the other since the last call; if on both, what was set on
+        the given one. Returns whether anything was."""
+        now, is_set = [*map(_settings_of, self._both)], False
+        for name in now[0]:
+            changed = [a.get(name) != b.get(name) for a, b in zip(now, self._seen, strict=True)]
+            if not any(changed):
+                continue
+            source, target = self._both if changed[0] else self._both[::-1]
+            value, held = getattr(source, name), getattr(target, name, None)
+            if isinstance(value, keras.Variable) and isinstance(held, keras.Variable):
+                held.assign(value.numpy())
+            else:
+                # Keras's setter drops the variable of a rate that becomes a schedule.
+                setattr(target, "learning_rate" if name == "_learning_rate" else name, value)
+                self.is_outdated = True
+            is_set = True
+        self._seen = [*map(_settings_of, self._both)] if is_set else now
+        return is_set
+
+
+def _settings_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
+    """Returns what can be compared: the numbers of variables, and no tensors left by a trace."""
+    every = {**attributes_of(optimizer), "_learning_rate": optimizer._learning_rate}
+    arrays = {n: v for n, v in every.items() if isinstance(v, keras.Variable | np.ndarray)}
+    numbers = {name: np.asarray(value).tolist() for name, value in arrays.items()}
+    return {n: v for n, v in every.items() if not isinstance(v, tf.Tensor)} | numbers
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:

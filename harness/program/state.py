@@ -32,7 +32,7 @@ from harness.model.variables import (
 )
 from harness.program.devices import Devices
 from harness.program.exchange import Gradients, TableGradient
-from harness.program.optimizer import LossScale, all_finite, copy_of, unscaled
+from harness.program.optimizer import LossScale, OptimizerPair, all_finite, copy_of, unscaled
 from harness.program.strategy import copies_of, mirrored, this_replica, with_copies
 from harness.program.tables import Table, TablePlan, Tables
 from harness.workers.cluster import Cluster
@@ -97,8 +97,9 @@ class State:
             self.tables = Tables(by_rows, self.optimizer)
             self._seen = {n: _as_keras(named[n], held[n]) for n in self.weights}
             self.optimizer.build([*self._seen.values()])
-            # A layer's policy decides: float16 gradients underflow unless the loss is scaled.
-            scaled = any(layer.compute_dtype == "float16" for layer in model.layers)
+            self.optimizers = OptimizerPair(optimizer, self.optimizer)
+            # The same condition as in Keras's `compile`.
+            scaled = model.dtype_policy.name == "mixed_float16"
             self.loss_scale = LossScale() if scaled else None
             values = [[copies_of(v.value)[0] for v in metric.variables] for metric in metrics]
             self.sums = [[tf.Variable(value) for value in own] for own in values]

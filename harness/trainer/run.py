@@ -180,12 +180,13 @@ class Run:
                 check=opened.claim.check,
             )
         self._before = Counters()  # The counters of the state that the run starts from
+        self.outcome: Outcome | None = None  # None while the state is as it was before
         self._skipped: list[str] = []  # why, for each checkpoint that was skipped
 
     def run(self) -> Outcome:
         # 1. Where the run starts, and whether anything is left to do.
         self._start = start = self._restore()
-        self._callbacks = callbacks = KerasCallbacks(
+        self._callbacks = KerasCallbacks(
             self.asked.callbacks,
             self.setup,
             validation_freq=self.asked.validation_freq,
@@ -194,6 +195,8 @@ class Run:
             run_dir=start.run_dir,
             start_step=start.start_step,
         )
+        if self.opened.recorded is not None:
+            self._come_to(Progress(step=start.start_step, counters=self._before))
         if self._cluster.from_chief(lambda: resuming.has_ended(start, self.opened)):
             return self._left_as_it_is()
         # 2. What may still refuse the run comes before the folder is cleared.
@@ -208,16 +211,15 @@ class Run:
             progress = self._train(interrupt, closing, compiled)
             terminated = self._write_model(progress, interrupt)
             summary, quality = self._finish(progress, terminated=terminated)
-        return Outcome(
-            start=self._start,
-            history=callbacks.history,
-            progress=progress,
-            summary=summary,
-            quality=quality,
-            thresholds=self._thresholds,
-            # All workers have to agree on it.
-            signal=self._cluster.most([interrupt.by or 0])[0],
-        )
+        # All workers have to agree on the signal.
+        signal = self._cluster.most([interrupt.by or 0])[0]
+        return self._come_to(progress, summary=summary, quality=quality, signal=signal)
+
+    def _come_to(self, progress: Progress | None = None, **found: Any) -> Outcome:
+        history, thresholds = self._callbacks.history, self._thresholds
+        how = {"history": history, "thresholds": thresholds, **found}
+        self.outcome = Outcome(start=self._start, progress=progress, **how)
+        return self.outcome
 
     # Restoring: which step the run starts from.
 
@@ -291,7 +293,7 @@ class Run:
             words = folder / VOCABULARY_FILE_NAME
             if self._chooses_thresholds and words.is_file():
                 self._thresholds = Vocabulary.load(words).thresholds
-        return Outcome(start=start, history=self._callbacks.history, thresholds=self._thresholds)
+        return self._come_to()
 
     # Training.
 
@@ -374,6 +376,7 @@ class Run:
             before=self._before,
             learning_rate=lambda: self.setup.programs.learning_rate,
         )
+        self._come_to(history.progress)  # in case of an error
         history.tell(start)
         history.warn(*(f"{why} It is skipped." for why in self._skipped))
         if self.setup.programs.compiles_in_part:

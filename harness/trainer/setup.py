@@ -206,6 +206,8 @@ class Setup:
         """Returns what another trainer needs besides the model to go on as this one would."""
         settings, named = asdict(self.settings), variables_by_name(self.model)
         chosen = {n: choice.value for n, choice in self.choices.items() if n in settings}
+        if chosen.get("table_optimizer") != "dense":  # which the optimizer may not allow any more
+            chosen.pop("table_optimizer", None)
         # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
         state = self.programs.state.save() if "input" in self.choices else {}
@@ -321,10 +323,10 @@ def set_up(
         # Its variables are plain: its own `fit` need not compute without XLA, as under a strategy.
         model._distribute_strategy = None
     name_apart(model)
+    # This may be a new model around given layers; its policy decides whether the loss is scaled.
+    model.dtype_policy = getattr(given, "dtype_policy", known.chosen["precision"].name)
     known.model, known.left_bytes = model, budget.require_rest(model, devices=len(devices.names))
     if isinstance(given, keras.Model):
-        # The model may be a new one around its layers; the policy decides on the loss's scale.
-        model.dtype_policy = given.dtype_policy
         known.chosen["precision"] = own_precision(model, settings)
     return _built(known, task, made_optimizer, parts, training, before or {})
 

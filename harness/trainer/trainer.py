@@ -35,7 +35,7 @@ from harness.trainer.loop import Steps, Training
 from harness.trainer.resuming import Opened, open_run
 from harness.trainer.run import Asked, Outcome, Run, dataset_info, run_start
 from harness.trainer.settings import RunOptions, Settings
-from harness.trainer.setup import Setup, set_up
+from harness.trainer.setup import Setup, name_apart, set_up
 from harness.workers.cluster import cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
@@ -68,7 +68,8 @@ class Trainer:
             `Examples` with names, one such or one [rows, features] for each name.
         task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
         optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
-            once the GPUs are set up; or an optimizer, of which the trainer uses a copy.
+            once the GPUs are set up; or an optimizer. A copy of it trains, which takes up what is
+            set on it later, such as a learning rate, at the next fit.
         strategy: a OneDeviceStrategy or MirroredStrategy whose devices train, in place of
             `replicas`; a call in the scope of one, or a model that was made there, gives it too.
             None: one for the devices that `replicas` names. A strategy that is made before the
@@ -87,6 +88,7 @@ class Trainer:
         self._given = model
         self._task = task if isinstance(task, Task) else Task(task)
         self._optimizer = optimizer_of(optimizer)
+        self._optimizer_config: dict[str, Any] = {}  # without what callbacks have set
         if strategy is not None:
             self._be_under(strategy)
         self._strategy = own_strategy(self._strategy, model)
@@ -122,6 +124,7 @@ class Trainer:
         """Returns the state for pickle, joblib and `copy.deepcopy`. A copy predicts, evaluates and
         goes on training as this trainer would, on devices that it chooses itself. It has no run
         folder, and `last` is None."""
+        self._take_up_optimizer()
         optimizer = self._optimizer
         if getattr(optimizer, "_exclude_from_weight_decay", None):
             raise InputError(
@@ -130,10 +133,14 @@ class Trainer:
             )
         kept = {**vars(self), "_setup": None, "_folder": None, "last": None, "_by_steps": False}
         kept.pop("_strategy", None)  # it names devices of this process
-        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps only its config
-            kept["attributes"] = attributes_of(optimizer)
         if self._setup is not None:
             kept |= {"_given": self.model, "_kept": self._kept or self._setup.kept()}
+        if isinstance(optimizer, keras.optimizers.Optimizer):  # Keras keeps only its config
+            kept["attributes"] = attributes_of(optimizer)
+            # The config has the rate, which may be set on the copy before it trains.
+            kept["_kept"].get("state", {}).pop("optimizer/learning_rate", None)
+        if isinstance(kept["_given"], keras.Model):  # of which Keras drops the policy
+            kept["policy"] = kept["_given"].dtype_policy.name
         if kept["_kept"]:
             kept["checksum"] = checksum_of(kept["_given"])
         return kept
@@ -142,6 +149,9 @@ class Trainer:
         for name, value in kept.pop("attributes", {}).items():
             setattr(kept["_optimizer"], name, value)
         model: Any = kept["_given"]
+        if "policy" in kept:
+            model.dtype_policy = kept.pop("policy")
+            name_apart(model)
         if "checksum" in kept and checksum_of(model) != kept.pop("checksum"):
             raise InputError(
                 f"Keras cannot copy the weights of the model {model.name!r}; give the class "
@@ -160,6 +170,16 @@ class Trainer:
         if self._by_steps:
             self._setup.programs.state.catch_up_all()
         return self._setup.model
+
+    @property
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimizer in use: the copy that trains, with its iterations and its slots; before the
+        first fit the one given. An InputError if that is a name or a function."""
+        if self._setup is not None and "input" in self._setup.choices:
+            return self._setup.programs.state.optimizer
+        if isinstance(self._optimizer, keras.optimizers.Optimizer):
+            return self._optimizer
+        raise InputError("the optimizer is made for the first rows to train on; call fit before")
 
     @property
     def devices(self) -> Devices:
@@ -251,6 +271,7 @@ class Trainer:
     def run(self, asked: Asked) -> History:
         """Does what `fit` does, for the command line too, which has more to ask for."""
         cluster = cluster_of(os.environ)
+        self._take_up_optimizer()
         asked = replace(
             asked,
             config=asked.config or self._config(asked),
@@ -286,32 +307,36 @@ class Trainer:
             claims.enter_context(as_compiled(setup))
             # Outside of a fit the model has the present weights, whatever ended it.
             claims.callback(setup.programs.state.catch_up_all)
-            facts = {"steps before": self.step, **config_of(self._optimizer)}
+            claims.callback(setup.programs.state.optimizers.agree)
+            facts = {"steps before": self.step, **self._optimizer_config}
             # Workers that differ would hang in a collective instead of saying so.
             cluster.require_same(asked.facts(self.settings) | facts)
             steps_done = 0 if before is not None else self._steps_done(steps_per_epoch)
             run = Run(asked, opened, setup, last=self.last, steps_done=steps_done)
-            self.last = run.run()
+            claims.callback(self._take_over, run)
+            last = run.run()
             cluster.wait_for_all()  # until the chief has written everything
-        self._vocabulary = asked.vocabulary or self._vocabulary
-        self._thresholds = self.last.thresholds
-        self.class_names = asked.train.class_names or self.class_names
-        progress = self.last.progress
-        self.step = progress.step if progress else self.last.start.start_step
-        self._steps_per_epoch = steps_per_epoch
-        self._folder = opened.folder
+        progress, self._folder = last.progress, opened.folder
         if progress is not None and progress.divergence is not None:
-            raise DivergenceError(
-                divergence_message(progress.divergence, self.last.start, progress)
-            )
-        if self.last.terminated:
+            raise DivergenceError(divergence_message(progress.divergence, last.start, progress))
+        if last.terminated:
             raise Terminated
-        return self.last.history
+        return last.history
+
+    def _take_over(self, run: Run) -> None:
+        """Goes on from where a run has brought the state, also by an error."""
+        if (last := run.outcome) is not None:
+            self.last, asked = last, run.asked
+            self._vocabulary = asked.vocabulary or self._vocabulary
+            self._thresholds = last.thresholds
+            self.class_names = asked.train.class_names or self.class_names
+            self.step = last.progress.step if last.progress else last.start.start_step
+            self._steps_per_epoch = last.start.steps_per_epoch
 
     def _steps_done(self, steps_per_epoch: int) -> int:
         epochs_done, begun = divmod(self.step, self._steps_per_epoch or steps_per_epoch)
-        before = self.last and self.last.progress
-        goes_on = bool(before and before.interrupted)
+        last = self.last
+        goes_on = bool(last and last.progress and (last.progress.interrupted or not last.summary))
         if steps_per_epoch == self._steps_per_epoch and goes_on:
             return self.step
         # The epochs of other rows begin anew, and a callback may have ended one early.
@@ -476,22 +501,28 @@ class Trainer:
     def _set_up(self, *parts: Examples, training: bool = False, **how: Any) -> Setup:
         """Returns the setup. Makes it for the first rows, and anew for the first rows with labels
         and the first to train on, if it lacks what these need."""
-        given, made = self._given, self._setup
+        given, optimizer, made = self._given, self._optimizer, self._setup
+        task, kept = self._task, self._kept
+        if training:
+            self._take_up_optimizer()
         if made is not None:
+            state = made.programs.state
             if not self._by_steps:  # someone may have changed the model since
-                made.programs.state.read_model()
+                state.read_model()
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
-            if not (lacks_task or lacks_choices or made.programs.state.is_outdated):
+            is_outdated = lacks_task or lacks_choices or state.is_outdated
+            if not (is_outdated or (training and state.optimizers.is_outdated)):
                 return made
-            given = self.model  # The new one is built around the trained model.
+            # The new one is built around the trained model.
+            given, optimizer = self.model, state.optimizers.given
+            kept = kept if is_outdated else made.kept()
         how |= {"cluster": cluster_of(os.environ), "strategy": self._strategy}
-        task, kept = self._task, self._kept
         if kept:
             how["before"] = how.get("before") or kept["before"]
             task = kept["task"] if kept["task"].is_known else task
         self._setup = set_up(
-            given, task, self._optimizer, self.settings, *parts, training=training, **how
+            given, task, optimizer, self.settings, *parts, training=training, **how
         )
         # The state of a copy waits for the first fit: predictions need the weights alone.
         if kept and training:
@@ -499,11 +530,19 @@ class Trainer:
             self._kept = {}
         return self._setup
 
+    def _take_up_optimizer(self) -> None:
+        """Takes up what the user has set on the optimizer, given or in use, since the last fit."""
+        pair = self._setup and self._setup.programs.state.optimizers
+        if pair and pair.agree():
+            self._optimizer, self._optimizer_config = pair.given, {}
+        if not (pair and self._optimizer_config):
+            self._optimizer_config = config_of(self._optimizer)
+
     def _config(self, asked: Asked) -> dict[str, Any]:
         options = vars(asked.options).items()
         return {
             "execution": asdict(self.settings),
-            "optimizer": config_of(self._optimizer),
+            "optimizer": self._optimizer_config,
             "task": self._task.config(),
             "output": {n: str(v) if isinstance(v, Path) else v for n, v in options},
             "epochs": asked.epochs,

@@ -155,6 +155,7 @@ def build_rig(
             seed=seed,
         )
     built = build_model(model, examples, dtype=precision, device=devices.names[0], seed=seed)
+    built.dtype_policy = precision
     plan = rule and TablePlan(rule, "native" if implementation == "native" else "gather")
     if isinstance(optimizer, str):
         optimizer = optimizer_factory(optimizer, learning_rate=learning_rate, clip_norm=clip_norm)()

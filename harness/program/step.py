@@ -21,7 +21,6 @@ from harness.program.exchange import Gradients, exchange, pays_for
 from harness.program.launches import by_fewer_kernels, small_products
 from harness.program.state import ForwardResult, State
 from harness.program.strategy import this_replica
-from harness.task.losses import is_sparse
 from harness.task.ranking import Ranking, best, without_seen
 from harness.task.task import LossResult, ResolvedTask
 from kernels.multi_hot import Implementation
@@ -201,8 +200,7 @@ def count(
         if training and metric.name in task.evaluation_only:
             continue
         values = [tf.convert_to_tensor(variable) for variable in variables]
-        after = metric.stateless_update_state(
-            values, losses.targets[is_sparse(metric)], losses.probabilities, sample_weight=of_rows
-        )
+        compared = losses.for_metric(metric)
+        after = metric.stateless_update_state(values, *compared, sample_weight=of_rows)
         for variable, value in zip(variables, after, strict=True):
             variable.assign(tf.cast(value, variable.dtype))

@@ -1,10 +1,12 @@
 """Keras's losses and metrics, given by name or as objects."""
 
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
 
@@ -17,10 +19,13 @@ _TAKEN = frozenset(
     {"loss", "step", "epoch", "num_steps", "seconds", "examples", "tokens", "telemetry"}
 )
 """Names that no metric may have, since records use them for something else."""
-_NO_LOGITS = re.compile(
-    "Sigmoid|(Log)?Softmax|Tanh|Relu6?|LeakyRelu|Elu|Selu|Softplus|Softsign|Exp|.*PartitionedCall"
+_LINEAR = re.compile(
+    "Add(N|V2)?|BatchMatMulV[23]|BiasAdd|BroadcastTo|Cast|Conv2D|Einsum|ExpandDims|GatherNd|GatherV2|"
+    "Identity|MatMul|Mean|Mul|Neg|Pad(V2)?|Reshape|(Sparse)?SegmentSum(V2)?|SelectV2|Slice|SplitV?|"
+    "Squeeze|StopGradient|StridedSlice|Sub|Sum|Tile|Transpose|Unpack|UnsortedSegmentSum"
 )
-"""TensorFlow's operations that return no logits, and function calls, which may end in one."""
+"""TensorFlow's operations that are linear in each of their inputs."""
+_PRODUCT = "multi_hot_forward/"  # The scope of a MultiHotDense layer's product
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 
 
@@ -59,18 +64,30 @@ def is_sparse(loss_or_metric: Any) -> bool:
     return any(name.lower().startswith("sparse") for name in names)
 
 
+def takes_logits(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric is made for logits: with from_logits=True, or a threshold of 0."""
+    thresholds: Any = getattr(metric, "thresholds", getattr(metric, "threshold", None))
+    from_logits = getattr(metric, "from_logits", getattr(metric, "_from_logits", False))
+    return bool(from_logits) or np.array_equal(np.unique(thresholds), [0])
+
+
 class Given(NamedTuple):
     """A model's outputs [B, K] in float32."""
 
-    logits: tf.Tensor
+    logits: tf.Tensor | None  # None if only the probabilities are known
     probabilities: tf.Tensor
-    ends_in_head: bool  # Whether the model gave probabilities
+    are_probabilities: bool  # Whether the model gave probabilities
+
+    @property
+    def outputs(self) -> tf.Tensor:
+        return self.probabilities if self.are_probabilities else self.logits
 
 
-def read(outputs: tf.Tensor, head: str) -> Given:
+def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bool) -> Given:
     """Returns outputs as logits and as probabilities, which `head` makes of logits. Keras stores
     the input of its sigmoid or softmax as an attribute of the result; that of TensorFlow's own
-    operations is known while a step is traced."""
+    operations is known while a step is traced. Of other outputs a loss that the user gave says what
+    they are, as in Keras."""
     require(
         getattr(outputs, "_keras_mask", None) is None,
         "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave out "
@@ -81,34 +98,74 @@ def read(outputs: tf.Tensor, head: str) -> Given:
         return Given(numbers, numbers, False)
     operation = behind_casts(outputs) if hasattr(outputs, "op") else None
     logits = getattr(outputs, "_keras_logits", None)
-    if operation is not None and operation.type.lower() == head:
-        logits = operation.inputs[0] if logits is None else logits
-    elif operation is not None and _NO_LOGITS.fullmatch(operation.type):
-        raise InputError(
-            f"the model ends in a {operation.type.lower()}, but its task wants logits, or a {head} "
-            "of them that no tf.function hides; end it with a Dense layer without activation, or "
-            "set task: class numbers [rows] are multi_class, 0 and 1 [rows, classes] multi_label, "
-            "and a regression takes outputs as they are"
-        )
-    if logits is None:
+    if operation is not None:
+        is_head = operation.type.lower() == head
+        logits = (operation.inputs[0] if logits is None else logits) if is_head else None
+    if logits is not None:
+        return Given(tf.cast(logits, tf.float32), numbers, True)
+    takes_logits = is_given and getattr(loss, "from_logits", False)
+    if takes_logits or operation is None or _are_logits(outputs):
+        if is_given and not takes_logits and not _is_own(loss):
+            warnings.warn(
+                f"the loss {loss.name!r} takes probabilities, but the model gives logits: the loss "
+                f"gets a {head} of them, where Keras would give it the logits; end the model with "
+                f"a {head}, or give a loss with from_logits=True",
+                stacklevel=2,
+            )
         return Given(numbers, keras.activations.get(head)(numbers), False)
-    return Given(tf.cast(logits, tf.float32), numbers, True)
+    named = f"keras.losses.{type(loss).__name__}(from_logits=...), False for probabilities, True"
+    named = "harness.Multinomial()" if isinstance(loss, Multinomial) else named
+    require(
+        is_given,
+        f"the model ends in {operation.type}, and the task has no loss that says whether that "
+        f"gives probabilities or logits; give harness.Task a loss={named} for logits; or end the "
+        f"model with a {head}, or with a Dense layer without activation; or set task: class "
+        "numbers [rows] are multi_class, 0 and 1 [rows, classes] multi_label, and a regression "
+        "takes outputs as they are",
+    )
+    return Given(None, numbers, True)
+
+
+def _are_logits(outputs: tf.Tensor) -> bool:
+    """Whether traced outputs are linear in a weight, as those of a Dense layer are: nothing bounds
+    them, as it does probabilities."""
+    left, seen = [outputs], {outputs.ref()}
+    while left:
+        tensor = left.pop()
+        operation = tensor.op
+        parts = [part for part in operation.inputs if part.dtype.is_floating]
+        if operation.type == "ReadVariableOp":
+            return True
+        if operation.type in ("ConcatV2", "Pack"):
+            parts = parts[:1] if all(map(_are_logits, parts)) else []
+        elif operation.type == "IdentityN":  # a function with a gradient of its own
+            parts = [operation.inputs[tensor.value_index]]
+        elif operation.type == "RealDiv" and parts[1].shape.rank == 0:
+            parts = parts[:1]
+        elif not (_LINEAR.fullmatch(operation.type) or _PRODUCT in operation.name):
+            parts = []
+        left += [part for part in parts if part.ref() not in seen]
+        seen.update(part.ref() for part in parts)
+    return False
+
+
+def _is_own(loss: keras.losses.Loss) -> bool:
+    """Whether a loss is a function of the user's own."""
+    module = getattr(getattr(loss, "fn", None), "__module__", None) or ""
+    return type(loss) is LossFunctionWrapper and not module.startswith("keras.")
 
 
 def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) -> tf.Tensor:
     """Returns the losses of the rows, [B, ...], or one loss of the batch. A function of the user's
     own gets outputs and class numbers as they are; another loss gets `targets[is_sparse(loss)]`."""
-    function = getattr(loss, "fn", None)
-    name, module = (getattr(function, key, None) or "" for key in ("__name__", "__module__"))
     wanted, numbers = targets[is_sparse(loss)], given.probabilities
-    if type(loss) is LossFunctionWrapper and not module.startswith("keras."):
-        numbers = given.probabilities if given.ends_in_head else given.logits
-        wanted = tf.cast(targets[True], loss.dtype)
+    if _is_own(loss):
+        wanted, numbers = tf.cast(targets[True], loss.dtype), given.outputs
     elif getattr(loss, "from_logits", False):
-        numbers = given.logits
+        name, numbers = getattr(getattr(loss, "fn", None), "__name__", ""), given.logits
         # Keras's cross-entropies know the logits behind probabilities, too.
         require(
-            not given.ends_in_head or (name.endswith("crossentropy") and "focal" not in name),
+            not given.are_probabilities or (name.endswith("crossentropy") and "focal" not in name),
             f"the loss {loss.name!r} takes logits, but the model gives probabilities; end it with "
             "a Dense layer without activation, or make the loss with from_logits=False",
         )

@@ -19,7 +19,16 @@ from harness.base.checks import require
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.data.ragged import RaggedSets
-from harness.task.losses import ACCURACY, AnyLoss, applied, is_sparse, loss_of, metrics_of, read
+from harness.task.losses import (
+    ACCURACY,
+    AnyLoss,
+    applied,
+    is_sparse,
+    loss_of,
+    metrics_of,
+    read,
+    takes_logits,
+)
 from harness.task.multinomial import Multinomial
 from harness.task.ranking import NDCGAtK, RecallAtK, check_seen, without_seen
 from kernels.multi_hot import multi_hot
@@ -42,10 +51,12 @@ class Task:
     attribute `from_logits` is true; class numbers if its name begins with Sparse, else one number
     for each class. A function of your own gets labels and outputs as they are, as from Keras's
     `compile`, and so does any loss of a regression. None: cross-entropy, the mean squared error
-    of a regression, or `harness.Multinomial()`."""
+    of a regression, or `harness.Multinomial()`, for a model that ends in a sigmoid or softmax, or
+    in a layer without activation; for other models, the loss has to say what the outputs are."""
     metrics: Sequence[str | keras.metrics.Metric] | None = None
-    """The metrics, by Keras's names or as Keras objects; they get the same as a loss, but never
-    logits. None: `accuracy`; `mae` for a regression; none for a multinomial."""
+    """The metrics, by Keras's names or as Keras objects. They get probabilities, or outputs as they
+    are with `from_logits=True` or a threshold of 0. `accuracy` counts probabilities above 0.5, of
+    logits those above 0. None: `accuracy`; `mae` for a regression; none for a multinomial."""
     evaluation_metrics: Sequence[str | keras.metrics.Metric] | None = None
     """Further metrics, which are computed in evaluations only. Those of a multinomial get logits
     without the items that a row has seen. None: for a multinomial `harness.RecallAtK(20)`,
@@ -121,11 +132,14 @@ class Task:
         if self.evaluation_metrics is None and kind == "multinomial":
             further = [RecallAtK(20), RecallAtK(50), NDCGAtK(100)]
         every = metrics_of([*in_training, *further], kind)
+        if ACCURACY in every and not of_classes and getattr(self.loss, "from_logits", False):
+            why += "; accuracy counts logits above 0, unlike Keras's, which counts those above 0.5"
         task = ResolvedTask(
             kind=kind,
             num_classes=num_classes,
             why=why,
             loss=loss_of(self.loss, kind),
+            loss_is_given=self.loss is not None,
             metrics=every,
             evaluation_only=frozenset(getattr(m, "name", m) for m in every[len(in_training) :]),
             seen=self.seen if kind == "multinomial" else None,
@@ -169,7 +183,13 @@ class LossResult(NamedTuple):
     of_rows: tf.Tensor  # The rows' losses times the class weights, float32 [B]
     hits: tf.Tensor | None  # Share of each row's answers that are right, [B], if wanted
     targets: dict[bool, Any]  # Labels for sparse metrics, under True, and for others
-    probabilities: Any  # What metrics get: of a multinomial in an evaluation, logits
+    probabilities: Any  # What most metrics get: of a multinomial in an evaluation, logits
+    outputs: tf.Tensor  # What metrics of logits get: the model's outputs as they are
+
+    def for_metric(self, metric: keras.metrics.Metric) -> tuple[Any, Any]:
+        """Returns the labels and the predictions that a metric compares."""
+        numbers = self.outputs if takes_logits(metric) else self.probabilities
+        return self.targets[is_sparse(metric)], numbers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -184,6 +204,7 @@ class ResolvedTask:
     seen: str | None = None  # The input with the items that rankings leave out
     label_smoothing: float = 0.0  # in training
     thresholds: Sequence[float] | None = None  # for each class, [K]; None: 0.5
+    loss_is_given: bool = False  # by the user, so that it says what the outputs are
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False  # not one number for each row
 
@@ -298,7 +319,7 @@ class ResolvedTask:
         sets. Only in training, class weights count, labels are smoothed and samples are drawn.
         `inputs` tell what a row has seen."""
         targets = self._targets(labels)
-        given = read(outputs, self.head)
+        given = read(outputs, self.head, self.loss, is_given=self.loss_is_given)
         loss = self.loss
         if self.label_smoothing and training:
             loss = keras.losses.CategoricalCrossentropy(
@@ -310,7 +331,7 @@ class ResolvedTask:
         else:
             losses = applied(loss, targets, given)
         if losses.shape.rank == 0:  # one loss of the batch: give each row the same, as its mean
-            losses += tf.zeros_like(given.logits[:, 0], losses.dtype)
+            losses += tf.zeros_like(given.outputs[:, 0], losses.dtype)
         if losses.shape.rank > 1:
             losses = tf.reduce_mean(losses, axis=range(1, losses.shape.rank))
         losses = tf.cast(losses, tf.float32)
@@ -319,15 +340,17 @@ class ResolvedTask:
             classes = tf.cast(tf.round(numbers), tf.int32)
             losses *= tf.gather(tf.constant(self.class_weight), classes)
         scores = given.logits
-        if given.ends_in_head and outputs.dtype.size < 4:  # rounding may make them 0.5
+        # In 16 bits, rounding may make probabilities 0.5.
+        if scores is None or (given.are_probabilities and outputs.dtype.size < 4):
             scores = given.probabilities - 0.5
         hits = self._hits(targets, scores) if self.with_accuracy else None
-        numbers = given.probabilities
+        numbers, as_given = given.probabilities, given.outputs
         if self.kind == "multinomial" and not training:
-            numbers = given.logits
+            numbers = given.probabilities if given.logits is None else given.logits
             if self.seen is not None and inputs is not None:
                 numbers = without_seen(numbers, inputs[self.seen])
-        return LossResult(losses, hits, targets, numbers)
+            as_given = numbers
+        return LossResult(losses, hits, targets, numbers, as_given)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
         """Returns the labels for sparse losses and metrics, under True, and others, under False."""
@@ -393,7 +416,8 @@ def _is_of_batch(task: ResolvedTask) -> bool:
     def losses() -> tf.Tensor:
         targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
         with keras.StatelessScope() as scope:
-            found = applied(task.loss, targets, read(tf.zeros([rows, outputs]), task.head))
+            given = read(tf.zeros([rows, outputs]), task.head, task.loss, is_given=True)
+            found = applied(task.loss, targets, given)
         if scope.state_mapping:
             raise ValueError("it assigns a variable, whose value a trainer would not keep")
         return found

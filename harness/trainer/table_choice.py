@@ -57,17 +57,14 @@ class TablesAsked:
         layers = layers_of(self.model)
         found: dict[str, str] = {}
 
-        def zeros_of(table: tf.Tensor) -> Callable[[Any], tf.Tensor]:
-            return lambda touched: tf.zeros(table.shape, table.dtype)
-
         columns = Columns.of(self.train).take(np.arange(min(_TRACED_ROWS, self.train.num_rows)))
 
         def trace() -> None:
             batch = batch_of(columns, 0, "gather")
             graph = tf.compat.v1.get_default_graph()
-            # A product reads other zeros than these, which any other use reads.
-            tables = {n: tf.zeros(la.kernel.shape, la.kernel.dtype) for n, la in layers.items()}
-            by_rows = {n: RowReader("gather", zeros_of(table)) for n, table in tables.items()}
+            # A product reads its table by itself; any other use reads these.
+            tables = {n: tf.convert_to_tensor(la.kernel.value) for n, la in layers.items()}
+            by_rows = {n: RowReader("gather", _reads(la.kernel.value)) for n, la in layers.items()}
             named = variables_by_name(self.model)
             mapping = [(v, tables.get(name, v.value)) for name, v in named.items()]
             how = {"training": True} if self.model._call_has_training_arg else {}
@@ -91,6 +88,10 @@ class TablesAsked:
         with naming_failed_layer(self.model):
             tf.function(trace, autograph=False).get_concrete_function()
         return found
+
+
+def _reads(table: tf.Variable) -> Callable[[Any], tf.Tensor]:
+    return lambda touched: tf.convert_to_tensor(table)
 
 
 def choose_table_optimizer(asked: TablesAsked | None, implementation: Implementation) -> Choice:

@@ -143,9 +143,10 @@ def masked(units: int) -> keras.Model:
         (
             lambda: Subclass(1, keras.activations.tanh),
             None,
-            "ends in a tanh, .* regression takes outputs",
+            r"ends in Tanh, .*BinaryCrossentropy\(from_logits=\.\.\.\), .*True for logits; or end "
+            "the model with a sigmoid, or .* regression takes outputs",
         ),
-        (lambda: Subclass(1, hidden), None, "ends in a .*partitionedcall.*no tf.function hides"),
+        (lambda: Subclass(1, hidden), None, "ends in .*PartitionedCall, and"),
         (lambda: masked(1), None, "outputs have a mask.*the weight 0"),
         (
             lambda: functional(1, "sigmoid"),
@@ -161,6 +162,151 @@ def test_outputs_that_keras_reads_in_another_way_are_refused(
     x, labels = np.ones([2, 1], np.float32), np.array([0, 1])
     with pytest.raises(InputError, match=message):
         tf.function(lambda: task.compute_loss(labels, own(x)).of_rows, autograph=False)()
+
+
+def dense(units: int, activation: str | None = "sigmoid") -> keras.layers.Dense:
+    return keras.layers.Dense(units, activation=activation)
+
+
+def mixture(x: Any) -> Any:
+    """Two experts with a gate, [rows, 3]."""
+    experts = keras.ops.stack([dense(3)(x), dense(3)(x)], axis=1)
+    return keras.ops.sum(dense(2, "softmax")(x)[:, :, None] * experts, axis=1)
+
+
+class Tree(keras.layers.Layer):
+    """The last part of keras.io's neural decision tree, of two leaves."""
+
+    def build(self, shape: Any) -> None:
+        self.leaves = self.add_weight(shape=[2, 3])
+
+    def call(self, inputs: Any) -> Any:
+        to_the_left = keras.ops.sigmoid(inputs[:, :1])
+        reached = keras.ops.concatenate([to_the_left, 1 - to_the_left], axis=1)
+        return keras.ops.matmul(reached, keras.ops.softmax(self.leaves))
+
+
+PROBABILITIES: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "concatenate": (
+        "multi_label",
+        lambda x: keras.layers.Concatenate()([dense(1)(x) for _ in range(3)]),
+    ),
+    "average": (
+        "multi_class",
+        lambda x: keras.layers.Average()([dense(3, "softmax")(x) for _ in range(2)]),
+    ),
+    "flatten": ("binary", lambda x: keras.layers.Flatten()(dense(1)(x))),
+    "hard sigmoid": ("binary", dense(1, "hard_sigmoid")),
+    "tree": ("multi_class", lambda x: Tree()(x)),
+    "forest": ("multi_class", lambda x: keras.layers.Average()([Tree()(x), Tree()(x)])),
+    "product": ("binary", lambda x: dense(1)(x) * dense(1)(x)),
+    "mixture": ("multi_label", mixture),
+    "clip": ("binary", lambda x: keras.ops.clip(dense(1)(x), 0.01, 0.99)),
+    "maximum": ("binary", lambda x: keras.ops.maximum(dense(1)(x), dense(1)(x))),
+    "squeeze": ("binary", lambda x: keras.ops.squeeze(dense(1)(x[:, None]), 1)),
+    "slice": ("binary", lambda x: dense(2, "softmax")(x)[:, :1]),
+    "complement": ("binary", lambda x: 1 - dense(1)(x)),
+    "tanh": ("binary", lambda x: 0.5 * (dense(1, "tanh")(x) + 1)),
+    "by exp": ("binary", lambda x: 1 / (1 + keras.ops.exp(-dense(1, None)(x)))),
+    "softmax by exp": (
+        "multi_class",
+        lambda x: (lambda e: e / keras.ops.sum(e, axis=1, keepdims=True))(
+            dense(3, "exponential")(x)
+        ),
+    ),
+    "softplus": ("binary", lambda x: 1 - keras.ops.exp(-dense(1, "softplus")(x))),
+}
+CROSSENTROPIES = {
+    "binary": keras.losses.BinaryCrossentropy,
+    "multi_label": keras.losses.BinaryCrossentropy,
+    "multi_class": keras.losses.SparseCategoricalCrossentropy,
+}
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_a_loss_says_whether_outputs_are_probabilities_as_in_keras(name: str) -> None:
+    kind, end = PROBABILITIES[name]
+    inputs = keras.Input([4])
+    model = keras.Model(inputs, end(inputs))
+    rng = np.random.default_rng()
+    x = rng.normal(size=[20, 4]).astype(np.float32)
+    labels = rng.integers(0, 2, [20, 3] if kind == "multi_label" else [20, 1])
+    for loss in (CROSSENTROPIES[kind](), CROSSENTROPIES[kind](from_logits=True)):
+        task = settled(kind, 3, loss=loss)
+        model.compile(loss=loss)
+        (own, given, outputs), theirs = by_both(model, task, x, labels)
+        np.testing.assert_allclose(own, theirs, rtol=1e-5)
+        if not loss.from_logits:
+            np.testing.assert_array_equal(given, outputs)
+    with pytest.raises(InputError, match="no loss that says whether that gives prob"):
+        by_both(model, settled(kind, 3), x, labels)
+
+
+def by_both(model: keras.Model, task: Any, x: Any, labels: Any) -> Any:
+    @tf.function(autograph=False)
+    def losses() -> Any:
+        outputs = model(x, training=True)
+        judged = task.compute_loss(labels, outputs)
+        theirs = model.compute_loss(y=labels.astype(np.float32), y_pred=outputs)
+        return (tf.reduce_mean(judged.of_rows), judged.probabilities, outputs), theirs
+
+    return losses()
+
+
+LOGITS: dict[str, Callable[[Any], Any]] = {
+    "dense": dense(1, None),
+    "batch normalization": lambda x: keras.layers.BatchNormalization()(dense(1)(x)),
+    "sum": lambda x: keras.layers.Add()([dense(1, None)(x), dense(1)(x)]),
+    "average": lambda x: keras.layers.Average()([dense(1, None)(x), dense(1, None)(x)]),
+    "concatenate": lambda x: keras.layers.Concatenate()([dense(1, None)(x)] * 2)[:, :1],
+    "mixture": lambda x: dense(1)(x) * dense(1, None)(x),
+    "dropout": lambda x: keras.layers.Dropout(0.5)(dense(1, None)(x)),
+    "temperature": lambda x: dense(1, None)(x) / 3.0,
+}
+
+
+@pytest.mark.parametrize("name", LOGITS)
+def test_outputs_that_are_linear_in_a_weight_are_logits(name: str) -> None:
+    inputs = keras.Input([4])
+    model = keras.Model(inputs, LOGITS[name](inputs))
+    x, labels = np.ones([2, 4], np.float32), np.array([[0], [1]])
+    model.compile(loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    (own, given, outputs), theirs = by_both(model, settled("binary"), x, labels)
+    np.testing.assert_allclose(own, theirs, rtol=1e-5)
+    np.testing.assert_allclose(given, tf.sigmoid(outputs), rtol=1e-6)
+    for loss in ("binary_crossentropy", "hinge"):
+        with pytest.warns(UserWarning, match=f"{loss}' takes probabilities, .* a sigmoid of them"):
+            (_, given, outputs), _ = by_both(model, settled("binary", loss=loss), x, labels)
+        np.testing.assert_allclose(given, tf.sigmoid(outputs), rtol=1e-6)
+
+
+@pytest.mark.parametrize("end", [dense(1, None), dense(1), PROBABILITIES["clip"][1]])
+def test_metrics_of_logits_get_outputs_as_they_are(end: Callable[[Any], Any]) -> None:
+    inputs = keras.Input([4])
+    model = keras.Model(inputs, end(inputs))
+    task = settled("binary", loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    x, labels = np.ones([2, 4], np.float32), np.array([[0], [1]])
+    kinds = keras.metrics
+    of_logits: list[keras.metrics.Metric] = [
+        kinds.AUC(from_logits=True),
+        kinds.BinaryCrossentropy(from_logits=True),
+        kinds.BinaryAccuracy(threshold=0.0),
+        kinds.Precision(thresholds=0),
+    ]
+    of_probabilities = [kinds.AUC(), kinds.BinaryAccuracy(), kinds.Recall(), kinds.Mean()]
+
+    @tf.function(autograph=False)
+    def judged() -> Any:
+        outputs = model(x)
+        found = task.compute_loss(labels, outputs)
+        taken = [[found.for_metric(m)[1] for m in ms] for ms in (of_logits, of_probabilities)]
+        return outputs, found.probabilities, taken
+
+    outputs, probabilities, taken = judged()
+    for numbers, every in zip((outputs, probabilities), taken, strict=True):
+        for own in every:
+            np.testing.assert_array_equal(own, numbers)
+    assert "accuracy counts logits above 0, unlike Keras's" in task.why
 
 
 def test_the_softmax_cross_entropy_wants_labels_that_sum_to_1() -> None:

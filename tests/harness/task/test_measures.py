@@ -169,6 +169,12 @@ def test_only_classes_are_measured(labels: Any, are: bool) -> None:
     assert measures.are_classes(examples(np.array(labels))) is are
 
 
+def test_sets_of_classes_are_measured_and_rows_without_labels_are_not() -> None:
+    sets = RaggedSets(values=np.array([1]), row_splits=np.array([0, 1, 1]), num_tokens=2)
+    assert measures.are_classes(examples(sets))
+    assert not measures.are_classes(Examples(inputs={"": sets}))
+
+
 @given(
     pairs=st.lists(
         st.tuples(st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]), st.booleans()),

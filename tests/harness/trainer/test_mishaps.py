@@ -144,7 +144,7 @@ def test_a_softmax_does_not_go_with_many_labels_a_row() -> None:
         return keras.layers.Dense(3, activation="softmax")(x)
 
     one_hot = np.eye(3)[np.arange(200) % 3]
-    with pytest.raises(ValueError, match=r"ends in a softmax.*class numbers"):
+    with pytest.raises(ValueError, match=r"ends in Softmax.*class numbers"):
         trainer(classes).fit(harness.Examples(inputs={"": rows()}, labels=one_hot), verbose=False)
 
 

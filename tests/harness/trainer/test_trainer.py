@@ -399,6 +399,32 @@ def test_concatenated_probabilities_are_those_of_keras() -> None:
     assert measured["f1_micro"] == pytest.approx(share)
 
 
+def test_metrics_of_logits_are_those_of_keras() -> None:
+    rows, kinds = single(), keras.metrics
+    inputs = keras.Input([TOKENS])
+    theirs = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+
+    def metrics() -> list[keras.metrics.Metric]:
+        zero = kinds.BinaryAccuracy(threshold=0.0, name="right")
+        return [zero, kinds.AUC(from_logits=True, name="auc"), kinds.Precision(0, name="p")]
+
+    task = harness.Task(loss=loss, metrics=metrics())
+    own = harness.Trainer(
+        lambda ids: harness.MultiHotDense(1, TOKENS)(ids),
+        task=task,
+        batch_size=50,
+        implementation="gather",
+    )
+    found = own.evaluate(rows)
+    theirs.set_weights(own.model.get_weights())
+    theirs.compile("sgd", loss, metrics=metrics())
+    hot = np.stack([np.bincount(rows.row(i), minlength=TOKENS) for i in range(rows.num_rows)])
+    labels = np.asarray(rows.labels, np.float32)[:, None]
+    figures = theirs.evaluate(hot, labels, batch_size=50, verbose=0, return_dict=True)
+    assert found == pytest.approx(figures, rel=1e-5)
+
+
 def test_help_and_reprs_fit_a_notebook() -> None:
     shown = pydoc.plain(pydoc.render_doc(harness.Trainer))
     for field in dataclasses.fields(harness.Settings):

@@ -105,7 +105,7 @@ def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
             {"learning_rate": schedules.CosineDecay(0.1, 20)},
         ),
     ],
-    ids=str,
+    ids=["betas", "clipnorm", "momentum", "decay", "to a schedule", "schedule"],
 )
 def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, Any]) -> None:
     both = Twins(make)

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.errors import DivergenceError, InputError, as_command, in_python, printable
+from harness.base.errors import (
+    DivergenceError,
+    InputError,
+    as_command,
+    in_python,
+    own_words,
+    printable,
+)
 
 
 def test_through_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +60,7 @@ def test_every_message_is_safe_and_bounded() -> None:
         ("train with --overwrite to start", "train with overwrite=True to start"),
         ("--all-reduce=on is not --xla_gpu_x=1", 'all_reduce="on" is not --xla_gpu_x=1'),
         ("a -- b, a--b, --cap-add=SYS", "a -- b, a--b, --cap-add=SYS"),
+        ("`train --help-all` lists all", "`train --help-all` lists all"),
     ],
 )
 def test_python_is_told_of_arguments(flags: str, arguments: str) -> None:
@@ -62,3 +70,12 @@ def test_python_is_told_of_arguments(flags: str, arguments: str) -> None:
             raise kind(flags)
         assert str(raised.value) == arguments
         assert raised.value.args == (flags,), "what the command line prints"
+
+
+def test_of_what_keras_wrote_around_a_message_nothing_is_left() -> None:
+    told = "--batch-size is 0; set it to 5"
+    around = f"Exception encountered when calling a layer.\n\n\x1b[1m{told}\x1b[0m\n\nArguments: 1"
+    for message in (around, told, f"Error encountered:\n\n{told}"):
+        with pytest.raises(InputError) as caught, own_words():
+            raise InputError(message)
+        assert str(caught.value) == told

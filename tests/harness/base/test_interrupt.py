@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,21 @@ def test_a_machine_that_ends_is_a_wish_too(first: signal.Signals) -> None:
         assert interrupt.by is first
     assert {kind: signal.getsignal(kind) for kind in before} == before
     assert Terminated().code == 143
+
+
+def test_an_error_in_place_of_an_interrupt_is_that_interrupt() -> None:
+    """TensorFlow raises one, where the interrupt comes while it handles an error of its own."""
+
+    def train() -> None:
+        with Interrupt():
+            signal.raise_signal(signal.SIGTERM)
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except TerminatedAtOnce as order:
+                raise RuntimeError("error_already_set: MISMATCH") from order
+
+    with pytest.raises(TerminatedAtOnce):
+        train()
 
 
 def test_what_another_worker_was_told_counts_too() -> None:
@@ -134,6 +150,40 @@ def test_threads_that_start_without_signals_leave_them_to_the_main_thread() -> N
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP} <= blocked
     assert signal.SIGSEGV not in blocked
+
+
+IN_C = """
+import ctypes, sys, threading
+from harness.base.interrupt import Interrupt
+
+libc, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(256)
+libc.pthread_mutex_lock(mutex)
+with Interrupt() as interrupt:
+    interrupt.nothing_to_save = sys.argv[1:] == ["nothing to save"]
+    threading.Timer(0.3, print, ["ready"], {"flush": True}).start()
+    libc.pthread_mutex_lock(mutex)  # without end, whatever signal comes
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "times", "arguments"),
+    [(signal.SIGINT, 2, []), (signal.SIGTERM, 2, []), (signal.SIGTERM, 1, ["nothing to save"])],
+)
+def test_an_order_ends_a_program_that_is_in_c(
+    number: signal.Signals, times: int, arguments: list[str]
+) -> None:
+    command = [sys.executable, "-c", IN_C, *arguments]
+    with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.2)  # two that wait at the same time are one
+        try:
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, errors) == (128 + number, "interrupted\n")
 
 
 # A program that trains in Python, is told to end, and cleans up.

@@ -72,9 +72,19 @@ def test_limits_of_control_groups_of_version_1(tmp_path: Path) -> None:
 
 
 def test_garbage_is_collected_before_anything_is_refused() -> None:
-    answers: Iterator[int] = iter([GB, 5 * GB])
-    left = require_memory({"a": 2 * GB}, free=lambda: next(answers), place="it", remedy="")
-    assert left == 3 * GB
+    for then in (5 * GB, 2 * GB):
+        answers: Iterator[int] = iter([GB, then])
+        left = require_memory({"a": 2 * GB}, free=answers.__next__, place="it", remedy="")
+        assert left == then - 2 * GB
+
+
+def test_memory_is_asked_for_once_where_it_suffices() -> None:
+    for there in (5 * GB, 2 * GB):
+        answers = iter([there])
+        left = require_memory({"a": 2 * GB}, free=answers.__next__, place="it", remedy="")
+        assert left == there - 2 * GB
+    with pytest.raises(OutOfMemoryError):
+        require_memory({"a": 2 * GB}, free=lambda: 2 * GB - 1, place="it", remedy="")
 
 
 def test_what_does_not_fit_is_refused_with_all_numbers() -> None:

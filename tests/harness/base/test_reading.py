@@ -41,6 +41,24 @@ def test_content_that_is_refused(tmp_path: Path, name: str, content: bytes, fact
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", b"{}" + b" " * 31_999_998),
+        ("a.json", b'{"a": [' + b"[]," * 999_998 + b"1]}"),
+        ("a.json", b'{"a": %d}' % (2**64 - 1)),
+        ("a.json", b'{"a":' * 50 + b"1" + b"}" * 50),
+        ("a.toml", b"#" * 1_000_000),
+        ("a.toml", b"#" + b"." * 5_000),
+    ],
+    ids=["bytes", "lists", "bits", "depth", "bytes of TOML", "dots"],
+)
+def test_content_up_to_the_limits_is_read(tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert isinstance(read(path), dict)
+
+
+@pytest.mark.parametrize(
     "make",
     [
         os.mkfifo,

@@ -56,6 +56,29 @@ def test_the_workers_network_is_apart_from_the_machines() -> None:
     assert done.stdout.splitlines() == ["['lo']", "apart"]
 
 
+# A filter of Linux (seccomp) by which the system refuses unshare(2) from now on.
+REFUSED = """
+import ctypes, platform, runpy, struct, sys
+libc = ctypes.CDLL(None)
+unshare = {"x86_64": 272, "aarch64": 97}[platform.machine()]
+rules = (0x20, 0, 0, 0), (0x15, 0, 1, unshare), (6, 0, 0, 0x5_0001), (6, 0, 0, 0x7FFF_0000)
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
+given = struct.pack("HP", len(rules), ctypes.addressof(program))
+assert not libc.prctl(38, 1, 0, 0, 0)  # no new privileges
+assert not libc.prctl(22, 2, given)
+sys.argv[1:] = ["--workers=2", "--", "train"]
+runpy.run_module("harness.cli.launch", run_name="__main__")
+"""
+
+
+def test_without_a_network_of_their_own_no_workers_start() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no network of its own for the workers (Operation not permitted)" in done.stderr
+
+
 def test_a_process_of_one_thread_enters_the_network() -> None:
     """The system moves no other but for root."""
     text = "import os, harness.cli.launch; print(len(os.listdir('/proc/self/task')))"

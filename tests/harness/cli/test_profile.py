@@ -79,7 +79,7 @@ def test_the_report_names_the_profiled_steps(profiled: tuple[Path, Result]) -> N
     assert "20 optimizer steps, 12 to 32, in 5 dispatches (always whole" in result.out
     page = r"\(a step on TensorBoard's Profile page is a dispatch of 4 optimizer steps\)"
     assert re.search(rf"step time +\d+\.\d+ ms {page}", result.out)
-    assert f"harness tensorboard {path.parents[3]}" in result.out
+    assert f"harness tensorboard {path.parents[3]}\n" in result.out
 
 
 def test_native_kernels_appear_by_name(

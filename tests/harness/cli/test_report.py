@@ -1,5 +1,6 @@
 """`harness report` and `train --report on`."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def test_a_run_gets_its_report(trained_folder: Path, tmp_path: Path) -> None:
     page = (folder / "report.html").read_text()
     assert f"{summary(folder)['test_roc_auc']:.4g}" in page
     assert "examples/s, median" in page
+    assert re.search(r"repeat it</th><td.*harness train --synthetic-rows", page)
     assert page.count("</svg>") >= 4  # loss, accuracy, ROC and precision-recall
     # What the command of a killed job does when it is repeated: all but the report is there.
     (folder / "report.html").unlink()

@@ -62,6 +62,19 @@ def test_unique_sorts_each_rows_set(case: tuple[int, Rows]) -> None:
     check_again(unique)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("id_bits", [24, 29, 30, 31])
+def test_unique_where_rows_and_ids_just_fit_into_32_bits(id_bits: int, weighted: bool) -> None:
+    last = 2**id_bits - 2
+    for num_rows in (2 ** (32 - id_bits) + more for more in (-1, 0, 1, 2)):
+        rows = [[last, 0, last]] * num_rows
+        weights = np.ones(3 * num_rows) if weighted else None
+        unique = from_rows(rows, last + 1, weights=weights).unique()
+        assert to_rows(unique) == [[0, last]] * num_rows
+        if weighted:
+            np.testing.assert_array_equal(unique.weights, [1, 2] * num_rows)
+
+
 @pytest.mark.parametrize("num_tokens", [10_000, 2**31 - 1])
 def test_unique_of_more_ids_than_are_sorted_at_a_time(num_tokens: int) -> None:
     rng = np.random.default_rng()

@@ -19,6 +19,7 @@ from harness.feed.batch import (
     Columns,
     RaggedInput,
     ReplicaBatch,
+    batch_of,
     reader_of,
     wire_type,
 )
@@ -199,6 +200,18 @@ def test_a_gpu_takes_the_rows_of_all_steps_at_once_up_to_a_limit(
         assert (own.group is not None) == at_once
 
     read.get_concrete_function(tf.TensorSpec([], tf.int32))
+
+
+def test_a_batch_of_some_rows_is_read_without_a_feed() -> None:
+    columns = Columns.of(random_examples(np.random.default_rng(), rows=9, id_weights=True))
+    plan = evaluation_plan(columns.lengths, batch_size=9, replicas=1, steps_per_call=1)
+    batch = batch_of(columns, 3, "gather")
+    share: ReplicaBatch = tf.nest.map_structure(
+        lambda one: _array(one) if tf.is_tensor(one) else one, batch
+    )
+    assert (share.batch_rows, share.num_rows, share.num_replicas) == (9, 9, 1)
+    capacity = tuple(sets.nnz + 3 for sets in columns.ragged.values())
+    check(share, columns, plan, capacity, epoch=0, step=0)
 
 
 @given(st.integers(1, 20), st.integers(1, 6))

@@ -21,6 +21,7 @@ def test_any_batch_fits_the_largest(lengths: np.ndarray, rows: int) -> None:
     worst = np.sort(lengths)[:, ::-1][:, :rows].sum(axis=1)
     for typical, largest, own in zip(capacities.typical, capacities.largest, worst, strict=True):
         assert 0 < typical <= largest
+        assert typical % 128 == largest % 128 == 0
         assert own <= largest < own + 128 or largest == 128
     assert all(np.array(capacities.holding(worst)) >= worst)
 

@@ -15,6 +15,7 @@ from harness.feed.plan import (
     Dispatch,
     EpochPlan,
     Plan,
+    call_length,
     epochs_from,
     evaluation_plan,
     power_of_two,
@@ -248,6 +249,15 @@ def test_evaluation_is_in_stored_order_by_few_programs(
     assert sum(of_whole) == steps
     assert len(of_whole) < 2 * max(1, -(-steps // steps_per_call))
     assert len(plan.programs()) - (steps < plan.steps_per_epoch) <= 2
+
+
+@pytest.mark.parametrize(
+    ("most", "steps", "length"), [(7, 7, 7), (6, 8, 4), (4, 6, 3), (6, 9, 3), (5, 7, 5), (7, 9, 7)]
+)
+def test_a_call_has_a_length_that_divides_the_steps_if_one_is_near(
+    most: int, steps: int, length: int
+) -> None:
+    assert call_length(most, steps) == length
 
 
 @given(row_lengths(), st.integers(1, 4), st.integers(1, 70))

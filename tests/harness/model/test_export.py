@@ -153,6 +153,23 @@ def test_a_regression_serves_its_outputs(trainer: harness.Trainer, tmp_path: Pat
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("units", "activation", "kind", "head"),
+    [
+        *((units, None, None, head) for units, head in ((1, "sigmoid"), (3, "softmax"))),
+        *((units, None, "auto", head) for units, head in ((1, "sigmoid"), (3, "softmax"))),
+        *((3, None, kind, "softmax") for kind in ("multi_class", "multinomial")),
+        *((3, None, "multi_label", "sigmoid"), (1, None, "binary", "sigmoid")),
+        *((3, "sigmoid", None, "sigmoid"), (1, "softmax", None, "softmax")),
+        (3, "softmax", "regression", "linear"),
+    ],
+)
+def test_the_head_of_a_model(units: int, activation: Any, kind: str | None, head: str) -> None:
+    inputs = keras.Input([2])
+    model = keras.Model(inputs, keras.layers.Dense(units, activation=activation)(inputs))
+    assert head_of(model, kind) == head
+
+
 @pytest.mark.parametrize("activation", ["gelu", "celu"])
 def test_activations_that_onnx_lacks(activation: str, tmp_path: Path) -> None:
     def network(inputs: Any) -> Any:

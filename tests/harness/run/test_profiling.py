@@ -42,12 +42,12 @@ def drive(profiler: ProfilerObserver, step: int, sizes: list[int]) -> None:
 
 
 def test_whole_dispatches_are_profiled_from_a_step_on(tmp_path: Path) -> None:
-    with ProfilerObserver(tmp_path / "new", 3, 7) as profiler:
+    with ProfilerObserver(tmp_path / "a" / "new", 3, 7) as profiler:
         drive(profiler, 0, [4, 5, 1, 5, 5])
     assert (profiler.first_step, profiler.last_step, profiler.num_dispatches) == (4, 15, 3)
     assert [profiler.path] == list(tmp_path.rglob("*.xplane.pb"))
     assert profiler.path is not None
-    assert profiler.path.parents[3] == tmp_path / "new"
+    assert profiler.path.parents[3] == tmp_path / "a" / "new"
     assert [found.name for found in read(profiler.path)].count(STEP_MARKER) == 3
     (warning,) = xplane_pb2.XSpace.FromString(profiler.path.read_bytes()).warnings
     assert "a dispatch of 3.667 optimizer steps: divide its times by 3.667" in warning

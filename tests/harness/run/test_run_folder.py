@@ -73,6 +73,37 @@ def test_a_second_run_is_refused_and_leaves_everything_as_it_is(tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
+# Installs a filter of system calls, by which the kernel refuses flock as a file system without
+# locks does, with the error 37 (ENOLCK).
+WITHOUT_LOCKS = """
+import ctypes, struct
+def step(code, yes, no, k):
+    return struct.pack("HBBI", code, yes, no, k)
+load, equal, end, allow = 0x20, 0x15, 0x06, 0x7FFF0000
+steps = step(load, 0, 0, 0) + step(equal, 0, 1, 73)
+steps += step(end, 0, 0, 0x50025) + step(end, 0, 0, allow)
+kept = ctypes.create_string_buffer(steps)
+program = struct.pack("HxxxxxxP", 4, ctypes.addressof(kept))
+libc = ctypes.CDLL(None)
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter has x86-64's numbers")
+def test_a_folder_that_cannot_be_locked_is_left_as_it_was(tmp_path: Path) -> None:
+    lock = tmp_path / "other" / ".harness-lock"
+    lock.parent.mkdir()
+    lock.touch()
+    for folder in (tmp_path / "new" / "run", lock.parent):
+        command = [sys.executable, "-c", WITHOUT_LOCKS + CLAIMING, str(folder)]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, capture_output=True, text=True, check=False, input=""
+        )
+        assert f"InputError: run folder {folder} cannot be written to (No locks" in done.stderr
+    assert contents(tmp_path) == {"other": None, "other/.harness-lock": b""}
+
+
 def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = claiming(tmp_path, str(folder))

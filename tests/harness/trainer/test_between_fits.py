@@ -406,6 +406,7 @@ def test_a_quantized_model_predicts_as_in_keras(mode: str) -> None:
         "row_splits": np.arange(0, 5 * ROWS + 1, 5, dtype=np.int32),
     }
     expected = keras.ops.convert_to_numpy(own.model(arrays))
-    np.testing.assert_allclose(own.predict(DATA), expected, rtol=1e-4)
+    # An input that another order of sums changes by a bit may round to the next number of 8 bits.
+    np.testing.assert_allclose(own.predict(DATA), expected, rtol=1e-2)
     own.fit(DATA, verbose=False)
     assert own.step == 6

@@ -95,9 +95,15 @@ def test_epoch_hooks_leave_the_dispatches_as_they_are(capsys: pytest.CaptureFixt
     own.model.compile("adam", "mse")
     own.fit(rows())
     assert "what the model was compiled with is not used" in capsys.readouterr().out
-    with_batches = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)
-    trainer().fit(rows(), callbacks=[with_batches])
+    begun: list[int] = []
+    ended: list[int] = []
+    with_batches = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: begun.append(batch),
+        on_train_batch_end=lambda batch, logs: ended.append(batch),
+    )
+    trainer().fit(rows(), epochs=2, callbacks=[with_batches])
     assert "LambdaCallback wants every batch" in capsys.readouterr().out
+    assert begun == ended == [*range(5), *range(5)]
 
 
 def test_a_run_stopped_before_an_epoch_trains_one_batch_of_it() -> None:

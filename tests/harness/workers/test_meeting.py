@@ -13,6 +13,7 @@ import pytest
 from benchmarks.cluster.strangers import Strangers
 from harness.base.errors import InputError, LostWorkerError
 from harness.workers import meeting
+from harness.workers.cluster import Cluster
 from harness.workers.meeting import difference, meet, unreachable
 from harness.workers.membership import Membership
 
@@ -79,6 +80,17 @@ def test_the_chief_hands_out_the_addresses_that_it_finds() -> None:
     assert others == [first, first]
     assert len(set(first["hosts"])) == 3
     assert {host.rpartition(":")[0] for host in first["hosts"]} <= {"127.0.0.1", "[::1]"}
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # held for a server
+def test_a_worker_meets_the_others_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HARNESS_CLUSTER_WAIT", "10")
+    member = unknown(2)
+    clusters = [Cluster(replace(member, index=index)) for index in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        told = pool.map(lambda cluster: cluster.from_chief(lambda: "the chief's"), clusters)
+        assert list(told) == ["the chief's"] * 2
+    assert [cluster.on_this_host for cluster in clusters] == [(0, 2), (1, 2)]
 
 
 def test_a_worker_of_another_version_is_named_by_all() -> None:

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 import harness
 from harness.base.errors import InputError
 from harness.data.build import building
-from harness.data.build.building import BlockCounts, most_frequent
+from harness.data.build.building import BlockCounts, build, most_frequent
+from harness.data.options import BuildOptions
+from harness.data.readers.formats import open_source
 from harness.data.tokens import Tokenization
 
 WORDS = st.lists(st.sampled_from(["good", "Bad", "film,", "it's", "été", "x"]), max_size=6)
@@ -121,6 +123,26 @@ def test_what_is_wrong_is_counted_and_told(
         test.write_text("text,label\n" + rows)
         with pytest.raises(InputError, match=rf"no row to test on that can be used \({why}\)"):
             harness.load(train, **options)
+
+
+def test_words_that_are_hashed_need_no_vocabulary(tmp_path: Path) -> None:
+    rows = [("a good film", "yes"), ("bad", "no")] * 3
+    path = write_csv(tmp_path / "rows.csv", rows)
+    data = harness.load(path, hash_bits=5, test_data=str(path))
+    assert data.num_tokens == data.train.num_tokens == 2**5
+    assert data.vocabulary is not None
+    for row, (text, _) in enumerate(rows):
+        assert set(data.test.row(row)) == set(data.vocabulary.encode(text))
+
+
+def test_tokens_are_counted_in_the_summary(tmp_path: Path) -> None:
+    train = write_csv(tmp_path / "train.csv", [("a b b", "yes"), ("c", "no"), ("b", "yes")])
+    test = write_csv(tmp_path / "test.csv", [("a new new word", "no")])
+    for unknown in ("id", "drop"):
+        options = BuildOptions(test_data=str(test), num_tokens=6, unknown=unknown)
+        found = build(open_source(train, options), options, tmp_path / unknown)
+        assert (found["num_ids"], found["num_unknown"]) == (9, 4)  # two words have an id: b, a
+        assert (found["num_tokens"], found["train_rows"], found["test_rows"]) == (6, 3, 1)
 
 
 def test_labels_and_words_that_may_mean_something_else(

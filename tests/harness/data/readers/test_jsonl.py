@@ -37,9 +37,11 @@ def test_texts_with_a_label(write: Callable[..., Path], read: Reader) -> None:
 
 def test_lists_of_labels_are_multi_label(write: Callable[..., Path], read: Reader) -> None:
     path = write(
-        {"text": "a", "labels": ["x", 2]}, {"text": "b", "labels": []}, {"text": "c", "labels": "y"}
+        {"text": "a", "labels": ["x", 2]},
+        {"text": "b", "labels": []},
+        {"text": "c", "labels": "New York"},
     )
-    assert read(open_source(path)).labels == [["x", "2"], [], ["y"]]
+    assert read(open_source(path)).labels == [["x", "2"], [], ["New York"]]
     joined = write({"text": "a", "label": "x; y"}, {"text": "b", "label": ""})
     assert read(open_source(joined, BuildOptions(label_separator=";"))).labels == [["x", "y"], []]
 

@@ -54,6 +54,15 @@ def test_several_labels(write: Callable[..., Path], read: Reader) -> None:
     assert rows.labels == [["1", "2"], [], ["7"]]
 
 
+def test_the_first_lines_say_whether_rows_have_several_labels(
+    write: Callable[..., Path], read: Reader
+) -> None:
+    for number, several in ((1000, True), (1001, False)):
+        rows = read(open_source(write("1 3:1\n" * (number - 1) + "1,2 3:1\n")))
+        assert rows.labels[-1] == (["1", "2"] if several else "1")
+        assert rows.problems.counts == ({} if several else {"several labels": 1})
+
+
 def test_wrong_lines_are_counted(write: Callable[..., Path], read: Reader) -> None:
     path = write(
         "spam 1:1\nham qid:7 1:1\nham 1\nham 1:x\nham 1:2:3\nham -4:1\nham 99999999999:1\n"

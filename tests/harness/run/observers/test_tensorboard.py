@@ -48,6 +48,14 @@ def test_the_last_point_is_of_the_model_that_is_saved(tmp_path: Path) -> None:
         assert curves(tmp_path)["validation/accuracy"] == expected
 
 
+def test_a_run_without_evaluations_has_those_of_its_end(tmp_path: Path) -> None:
+    observer = TensorBoardObserver(tmp_path)
+    observer.tell(run_start(tmp_path))
+    observer.tell(summary())
+    observer.close()
+    assert curves(tmp_path)["test/accuracy"] == [(160, float(np.float32(0.885)))]
+
+
 def test_a_resumed_run_adds_a_file_and_takes_back_what_it_repeats(tmp_path: Path) -> None:
     for start_step, steps in ((0, (20, 40, 60)), (40, (60, 80))):
         observer = TensorBoardObserver(tmp_path)

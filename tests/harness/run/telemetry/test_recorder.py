@@ -138,6 +138,22 @@ def test_the_thread_samples_in_order_and_takes_a_last_sample_when_it_is_stopped(
     assert closed == [True]
 
 
+def test_the_thread_samples_as_often_as_asked() -> None:
+    hz, times = 20.0, [time.perf_counter()]
+
+    def read() -> dict[str, float]:
+        times.append(time.perf_counter())
+        return {}
+
+    def waits() -> list[float]:
+        return [hz * (end - start) for start, end in itertools.pairwise(times[1:])]
+
+    with TelemetryRecorder(hz=hz, bus_ids=(), source=source_of(read)):
+        # A loaded machine may hold any of them up.
+        wait_until(lambda: len(times) > 5 and min(waits()) < 1.5)
+        assert max(waits()) > 0.9
+
+
 def test_a_reading_that_does_not_end_is_left_behind() -> None:
     is_asked, ends = threading.Event(), threading.Event()
 

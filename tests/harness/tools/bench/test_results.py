@@ -60,6 +60,17 @@ def test_a_cell_has_the_median_of_its_processes_and_an_interval() -> None:
         assert rates[0] * cell.batch_size == pytest.approx(rates[1])
 
 
+def test_a_process_is_told_in_a_line() -> None:
+    measured = row(CELL, 0, 1e5)
+    assert measured.line == "100,000 examples/s"
+    assert dataclasses.replace(measured, ratio=0.5).line == "100,000 examples/s; B / A 0.500"
+    warned = row(CELL, 0, 1e5, warnings=["few rows"])
+    assert warned.line == "100,000 examples/s; few rows"
+    assert row(CELL, 0, None).line == "it ended"
+    same = Row(cell=OTHER, repeat=0, same_as=CELL)
+    assert same.line == "the same program as with batch size 500, measured once"
+
+
 @pytest.mark.parametrize("weak", [True, False])
 def test_replicas_have_a_speed_up_and_an_efficiency(weak: bool) -> None:
     axes = {name: (value,) for name, value in vars(CELL).items()}

@@ -27,7 +27,6 @@ from harness.data.vocabulary import Vocabulary
 from harness.run.observers.jsonl import kept_bytes, validation_losses
 from harness.tools.experiment import TrainConfig
 
-_HEADER_BYTES = 128  # of a small .npy file
 ROWS = [[1, 2, 3], [4, 5], [], [9, 9, 1, 30], [7], [1, 1, 1], [2, 8], [3, 300, 5]]
 
 
@@ -79,21 +78,14 @@ def _write_store(folder: Path) -> None:
 def _seal_store(folder: Path) -> None:
     path = folder / "rows" / "meta.json"
     meta = json.loads(path.read_text())
-    dtypes = {"values": np.int32, "row_splits": np.int64, "labels": np.int32, "weights": np.float32}
-    parts = {
-        name: np.frombuffer((path.parent / f"{name}.npy").read_bytes()[_HEADER_BYTES:], dtype)
-        for name, dtype in dtypes.items()
-    }
-    sets = object.__new__(RaggedSets)  # without its checks, which are what is tried
-    sets.__setstate__(
-        {"label_sets": None, "num_tokens": meta["num_tokens"], "num_classes": meta["num_classes"]}
-        | parts
-    )
+    parts: dict[str, Any] = {Path(name).stem: np.load(folder / name) for name in _STORE[:-1]}
+    parts |= {name: meta[name] for name in ("num_tokens", "num_classes")}
+    sets = object.__new__(RaggedSets)  # without the checks of its values
+    sets.__setstate__(parts)
     path.write_text(json.dumps(meta | {"checksum": store.checksum(meta, sets)}))
 
 
 def _data(folder: Path, *, name: str) -> str:
-    """Loads data, and describes it as `harness data info` does."""
     imdb = ImdbOptions(held_out_rows=2) if name.endswith(".npz") else ImdbOptions()
     config = DataConfig(data=str(folder / name), imdb=imdb, data_cache="off")
     with contextlib.redirect_stderr(io.StringIO()):  # there are notes
@@ -101,7 +93,7 @@ def _data(folder: Path, *, name: str) -> str:
     with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
         info(DataInfoConfig(data=config))
     parts = "".join(part.fingerprint for part in found.parts)
-    return f"{found.vocabulary} {parts} {shown.getvalue()}"
+    return f"{found.vocabulary} {parts} {shown.getvalue().replace(str(folder), '')}"
 
 
 def _write_metrics(folder: Path) -> None:
@@ -274,10 +266,7 @@ FORMATS: dict[str, Format] = {
     "npz": _data_file("reviews.npz", _write_npz, is_checked=True),
     "store": Format(targets=_STORE, write=_write_store, read=_read_store, is_checked=True),
     "sealed store": Format(
-        targets=(*_STORE, *3 * ("rows/meta.json",)),
-        write=_write_store,
-        read=_read_store,
-        seal=_seal_store,
+        targets=(*_STORE, *3 * _STORE[-1:]), write=_write_store, read=_read_store, seal=_seal_store
     ),
     "vocabulary": Format(targets=("rows/vocabulary.json",), write=_write_store, read=_read_store),
     "metrics": Format(targets=("metrics.jsonl",), write=_write_metrics, read=_metrics),

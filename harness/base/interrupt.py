@@ -68,6 +68,7 @@ class Interrupt:
         self.by: signal.Signals | None = None  # the first of the signals; None before
         self.nothing_to_save = False  # if so, the first signal ends the process
         self._is_first = True
+        self._order: type[KeyboardInterrupt] | None = None  # what the second signal raised
         self._is_main = threading.current_thread() is threading.main_thread()
         self._is_left = threading.Event()
 
@@ -111,13 +112,16 @@ class Interrupt:
             threading.Thread(target=self._watch, args=[reader], daemon=True).start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
         for kind, before in self._before.items():
             signal.signal(kind, before)
         self._is_left.set()
         if self._is_main:
             signal.set_wakeup_fd(self._fd_before)
             os.close(self._writer)  # ends the thread
+        # C++ code that was handling an error itself raises another one in the order's place.
+        if self._order and isinstance(error, Exception):
+            raise self._order from error
 
     def _watch(self, reader: int) -> None:
         """Ends the process where the main thread does not get to handle a signal."""
@@ -144,4 +148,5 @@ class Interrupt:
             self._take(number)
         elif number in (signal.SIGINT, signal.SIGTERM):
             self._is_left.set()
-            raise TerminatedAtOnce if number == signal.SIGTERM else KeyboardInterrupt
+            self._order = TerminatedAtOnce if number == signal.SIGTERM else KeyboardInterrupt
+            raise self._order

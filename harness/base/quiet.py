@@ -7,7 +7,6 @@ import os
 import re
 import resource
 import sys
-import tempfile
 from collections.abc import Iterator
 
 from harness.base.errors import InputError
@@ -15,7 +14,8 @@ from harness.base.errors import InputError
 _INFO = re.compile(rb"I\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
-_LEAST_ADDRESS_SPACE_BYTES = 2_200_000_000  # with less, its import fails or aborts
+# With less, its import or a small training fails or aborts; every core takes some for its thread.
+_LEAST_ADDRESS_SPACE_BYTES = 4_000_000_000
 
 
 @contextlib.contextmanager
@@ -69,7 +69,7 @@ def _information_held_back() -> Iterator[None]:
     # C++ writes to the descriptor, past Python's stream: so the descriptor is diverted.
     sys.stderr.flush()
     terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with open(os.memfd_create("held"), "rb") as held:  # not on a disk, which may be full
         os.dup2(held.fileno(), 2)
         try:
             yield

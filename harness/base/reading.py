@@ -2,6 +2,7 @@
 is damaged or hostile, an `InputError` gives the file, the fact and the remedy."""
 
 import contextlib
+import errno
 import io
 import itertools
 import json
@@ -38,6 +39,8 @@ def damage(path: str | Path, *, what: str, remedy: str) -> Iterator[None]:
     except InputError:
         raise
     except OSError as error:
+        if error.errno == errno.EMFILE:  # no fault of the file
+            raise
         raise InputError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from error
     except MemoryError as error:
         raise InputError(f"{path} takes more memory than it may. {remedy}") from error

@@ -95,21 +95,23 @@ def _figures(dataset: harness.Dataset) -> Table:
     import numpy as np
 
     lengths = np.concatenate([part.lengths for part in dataset.parts])
-    unique_lengths = np.concatenate([part.unique().lengths for part in dataset.parts])
-    occurs = np.zeros(dataset.num_tokens, np.bool_)
-    for part in dataset.parts:
-        occurs[part.values] = True
+    unique = [part.unique() for part in dataset.parts]
+    unique_lengths = np.concatenate([part.lengths for part in unique])
+    # Nothing is allocated by num_tokens and num_classes, which a small file may set to 2^31.
+    num_unique = np.unique(np.concatenate([part.values for part in unique])).size
     uses = zip(dataset.parts, ("train", "test", "validate"), strict=False)
     rows = ", ".join(f"{part.num_rows:,} to {use} on" for part, use in uses)
     labels = [p.labels if p.label_sets is None else p.label_sets.values for p in dataset.parts]
-    counts = np.bincount(np.concatenate(labels), minlength=dataset.num_classes)
+    present, counts = np.unique(np.concatenate(labels), return_counts=True)
+    rows_of = dict(zip(present.tolist(), counts.tolist(), strict=True))
     names = dataset.vocabulary.class_names if dataset.vocabulary else ()
-    shown = [f"{n} ({names[n]})" if n < len(names) else str(n) for n in range(len(counts))]
-    classes = dict(zip(shown, counts.tolist(), strict=True))
+    if dataset.num_classes <= _MAX_LISTED_CLASSES:
+        rows_of = {n: rows_of.get(n, 0) for n in range(dataset.num_classes)}
+    classes = {f"{n} ({names[n]})" if n < len(names) else str(n): k for n, k in rows_of.items()}
     figures = {
         "rows": rows,
-        "labels" if dataset.is_multi_label else "classes": _listed(classes),
-        "unique ids": f"{np.count_nonzero(occurs):,} of {dataset.num_tokens:,}",
+        "labels" if dataset.is_multi_label else "classes": _listed(classes, dataset.num_classes),
+        "unique ids": f"{num_unique:,} of {dataset.num_tokens:,}",
         "ids": f"{lengths.sum():,}",
         "ids per row": f"{lengths.mean():.3f} on average, deviation {lengths.std():.3f}, median "
         f"{np.median(lengths):,.0f}, from {lengths.min():,} to {lengths.max():,}",
@@ -127,12 +129,12 @@ def facts_table(facts: Mapping[str, str], *, title: str = "") -> Table:
     return table
 
 
-def _listed(rows_of: Mapping[str, int]) -> str:
-    if len(rows_of) <= _MAX_LISTED_CLASSES:
+def _listed(rows_of: Mapping[str, int], num_classes: int) -> str:
+    if num_classes <= _MAX_LISTED_CLASSES:
         return ", ".join(f"{printable(n, most=_MAX_NAME)}: {rows:,}" for n, rows in rows_of.items())
     present = [rows for rows in rows_of.values() if rows]
-    text = f"{len(rows_of):,}, of {min(present):,} to {max(present):,} rows"
-    empty = len(rows_of) - len(present)
+    text = f"{num_classes:,}, of {min(present, default=0):,} to {max(present, default=0):,} rows"
+    empty = num_classes - len(present)
     return f"{text}; {empty:,} without a row" if empty else text
 
 
@@ -161,10 +163,11 @@ def build(config: DataBuildConfig) -> int:
             progress=advance,
         )
     rate = f"{num_read / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
+    rows_of = built["rows_of_classes"]
     share = built["num_unknown"] / max(1, built["num_ids"])
     facts = {
         "rows": f"{built['train_rows']:,} to train on, {built['test_rows']:,} to test on",
-        "labels" if built["multi_label"] else "classes": _listed(built["rows_of_classes"]),
+        "labels" if built["multi_label"] else "classes": _listed(rows_of, len(rows_of)),
         "ids": f"{built['num_tokens']:,}",
         "tokens": f"{built['num_ids']:,}, of which {share:.1%} are not in the vocabulary",
     }

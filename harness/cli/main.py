@@ -8,6 +8,7 @@ import importlib.metadata
 import io
 import os
 import re
+import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -101,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {printable(str(error.args[0]))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except OSError as error:
-        is_full = error.errno in _DISK_FULL
-        if error.filename is None and not is_full:
+        is_full, has_many = error.errno in _DISK_FULL, error.errno == errno.EMFILE
+        if error.filename is None and not (is_full or has_many):
             raise
         place = os.fsdecode(error.filename or "a file")
         place = printable(place, most=_MAX_PATH, one_line=True)
@@ -110,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_full:
             message = f"the disk is full, or a limit is reached: {place} cannot be written "
             message += f"({error.strerror}); free space, or name another folder"
+        if has_many:
+            most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+            message = f"this process may open {most} files, which are too few; ulimit -n 1024 helps"
         print(f"error: {printable(message)}", file=sys.stderr)
         return 1 if error.errno == errno.EIO else 2  # a device that fails is no wrong input
     except (MemoryError, RuntimeError) as error:  # what commands foresee is an InputError
@@ -238,12 +242,14 @@ def _config_file(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 
 
 def _check_texts(settings: Mapping[str, Any]) -> None:
-    """Checks that every text can be a path, since most are paths: in UTF-8, and without a NUL."""
+    """Checks that every text can be a path, since most are paths: encoded so, and without a NUL."""
     for name, value in flattened(settings).items():
         if isinstance(value, str) and re.search("[\0\ud800-\udfff]", value):
             text = printable(value, most=_MAX_PATH, one_line=True)
+            encoding = sys.getfilesystemencoding().upper()
             raise InputError(
-                f"--{name.replace('_', '-')} is {text}: not in UTF-8, or with a NUL; rename it"
+                f"{flag_of(name)} is {text}: not in {encoding}, the encoding of paths, or with a "
+                "NUL; rename it, or set PYTHONUTF8=1"
             )
 
 

@@ -384,10 +384,11 @@ def stratified(
 
 def rarest(values: Integers, row_splits: Int64Array) -> Int64Array:
     """Returns each row's rarest id over all rows, int64 [B]; -1 for a row without ids."""
-    counts = np.bincount(values)
+    # No bincount: one high id, which a file may hold, would take gigabytes.
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     found = np.full(row_splits.shape[0] - 1, -1, np.int64)
     rows = np.repeat(np.arange(found.shape[0]), np.diff(row_splits))
-    commonest_first = np.lexsort((values, -counts[values]))
+    commonest_first = np.lexsort((values, -counts[places]))
     found[rows[commonest_first]] = values[commonest_first]  # a row's last one stays
     return found
 
@@ -402,7 +403,7 @@ class MappedFile(mmap.mmap):
     """A file that is mapped into memory, which notices when the file is changed."""
 
     name: str
-    _descriptor: int
+    _descriptor = -1
     _opened: tuple[int, int]
 
     def __new__(cls, file: io.BufferedReader, name: str) -> Self:
@@ -412,7 +413,8 @@ class MappedFile(mmap.mmap):
         return mapped
 
     def __del__(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:  # opening it may have failed
+            os.close(self._descriptor)
 
     def _status(self) -> tuple[int, int]:
         status = os.fstat(self._descriptor)

@@ -19,6 +19,7 @@ from harness.data.readers.formats import FrameSource, open_source
 from harness.data.readers.records import Source
 from harness.data.synthetic import synthetic_corpus
 from harness.data.vocabulary import Vocabulary
+from kernels.files import replacing
 
 # One in _TEST_PART rows is a test row if the data has no split of its own: the tutorial's share.
 _TEST_PART = 5
@@ -96,7 +97,7 @@ def load(
         source: `synthetic`; `imdb` (Keras's cached or downloaded file); the path of a file in the
             format of Keras's imdb.npz, of a folder that `Dataset.save` or `harness data build`
             wrote, or of texts, a table or an archive, as `DataConfig.data` lists them. A file that
-            is itself called imdb is given as ./imdb. Or a frame of pandas or polars.
+            is itself called imdb is given as ./imdb. Or a pandas or polars frame or Arrow table.
         imdb, synthetic: options of these data sets; None for the defaults.
         use_cache: whether `data_cache` is on.
         unique, validation_split, split_seed: see `DataConfig`.
@@ -125,8 +126,9 @@ def load(
     if hasattr(source, "columns"):
         return _built(config, FrameSource(source, config.build))
     raise InputError(
-        f"{type(source).__name__} is no data that can be loaded. Give a name, a path or a frame of "
-        "pandas or polars, as to_pandas() makes of others; Trainer.fit takes other containers."
+        f"{type(source).__name__} is no data that can be loaded. Give a name, a path, an Arrow "
+        "table, or a frame of pandas or polars, as to_pandas() makes of others; Trainer.fit takes "
+        "other containers."
     )
 
 
@@ -176,9 +178,9 @@ def _built(
         options = config.build, config.unique, config.split_seed
         found = cache.through(paths, options, write, read)
     if found is None:
-        with tempfile.TemporaryDirectory() as folder:  # its files stay mapped
-            write(Path(folder, "data"))
-            found = read(Path(folder, "data"))
+        with tempfile.TemporaryDirectory() as place, replacing(Path(place, "data")) as folder:
+            write(folder)  # a full disk's error names it
+            found = read(folder)  # its files stay mapped
     sets, num_test_rows, words, summary = found
     for note in summary.get("notes", ()) if tells else ():
         print(f"note: {printable(str(note), one_line=True)}", file=sys.stderr)

@@ -30,7 +30,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.archive import MAX_HEADER_BYTES, array_header
-from harness.base.checks import require
+from harness.base.checks import checked, require
 from harness.base.errors import InputError
 from harness.base.files import write_json
 from harness.base.reading import damage, opened, read_json
@@ -50,6 +50,7 @@ _DTYPES: dict[str, type[np.number[Any]]] = {
     "weights": np.float32,
 }
 _DESCRIBED = ("name", "num_tokens", "num_classes")
+_CHUNK_IDS = 1 << 20
 _LEFT_SECONDS = 24 * 3600  # age from which an unfinished folder is a killed process's
 _CHECKED = (*_DESCRIBED, "is_unique", "rows", "nnz", "held_out_rows")
 
@@ -117,7 +118,7 @@ def seal(folder: Path, described: Mapping[str, Any], *, held_out_rows: int) -> N
     sets = _sets(_map_arrays(folder), described)
     counts = {"rows": sets.num_rows, "nnz": sets.nnz, "held_out_rows": held_out_rows}
     meta = {**_FORMAT, **described, **counts}
-    write_json(folder / "meta.json", {**meta, "checksum": _checksum(meta, sets)})
+    write_json(folder / "meta.json", {**meta, "checksum": checksum(meta, sets)})
 
 
 def _write_header(file: BinaryIO, name: str, size: int) -> None:
@@ -133,13 +134,28 @@ def load(folder: str | os.PathLike[str]) -> tuple[RaggedSets, int]:
     meta = read_json(path, remedy="Give a folder that store.save or `data convert` wrote.")
     ok = _FORMAT.items() <= meta.items()
     require(ok, f"{path} is not of the format {_FORMAT}. Save the set again.")
+    for name, kind in (("name", str), ("is_unique", bool), ("held_out_rows", int)):
+        checked(kind, meta.get(name), f"{path}: {name}")
     arrays = _map_arrays(folder)
-    # A change may leave what cannot be ragged sets, and one of meta.json any type of value.
-    with contextlib.suppress(InputError, KeyError, TypeError):
+    # A change may leave what cannot be ragged sets, or come with a checksum of its own.
+    with contextlib.suppress(InputError, KeyError):
         sets = _sets(arrays, meta)
-        if meta["checksum"] == _checksum(meta, sets):
-            return sets, int(meta["held_out_rows"])
-    raise InputError(f"{folder} was changed or damaged: its checksum differs. Save it again.")
+        ok = meta.get("checksum") == checksum(meta, sets)
+        ok = ok and (meta["rows"], meta["nnz"]) == (sets.num_rows, sets.nnz)
+        ok = ok and 0 <= meta["held_out_rows"] < sets.num_rows
+        if ok and (not sets.is_unique or _ascends(sets)):
+            return sets, meta["held_out_rows"]
+    raise InputError(f"{folder} was changed or damaged: its files do not agree. Save it again.")
+
+
+def _ascends(sets: RaggedSets) -> bool:
+    """Whether the ids of each row ascend, as `unique` leaves them."""
+    for start in range(0, sets.nnz, _CHUNK_IDS):
+        ids = sets.values[start : start + _CHUNK_IDS + 1]
+        begins = start + 1 + np.flatnonzero(ids[1:] <= ids[:-1])  # only a new row may
+        if (sets.row_splits[np.searchsorted(sets.row_splits, begins)] != begins).any():
+            return False
+    return True
 
 
 def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
@@ -157,7 +173,8 @@ def _sets(arrays: Arrays, described: Mapping[str, Any]) -> RaggedSets:
     return sets.derived(is_unique=described["is_unique"])
 
 
-def _checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
+def checksum(meta: Mapping[str, Any], sets: RaggedSets) -> str:
+    """Returns the checksum of a store with this meta.json and these rows."""
     rest = json.dumps({key: meta.get(key) for key in _CHECKED})
     return hashlib.sha256((rest + sets.fingerprint).encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, ExitStack
@@ -102,9 +103,16 @@ class ProfilerObserver(records.Observer, AbstractContextManager["ProfilerObserve
         if not (save and self.num_dispatches):
             tf.profiler.experimental.stop(save=False)
             return
-        with os_errors(self._folder):
-            tf.profiler.experimental.stop()
-        written = self._folder.glob("plugins/profile/*/*.xplane.pb")
+        profiles = self._folder / "plugins" / "profile"
+        before = {*profiles.glob("*")}
+        try:
+            with os_errors(self._folder):
+                tf.profiler.experimental.stop()
+        except OSError:
+            for unfinished in {*profiles.glob("*")} - before:  # TensorFlow leaves it
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        written = profiles.glob("*/*.xplane.pb")
         self.path = max(written, key=lambda path: path.stat().st_mtime_ns)
         size = f"{(self.last_step - self.first_step) / self.num_dispatches:,.4g}"
         self.dispatch = f"a dispatch of {size} optimizer steps"

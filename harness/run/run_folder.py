@@ -79,7 +79,12 @@ def claim(folder: Path, claims: ExitStack, *, what: str) -> Claim:
 
 @contextlib.contextmanager
 def _locked(folder: int) -> Iterator[None]:
-    file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+    try:
+        file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS | os.O_EXCL, 0o666, dir_fd=folder)
+        is_own = True
+    except FileExistsError:
+        file = os.open(_LOCK_FILE_NAME, _LOCK_FLAGS, 0o666, dir_fd=folder)
+        is_own = False
 
     def is_named() -> bool:
         with contextlib.suppress(FileNotFoundError):
@@ -88,15 +93,18 @@ def _locked(folder: int) -> Iterator[None]:
         return False
 
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if not is_named():  # the run that held it removed it after it was opened here
-            raise BlockingIOError
         try:
-            yield
-        finally:
-            if is_named():
-                os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not is_named():  # the run that held it removed it after it was opened here
+                raise BlockingIOError
+            is_own = True
+        except BlockingIOError:
+            is_own = False
+            raise
+        yield
     finally:
+        if is_own and is_named():  # even if its file system has no locks
+            os.unlink(_LOCK_FILE_NAME, dir_fd=folder)
         os.close(file)
 
 

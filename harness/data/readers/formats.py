@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +88,18 @@ class PairSource(Source):
 class FrameSource(TableSource):
     def __init__(self, frame: Any, options: BuildOptions) -> None:
         super().__init__("the frame", "frame")
-        self._columns = {str(column): column for column in frame.columns}
-        if len(self._columns) < len(frame.columns):
+        is_arrow = hasattr(frame, "column_names")  # its columns do not know theirs
+        columns = frame.column_names if is_arrow else frame.columns
+        self._cells = methodcaller("to_pylist" if is_arrow else "to_list")
+        self._columns = {str(column): column for column in columns}
+        if len(self._columns) < len(columns):
             raise InputError("the frame has two columns of one name. Give each its own.")
         self._frame = frame
-        head = (frame[column][:SAMPLE_ROWS].to_list() for column in self._columns.values())
+        head = (self._cells(frame[column][:SAMPLE_ROWS]) for column in self._columns.values())
         self.choose(list(self._columns), [*zip(*head, strict=True)], options)
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, Any, Any, Part]]:
         names = self.content_column, self.label_column
-        lists = (map(plain, self._frame[self._columns[name]].to_list()) for name in names)
+        lists = (map(plain, self._cells(self._frame[self._columns[name]])) for name in names)
         for number, (content, label) in enumerate(zip(*lists, strict=True), 1):
             yield number, content, label, ""

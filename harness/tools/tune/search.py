@@ -59,6 +59,8 @@ def open_study(folder: Path, config: SearchConfig) -> Any:
             load_if_exists=True,
         )
     except DBAPIError as error:
+        if "full" in str(error.orig):
+            raise OSError(errno.ENOSPC, str(error.orig), str(path)) from error
         raise InputError(
             f"{path} is damaged, or not a study of Optuna: {error.orig}. Restore it, or name "
             "another --run-dir."

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.faults.hostile import Trial
-from benchmarks.faults.hostile_formats import Format
+from benchmarks.faults.hostile_formats import FORMATS, Format
 from harness.base.errors import InputError
 
 _VALID = '{"a": [1, 2, 3], "b": {"c": "text"}}'
@@ -53,3 +53,9 @@ def test_what_is_noticed(
         outcome == ("failed" if failure else "refused") and (failure or "") in (said or "")
         for outcome, said in found
     )
+
+
+def test_a_store_with_a_right_checksum_is_read(tmp_path: Path) -> None:
+    """With a wrong one, all would be refused."""
+    trial = Trial("sealed store", FORMATS["sealed store"], tmp_path)
+    assert {trial.run(5, index) for index in range(30)} == {("answered", None), ("refused", None)}

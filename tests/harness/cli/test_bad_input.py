@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.cli.runs import SMALL, Result, call, contents, summary, write_npz
+from tests.harness.cli.runs import (
+    SMALL,
+    Result,
+    call,
+    command_line,
+    contents,
+    environment,
+    run,
+    summary,
+    write_npz,
+)
 
 NPZ = ("--split", "standard", "--batch-size", "2")
 
@@ -104,3 +114,23 @@ def test_a_run_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
         result = call("train", *SMALL, "--run-dir", folder)
         refused(result, f"run folder {folder} cannot be written to")
     assert contents(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.parametrize("limit", [8, 16])
+def test_a_process_that_may_open_too_few_files(tmp_path: Path, limit: int) -> None:
+    """The limit is met where a data set is mapped, or where TensorFlow is imported."""
+    assert call("data", "convert", *SMALL[:4], "--out", tmp_path / "rows").code == 0
+    before = contents(tmp_path)
+    words = ("--data", tmp_path / "rows", "--recipe", "tutorial", "--run-dir", tmp_path / "run")
+    limited = ("sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh")
+    result = run([*limited, *command_line("train", *words)])
+    refused(result, f"this process may open {limit} files, which are too few; ulimit -n 1024")
+    assert result.err.count("\n") == 1
+    assert contents(tmp_path) == before
+
+
+def test_a_path_that_the_locale_cannot_encode(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = command_line("data", "info", "--data", tmp_path / "ü")
+    result = run(command, env=environment() | ascii_only)
+    refused(result, r"\udcc3\udcbc: not in ASCII, the encoding of paths", "or set PYTHONUTF8=1")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness.run.machine import peak_rss_bytes
 from tests.harness.cli.runs import (
     CORPUS,
     IMPLEMENTATION,
@@ -51,3 +52,17 @@ def test_converted_reviews_keep_their_split_and_labels(tmp_path: Path) -> None:
     assert sorted(np.load(out / "labels.npy")[:3]) == [0, 1, 1]
     info = call("data", "info", "--data", out)
     assert "4 to train on, 3 to test on" in info.out
+
+
+def test_one_label_or_id_of_two_thousand_million_takes_no_memory(tmp_path: Path) -> None:
+    highest = 2**31 - 2
+    labels = np.array([0, 1, highest, 1])
+    path = write_npz(
+        tmp_path / "reviews.npz", y_train=labels, x_train=[[1], [highest - 3], [3], [4]]
+    )
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak_rss_bytes()
+    info = call("data", "info", "--data", path, "--split", "standard", "--num-words", "None")
+    assert (info.code, info.err) == (0, "")
+    assert "2,147,483,647, of 1 to 4 rows; 2,147,483,644 without" in info.out
+    assert peak_rss_bytes() - before < 100_000_000

@@ -14,9 +14,12 @@ from tests.harness.cli.runs import (
     SMALL,
     Result,
     call,
+    command_line,
+    environment,
     losses,
     names_in,
     records,
+    run,
 )
 
 FINAL_NAMES = {"config.json", "metrics.jsonl", "checkpoints"}
@@ -105,3 +108,28 @@ def test_no_room_for_converted_data(tmp_path: Path) -> None:
         result = call("data", "convert", "--synthetic-rows", "2000", "--out", out)
         check_refusal(result, str(tmp_path), "the disk is full", "No space left on device")
         assert not list(tmp_path.iterdir())
+
+
+def test_no_room_for_a_study(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 20_000):
+        flags = ("--trials", "1", "--run-dir", tmp_path / "tune")
+        result = run(command_line("tune", *SMALL[:4], *flags))  # whose end closes the study
+        check_refusal(result, str(tmp_path / "tune" / "study.db"), "the disk is full")
+
+
+def test_no_room_for_a_profile(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 40_000):
+        flags = ("--steps", "4", "--warm-up", "0", "--run-dir", tmp_path / "profile")
+        result = call("profile", *SMALL, *flags)
+        check_refusal(result, str(tmp_path / "profile"), "the disk is full")
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_no_room_for_temporary_files(tmp_path: Path) -> None:
+    table, disk = tmp_path / "texts.csv", tmp_path / "disk"
+    disk.mkdir()
+    table.write_text("text,label\n" + "a good film,yes\na bad film,no\n" * 5_000)
+    with small_disk(disk, 20_000):
+        environ = environment() | {"TMPDIR": str(disk)}
+        result = run(command_line("data", "info", "--data", table, "--data-cache=off"), env=environ)
+        check_refusal(result, str(disk), "the disk is full", "No space left on device")

@@ -1,5 +1,6 @@
 """The harness's own format: saved data is read back, and broken data gives one message."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from harness.data.ragged import RaggedSets
 
 def some_sets(**changes: Any) -> RaggedSets:
     fields: dict[str, Any] = {
-        "values": [3, 1, 3, 7],
+        "values": [3, 3, 3, 7],
         "row_splits": [0, 2, 2, 4],
         "labels": [0, 1, 2],
         "num_tokens": 8,
@@ -76,14 +77,54 @@ def test_labels_of_several_classes_are_checked_like_the_rest(tmp_path: Path) -> 
     values = folder / "label_values.npy"
     content = values.read_bytes()
     values.write_bytes(content[:-4] + b"\0" * 4)
-    with pytest.raises(InputError, match="checksum differs"):
+    with pytest.raises(InputError, match="its files do not agree"):
         store.load(folder)
     values.unlink()
-    with pytest.raises(InputError, match="checksum differs"):
+    with pytest.raises(InputError, match="its files do not agree"):
         store.load(folder)
     (folder / "label_splits.npy").unlink()
-    with pytest.raises(InputError, match="checksum differs"):
+    with pytest.raises(InputError, match="its files do not agree"):
         store.load(folder)
+
+
+def forge(folder: Path, field: str, value: Any) -> None:
+    """Changes a field of meta.json, with a checksum that is right for it."""
+    path = folder / "meta.json"
+    sets, _ = store.load(folder)
+    meta = json.loads(path.read_text()) | {field: value}
+    path.write_text(json.dumps(meta | {"checksum": store.checksum(meta, sets)}))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("held_out_rows", "abc", r"meta.json: held_out_rows is 'abc'; it must be a whole number"),
+        ("held_out_rows", True, "held_out_rows is True; it must be a whole number"),
+        ("held_out_rows", 1.5, "held_out_rows is 1.5; it must be a whole number"),
+        ("held_out_rows", 3, "its files do not agree. Save it again"),
+        ("name", None, "name is None; it must be a text"),
+        ("name", ["a"], r"name is \['a'\]; it must be a text"),
+        ("is_unique", "no", "is_unique is 'no'; it must be true or false"),
+        ("is_unique", True, "its files do not agree. Save it again"),  # a row has an id twice
+        ("rows", 4, "its files do not agree. Save it again"),
+        ("nnz", "4", "its files do not agree. Save it again"),
+        ("num_tokens", None, "its files do not agree. Save it again"),
+        ("held_out_rows", -1, "its files do not agree. Save it again"),
+    ],
+)
+def test_a_right_checksum_makes_no_field_right(
+    saved: Path, field: str, value: object, message: str
+) -> None:
+    forge(saved, field, value)
+    with pytest.raises(InputError, match=message):
+        store.load(saved)
+
+
+def test_rows_may_begin_with_any_id_when_their_ids_ascend(tmp_path: Path) -> None:
+    rows = some_sets(values=[3, 7, 3, 7], row_splits=[0, 0, 2, 4])
+    store.save(rows, tmp_path / "sets")
+    forge(tmp_path / "sets", "is_unique", True)
+    assert store.load(tmp_path / "sets")[0].is_unique
 
 
 def test_a_file_that_is_cut_short_after_it_was_mapped_is_said(saved: Path) -> None:

@@ -1,4 +1,4 @@
-"""Frames of pandas and polars."""
+"""Frames of pandas and polars, and tables of Arrow."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +12,10 @@ from harness.data.readers.formats import FrameSource
 Reader = Callable[..., Any]
 
 
-@pytest.mark.parametrize("package", ["pandas", "polars"])
-def test_frames(read: Reader, package: str) -> None:
-    make = pytest.importorskip(package).DataFrame
+@pytest.mark.parametrize("name", ["pandas.DataFrame", "polars.DataFrame", "pyarrow.table"])
+def test_frames(read: Reader, name: str) -> None:
+    package, _, function = name.partition(".")
+    make = getattr(pytest.importorskip(package), function)
     source = FrameSource(make({"text": ["a", None, "b"], "label": [1, 0, 1]}), BuildOptions())
     rows = read(source)
     assert (rows.contents, rows.labels) == (["a", "", "b"], ["1", "0", "1"])

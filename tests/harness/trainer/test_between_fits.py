@@ -97,15 +97,13 @@ def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
     [
         (partial(kinds.Adam, 0.05), {"beta_1": 0.5, "learning_rate": 0.02}),
         (partial(kinds.Adam, 0.05), {"clipnorm": 0.01}),
-        (partial(kinds.SGD, 0.5, momentum=0.9), {"momentum": 0.2, "nesterov": True}),
         (partial(kinds.AdamW, 0.05, weight_decay=0.1), {"weight_decay": 2.0}),
-        (partial(kinds.RMSprop, 0.01), {"learning_rate": schedules.ExponentialDecay(0.1, 2, 0.5)}),
         (
             partial(kinds.Adam, schedules.CosineDecay(0.1, 9)),
             {"learning_rate": schedules.CosineDecay(0.1, 20)},
         ),
     ],
-    ids=["betas", "clipnorm", "momentum", "decay", "to a schedule", "schedule"],
+    ids=["betas", "clipnorm", "decay", "schedule"],
 )
 def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, Any]) -> None:
     both = Twins(make)
@@ -257,12 +255,9 @@ class Breaking(keras.callbacks.Callback):
     ("hook", "call", "steps"),
     [
         ("on_train_begin", 1, 0),
-        ("on_epoch_begin", 2, 3),
-        ("on_train_batch_begin", 3, 2),
         ("on_train_batch_end", 2, 2),
         ("on_test_begin", 1, 3),
         ("on_epoch_end", 2, 6),
-        ("on_train_end", 1, 6),
     ],
 )
 def test_after_an_error_in_a_callback_steps_and_rows_go_on(
@@ -393,7 +388,7 @@ def test_an_ensemble_trains_as_in_keras(tmp_path: Path, by_rows: bool) -> None:
     assert_close(again, own.model, rtol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+@pytest.mark.parametrize("mode", ["int8", "float8"])
 def test_a_quantized_model_predicts_as_in_keras(mode: str) -> None:
     def deep(inputs: Any) -> Any:
         return end(keras.layers.Dense(8, name="quantized")(network(inputs)))

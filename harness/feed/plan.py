@@ -1,7 +1,8 @@
 """Plans the contents of every dispatch of a run, on the host, before any tensor exists.
 
 If the batch size does not divide the rows, an epoch's last batch is smaller, as in Keras, so that a
-model never sees padding rows. That batch has a program of its own, of one step.
+model never sees padding rows. That batch has a program of its own, of one step. Only a prediction
+may fill it, where the model's rows do not depend on each other.
 Letters: B rows of a global batch, b rows of a replica, R replicas, L steps of a call.
 """
 
@@ -104,9 +105,9 @@ class Plan:
     first_share: int = 0  # First replica that this process has a device for
     shares_programs: bool = False
     """Whether plans of other numbers of rows need the same few programs: the last batch is filled
-    by the last row, to a power of two of rows, at least 8, and capacities are powers of two."""
-    last_row: int = field(init=False)
-    num_rows: int = field(init=False)  # which an epoch visits
+    by its shortest row, to a power of two of rows, at least 8, and capacities are powers of two."""
+    stored_rows: int = field(init=False)
+    num_rows: int = field(init=False)  # which an epoch visits, with those that fill a batch
     whole_steps: int = field(init=False)  # Steps of an epoch with B rows
     last_rows: int = field(init=False)  # Rows of its last, smaller batch; 0 without any
     steps_per_epoch: int = field(init=False)
@@ -115,10 +116,12 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.num_rows = int(self.lengths.shape[1])
-        self.last_row = self.num_rows - 1
+        self.stored_rows = self.num_rows
         if self.shares_programs and (rest := self.num_rows % self.batch_size):
             missing = min(power_of_two(rest, _LEAST_ROWS), self.batch_size) - rest
-            self.lengths = np.pad(self.lengths, [(0, 0), (0, missing)], mode="edge")
+            self._filler = self.num_rows - rest + self.lengths[:, -rest:].sum(axis=0).argmin()
+            more = np.repeat(self.lengths[:, [self._filler]], missing, axis=1)
+            self.lengths = np.concatenate([self.lengths, more], axis=1)
             self.num_rows += missing
         self.whole_steps, self.last_rows = divmod(self.num_rows, self.batch_size)
         self.steps_per_epoch = self.whole_steps + (self.last_rows > 0)
@@ -129,7 +132,10 @@ class Plan:
         """Returns the epoch's rows in order, int64 [num_rows]. Step k has the places [k*B,
         (k+1)*B), which replicas divide in order, as `shares_of` says."""
         if self.seed is None:
-            return np.minimum(np.arange(self.num_rows), self.last_row)
+            rows = np.arange(self.num_rows)
+            if self.num_rows > self.stored_rows:
+                rows[self.stored_rows :] = self._filler
+            return rows
         drawn = epoch % self.epochs if self.repeating else epoch
         order = block_order if self.in_blocks else epoch_order
         return order(self.num_rows, seed=self.seed, epoch=drawn)
@@ -250,8 +256,8 @@ def call_length(most: int, steps: int) -> int:
 def prediction_plan(lengths: np.ndarray, *, batch_size: int, replicas: int, **how: Any) -> Plan:
     """Returns a plan that visits the rows once in stored order, by programs that also serve other
     numbers of rows."""
-    rows = power_of_two(lengths.shape[1], _LEAST_ROWS)
-    batch_size = min(batch_size, -(-rows // replicas) * replicas)
+    batch_size = min(batch_size, power_of_two(lengths.shape[1], _LEAST_ROWS))
+    batch_size = -(-batch_size // replicas) * replicas
     how |= {"batch_size": batch_size, "replicas": replicas, "shares_programs": True}
     return Plan(lengths=lengths, seed=None, epochs=1, steps_per_call=1, **how)
 

@@ -14,8 +14,6 @@ from harness.feed.plan import Dispatch, EpochPlan, Plan, epochs_from, power_of_t
 _ByRows = dict[int, tuple[ResidentBatches, ...]]
 _Prepared = tuple[EpochPlan, int, _ByRows]
 
-_LEAST = 2**10  # elements of an array whose programs are shared
-
 
 class Resident:
     """Rows that lie on every device of a plan's replicas, since the constructor."""
@@ -27,7 +25,7 @@ class Resident:
         sets: dict[str, Arrays] = {}
         arrays = columns.arrays()
         if shares_programs:
-            arrays = tf.nest.map_structure(lambda array: _filled(array, _LEAST), arrays)
+            arrays = tf.nest.map_structure(_filled, arrays)
         for device in devices:
             with tf.device(device):
                 sets[device] = tf.nest.map_structure(tf.constant, arrays)
@@ -88,7 +86,9 @@ def _prepared(
     return [(one, step, own) for one, (_, step), own in zip(planned, epochs, batches, strict=True)]
 
 
-def _filled(array: np.ndarray, least: int = 1) -> np.ndarray:
+def _filled(array: np.ndarray) -> np.ndarray:
+    """Returns an array with zeros behind it, which nobody reads, up to a power of two of rows."""
+    least = 1 if array.ndim > 1 else 2**10  # numbers of their own size are cheap
     missing = power_of_two(len(array), least) - len(array)
     return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 

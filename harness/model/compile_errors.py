@@ -18,7 +18,8 @@ _KINDS = {
     keras.metrics.Metric: "metric",
 }
 _NODE = re.compile(r"\{\{(?:function_)?node ([^}]+)\}\}")
-_CONTROL_FLOW = re.compile("If|Case|While|PartitionedCall")
+_OF_UNKNOWN_SHAPE = {"Where", "Range", "Slice", "StridedSlice"}
+"""TensorFlow's operations whose results may have a shape that depends on numbers."""
 _REMEDY = "compute with Keras's and TensorFlow's operations on numbers, in tensors of known shapes"
 
 
@@ -52,18 +53,16 @@ def naming_failed_layer(model: keras.Model) -> Iterator[None]:
 def require_known_shapes(model: keras.Model) -> None:
     """Raises InputError if an operation in the present graph, the body of a loop, makes a tensor
     whose shape depends on numbers: there XLA ends the process ("Check failed: buffer != nullptr").
-    Control flow passes: TensorFlow forgets the shapes of its results, which XLA knows."""
+    Tensors may follow from control flow, whose results' shapes TensorFlow forgets and XLA knows."""
     for operation in tf.compat.v1.get_default_graph().get_operations():
         shapes = [tensor.shape for tensor in [*operation.inputs, *operation.outputs]]
-        ends = [shape for shape in shapes if not shape.is_fully_defined()]
-        is_array = all(t.dtype not in (tf.variant, tf.resource) for t in operation.outputs)
-        is_made_here = ends and all(s.is_fully_defined() for s in shapes[: len(operation.inputs)])
-        is_known = all(shape.rank is not None for shape in ends)  # else XLA lacks the operation
-        if is_array and is_made_here and is_known and not _CONTROL_FLOW.search(operation.type):
+        unknown = [shape for shape in shapes if not shape.is_fully_defined()]
+        is_made_here = unknown and shapes.index(unknown[0]) >= len(operation.inputs)
+        if operation.type in _OF_UNKNOWN_SHAPE and is_made_here:
             culprit = _in_message(f"{{{{node {operation.name}}}}}", model)
             raise InputError(
                 f"the {culprit or 'model'} has a tensor whose shape depends on numbers "
-                f"({operation.type}, {ends[0]}), as by tf.boolean_mask or tf.where, and XLA "
+                f"({operation.type}, {unknown[0]}), as by tf.boolean_mask or tf.where, and XLA "
                 "cannot compile it in a loop of several steps; multiply by a mask instead, or set "
                 "steps_per_dispatch=1"
             )

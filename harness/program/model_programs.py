@@ -335,7 +335,7 @@ class ModelPrograms:
         what `ranking.best` returns. For calls of one step, it calls `watch` around each batch."""
         program = self._prediction(ranking)
         parts: list[np.ndarray] = []
-        missing = plan.last_row + 1
+        missing = plan.stored_rows
         self.state.catch_up_all()
         for dispatch, batches in feed.dispatches(plan):
             for call in dispatch.calls:

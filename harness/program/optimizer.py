@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from harness.base.checks import require
 from harness.model.budget import num_bytes
 from harness.program.exchange import Gradients
 from harness.program.strategy import OWN_COPIES
@@ -53,6 +54,9 @@ def copy_of(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer
     return made
 
 
+_EMA = "the averages have to begin with the training: set it when you make the optimizer"
+
+
 class OptimizerPair:
     """The optimizer that a user holds, and its copy that trains: what is set on one of them is set
     on the other. `is_outdated` once that is something that programs hold as a constant."""
@@ -69,6 +73,7 @@ class OptimizerPair:
             changed = [a.get(name) != b.get(name) for a, b in zip(now, self._seen, strict=True)]
             if not any(changed):
                 continue
+            require(name != "use_ema", "use_ema was set on the optimizer between fits; " + _EMA)
             source, target = self._both if changed[0] else self._both[::-1]
             value, held = getattr(source, name), getattr(target, name, None)
             if isinstance(value, keras.Variable) and isinstance(held, keras.Variable):
@@ -85,9 +90,10 @@ class OptimizerPair:
 def _settings_of(optimizer: keras.optimizers.Optimizer) -> dict[str, Any]:
     """Returns what can be compared: the numbers of variables, and no tensors left by a trace."""
     every = {**attributes_of(optimizer), "_learning_rate": optimizer._learning_rate}
-    arrays = {n: v for n, v in every.items() if isinstance(v, keras.Variable | np.ndarray)}
-    numbers = {name: np.asarray(value).tolist() for name, value in arrays.items()}
-    return {n: v for n, v in every.items() if not isinstance(v, tf.Tensor)} | numbers
+    every = {name: value for name, value in every.items() if not tf.is_symbolic_tensor(value)}
+    arrays = (keras.Variable, np.ndarray, tf.Tensor, tf.Variable)
+    numbers = {n: np.asarray(v).tolist() for n, v in every.items() if isinstance(v, arrays)}
+    return every | numbers
 
 
 def kept_bytes(optimizer: keras.optimizers.Optimizer) -> int:

@@ -1,5 +1,6 @@
 """The setup that a trainer settles and builds from the first rows that it sees."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -40,7 +41,9 @@ from harness.workers.cluster import ALONE, Cluster
 from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 
 _MAX_OUTPUTS = 2**24  # of one call of an evaluation, which a device keeps: 64 MB in float32
+_TRIED_ROWS = 3  # by which a trial sees whether the rows of a batch depend on each other
 _SMALL_BYTES = 2**26  # Limit of the rows of a prediction that are copied to the devices at once
+_NUMBERED = re.compile(r"optimizer/\d+")  # Names of variables in a saved state
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
@@ -58,7 +61,8 @@ class Setup:
     weighted: frozenset[str]  # Names of the ragged inputs whose ids have weights
     limits: dict[str, int]  # of each input's ids, or the number of its features
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
-    predicted: set[int] = field(default_factory=set)  # Numbers of rows of the predictions so far
+    predicted: set[tuple[int, int]] = field(default_factory=set)
+    """Numbers of rows and ids of the predictions so far."""
     is_by_row: bool | None = None  # Whether an output depends on its row alone, once it was tried
 
     def rows_to_train(
@@ -114,29 +118,34 @@ class Setup:
     def rows_to_predict(self, examples: Examples, *, by_step: bool) -> Rows:
         """Returns rows like `rows_to_evaluate`; after the first number of rows, others share a few
         programs if the model allows it: a server predicts the rows of each request."""
+        examples = self.checked(examples)
         columns = Columns.of(examples)
-        self.predicted.add(examples.num_rows)
-        if len(self.predicted) == 1 or columns.num_bytes > _SMALL_BYTES:
-            return self.rows_to_evaluate(examples, by_step=by_step)
-        feed = self._feed(self.checked(examples), is_small=True)
-        where = {"replicas": self.devices.num_shares, "first_share": self.devices.first_share}
-        if self.is_by_row is None:
-            self.is_by_row = self._is_by_row(feed, columns.lengths[:, :3], **where)
-        if not self.is_by_row:
-            return self.rows_to_evaluate(examples, by_step=by_step)
-        plan = prediction_plan(columns.lengths, batch_size=self.settings.batch_size, **where)
-        return Rows(feed=feed, plan=plan)
+        lengths = columns.lengths
+        self.predicted.add((examples.num_rows, int(lengths.sum())))
+        may_share = self.is_by_row is not False and columns.num_bytes <= _SMALL_BYTES
+        if len(self.predicted) > 1 and may_share:
+            shares = {"replicas": self.devices.num_shares, "first_share": self.devices.first_share}
+            feed = self._feed(examples, shares_programs=True)
+            if self.is_by_row is None and examples.num_rows >= _TRIED_ROWS:
+                self.is_by_row = self._is_by_row(feed, lengths[:, :_TRIED_ROWS], **shares)
+            if self.is_by_row:
+                plan = prediction_plan(lengths, batch_size=self.settings.batch_size, **shares)
+                return Rows(feed=feed, plan=plan)
+        return self.rows_to_evaluate(examples, by_step=by_step)
 
-    def _is_by_row(self, feed: Feed, lengths: np.ndarray, **where: int) -> bool:
-        """Returns whether the outputs of a feed's first rows stay the same beside others."""
-        size = -(-lengths.shape[1] // where["replicas"]) * where["replicas"]
-        alone = evaluation_plan(lengths, batch_size=size, steps_per_call=1, **where)
-        filled = prediction_plan(lengths, batch_size=4 * size, **where)
-        others = [c for v in self.programs.state.others.values() for c in copies_of(v)]
-        before = [copy.numpy() for copy in others]
+    def _is_by_row(self, feed: Feed, lengths: np.ndarray, **shares: int) -> bool | None:
+        """Returns whether the outputs of a feed's first rows stay the same in a larger batch; None
+        if they are all alike, which tells nothing."""
+        size = -(-_TRIED_ROWS // shares["replicas"]) * shares["replicas"]
+        alone = evaluation_plan(lengths, batch_size=size, steps_per_call=1, **shares)
+        filled = prediction_plan(lengths, batch_size=4 * size, **shares)
+        changing = [c for v in self.programs.state.others.values() for c in copies_of(v)]
+        before = [copy.numpy() for copy in changing]
         outputs, beside = (self.programs.predict(feed, plan) for plan in (alone, filled))
-        for copy, value in zip(others, before, strict=True):  # such as random seeds
+        for copy, value in zip(changing, before, strict=True):  # such as random seeds
             copy.assign(value)
+        if (outputs == outputs[:1]).all():
+            return None
         in_16_bits = any("float16" in str(layer.compute_dtype) for layer in self.model.layers)
         largest = np.abs(outputs[np.isfinite(outputs)]).max(initial=1e-6)
         atol = largest * (2e-2 if in_16_bits else 1e-4)
@@ -229,21 +238,25 @@ class Setup:
         # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
         state = self.programs.state.save()
+        # Variables of the optimizer that no weight has, by their order: a learning rate that became
+        # a schedule is one less before them.
+        numbered = ([n for n in each if _NUMBERED.fullmatch(n)] for each in (kept["state"], state))
+        places = dict(zip(*(sorted(own, key=lambda n: (len(n), n)) for own in numbered), strict=False))
         for name, value in kept["state"].items():
             # A weight's own entry is group/path, that of an optimizer's slot group/path/slot.
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
-            state[f"{group}/{own}"] = value
+            state[places.get(name, f"{group}/{own}")] = value
         self.programs.state.restore(state)
 
-    def _feed(self, examples: Examples, *, is_small: bool = False) -> Feed:
+    def _feed(self, examples: Examples, *, shares_programs: bool = False) -> Feed:
         for known, feed in self.feeds:
             if known.is_same(examples):
                 return feed
         kind = self.choices["input"].name if "input" in self.choices else "stream"
-        kind, names = "resident" if is_small else kind, self.devices.names
-        feed = build_feed(kind, examples, devices=names, shares_programs=is_small)
+        kind, names = "resident" if shares_programs else kind, self.devices.names
+        feed = build_feed(kind, examples, devices=names, shares_programs=shares_programs)
         # Two are kept, those to train and to validate on: a second fit finds its rows in place.
         self.feeds = [*self.feeds[-1:], (examples, feed)]
         return feed

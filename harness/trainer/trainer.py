@@ -357,6 +357,7 @@ class Trainer:
 
         def restore(seed: int | None = None) -> None:
             setup.feeds.clear()
+            self._setup = setup  # a fit may have made another, for what was set on the optimizer
             if seed is not None:
                 self.settings = setup.settings = replace(setup.settings, seed=seed)
             setup.programs.state.restore(saved)

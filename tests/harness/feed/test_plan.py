@@ -260,13 +260,15 @@ def test_a_call_has_a_length_that_divides_the_steps_if_one_is_near(
     assert call_length(most, steps) == length
 
 
-@given(row_lengths(), st.integers(1, 4), st.integers(1, 70))
+@given(row_lengths(), st.integers(1, 4), st.integers(1, 200))
 def test_predictions_of_many_sizes_have_the_same_programs(
-    lengths: np.ndarray, replicas: int, share: int
+    lengths: np.ndarray, replicas: int, batch_size: int
 ) -> None:
-    plan = prediction_plan(lengths, batch_size=replicas * share, replicas=replicas)
+    plan = prediction_plan(lengths, batch_size=batch_size, replicas=replicas)
     rows, order = lengths.shape[1], plan.order(0)
-    assert order.tolist() == [*range(rows), *[rows - 1] * (len(order) - rows)]
+    assert order[:rows].tolist() == list(range(rows))
+    in_last_batch = lengths[:, rows - rows % plan.batch_size :].sum(axis=0)
+    assert (lengths[:, order[rows:]].sum(axis=0) == in_last_batch.min(initial=2**62)).all()
     whole = EpochPlan(plan, 0).dispatch(0, plan.steps_per_epoch)
     assert {replace(call, first=0) for call in whole.calls} == set(plan.programs())
     for call in whole.calls:

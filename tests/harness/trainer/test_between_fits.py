@@ -79,6 +79,15 @@ class Twins:
                 setattr(optimizer, name, value)
 
 
+def test_averages_begin_with_the_training() -> None:
+    given = kinds.Adam()
+    own = trainer(given)
+    own.fit(DATA, verbose=False)
+    given.use_ema = True
+    with pytest.raises(InputError, match="use_ema was set"):
+        own.fit(DATA, verbose=False)
+
+
 def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
     both = Twins(partial(kinds.SGD, 0.5))
     both.fit()
@@ -98,12 +107,13 @@ def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
         (partial(kinds.Adam, 0.05), {"beta_1": 0.5, "learning_rate": 0.02}),
         (partial(kinds.Adam, 0.05), {"clipnorm": 0.01}),
         (partial(kinds.AdamW, 0.05, weight_decay=0.1), {"weight_decay": 2.0}),
+        (partial(kinds.Nadam, 0.05), {"learning_rate": schedules.CosineDecay(0.1, 20)}),
         (
             partial(kinds.Adam, schedules.CosineDecay(0.1, 9)),
             {"learning_rate": schedules.CosineDecay(0.1, 20)},
         ),
     ],
-    ids=["betas", "clipnorm", "decay", "schedule"],
+    ids=["betas", "clipnorm", "decay", "to a schedule", "schedule"],
 )
 def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, Any]) -> None:
     both = Twins(make)

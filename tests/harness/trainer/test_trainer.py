@@ -128,7 +128,7 @@ def test_predictions_of_all_sizes_share_a_few_programs(layer: Any) -> None:
     own = trainer(lambda inputs: layer()(small(inputs)))
     expected, top = own.predict(rows), own.recommend(rows, k=1).scores
     CountingTraces.count = 0
-    sizes = np.random.default_rng().permutation(np.arange(1, 120))
+    sizes = [1, 2, *np.random.default_rng().permutation(np.arange(3, 120))]
     for size in sizes if layer is CountingTraces else sizes[:5]:
         part = rows.take(taken := np.arange(size))
         found = own.predict(part)

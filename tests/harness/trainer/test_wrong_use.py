@@ -67,6 +67,22 @@ def masking(inputs: Any) -> Any:
     return keras.layers.Lambda(centred, output_shape=(1,), name="centred")(model()(inputs))
 
 
+def looking_back(inputs: Any) -> Any:
+    """Adds what control flow computes, whose shape TensorFlow forgets and XLA knows."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1])], autograph=False)
+    def signed(x: tf.Tensor) -> tf.Tensor:
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: 2 * x, lambda: -x)
+
+    added = keras.layers.Lambda(lambda x: x + signed(x), output_shape=(1,))
+    return keras.layers.Dense(1)(added(model()(inputs)))
+
+
+def test_control_flow_trains_in_loops() -> None:
+    own = harness.Trainer(looking_back, batch_size=20, implementation="gather")
+    assert len(own.fit(rows(), verbose=False).history["loss"]) == 1
+
+
 def test_a_shape_that_depends_on_numbers_takes_calls_of_one_step() -> None:
     own = harness.Trainer(masking, batch_size=20, implementation="gather", steps_per_dispatch=1)
     assert len(own.fit(rows(), validation=rows(), epochs=2, verbose=False).history["loss"]) == 2

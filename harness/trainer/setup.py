@@ -241,7 +241,9 @@ class Setup:
         # Variables of the optimizer that no weight has, by their order: a learning rate that became
         # a schedule is one less before them.
         numbered = ([n for n in each if _NUMBERED.fullmatch(n)] for each in (kept["state"], state))
-        places = dict(zip(*(sorted(own, key=lambda n: (len(n), n)) for own in numbered), strict=False))
+        places = dict(
+            zip(*(sorted(own, key=lambda n: (len(n), n)) for own in numbered), strict=False)
+        )
         for name, value in kept["state"].items():
             # A weight's own entry is group/path, that of an optimizer's slot group/path/slot.
             group, _, rest = name.partition("/")

@@ -24,7 +24,7 @@ _LINEAR = re.compile(
     "Identity|MatMul|Mean|Mul|Neg|Pad(V2)?|Reshape|(Sparse)?SegmentSum(V2)?|SelectV2|Slice|SplitV?|"
     "Squeeze|StopGradient|StridedSlice|Sub|Sum|Tile|Transpose|Unpack|UnsortedSegmentSum"
 )
-"""TensorFlow's operations that are linear in each of their inputs."""
+"""TensorFlow's operations whose results are linear in what one of their inputs is linear in."""
 _PRODUCT = "multi_hot_forward/"  # The scope of a MultiHotDense layer's product
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 

@@ -116,8 +116,8 @@ class Setup:
         return Rows(feed=self._feed(examples), plan=plan)
 
     def rows_to_predict(self, examples: Examples, *, by_step: bool) -> Rows:
-        """Returns rows like `rows_to_evaluate`; after the first number of rows, others share a few
-        programs if the model allows it: a server predicts the rows of each request."""
+        """Returns rows like `rows_to_evaluate`; from the second size on, they share programs if
+        the model allows it: a server predicts the rows of each request."""
         examples = self.checked(examples)
         columns = Columns.of(examples)
         lengths = columns.lengths
@@ -146,9 +146,8 @@ class Setup:
             copy.assign(value)
         if (outputs == outputs[:1]).all():
             return None
-        in_16_bits = any("float16" in str(layer.compute_dtype) for layer in self.model.layers)
         largest = np.abs(outputs[np.isfinite(outputs)]).max(initial=1e-6)
-        atol = largest * (2e-2 if in_16_bits else 1e-4)
+        atol = largest * (2e-2 if network.computes_in_16_bits(self.model) else 1e-4)
         return np.allclose(outputs, beside, rtol=0, atol=atol, equal_nan=True)
 
     def measures(

@@ -268,6 +268,16 @@ def _sets(rows: Any, name: str, num_tokens: int | None) -> RaggedSets:
 
 def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Sequence[Any]]:
     """Returns labels as `Examples` takes them, and the names of their classes."""
+    if isinstance(labels, Mapping) and not _is_batch(labels):  # of several outputs
+        found = {
+            output: _labels(part, (), f"{name} of {output}") for output, part in labels.items()
+        }
+        if named := [output for output, (_, names) in found.items() if names]:
+            raise InputError(
+                f"{name} have labels of {', '.join(named)} that are names; give several outputs "
+                "numbers: classes from 0 on, or floats"
+            )
+        return {output: part for output, (part, _) in found.items()}, ()
     if _is_batch(labels):
         return _sets(labels, f"{name}' labels", None), class_names
     if (column := _arrow(labels)) is not None:

@@ -5,7 +5,7 @@ Letters: B rows, K classes.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,14 +29,16 @@ class Examples:
     inputs: Mapping[str, RaggedSets | np.ndarray]
     """Ragged sets or numbers [B, features], by the model's names for them. A single input named ""
     is the model's whole input."""
-    labels: np.ndarray | RaggedSets | None = None
+    labels: np.ndarray | RaggedSets | Mapping[str, np.ndarray] | None = None
     """Classes, integers [B]; or several classes of a row, as 0 and 1 [B, K] or as ragged sets of
-    class numbers; or targets of a regression, floats [B] or [B, K]. None if the rows have no
-    labels, such as rows to predict for."""
+    class numbers; or targets of a regression, floats [B] or [B, K]. For a model of several outputs
+    such arrays by the names of the outputs. None if the rows have no labels, such as rows to
+    predict for."""
     weights: np.ndarray | None = None
     """Weights of the rows' losses, float [B]; None means 1."""
     num_classes: int | None = None
-    """Number of classes; None means as many as the labels show, at least 2."""
+    """Number of classes; None means as many as the labels show, at least 2. That of several outputs
+    follows from the model."""
     class_names: tuple[Any, ...] = ()
     """Names of the classes; none if the labels are their numbers."""
     name: str = "examples"
@@ -51,8 +53,13 @@ class Examples:
         }
         object.__setattr__(self, "inputs", inputs)
         rows = {name: len(part) for name, part in inputs.items()}
-        if self.labels is not None:
-            self._check_labels()
+        if isinstance(self.labels, Mapping):
+            given = sorted(self.labels.items())
+            labels = {name: self._checked_labels(name, part) for name, part in given}
+            object.__setattr__(self, "labels", labels)
+            rows |= {f"the labels of {name}": len(part) for name, part in labels.items()}
+        elif self.labels is not None:
+            object.__setattr__(self, "labels", self._checked_labels("", self.labels))
             rows["labels"] = len(self.labels)
         if self.weights is not None:
             try:
@@ -92,24 +99,25 @@ class Examples:
             raise InputError(f"{self.name}: row {row} of the input {name!r} is not finite")
         return frozen(part, part.dtype)
 
-    def _check_labels(self) -> None:
-        if isinstance(self.labels, RaggedSets):
-            if self.labels.weights is not None:
+    def _checked_labels(self, output: str, given: Any) -> np.ndarray | RaggedSets:
+        """Returns the labels of one of several outputs, or with "" of the only one."""
+        if isinstance(given, RaggedSets) and not output:
+            if given.weights is not None:
                 raise InputError(
                     f"{self.name}: the labels have a weight for each class, which cannot be "
                     "trained on; give labels without weights"
                 )
-            return
-        labels = np.asarray(self.labels)
+            return given
+        labels = np.asarray(given)
         labels = frozen(labels, labels.dtype)
-        object.__setattr__(self, "labels", labels)
+        of = f" of {output}" if output else ""
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(
-                f"{self.name}: labels are {labels.dtype} {list(labels.shape)}; give classes "
+                f"{self.name}: labels{of} are {labels.dtype} {list(labels.shape)}; give classes "
                 "[rows], 0 and 1 for each class [rows, classes], RaggedSets of class numbers, or "
-                "floats for a regression; concatenate those of several outputs"
+                "floats for a regression; those of several outputs by name"
             )
-        limit: float = 1 if labels.ndim == 2 else np.inf
+        limit: float = 1 if labels.ndim == 2 else _MOST_EXACT if output else np.inf
         if labels.ndim == 1 and self.num_classes is not None:
             limit = self.num_classes - 1
         if labels.dtype.kind == "f":  # a task says which numbers it takes
@@ -120,9 +128,15 @@ class Examples:
         if not right.all():
             place = np.unravel_index(right.argmin(), labels.shape)
             raise InputError(
-                f"{self.name}: row {place[0]} has the label {labels[place]}; "
+                f"{self.name}: row {place[0]} has the label {labels[place]}{of}; "
                 f"labels must be finite{wanted}"
             )
+        return labels
+
+    def of_output(self, output: str, width: int) -> "Examples":
+        """Returns the rows with the labels of one of several outputs, [rows, width]."""
+        labels, name = self.labels_by_output[output], f"{self.name} of the output {output!r}"
+        return replace(self, labels=labels, num_classes=width if width > 1 else None, name=name)
 
     @classmethod
     def of(cls, rows: "Examples | RaggedSets") -> "Examples":
@@ -149,7 +163,15 @@ class Examples:
         """Whether all parts are the same objects as the other's, not merely equal."""
         same = self.inputs.keys() == other.inputs.keys()
         same = same and all(part is other.inputs[name] for name, part in self.inputs.items())
-        return same and self.labels is other.labels and self.weights is other.weights
+        labels, others = self.labels_by_output, other.labels_by_output
+        same = same and labels.keys() == others.keys()
+        same = same and all(part is others[name] for name, part in labels.items())
+        return same and self.weights is other.weights
+
+    @property
+    def labels_by_output(self) -> Mapping[str, Any]:
+        """The labels of each of several outputs, or under "" those of a single one."""
+        return self.labels if isinstance(self.labels, Mapping) else {"": self.labels}
 
     @property
     def num_rows(self) -> int:
@@ -186,7 +208,8 @@ class Examples:
         ):
             return sets.fingerprint
         digest = hashlib.sha256()
-        for name, part in [*self.inputs.items(), ("/", self.labels), ("/", self.weights)]:
+        labels = ((f"/{name}", part) for name, part in self.labels_by_output.items())
+        for name, part in [*self.inputs.items(), *labels, ("/", self.weights)]:
             digest.update(name.encode())
             if isinstance(part, RaggedSets):
                 digest.update(part.fingerprint.encode())

@@ -102,6 +102,9 @@ class Columns(NamedTuple):
             ragged[LABELS] = labels
         elif labels is None:
             dense[LABELS] = np.zeros(examples.num_rows, np.uint32)
+        elif isinstance(labels, Mapping):  # of several outputs, beside each other
+            parts = (part.reshape(len(part), -1) for part in labels.values())
+            dense[LABELS] = np.concatenate([*parts], axis=1, dtype=np.float32)
         else:
             # Not uint16: when XLA compares few classes in vectors of uint16 on a CPU with AVX-512,
             # LLVM aborts ("Cannot select: SUBV_BROADCAST_LOAD").

@@ -17,7 +17,7 @@ from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
 from harness.model.layers import anywhere, calling
-from harness.model.network import is_functional, multi_hot_layers
+from harness.model.network import is_functional, multi_hot_layers, named_outputs
 from harness.model.text import TextEncoder
 from kernels.files import replacing
 
@@ -115,7 +115,10 @@ def _write_saved_model(
         archive.track(model)
 
         def serve(*inputs: Any) -> dict[str, tf.Tensor]:
-            return {_OUTPUTS: model(*inputs, training=False)}
+            outputs = model(*inputs, training=False)
+            if not isinstance(outputs, tf.Tensor):
+                return named_outputs(outputs, model.output_names)
+            return {_OUTPUTS: outputs}
 
         archive.add_endpoint("serve", serve, signature)
         if vocabulary is not None and _takes_texts(signature, vocabulary):

@@ -5,7 +5,7 @@ import itertools
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,6 +170,13 @@ def takes_weights(model: keras.Model, name: str = "") -> bool | None:
 
 def is_functional(model: keras.Model) -> bool:
     return hasattr(model, "operations")
+
+
+def named_outputs(outputs: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Returns a model's outputs: a mapping in the order of its names, or a sequence by `names`."""
+    if isinstance(outputs, Mapping):
+        return dict(sorted(outputs.items()))
+    return dict(zip(names, outputs, strict=True))
 
 
 def multi_hot_layers(model: keras.Model) -> list[MultiHotDense]:

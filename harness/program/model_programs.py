@@ -27,8 +27,8 @@ from harness.program.tables import TablePlan
 from harness.run.records import Compilation, Distribution, Evaluation, Inspection, StepSums
 from harness.task.losses import ACCURACY
 from harness.task.measures import Quality
+from harness.task.outputs import AnyTask
 from harness.task.ranking import Ranking
-from harness.task.task import ResolvedTask
 from kernels.multi_hot import Implementation
 
 _TIMES_THE_USUAL = 50  # The least times its usual length after which a dispatch counts as stuck
@@ -57,7 +57,7 @@ class ModelPrograms:
     def __init__(
         self,
         model: keras.Model,
-        task: ResolvedTask,
+        task: AnyTask,
         devices: Devices,
         optimizer: keras.optimizers.Optimizer,
         *,
@@ -92,7 +92,7 @@ class ModelPrograms:
         program = functools.partial(
             Program, state=self.state, implementation=implementation, on_gpu=on_gpu
         )
-        row_sums = 1 + task.with_accuracy
+        row_sums = 1 + len(task.row_metrics)
         self._training = program("training step", TrainStep(self.forward, task), row_sums=row_sums)
         self._gradients = program("look at gradients", TrainStep(self.forward, task, updates=False))
         self._evaluation = program(
@@ -346,7 +346,9 @@ class ModelPrograms:
                 for own in self._gathered(call, outputs):
                     parts.append(own[:missing])  # what only fills a batch is left out
                     missing -= len(parts[-1])
-                if watch is not None and watch(len(parts) - 1, {"outputs": parts[-1]}):
+                if watch is not None and watch(
+                    len(parts) - 1, {"outputs": self._task.by_output(parts[-1])}
+                ):
                     return np.concatenate(parts)
         return np.concatenate(parts)
 
@@ -378,7 +380,8 @@ class ModelPrograms:
 
     def _metrics(self, row_sums: np.ndarray, examples: int) -> dict[str, float]:
         """Returns every metric's value, from all devices' `step.row_sums` over so many examples."""
-        found = {"accuracy": float(row_sums[1]) / examples} if self._task.with_accuracy else {}
+        of_rows = zip(self._task.row_metrics, row_sums[1:], strict=True)
+        found = {name: float(total) / examples for name, total in of_rows}
         for place, metric in enumerate(self._task.stateful):
             every = [copies_of(variable) for variable in self.state.sums[place]]
             parts = (np.sum([copy.numpy() for copy in copies], axis=0) for copies in every)

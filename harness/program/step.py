@@ -21,8 +21,9 @@ from harness.program.exchange import Gradients, exchange, pays_for
 from harness.program.launches import by_fewer_kernels, small_products
 from harness.program.state import ForwardResult, State
 from harness.program.strategy import this_replica
+from harness.task.outputs import AnyTask
 from harness.task.ranking import Ranking, best, without_seen
-from harness.task.task import LossResult, ResolvedTask
+from harness.task.task import LossResult
 from kernels.multi_hot import Implementation
 
 Step = Callable[[State, ReplicaBatch], Any]
@@ -78,17 +79,18 @@ class Forward:
         given = inputs[""] if list(inputs) == [""] else inputs
         with calling(context), over_all_rows(self.model, batch), small:
             result = state.call(given, training=training)
-        shape = [*getattr(result.outputs, "shape", ())]
-        if shape and shape[0] not in (None, rows):
-            raise InputError(
-                f"the model gives outputs of shape {shape} for {rows} rows; give one for each "
-                "row, by pooling what is computed for each of its ids"
-            )
+        for outputs in tf.nest.flatten(result.outputs):
+            shape = [*getattr(outputs, "shape", ())]
+            if shape and shape[0] not in (None, rows):
+                raise InputError(
+                    f"the model gives outputs of shape {shape} for {rows} rows; give one for each "
+                    "row, by pooling what is computed for each of its ids"
+                )
         return result._replace(calls=context.calls)
 
 
 def compute(
-    forward: Forward, task: ResolvedTask, state: State, batch: ReplicaBatch, *, updates: bool
+    forward: Forward, task: AnyTask, state: State, batch: ReplicaBatch, *, updates: bool
 ) -> tuple[Gradients, Carry]:
     """Returns this replica's part of the gradients of the mean loss over the batch's rows, with the
     losses that layers add, times the scale of the loss; and what the update needs besides. Unless
@@ -128,7 +130,7 @@ class TrainStep:
     an update would get, by name. Its phases can be compiled apart."""
 
     forward: Forward
-    task: ResolvedTask
+    task: AnyTask
     updates: bool = True
 
     def __call__(self, state: State, batch: ReplicaBatch) -> Any:
@@ -143,7 +145,7 @@ class TrainStep:
         return update(state, gradients, carry) if self.updates else state.dense(gradients)
 
 
-def evaluate_step(forward: Forward, task: ResolvedTask, state: State, batch: ReplicaBatch) -> Any:
+def evaluate_step(forward: Forward, task: AnyTask, state: State, batch: ReplicaBatch) -> Any:
     """Changes metrics, and what layers change outside of training; returns the row sums, and the
     probabilities if they are measured."""
     result = _called(forward, state, batch)
@@ -160,7 +162,9 @@ def predict_step(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Changes only what layers change outside of training; returns no row sums, and the outputs, or
     the best of them."""
-    outputs = tf.cast(_called(forward, state, batch).outputs, tf.float32)
+    every = tf.nest.flatten(_called(forward, state, batch).outputs)
+    every = [tf.cast(outputs, tf.float32) for outputs in every]
+    outputs = tf.concat(every, axis=1) if len(every) > 1 else every[0]
     if ranking is not None:
         seen = None if ranking.seen is None else batch.ragged[ranking.seen].sets
         outputs = best(outputs if seen is None else without_seen(outputs, seen), ranking.k)
@@ -182,25 +186,25 @@ def _called(forward: Forward, state: State, batch: ReplicaBatch) -> ForwardResul
 
 
 def row_sums(losses: LossResult, batch: ReplicaBatch, added: Any) -> tf.Tensor:
-    """Returns float32 [1 or 2, rows]: each row's loss, with the added losses, and its hit if that
-    is a metric. To add them up over the rows at the end saves kernels in every step."""
+    """Returns float32 [1 + row metrics, rows]: each row's loss, with the added losses, and its
+    `row_metrics`. To add them up over the rows at the end saves kernels in every step."""
     loss = losses.of_rows * batch.weights
     if added is not None:  # Keras reports the loss so
         loss += added
-    rows = tf.stack([loss] if losses.hits is None else [loss, losses.hits])
+    of_outputs = [own * batch.weights for own in losses.of_outputs]
+    rows = tf.stack([loss, *of_outputs, *losses.hits])
     return rows if batch.num_rows else tf.zeros_like(rows)
 
 
 def count(
-    task: ResolvedTask, state: State, losses: LossResult, batch: ReplicaBatch, *, training: bool
+    task: AnyTask, state: State, losses: LossResult, batch: ReplicaBatch, *, training: bool
 ) -> None:
     """Adds a batch to the sums that metrics keep."""
     of_rows = None if batch.num_rows else batch.weights
-    for metric, variables in zip(task.stateful, state.sums, strict=True):
+    for metric, variables, compared in zip(task.stateful, state.sums, losses.compared, strict=True):
         if training and metric.name in task.evaluation_only:
             continue
         values = [tf.convert_to_tensor(variable) for variable in variables]
-        compared = losses.for_metric(metric)
         after = metric.stateless_update_state(values, *compared, sample_weight=of_rows)
         for variable, value in zip(variables, after, strict=True):
             variable.assign(tf.cast(value, variable.dtype))

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras.src.losses.losses import LossFunctionWrapper
+from keras.src.metrics.reduction_metrics import MeanMetricWrapper
 
 from harness.base.checks import require
 from harness.base.errors import InputError
@@ -27,6 +28,7 @@ _LINEAR = re.compile(
 """TensorFlow's operations whose results are linear in what one of their inputs is linear in."""
 _PRODUCT = "multi_hot_forward/"  # The scope of a MultiHotDense layer's product
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
+AnyMetric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
 
 def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
@@ -58,17 +60,19 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
 
 
 def is_sparse(loss_or_metric: Any) -> bool:
-    """Whether a loss or metric compares with class numbers."""
-    function = getattr(loss_or_metric, "fn", None)
+    """Whether a loss or metric compares with class numbers, as functions of the user's own do."""
+    function = _function(loss_or_metric)
     names = type(loss_or_metric).__name__, getattr(function, "__name__", "")
-    return any(name.lower().startswith("sparse") for name in names)
+    is_named_so = any(name.lower().startswith("sparse") for name in names)
+    return is_named_so or is_own(loss_or_metric)
 
 
-def takes_logits(metric: keras.metrics.Metric) -> bool:
-    """Whether a metric is made for logits: with from_logits=True, or a threshold of 0."""
+def takes_outputs(metric: keras.metrics.Metric) -> bool:
+    """Whether a metric gets outputs as they are: a function of the user's own, or one for logits,
+    with from_logits=True or a threshold of 0."""
     thresholds: Any = getattr(metric, "thresholds", getattr(metric, "threshold", None))
     from_logits = getattr(metric, "from_logits", getattr(metric, "_from_logits", False))
-    return bool(from_logits) or np.array_equal(np.unique(thresholds), [0])
+    return bool(from_logits) or np.array_equal(np.unique(thresholds), [0]) or is_own(metric)
 
 
 class Given(NamedTuple):
@@ -105,7 +109,7 @@ def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bo
         return Given(tf.cast(logits, tf.float32), numbers, True)
     takes_logits = is_given and getattr(loss, "from_logits", False)
     if takes_logits or operation is None or _are_logits(outputs):
-        if is_given and not takes_logits and not _is_own(loss):
+        if is_given and not takes_logits and not is_own(loss):
             warnings.warn(
                 f"the loss {loss.name!r} takes probabilities, but the model gives logits: the loss "
                 f"gets a {head} of them, where Keras would give it the logits; end the model with "
@@ -149,18 +153,30 @@ def _are_logits(outputs: tf.Tensor) -> bool:
     return False
 
 
-def _is_own(loss: keras.losses.Loss) -> bool:
-    """Whether a loss is a function of the user's own."""
-    module = getattr(getattr(loss, "fn", None), "__module__", None) or ""
-    return type(loss) is LossFunctionWrapper and not module.startswith("keras.")
+def is_own(loss_or_metric: Any) -> bool:
+    """Whether a loss or metric is a function of the user's own."""
+    module = getattr(_function(loss_or_metric), "__module__", None) or ""
+    kinds = LossFunctionWrapper, MeanMetricWrapper, FunctionMetric
+    return type(loss_or_metric) in kinds and not module.startswith("keras.")
+
+
+class FunctionMetric(MeanMetricWrapper):
+    """The mean of a function, which Keras's own copies would have to find by its name."""
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._fn, self.name)
+
+
+def _function(loss_or_metric: Any) -> Any:
+    return getattr(loss_or_metric, "fn", getattr(loss_or_metric, "_fn", None))
 
 
 def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) -> tf.Tensor:
     """Returns the losses of the rows, [B, ...], or one loss of the batch. A function of the user's
     own gets outputs and class numbers as they are; another loss gets `targets[is_sparse(loss)]`."""
     wanted, numbers = targets[is_sparse(loss)], given.probabilities
-    if _is_own(loss):
-        wanted, numbers = tf.cast(targets[True], loss.dtype), given.outputs
+    if is_own(loss):
+        wanted, numbers = tf.cast(wanted, loss.dtype), given.outputs
     elif getattr(loss, "from_logits", False):
         name, numbers = getattr(getattr(loss, "fn", None), "__name__", ""), given.logits
         # Keras's cross-entropies know the logits behind probabilities, too.
@@ -173,7 +189,7 @@ def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) 
 
 
 def metrics_of(
-    metrics: Sequence[str | keras.metrics.Metric] | None, kind: str
+    metrics: Sequence[AnyMetric] | None, kind: str
 ) -> tuple[str | keras.metrics.Metric, ...]:
     """Returns the metrics that a user asked for, which all have different names; `accuracy` stays a
     name. None asks for the accuracy, for a regression the mean absolute error, and for a
@@ -187,15 +203,18 @@ def metrics_of(
             f"a {kind} has no accuracy; give metrics such as 'mae', 'r2_score', or of items "
             "harness.RecallAtK(20)",
         )
-        if isinstance(metric, str) and metric != ACCURACY:
+        if metric != ACCURACY and not isinstance(metric, keras.metrics.Metric):
             try:
                 known = keras.metrics.get(metric)
             except ValueError as error:
                 raise InputError(
                     f"metric {metric!r}: Keras has none by that name; give a keras.metrics.Metric"
                 ) from error
-            if isinstance(known, keras.metrics.Metric):  # under the name given, as in Keras's logs
-                metric = type(known).from_config({**known.get_config(), "name": metric})
+            if callable(known) and not isinstance(known, keras.metrics.Metric):  # as Keras does
+                known = FunctionMetric(known, getattr(known, "__name__", type(known).__name__))
+            if isinstance(metric, str):  # under the name given, as in Keras's logs
+                known = type(known).from_config({**known.get_config(), "name": metric})
+            metric = known
         if not isinstance(metric, str | keras.metrics.Metric):
             raise InputError(f"metric {metric!r} is no metric; give a keras.metrics.Metric")
         name = metric if isinstance(metric, str) else metric.name

@@ -199,8 +199,8 @@ def best_thresholds(
 def are_classes(examples: Examples) -> bool:
     """Whether every label is a class, or 0 or 1 for each class, and no number between."""
     labels = examples.labels
-    if labels is None or isinstance(labels, RaggedSets):
-        return labels is not None
+    if not isinstance(labels, np.ndarray):
+        return isinstance(labels, RaggedSets)
     return labels.dtype.kind != "f" or bool((labels == np.floor(labels)).all())
 
 

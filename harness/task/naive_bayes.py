@@ -3,6 +3,8 @@
 Letters: V ids, K classes.
 """
 
+from typing import Any
+
 import numpy as np
 
 from harness.data.examples import Examples
@@ -18,7 +20,8 @@ def naive_bayes(train: Examples, rows: Examples, into: Quality) -> Quality | Non
     each class against all others, by which ids a row has (the log-count ratios of Wang and Manning,
     ACL 2012, https://aclanthology.org/P12-2018). None if there are no ids, or too many of them and
     of classes for a fraction of a second."""
-    num_classes, given = into.num_classes, train.labels
+    num_classes = into.num_classes
+    given: Any = train.labels  # of a single output, as `into` has measures
     parts = *train.ragged.values(), *rows.ragged.values()
     size = max([rows.num_rows, *(sets.num_tokens for sets in parts)])
     is_large = num_classes * size > _MOST_ELEMENTS or num_classes * rows.nnz > _MOST_SCORES

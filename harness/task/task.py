@@ -22,12 +22,13 @@ from harness.data.ragged import RaggedSets
 from harness.task.losses import (
     ACCURACY,
     AnyLoss,
+    AnyMetric,
     applied,
     is_sparse,
     loss_of,
     metrics_of,
     read,
-    takes_logits,
+    takes_outputs,
 )
 from harness.task.multinomial import Multinomial
 from harness.task.ranking import NDCGAtK, RecallAtK, check_seen, without_seen
@@ -53,11 +54,12 @@ class Task:
     `compile`, and so does any loss of a regression. None: cross-entropy, the mean squared error
     of a regression, or `harness.Multinomial()`, for a model that ends in a sigmoid or softmax, or
     in a layer without activation; for other models, the loss has to say what the outputs are."""
-    metrics: Sequence[str | keras.metrics.Metric] | None = None
-    """The metrics, by Keras's names or as Keras objects. They get probabilities, or outputs as they
-    are with `from_logits=True` or a threshold of 0. `accuracy` counts probabilities above 0.5, of
-    logits those above 0. None: `accuracy`; `mae` for a regression; none for a multinomial."""
-    evaluation_metrics: Sequence[str | keras.metrics.Metric] | None = None
+    metrics: Sequence[AnyMetric] | None = None
+    """The metrics, by Keras's names, as Keras objects or as functions. They get probabilities, or
+    outputs as they are with `from_logits=True`, a threshold of 0, or as functions of your own.
+    `accuracy` counts probabilities above 0.5, of logits those above 0. None: `accuracy`; `mae` for
+    a regression; none for a multinomial."""
+    evaluation_metrics: Sequence[AnyMetric] | None = None
     """Further metrics, which are computed in evaluations only. Those of a multinomial get logits
     without the items that a row has seen. None: for a multinomial `harness.RecallAtK(20)`,
     `RecallAtK(50)` and `NDCGAtK(100)`, otherwise none."""
@@ -75,6 +77,8 @@ class Task:
     label_smoothing: float = 0.0
     """Multi-class only, and only in training: the share of each row's label that goes to all
     classes alike, in the cross-entropy (Szegedy et al., 2016, section 7)."""
+    loss_weight: float = 1.0
+    """One of several outputs only: the factor of its loss in the model's loss."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("auto", *KINDS):
@@ -83,6 +87,10 @@ class Task:
         require(
             isinstance(smoothing, Real) and 0 <= smoothing < 1,
             f"label_smoothing is {smoothing!r}; give a share from 0 to less than 1",
+        )
+        require(
+            isinstance(self.loss_weight, Real) and math.isfinite(self.loss_weight),
+            f"loss_weight is {self.loss_weight!r}; give a finite number",
         )
         is_named = isinstance(weights, str) and weights == "balanced"
         require(
@@ -100,8 +108,9 @@ class Task:
         weights: Any = self.class_weight
         if isinstance(weights, Mapping):
             weights = sorted(weights.items(), key=lambda pair: (type(pair[0]).__name__, pair[0]))
-        smoothing = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
-        return {"task": self.kind, "loss": loss, "class_weight": str(weights), **smoothing}
+        others = {"label_smoothing": self.label_smoothing} if self.label_smoothing else {}
+        others |= {"loss_weight": self.loss_weight} if self.loss_weight != 1 else {}
+        return {"task": self.kind, "loss": loss, "class_weight": str(weights), **others}
 
     def settled(self, examples: Examples) -> "ResolvedTask":
         """Returns the task for rows with labels like those of `examples`."""
@@ -145,6 +154,7 @@ class Task:
             seen=self.seen if kind == "multinomial" else None,
             class_weight=None,
             label_smoothing=self.label_smoothing,
+            loss_weight=self.loss_weight,
             thresholds=self.thresholds if kind == "multi_label" else None,
         )
         if task.thresholds is not None:
@@ -181,15 +191,10 @@ def task_of_outputs(shape: Sequence[int | None]) -> "ResolvedTask":
 
 class LossResult(NamedTuple):
     of_rows: tf.Tensor  # The rows' losses times the class weights, float32 [B]
-    hits: tf.Tensor | None  # Share of each row's answers that are right, [B], if wanted
-    targets: dict[bool, Any]  # Labels for sparse metrics, under True, and for others
-    probabilities: Any  # What most metrics get: of a multinomial in an evaluation, logits
-    outputs: tf.Tensor  # What metrics of logits get: the model's outputs as they are
-
-    def for_metric(self, metric: keras.metrics.Metric) -> tuple[Any, Any]:
-        """Returns the labels and the predictions that a metric compares."""
-        numbers = self.outputs if takes_logits(metric) else self.probabilities
-        return self.targets[is_sparse(metric)], numbers
+    hits: Sequence[tf.Tensor]  # `accuracy` if wanted: share of each row's answers that are right
+    compared: Sequence[tuple[Any, Any]]  # Labels and predictions for each of the task's `stateful`
+    probabilities: Any = None  # float32 [B, K]; of a multinomial in an evaluation, logits
+    of_outputs: Sequence[tf.Tensor] = ()  # Of several outputs the losses of each, [B]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -207,6 +212,7 @@ class ResolvedTask:
     loss_is_given: bool = False  # by the user, so that it says what the outputs are
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False  # not one number for each row
+    loss_weight: float = 1.0  # of one of several outputs
 
     def settled(self, examples: Examples) -> "ResolvedTask":
         """Returns itself: a copy of a trainer has this in place of a `Task`."""
@@ -216,6 +222,11 @@ class ResolvedTask:
     def num_outputs(self) -> int:
         """The number of a model's outputs for a row: K, or 1 if there are two classes."""
         return 1 if self.kind == "binary" else self.num_classes
+
+    @property
+    def num_labels(self) -> int:
+        """The number of a row's labels: K, or 1 if each row has one class."""
+        return 1 if self.kind == "multi_class" else self.num_outputs
 
     @property
     def head(self) -> str:
@@ -238,6 +249,11 @@ class ResolvedTask:
         return ACCURACY in self.metrics
 
     @property
+    def row_metrics(self) -> tuple[str, ...]:
+        """The names of the metrics that are means over rows."""
+        return (ACCURACY,) if self.with_accuracy else ()
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         return tuple(m if isinstance(m, str) else m.name for m in self.metrics)
 
@@ -246,10 +262,11 @@ class ResolvedTask:
         """The metrics that keep sums of their own."""
         return tuple(m for m in self.metrics if isinstance(m, keras.metrics.Metric))
 
-    def check_outputs(self, model: keras.Model, shape: Sequence[int | None]) -> None:
+    def check_outputs(self, outputs: keras.KerasTensor, of: str) -> None:
+        shape = outputs.shape
         require(
             len(shape) == 2 and shape[-1] == self.num_outputs,
-            f"the model {model.name!r} gives outputs of shape {list(shape)}, but the task "
+            f"{of} gives outputs of shape {list(shape)}, but the task "
             f"{self.described} wants [rows, {self.num_outputs}]: end the model with "
             f"Dense({self.num_outputs}), set task ('regression' if labels are no classes), or "
             "give num_classes (num_tokens of RaggedSets) where the rows lack a class",
@@ -307,6 +324,10 @@ class ResolvedTask:
             "divide; set replicas=1, or return a number for each row",
         )
 
+    def by_output(self, predicted: Any) -> Any:
+        """Returns predictions [rows, outputs] as the model gives them."""
+        return predicted
+
     def compute_loss(
         self,
         labels: Any,
@@ -343,14 +364,18 @@ class ResolvedTask:
         # In 16 bits, rounding may make probabilities 0.5.
         if scores is None or (given.are_probabilities and outputs.dtype.size < 4):
             scores = given.probabilities - 0.5
-        hits = self._hits(targets, scores) if self.with_accuracy else None
+        hits = [self._hits(targets, scores)] if self.with_accuracy else []
         numbers, as_given = given.probabilities, given.outputs
         if self.kind == "multinomial" and not training:
             numbers = given.probabilities if given.logits is None else given.logits
             if self.seen is not None and inputs is not None:
                 numbers = without_seen(numbers, inputs[self.seen])
             as_given = numbers
-        return LossResult(losses, hits, targets, numbers, as_given)
+        compared = [
+            (targets[is_sparse(metric)], as_given if takes_outputs(metric) else numbers)
+            for metric in self.stateful
+        ]
+        return LossResult(losses, hits, compared, numbers)
 
     def _targets(self, labels: Any) -> dict[bool, Any]:
         """Returns the labels for sparse losses and metrics, under True, and others, under False."""
@@ -376,6 +401,7 @@ class ResolvedTask:
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:
     if examples.labels is None:
         raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
+    assert not isinstance(examples.labels, Mapping)
     return examples.labels
 
 
@@ -478,9 +504,9 @@ def _class_weight(
 def _build_metric(metric: keras.metrics.Metric, task: ResolvedTask) -> None:
     """Makes a metric's variables by a first update: some depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
-    targets = np.zeros([1], np.int32) if is_sparse(metric) and task.num_outputs > 1 else rows
+    labels = rows[:, :1] if task.kind == "multi_class" else rows
     with _computing(f"metric {metric.name!r}", task):
-        metric.update_state(targets, rows)
+        metric.update_state(task._targets(labels)[is_sparse(metric)], rows)
         result = metric.result()
         metric.reset_state()
     require(

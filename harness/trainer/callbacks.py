@@ -117,8 +117,9 @@ class _Metrics(MetricsList):
 def as_compiled(setup: Setup) -> Iterator[None]:
     """Gives the model the optimizer and metrics that callbacks look for, until the end."""
     model, metrics = setup.model, list(setup.task.stateful)
-    if setup.task.with_accuracy:
-        metrics.append(keras.metrics.BinaryAccuracy(name=ACCURACY))
+    # Callbacks ask a metric by its name whether more is better.
+    of_rows = [name for name in setup.task.row_metrics if name.endswith(ACCURACY)]
+    metrics += [keras.metrics.BinaryAccuracy(name=name) for name in of_rows]
     added, optimizer = _Metrics(metrics), getattr(model, "optimizer", None)
     model._metrics.append(added)
     model.optimizer = setup.programs.state.optimizer

@@ -15,13 +15,13 @@ from harness.model.compile_errors import naming_failed_layer
 from harness.model.layers import MultiHotDense
 from harness.model.network import computes_in_16_bits, is_functional
 from harness.program.model_programs import ModelPrograms
-from harness.task.task import ResolvedTask
+from harness.task.outputs import AnyTask
 
 _MAX_ROWS, _MORE = 8, 128
 _TOLERANCE, _TOLERANCE_16_BITS = 1e-4, 2e-2  # of the largest number: sums round in different orders
 
 
-def require_masked(programs: ModelPrograms, examples: Examples, task: ResolvedTask) -> None:
+def require_masked(programs: ModelPrograms, examples: Examples, task: AnyTask) -> None:
     """Raises InputError for a model whose loss or gradients differ with padding behind rows."""
     forward, state = programs.forward, programs.state
     model = forward.model

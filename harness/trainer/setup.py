@@ -29,7 +29,7 @@ from harness.program.state import MODEL_PREFIX
 from harness.program.strategy import building, copies_of
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes
-from harness.task.task import ResolvedTask, Task, task_of_outputs
+from harness.task.outputs import AnyTask, GivenTask, settled
 from harness.trainer.cadence import Cadence
 from harness.trainer.choices import WITH_MODEL, Known, settings_before, settle
 from harness.trainer.environment import hide_too_new_gpus, warn_of_gpus
@@ -54,7 +54,7 @@ class Setup:
     settings: Settings
     devices: Devices
     model: keras.Model
-    task: ResolvedTask
+    task: AnyTask
     programs: ModelPrograms
     choices: dict[str, Choice]  # The choice for every setting that may be `auto`, by name
     unique: frozenset[str]  # Names of the ragged inputs in which no row holds an id twice
@@ -265,7 +265,7 @@ class Setup:
 
 def set_up(
     given: network.ModelFunction | keras.Model,
-    task: Task,
+    task: GivenTask,
     optimizer: OptimizerFactory | keras.optimizers.Optimizer,
     settings: Settings,
     *parts: Examples,
@@ -346,21 +346,15 @@ def set_up(
 
 
 def _settled_task(
-    task: Task, model: keras.Model, train: Examples, devices: Devices
-) -> ResolvedTask:
+    task: GivenTask, model: keras.Model, train: Examples, devices: Devices
+) -> AnyTask:
     outputs = network.called(model.compute_output_spec, network.model_inputs(train), train)
-    if not isinstance(outputs, keras.KerasTensor):
-        raise InputError(
-            f"the model {model.name!r} gives a {type(outputs).__name__} of outputs; give one only: "
-            "concatenate them, and the labels to [rows, outputs] (multi_label, regression)"
-        )
     # Without labels, as for predictions, the outputs tell what is known of the task.
-    labelled = train.labels is not None
-    _require_plain(model, judged=labelled)
-    settled = task.settled(train) if labelled else task_of_outputs(outputs.shape)
-    settled.check_outputs(model, outputs.shape)
-    settled.check_devices(devices.num_shares)
-    return settled
+    _require_plain(model, judged=train.labels is not None)
+    found = settled(task, outputs, getattr(model, "output_names", ()), train)
+    found.check_outputs(outputs, f"the model {model.name!r}")
+    found.check_devices(devices.num_shares)
+    return found
 
 
 def _require_plain(model: keras.Model, *, judged: bool) -> None:
@@ -381,7 +375,7 @@ def _require_plain(model: keras.Model, *, judged: bool) -> None:
 
 def _built(
     known: Known,
-    task: Task,
+    task: GivenTask,
     optimizer: keras.optimizers.Optimizer,
     parts: Sequence[Examples],
     training: bool,

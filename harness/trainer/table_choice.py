@@ -23,7 +23,7 @@ from harness.program.exchange import MAX_NUMBER
 from harness.program.strategy import Replica
 from harness.program.tables import TablePlan, layers_of
 from harness.run.records import Choice
-from harness.task.task import ResolvedTask
+from harness.task.outputs import AnyTask
 from kernels.multi_hot import Implementation, RowOptimizer
 from kernels.multi_hot.table_rules import Rule
 
@@ -48,7 +48,7 @@ class TablesAsked:
     num_devices: int  # The number of devices of all workers
     train: Examples
     batch_size: int
-    task: ResolvedTask
+    task: AnyTask
     strategy: tf.distribute.Strategy
 
     @functools.cached_property

@@ -1,17 +1,18 @@
 """The trainer that users hold: a model, a task and settings, with fit, evaluate, predict, save."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 from rich.console import Console
 
+from harness.base.checks import require
 from harness.base.errors import DivergenceError, InputError
 from harness.base.interrupt import Terminated
 from harness.base.terminal import lasting
@@ -26,6 +27,7 @@ from harness.program.devices import Devices
 from harness.program.optimizer import attributes_of
 from harness.program.strategy import devices_of, own_strategy
 from harness.task.measures import Quality
+from harness.task.outputs import OutputTasks
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
 from harness.trainer.advice import divergence_message
@@ -40,6 +42,7 @@ from harness.workers.cluster import cluster_of
 from harness.workers.membership import require_alone
 from kernels.files import replacing
 
+AnyKind: TypeAlias = Kind | Literal["auto"]
 AnyRows = Any  # Rows in any container that `harness.as_examples` takes
 Callbacks = Sequence[keras.callbacks.Callback]
 # What each fit sets, besides its folder.
@@ -56,7 +59,7 @@ class Trainer:
         self,
         model: ModelFunction | keras.Model,
         *,
-        task: Kind | Literal["auto"] | Task = "auto",
+        task: AnyKind | Task | Mapping[str, AnyKind | Task] = "auto",
         optimizer: str | OptimizerFactory | keras.optimizers.Optimizer = "adam",
         strategy: tf.distribute.Strategy | None = None,
         **settings: Any,
@@ -66,7 +69,8 @@ class Trainer:
             softmax); or a `keras.Model` of that form, built or not, which starts from its weights.
             The inputs are `{"values", "row_splits"}`, and `"weights"` if ids have some; for
             `Examples` with names, one such or one [rows, features] for each name.
-        task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics.
+        task: what the labels mean: `auto`, a kind, or a `harness.Task` with loss and metrics; for a
+            model of several outputs one for all, or one for each that is trained, by its name.
         optimizer: the name of a `keras.optimizers.Optimizer`; a `functools.partial` that makes one
             once the GPUs are set up; or an optimizer. A copy of it trains, which takes up what is
             set on it later, such as a learning rate, at the next fit.
@@ -86,7 +90,11 @@ class Trainer:
             )
         self.settings = Settings(**settings)
         self._given = model
-        self._task = task if isinstance(task, Task) else Task(task)
+        self._task: Task | OutputTasks
+        if isinstance(task, Mapping):
+            self._task = OutputTasks({name: _task(part) for name, part in task.items()})
+        else:
+            self._task = _task(task)
         self._optimizer = optimizer_of(optimizer)
         self._optimizer_config: dict[str, Any] = {}  # without what callbacks have set
         if strategy is not None:
@@ -383,9 +391,9 @@ class Trainer:
         quality = self.evaluate_and_measure(examples)[1]
         if quality is None:
             raise InputError(
-                f"{examples.name} has labels between 0 and 1, of a multinomial or of a regression, "
-                "no classes to measure predictions by; use evaluate, with metrics such as "
-                "keras.metrics.R2Score() or harness.RecallAtK(20)"
+                f"{examples.name} has labels between 0 and 1, of a multinomial, of a regression or "
+                "of several outputs, no classes to measure predictions by; use evaluate, with "
+                "metrics such as keras.metrics.R2Score() or harness.RecallAtK(20)"
             )
         return quality
 
@@ -405,13 +413,13 @@ class Trainer:
         return {"loss": evaluation.loss, **evaluation.metrics}, measures
 
     @for_python()
-    def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> np.ndarray:
-        """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`. It does
-        not look at labels."""
+    def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> Any:
+        """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`; several
+        as a mapping from their names. It does not look at labels."""
         examples = without_labels(rows)
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
-            return hooks.predict(ready.feed, ready.plan)
+            return setup.task.by_output(hooks.predict(ready.feed, ready.plan))
 
     @for_python()
     def recommend(self, rows: AnyRows, *, k: int = 20) -> Recommended:
@@ -426,6 +434,8 @@ class Trainer:
         setup = self._set_up(examples)
         kind = setup.task.kind if setup.task.is_known else self._task.kind
         ranking = Ranking(k, self._task.seen if kind in ("auto", "multinomial") else None)
+        several = setup.task.kind == "outputs"
+        require(not several, "the model has several outputs; rank those that `predict` gives")
         ranking.check(examples, setup.task.num_outputs)
         with outside_fit((), setup, examples, "predict") as (hooks, ready):
             found = hooks.predict(ready.feed, ready.plan, ranking=ranking)
@@ -443,15 +453,20 @@ class Trainer:
         Args:
             path: a new file, or for a SavedModel a new folder.
             format: `saved_model`, which TensorFlow runs without this package, and without Keras. It
-                takes ids, and texts where `fit` was given a vocabulary. `onnx`: from ids to
-                outputs; needs the extra `onnx`. `keras`: the file of `save`.
+                takes ids, and texts where `fit` was given a vocabulary for a single output. `onnx`:
+                from ids to a single output; needs the extra `onnx`. `keras`: the file of `save`.
 
         Raises:
             InputError: when there is something at `path`, or the model cannot be exported to it.
         """
         task = self._kept.get("task") if self._setup is None else self._setup.task
         kind = task.kind if task is not None and task.is_known else self._task.kind
-        model, words = self.model, self._vocabulary
+        several = task is not None and task.kind == "outputs"
+        require(
+            not (several and format == "onnx"),
+            "the model has several outputs, and ONNX files are for one; export a SavedModel",
+        )
+        model, words = self.model, None if several else self._vocabulary
         if words is not None and self._thresholds is not None:
             words = words.with_thresholds(self._thresholds)
         export_model(model, path, format=format, vocabulary=words, head=head_of(model, kind))
@@ -550,3 +565,7 @@ class Trainer:
             "validation_freq": asked.validation_freq,
             "shuffle": asked.shuffle,
         }
+
+
+def _task(given: AnyKind | Task) -> Task:
+    return given if isinstance(given, Task) else Task(given)

@@ -189,7 +189,7 @@ def starting_rows(run: records.RunStart) -> Rows:
     parts = [f"{data.rows:,} rows for training"]
     held_out = {"validation": data.validation_rows, "testing": data.test_rows}
     parts += [f"{number:,} for {use}" for use, number in held_out.items() if number]
-    classes = "targets" if run.task.name == "regression" else "classes"
+    classes = {"regression": "targets", "outputs": "outputs"}.get(run.task.name, "classes")
     parts.append(f"{data.num_classes} {classes}")
     repeated = "repeated ids dropped" if data.unique else "repeated ids kept"
     if data.weighted:  # those of repeated ids add up either way

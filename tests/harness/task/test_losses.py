@@ -121,7 +121,7 @@ def test_probabilities_of_16_bits_are_right_as_in_keras(kind: str) -> None:
     labels = np.arange(200) % 2
     outputs = tf.function(lambda: model(x), autograph=False)
     task = settled(kind, 3)
-    hits = tf.function(lambda: task.compute_loss(labels, model(x)).hits, autograph=False)()
+    hits = tf.function(lambda: task.compute_loss(labels, model(x)).hits[0], autograph=False)()
     accuracy = keras.metrics.BinaryAccuracy if kind == "binary" else None
     metric = (accuracy or keras.metrics.SparseCategoricalAccuracy)()
     metric.update_state(labels[:, None], outputs())
@@ -284,28 +284,29 @@ def test_outputs_that_are_linear_in_a_weight_are_logits(name: str) -> None:
 def test_metrics_of_logits_get_outputs_as_they_are(end: Callable[[Any], Any]) -> None:
     inputs = keras.Input([4])
     model = keras.Model(inputs, end(inputs))
-    task = settled("binary", loss=keras.losses.BinaryCrossentropy(from_logits=True))
     x, labels = np.ones([2, 4], np.float32), np.array([[0], [1]])
     kinds = keras.metrics
-    of_logits: list[keras.metrics.Metric] = [
-        kinds.AUC(from_logits=True),
+    of_logits: list[Any] = [
+        kinds.AUC(name="own", from_logits=True),
         kinds.BinaryCrossentropy(from_logits=True),
-        kinds.BinaryAccuracy(threshold=0.0),
+        kinds.BinaryAccuracy(name="above_0", threshold=0.0),
         kinds.Precision(thresholds=0),
+        lambda y, z: keras.ops.mean(y * z, axis=-1),
     ]
-    of_probabilities = [kinds.AUC(), kinds.BinaryAccuracy(), kinds.Recall(), kinds.Mean()]
+    of_probabilities = [kinds.AUC(), kinds.BinaryAccuracy(), kinds.Recall(), "mse"]
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    task = settled("binary", loss=loss, metrics=["accuracy", *of_logits, *of_probabilities])
 
     @tf.function(autograph=False)
     def judged() -> Any:
         outputs = model(x)
         found = task.compute_loss(labels, outputs)
-        taken = [[found.for_metric(m)[1] for m in ms] for ms in (of_logits, of_probabilities)]
-        return outputs, found.probabilities, taken
+        return outputs, found.probabilities, [numbers for _, numbers in found.compared]
 
     outputs, probabilities, taken = judged()
-    for numbers, every in zip((outputs, probabilities), taken, strict=True):
-        for own in every:
-            np.testing.assert_array_equal(own, numbers)
+    for place, numbers in enumerate(taken):
+        expected = outputs if place < len(of_logits) else probabilities
+        np.testing.assert_array_equal(numbers, expected)
     assert "accuracy counts logits above 0, unlike Keras's" in task.why
 
 

@@ -84,7 +84,7 @@ def test_any_of_several_classes_as_a_matrix_or_as_sets() -> None:
     for labels in (matrix, ids):
         judged = task.compute_loss(labels, logits)
         np.testing.assert_allclose(judged.of_rows, truth, rtol=1e-5)
-        np.testing.assert_allclose(judged.hits, ((z > 0) == matrix).mean(axis=1), rtol=1e-6)
+        np.testing.assert_allclose(judged.hits[0], ((z > 0) == matrix).mean(axis=1), rtol=1e-6)
 
 
 def test_sure_and_wrong_is_costly_but_finite() -> None:
@@ -103,7 +103,7 @@ def test_sure_and_wrong_is_costly_but_finite() -> None:
 
 def test_an_even_chance_is_class_0_as_in_keras() -> None:
     logits = np.zeros([2, 1], np.float32)
-    hits = settled("binary").compute_loss(np.array([0, 1]), logits).hits
+    hits = settled("binary").compute_loss(np.array([0, 1]), logits).hits[0]
     np.testing.assert_array_equal(hits, [1, 0])
 
 
@@ -281,8 +281,7 @@ def test_labels_of_another_task_are_refused(
 
 @pytest.mark.parametrize("shape", [(None, 2), (None,), (None, 1, 1), (None, None)])
 def test_outputs_of_another_shape_are_refused(shape: tuple[int | None, ...]) -> None:
-    model = keras.Sequential([keras.layers.Dense(1)], name="net")
     task = settled("binary")
-    task.check_outputs(model, (None, 1))
+    task.check_outputs(keras.KerasTensor((None, 1)), "the model 'net'")
     with pytest.raises(InputError, match=r"'net' gives .*wants \[rows, 1\]: end .* Dense\(1\)"):
-        task.check_outputs(model, shape)
+        task.check_outputs(keras.KerasTensor(shape), "the model 'net'")

@@ -1,0 +1,192 @@
+"""Several outputs of a model, with a task for each, as in Keras's `compile`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+from harness.base.checks import require
+from harness.base.errors import InputError
+from harness.data.examples import Examples
+from harness.model.network import named_outputs
+from harness.task.task import LossResult, ResolvedTask, Task, task_of_outputs
+
+
+@dataclass(frozen=True)
+class OutputTasks:
+    """The tasks of a model's outputs, by their names; other outputs are only predicted."""
+
+    parts: Mapping[str, Task]
+    kind, seen = "outputs", None
+
+    def config(self) -> dict[str, Any]:
+        own = ((name, part.config()) for name, part in self.parts.items())
+        parts = {f"{name}.{key}": value for name, config in own for key, value in config.items()}
+        return {"task": self.kind, **parts}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResolvedOutputs:
+    """The tasks of several outputs, in place of a `ResolvedTask`. Their labels are the columns of
+    one float32 array, in the order of the names; so are the outputs in predictions."""
+
+    parts: Mapping[str, ResolvedTask]  # sorted
+    widths: Mapping[str, int]  # The number of columns of every output, in the model's order
+    in_list: bool = False  # Whether the model gives a list of outputs, not a mapping
+    is_known: bool = True
+
+    kind, thresholds, is_measured = "outputs", None, False
+
+    def settled(self, examples: Examples) -> "ResolvedOutputs":
+        """Returns itself: a copy of a trainer has this in place of `OutputTasks`."""
+        return self
+
+    @property
+    def why(self) -> str:
+        return ", ".join(f"{name}: {part.kind}" for name, part in self.parts.items())
+
+    @property
+    def num_outputs(self) -> int:
+        return sum(self.widths.values())
+
+    @property
+    def num_classes(self) -> int:
+        """The number of outputs with a task."""
+        return len(self.parts)
+
+    @property
+    def described(self) -> str:
+        return ", ".join(f"{name}: {part.described}" for name, part in self.parts.items())
+
+    def _names(self, of: Callable[[ResolvedTask], Sequence[str]]) -> list[str]:
+        """Returns names of the parts under those that Keras gives them in logs."""
+        single = len(self.parts) == 1
+        own = ((name, each) for name, part in self.parts.items() for each in of(part))
+        return [each if single else f"{name}_{each}" for name, each in own]
+
+    @property
+    def row_metrics(self) -> tuple[str, ...]:
+        losses = self._names(lambda _: ["loss"]) if len(self.parts) > 1 else []
+        return (*losses, *self._names(lambda part: part.row_metrics))
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return (*self.row_metrics, *(metric.name for metric in self.stateful))
+
+    @property
+    def evaluation_only(self) -> frozenset[str]:
+        return frozenset(self._names(lambda part: sorted(part.evaluation_only)))
+
+    @cached_property
+    def stateful(self) -> tuple[keras.metrics.Metric, ...]:
+        every = [metric for part in self.parts.values() for metric in part.stateful]
+        named = self._names(lambda part: [metric.name for metric in part.stateful])
+        return tuple(map(_renamed, every, named))
+
+    def check_outputs(self, outputs: Any, of: str) -> None:
+        named = named_outputs(outputs, [*self.widths])
+        for name, part in self.parts.items():
+            part.check_outputs(named[name], f"the output {name!r} of {of}")
+
+    def check_labels(self, examples: Examples) -> None:
+        _require_same(self.parts, self.widths, examples)
+        for name, part in self.parts.items():
+            part.check_labels(examples.of_output(name, self.widths[name]))
+
+    def check_gradient(self, examples: Examples) -> None:
+        for name, part in self.parts.items():
+            part.check_gradient(examples.of_output(name, self.widths[name]))
+
+    def check_devices(self, num_devices: int) -> None:
+        for part in self.parts.values():
+            part.check_devices(num_devices)
+
+    def compute_loss(
+        self,
+        labels: tf.Tensor,
+        outputs: Any,
+        *,
+        training: bool = True,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> LossResult:
+        """Computes the sum of the outputs' losses times their weights for each row, and what
+        metrics need, from labels [B, columns] and the model's outputs."""
+        by_name = named_outputs(outputs, [*self.widths])
+        sizes = [part.num_labels for part in self.parts.values()]
+        columns = dict(zip(self.parts, tf.split(labels, sizes, axis=1), strict=True))
+        results = {
+            name: part.compute_loss(columns[name], by_name[name], training=training, inputs=inputs)
+            for name, part in self.parts.items()
+        }
+        weighted = (results[n].of_rows * part.loss_weight for n, part in self.parts.items())
+        own = [result.of_rows for result in results.values()]
+        return LossResult(
+            of_rows=tf.add_n([*weighted]),
+            hits=[hits for result in results.values() for hits in result.hits],
+            compared=[pair for result in results.values() for pair in result.compared],
+            of_outputs=own if len(own) > 1 else [],
+        )
+
+    def by_output(self, predicted: Any) -> Any:
+        """Returns predictions [rows, columns] as the model gives them, an array for each output."""
+        ends = [*accumulate(self.widths.values())]
+        places = zip(self.widths.items(), ends, strict=True)
+        found = {name: predicted[:, end - width : end] for (name, width), end in places}
+        return [*found.values()] if self.in_list else found
+
+
+def _renamed(metric: keras.metrics.Metric, name: str) -> keras.metrics.Metric:
+    """Returns a shallow copy, of the same variables; that of `copy.copy` goes through a file."""
+    found = object.__new__(type(metric))
+    vars(found).update({**vars(metric), "name": name})
+    return found
+
+
+AnyTask: TypeAlias = ResolvedTask | ResolvedOutputs
+GivenTask: TypeAlias = Task | OutputTasks | AnyTask  # the last one of a trainer's copy
+
+
+def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examples) -> AnyTask:
+    """Returns a task for rows with labels like those of `examples`, or what is known of it without
+    labels. `outputs` are a model's as Keras tensors: one, a mapping, or a sequence by `names`."""
+    labels, several = examples.labels, not isinstance(outputs, keras.KerasTensor)
+    by_name = named_outputs(outputs, names) if several else {"": outputs}
+    for name, each in by_name.items():
+        shape = list(getattr(each, "shape", []))
+        require(
+            not several or (len(shape) == 2 and shape[-1] is not None),
+            f"the model's output {name!r} is a {type(each).__name__} {shape}; give a tensor [rows, "
+            "outputs] for each",
+        )
+    if labels is not None and (several or isinstance(labels, Mapping) or hasattr(task, "parts")):
+        if isinstance(task, Task):  # for each output
+            task = OutputTasks(dict.fromkeys(examples.labels_by_output, task))
+        _require_same(getattr(task, "parts", {"": task}), by_name, examples)
+    if labels is not None and not isinstance(task, OutputTasks):
+        return task.settled(examples)
+    widths = {name: each.shape[-1] for name, each in by_name.items()}
+    in_list = not isinstance(outputs, Mapping)
+    if isinstance(task, OutputTasks) and labels is not None:
+        pairs = ((n, part, examples.of_output(n, widths[n])) for n, part in task.parts.items())
+        own = {name: part.settled(rows) for name, part, rows in sorted(pairs, key=lambda t: t[0])}
+        return ResolvedOutputs(parts=own, widths=widths, in_list=in_list)
+    own = {name: task_of_outputs(each.shape) for name, each in sorted(by_name.items())}
+    if not several:
+        return own[""]
+    return ResolvedOutputs(parts=own, widths=widths, in_list=in_list, is_known=False)
+
+
+def _require_same(tasks: Mapping[str, Any], outputs: Mapping[str, Any], examples: Examples) -> None:
+    labels = examples.labels_by_output
+    if labels.keys() != tasks.keys() or not tasks.keys() <= outputs.keys():
+        named = [", ".join(map(repr, filter(None, of))) or "no" for of in (outputs, tasks, labels)]
+        raise InputError(
+            f"the model has outputs of the names {named[0]}, there are tasks for the names "
+            f"{named[1]}, and {examples.name} has labels of the names {named[2]}; give each output "
+            "that is trained a task and labels: harness.Trainer(model, task={name: ...}), "
+            "harness.Examples(labels={name: ...}); a single output needs no names"
+        )

@@ -133,10 +133,10 @@ class Examples:
             )
         return labels
 
-    def of_output(self, output: str, width: int) -> "Examples":
-        """Returns the rows with the labels of one of several outputs, [rows, width]."""
+    def of_output(self, output: str) -> "Examples":
+        """Returns the rows with the labels of one of several outputs."""
         labels, name = self.labels_by_output[output], f"{self.name} of the output {output!r}"
-        return replace(self, labels=labels, num_classes=width if width > 1 else None, name=name)
+        return replace(self, labels=labels, num_classes=None, name=name)
 
     @classmethod
     def of(cls, rows: "Examples | RaggedSets") -> "Examples":

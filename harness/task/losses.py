@@ -26,6 +26,12 @@ _LINEAR = re.compile(
     "Squeeze|StopGradient|StridedSlice|Sub|Sum|Tile|Transpose|Unpack|UnsortedSegmentSum"
 )
 """TensorFlow's operations whose results are linear in what one of their inputs is linear in."""
+_ACC = {
+    "binary": "binary_accuracy",
+    "multi_class": "sparse_categorical_accuracy",
+    "multi_label": "categorical_accuracy",
+}
+"""What Keras's `compile` takes the metric "acc" for, by the kind of task."""
 _PRODUCT = "multi_hot_forward/"  # The scope of a MultiHotDense layer's product
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 AnyMetric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
@@ -61,10 +67,16 @@ def loss_of(loss: AnyLoss | None, kind: str) -> keras.losses.Loss:
 
 def is_sparse(loss_or_metric: Any) -> bool:
     """Whether a loss or metric compares with class numbers, as functions of the user's own do."""
-    function = _function(loss_or_metric)
-    names = type(loss_or_metric).__name__, getattr(function, "__name__", "")
+    names = type(loss_or_metric).__name__, name_of(loss_or_metric)
     is_named_so = any(name.lower().startswith("sparse") for name in names)
     return is_named_so or is_own(loss_or_metric)
+
+
+def name_of(loss_or_metric: Any) -> str:
+    """Returns the name of the function that a loss or metric computes, else ""."""
+    if isinstance(loss_or_metric, str):
+        return loss_or_metric
+    return getattr(_function(loss_or_metric) or loss_or_metric, "__name__", "")
 
 
 def takes_outputs(metric: keras.metrics.Metric) -> bool:
@@ -178,7 +190,7 @@ def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) 
     if is_own(loss):
         wanted, numbers = tf.cast(wanted, loss.dtype), given.outputs
     elif getattr(loss, "from_logits", False):
-        name, numbers = getattr(getattr(loss, "fn", None), "__name__", ""), given.logits
+        name, numbers = name_of(loss), given.logits
         # Keras's cross-entropies know the logits behind probabilities, too.
         require(
             not given.are_probabilities or (name.endswith("crossentropy") and "focal" not in name),
@@ -199,13 +211,13 @@ def metrics_of(
     found: dict[str, str | keras.metrics.Metric] = {}
     for metric in metrics:
         require(
-            metric != ACCURACY or kind not in ("regression", "multinomial"),
+            metric not in (ACCURACY, "acc") or kind not in ("regression", "multinomial"),
             f"a {kind} has no accuracy; give metrics such as 'mae', 'r2_score', or of items "
             "harness.RecallAtK(20)",
         )
         if metric != ACCURACY and not isinstance(metric, keras.metrics.Metric):
             try:
-                known = keras.metrics.get(metric)
+                known = keras.metrics.get(_ACC.get(kind) if metric == "acc" else metric)
             except ValueError as error:
                 raise InputError(
                     f"metric {metric!r}: Keras has none by that name; give a keras.metrics.Metric"

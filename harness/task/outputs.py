@@ -1,7 +1,7 @@
 """Several outputs of a model, with a task for each, as in Keras's `compile`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
@@ -28,6 +28,15 @@ class OutputTasks:
         parts = {f"{name}.{key}": value for name, config in own for key, value in config.items()}
         return {"task": self.kind, **parts}
 
+    def numbered(self, examples: Examples) -> Examples:
+        """Returns rows with class numbers in place of one-hot vectors; see `Task.numbered`."""
+        if not isinstance(examples.labels, Mapping):
+            return examples
+        labels: dict[str, Any] = dict(examples.labels)
+        for name in labels.keys() & self.parts.keys():
+            labels[name] = self.parts[name].numbered(examples.of_output(name)).labels
+        return replace(examples, labels=labels)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResolvedOutputs:
@@ -41,7 +50,7 @@ class ResolvedOutputs:
 
     kind, thresholds, is_measured = "outputs", None, False
 
-    def settled(self, examples: Examples) -> "ResolvedOutputs":
+    def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedOutputs":
         """Returns itself: a copy of a trainer has this in place of `OutputTasks`."""
         return self
 
@@ -95,11 +104,11 @@ class ResolvedOutputs:
     def check_labels(self, examples: Examples) -> None:
         _require_same(self.parts, self.widths, examples)
         for name, part in self.parts.items():
-            part.check_labels(examples.of_output(name, self.widths[name]))
+            part.check_labels(examples.of_output(name))
 
     def check_gradient(self, examples: Examples) -> None:
         for name, part in self.parts.items():
-            part.check_gradient(examples.of_output(name, self.widths[name]))
+            part.check_gradient(examples.of_output(name))
 
     def check_devices(self, num_devices: int) -> None:
         for part in self.parts.values():
@@ -167,12 +176,14 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
             task = OutputTasks(dict.fromkeys(examples.labels_by_output, task))
         _require_same(getattr(task, "parts", {"": task}), by_name, examples)
     if labels is not None and not isinstance(task, OutputTasks):
-        return task.settled(examples)
+        return task.settled(examples, width=None if several else [None, *outputs.shape][-1])
     widths = {name: each.shape[-1] for name, each in by_name.items()}
     in_list = not isinstance(outputs, Mapping)
     if isinstance(task, OutputTasks) and labels is not None:
-        pairs = ((n, part, examples.of_output(n, widths[n])) for n, part in task.parts.items())
-        own = {name: part.settled(rows) for name, part, rows in sorted(pairs, key=lambda t: t[0])}
+        own = {
+            name: part.settled(examples.of_output(name), width=widths[name])
+            for name, part in sorted(task.parts.items())
+        }
         return ResolvedOutputs(parts=own, widths=widths, in_list=in_list)
     own = {name: task_of_outputs(each.shape) for name, each in sorted(by_name.items())}
     if not several:

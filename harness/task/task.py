@@ -27,6 +27,7 @@ from harness.task.losses import (
     is_sparse,
     loss_of,
     metrics_of,
+    name_of,
     read,
     takes_outputs,
 )
@@ -36,6 +37,7 @@ from kernels.multi_hot import multi_hot
 
 Kind = Literal["binary", "multi_class", "multi_label", "multinomial", "regression"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_TWO_CLASSES = "2 classes"
 _OF_SETS = ("multi_label", "multinomial")  # The kinds of which a row may have any number of classes
 
 
@@ -112,18 +114,37 @@ class Task:
         others |= {"loss_weight": self.loss_weight} if self.loss_weight != 1 else {}
         return {"task": self.kind, "loss": loss, "class_weight": str(weights), **others}
 
-    def settled(self, examples: Examples) -> "ResolvedTask":
-        """Returns the task for rows with labels like those of `examples`."""
+    def numbered(self, examples: Examples) -> Examples:
+        """Returns rows with class numbers in place of one-hot vectors, for a task of one of several
+        classes: if that was asked for, or by a categorical loss."""
+        labels, is_categorical = examples.labels, name_of(self.loss).startswith("categorical")
+        if not (self.kind == "multi_class" or (self.kind == "auto" and is_categorical)):
+            return examples
+        if not isinstance(labels, np.ndarray) or labels.ndim == 1 or labels.shape[1] == 1:
+            return examples
+        if (np.sort(labels, axis=1) != np.arange(labels.shape[1]) // (labels.shape[1] - 1)).any():
+            return examples
+        return replace(examples, labels=labels.argmax(axis=1), num_classes=labels.shape[1])
+
+    def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedTask":
+        """Returns the task for rows with labels like those of `examples`, and for a model of
+        `width` outputs if that is known."""
         kind, why = _look(examples)
         if self.kind != "auto":
             kind, why = self.kind, "asked for"
         elif isinstance(self.loss, Multinomial) and kind == "multi_label":
             kind, why = "multinomial", "by the loss"
+        elif kind == "multi_class" and width == 1 and self.loss is not None:
+            kind, why = "regression", "whole numbers, a loss and one output"
+        elif kind == "binary" and width == 2 and why == _TWO_CLASSES:
+            kind, why = "multi_class", "two outputs"
         require(
             not self.seen or kind == "multinomial",
             f"seen is {self.seen!r}, which only a multinomial leaves out, not {kind}",
         )
         num_classes = _num_classes(examples, kind)
+        if kind == "multi_class" and width is not None:
+            num_classes = max(num_classes, width)
         require(
             kind != "binary" or num_classes <= 2,
             f"the labels of {examples.name} show {num_classes} classes, but the task is binary "
@@ -143,6 +164,8 @@ class Task:
         every = metrics_of([*in_training, *further], kind)
         if ACCURACY in every and not of_classes and getattr(self.loss, "from_logits", False):
             why += "; accuracy counts logits above 0, unlike Keras's, which counts those above 0.5"
+        if kind == "multi_label" and ACCURACY in every:
+            why += "; accuracy is of all answers, Keras's of each row's likeliest class"
         task = ResolvedTask(
             kind=kind,
             num_classes=num_classes,
@@ -214,7 +237,7 @@ class ResolvedTask:
     loss_is_of_batch: bool = False  # not one number for each row
     loss_weight: float = 1.0  # of one of several outputs
 
-    def settled(self, examples: Examples) -> "ResolvedTask":
+    def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedTask":
         """Returns itself: a copy of a trainer has this in place of a `Task`."""
         return self
 
@@ -420,7 +443,9 @@ def _look(examples: Examples) -> tuple[Kind, str]:
     if not is_whole:
         return "binary", "labels between 0 and 1"
     num_classes = _num_classes(examples, "multi_class")
-    return ("binary" if num_classes == 2 else "multi_class"), f"{num_classes} classes"
+    if num_classes == 2:
+        return "binary", _TWO_CLASSES
+    return "multi_class", f"{num_classes} classes"
 
 
 def _num_classes(examples: Examples, kind: Kind) -> int:

@@ -498,7 +498,7 @@ class Trainer:
         """Returns rows whose labels are numbered as those that the model was trained on, or by
         `names`."""
         known = tuple(self.class_names if names is None else names)
-        examples = as_examples(rows, class_names=known, name=name)
+        examples = self._task.numbered(as_examples(rows, class_names=known, name=name))
         found = examples.class_names
         if found == (-1, 1) and self._task.kind == "regression":  # numbers after all
             targets = np.where(np.asarray(examples.labels) == 1, 1.0, -1.0).astype(np.float32)

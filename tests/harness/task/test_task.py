@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import harness
 from harness.base.errors import InputError
 from harness.data.containers import as_examples
 from harness.data.examples import Examples
@@ -68,7 +69,7 @@ def test_auto_looks_at_the_labels(
     assert task.head == heads.get(kind, "sigmoid")
     assert task.metric_names == (("mae",) if kind == "regression" else ("accuracy",))
     assert task.with_accuracy == (not task.stateful) == (kind != "regression")
-    assert Task(task.kind).settled(examples).why == "asked for"
+    assert Task(task.kind).settled(examples).why.startswith("asked for")
 
 
 def test_any_of_several_classes_as_a_matrix_or_as_sets() -> None:
@@ -140,6 +141,12 @@ def test_numbers_of_classes_are_names_only_if_one_is_no_number_of_a_class(
     examples = rows(np.arange(3), class_names=(1, 2, 3))
     task = Task(class_weight=class_weight).settled(examples)
     np.testing.assert_array_equal(task.class_weight, weights)  # type: ignore[arg-type]
+
+
+def test_thresholds_are_from_0_to_1() -> None:
+    limits = (0, 0.5, 1.0)
+    assert settled("multi_label", 3, thresholds=limits).thresholds == limits
+    assert settled("multi_class", 3, thresholds=limits).thresholds is None
 
 
 def test_labels_are_smoothed_in_training_as_keras_does() -> None:
@@ -285,3 +292,38 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int | None, ...]) -> 
     task.check_outputs(keras.KerasTensor((None, 1)), "the model 'net'")
     with pytest.raises(InputError, match=r"'net' gives .*wants \[rows, 1\]: end .* Dense\(1\)"):
         task.check_outputs(keras.KerasTensor(shape), "the model 'net'")
+
+
+@pytest.mark.parametrize(
+    ("end", "loss", "labels", "metrics"),
+    [
+        ((2, "softmax"), "sparse_categorical_crossentropy", "two", ["accuracy"]),
+        ((3, "softmax"), "categorical_crossentropy", "one-hot", ["accuracy", "acc"]),
+        (
+            (3, None),
+            keras.losses.CategoricalCrossentropy(from_logits=True),
+            "one-hot",
+            ["accuracy"],
+        ),
+        ((2, "softmax"), "categorical_focal_crossentropy", "one-hot of two", ["accuracy"]),
+        ((1, "exponential"), "poisson", "counts", ["mae"]),
+    ],
+)
+def test_auto_takes_labels_as_keras_does(
+    end: tuple[int, str | None], loss: Any, labels: str, metrics: list[str]
+) -> None:
+    x = keras.random.normal([40, 3], seed=1)
+    numbers = np.arange(40)
+    given = {
+        "two": numbers % 2,
+        "one-hot": np.eye(3)[numbers % 3],
+        "one-hot of two": np.eye(2, dtype=int)[numbers % 2],
+        "counts": numbers % 7,
+    }[labels]
+    inputs = keras.Input([3], name="x")
+    model = keras.Model({"x": inputs}, keras.layers.Dense(*end)(inputs))
+    model.compile(loss=loss, metrics=metrics)
+    theirs = model.evaluate({"x": x}, given, batch_size=40, verbose=0, return_dict=True)
+    trainer = harness.Trainer(model, task=harness.Task(loss=loss, metrics=metrics), batch_size=40)
+    rows = harness.Examples(inputs={"x": np.array(x)}, labels=given)
+    assert trainer.evaluate(rows) == pytest.approx(theirs, rel=1e-5)

@@ -25,7 +25,8 @@ def export(config: ExportConfig) -> int:
     console = Console()
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.model.export import export_model, head_of
+        from harness.model.export import export_model
+        from harness.model.heads import head_of
     saved = load_saved_model(config.model)
     model = saved.trainer.model
     export_model(
@@ -34,6 +35,7 @@ def export(config: ExportConfig) -> int:
         format=config.format,
         vocabulary=saved.vocabulary,
         head=head_of(model, saved.kind),
+        from_logits=saved.trainer.task.from_logits,
     )
     console.print(f"exported to {config.out}", soft_wrap=True, markup=False, highlight=False)
     if config.format == "saved_model" and saved.vocabulary is None:

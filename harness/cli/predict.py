@@ -71,7 +71,7 @@ def predict(config: PredictConfig) -> int:
     first = next(blocks, [])  # a missing file is told before TensorFlow is loaded
     with quiet_import():
         from harness.cli.saved_model import load_saved_model
-        from harness.model.export import head_of
+        from harness.model.heads import head_of
         from harness.model.judge import Judge
     saved = load_saved_model(config.model)
     saved.require_classes()
@@ -81,7 +81,8 @@ def predict(config: PredictConfig) -> int:
             f"no vocabulary.json lies beside {saved.path}; name the run folder that the model is "
             "from, or, if its training found no words, train again with --word-index"
         )
-    judge = Judge(model, words, head_of(model, saved.kind))
+    head = head_of(model, saved.kind)
+    judge = Judge(model, words, head, from_logits=saved.trainer.task.from_logits)
     thresholds: Sequence[float] | None = words.thresholds or [0.5] * len(judge.class_names)
     if config.threshold is not None:
         thresholds = [config.threshold] * len(judge.class_names)

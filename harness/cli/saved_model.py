@@ -1,11 +1,13 @@
 """Saved models, with the settings and the vocabulary in their run folders."""
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 from rich.console import Console
 
 from harness import Task, Trainer, load_model
@@ -69,7 +71,8 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
     config = run_files.read_config(folder) if has_config else None
     words = folder / vocabulary.FILE_NAME
     known = Vocabulary.load(words) if words.is_file() else None
-    task = Task(thresholds=None if known is None else known.thresholds)
+    loss = _loss_of(config or {}, path)
+    task = Task(loss=loss, thresholds=None if known is None else known.thresholds)
     # It never trains; SGD keeps nothing, so the optimizer takes no memory.
     trainer = Trainer(load_model(path), task=task, optimizer="sgd", **settings)
     layers = multi_hot_layers(trainer.model)
@@ -82,3 +85,21 @@ def load_saved_model(named: str, **settings: Any) -> SavedModel:
         config=config,
         vocabulary=known,
     )
+
+
+def _loss_of(config: Mapping[str, Any], path: Path) -> keras.losses.Loss | None:
+    """Returns the loss that a run was trained with; None for the usual one of its task."""
+    recorded = config.get("task", {}).get("loss")
+    if recorded is None:
+        return None
+    try:
+        known = json.loads(recorded) if recorded.startswith("{") else recorded
+        return keras.losses.get(known)
+    except (TypeError, ValueError):
+        Console(stderr=True).print(
+            f"note: {path} was trained with a loss that is not Keras's own, {recorded:.200}; "
+            "losses shown are cross-entropies",
+            soft_wrap=True,
+            markup=False,
+        )
+        return None

@@ -16,13 +16,13 @@ from harness.base.checks import require, require_choice, require_extra
 from harness.base.files import json_text
 from harness.data.vocabulary import FILE_NAME as VOCABULARY_FILE_NAME
 from harness.data.vocabulary import Vocabulary
+from harness.model.heads import Head, logits_of
 from harness.model.layers import anywhere, calling
-from harness.model.network import is_functional, multi_hot_layers, named_outputs
+from harness.model.network import multi_hot_layers, named_outputs
 from harness.model.text import TextEncoder
 from kernels.files import replacing
 
 Format = Literal["saved_model", "onnx", "keras"]
-Head = Literal["sigmoid", "softmax", "linear"]
 
 _EXTRA = "assets.extra"  # The folder of a SavedModel for files of a user's own
 _OUTPUTS = "outputs"  # The name of what a model gives
@@ -38,12 +38,13 @@ def export_model(
     format: Format,
     vocabulary: Vocabulary | None = None,
     head: Head = "sigmoid",
+    from_logits: bool | None = None,
 ) -> None:
     """Writes a model for other programs, whole or not at all. A SavedModel has the signature
     `serve` from ids to the model's `outputs`, and with a vocabulary `serve_text` from texts to
     probabilities (of a regression, `outputs`), beside `assets.extra/vocabulary.json`; an ONNX file
     holds its classes and thresholds. `head` is the activation that makes probabilities of
-    logits."""
+    logits; for `from_logits` see `logits_of`."""
     path = Path(path)
     require_choice("format", format, get_args(Format))
     # Another program may be serving what is there.
@@ -64,32 +65,9 @@ def export_model(
             _finish_onnx(beside, vocabulary)
         else:
             try:
-                _write_saved_model(model, beside, vocabulary, head)
+                _write_saved_model(model, beside, vocabulary, head, from_logits)
             except tf.errors.ResourceExhaustedError as error:  # its error for a full disk
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-
-
-def head_of(model: keras.Model, kind: str | None) -> Head:
-    """Returns the model's last activation, else the task's, else a softmax for several outputs."""
-    if kind == "regression":
-        return "linear"
-    last = model.layers[-1] if is_functional(model) else None
-    found = getattr(getattr(last, "activation", None), "__name__", None)
-    if found == "sigmoid":
-        return "sigmoid"
-    if found == "softmax" or kind in ("multi_class", "multinomial"):
-        return "softmax"
-    several = is_functional(model) and model.outputs[0].shape[-1] not in (None, 1)
-    return "softmax" if several and kind in (None, "auto") else "sigmoid"
-
-
-def logits_of(model: keras.Model, inputs: Any, head: Head) -> tf.Tensor:
-    """Returns float32 logits, or the outputs of a regression, by TensorFlow's own operations. Of
-    probabilities these are what Keras knows as their logits: near 0 and 1 they lose digits."""
-    with calling(anywhere()):
-        outputs = model(inputs, training=False)
-    known = outputs if head == "linear" else getattr(outputs, "_keras_logits", outputs)
-    return tf.cast(known, tf.float32)
 
 
 def check_vocabulary(vocabulary: Vocabulary, model: keras.Model) -> None:
@@ -107,7 +85,11 @@ def names_of(class_names: Sequence[str], num_classes: int) -> tuple[str, ...]:
 
 
 def _write_saved_model(
-    model: keras.Model, path: Path, vocabulary: Vocabulary | None, head: Head
+    model: keras.Model,
+    path: Path,
+    vocabulary: Vocabulary | None,
+    head: Head,
+    from_logits: bool | None,
 ) -> None:
     archive = keras.export.ExportArchive()
     signature = get_input_signature(model)
@@ -126,7 +108,8 @@ def _write_saved_model(
             archive.track(encoder)
 
             def serve_text(texts: tf.Tensor) -> dict[str, tf.Tensor]:
-                return _judged(logits_of(model, encoder(texts), head), words, head)
+                logits = logits_of(model, encoder(texts), head, from_logits=from_logits)
+                return _judged(logits, words, head)
 
             texts = tf.TensorSpec([None], tf.string, name="texts")
             archive.add_endpoint("serve_text", serve_text, [texts])

@@ -14,7 +14,8 @@ import tensorflow as tf
 from harness.base.checks import require
 from harness.data.ragged import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import Head, check_vocabulary, logits_of, names_of
+from harness.model.export import check_vocabulary, names_of
+from harness.model.heads import Head, logits_of
 from harness.model.network import arrays_of, takes_weights
 
 _MOST_EXPLAINED = 2_000  # The most distinct words of a text to leave out in turn
@@ -28,7 +29,14 @@ class Judge:
     """Judges texts by TensorFlow's own operations. XLA compiles nothing, so that a few texts need
     not wait, and batches may have any shape."""
 
-    def __init__(self, model: keras.Model, vocabulary: Vocabulary, head: Head) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        vocabulary: Vocabulary,
+        head: Head,
+        *,
+        from_logits: bool | None = None,
+    ) -> None:
         check_vocabulary(vocabulary, model)
         require(
             vocabulary.takes_texts,
@@ -50,7 +58,7 @@ class Judge:
 
         @tf.function(input_signature=[inputs], autograph=False)
         def logits(rows: dict[str, tf.Tensor]) -> tf.Tensor:
-            return logits_of(model, rows, head)
+            return logits_of(model, rows, head, from_logits=from_logits)
 
         self._logits = logits
         self._activation = keras.activations.get(head)

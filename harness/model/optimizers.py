@@ -58,6 +58,8 @@ def config_of(optimizer: OptimizerFactory | keras.optimizers.Optimizer) -> dict[
     except NotImplementedError:  # a schedule of the user's own, without get_config
         settings = {"learning_rate": type(optimizer._learning_rate).__name__}
     settings.pop("name", None)  # it counts the optimizers that the process has made
+    plain = keras.ops.convert_to_numpy  # of tensors, which users may set
+    settings = {n: plain(v).tolist() if keras.ops.is_tensor(v) else v for n, v in settings.items()}
     return {"optimizer": type(optimizer).__name__, **settings}
 
 

@@ -1,6 +1,5 @@
 """Keras's losses and metrics, given by name or as objects."""
 
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
@@ -13,26 +12,20 @@ from keras.src.metrics.reduction_metrics import MeanMetricWrapper
 
 from harness.base.checks import require
 from harness.base.errors import InputError
-from harness.task.multinomial import Multinomial, behind_casts
+from harness.model.heads import are_logits, behind_casts, logits_behind
+from harness.task.multinomial import Multinomial
 
 ACCURACY = "accuracy"
 _TAKEN = frozenset(
     {"loss", "step", "epoch", "num_steps", "seconds", "examples", "tokens", "telemetry"}
 )
 """Names that no metric may have, since records use them for something else."""
-_LINEAR = re.compile(
-    "Add(N|V2)?|BatchMatMulV[23]|BiasAdd|BroadcastTo|Cast|Conv2D|Einsum|ExpandDims|GatherNd|GatherV2|"
-    "Identity|MatMul|Mean|Mul|Neg|Pad(V2)?|Reshape|(Sparse)?SegmentSum(V2)?|SelectV2|Slice|SplitV?|"
-    "Squeeze|StopGradient|StridedSlice|Sub|Sum|Tile|Transpose|Unpack|UnsortedSegmentSum"
-)
-"""TensorFlow's operations whose results are linear in what one of their inputs is linear in."""
 _ACC = {
     "binary": "binary_accuracy",
     "multi_class": "sparse_categorical_accuracy",
     "multi_label": "categorical_accuracy",
 }
 """What Keras's `compile` takes the metric "acc" for, by the kind of task."""
-_PRODUCT = "multi_hot_forward/"  # The scope of a MultiHotDense layer's product
 AnyLoss: TypeAlias = str | keras.losses.Loss | Callable[[Any, Any], Any]
 AnyMetric: TypeAlias = str | keras.metrics.Metric | Callable[[Any, Any], Any]
 
@@ -100,10 +93,9 @@ class Given(NamedTuple):
 
 
 def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bool) -> Given:
-    """Returns outputs as logits and as probabilities, which `head` makes of logits. Keras stores
-    the input of its sigmoid or softmax as an attribute of the result; that of TensorFlow's own
-    operations is known while a step is traced. Of other outputs a loss that the user gave says what
-    they are, as in Keras."""
+    """Returns outputs as logits and as probabilities, which `head` makes of logits. If a sigmoid,
+    a softmax or a weight does not tell what they are, a loss that the user gave does, as in
+    Keras."""
     require(
         getattr(outputs, "_keras_mask", None) is None,
         "the model's outputs have a mask, by which Keras leaves rows out of the loss; leave out "
@@ -112,15 +104,10 @@ def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bo
     numbers = tf.cast(outputs, tf.float32)
     if head == "linear":
         return Given(numbers, numbers, False)
-    operation = behind_casts(outputs) if hasattr(outputs, "op") else None
-    logits = getattr(outputs, "_keras_logits", None)
-    if operation is not None:
-        is_head = operation.type.lower() == head
-        logits = (operation.inputs[0] if logits is None else logits) if is_head else None
-    if logits is not None:
+    if (logits := logits_behind(outputs, head)) is not None:
         return Given(tf.cast(logits, tf.float32), numbers, True)
     takes_logits = is_given and getattr(loss, "from_logits", False)
-    if takes_logits or operation is None or _are_logits(outputs):
+    if takes_logits or are_logits(outputs):
         if is_given and not takes_logits and not is_own(loss):
             warnings.warn(
                 f"the loss {loss.name!r} takes probabilities, but the model gives logits: the loss "
@@ -133,36 +120,13 @@ def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bo
     named = "harness.Multinomial()" if isinstance(loss, Multinomial) else named
     require(
         is_given,
-        f"the model ends in {operation.type}, and the task has no loss that says whether that "
-        f"gives probabilities or logits; give harness.Task a loss={named} for logits; or end the "
-        f"model with a {head}, or with a Dense layer without activation; or set task: class "
-        "numbers [rows] are multi_class, 0 and 1 [rows, classes] multi_label, and a regression "
-        "takes outputs as they are",
+        f"the model ends in {behind_casts(outputs).type}, and the task has no loss that says "
+        f"whether that gives probabilities or logits; give harness.Task a loss={named} for logits; "
+        f"or end the model with a {head}, or with a Dense layer without activation; or set task: "
+        "class numbers [rows] are multi_class, 0 and 1 [rows, classes] multi_label, and a "
+        "regression takes outputs as they are",
     )
     return Given(None, numbers, True)
-
-
-def _are_logits(outputs: tf.Tensor) -> bool:
-    """Whether traced outputs are linear in a weight, as those of a Dense layer are: nothing bounds
-    them, as it does probabilities."""
-    left, seen = [outputs], {outputs.ref()}
-    while left:
-        tensor = left.pop()
-        operation = tensor.op
-        parts = [part for part in operation.inputs if part.dtype.is_floating]
-        if operation.type == "ReadVariableOp":
-            return True
-        if operation.type in ("ConcatV2", "Pack"):
-            parts = parts[:1] if all(map(_are_logits, parts)) else []
-        elif operation.type == "IdentityN":  # a function with a gradient of its own
-            parts = [operation.inputs[tensor.value_index]]
-        elif operation.type == "RealDiv" and parts[1].shape.rank == 0:
-            parts = parts[:1]
-        elif not (_LINEAR.fullmatch(operation.type) or _PRODUCT in operation.name):
-            parts = []
-        left += [part for part in parts if part.ref() not in seen]
-        seen.update(part.ref() for part in parts)
-    return False
 
 
 def is_own(loss_or_metric: Any) -> bool:

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from harness.base.checks import require, require_count
+from harness.model.heads import behind_casts
 from kernels.multi_hot.registry import Problem
 from kernels.multi_hot.segments import Entries, find_entries
 from kernels.random_bits import random_bits
@@ -138,13 +139,6 @@ def _last_product(logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     )
     inputs, kernel = operation.inputs
     return tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32), tf.cast(bias, tf.float32)
-
-
-def behind_casts(tensor: tf.Tensor) -> tf.Operation:
-    operation = tensor.op
-    while operation.type in ("Cast", "Identity"):
-        operation = operation.inputs[0].op
-    return operation
 
 
 def _drawn(num_samples: int, num_items: int, inputs: tf.Tensor) -> tf.Tensor:

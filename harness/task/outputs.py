@@ -21,7 +21,7 @@ class OutputTasks:
     """The tasks of a model's outputs, by their names; other outputs are only predicted."""
 
     parts: Mapping[str, Task]
-    kind, seen = "outputs", None
+    kind, seen, from_logits = "outputs", None, None
 
     def config(self) -> dict[str, Any]:
         own = ((name, part.config()) for name, part in self.parts.items())

@@ -100,6 +100,11 @@ class Task:
             f"class_weight is {weights!r}; give 'balanced', or a weight by class number or name",
         )
 
+    @property
+    def from_logits(self) -> bool | None:
+        """Whether the loss takes logits; None if none is given, so that the model has to tell."""
+        return None if self.loss is None else bool(getattr(self.loss, "from_logits", False))
+
     def config(self) -> dict[str, Any]:
         """Returns the settings that decide the losses, as config.json holds them."""
         loss = self.loss

@@ -19,7 +19,8 @@ from harness.base.terminal import lasting
 from harness.data.containers import as_examples, without_labels
 from harness.data.examples import Examples
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import Format, export_model, head_of
+from harness.model.export import Format, export_model
+from harness.model.heads import head_of
 from harness.model.network import ModelFunction
 from harness.model.optimizers import OptimizerFactory, config_of, optimizer_of
 from harness.model.variables import checksum_of
@@ -178,6 +179,11 @@ class Trainer:
         if self._by_steps:
             self._setup.programs.state.catch_up_all()
         return self._setup.model
+
+    @property
+    def task(self) -> Task | OutputTasks:
+        """The task as it was given."""
+        return self._task
 
     @property
     def optimizer(self) -> keras.optimizers.Optimizer:
@@ -469,7 +475,14 @@ class Trainer:
         model, words = self.model, None if several else self._vocabulary
         if words is not None and self._thresholds is not None:
             words = words.with_thresholds(self._thresholds)
-        export_model(model, path, format=format, vocabulary=words, head=head_of(model, kind))
+        export_model(
+            model,
+            path,
+            format=format,
+            vocabulary=words,
+            head=head_of(model, kind),
+            from_logits=self._task.from_logits,
+        )
 
     @for_python()
     def steps(self, train: AnyRows, *, epochs: int = 1, console: Console | None = None) -> Steps:

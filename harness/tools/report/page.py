@@ -55,7 +55,10 @@ def write_report(
     shown = worst[:_MAX_CLASSES]
     word_numbers = _evenly(rows.num_rows, _MAX_WORD_ROWS)
     word_rows, truth = rows.take(word_numbers), answers.truth[np.ix_(word_numbers, shown)]
-    weights = word_weights(trainer.model, word_rows, quality.kind, shown, truth)
+    takes_logits = trainer.task.from_logits
+    weights = word_weights(
+        trainer.model, word_rows, quality.kind, shown, truth, from_logits=takes_logits
+    )
     texts = _in_order(data, source, vocabulary) if vocabulary is not None else test
     parts = (quality.precision, quality.recall, quality.f1, quality.support)
     columns = [names[number] for number in worst], *(part[worst].tolist() for part in parts)

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from harness import RaggedSets
 from harness.data.vocabulary import Vocabulary
-from harness.model.export import head_of, logits_of
+from harness.model.heads import head_of, logits_of
 from harness.model.network import arrays_of, multi_hot_layers, takes_weights
 from harness.tools.report.answers import Bools
 
@@ -62,7 +62,13 @@ def _rows_by_id(rows: RaggedSets, part: Bools, num_tokens: int) -> npt.NDArray[n
 
 
 def word_weights(
-    model: keras.Model, rows: RaggedSets, kind: str, classes: Sequence[int], truth: Bools
+    model: keras.Model,
+    rows: RaggedSets,
+    kind: str,
+    classes: Sequence[int],
+    truth: Bools,
+    *,
+    from_logits: bool | None = None,
 ) -> npt.NDArray[np.float64]:
     """Returns gradient times input, d logit / d x * x, for the multi-hot vector x or that of the
     ids' weights: its mean over a class's rows less its mean over the others, [classes, V]; `truth`,
@@ -82,7 +88,7 @@ def word_weights(
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for table in tables:
                 tape.watch(table)
-            logits = logits_of(model, inputs, head)
+            logits = logits_of(model, inputs, head, from_logits=from_logits)
             if head == "softmax":
                 logits -= tf.reduce_mean(logits, axis=1, keepdims=True)
             total = tf.reduce_sum(share * tf.gather(logits, number, axis=1))

@@ -5,8 +5,9 @@
 Draws mutants of some rooms (a folder of harness/, `harness` for the files beside these, `kernels`)
 or of all: another comparison, an integer one higher or lower, `or` for `and`, no `not`, `-` for
 `+`, or the reverse; another flag; no early return. In a copy of the tree the mirrored test file
-runs, then the room's other ones. Killed is what fails them, or keeps them from ending in time;
-undecided, if they fail without it as well. A survivor needs a test, if anybody could notice it.
+runs, then the room's other ones, first those that name the module. Killed is what fails them, or
+keeps them from ending in time; undecided, if they fail without it as well. A survivor needs a test,
+if anybody could notice it.
 """
 
 import argparse
@@ -80,11 +81,14 @@ def mutants_of(path: Path, root: Path) -> Iterator[Mutant]:
 
 
 def suites_of(path: Path, root: Path) -> list[tuple[Path, ...]]:
-    """Returns a file's mirrored test file, if it has one, and the room's other ones."""
+    """Returns a file's mirrored test file, if it has one, and the room's other ones, of which those
+    that name its module come first."""
     mirrored, room = Path("tests", path.parent, f"test_{path.name}"), room_of(path)
     folder = root / "tests" / ("" if room == path.parts[0] else path.parts[0]) / room
     found = folder.glob("test_*.py" if room == "harness" else "**/test_*.py")
+    module = ".".join(path.with_suffix("").parts)
     others = sorted({file.relative_to(root) for file in found} - {mirrored})
+    others.sort(key=lambda file: module not in (root / file).read_text(encoding="utf-8"))
     return [tests for tests in ((mirrored,) * (root / mirrored).is_file(), tuple(others)) if tests]
 
 
@@ -115,7 +119,7 @@ def judged(mutant: Mutant, root: Path, seconds: float, unchanged: Callable[..., 
         ok = passes(root, seconds, tests)
         path.write_bytes(before)
         if not ok:
-            return "killed" if unchanged(tests) else "undecided"
+            return "killed" if unchanged(tuple(sorted(tests))) else "undecided"
     return "survived"
 
 
@@ -126,7 +130,7 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=100, help="how many mutants to draw")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--room", nargs="+", choices=rooms, default=rooms)
-    parser.add_argument("--seconds", type=float, default=300, help="limit of test files' time")
+    parser.add_argument("--seconds", type=float, default=900, help="limit of test files' time")
     given = parser.parse_args()
     found = Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):

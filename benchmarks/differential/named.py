@@ -14,7 +14,14 @@ import keras
 import numpy as np
 
 import harness
-from benchmarks.differential import layers
+
+# The files of scripts register their models.
+from benchmarks.differential import (
+    layers,
+    script_clicks,  # noqa: F401
+    script_losses,  # noqa: F401
+    script_tables,  # noqa: F401
+)
 from benchmarks.differential.callbacks import BatchRecorder, DrawnCallbacks, Recorder
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.judging import Verdict, judge
@@ -22,6 +29,7 @@ from benchmarks.differential.models import Form
 from benchmarks.differential.networks import Layer, Network
 from benchmarks.differential.optimizers import Drawn, Scaled, Waves
 from benchmarks.differential.rows import Part, inputs_of
+from benchmarks.differential.scripts import SCRIPTS
 from benchmarks.differential.tasks import DrawnTask
 
 Outputs = Callable[[Any, Layer], Any]
@@ -303,11 +311,23 @@ CHECKS: dict[str, Callable[[], list[str]]] = {
     "W7 two trainers in threads": _threads,
 }
 """The checks of the trainer alone, by name; each returns what is wrong."""
-NAMED = (*CASES, *CHECKS)
+FROM_SCRIPTS = (
+    "deep interest network",
+    "behavior sequence transformer",
+    "neural decision forest",
+    "imbalanced classification",
+    "siamese with a function as metric",
+    "esmm",
+)
+"""Models of scripts that show what no other named case does: masks, attention, models in a model,
+counts beside class weights, a shared tower with a loss of a batch, several outputs."""
+NAMED = (*CASES, *CHECKS, *FROM_SCRIPTS)
 
 
 def judge_named(name: str) -> Verdict:
-    """Judges a named case."""
+    """Judges a named case or a model of a script."""
+    if name in SCRIPTS:
+        return SCRIPTS[name].judge()
     if name in CASES:
         return judge(CASES[name]())
     wrong = CHECKS[name]()

@@ -3,6 +3,7 @@
     python -m benchmarks.differential --case 1234
     python -m benchmarks.differential --cases 2000 --seconds 3600 --json cases.jsonl
     python -m benchmarks.differential --named
+    python -m benchmarks.differential --scripts deep
     python -m benchmarks.differential --cases 100 --two-cpus
 
 A case comes out equal, refused before its first step, different, or in error. The exit code is 1 if
@@ -57,13 +58,15 @@ def show(seed: int) -> int:
     return int(verdict.result in ("different", "error"))
 
 
-def show_named(start: str) -> int:
-    """Runs the named cases whose names begin with `start`; prints a line for each."""
+def show_named(start: str, *, scripts: bool = False) -> int:
+    """Runs the named cases, or the models of scripts, whose names begin with `start`; prints a line
+    for each."""
     from benchmarks.differential.named import NAMED, judge_named
+    from benchmarks.differential.scripts import SCRIPTS
 
     _use_one_core()
     failed = 0
-    names = [name for name in NAMED if name.startswith(start)]
+    names = [name for name in (SCRIPTS if scripts else NAMED) if name.startswith(start)]
     for name in names:
         verdict = judge_named(name)
         failed += verdict.result in ("different", "error")
@@ -153,6 +156,7 @@ def main() -> int:
     parser.add_argument(
         "--named", nargs="?", const="", help="the named cases, or those whose name begins so"
     )
+    parser.add_argument("--scripts", nargs="?", const="", help="the same of models from scripts")
     parser.add_argument("--cases", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
@@ -174,4 +178,6 @@ def main() -> int:
         return show(given.case)
     if given.named is not None:
         return show_named(given.named)
+    if given.scripts is not None:
+        return show_named(given.scripts, scripts=True)
     return run(given.first, given.cases, seconds=given.seconds, path=given.json)

@@ -108,7 +108,7 @@ def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bo
         return Given(tf.cast(logits, tf.float32), numbers, True)
     takes_logits = is_given and getattr(loss, "from_logits", False)
     if takes_logits or are_logits(outputs):
-        if is_given and not takes_logits and not is_own(loss):
+        if is_given and not takes_logits and not takes_scores(loss):
             warnings.warn(
                 f"the loss {loss.name!r} takes probabilities, but the model gives logits: the loss "
                 f"gets a {head} of them, where Keras would give it the logits; end the model with "
@@ -136,6 +136,16 @@ def is_own(loss_or_metric: Any) -> bool:
     return type(loss_or_metric) in kinds and not module.startswith("keras.")
 
 
+def is_users_own(loss: keras.losses.Loss) -> bool:
+    """Whether a loss is a function or a class of the user's own."""
+    return is_own(loss) or not type(loss).__module__.startswith(("keras.", "harness."))
+
+
+def takes_scores(loss: keras.losses.Loss) -> bool:
+    """Whether a loss gets outputs as they are: a function of the user's own, or a hinge."""
+    return is_own(loss) or name_of(loss).endswith("hinge")
+
+
 class FunctionMetric(MeanMetricWrapper):
     """The mean of a function, which Keras's own copies would have to find by its name."""
 
@@ -149,9 +159,9 @@ def _function(loss_or_metric: Any) -> Any:
 
 def applied(loss: keras.losses.Loss, targets: Mapping[bool, Any], given: Given) -> tf.Tensor:
     """Returns the losses of the rows, [B, ...], or one loss of the batch. A function of the user's
-    own gets outputs and class numbers as they are; another loss gets `targets[is_sparse(loss)]`."""
+    own gets outputs and class numbers as they are, a hinge outputs."""
     wanted, numbers = targets[is_sparse(loss)], given.probabilities
-    if is_own(loss):
+    if takes_scores(loss):
         wanted, numbers = tf.cast(wanted, loss.dtype), given.outputs
     elif getattr(loss, "from_logits", False):
         name, numbers = name_of(loss), given.logits
@@ -172,6 +182,8 @@ def metrics_of(
     multinomial nothing."""
     if metrics is None:
         metrics = {"regression": ["mae"], "multinomial": []}.get(kind, [ACCURACY])
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        raise InputError(f"metrics is {metrics!r}; give a list of metrics")
     found: dict[str, str | keras.metrics.Metric] = {}
     for metric in metrics:
         require(

@@ -25,6 +25,7 @@ from harness.task.losses import (
     AnyMetric,
     applied,
     is_sparse,
+    is_users_own,
     loss_of,
     metrics_of,
     name_of,
@@ -127,7 +128,7 @@ class Task:
             return examples
         if not isinstance(labels, np.ndarray) or labels.ndim == 1 or labels.shape[1] == 1:
             return examples
-        if (np.sort(labels, axis=1) != np.arange(labels.shape[1]) // (labels.shape[1] - 1)).any():
+        if labels.min() < 0 or (labels.sum(axis=1) != 1).any() or (labels.max(axis=1) != 1).any():
             return examples
         return replace(examples, labels=labels.argmax(axis=1), num_classes=labels.shape[1])
 
@@ -175,7 +176,8 @@ class Task:
             kind=kind,
             num_classes=num_classes,
             why=why,
-            loss=loss_of(self.loss, kind),
+            loss=(loss := loss_of(self.loss, kind)),
+            width=width if kind == "regression" and is_users_own(loss) else None,
             loss_is_given=self.loss is not None,
             metrics=every,
             evaluation_only=frozenset(getattr(m, "name", m) for m in every[len(in_training) :]),
@@ -241,6 +243,7 @@ class ResolvedTask:
     is_known: bool = True  # Whether the task follows from labels, not only from a model's outputs
     loss_is_of_batch: bool = False  # not one number for each row
     loss_weight: float = 1.0  # of one of several outputs
+    width: int | None = None  # The number of outputs, if a loss of the user's own takes any number
 
     def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedTask":
         """Returns itself: a copy of a trainer has this in place of a `Task`."""
@@ -249,12 +252,12 @@ class ResolvedTask:
     @property
     def num_outputs(self) -> int:
         """The number of a model's outputs for a row: K, or 1 if there are two classes."""
-        return 1 if self.kind == "binary" else self.num_classes
+        return self.width or (1 if self.kind == "binary" else self.num_classes)
 
     @property
     def num_labels(self) -> int:
         """The number of a row's labels: K, or 1 if each row has one class."""
-        return 1 if self.kind == "multi_class" else self.num_outputs
+        return 1 if self.kind in ("binary", "multi_class") else self.num_classes
 
     @property
     def head(self) -> str:
@@ -413,7 +416,7 @@ class ResolvedTask:
         if self.kind == "multi_class":
             classes = tf.cast(tf.reshape(labels, [-1]), tf.int32)
             return {True: classes, False: tf.one_hot(classes, self.num_classes)}
-        numbers = tf.reshape(tf.cast(labels, tf.float32), [-1, self.num_outputs])
+        numbers = tf.reshape(tf.cast(labels, tf.float32), [-1, self.num_labels])
         return {False: numbers, True: numbers}
 
     def _hits(self, targets: Mapping[bool, Any], scores: tf.Tensor) -> tf.Tensor:
@@ -467,10 +470,9 @@ def _num_classes(examples: Examples, kind: Kind) -> int:
 
 def _is_of_batch(task: ResolvedTask) -> bool:
     rows, outputs = task.num_outputs + 1, task.num_outputs  # so that a mean over rows is shorter
-    is_wide = task.kind in (*_OF_SETS, "regression")
 
     def losses() -> tf.Tensor:
-        targets = task._targets(tf.zeros([rows, outputs] if is_wide else [rows], tf.int32))
+        targets = task._targets(tf.zeros([rows, task.num_labels], tf.int32))
         with keras.StatelessScope() as scope:
             given = read(tf.zeros([rows, outputs]), task.head, task.loss, is_given=True)
             found = applied(task.loss, targets, given)
@@ -534,7 +536,7 @@ def _class_weight(
 def _build_metric(metric: keras.metrics.Metric, task: ResolvedTask) -> None:
     """Makes a metric's variables by a first update: some depend on the number of classes."""
     rows = np.zeros([1, task.num_outputs], np.float32)
-    labels = rows[:, :1] if task.kind == "multi_class" else rows
+    labels = np.zeros([1, task.num_labels], np.float32)
     with _computing(f"metric {metric.name!r}", task):
         metric.update_state(task._targets(labels)[is_sparse(metric)], rows)
         result = metric.result()

@@ -105,6 +105,9 @@ def test_a_fitted_classifier(fitted: MultiHotClassifier, vectors: Any) -> None:
     copy = pickle.loads(pickle.dumps(fitted))
     np.testing.assert_array_equal(copy.predict_proba(X), probabilities)
     assert not hasattr(clone(fitted), "classes_")
+    assert "hidden_units" in (MultiHotClassifier.__doc__ or "")
+    of_lists = clone(fitted).set_params(epochs=1).fit(X.toarray().tolist(), y)
+    assert of_lists.n_features_in_ == 30, "lists of one length are vectors"
 
 
 def test_fits_of_one_shape_share_their_programs(fitted: MultiHotClassifier, vectors: Any) -> None:
@@ -137,7 +140,9 @@ def test_searches_and_pipelines() -> None:
     assert both.score(table, labels) > 0.8
 
 
-def test_texts_give_what_the_command_gives(tmp_path: Path) -> None:
+def test_texts_give_what_the_command_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The recipe's search included."""
     parts = {"train": _texts(320, 1), "test": _texts(200, 2)}
     for name, rows in parts.items():
@@ -147,16 +152,19 @@ def test_texts_give_what_the_command_gives(tmp_path: Path) -> None:
     flags = ("--ngrams", "1", "--tokenizer", "keras")
     result = call("train", *data, *flags, "--run-dir", tmp_path / "run")
     assert result.code == 0, result.err
-    classifier = MultiHotClassifier(ngrams=1, tokenizer="keras").fit(*parts["train"])
+    how: Any = {"ngrams": 1, "tokenizer": "keras", "verbose": True}
+    classifier = MultiHotClassifier(**how).fit(*parts["train"])
+    assert "loss on held-out rows" in capsys.readouterr().out
     assert classifier.score(*parts["test"]) == summary(tmp_path / "run")["test_accuracy"]
 
 
-def test_lists_of_strings_and_of_ids() -> None:
+def test_lists_of_strings_and_of_ids(capsys: pytest.CaptureFixture[str]) -> None:
     texts, labels = _texts(100, 3)
     rows = [text.split() for text in texts]
     quick = MultiHotClassifier(recipe="tutorial", epochs=30, learning_rate=0.01, num_tokens=60)
     assert quick.fit(rows, labels).score(rows, labels) > 0.9
     assert (quick.predict(rows[:5]) == quick.fit(texts, labels).predict(texts[:5])).all()
+    assert capsys.readouterr() == ("", "")
     assert [*quick.fit([{*"edcba"}, {*"fe"}], [0, 1]).vocabulary_.ids] == [*"eabcdf"]
     numbers = {word: number for number, word in enumerate([*_GOOD, *_BAD, *_COMMON])}
     ids = [{numbers[word] for word in row} for row in rows]
@@ -270,6 +278,9 @@ def test_callbacks(vectors: Any) -> None:
     how: Any = {"epochs": 4, "learning_rate": 0.01, "learning_rate_schedule": "constant"}
     found = MultiHotClassifier(**how, callbacks=[lower]).fit(*vectors)
     np.testing.assert_allclose(found.history_["learning_rate"], [1e-2, 1e-2, 1e-3, 1e-4], rtol=1e-5)
+    own = keras.callbacks.LearningRateScheduler(lambda epoch, now: 0.5)  # comes after ours
+    found = MultiHotClassifier(**how, callbacks=[own, log]).fit(*vectors)
+    np.testing.assert_allclose(found.history_["learning_rate"], 0.5)
     with pytest.raises(ValueError, match="callbacks has 3 in it"):
         MultiHotClassifier(callbacks=3).fit(*vectors)
     with pytest.raises(ValueError, match=r"learning_rate is '\{\}'; it must be a finite number"):

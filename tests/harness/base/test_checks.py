@@ -1,6 +1,7 @@
 """Checks of numbers, of shares, and of batches that devices divide, at their limits."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from harness.base.checks import (
     Number,
     check_batch,
+    checked,
     parse_share,
     require_count,
     require_even_shares,
@@ -29,6 +31,12 @@ def test_limits_of_a_number() -> None:
     assert [limits.take(value) for value in (0.5, 1.9, 0.4, 2.0)] == [True, True, False, False]
     assert [Number(above=0.0).take(value) for value in (1e-9, 0.0)] == [True, False]
     assert not any(Number().take(value) for value in (math.nan, math.inf, -math.inf))
+
+
+def test_values_of_a_mapping() -> None:
+    assert checked(Mapping[str, float], {"a": 1}, "x") == {"a": 1.0}
+    with pytest.raises(InputError, match=r"^x\.a is 'b'; it must be a number"):
+        checked(Mapping[str, float], {"a": "b"}, "x")
 
 
 @pytest.mark.parametrize(

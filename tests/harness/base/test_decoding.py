@@ -33,11 +33,12 @@ def test_dashes_underscores_groups_and_the_top_level() -> None:
         deterministic = true
         [optimizer]
         learning-rate = 1
+        num-words = 5           # of yet another group
         """
     )
     assert config == TrainConfig(
         epochs=3,
-        data=DataConfig(data="imdb"),
+        data=DataConfig(data="imdb", imdb=ImdbOptions(num_words=5)),
         model=ModelConfig(hidden_units=(64, 32), dropout=(0.1, 0.0)),
         execution=Settings(batch_size=250, steps_per_dispatch=20, deterministic=True),
         optimizer=OptimizerConfig(learning_rate=1.0),
@@ -47,22 +48,12 @@ def test_dashes_underscores_groups_and_the_top_level() -> None:
 
 
 @pytest.mark.parametrize(
-    "toml",
-    [
-        "num-words = 5",
-        "[data.imdb]\nnum-words = 5",
-        "[execution]\nnum-words = 5",
-    ],
-)
-def test_a_setting_may_stand_in_any_group(toml: str) -> None:
-    assert read(toml) == TrainConfig(data=DataConfig(imdb=ImdbOptions(num_words=5)))
-
-
-@pytest.mark.parametrize(
     ("toml", "message"),
     [
         ('batch-size = "big"', "--batch-size is 'big'; it must be a whole number"),
+        ("batch-size = [500]", "--batch-size is [500]; it must be a whole number"),
         ("hidden-units = [50, 0.5]", "--hidden-units[1] is 0.5; it must be a whole number"),
+        ("hidden-units = 50", "--hidden-units is 50; it must be a list, each item a whole number"),
         ("batchsize = 5", "unknown setting 'batchsize'; `--help-all` lists them all"),
         (
             "num-words = 5\n[data.imdb]\nnum-words = 6",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError
-from harness.base.reading import damage, opened, read_json, read_toml
+from harness.base.reading import damage, opened, read_json, read_toml, require_text
 
 
 def read(path: Path) -> object:
@@ -78,6 +78,16 @@ def test_what_is_no_file_is_neither_read_nor_waited_for(
     make(str(tmp_path / "a"))
     with pytest.raises(InputError, match=r"/a (is not a regular file|cannot be read: .*)\. Go\."):
         opened(tmp_path / "a", remedy="Go.")
+
+
+def test_what_is_no_text_is_refused() -> None:
+    require_text(b"0123456789\0", "a", remedy="Go.")  # a bad character of some row
+    for beginning, fact in (
+        (b"\xfe\xff\0a", "encoded in UTF-16"),
+        (b"012345678\0", "not text: .* Go"),
+    ):
+        with pytest.raises(InputError, match=f"^a is {fact}"):
+            require_text(beginning, "a", remedy="Go.")
 
 
 def test_a_message_keeps_the_fact_and_the_remedy(tmp_path: Path) -> None:

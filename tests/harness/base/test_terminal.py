@@ -15,15 +15,6 @@ from rich.console import Console
 from harness.base.terminal import lasting, markdown_table
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, names_in, run
 
-COMPLETE = {
-    *("config.json", "metrics.jsonl", "checkpoints", "events", "model.keras", "summary.json"),
-}
-
-
-def check_complete(folder: Path) -> None:
-    assert names_in(folder) == COMPLETE
-    assert [step for step, _ in losses(folder)] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
-
 
 def own_terminal() -> None:
     """Makes standard input the terminal of this process, which is told when it is closed."""
@@ -50,23 +41,22 @@ def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
         os.close(mine)
         assert process.wait(600) == 0
     assert rb"l\xe4ufe" in shown
-    check_complete(folder)
+    assert names_in(folder) == {
+        *("config.json", "metrics.jsonl", "checkpoints", "events", "model.keras", "summary.json"),
+    }
+    assert [step for step, _ in losses(folder)] == [4, 8, 12, 16, 16, 20, 24, 28, 32, 32]
 
 
 def test_a_reader_that_ends(tmp_path: Path) -> None:
     """Besides, neither standard input nor standard error is open."""
-    with subprocess.Popen(
-        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command_line("train", *SMALL)],
-        stdout=subprocess.PIPE,
-        cwd=tmp_path,
-        env=environment(),
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline().startswith(b"data set")
-        process.stdout.close()
-        assert process.wait(600) == 0
-    (folder,) = (tmp_path / "runs").iterdir()
-    check_complete(folder)
+    script = (
+        "import sys; from harness.base.terminal import prepare_standard_streams;"
+        "prepare_standard_streams(); [print(sys.stdin.read(), 'a' * 99_999) for _ in range(9)];"
+        "print('said', file=sys.stderr); open(sys.argv[1], 'w').close()"
+    )
+    command = ["sh", "-c", '"$0" -c "$@" <&- 2>&- | head -c 3', sys.executable, script]
+    assert run([*command, str(tmp_path / "done")], env=environment()).out == " aa"
+    assert (tmp_path / "done").exists()
 
 
 def test_results_that_cannot_be_printed() -> None:

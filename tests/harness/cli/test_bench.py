@@ -5,12 +5,18 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness.tools.bench.results import RESULTS_FILE_NAME
+from harness.base.errors import InputError
+from harness.cli.measured import own_model
+from harness.tools.bench import measure
+from harness.tools.bench.measure import Side
+from harness.tools.bench.results import RESULTS_FILE_NAME, Cell, Row
 from tests.harness.cli.runs import CORPUS, NETWORK, call, command_line, contents, environment
 
 GRID = ("--batch-size", "50", "100", "--implementation", "gather", "--steps-per-dispatch", "2")
@@ -125,13 +131,22 @@ def test_a_sweep_goes_on_and_skips_what_cannot_be_measured(
     assert found[50, 1]["figures"]
     assert found[50, 2]["same_as"]["replicas"] == 1, "on a CPU it is one program"
     assert found[1601, 1]["note"].startswith("skipped: --batch-size is 1601")
-    for one in ("bad", "own:wider"):
-        wrong = call("bench", *SWEEP, "--run-dir", folder, "--own-model", one, "--overwrite")
-        assert wrong.code == 2
-        assert "MODULE:FUNCTION" in wrong.err
+    monkeypatch.syspath_prepend(tmp_path)
+    for wrong in ("bad", "own:wider"):
+        with pytest.raises(InputError, match="MODULE:FUNCTION"):
+            own_model(wrong)
 
 
-def test_two_settings_in_turn(tmp_path: Path) -> None:
+def test_two_settings_in_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One pair of processes is measured; the others have its figures."""
+    taken: list[Row] = []
+    real = measure.measure
+
+    def once(cell: Cell, sides: Sequence[Side], *, repeat: int, **how: Any) -> list[Row]:
+        taken[:] = taken or real(cell, sides, repeat=1, **how)
+        return [replace(row, repeat=repeat) for row in taken]
+
+    monkeypatch.setattr(measure, "measure", once)
     path = tmp_path / "other.toml"
     # So much work that no machine misses it.
     path.write_text("[model]\nhidden_units = [256, 256]\ndropout = [0.0]\n")

@@ -39,25 +39,18 @@ def test_it_agrees_with_training(
     assert figures["examples"] == 400
 
 
-def test_what_lies_in_no_run_folder_names_no_data(trained_folder: Path, tmp_path: Path) -> None:
-    shutil.copy(trained_folder / "model.keras", tmp_path)
-    result = call("evaluate", "--model", tmp_path / "model.keras")
-    assert (result.code, result.out) == (2, "")
-    assert "give --data" in result.err
-
-
-def test_a_checkpoint_is_no_model(trained_folder: Path) -> None:
+def test_what_cannot_be_evaluated(trained_folder: Path, tmp_path: Path) -> None:
+    model = shutil.copy(trained_folder / "model.keras", tmp_path)
     (*_, checkpoint) = (trained_folder / "checkpoints").iterdir()
-    result = call("evaluate", "--model", checkpoint)
-    assert result.code == 2
-    assert f"{checkpoint} is a checkpoint; name the model that train --resume writes" in result.err
-
-
-def test_data_that_the_model_does_not_know(trained_folder: Path) -> None:
-    result = call("evaluate", "--model", trained_folder, "--data", "synthetic")
-    assert (result.code, result.out) == (2, "")
-    for text in ("has ids below 10000", "knows those below 1000", "--num-words"):
-        assert text in result.err
+    for arguments, message in (
+        ((model,), "give --data"),
+        ((checkpoint,), f"{checkpoint} is a checkpoint; name the model that train --resume writes"),
+        ((trained_folder, "--data", "synthetic"), "has ids below 10000"),
+        ((trained_folder, "--data", "synthetic"), "knows those below 1000"),
+    ):
+        result = call("evaluate", "--model", *arguments)
+        assert (result.code, result.out) == (2, "")
+        assert message in result.err
 
 
 def test_one_of_several_workers_is_refused(

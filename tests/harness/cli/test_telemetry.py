@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.harness.cli.runs import command_line, records, run, summary
+from tests.harness.cli.runs import call, records, summary
 from tests.harness.run.observers.test_tensorboard import curves
 
 
@@ -12,7 +12,7 @@ def test_the_host_is_sampled_drawn_and_recorded(tmp_path: Path) -> None:
     layout = ("--batch-size", "500", "--steps-per-dispatch", "50", "--implementation", "dense")
     data = ("--synthetic-rows", "10000", "--epochs", "2")
     flags = (*data, *layout, "--telemetry-hz", "100", "--run-dir", folder)
-    done = run(command_line("train", *flags))
+    done = call("train", *flags)
     assert (done.code, done.err) == (0, "")
     read = curves(folder)
     assert {tag for tag in read if tag.startswith(("~gpu/", "~host/"))} == {

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -252,7 +251,7 @@ def test_the_names_of_classes_stay_with_the_trainer() -> None:
     """The rows of an evaluation may lack a class of the training."""
 
     def model(inputs: Any) -> Any:
-        return keras.layers.Dense(1)(harness.MultiHotDense(4, num_tokens=10)(inputs))
+        return harness.MultiHotDense(1, num_tokens=10, kernel_initializer="zeros")(inputs)
 
     named = np.array(["no", "yes"])[_LABELS]
     trainer = harness.Trainer(model, batch_size=2)
@@ -265,13 +264,12 @@ def test_the_names_of_classes_stay_with_the_trainer() -> None:
     assert trainer.predict((_ROWS, ["?"] * 4)).shape == (4, 1)
     with pytest.raises(InputError, match=r"the classes maybe, no, and the model .* on no, yes"):
         trainer.fit(as_examples(_ROWS[:2], ["no", "maybe"]), verbose=False)
-    trainer.fit((_ROWS[:2], ["yes", "yes"]), verbose=False)
+    trainer.fit((_ROWS, ["yes"] * 4), verbose=False)
     assert trainer.class_names == ("no", "yes")
     with pytest.raises(InputError, match="row 0 has the label -3"):
         harness.Trainer(model, task="regression").fit((_ROWS, [-3, 1, 2, 0]))
-    signs, regression = [-1.0, 1.0, 1.0, -1.0], harness.Trainer(model, task="regression")
-    loss = regression.evaluate((_ROWS, signs))["loss"]
-    assert loss == pytest.approx(((regression.predict(_ROWS)[:, 0] - signs) ** 2).mean())
+    regression = harness.Trainer(model, task="regression", precision="float32")
+    assert regression.evaluate((_ROWS, [-1.0, 1.0, 1.0, -3.0]))["loss"] == pytest.approx(3)
 
 
 def test_the_values_of_a_matrix_are_weights() -> None:

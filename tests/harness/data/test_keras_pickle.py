@@ -43,19 +43,12 @@ def replace_member(path: Path, member: str, content: bytes) -> None:
             archive.writestr(name, content if name == member else old)
 
 
-@pytest.mark.parametrize(
-    ("function", "member"), [("os.mkdir", "x_train"), ("os.system", "x_test"), ("exec", "y_test")]
-)
+@pytest.mark.parametrize("member", ["x_train", "y_test"])
 def test_a_pickle_that_calls_a_function_calls_nothing(
-    write_npz: WriteNpz, tmp_path: Path, function: str, member: str
+    write_npz: WriteNpz, tmp_path: Path, member: str
 ) -> None:
     created = tmp_path / "created"
-    call = {
-        "os.mkdir": Call(os.mkdir, str(created)),
-        "os.system": Call(os.system, f"touch {created}"),
-        "exec": Call(exec, f"open({str(created)!r}, 'w').close()"),
-    }[function]
-    path = write_npz()
+    call, path = Call(os.mkdir, str(created)), write_npz()
     for content in (call, [[1], [call], [2], [3]]):
         replace_member(path, f"{member}.npy", npy_with_pickle(pickle.dumps(content)))
         with pytest.raises(InputError, match=r"damaged, or not an .npz file"):
@@ -99,10 +92,3 @@ def test_a_pickle_that_asks_for_more_than_arrays(
     replace_member(path, "x_train.npy", npy_with_pickle(pickled))
     with pytest.raises(InputError, match=message):
         load_imdb(path, ImdbOptions())
-
-
-def test_a_list_that_holds_itself(write_npz: WriteNpz) -> None:
-    row: list[Any] = [1]
-    row.append(row)
-    with pytest.raises(InputError, match="row 0 of x_train is no list of ints"):
-        load_imdb(write_npz(x_train=[row, row, row, row]), ImdbOptions())

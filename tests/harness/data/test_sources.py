@@ -8,9 +8,9 @@ import pytest
 
 from harness.base.errors import InputError
 from harness.data import store
-from harness.data.options import ImdbOptions
+from harness.data.options import DataConfig, ImdbOptions
 from harness.data.ragged import RaggedSets
-from harness.data.sources import Dataset, load
+from harness.data.sources import Dataset, load, load_configured
 
 WriteNpz = Callable[..., Path]
 SMALL_NPZ = ImdbOptions(held_out_rows=2)
@@ -71,6 +71,8 @@ def test_rows_without_a_split_are_held_out_by_class(sorted_folder: Path) -> None
     held_out = dataset.test.values.tolist()
     assert sorted(held_out + dataset.train.values.tolist()) == list(range(1000))
     assert held_out == load(sorted_folder).test.values.tolist()
+    configured = load_configured(DataConfig(data=str(sorted_folder)), tells=False)
+    assert held_out == configured.test.values.tolist()
     assert held_out != load(sorted_folder, split_seed=1).test.values.tolist()
     recorded = load(sorted_folder.with_name("recorded"))
     assert recorded.test.values.tolist() == list(range(50))

@@ -74,17 +74,14 @@ def test_what_is_saved_is_read_back(tmp_path: Path, sets: RaggedSets) -> None:
 def test_labels_of_several_classes_are_checked_like_the_rest(tmp_path: Path) -> None:
     folder = tmp_path / "sets"
     store.save(several_labels(), folder)
-    values = folder / "label_values.npy"
+    values, splits = (folder / f"label_{name}.npy" for name in ("values", "splits"))
     content = values.read_bytes()
     values.write_bytes(content[:-4] + b"\0" * 4)
-    with pytest.raises(InputError, match="its files do not agree"):
-        store.load(folder)
-    values.unlink()
-    with pytest.raises(InputError, match="its files do not agree"):
-        store.load(folder)
-    (folder / "label_splits.npy").unlink()
-    with pytest.raises(InputError, match="its files do not agree"):
-        store.load(folder)
+    for missing in (None, values, splits):
+        if missing:
+            missing.unlink()
+        with pytest.raises(InputError, match="its files do not agree"):
+            store.load(folder)
 
 
 def forge(folder: Path, field: str, value: Any) -> None:

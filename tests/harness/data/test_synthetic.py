@@ -6,24 +6,17 @@ import numpy as np
 import pytest
 
 from harness.data.options import SyntheticOptions
-from harness.data.ragged import RaggedSets
 from harness.data.synthetic import synthetic_corpus
 
 
-@pytest.fixture(scope="module")
-def corpus() -> RaggedSets:
-    return synthetic_corpus()
-
-
-def test_sizes_and_lengths_are_those_of_imdb(corpus: RaggedSets) -> None:
+def test_sizes_lengths_and_ids_are_those_of_imdb() -> None:
+    corpus = synthetic_corpus()
     assert (corpus.num_rows, corpus.num_tokens, corpus.num_classes) == (50_000, 10_000, 2)
     assert corpus.lengths.mean() == pytest.approx(234.7, rel=0.02)
     assert corpus.lengths.std() == pytest.approx(172.9, rel=0.05)
     assert corpus.unique().lengths.mean() == pytest.approx(130.2, rel=0.05)
     assert np.bincount(corpus.labels).tolist() == [25_000, 25_000]
-
-
-def test_ids_follow_kerass_convention(corpus: RaggedSets) -> None:
+    # The ids follow Keras's convention.
     assert (corpus.values[corpus.row_splits[:-1]] == 1).all()
     counts = np.bincount(corpus.values, minlength=10_000)
     assert counts[[0, 3]].tolist() == [0, 0]

@@ -8,9 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data.imdb import load_imdb
-from harness.data.options import ImdbOptions
-from harness.data.vocabulary import WORD_INDEX_NAME, Vocabulary
+from harness.data.vocabulary import Vocabulary
 
 WORDS = {"the": 1, "film": 2, "was": 3, "brilliant": 4, "dull": 5, "don't": 6}
 
@@ -22,32 +20,20 @@ def word_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def words(word_index: Path) -> Vocabulary:
-    return Vocabulary.from_word_index(word_index, num_tokens=100)
-
-
-def test_decode_shows_rows_as_the_tutorial_does(words: Vocabulary) -> None:
-    assert words.decode([1, 4, 5, 2, 6, 7, 0, 0]) == "# the film # was brilliant # #"
-
-
 @pytest.mark.parametrize(("num_tokens", "expected"), [(100, [1, 4, 5, 6, 7]), (7, [1, 4, 5, 6, 2])])
 def test_encode_follows_the_conventions(
     word_index: Path, tmp_path: Path, num_tokens: int, expected: list[int]
 ) -> None:
     words = Vocabulary.from_word_index(word_index, num_tokens=num_tokens)
     assert words.encode("the film was brilliant").tolist() == expected
+    # As the tutorial shows rows.
+    shown = "brilliant" if num_tokens == 100 else "#"
+    assert words.decode([1, 4, 5, 2, 6, 7, 0, 0]) == f"# the film # was {shown} # #"
     words.save(tmp_path / "vocabulary.json")
     loaded = Vocabulary.load(tmp_path / "vocabulary.json")
     assert loaded.num_tokens == num_tokens
     assert loaded.encode("the film was brilliant").tolist() == expected
     assert loaded.decode(range(100)) == words.decode(range(100))
-
-
-@given(chosen=st.lists(st.sampled_from([word for word in WORDS if "'" not in word])))
-def test_encode_undoes_decode(words: Vocabulary, chosen: list[str]) -> None:
-    row = [1, *(WORDS[word] + 3 for word in chosen)]
-    assert words.encode(words.decode(row)).tolist() == row
 
 
 @pytest.mark.usefixtures("logical_devices")
@@ -59,19 +45,6 @@ def test_words_are_found_as_kerass_tokenizer_finds_them(text: str) -> None:
     ids = {word: number for number, word in enumerate(dict.fromkeys(words))}
     known = Vocabulary(ids=ids, num_tokens=1000)
     assert known.encode(text).tolist() == [ids[word] for word in words]
-
-
-def test_a_real_review_reads_as_published(imdb_path: Path) -> None:
-    path = imdb_path.with_name(WORD_INDEX_NAME)
-    if not path.is_file():
-        pytest.skip(f"needs the real word index: there is no {path}")
-    sets, _ = load_imdb(imdb_path, ImdbOptions())
-    words = Vocabulary.from_word_index(path, num_tokens=sets.num_tokens)
-    review = sets.row(0)
-    text = words.decode(review)
-    assert text.startswith("# this film was just brilliant casting location scenery")
-    known = review[review > 2]
-    assert words.encode(words.decode(known)).tolist() == [1, *known.tolist()]
 
 
 @pytest.mark.parametrize(

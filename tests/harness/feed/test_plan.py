@@ -120,6 +120,8 @@ def test_a_run_takes_each_step_once_by_the_programs_it_compiled(
     calls_of_dispatches = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     programs = plan.programs(start_step=start_step)
     assert len(programs) == len(set(programs)) <= 2 * 4
+    sizes = [own.rows for own in programs]
+    assert sizes == sorted(sizes, reverse=True), "whole batches first"
     step = start_step
     calls = itertools.cycle(calls_of_dispatches)
     for dispatch in dispatches(plan, start_step=start_step, epochs=EPOCHS, calls=calls):

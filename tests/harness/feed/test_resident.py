@@ -79,7 +79,9 @@ def test_row_ids_of_several_epochs_go_there_together(
             np.testing.assert_array_equal(own, its)
 
 
-def test_the_rows_lie_there_once(examples: Examples) -> None:
+@pytest.mark.parametrize("num_tokens", [50, 100_000])
+def test_the_rows_lie_there_once_and_their_memory_is_told(num_tokens: int) -> None:
+    examples = random_examples(np.random.default_rng(), rows=53, num_tokens=num_tokens)
     columns = Columns.of(examples)
     feed = Resident(columns, devices=CPU)
     plans = (plan_of(examples), plan_of(examples))
@@ -98,12 +100,5 @@ def test_the_rows_lie_there_once(examples: Examples) -> None:
         np.testing.assert_array_equal(first.ragged[name]["row_splits"], sets.row_splits)
     for name, array in columns.dense.items():
         np.testing.assert_array_equal(first.dense[name], array)
-
-
-@pytest.mark.parametrize("num_tokens", [50, 100_000])
-def test_its_memory_is_told_beforehand(num_tokens: int) -> None:
-    examples = random_examples(np.random.default_rng(), rows=53, num_tokens=num_tokens)
-    columns = Columns.of(examples)
-    _, batches = next(Resident(columns, devices=CPU).dispatches(plan_of(examples)))
-    taken = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(batches[8][0][:2]))
+    taken = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(first[:2]))
     assert taken == columns.num_bytes

@@ -6,11 +6,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import harness
 from harness.base.memory import OutOfMemoryError
 from harness.data.examples import Examples
 from harness.model.budget import Budget
+from harness.model.compile_errors import naming_failed_layer
 from harness.model.network import DefaultNetwork, build_model
 from tests.harness.random_sets import random_sets
 
@@ -54,6 +56,15 @@ def test_a_network_that_is_trained_is_refused_with_all_that_it_needs() -> None:
         "variable multi_hot_dense/kernel, float32 [100, 100000000]; 800.0 MB for the others; "
         "40.8 GB for gradients; 81.6 GB for the optimizer. Use fewer ids (--num-words)"
     )
+
+
+def test_a_step_that_runs_out_of_memory_is_told() -> None:
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM in a step [Op:MatMul]")
+    with (
+        pytest.raises(OutOfMemoryError, match=r"^OOM in a step Set a smaller --batch-size, or"),
+        naming_failed_layer(built(network(3))),
+    ):
+        raise error
 
 
 @pytest.mark.parametrize(

@@ -195,6 +195,15 @@ def test_the_type_of_the_output_is_known_before(activation: Any) -> None:
     assert model.output.dtype == model(arrays).dtype
 
 
+def test_calls_are_recorded_only_where_that_pays() -> None:
+    layer, none = MultiHotDense(3, 10), {"values": np.zeros(0), "row_splits": np.zeros(1)}
+    layer.build(None)
+    context = CallContext(implementation="gather", inputs=[], watch=lambda _: None)
+    assert not context.records(layer, none)
+    context.pays = lambda own, inputs: own is layer and inputs is none
+    assert context.records(layer, none)
+
+
 def test_inputs_with_an_axis_of_rows_are_refused() -> None:
     inputs = {
         name: keras.Input(shape=(None,), dtype="int32", name=name)

@@ -1,6 +1,7 @@
 """Models from what a user gives, and the default network: its size, its seed, its twin."""
 
 import itertools
+import zlib
 from typing import Any
 
 import keras
@@ -15,12 +16,14 @@ from harness.model.layers import MultiHotDense
 from harness.model.network import (
     DefaultNetwork,
     build_model,
+    computes_in_16_bits,
     graph_of,
     input_names,
     is_functional,
     multi_hot_layers,
 )
 from harness.model.options import ModelConfig
+from harness.model.variables import checksum_of, variables_by_name
 from tests.harness.feed.rows import random_examples
 from tests.harness.random_sets import random_sets
 
@@ -38,6 +41,9 @@ def built(given: Any, examples: Examples, *, seed: int = 0, dtype: str = "float3
     return build_model(given, examples, dtype=dtype, device="/CPU:0", seed=seed)
 
 
+TINY = RaggedSets.from_lists([[1], [2, 3]], num_tokens=60)
+
+
 def graph_nodes(model: keras.Model) -> Any:
     return tf.compat.v1.GraphDef.FromString(graph_of(model)).node
 
@@ -52,6 +58,10 @@ def test_a_linear_model_has_no_hidden_layer() -> None:
     assert model.get_layer("logits").dtype_policy.name == "float32"
     with pytest.raises(InputError, match="no hidden layer to drop units of"):
         network(hidden_units=(0,), dropout=(0.5,))
+    heads = [network(num_classes=3, **{kind: True}) for kind in ("multi_label", "regression")]
+    assert [model.layers[-1].name for model in heads] == ["sigmoid", "logits"]
+    usual = built(DefaultNetwork(num_tokens=10_000, num_classes=2), Examples.of(TINY))
+    assert usual.count_params() == 505_201, "the tutorial's"
 
 
 def test_one_dropout_rate_holds_for_all_layers() -> None:
@@ -60,6 +70,9 @@ def test_one_dropout_rate_holds_for_all_layers() -> None:
     assert ModelConfig(hidden_units=(8,) * 4).dropout == (0.3, 0.2, 0.0, 0.0)
     with pytest.raises(InputError, match=r"3 rates for 2 hidden layers \(64 32\); give one rate"):
         ModelConfig(hidden_units=(64, 32), dropout=(0.1, 0.2, 0.3))
+    assert len(ModelConfig(hidden_units=(1,) * 1000).dropout) == 1000
+    with pytest.raises(InputError, match=r"number of --hidden-units is 1,?001"):
+        ModelConfig(hidden_units=(1,) * 1001)
 
 
 def test_layers_and_dropout_have_seeds_of_their_own() -> None:
@@ -69,6 +82,12 @@ def test_layers_and_dropout_have_seeds_of_their_own() -> None:
     assert not any(np.array_equal(a, b) for a, b in itertools.combinations(kernels, 2))
     seeds = [tuple(v.numpy()) for v in model.non_trainable_variables]
     assert len(seeds) == len(set(seeds)) == 3
+    layers, parts = ("multi_hot_dense", "dense_1", "dense_2", "logits"), ("kernel", "bias")
+    weights = [f"{layer}/{part}" for layer in layers for part in parts]
+    dropouts = [f"dropout_{layer}/seed_generator_state/0" for layer in range(3)]
+    assert [*variables_by_name(model)] == [*weights, *dropouts]
+    bits = b"".join(w.value.numpy().tobytes() for w in model.trainable_variables)
+    assert checksum_of(model) == zlib.crc32(bits)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -78,6 +97,7 @@ def test_variables_and_outputs_stay_float32(dtype: str) -> None:
     assert model.output.dtype == "float32"
     assert model.get_layer("multi_hot_dense").dtype_policy.name == dtype
     assert keras.config.dtype_policy().name == "float32", "as it was"
+    assert computes_in_16_bits(model) == (dtype != "float32")
 
 
 def of_three(inputs: Any) -> Any:
@@ -147,6 +167,16 @@ def test_a_model_is_taken_as_it_is(examples: Examples) -> None:
     assert not is_functional(subclassed)
     assert [input_names(layer) for layer in multi_hot_layers(subclassed)] == [set()]
     assert [node.op for node in graph_nodes(subclassed)] == ["MultiHotDense", "Dense"]
+
+
+def test_a_sequential_model_of_ragged_sets_becomes_a_functional_one() -> None:
+    sets = random_sets(np.random.default_rng(), rows=6)
+    chain = keras.Sequential([MultiHotDense(4, 50), keras.layers.Dense(1)])
+    model = built(chain, Examples.of(sets))
+    assert is_functional(model)
+    assert [input_names(layer) for layer in multi_hot_layers(model)] == [{""}]
+    first, second = chain.layers
+    np.testing.assert_array_equal(model(inputs_of(sets)), second(first(inputs_of(sets))))
 
 
 def test_what_cannot_be_called_with_the_rows_is_told_with_their_inputs(examples: Examples) -> None:

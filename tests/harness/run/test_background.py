@@ -10,7 +10,6 @@ import pytest
 
 from harness.run import background as module
 from harness.run.background import Background, BackgroundObserver
-from harness.run.history import History
 from harness.run.records import (
     BatchesAwaited,
     BatchesReady,
@@ -19,11 +18,8 @@ from harness.run.records import (
     Message,
     Observer,
     Record,
-    Window,
 )
-from harness.trainer.loop import train
 from tests.harness.run.observers.samples import run_start, summary, window
-from tests.harness.stand_in import Clock, StandIn, planned
 
 
 def expect(event: threading.Event) -> None:
@@ -187,33 +183,3 @@ def test_every_record_arrives_in_order(tmp_path: Path) -> None:
     here = [record for _, record, thread in log if thread == threading.get_ident()]
     assert here == [start, start, end, end, "closed", "closed"]
     assert len({thread for *_, thread in log}) == 2
-
-
-def test_the_next_dispatch_is_trained_while_a_window_is_passed() -> None:
-    """The observer of the first window waits until the second has been trained."""
-    trained = threading.Event()
-    passed: list[int] = []
-
-    class Programs(StandIn):
-        def trained(self, dispatch: Any, batches: Any) -> Any:
-            if dispatch.step == 2:
-                trained.set()
-            return super().trained(dispatch, batches)
-
-    class Slow(Observer):
-        def tell(self, record: Record) -> None:
-            if isinstance(record, Window):
-                assert trained.wait(120), "the loop waited for its observer"
-                passed.append(record.step)
-
-    clock = Clock()
-    dispatches = planned(epochs=1, steps=4, per_dispatch=2)
-    with Background() as background:
-        train(
-            [(dispatch, f"batches of {dispatch.step}") for dispatch in dispatches],
-            Programs(clock, []),
-            History([BackgroundObserver([Slow()], background)]),
-            steps_per_epoch=4,
-            clock=clock,
-        )
-    assert passed == [2, 4]

@@ -1,6 +1,7 @@
 """Divergences, epochs and telemetry, as the loop reports them."""
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import pytest
@@ -13,6 +14,7 @@ from harness.run.records import (
 )
 from harness.run.telemetry.recorder import TelemetryRecorder, TelemetryTotals
 from harness.trainer.loop import train
+from tests.harness.run.observers.samples import evaluation
 from tests.harness.stand_in import Clock, StandIn, planned, run
 
 
@@ -49,6 +51,14 @@ def test_the_held_out_rows_tell_as_well(stop_at_nan: bool) -> None:
     else:
         assert "observer 0 told: the validation loss is inf from step 2 on" in done.log
         assert done.progress.divergence is None, "the next window was finite"
+
+
+def test_a_run_may_resume_with_an_evaluation_that_diverges() -> None:
+    history = History((), start_step=80)
+    history.epoch(0, evaluation(80, loss=math.nan), [])
+    found = history.progress.divergence
+    assert found is not None
+    assert (found.first_step, found.last_step, found.saved_step) == (80, 80, 80)
 
 
 def test_epochs_have_means_over_their_rows() -> None:

@@ -1,12 +1,22 @@
 """Facts about the process, held against what the operating system shows from outside."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-from harness.run.machine import peak_rss_bytes
+from harness.run.machine import host, peak_rss_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_the_cores_are_those_of_this_process() -> None:
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert host()["cores"] == 1
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def test_peak_memory_is_of_this_process_and_stays_when_memory_is_freed() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.errors import InputError, LostFolderError
-from harness.run.run_folder import claim, claim_run_folder
+from harness.run.run_folder import claim
 from tests.harness.cli.runs import REPOSITORY, SMALL, call, contents
 
 # Claims a new folder, says which, and holds it until its standard input is closed.
@@ -104,34 +104,6 @@ def test_a_folder_that_cannot_be_locked_is_left_as_it_was(tmp_path: Path) -> Non
     assert contents(tmp_path) == {"other": None, "other/.harness-lock": b""}
 
 
-def test_a_process_that_is_killed_holds_nothing(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    process = claiming(tmp_path, str(folder))
-    assert claimed_by(process) == folder
-    anew = {"resume": False, "overwrite": False}
-    with ExitStack() as claims:
-        with pytest.raises(InputError, match="in use by another run"):
-            claim_run_folder(folder, claims, **anew)
-        process.kill()
-        process.communicate()
-        assert [path.name for path in folder.iterdir()] == [".harness-lock"]
-        assert claim_run_folder(folder, claims, **anew).path == folder
-    assert list(folder.iterdir()) == []
-
-
-def test_a_folder_that_was_removed_and_made_again_is_the_others(tmp_path: Path) -> None:
-    """The process that had the folder before does not remove its lock."""
-    folder = tmp_path / "run"
-    with ExitStack() as later:
-        with ExitStack() as before:
-            claim(folder, before, what="folder")
-            folder.rename(tmp_path / "moved")
-            claim(folder, later, what="folder")
-        assert (folder / ".harness-lock").exists()
-        with ExitStack() as third, pytest.raises(InputError):
-            claim(folder, third, what="folder")
-
-
 def test_a_folder_that_was_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
     with ExitStack() as claims:
         claimed = claim(tmp_path / "run", claims, what="run folder")
@@ -143,6 +115,15 @@ def test_a_folder_that_was_moved_or_replaced_is_noticed(tmp_path: Path) -> None:
         with pytest.raises(LostFolderError, match="was moved or removed"):
             claimed.check()
     assert list((tmp_path / "elsewhere").iterdir()) == [], "the lock went along, and is removed"
+
+
+def test_a_link_in_place_of_the_lock_is_left(tmp_path: Path) -> None:
+    lock = tmp_path / "run" / ".harness-lock"
+    with ExitStack() as claims:
+        claim(tmp_path / "run", claims, what="run folder")
+        lock.rename(tmp_path / "mine")
+        lock.symlink_to(tmp_path / "mine")
+    assert lock.is_symlink()
 
 
 @pytest.mark.parametrize("kind", ["fifo", "link", "folder"])

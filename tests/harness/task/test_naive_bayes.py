@@ -47,6 +47,15 @@ def test_rows_may_have_ids_that_no_train_row_may_have() -> None:
         assert found.accuracy == 1
 
 
+def test_the_commoner_class_decides_of_a_row_without_ids() -> None:
+    train, row = (RaggedSets.from_lists(rows, num_tokens=2) for rows in ([[0], [1], [1]], [[]]))
+    empty = Examples(inputs={"": row}, labels=np.array([1]))
+    known = Examples(inputs={"": train}, labels=np.array([0, 1, 1]))
+    found = naive_bayes(known, empty, Quality(empty, kind="binary", num_classes=2))
+    assert found is not None
+    assert found.accuracy == 1
+
+
 def test_rows_without_ids_or_with_too_many_classes_are_left() -> None:
     numbers = Examples(inputs={"x": np.ones([4, 2])}, labels=np.array([0, 1, 0, 1]))
     assert naive_bayes(numbers, numbers, Quality(numbers, kind="binary", num_classes=2)) is None

@@ -12,6 +12,8 @@ import pytest
 import tensorflow as tf
 
 import harness
+from harness.task.outputs import OutputTasks, ResolvedOutputs, settled
+from harness.task.task import ResolvedTask
 
 ROWS, BATCH_SIZE = 40, 20
 L, M = keras.losses, keras.metrics
@@ -217,3 +219,13 @@ def test_labels_of_outputs_are_numbers_of_as_many_rows() -> None:
         examples(x, {"topic": np.full(ROWS, 20_000_000)})
     with pytest.raises(harness.InputError, match="labels of kind that are names"):
         harness.as_examples({"x": x}, {"kind": ["a", "b"] * (ROWS // 2)})
+
+
+def test_of_rows_without_labels_only_the_outputs_are_known() -> None:
+    rows, three, one = harness.Examples(inputs={"x": np.ones([2, 1])}), [None, 3], [None, 1]
+    outputs = {"b": keras.KerasTensor(one), "a": keras.KerasTensor(three)}
+    several = settled(harness.Task(), outputs, ["a", "b"], rows)
+    assert isinstance(several, ResolvedOutputs)
+    assert (several.is_known, several.widths) == (False, {"a": 3, "b": 1})
+    assert isinstance(settled(harness.Task(), outputs["a"], ["a"], rows), ResolvedTask)
+    assert OutputTasks({}).numbered(rows) is rows

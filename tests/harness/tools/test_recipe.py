@@ -159,7 +159,7 @@ def test_thresholds_of_several_labels_are_saved_and_used(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "flags",
     [
-        ("--hash-bits", "21", "--hidden-units", "1", "1", "1", "--optimizer", "sgd"),
+        ("--hash-bits", "16", "--hidden-units", "1", "1", "1", "--optimizer", "sgd"),
         # A candidate has 48 steps, the run 60.
         ("--dropout", "0.4", "--warmup", "50", "--weighting", "count"),
         ("--validation-split", "0.2", "--early-stopping", "1"),

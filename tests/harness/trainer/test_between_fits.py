@@ -58,7 +58,7 @@ class Twins:
         inputs = keras.Input([TOKENS])
         self.model = keras.Model(inputs, end(keras.layers.Dense(6, activation="tanh")(inputs)))
         self.model.set_weights(self.own.model.get_weights())
-        self.model.compile(theirs, "binary_crossentropy")
+        self.model.compile(theirs, "binary_crossentropy", jit_compile=False)
 
     def fit(self, *, epochs: int = 1, callbacks: Callable[[], Any] = list) -> None:
         how: dict[str, Any] = {"epochs": epochs, "shuffle": False}
@@ -104,16 +104,17 @@ def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
 @pytest.mark.parametrize(
     ("make", "attributes"),
     [
-        (partial(kinds.Adam, 0.05), {"beta_1": 0.5, "learning_rate": 0.02}),
-        (partial(kinds.Adam, 0.05), {"clipnorm": 0.01}),
-        (partial(kinds.AdamW, 0.05, weight_decay=0.1), {"weight_decay": 2.0}),
+        (
+            partial(kinds.AdamW, 0.05, weight_decay=0.1),
+            {"beta_1": 0.5, "learning_rate": 0.02, "clipnorm": 0.01, "weight_decay": 2.0},
+        ),
         (partial(kinds.Nadam, 0.05), {"learning_rate": schedules.CosineDecay(0.1, 20)}),
         (
             partial(kinds.Adam, schedules.CosineDecay(0.1, 9)),
             {"learning_rate": schedules.CosineDecay(0.1, 20)},
         ),
     ],
-    ids=["betas", "clipnorm", "decay", "to a schedule", "schedule"],
+    ids=["numbers", "to a schedule", "schedule"],
 )
 def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, Any]) -> None:
     both = Twins(make)
@@ -187,9 +188,7 @@ def test_two_devices_take_up_a_rate(logical_devices: list[str]) -> None:
     two = tf.distribute.MirroredStrategy([f"CPU:{n}" for n in range(len(logical_devices))])
     both = Twins(partial(kinds.Adam, 0.05), strategy=two)
     both.fit()
-    both.set(learning_rate=0.2)
-    both.fit()
-    both.set(beta_2=0.5)
+    both.set(learning_rate=0.2, beta_2=0.5)
     both.fit()
 
 
@@ -261,20 +260,22 @@ class Breaking(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module")
+def whole() -> harness.Trainer:
+    """Trains four epochs that nothing breaks off."""
+    made = trainer("adam", seed=3)
+    made.fit(DATA, epochs=4, verbose=False)
+    return made
+
+
 @pytest.mark.parametrize(
     ("hook", "call", "steps"),
-    [
-        ("on_train_begin", 1, 0),
-        ("on_train_batch_end", 2, 2),
-        ("on_test_begin", 1, 3),
-        ("on_epoch_end", 2, 6),
-    ],
+    [("on_train_begin", 1, 0), ("on_train_batch_end", 2, 2), ("on_epoch_end", 2, 6)],
 )
 def test_after_an_error_in_a_callback_steps_and_rows_go_on(
-    hook: str, call: int, steps: int
+    hook: str, call: int, steps: int, whole: harness.Trainer
 ) -> None:
-    whole, broken = (trainer("adam", seed=3) for _ in range(2))
-    whole.fit(DATA, epochs=4, verbose=False)
+    broken = trainer("adam", seed=3)
     with pytest.raises(KeyboardInterrupt):
         broken.fit(DATA, epochs=2, validation=DATA, callbacks=[Breaking(hook, call)], verbose=False)
     assert broken.step == steps
@@ -371,10 +372,10 @@ def test_two_loaded_models_of_one_name_are_trained_as_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("by_rows", [False, True])
-def test_an_ensemble_trains_as_in_keras(tmp_path: Path, by_rows: bool) -> None:
-    made = trainer("adam")
-    made.fit(DATA, verbose=False)
-    made.save(tmp_path / "one.keras")
+def test_an_ensemble_trains_as_in_keras(
+    tmp_path: Path, by_rows: bool, whole: harness.Trainer
+) -> None:
+    whole.save(tmp_path / "one.keras")
 
     def ensemble() -> keras.Model:
         parts = [harness.load_model(tmp_path / "one.keras") for _ in range(2)]

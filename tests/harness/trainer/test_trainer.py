@@ -129,7 +129,7 @@ def test_predictions_of_all_sizes_share_a_few_programs(layer: Any) -> None:
     expected, top = own.predict(rows), own.recommend(rows, k=1).scores
     CountingTraces.count = 0
     sizes = [1, 2, *np.random.default_rng().permutation(np.arange(3, 120))]
-    for size in sizes if layer is CountingTraces else sizes[:5]:
+    for size in sizes[: 40 if layer is CountingTraces else 5]:
         part = rows.take(taken := np.arange(size))
         found = own.predict(part)
         if layer is Centred:
@@ -139,7 +139,7 @@ def test_predictions_of_all_sizes_share_a_few_programs(layer: Any) -> None:
             np.testing.assert_allclose(found, expected[taken], rtol=1e-5, atol=1e-6)
             best = own.recommend(part, k=1).scores
             np.testing.assert_allclose(best, top[taken], rtol=1e-5, atol=1e-6)
-    assert CountingTraces.count <= 60
+    assert CountingTraces.count <= 40
 
 
 def test_fit_again_goes_on() -> None:
@@ -373,7 +373,9 @@ def test_concatenated_probabilities_are_those_of_keras() -> None:
     inputs = keras.Input([TOKENS])
     theirs = keras.Model(inputs, end(keras.layers.Dense(8)(inputs)))
     metrics = [keras.metrics.BinaryAccuracy(name="right")]
-    theirs.compile(keras.optimizers.SGD(0.5), "binary_crossentropy", metrics=metrics)
+    theirs.compile(
+        keras.optimizers.SGD(0.5), "binary_crossentropy", metrics=metrics, jit_compile=False
+    )
     examples = harness.Examples(inputs={"words": words}, labels=train.labels)
     options: dict[str, Any] = {"batch_size": 50, "implementation": "gather"}
     with pytest.raises(InputError, match=r"ends in ConcatV2.*BinaryCrossentropy\(from_logits"):
@@ -418,7 +420,7 @@ def test_metrics_of_logits_are_those_of_keras() -> None:
     )
     found = own.evaluate(rows)
     theirs.set_weights(own.model.get_weights())
-    theirs.compile("sgd", loss, metrics=metrics())
+    theirs.compile("sgd", loss, metrics=metrics(), jit_compile=False)
     hot = np.stack([np.bincount(rows.row(i), minlength=TOKENS) for i in range(rows.num_rows)])
     labels = np.asarray(rows.labels, np.float32)[:, None]
     figures = theirs.evaluate(hot, labels, batch_size=50, verbose=0, return_dict=True)
@@ -514,7 +516,7 @@ def test_thresholds_that_a_fit_chose_are_those_of_copies_and_exports(tmp_path: P
     assert chosen is not None
     found, quality = own.evaluate(test), own.measure(test)
     np.testing.assert_array_equal(quality.thresholds, np.float32(chosen))
-    copies = [copy.deepcopy(own), pickle.loads(pickle.dumps(own))]
+    copies = [copy.deepcopy(own)]
     copies.append(copy.deepcopy(copies[0]))
     copies[0].evaluate(test)
     copies[0].snapshot(train)  # builds what evaluations lack

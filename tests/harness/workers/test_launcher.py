@@ -24,12 +24,6 @@ def run(text: str, *, workers: int = 2) -> tuple[int, list[str], list[str]]:
     return code, sorted(out.getvalue().splitlines()), errors.getvalue().splitlines()
 
 
-def test_lines_get_the_number_of_their_worker() -> None:
-    code, out, errors = run("print('line'); print('no end', end='')", workers=3)
-    assert (code, errors) == (0, [])
-    assert out == [f"[{i}] {line}" for i in range(3) for line in ("line", "no end")]
-
-
 def test_one_that_fails_ends_all_and_what_all_say_is_said_once() -> None:
     start = time.monotonic()
     code, out, errors = run(
@@ -64,11 +58,14 @@ def test_a_signal_reaches_the_workers() -> None:
     assert (code, errors) == (143, [])
 
 
-def test_all_workers_get_one_cluster_and_their_own_place() -> None:
+def test_lines_get_the_number_of_their_worker_which_has_its_place_in_one_cluster() -> None:
     names = "HARNESS_CLUSTER_CHIEF", "HARNESS_CLUSTER_TOKEN", "OMPI_COMM_WORLD_SIZE"
-    code, out, _ = run(f"print(i, *(os.environ[name] for name in {names}))", workers=3)
-    places = [line.split() for line in out]
-    assert (code, [place[1] for place in places]) == (0, ["0", "1", "2"])
+    text = f"print(i, *(os.environ[name] for name in {names})); print('no end', end='')"
+    code, out, errors = run(text, workers=3)
+    assert (code, errors) == (0, [])
+    assert out[1::2] == [f"[{i}] no end" for i in range(3)]
+    places = [line.split() for line in out[::2]]
+    assert [place[:2] for place in places] == [[f"[{i}]", f"{i}"] for i in range(3)]
     assert len({tuple(place[2:]) for place in places}) == 1
     assert places[0][2].startswith("localhost:")
     assert (len(places[0][3]), places[0][4]) == (64, "3")
@@ -77,5 +74,5 @@ def test_all_workers_get_one_cluster_and_their_own_place() -> None:
 def test_a_worker_that_ignores_signals_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher, "_GRACE_SECONDS", 0.5)
     text = "import signal; signal.signal(15, signal.SIG_IGN); print(i, flush=True); "
-    code, _, errors = run(text + "time.sleep(1); sys.exit(1) if i else time.sleep(99)")
+    code, _, errors = run(text + "time.sleep(0.5); sys.exit(1) if i else time.sleep(99)")
     assert (code, errors) == (1, ["worker 1 ended with exit code 1, and so the job"])

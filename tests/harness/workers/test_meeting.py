@@ -9,12 +9,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tensorflow as tf
 
 from benchmarks.cluster.strangers import Strangers
 from harness.base.errors import InputError, LostWorkerError
 from harness.workers import meeting
-from harness.workers.cluster import Cluster
-from harness.workers.meeting import difference, meet, unreachable
+from harness.workers.cluster import ALONE, Cluster
+from harness.workers.meeting import meet, unreachable
 from harness.workers.membership import Membership
 
 HELLO = {"version of harness": "1.0"}
@@ -91,6 +92,19 @@ def test_a_worker_meets_the_others_once(monkeypatch: pytest.MonkeyPatch) -> None
         told = pool.map(lambda cluster: cluster.from_chief(lambda: "the chief's"), clusters)
         assert list(told) == ["the chief's"] * 2
     assert [cluster.on_this_host for cluster in clusters] == [(0, 2), (1, 2)]
+
+
+def test_a_worker_that_is_lost_is_named() -> None:
+    cluster = Cluster(known(2))
+    with pytest.raises(tf.errors.UnavailableError), cluster.watched():
+        raise tf.errors.UnavailableError(None, None, "of another server")
+    cluster._has_started = True  # as if TensorFlow's runtime had
+    lost = r"^worker 1 \(localhost:\d+\) ended .* \(TensorFlow: gone\)"
+    with pytest.raises(LostWorkerError, match=lost), cluster.watched():
+        raise tf.errors.UnavailableError(None, None, "Collective ops is aborted by: gone\nmore")
+    with pytest.raises(tf.errors.InternalError), cluster.watched():
+        raise tf.errors.InternalError(None, None, "of XLA")
+    assert ALONE.told({"value": [1]}) == [{"value": [1]}]
 
 
 def test_a_worker_of_another_version_is_named_by_all() -> None:
@@ -208,13 +222,3 @@ def test_strangers_do_not_prolong_the_wait() -> None:
     assert "did not answer within 1 s" in outcome(0, member, HELLO, {}, 1)
     assert time.monotonic() - start < 10
     strangers.leave()
-
-
-def test_what_differs_is_said_with_both_values() -> None:
-    member = Membership(hosts=("a:1", "b:2"), index=0)
-    same = {"data": ["x"], "setting seed": 3}
-    assert difference(member, 1, dict(same), same) is None
-    found = difference(member, 1, {**same, "setting seed": 4}, same)
-    assert found == (
-        "worker 1 (b:2) differs from the chief in setting seed: 4, not 3; all workers need the same"
-    )

@@ -1,7 +1,6 @@
 """The membership of a process, from the variables of its environment."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -108,6 +107,7 @@ def test_slurm_names_the_chiefs_host_in_its_own_order(nodes: str, first: str) ->
 def test_jobs_and_steps_on_one_node_have_ports_of_their_own() -> None:
     steps = [SLURM | {"SLURM_JOB_ID": str(j), "SLURM_STEP_ID": str(s)} for j, s in JOBS]
     assert len({membership(step).chief[0] for step in steps}) == len(JOBS)
+    assert membership(steps[0]).chief[0] == "node9:27861"  # written down: firewalls may name it
     given = membership(SLURM | {"HARNESS_CLUSTER_CHIEF": "[fe80::1]:9"})
     assert given.chief == ("[fe80::1]:9",)
     assert address(given.chief[0]) == ("fe80::1", 9)
@@ -121,12 +121,6 @@ def test_mpirun(start: str) -> None:
     assert member.chief[0].startswith("localhost:")
     within = {start.format("RANK"): "5", start.format("SIZE"): "8", **SLURM}
     assert (membership(within).num_workers, membership(within).index) == (8, 5)
-
-
-def test_workers_of_a_host_are_counted() -> None:
-    member = Membership(hosts=("a:1", "a:2", "b:1"))
-    shares = [replace(member, index=index).on_this_host for index in range(3)]
-    assert shares == [(0, 2), (1, 2), (0, 1)]
 
 
 def test_seconds_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:

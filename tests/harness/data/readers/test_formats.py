@@ -11,16 +11,6 @@ from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 
 
-def test_two_tables(tmp_path: Path, read: Callable[..., Any]) -> None:
-    (tmp_path / "train.csv").write_text("text,label\ngood,1\n")
-    (tmp_path / "test.csv").write_text("label,text\n0,bad\n")
-    source = open_source(tmp_path / "train.csv", BuildOptions(test_data=str(tmp_path / "test.csv")))
-    rows = read(source)
-    assert (rows.contents, rows.labels) == (["good", "bad"], ["1", "0"])
-    assert rows.parts == ["train", "test"]
-    assert source.name == "train"
-
-
 def test_test_rows_of_its_own(tmp_path: Path, read: Callable[..., Any]) -> None:
     for part in ("train", "test"):
         (tmp_path / "data" / part / "pos").mkdir(parents=True)

@@ -87,13 +87,6 @@ def test_columns_that_are_not_plain(write: Callable[..., Path], read: Reader) ->
         open_source(two)
 
 
-def test_blocks_are_about_as_large_as_asked_for(write: Callable[..., Path], read: Reader) -> None:
-    source = open_source(write(text=["ten letters"] * 50, label=[1] * 50))
-    rows = read(source, block_bytes=110)
-    assert set(rows.num_rows) == {10}
-    assert len(rows.contents) == 50
-
-
 def test_a_file_that_is_none(write: Callable[..., Path], tmp_path: Path) -> None:
     whole = write(text=["a"], label=["b"]).read_bytes()
     for content in (b"", b"PAR1", whole[:-20], b"x" * 100):

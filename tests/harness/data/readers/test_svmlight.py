@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from harness.data.options import BuildOptions
 from harness.data.readers.formats import open_source
 
 Reader = Callable[..., Any]
@@ -39,19 +38,6 @@ def test_values_are_weights(write: Callable[..., Path], read: Reader) -> None:
     weights = [sets.weights for sets in rows.sets]
     assert weights[0] is None
     assert weights[1].tolist() == [1, 0.5]
-
-
-def test_the_first_id(write: Callable[..., Path], read: Reader) -> None:
-    zero, one = write("1 0:1 5:1\n", "zero.svm"), write("1 1:1 5:1\n", "one.libsvm")
-    without_label = write("1,2 1:1 5:1\n0:1 5:1\n", "unlabelled.svm")
-    assert read(open_source(without_label)).contents == [[1, 5], [0, 5]]
-    both = read(open_source(one, BuildOptions(test_data=str(zero))))
-    assert (both.contents, both.parts) == ([[1, 5], [0, 5]], ["train", "test"])
-
-
-def test_several_labels(write: Callable[..., Path], read: Reader) -> None:
-    rows = read(open_source(write("1,2 3:1\n 4:1\n7 5:1\n")))
-    assert rows.labels == [["1", "2"], [], ["7"]]
 
 
 def test_the_first_lines_say_whether_rows_have_several_labels(

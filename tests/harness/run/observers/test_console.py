@@ -81,6 +81,9 @@ def test_the_start_says_what_is_trained_and_why_so(plain: Screen) -> None:
 def test_windows_become_lines_in_measure(plain: Screen) -> None:
     plain.observer.tell(run_start(Path("r")))
     plain.lines()
+    plain.observer.tell(run_start(Path("r"), start_step=80))
+    steps = "160 of 500 rows: 2 epochs of 80; resumed after step 80"
+    assert plain.rows()["steps"] == steps
     for number in range(8):
         plain.clock.now += 2
         plain.observer.tell(window(20 * (number + 1)))
@@ -144,6 +147,12 @@ def test_a_narrow_terminal_loses_nothing() -> None:
         shown = screen.lines()[-1]
         assert len(shown) < width
         assert re.search(rf"epoch 1/10  {kept}.*,000 examples/s  0:00:57 left$", shown), shown
+
+    tiny = Screen(terminal=True, width=20)
+    tiny.observer.tell(start)
+    tiny.clock.now += 3
+    tiny.observer.tell(window(40))
+    assert len(tiny.lines()[-1]) == 19
 
 
 def test_a_notebook_gets_a_bar_that_is_redrawn_in_place() -> None:

@@ -71,51 +71,36 @@ def test_a_window_and_an_evaluation_are_a_line_each(tmp_path: Path) -> None:
     ]
 
 
-class TestResume:
-    def test_goes_on_after_the_step_it_starts_from(self, tmp_path: Path) -> None:
-        write(tmp_path, 20, 40, 60, 80)
-        write(tmp_path, 60, 80, 100, start_step=40)
-        assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60, 80, 100]
+@pytest.mark.parametrize("torn", ["", '{"step": 60, "epo'])
+def test_a_resumed_run_goes_on_after_its_start_and_drops_a_torn_line(
+    tmp_path: Path, torn: str
+) -> None:
+    write(tmp_path, 40, 60, 80, start_step=20)  # the lines before were removed
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    write(tmp_path, 60, 80, 100, start_step=40)
+    assert [line["step"] for line in lines(tmp_path)] == [40, 60, 80, 100]
 
-    def test_drops_a_torn_last_line(self, tmp_path: Path) -> None:
-        write(tmp_path, 20, 40)
-        with (tmp_path / "metrics.jsonl").open("a") as file:
-            file.write('{"step": 60, "epo')
-        write(tmp_path, 60, start_step=40)
-        assert [line["step"] for line in lines(tmp_path)] == [20, 40, 60]
 
-    def test_a_file_that_was_removed_is_begun_again(self, tmp_path: Path) -> None:
-        write(tmp_path, 100, 120, start_step=80)
-        write(tmp_path, 100, start_step=80)  # as it was killed before the next checkpoint
-        write(tmp_path, 120, 140, start_step=100)
-        assert [line["step"] for line in lines(tmp_path)] == [100, 120, 140]
+def test_the_evaluation_of_the_step_it_starts_from_is_there_already(tmp_path: Path) -> None:
+    before = write_two_epochs(tmp_path).read_bytes()
+    observer = JsonlObserver()
+    observer.tell(run_start(tmp_path, start_step=160))
+    observer.tell(epoch(160))
+    observer.close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
-    def test_the_evaluation_of_the_step_it_starts_from_is_there_already(
-        self, tmp_path: Path
-    ) -> None:
-        before = write_two_epochs(tmp_path).read_bytes()
-        observer = JsonlObserver()
-        observer.tell(run_start(tmp_path, start_step=160))
-        observer.tell(epoch(160))
-        observer.close()
-        assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
-    @pytest.mark.parametrize("foreign", ["hello\n", '{"step": "x"}\n'])
-    def test_refuses_a_file_that_no_run_wrote_and_leaves_it(
-        self, tmp_path: Path, foreign: str
-    ) -> None:
-        write(tmp_path, 20)
-        path = tmp_path / "metrics.jsonl"
-        with path.open("a") as file:
-            file.write(foreign)
-        before = path.read_bytes()
-        observer = JsonlObserver()
-        with pytest.raises(
-            InputError, match=r"metrics\.jsonl: line 2 is damaged, or not a record of a run"
-        ):
-            observer.tell(run_start(tmp_path, start_step=40))
-        observer.close()
-        assert path.read_bytes() == before
+@pytest.mark.parametrize("foreign", ["hello\n", '{"step": "x"}\n'])
+def test_a_file_that_no_run_wrote_is_refused_and_left(tmp_path: Path, foreign: str) -> None:
+    write(tmp_path, 20)
+    path = tmp_path / "metrics.jsonl"
+    with path.open("a") as file:
+        file.write(foreign)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is damaged, or not a record of"):
+        JsonlObserver().tell(run_start(tmp_path, start_step=40))
+    assert path.read_bytes() == before
 
 
 def test_a_disk_that_fills_within_a_line_leaves_whole_lines(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_the_settings_come_back_as_they_were_resolved(tmp_path: Path) -> None:
     [
         (None, "cannot be read"),
         ("{}", "was not written by a run"),
+        ('{"resolved": {}}', "is damaged, or was not written by a run"),
         ('{"resolved": 7}', "is damaged, or was not written by a run"),
     ],
 )

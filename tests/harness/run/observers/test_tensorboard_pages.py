@@ -159,17 +159,3 @@ def test_the_graph_has_every_layer_with_its_inputs(app: TensorBoardApp) -> None:
     graph = tf.compat.v1.GraphDef()
     text_format.Parse(app.text("graphs/graph", run="a"), graph)
     assert graph.node == GRAPH.node
-
-
-def test_a_resumed_runs_row_is_the_resumed_one(tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    for start_step, epochs in ((0, 2), (160, 3)):
-        observer = TensorBoardObserver(folder)
-        start = run_start(tmp_path, start_step=start_step)
-        observer.tell(dataclasses.replace(start, epochs=epochs))
-        observer.tell(window(start_step + 20))
-        observer.tell(epoch(start_step + 20))
-        observer.tell(summary(steps=start_step + 160, interrupted=start_step > 0))
-        observer.close()
-    _, (row,) = TensorBoardApp(tmp_path).hparams("STATUS_FAILURE")
-    assert row["hparams"]["epochs"] == 3

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.run.records import Spread
+from harness.run.telemetry import recorder as module
 from harness.run.telemetry.nvml import Read, Tell
 from harness.run.telemetry.recorder import Source, TelemetryRecorder
 
@@ -152,9 +153,13 @@ def test_the_thread_samples_as_often_as_asked() -> None:
         # A loaded machine may hold any of them up.
         wait_until(lambda: len(times) > 5 and min(waits()) < 1.5)
         assert max(waits()) > 0.9
+    with TelemetryRecorder(hz=0.0, bus_ids=(), source=source_of(read)) as off:
+        pass
+    assert list(off.messages()) == [], "nothing was opened"
 
 
-def test_a_reading_that_does_not_end_is_left_behind() -> None:
+def test_a_reading_that_does_not_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "STOP_SECONDS", 0.5)
     is_asked, ends = threading.Event(), threading.Event()
 
     def read() -> dict[str, float]:
@@ -165,9 +170,9 @@ def test_a_reading_that_does_not_end_is_left_behind() -> None:
     with TelemetryRecorder(hz=1.0, bus_ids=(), source=source_of(read)) as telemetry:
         is_asked.wait(PATIENCE_SECONDS)
         telemetry.finish()
-    ends.set()
-    *_, told = telemetry.messages()
-    assert told.text.startswith("telemetry has had no answer for 3 s; ")
+        *_, told = telemetry.messages()
+        ends.set()
+    assert told.text.startswith("telemetry has had no answer for 0.5 s; ")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

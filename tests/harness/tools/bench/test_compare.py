@@ -22,7 +22,7 @@ def rates(seed: int, num: int, *, centre: float = 1e5, deviation: float = 0.01) 
     return (centre * np.exp(normal)).tolist()
 
 
-@pytest.mark.parametrize("num", [2, 3, 5, 10, 20])
+@pytest.mark.parametrize("num", [2, 5, 20])
 @pytest.mark.parametrize("skewed", [True, False])
 def test_noise_is_seldom_an_effect(num: int, skewed: bool) -> None:
     rng = np.random.default_rng(0)

@@ -37,7 +37,7 @@ def sweep() -> list[Row]:
     return [*rows, Row(cell=TOO_LARGE, repeat=0, note="skipped: too few | rows")]
 
 
-@pytest.mark.parametrize("num", [1, 2, 3, 5, 8, 10, 20])
+@pytest.mark.parametrize("num", [1, 2, 5, 20])
 def test_an_interval_of_the_median_holds_it_as_often_as_it_says(num: int) -> None:
     rng = np.random.default_rng(num)
     hits = 0

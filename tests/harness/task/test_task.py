@@ -211,6 +211,7 @@ class Counting(keras.losses.Loss):
             "loss 'counting' cannot be computed .*: it assigns a variable",
         ),
         (lambda: settled("regression", metrics=["accuracy"]), "a regression has no accuracy"),
+        (lambda: settled("binary", metrics="auc"), "metrics is 'auc'; give a list of metrics"),
         (
             lambda: settled("binary", metrics=["auc", keras.metrics.AUC(name="auc")]),
             "a metric is called 'auc', a name that",
@@ -294,6 +295,12 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int | None, ...]) -> 
         task.check_outputs(keras.KerasTensor(shape), "the model 'net'")
 
 
+def gaussian(y: Any, outputs: Any) -> Any:
+    """Of two outputs for one label, the mean and the log-variance."""
+    mean, variance = outputs[:, :1], outputs[:, 1:]
+    return keras.ops.mean((y - mean) ** 2 * keras.ops.exp(-variance) + variance, axis=-1)
+
+
 @pytest.mark.parametrize(
     ("end", "loss", "labels", "metrics"),
     [
@@ -307,6 +314,9 @@ def test_outputs_of_another_shape_are_refused(shape: tuple[int | None, ...]) -> 
         ),
         ((2, "softmax"), "categorical_focal_crossentropy", "one-hot of two", ["accuracy"]),
         ((1, "exponential"), "poisson", "counts", ["mae"]),
+        ((1, None), "hinge", "two", []),
+        ((3, None), keras.losses.CategoricalHinge(), "one-hot", ["accuracy"]),
+        ((2, None), gaussian, "numbers", []),
     ],
 )
 def test_auto_takes_labels_as_keras_does(
@@ -319,11 +329,13 @@ def test_auto_takes_labels_as_keras_does(
         "one-hot": np.eye(3)[numbers % 3],
         "one-hot of two": np.eye(2, dtype=int)[numbers % 2],
         "counts": numbers % 7,
+        "numbers": numbers / 7,
     }[labels]
     inputs = keras.Input([3], name="x")
     model = keras.Model({"x": inputs}, keras.layers.Dense(*end)(inputs))
     model.compile(loss=loss, metrics=metrics)
-    theirs = model.evaluate({"x": x}, given, batch_size=40, verbose=0, return_dict=True)
+    wanted = given.reshape(40, -1) if end[0] < 3 and metrics == [] else given
+    theirs = model.evaluate({"x": x}, wanted, batch_size=40, verbose=0, return_dict=True)
     trainer = harness.Trainer(model, task=harness.Task(loss=loss, metrics=metrics), batch_size=40)
     rows = harness.Examples(inputs={"x": np.array(x)}, labels=given)
     assert trainer.evaluate(rows) == pytest.approx(theirs, rel=1e-5)

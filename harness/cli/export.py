@@ -33,7 +33,7 @@ def export(config: ExportConfig) -> int:
         model,
         config.out,
         format=config.format,
-        vocabulary=saved.vocabulary,
+        vocabulary=None if saved.kind == "outputs" else saved.vocabulary,
         head=head_of(model, saved.kind),
         from_logits=saved.trainer.task.from_logits,
     )

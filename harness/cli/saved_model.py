@@ -39,9 +39,10 @@ class SavedModel:
 
     def require_classes(self) -> None:
         """Raises an InputError for a regression: the commands read and print only classes."""
-        if self.kind == "regression":
+        if self.kind in ("regression", "outputs"):
+            what = "a regression" if self.kind == "regression" else "several outputs"
             raise InputError(
-                f"{self.path} was trained for a regression, but this command knows classes alone; "
+                f"{self.path} was trained for {what}, but this command knows classes alone; "
                 "use harness.Trainer's predict and evaluate in Python"
             )
 

@@ -272,6 +272,9 @@ def _labels(labels: Any, class_names: Sequence[Any], name: str) -> tuple[Any, Se
         found = {
             output: _labels(part, (), f"{name} of {output}") for output, part in labels.items()
         }
+        for output, (part, names) in found.items():
+            if names == (-1, 1):  # numbers after all
+                found[output] = (2.0 * part - 1, ())
         if named := [output for output, (_, names) in found.items() if names]:
             raise InputError(
                 f"{name} have labels of {', '.join(named)} that are names; give several outputs "

@@ -5,7 +5,7 @@ Letters: B rows, K classes.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -54,6 +54,9 @@ class Examples:
         object.__setattr__(self, "inputs", inputs)
         rows = {name: len(part) for name, part in inputs.items()}
         if isinstance(self.labels, Mapping):
+            named = all(isinstance(name, str) and name for name in self.labels)
+            if not (self.labels and named):
+                raise InputError(f"{self.name}: labels by output have the names {[*self.labels]}")
             given = sorted(self.labels.items())
             labels = {name: self._checked_labels(name, part) for name, part in given}
             object.__setattr__(self, "labels", labels)
@@ -101,16 +104,17 @@ class Examples:
 
     def _checked_labels(self, output: str, given: Any) -> np.ndarray | RaggedSets:
         """Returns the labels of one of several outputs, or with "" of the only one."""
-        if isinstance(given, RaggedSets) and not output:
-            if given.weights is not None:
+        of = f" of {output}" if output else ""
+        if isinstance(given, RaggedSets):
+            if given.weights is not None or output:
+                what = "are RaggedSets" if output else "have a weight for each class"
                 raise InputError(
-                    f"{self.name}: the labels have a weight for each class, which cannot be "
-                    "trained on; give labels without weights"
+                    f"{self.name}: the labels{of} {what}, which cannot be trained on; give "
+                    + ("0 and 1 for each class, [rows, classes]" if output else "labels without")
                 )
             return given
         labels = np.asarray(given)
         labels = frozen(labels, labels.dtype)
-        of = f" of {output}" if output else ""
         if labels.ndim not in (1, 2) or labels.dtype.kind not in "fiub":
             raise InputError(
                 f"{self.name}: labels{of} are {labels.dtype} {list(labels.shape)}; give classes "
@@ -135,8 +139,16 @@ class Examples:
 
     def of_output(self, output: str) -> "Examples":
         """Returns the rows with the labels of one of several outputs."""
-        labels, name = self.labels_by_output[output], f"{self.name} of the output {output!r}"
-        return replace(self, labels=labels, num_classes=None, name=name)
+        made = object.__new__(Examples)  # all parts are checked already
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        own |= {"labels": self.labels_by_output[output], "num_classes": None}
+        vars(made).update(own, name=f"{self.name} of the output {output!r}")
+        return made
+
+    @cached_property
+    def class_numbers(self) -> Mapping[str, np.ndarray | None]:
+        """For each of `labels_by_output` the class numbers [B], if they are one-hot vectors."""
+        return {name: _class_numbers(labels) for name, labels in self.labels_by_output.items()}
 
     @classmethod
     def of(cls, rows: "Examples | RaggedSets") -> "Examples":
@@ -217,6 +229,14 @@ class Examples:
                 digest.update(f"{part.dtype}{part.shape}".encode())
                 digest.update(np.ascontiguousarray(part).data)
         return digest.hexdigest()
+
+
+def _class_numbers(labels: Any) -> np.ndarray | None:
+    if not isinstance(labels, np.ndarray) or labels.ndim == 1 or labels.shape[1] == 1:
+        return None
+    if labels.min() < 0 or (labels.sum(axis=1) != 1).any() or (labels.max(axis=1) != 1).any():
+        return None
+    return frozen(labels.argmax(axis=1), np.dtype(np.int64))
 
 
 def num_repeated(rows: Examples, others: Examples) -> int:

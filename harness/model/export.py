@@ -150,6 +150,11 @@ def _judged(logits: tf.Tensor, vocabulary: Vocabulary, head: Head) -> dict[str, 
 
 def _check_onnx(model: keras.Model) -> None:
     require_extra("onnx", "an ONNX file", "onnx", "tf2onnx")
+    several = len(getattr(model, "outputs", None) or [model]) > 1
+    require(
+        not several,
+        "the model has several outputs, and ONNX files are for one; export a SavedModel",
+    )
     num_bytes = 4 * model.count_params()
     tokens = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     require(

@@ -28,14 +28,19 @@ class OutputTasks:
         parts = {f"{name}.{key}": value for name, config in own for key, value in config.items()}
         return {"task": self.kind, **parts}
 
-    def numbered(self, examples: Examples) -> Examples:
+    def numbered(self, examples: Examples, like: Examples | None = None) -> Examples:
         """Returns rows with class numbers in place of one-hot vectors; see `Task.numbered`."""
-        if not isinstance(examples.labels, Mapping):
-            return examples
-        labels: dict[str, Any] = dict(examples.labels)
-        for name in labels.keys() & self.parts.keys():
-            labels[name] = self.parts[name].numbered(examples.of_output(name)).labels
-        return replace(examples, labels=labels)
+        before = {} if like is None else like.labels_by_output
+        flat = (n for n in self.parts if getattr(before.get(n), "ndim", 1) == 1)
+        return _with_numbers(
+            examples,
+            {n: self.parts[n].numbers(examples, n) for n in flat if n in examples.labels_by_output},
+        )
+
+
+def _with_numbers(examples: Examples, numbers: Mapping[str, Any]) -> Examples:
+    found = {name: part for name, part in numbers.items() if part is not None}
+    return replace(examples, labels={**examples.labels_by_output, **found}) if found else examples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,6 +58,13 @@ class ResolvedOutputs:
     def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedOutputs":
         """Returns itself: a copy of a trainer has this in place of `OutputTasks`."""
         return self
+
+    def numbered(self, examples: Examples) -> Examples:
+        """Returns rows with class numbers in place of one-hot vectors, where tasks have those."""
+        known, classes = examples.class_numbers, "multi_class"
+        return _with_numbers(
+            examples, {n: known.get(n) for n, part in self.parts.items() if part.kind == classes}
+        )
 
     @property
     def why(self) -> str:
@@ -163,6 +175,12 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
     """Returns a task for rows with labels like those of `examples`, or what is known of it without
     labels. `outputs` are a model's as Keras tensors: one, a mapping, or a sequence by `names`."""
     labels, several = examples.labels, not isinstance(outputs, keras.KerasTensor)
+    if several and not isinstance(outputs, Mapping):
+        require(
+            len({*names}) == len(outputs),
+            f"the model gives a list of {len(outputs)} outputs, whose layers name {[*names]}; give "
+            "outputs as a mapping from their names",
+        )
     by_name = named_outputs(outputs, names) if several else {"": outputs}
     for name, each in by_name.items():
         shape = list(getattr(each, "shape", []))
@@ -175,6 +193,8 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
         if isinstance(task, Task):  # for each output
             task = OutputTasks(dict.fromkeys(examples.labels_by_output, task))
         _require_same(getattr(task, "parts", {"": task}), by_name, examples)
+    weight = getattr(task, "loss_weight", 1)
+    require(several or weight == 1, f"loss_weight is {weight}, which is for several outputs")
     if labels is not None and not isinstance(task, OutputTasks):
         return task.settled(examples, width=None if several else [None, *outputs.shape][-1])
     widths = {name: each.shape[-1] for name, each in by_name.items()}
@@ -192,12 +212,20 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
 
 
 def _require_same(tasks: Mapping[str, Any], outputs: Mapping[str, Any], examples: Examples) -> None:
-    labels = examples.labels_by_output
-    if labels.keys() != tasks.keys() or not tasks.keys() <= outputs.keys():
-        named = [", ".join(map(repr, filter(None, of))) or "no" for of in (outputs, tasks, labels)]
+    labels, single = examples.labels_by_output, outputs.keys() == {""}
+    if single and not (tasks.keys() == labels.keys() == {""}):
         raise InputError(
-            f"the model has outputs of the names {named[0]}, there are tasks for the names "
-            f"{named[1]}, and {examples.name} has labels of the names {named[2]}; give each output "
-            "that is trained a task and labels: harness.Trainer(model, task={name: ...}), "
-            "harness.Examples(labels={name: ...}); a single output needs no names"
+            f"the model has a single output; give its task and the labels of {examples.name} "
+            "without a name"
+        )
+    known = ", ".join(map(repr, outputs))
+    for what, names in (("tasks", tasks), (f"labels of {examples.name}", labels)):
+        if others := [name for name in names if name not in outputs]:
+            shown = ", ".join(map(repr, filter(None, others))) or "none"
+            raise InputError(f"the {what} name the outputs {shown}, and the model has {known}")
+    if labels.keys() != tasks.keys():
+        shown = ", ".join(map(repr, sorted(labels.keys() ^ tasks.keys())))
+        raise InputError(
+            f"the outputs {shown} have only a task or only labels in {examples.name}; give "
+            "both: harness.Trainer(model, task={name: ...}), harness.Examples(labels={name: ...})"
         )

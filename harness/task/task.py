@@ -24,6 +24,7 @@ from harness.task.losses import (
     AnyLoss,
     AnyMetric,
     applied,
+    is_function,
     is_sparse,
     is_users_own,
     loss_of,
@@ -103,8 +104,11 @@ class Task:
 
     @property
     def from_logits(self) -> bool | None:
-        """Whether the loss takes logits; None if none is given, so that the model has to tell."""
-        return None if self.loss is None else bool(getattr(self.loss, "from_logits", False))
+        """Whether the loss takes logits; None if that is not known, and the model has to tell."""
+        if self.loss is None:
+            return None
+        loss = loss_of(self.loss, "binary")
+        return getattr(loss, "from_logits", None if is_users_own(loss) else False)
 
     def config(self) -> dict[str, Any]:
         """Returns the settings that decide the losses, as config.json holds them."""
@@ -120,17 +124,28 @@ class Task:
         others |= {"loss_weight": self.loss_weight} if self.loss_weight != 1 else {}
         return {"task": self.kind, "loss": loss, "class_weight": str(weights), **others}
 
-    def numbered(self, examples: Examples) -> Examples:
-        """Returns rows with class numbers in place of one-hot vectors, for a task of one of several
-        classes: if that was asked for, or by a categorical loss."""
-        labels, is_categorical = examples.labels, name_of(self.loss).startswith("categorical")
-        if not (self.kind == "multi_class" or (self.kind == "auto" and is_categorical)):
+    def numbers(self, examples: Examples, output: str = "") -> np.ndarray | None:
+        """Returns the class numbers of labels that are one-hot vectors, for a task of one of many
+        classes: if that was asked for, or by a categorical loss. None where functions of the user's
+        own get the labels, which are to be as they were given."""
+        if self.kind not in ("auto", "multi_class") or (self.loss is None and self.kind == "auto"):
+            return None
+        loss = loss_of(self.loss, "multi_class")
+        is_categorical = name_of(loss).startswith("categorical")
+        own = [is_users_own(loss), *(is_function(metric) for metric in self.metrics or ())]
+        if any(own) or not (is_categorical or self.kind == "multi_class"):
+            return None
+        return examples.class_numbers[output]
+
+    def numbered(self, examples: Examples, like: Examples | None = None) -> Examples:
+        """Returns rows with class numbers in place of one-hot vectors; see `numbers`. Not if those
+        of `like`, the rows to train on, have none."""
+        if like is not None and getattr(like.labels, "ndim", 1) == 2:
             return examples
-        if not isinstance(labels, np.ndarray) or labels.ndim == 1 or labels.shape[1] == 1:
+        labels: Any = examples.labels
+        if isinstance(labels, Mapping) or (found := self.numbers(examples)) is None:
             return examples
-        if labels.min() < 0 or (labels.sum(axis=1) != 1).any() or (labels.max(axis=1) != 1).any():
-            return examples
-        return replace(examples, labels=labels.argmax(axis=1), num_classes=labels.shape[1])
+        return replace(examples, labels=found, num_classes=labels.shape[1])
 
     def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedTask":
         """Returns the task for rows with labels like those of `examples`, and for a model of
@@ -355,6 +370,11 @@ class ResolvedTask:
             "divide; set replicas=1, or return a number for each row",
         )
 
+    def numbered(self, examples: Examples) -> Examples:
+        """Returns rows with class numbers in place of one-hot vectors, if the task has those."""
+        found = examples.class_numbers.get("") if self.kind == "multi_class" else None
+        return examples if found is None else replace(examples, labels=found)
+
     def by_output(self, predicted: Any) -> Any:
         """Returns predictions [rows, outputs] as the model gives them."""
         return predicted
@@ -432,7 +452,11 @@ class ResolvedTask:
 def _labels(examples: Examples) -> np.ndarray | RaggedSets:
     if examples.labels is None:
         raise InputError(f"{examples.name} has no labels; give them to train or evaluate")
-    assert not isinstance(examples.labels, Mapping)
+    if isinstance(examples.labels, Mapping):
+        raise InputError(
+            f"{examples.name} has labels by name, {', '.join(examples.labels)}, and the model a "
+            "single output; give its labels without a name"
+        )
     return examples.labels
 
 

@@ -264,13 +264,15 @@ class Trainer:
         """
         rows = self._examples(train, name="train rows")
         names = rows.class_names or self.class_names
-        held_out = None if validation is None else self._examples(validation, names=names)
+        held_out = None
+        if validation is not None:
+            held_out = self._examples(validation, names=names, like=rows)
         tested = held_out if test is validation else test
         return self.run(
             Asked(
                 train=rows,
                 validation=held_out,
-                test=None if tested is None else self._examples(tested, names=names),
+                test=None if tested is None else self._examples(tested, names=names, like=rows),
                 epochs=epochs,
                 initial_epoch=initial_epoch,
                 validation_freq=validation_freq,
@@ -421,7 +423,7 @@ class Trainer:
     @for_python()
     def predict(self, rows: AnyRows, *, callbacks: Callbacks = ()) -> Any:
         """Returns the model's outputs, float32 [rows, outputs], like `keras.Model.predict`; several
-        as a mapping from their names. It does not look at labels."""
+        as a mapping or a list, as the model gives them. It does not look at labels."""
         examples = without_labels(rows)
         setup = self._set_up(examples)
         with outside_fit(callbacks, setup, examples, "predict") as (hooks, ready):
@@ -506,12 +508,22 @@ class Trainer:
         return Steps(training, start)
 
     def _examples(
-        self, rows: AnyRows, *, names: Sequence[Any] | None = None, name: str = "rows"
+        self,
+        rows: AnyRows,
+        *,
+        names: Sequence[Any] | None = None,
+        name: str = "rows",
+        like: Examples | None = None,
     ) -> Examples:
         """Returns rows whose labels are numbered as those that the model was trained on, or by
-        `names`."""
+        `names`, or as those of `like`."""
         known = tuple(self.class_names if names is None else names)
-        examples = self._task.numbered(as_examples(rows, class_names=known, name=name))
+        examples = as_examples(rows, class_names=known, name=name)
+        settled = self._setup and self._setup.task
+        if settled and settled.is_known:
+            examples = settled.numbered(examples)
+        else:
+            examples = self._task.numbered(examples, like)
         found = examples.class_names
         if found == (-1, 1) and self._task.kind == "regression":  # numbers after all
             targets = np.where(np.asarray(examples.labels) == 1, 1.0, -1.0).astype(np.float32)

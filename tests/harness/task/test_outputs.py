@@ -184,16 +184,26 @@ BOTH = {"click": "binary", "stars": "regression"}
             outputs_of,
             BOTH,
             ["click"],
-            "tasks for the names 'click', 'stars', and .* the names 'click'",
+            "the outputs 'stars' have only a task or only labels in examples",
         ),
-        (outputs_of, {"clicks": "binary"}, ["click"], "there are tasks for the names 'clicks'"),
+        (
+            outputs_of,
+            {"clicks": "binary"},
+            ["click"],
+            "the tasks name the outputs 'clicks', and the model has 'bought', 'click'",
+        ),
         (
             lambda x: outputs_of(x)["click"],
             BOTH,
             [*BOTH],
-            "the model has outputs of the names no, ",
+            "the model has a single output; give its task",
         ),
-        (lambda x: outputs_of(x)["click"], "auto", ["click"], "has outputs of the names no, "),
+        (
+            lambda x: outputs_of(x)["click"],
+            "auto",
+            ["click"],
+            "the model has a single output; give its task",
+        ),
         (outputs_of, {"topic": "binary"}, ["topic"], "the labels of .* 'topic' show 4 classes"),
         (
             lambda x: {"click": x[:, 0]},
@@ -201,6 +211,7 @@ BOTH = {"click": "binary", "stars": "regression"}
             ["click"],
             "output 'click' is a KerasTensor \\[None\\]",
         ),
+        (lambda x: [x, x][:1] * 2, "auto", ["click"], "whose layers name"),
         (lambda x: {"click": [x]}, "auto", ["click"], "the model's output 'click' is a list"),
     ],
 )
@@ -217,6 +228,10 @@ def test_labels_of_outputs_are_numbers_of_as_many_rows() -> None:
         examples(x, {"topic": labels["topic"][1:]})
     with pytest.raises(harness.InputError, match="row 0 has the label 20000000 of topic"):
         examples(x, {"topic": np.full(ROWS, 20_000_000)})
+    with pytest.raises(harness.InputError, match="labels of topic are RaggedSets, which cannot"):
+        examples(x, {"topic": harness.RaggedSets.from_lists([[0, 1]] * ROWS)})
+    with pytest.raises(harness.InputError, match="labels by output have the names"):
+        examples(x, {})
     with pytest.raises(harness.InputError, match="labels of kind that are names"):
         harness.as_examples({"x": x}, {"kind": ["a", "b"] * (ROWS // 2)})
 
@@ -229,3 +244,26 @@ def test_of_rows_without_labels_only_the_outputs_are_known() -> None:
     assert (several.is_known, several.widths) == (False, {"a": 3, "b": 1})
     assert isinstance(settled(harness.Task(), outputs["a"], ["a"], rows), ResolvedTask)
     assert OutputTasks({}).numbered(rows) is rows
+
+
+def test_one_hot_labels_are_decided_by_the_rows_to_train_on() -> None:
+    """As soft and one-hot labels are one task, of which functions get the labels as given."""
+    x, hot = rows(0)[0], np.eye(3, dtype=np.float32)[np.arange(ROWS) % 3]
+
+    def mean(y: Any, outputs: Any) -> Any:
+        return keras.ops.mean(y, axis=-1)
+
+    def net(inputs: Any) -> Any:
+        return keras.layers.Dense(3, "softmax")(inputs["x"])
+
+    def made(**task: Any) -> harness.Trainer:
+        task = {"loss": "categorical_crossentropy", **task}
+        return harness.Trainer(net, task=harness.Task(**task), batch_size=BATCH_SIZE)
+
+    trainer = made(metrics=["accuracy"])
+    trainer.fit(examples(x, 0.9 * hot + 0.1 / 3), validation=examples(x, hot), verbose=False)
+    assert made(metrics=[mean]).evaluate(examples(x, hot))["mean"] == pytest.approx(1 / 3)
+    with pytest.raises(harness.InputError, match="loss_weight is 5.* which is for several"):
+        made(loss_weight=5.0).evaluate(examples(x, hot))
+    with pytest.raises(harness.InputError, match="has labels by name, a, and the model a single"):
+        trainer.evaluate(examples(x, {"a": hot}))

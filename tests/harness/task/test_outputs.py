@@ -263,7 +263,7 @@ def test_one_hot_labels_are_decided_by_the_rows_to_train_on() -> None:
     trainer = made(metrics=["accuracy"])
     trainer.fit(examples(x, 0.9 * hot + 0.1 / 3), validation=examples(x, hot), verbose=False)
     assert made(metrics=[mean]).evaluate(examples(x, hot))["mean"] == pytest.approx(1 / 3)
-    with pytest.raises(harness.InputError, match="loss_weight is 5.* which is for several"):
+    with pytest.raises(harness.InputError, match="loss_weight is 5"):
         made(loss_weight=5.0).evaluate(examples(x, hot))
     with pytest.raises(harness.InputError, match="has labels by name, a, and the model a single"):
         trainer.evaluate(examples(x, {"a": hot}))

@@ -98,8 +98,8 @@ def _loss_of(config: Mapping[str, Any], path: Path) -> keras.losses.Loss | None:
         return keras.losses.get(known)
     except (TypeError, ValueError):
         Console(stderr=True).print(
-            f"note: {path} was trained with a loss that is not Keras's own, {recorded:.200}; "
-            "losses shown are cross-entropies",
+            f"note: {path} was trained with a loss that is not Keras's own, {recorded:.200}; a "
+            "loss that is shown is the usual one of the task",
             soft_wrap=True,
             markup=False,
         )

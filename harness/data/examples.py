@@ -56,7 +56,10 @@ class Examples:
         if isinstance(self.labels, Mapping):
             named = all(isinstance(name, str) and name for name in self.labels)
             if not (self.labels and named):
-                raise InputError(f"{self.name}: labels by output have the names {[*self.labels]}")
+                raise InputError(
+                    f"{self.name}: labels by output have the names {[*self.labels]}; give those of "
+                    "at least one output, by strings"
+                )
             given = sorted(self.labels.items())
             labels = {name: self._checked_labels(name, part) for name, part in given}
             object.__setattr__(self, "labels", labels)
@@ -107,10 +110,11 @@ class Examples:
         of = f" of {output}" if output else ""
         if isinstance(given, RaggedSets):
             if given.weights is not None or output:
-                what = "are RaggedSets" if output else "have a weight for each class"
+                what, give = "have a weight for each class", "labels without weights"
+                if output:
+                    what, give = "are RaggedSets", "0 and 1 for each class, [rows, classes]"
                 raise InputError(
-                    f"{self.name}: the labels{of} {what}, which cannot be trained on; give "
-                    + ("0 and 1 for each class, [rows, classes]" if output else "labels without")
+                    f"{self.name}: the labels{of} {what}, which cannot be trained on; give {give}"
                 )
             return given
         labels = np.asarray(given)

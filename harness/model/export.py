@@ -150,11 +150,6 @@ def _judged(logits: tf.Tensor, vocabulary: Vocabulary, head: Head) -> dict[str, 
 
 def _check_onnx(model: keras.Model) -> None:
     require_extra("onnx", "an ONNX file", "onnx", "tf2onnx")
-    several = len(getattr(model, "outputs", None) or [model]) > 1
-    require(
-        not several,
-        "the model has several outputs, and ONNX files are for one; export a SavedModel",
-    )
     num_bytes = 4 * model.count_params()
     tokens = max((layer.num_tokens for layer in multi_hot_layers(model)), default=0)
     require(
@@ -224,7 +219,10 @@ def _finish_onnx(path: Path, vocabulary: Vocabulary | None) -> None:
 
     model = onnx.load(path)
     _complete_onnx(model)
-    graph, (output,) = model.graph, model.graph.output
+    graph, (output, *others) = model.graph, model.graph.output
+    require(
+        not others, "the model has several outputs, and ONNX files are for one; export a SavedModel"
+    )
     for node in graph.node:
         for names in (node.input, node.output):
             names[:] = [_OUTPUTS if name == output.name else name for name in names]

@@ -136,12 +136,6 @@ def is_own(loss_or_metric: Any) -> bool:
     return type(loss_or_metric) in kinds and not module.startswith("keras.")
 
 
-def is_function(metric: Any) -> bool:
-    """Whether a metric is given as a function of the user's own."""
-    is_object = isinstance(metric, str | type | keras.metrics.Metric)
-    return not is_object and not getattr(metric, "__module__", "").startswith("keras.")
-
-
 def is_users_own(loss: keras.losses.Loss) -> bool:
     """Whether a loss is a function or a class of the user's own."""
     return is_own(loss) or not type(loss).__module__.startswith(("keras.", "harness."))

@@ -28,20 +28,6 @@ class OutputTasks:
         parts = {f"{name}.{key}": value for name, config in own for key, value in config.items()}
         return {"task": self.kind, **parts}
 
-    def numbered(self, examples: Examples, like: Examples | None = None) -> Examples:
-        """Returns rows with class numbers in place of one-hot vectors; see `Task.numbered`."""
-        before = {} if like is None else like.labels_by_output
-        flat = (n for n in self.parts if getattr(before.get(n), "ndim", 1) == 1)
-        return _with_numbers(
-            examples,
-            {n: self.parts[n].numbers(examples, n) for n in flat if n in examples.labels_by_output},
-        )
-
-
-def _with_numbers(examples: Examples, numbers: Mapping[str, Any]) -> Examples:
-    found = {name: part for name, part in numbers.items() if part is not None}
-    return replace(examples, labels={**examples.labels_by_output, **found}) if found else examples
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ResolvedOutputs:
@@ -59,17 +45,6 @@ class ResolvedOutputs:
         """Returns itself: a copy of a trainer has this in place of `OutputTasks`."""
         return self
 
-    def numbered(self, examples: Examples) -> Examples:
-        """Returns rows with class numbers in place of one-hot vectors, where tasks have those."""
-        known, classes = examples.class_numbers, "multi_class"
-        return _with_numbers(
-            examples, {n: known.get(n) for n, part in self.parts.items() if part.kind == classes}
-        )
-
-    @property
-    def why(self) -> str:
-        return ", ".join(f"{name}: {part.kind}" for name, part in self.parts.items())
-
     @property
     def num_outputs(self) -> int:
         return sum(self.widths.values())
@@ -80,7 +55,7 @@ class ResolvedOutputs:
         return len(self.parts)
 
     @property
-    def described(self) -> str:
+    def why(self) -> str:
         return ", ".join(f"{name}: {part.described}" for name, part in self.parts.items())
 
     def _names(self, of: Callable[[ResolvedTask], Sequence[str]]) -> list[str]:
@@ -194,7 +169,10 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
             task = OutputTasks(dict.fromkeys(examples.labels_by_output, task))
         _require_same(getattr(task, "parts", {"": task}), by_name, examples)
     weight = getattr(task, "loss_weight", 1)
-    require(several or weight == 1, f"loss_weight is {weight}, which is for several outputs")
+    require(
+        several or weight == 1,
+        f"loss_weight is {weight}, which is for one of several outputs; leave it out",
+    )
     if labels is not None and not isinstance(task, OutputTasks):
         return task.settled(examples, width=None if several else [None, *outputs.shape][-1])
     widths = {name: each.shape[-1] for name, each in by_name.items()}
@@ -209,6 +187,20 @@ def settled(task: GivenTask, outputs: Any, names: Sequence[str], examples: Examp
     if not several:
         return own[""]
     return ResolvedOutputs(parts=own, widths=widths, in_list=in_list, is_known=False)
+
+
+def numbered(task: GivenTask, examples: Examples, like: Examples | None = None) -> Examples:
+    """Returns rows with class numbers in place of one-hot vectors, where a task is of one of many
+    classes. Not where those of `like`, the rows to train on, are no such vectors."""
+    labels = examples.labels_by_output
+    parts = dict.fromkeys(labels, task) if isinstance(task, Task | ResolvedTask) else task.parts
+    before = {} if like is None else like.labels_by_output
+    flat = (n for n in labels.keys() & parts.keys() if getattr(before.get(n), "ndim", 1) == 1)
+    numbers = {name: parts[name].class_numbers(examples, name) for name in flat}
+    found = {name: own for name, own in numbers.items() if own is not None}
+    if not found or isinstance(examples.labels, Mapping):
+        return replace(examples, labels={**labels, **found}) if found else examples
+    return replace(examples, labels=found[""], num_classes=labels[""].shape[1])
 
 
 def _require_same(tasks: Mapping[str, Any], outputs: Mapping[str, Any], examples: Examples) -> None:

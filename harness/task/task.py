@@ -24,7 +24,7 @@ from harness.task.losses import (
     AnyLoss,
     AnyMetric,
     applied,
-    is_function,
+    is_own,
     is_sparse,
     is_users_own,
     loss_of,
@@ -124,28 +124,21 @@ class Task:
         others |= {"loss_weight": self.loss_weight} if self.loss_weight != 1 else {}
         return {"task": self.kind, "loss": loss, "class_weight": str(weights), **others}
 
-    def numbers(self, examples: Examples, output: str = "") -> np.ndarray | None:
+    def class_numbers(self, examples: Examples, output: str = "") -> np.ndarray | None:
         """Returns the class numbers of labels that are one-hot vectors, for a task of one of many
         classes: if that was asked for, or by a categorical loss. None where functions of the user's
         own get the labels, which are to be as they were given."""
         if self.kind not in ("auto", "multi_class") or (self.loss is None and self.kind == "auto"):
             return None
         loss = loss_of(self.loss, "multi_class")
+        metrics = metrics_of(
+            [*(self.metrics or ()), *(self.evaluation_metrics or ())], "multi_class"
+        )
         is_categorical = name_of(loss).startswith("categorical")
-        own = [is_users_own(loss), *(is_function(metric) for metric in self.metrics or ())]
-        if any(own) or not (is_categorical or self.kind == "multi_class"):
+        own = is_users_own(loss) or any(map(is_own, metrics))
+        if own or not (is_categorical or self.kind == "multi_class"):
             return None
         return examples.class_numbers[output]
-
-    def numbered(self, examples: Examples, like: Examples | None = None) -> Examples:
-        """Returns rows with class numbers in place of one-hot vectors; see `numbers`. Not if those
-        of `like`, the rows to train on, have none."""
-        if like is not None and getattr(like.labels, "ndim", 1) == 2:
-            return examples
-        labels: Any = examples.labels
-        if isinstance(labels, Mapping) or (found := self.numbers(examples)) is None:
-            return examples
-        return replace(examples, labels=found, num_classes=labels.shape[1])
 
     def settled(self, examples: Examples, *, width: int | None = None) -> "ResolvedTask":
         """Returns the task for rows with labels like those of `examples`, and for a model of
@@ -370,10 +363,9 @@ class ResolvedTask:
             "divide; set replicas=1, or return a number for each row",
         )
 
-    def numbered(self, examples: Examples) -> Examples:
-        """Returns rows with class numbers in place of one-hot vectors, if the task has those."""
-        found = examples.class_numbers.get("") if self.kind == "multi_class" else None
-        return examples if found is None else replace(examples, labels=found)
+    def class_numbers(self, examples: Examples, output: str = "") -> np.ndarray | None:
+        """Returns the class numbers of labels that are one-hot vectors, for one of many classes."""
+        return examples.class_numbers[output] if self.kind == "multi_class" else None
 
     def by_output(self, predicted: Any) -> Any:
         """Returns predictions [rows, outputs] as the model gives them."""

@@ -28,7 +28,7 @@ from harness.program.devices import Devices
 from harness.program.optimizer import attributes_of
 from harness.program.strategy import devices_of, own_strategy
 from harness.task.measures import Quality
-from harness.task.outputs import OutputTasks
+from harness.task.outputs import OutputTasks, numbered
 from harness.task.ranking import Ranking, Recommended
 from harness.task.task import Kind, Task
 from harness.trainer.advice import divergence_message
@@ -470,10 +470,6 @@ class Trainer:
         task = self._kept.get("task") if self._setup is None else self._setup.task
         kind = task.kind if task is not None and task.is_known else self._task.kind
         several = task is not None and task.kind == "outputs"
-        require(
-            not (several and format == "onnx"),
-            "the model has several outputs, and ONNX files are for one; export a SavedModel",
-        )
         model, words = self.model, None if several else self._vocabulary
         if words is not None and self._thresholds is not None:
             words = words.with_thresholds(self._thresholds)
@@ -520,10 +516,7 @@ class Trainer:
         known = tuple(self.class_names if names is None else names)
         examples = as_examples(rows, class_names=known, name=name)
         settled = self._setup and self._setup.task
-        if settled and settled.is_known:
-            examples = settled.numbered(examples)
-        else:
-            examples = self._task.numbered(examples, like)
+        examples = numbered(settled if settled and settled.is_known else self._task, examples, like)
         found = examples.class_names
         if found == (-1, 1) and self._task.kind == "regression":  # numbers after all
             targets = np.where(np.asarray(examples.labels) == 1, 1.0, -1.0).astype(np.float32)

@@ -69,6 +69,11 @@ def test_faults(program: str, fault: str) -> None:
     assert any(fault in line for line in found), found
 
 
+def test_kernels_that_are_not_called() -> None:
+    found = [*verdict.faults({**TRAINING, "implementation": "native"}, verdict.counts(KNOWN, 9))]
+    assert found == ["calls none of the kernels"]
+
+
 @pytest.mark.parametrize(
     ("before", "found"),
     [
@@ -80,6 +85,11 @@ def test_faults(program: str, fault: str) -> None:
 )
 def test_more_launches_than_on_record(before: verdict.Table, found: list[str]) -> None:
     assert [*verdict.regressions({"train": {"h100": 3}}, before)] == found
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    table = {"train": {"h100": 17, "a100": 25}, "evaluate": {"h100": 8, "a100": 9}}
+    assert verdict.read(verdict.written(table)) == table
 
 
 def test_the_record_has_every_program() -> None:

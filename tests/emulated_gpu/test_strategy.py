@@ -39,8 +39,8 @@ def train(**how: Any) -> tuple[harness.Trainer, list[float]]:
     return trainer, [*history["loss"], *history["val_loss"], float(trainer.predict(rows).mean())]
 
 
-# One process, since TensorFlow starts slowly: a given strategy, and a model made in its scope. The
-# trainings of `trainings.GROUPS` have the trainer make one.
+# One process, since TensorFlow starts slowly: a strategy that the trainer makes, one that is made
+# before it, and a model that was made in its scope.
 _PROGRAM = """
 import json
 import keras, numpy as np, tensorflow as tf
@@ -51,6 +51,10 @@ own.Centred.seen.clear()
 two = tf.distribute.MirroredStrategy(["GPU:0", "GPU:1"])
 trainer, losses = own.train(strategy=two)
 print(json.dumps([losses, [list(seen) for seen in own.Centred.seen], trainer.strategy is two]))
+trainer, losses = own.train(replicas=2)
+print(json.dumps([losses, type(trainer.strategy).__name__]))
+again = harness.Trainer(trainer.model, replicas=2, **own.HOW)  # whose strategy no user has given
+again.fit(trainings.rows_of(weighted=False), verbose=False)
 names = ("values", "row_splits")
 inputs = {name: keras.Input((), dtype="int32", name=name) for name in names}
 with two.scope():
@@ -67,13 +71,15 @@ print(json.dumps(all(np.array_equal(*(v.numpy() for v in own)) for own in copies
 def test_two_gpus_under_a_strategy(tmp_path: Path) -> None:
     done = device.run(device.environment(tmp_path, devices=2), "-c", _PROGRAM)
     assert done.code == 0, done.err[-4000:]
-    given, in_scope, alike = map(json.loads, done.out.splitlines())
+    given, chosen, in_scope, alike = map(json.loads, done.out.splitlines())
     _, expected = train()
-    np.testing.assert_allclose(given[0], expected, rtol=2e-6, atol=1e-8)
+    for losses, *_ in (given, chosen):
+        np.testing.assert_allclose(losses, expected, rtol=2e-6, atol=1e-8)
     kinds = {(kind, number) for kind, _, number in given[1]}
     assert kinds == {("MirroredStrategy", 2)}
     assert {number for _, number, _ in given[1]} == {0, 1}
     assert given[2] is True
+    assert chosen[1] == "MirroredStrategy"
     assert in_scope == [["GPU:0", "GPU:1"], True]
     assert alike is True
     assert "TensorFlow began with the GPUs before this trainer" in done.err

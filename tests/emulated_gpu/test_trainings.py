@@ -1,11 +1,13 @@
 """The product trains on the emulated device as on a CPU."""
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks.gpu_programs import verdict
@@ -159,6 +161,32 @@ def test_a_gpu_is_too_new_that_keras_has_begun_with(tmp_path: Path) -> None:
     """An optimizer's variables start TensorFlow with all GPUs that it sees."""
     (error,) = _printed(_KERAS_HAS_BEGUN, tmp_path, cc_0=120)
     assert re.search(r"TensorFlow has begun.*12\.0.*hide them", error)
+
+
+_AS_KERAS_COMPUTES = """
+import json
+from dataclasses import replace
+from harness.program.step import TrainStep
+from tests.emulated_gpu import trainings
+from tests.harness.program.rig import build_rig
+
+rows = trainings.rows_of(weighted=False)
+for on_gpu in (True, False):
+    rig = build_rig(rows, hidden_units=(16, 16), batch_size=trainings.BATCH_SIZE, epochs=2)
+    forward = replace(rig.forward, on_gpu=on_gpu)
+    rig.training.step = TrainStep(forward, rig.task)
+    losses = rig.train()[:, 0].tolist()
+    call, batches = next((d.calls[0], b) for d, b in rig.dispatches())
+    graph = str(rig.training.traced_on(0, call, batches[call.rows][0]).graph.as_graph_def())
+    print(json.dumps([graph.count('op: "MatMul"'), losses]))
+"""
+
+
+def test_the_same_losses_without_fewer_launches(tmp_path: Path) -> None:
+    """`harness.program.launches` only saves launches: a GPU trains alike without it."""
+    (few, losses), (all_, expected) = map(json.loads, _printed(_AS_KERAS_COMPUTES, tmp_path))
+    assert few < all_  # calls of a library
+    np.testing.assert_allclose(losses, expected, rtol=1e-6)
 
 
 def test_a_step_is_one_graph_and_allocates_nothing(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_a_finite_step_keeps_the_scale() -> None:
     assert int(scale.skipped_steps) == 0
 
 
-@pytest.mark.parametrize(("wrong", "place"), [("nan", 0), ("inf", 1)])
+@pytest.mark.parametrize(("wrong", "place"), [("nan", 0), ("inf", 1), ("-inf", 1)])
 def test_any_gradient_that_is_not_finite_skips_and_halves(wrong: str, place: int) -> None:
     scale = LossScale()
     scale.finite_steps.assign(7)
@@ -152,7 +152,7 @@ def test_of_nothing_all_is_finite() -> None:
     assert all_finite([tf.zeros([0, 3])], by_one_kernel=True)
 
 
-@pytest.mark.parametrize("size", [30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
+@pytest.mark.parametrize("size", [1, 30, 31 * 2**14 + 1, 8 * 31 * 2**14 + 1])
 def test_any_element_of_any_size_is_tested(size: int) -> None:
     """The sizes go from a part of one element to more than XLA leaves whole."""
 

@@ -15,6 +15,7 @@ from harness.program.devices import Devices, set_up_devices
 from harness.program.state import State
 from harness.program.strategy import copies_of
 from tests.harness.program.rig import build_rig, on_cpus
+from tests.harness.program.test_optimizer import OFFERED
 from tests.harness.random_sets import random_sets
 
 
@@ -39,9 +40,7 @@ def test_a_scaled_loss_leaves_int32_alone(sets: RaggedSets) -> None:
     assert not [v.name for v in traced.graph.variables if v.dtype == tf.int32]
 
 
-@pytest.mark.parametrize(
-    "optimizer", ["adafactor", "adam", "muon", "nadam", "schedulefreeadamw", "sgd"]
-)
+@pytest.mark.parametrize("optimizer", OFFERED)
 def test_what_is_saved_is_restored(optimizer: str) -> None:
     rng = np.random.default_rng()
     state, other = (state_of(averaging_model(), optimizer=optimizer) for _ in range(2))

@@ -111,6 +111,40 @@ def test_the_likelihood_of_items_is_that_of_one_device(two: Devices) -> None:
         np.testing.assert_allclose(trained, expected, rtol=1e-3, atol=1e-4)
 
 
+class Places(keras.layers.Layer):
+    """Sums the vectors of the places of a row's first 8 ids, whatever the ids are."""
+
+    def build(self, input_shape: Any) -> None:
+        self.vectors = self.add_weight(name="vectors", shape=(40, 6))
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None, 6))
+
+    def call(self, inputs: Any) -> Any:
+        splits = inputs["row_splits"]
+        lengths = tf.minimum(splits[1:] - splits[:-1], 8)
+        places = tf.tile(tf.range(8)[None], [tf.shape(lengths)[0], 1])
+        vectors = tf.gather(tf.convert_to_tensor(self.vectors), places)
+        return tf.reduce_sum(vectors * tf.sequence_mask(lengths, 8, vectors.dtype)[..., None], 1)
+
+
+def with_places(inputs: Any) -> Any:
+    return keras.layers.Dense(1)(Places()(inputs))
+
+
+def test_a_lookup_of_places_trains_as_on_one_device(two: Devices) -> None:
+    """The optimizer is SGD: Adam would square the sums of a place's gradients, not each of them,
+    since replicas make gradients by rows dense before they add them up."""
+    sets = random_sets(np.random.default_rng(), rows=45, num_tokens=40)
+    how: dict[str, Any] = {"model": with_places, "optimizer": "sgd", "learning_rate": 0.1}
+    both, alone = (build_rig(sets, devices=d, **how) for d in (two, None))
+    alone.set_weights(both.weights())
+    np.testing.assert_allclose(both.train(), alone.train(), rtol=1e-5)
+    for trained, expected in zip(both.weights(), alone.weights(), strict=True):
+        np.testing.assert_allclose(trained, expected, rtol=1e-4, atol=1e-5)
+    assert_same(*both.values())
+
+
 def test_devices_agree_on_all_but_dropout(two: Devices, sets: RaggedSets) -> None:
     rig = build_rig(sets, devices=two, dropout=0.3, precision="mixed_float16")
     rig.train()

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import harness
-from harness.task.outputs import OutputTasks, ResolvedOutputs, settled
+from harness.task.outputs import OutputTasks, ResolvedOutputs, numbered, settled
 from harness.task.task import ResolvedTask
 
 ROWS, BATCH_SIZE = 40, 20
@@ -243,7 +243,7 @@ def test_of_rows_without_labels_only_the_outputs_are_known() -> None:
     assert isinstance(several, ResolvedOutputs)
     assert (several.is_known, several.widths) == (False, {"a": 3, "b": 1})
     assert isinstance(settled(harness.Task(), outputs["a"], ["a"], rows), ResolvedTask)
-    assert OutputTasks({}).numbered(rows) is rows
+    assert numbered(OutputTasks({}), rows) is rows
 
 
 def test_one_hot_labels_are_decided_by_the_rows_to_train_on() -> None:
@@ -263,6 +263,14 @@ def test_one_hot_labels_are_decided_by_the_rows_to_train_on() -> None:
     trainer = made(metrics=["accuracy"])
     trainer.fit(examples(x, 0.9 * hot + 0.1 / 3), validation=examples(x, hot), verbose=False)
     assert made(metrics=[mean]).evaluate(examples(x, hot))["mean"] == pytest.approx(1 / 3)
+    shared = harness.Trainer(  # one task for each output
+        lambda i: {n: keras.layers.Dense(3, "softmax")(i["x"]) for n in "ab"},
+        task=harness.Task(loss="categorical_crossentropy"),
+        batch_size=BATCH_SIZE,
+    )
+    accuracy = shared.evaluate(examples(x, {"a": hot, "b": hot}))["a_accuracy"]
+    right = shared.predict({"x": x})["a"].argmax(axis=1) == hot.argmax(axis=1)
+    assert accuracy == pytest.approx(right.mean())
     with pytest.raises(harness.InputError, match="loss_weight is 5"):
         made(loss_weight=5.0).evaluate(examples(x, hot))
     with pytest.raises(harness.InputError, match="has labels by name, a, and the model a single"):

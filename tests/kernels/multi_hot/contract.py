@@ -42,19 +42,23 @@ class ProductContract:
         H: int = 5,
         unique: bool = False,
         spare: int = 0,
+        dtype: tf.DType = tf.float32,
         compiled: bool = True,
+        splits_dtype: tf.DType = tf.int32,
+        rowids_dtype: tf.DType | None = None,
         weighted: bool = False,
-    ) -> None:
-        """Check y and dW of `rows` against the reference."""
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Check y and dW of `rows` against the reference; return them."""
         ids = [token_id for row in rows for token_id in row]
         values = np.array([*ids, *np.resize(GARBAGE, spare)], np.int64)
         row_splits = np.cumsum([0] + [len(row) for row in rows])
         table, dy = rng.normal(size=(V, H)), rng.normal(size=(len(rows), H))
         weights = weights_of(ids, spare, rng) if weighted else None
-        self.check(
-            table, values, row_splits, dy, unique=unique, dtype=tf.float32, compiled=compiled,
-            splits_dtype=tf.int32, weights=weights,
+        y, dw = self.check(
+            table, values, row_splits, dy, unique=unique, dtype=dtype, compiled=compiled,
+            splits_dtype=splits_dtype, rowids_dtype=rowids_dtype, weights=weights,
         )  # fmt: skip
+        return y.numpy(), dw.numpy()
 
     def check(
         self,
@@ -69,7 +73,7 @@ class ProductContract:
         splits_dtype: tf.DType = tf.int64,
         rowids_dtype: tf.DType | None = None,
         weights: np.ndarray | None = None,
-    ) -> None:
+    ) -> tuple[Tensor, Tensor]:
         """Check y and dW against the reference computed from the operands as rounded to dtype.
 
         With a `rowids_dtype`, the rows of the values are handed over too.
@@ -97,11 +101,13 @@ class ProductContract:
             dy, values, row_splits, num_tokens=len(table), weights=weights
         )
         assert_close(dw, wanted, size.T @ np.abs(dy))
+        return y, dw
 
     @pytest.mark.parametrize(
         ("case", "dtype"),
         [(case, tf.float32) for case in SMALL]
-        + [*zip(SMALL[:2], DTYPES[1:], strict=True), (WEIGHTED, tf.bfloat16)],
+        + [(case, dtype) for case in SMALL[:2] for dtype in DTYPES[1:]]
+        + [(WEIGHTED, tf.bfloat16)],
         ids=lambda part: part.name,
     )
     def test_named_case(self, case: Case, dtype: tf.DType, rng: np.random.Generator) -> None:
@@ -115,9 +121,15 @@ class ProductContract:
     @pytest.mark.parametrize(
         ("rows", "unique"),
         [
+            ([[3]], True),
+            ([[7, 2, 9, 0]], True),
+            ([[0], [10], [0, 10]], True),
             ([[], [5, 1], [], [], [8], []], True),
             ([[4, 4, 4], [9, 1, 9, 1], [4]], False),
+            ([[10, 0, 5, 0, 10], [10]], False),
             ([[], [], []], True),
+            ([[], []], False),
+            ([], True),
             ([], False),
         ],
         ids=str,
@@ -131,7 +143,11 @@ class ProductContract:
         if not any(rows):
             self.run(rows, rng, unique=unique, spare=3, weighted=unique)
 
-    @pytest.mark.parametrize("H", [16, 259])
+    @pytest.mark.parametrize("splits_dtype", [tf.int32, tf.int64], ids=lambda dtype: dtype.name)
+    def test_type_of_splits(self, splits_dtype: tf.DType, rng: np.random.Generator) -> None:
+        self.run([[1, 2], [2, 1]], rng, unique=True, splits_dtype=splits_dtype)
+
+    @pytest.mark.parametrize("H", [1, 7, 16, 33, 50, 259])
     def test_any_number_of_units(self, H: int, rng: np.random.Generator) -> None:
         for weighted in (False, True):
             rows = [[1, 2, 3], [], [2, 1]]
@@ -256,11 +272,14 @@ class ProductContract:
         [
             ([1, 11], [0, 2], r"row 0 holds token id 11 .*\[0, 11\)"),
             ([1, 2, -1], [0, 2, 3], "row 1 holds token id -1"),
+            ([2**31 - 1], [0, 1], "2147483647"),
             ([1, 2], [0, 3], "row_splits"),
             ([1, 2], [0, 2, 1], "row_splits"),
             ([1, 2], [1, 2], "row_splits"),
+            ([1, 2], [-1, 2], "row_splits"),
             ([1, 2], [0, 2**40], "row_splits"),
             ([1, 2], [0, -(2**63), 2], "row_splits"),
+            ([1, 2], [0, 2**63 - 1, 2], "row_splits"),
             ([], [0, 1], "row_splits"),
         ],
         ids=str,

@@ -120,7 +120,7 @@ def flushed(rule: Rule, parts: list[tf.Tensor], number: int) -> list[tf.Tensor]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("kind", ["adagrad", "lazy_adam"])
+@pytest.mark.parametrize("kind", ["sgd", "adagrad", "lazy_adam"])
 def test_a_table_of_16_bits(kind: RowOptimizer, rng: np.random.Generator) -> None:
     """XLA and the native kernels round alike; slots are those of a float32 table."""
     rule, batches = Rule(kind), [draw(rng, step) for step in range(1, 13)]

@@ -19,7 +19,9 @@ class XlaContract(MultiHotContract):
         ("values", "row_splits", "unique"),
         [
             ([1, 11, 0], [0, 2], True),
+            ([1, 11, 0], [0, 2], False),
             ([1, 2, -1], [0, 2, 3], False),
+            ([1, 2, 3], [0, 4], True),
             ([1, 2, 3], [0, 2, 1], False),
             ([1, 2, 3], [-1, 2], True),
             ([1, 2, 3], [0, 2**40], False),
@@ -38,13 +40,16 @@ class XlaContract(MultiHotContract):
             assert np.isnan(y).all()
             assert not np.isfinite(dw).all()
 
-    def test_property_with_rowids(self) -> None:
-        self.check_any_rows(tf.uint16, weighted=True)
+    @pytest.mark.parametrize("rowids_dtype", [tf.int32, tf.uint16], ids=lambda dtype: dtype.name)
+    def test_property_with_rowids(self, rowids_dtype: tf.DType) -> None:
+        self.check_any_rows(rowids_dtype, weighted=rowids_dtype == tf.uint16)
 
     def test_rowids_in_a_compiled_loop(self, rng: np.random.Generator) -> None:
         self.check_descent(rng, with_rowids=True)
 
-    @pytest.mark.parametrize(("dtype", "unique"), [(tf.bfloat16, False), (tf.float16, True)])
+    @pytest.mark.parametrize(
+        ("dtype", "unique"), [(tf.float32, False), (tf.bfloat16, False), (tf.float16, True)]
+    )
     def test_a_wrong_id_gives_its_row_nan_with_rowids(
         self, dtype: tf.DType, unique: bool, rng: np.random.Generator
     ) -> None:
@@ -54,7 +59,7 @@ class XlaContract(MultiHotContract):
         row_splits = np.cumsum([0, *map(len, rows)])
         table = tf.constant(rng.normal(size=(11, 3)), dtype)
         values = tf.constant([token_id for row in rows for token_id in row], tf.int32)
-        weighted = not unique
+        weighted = not unique and dtype == tf.float32
         for weights in (None, tf.ones(len(values))) if weighted else (None,):
             y, _ = compiled(
                 self.implementation, unique, table, values, tf.constant(row_splits, tf.int32),

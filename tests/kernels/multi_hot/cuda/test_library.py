@@ -36,10 +36,11 @@ def test_code_for_a_gpu_is_compiled_once(cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("_nvrtc")
-def test_a_gpu_that_is_too_old_for_nvrtc() -> None:
-    match = r"(?s)could not compile .* for sm_61:\n.*error.*\ninstall another.*'gather'"
-    with pytest.raises(UnavailableError, match=match):
-        image((6, 1))
+@pytest.mark.parametrize("capability", [(6, 1), (99, 0)])
+def test_a_gpu_that_is_too_old_or_too_new_for_nvrtc(capability: tuple[int, int]) -> None:
+    match = r"(?s)could not compile .* for sm_{}{}:\n.*error.*\ninstall another.*'gather'"
+    with pytest.raises(UnavailableError, match=match.format(*capability)):
+        image(capability)
 
 
 @pytest.mark.skipif(

@@ -44,6 +44,7 @@ _MAX_OUTPUTS = 2**24  # of one call of an evaluation, which a device keeps: 64 M
 _TRIED_ROWS = 3  # by which a trial sees whether the rows of a batch depend on each other
 _SMALL_BYTES = 2**26  # Limit of the rows of a prediction that are copied to the devices at once
 _NUMBERED = re.compile(r"optimizer/\d+")  # Names of variables in a saved state
+_LAST_STEP = "/last_step"  # The slot of a table whose rows may lag behind
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
@@ -63,6 +64,8 @@ class Setup:
     feeds: list[tuple[Examples, Feed]] = field(default_factory=list)
     predicted: set[tuple[int, int]] = field(default_factory=set)
     """Numbers of rows and ids of the predictions so far."""
+    parked: dict[str, np.ndarray] = field(default_factory=dict)
+    """The optimizer's slots of frozen weights, by name; Keras's optimizers keep them too."""
     is_by_row: bool | None = None  # Whether an output depends on its row alone, once it was tried
 
     def rows_to_train(
@@ -218,7 +221,7 @@ class Setup:
             chosen.pop("table_optimizer", None)
         # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
-        state = self.programs.state.save() if "input" in self.choices else {}
+        state = self.parked | self.programs.state.save() if "input" in self.choices else {}
         return {
             "before": {
                 **settings,
@@ -237,6 +240,7 @@ class Setup:
         # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
         state = self.programs.state.save()
+        missing = set(state)
         # Variables of the optimizer that no weight has, by their order: a learning rate that became
         # a schedule is one less before them.
         numbered = ([n for n in each if _NUMBERED.fullmatch(n)] for each in (kept["state"], state))
@@ -248,7 +252,15 @@ class Setup:
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
-            state[places.get(name, f"{group}/{own}")] = value
+            own = places.get(name, f"{group}/{own}")
+            if own in state:
+                missing.discard(own)
+                state[own] = value
+            elif not own.endswith(_LAST_STEP):
+                self.parked[own] = value
+        for name in missing:  # a table that was frozen makes up for none of the steps since
+            if name.endswith(_LAST_STEP):
+                state[name] = np.full_like(state[name], state["optimizer/iteration"])
         self.programs.state.restore(state)
 
     def _feed(self, examples: Examples, *, shares_programs: bool = False) -> Feed:

@@ -545,12 +545,13 @@ class Trainer:
                 state.read_model()
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
-            is_outdated = lacks_task or lacks_choices or state.is_outdated
-            if not (is_outdated or (training and state.optimizers.is_outdated)):
+            is_outdated = state.is_outdated or (training and state.optimizers.is_outdated)
+            if not (lacks_task or lacks_choices or is_outdated):
                 return made
             # The new one is built around the trained model.
             given, optimizer = self.model, state.optimizers.given
-            kept = kept if is_outdated else made.kept()
+            if "input" in made.choices:  # it may have been trained
+                kept = self._kept = made.kept()
         how |= {"cluster": cluster_of(os.environ), "strategy": self._strategy}
         if kept:
             how["before"] = how.get("before") or kept["before"]

@@ -128,6 +128,22 @@ def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, 
     assert both.own._setup is before, "nothing was set, so nothing is compiled again"
 
 
+@pytest.mark.parametrize("kind", ["dense", "exact_adam"])
+def test_what_an_optimizer_keeps_of_a_frozen_layer_waits_for_it(kind: str) -> None:
+    both = Twins(partial(kinds.Adam, 0.05), implementation="native", table_optimizer=kind)
+    both.fit()
+    for place, frozen in ((0, True), (0, False), (1, True), (1, False)):
+        for model in (both.own.model, both.model):
+            layers = [layer for layer in model.layers if layer.weights]
+            layers[place].trainable = not frozen
+        both.model.compile(both.model.optimizer, "binary_crossentropy", jit_compile=False)
+        both.own.predict(DATA)
+        both.own = copy.deepcopy(both.own)
+        both.given = both.own._optimizer
+        both.fit()
+    assert int(both.own.optimizer.iterations) == int(both.model.optimizer.iterations)
+
+
 def test_the_rate_of_a_callback_goes_on_and_another_one_replaces_it() -> None:
     def halving() -> list[Any]:
         return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate / 2)]

@@ -79,22 +79,6 @@ def test_ctrl_c_leaves_a_trainer_that_goes_on(tmp_path: Path) -> None:
         assert own.evaluate(train)["loss"] < before
 
 
-def test_layers_are_frozen_and_thawed_between_fits() -> None:
-    train = rows()
-    own = trainer()
-    own.fit(train, verbose=False)
-    layer = own.model.get_layer("a")
-    layer.trainable = False
-    frozen = layer.kernel.numpy()
-    own.fit(train, epochs=2, verbose=False)
-    np.testing.assert_array_equal(own.model.get_layer("a").kernel.numpy(), frozen)
-    layer.trainable = True
-    own.fit(train, verbose=False)
-    assert not np.array_equal(own.model.get_layer("a").kernel.numpy(), frozen)
-    given = {"values": train.values, "row_splits": train.row_splits.astype(np.int32)}
-    np.testing.assert_allclose(own.predict(train), own.model(given), rtol=1e-4, atol=1e-5)
-
-
 def test_weights_that_no_gradient_reaches_are_told_once(capsys: pytest.CaptureFixture[str]) -> None:
     unused = keras.layers.Dense(2, name="unused")
 

@@ -10,11 +10,12 @@ import tensorflow as tf
 
 from benchmarks.differential.callbacks import DrawnCallbacks, draw_callbacks
 from benchmarks.differential.draw import Draw
-from benchmarks.differential.models import Form, build, given
+from benchmarks.differential.histories import Turn, draw_turns
+from benchmarks.differential.models import UNCHANGED, Changes, Form, build, draw_changes, given
 from benchmarks.differential.networks import Limits, Network
 from benchmarks.differential.optimizers import Drawn, draw_optimizer
 from benchmarks.differential.rows import Labelled, Part, draw_parts, inputs_of
-from benchmarks.differential.tasks import DrawnTask, draw_task
+from benchmarks.differential.tasks import DrawnTask, draw_task, with_ending
 
 TWO_CPUS = "DIFFERENTIAL_TWO_CPUS"  # A variable that puts cases on two logical CPU devices
 
@@ -37,6 +38,9 @@ class Case:
     settings: dict[str, Any]  # The trainer's settings
     several: bool  # Whether two workers train it
     eager: bool  # Whether Keras runs step by step: tracing takes longer than a few small steps
+    changes: Changes = UNCHANGED  # What is done to the model before it is trained
+    turns: tuple[Turn, ...] = ()  # What comes between further fits
+    quantizes: bool = False  # Whether the trained model predicts with int8 weights in the end
 
     @property
     def batch_size(self) -> int:
@@ -44,11 +48,11 @@ class Case:
 
     def model(self) -> keras.Model:
         """Makes the model that Keras trains."""
-        return build(self.form, self.network, self.parts)
+        return build(self.form, self.network, self.parts, self.changes)
 
     def given(self) -> Any:
         """Makes the model, or the function for one, that the trainer is given."""
-        return given(self.form, self.network, self.parts)
+        return given(self.form, self.network, self.parts, self.changes)
 
     def words(self) -> list[str]:
         """Returns a description of the case to print."""
@@ -61,7 +65,8 @@ class Case:
             f"task: {task.form}, {task.num_outputs} outputs, {task.head or 'logits'}; loss "
             f"{task.loss_words}; metrics {', '.join(task.metrics)}; class weight "
             f"{task.class_weight}; row weights {task.weighs_rows}; soft {task.soft}",
-            f"model: {self.form}: {'; '.join(self.network.words)}",
+            f"model: {self.form}, {self.changes}: {'; '.join(self.network.words)}",
+            f"further fits: {'; '.join(map(str, self.turns))}; quantizes {self.quantizes}",
             f"optimizer: {self.optimizer.words}",
             f"callbacks: {'; '.join(self.callbacks.words)}",
             f"settings: {self.settings}; fit: {self.fit}",
@@ -74,7 +79,7 @@ def draw_case(seed: int) -> Case:
     draw = Draw(seed, "case")
     large = draw.chance(0.015)  # tables of 2**22 elements take some seconds
     parts = draw_parts(Draw(seed, "inputs"), large=large)
-    task = draw_task(Draw(seed, "task"))
+    task = with_ending(Draw(seed, "ending"), draw_task(Draw(seed, "task")))
     rows = draw.integer(60, 150)
     batch_size = _batch_size(draw, rows)
     validates = draw.chance(0.7)
@@ -97,7 +102,14 @@ def draw_case(seed: int) -> Case:
         settings["strategy"] = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     on_gpus = settings.get("replicas") == 2 and bool(tf.config.get_visible_devices("GPU"))
     shared = several or on_cpus or on_gpus
-    limits = Limits(num_outputs=task.num_outputs, head=task.head, large=large, row_wise=shared)
+    limits = Limits(
+        num_outputs=task.num_outputs,
+        head=task.head,
+        row_wise=shared,
+        large=large,
+        ending=task.ending,
+        activation=task.activation,
+    )
     optimizer = draw_optimizer(
         Draw(seed, "optimizer"), has_model=form in ("functional", "built subclass"), large=large
     )
@@ -122,7 +134,10 @@ def draw_case(seed: int) -> Case:
         fit=_arguments(Draw(seed, "fit"), validates=validates, epochs=epochs),
         settings=settings,
         several=several,
-        eager=draw.chance(0.85),
+        eager=draw.chance(0.85) and not task.needs_graph,
+        changes=draw_changes(Draw(seed, "changes")),
+        turns=() if several else draw_turns(Draw(seed, "turns"), optimizer, callbacks.words),
+        quantizes=Draw(seed, "quantizes").chance(0.1) and not several,
     )
 
 

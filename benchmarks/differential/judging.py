@@ -70,6 +70,8 @@ def _judged(case: Case, *, twice: bool) -> Verdict:
             ours = by_workers(case) if apart else here(case)
         except harness.InputError as error:
             return Verdict(seed=case.seed, result="refused", reason=str(error))
+        if case.task.refusal:
+            return Verdict(seed=case.seed, result="different", reason="not refused")
         again = here(case) if twice and not case.several else None
         where = "Keras"
         theirs = in_keras(case)
@@ -144,6 +146,9 @@ def distances(ours: Trained, theirs: Trained) -> list[Distance]:
             limit = LOSS_RTOL * float(np.abs(expected).max(initial=1))
             numbers(f"seen {what}", own, expected, limit)
     names("files", ours.files, theirs.files)
+    for place, (own, expected) in enumerate(zip(ours.turns, theirs.turns, strict=True)):
+        named(f"turn {place}", own, expected)
+    numbers("quantized", ours.quantized, theirs.quantized, METRIC_ATOL)
     if names("weights' number", len(ours.weights), len(theirs.weights)):
         for name, own, expected in zip(theirs.names, ours.weights, theirs.weights, strict=True):
             numbers(f"weights {name}", own, expected, WEIGHTS_ATOL)
@@ -162,6 +167,8 @@ def _beside(own: list[Any], other: list[Any]) -> str:
 def _limit(name: str, values: Any) -> float:
     """Returns the tolerance of a figure of this name."""
     largest = float(np.max(np.abs(np.nan_to_num(values)), initial=0))
+    if name == "predicted":
+        return WEIGHTS_ATOL * max(1.0, largest)
     if name.endswith("loss"):
         return LOSS_ATOL + LOSS_RTOL * largest
     return METRIC_ATOL * max(1.0, largest)

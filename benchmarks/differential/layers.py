@@ -153,3 +153,31 @@ class Counting(keras.layers.Layer):
             self.steps.assign_add(1.0)
             self.seen.assign(0.9 * self.seen + 0.1 * tf.reduce_mean(inputs, axis=0))
         return inputs - 0.5 * tf.convert_to_tensor(self.seen) + 0.01 * self.steps
+
+
+class Bias(keras.layers.Layer):
+    """Adds a weight for each output."""
+
+    def build(self, input_shape: Any) -> None:
+        self.bias = self.add_weight(name="bias", shape=(input_shape[-1],), initializer="ones")
+
+    def call(self, inputs: Any) -> Any:
+        return inputs + self.bias
+
+
+class Scale(Bias):
+    """Multiplies each output by a weight."""
+
+    def call(self, inputs: Any) -> Any:
+        return inputs * self.bias
+
+
+class ByName(keras.layers.Layer):
+    """Calls the function of `tf.nn` with this name, so that a file can hold the layer."""
+
+    def __init__(self, function: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.function = function
+
+    def call(self, inputs: Any) -> Any:
+        return getattr(tf.nn, self.function)(inputs)

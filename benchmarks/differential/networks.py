@@ -12,6 +12,7 @@ import keras
 import harness
 from benchmarks.differential import layers
 from benchmarks.differential.draw import Draw
+from benchmarks.differential.endings import ENDINGS, Out
 from benchmarks.differential.rows import Part
 
 SMOOTH = ("gelu", "tanh", "sigmoid", "softplus", "swish", "elu", "linear", "mish")
@@ -34,6 +35,8 @@ class Limits:
     """Whether no layer but BatchNormalization may compute over the batch axis, nor have a gradient
     by rows: each of several replicas has a part of the batch, and makes such gradients dense."""
     large: bool  # Whether tables are large enough for touched rows
+    ending: str | None = None  # A key of `ENDINGS`; None for a Dense layer with or without `head`
+    activation: str = "sigmoid"  # What makes probabilities of logits in the ending
 
 
 class Network:
@@ -86,7 +89,13 @@ class _Drawing:
             (x,) = encoded
         for place in range(draw.weighted({0: 1, 1: 3, 2: 3, 3: 1})):
             x = self._block(place, x)
-        return self._head(x)
+        x = self._tower(x)
+        if self._limits.ending is None:
+            return self._head(x)
+        self._say(f"out {self._limits.num_outputs} by {self._limits.ending}")
+        ending = Draw(self._network._seed, "ending's weights")
+        out = Out(ending, self._new, self._limits.num_outputs, self._limits.activation)
+        return ENDINGS[self._limits.ending].make(out, x)
 
     # Layers by name
 
@@ -216,6 +225,30 @@ class _Drawing:
             )(x)
         given = () if kind == "RowSumPenalty" else (factor,)
         return self._new(name, getattr(layers, kind), *given)(x)
+
+    def _tower(self, x: Any) -> Any:
+        """Applies a model that is a layer of this one, or two of whose layers have one name."""
+        draw, units = Draw(self._network._seed, "tower"), x.shape[-1]
+        kind = draw.weighted({None: 7, "Sequential": 1, "twice": 1, "clones": 1})
+        if kind is None:
+            return x
+        seed = draw.integer(0, 10**6)
+
+        def make(name: str, _: Parts) -> keras.Model:
+            own = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.4, seed=seed)}
+            first = keras.layers.Dense(5, activation="tanh", name="inner", **own)
+            last = keras.layers.Dense(units, name="last", **own)
+            start = keras.Input([units])
+            if kind == "Sequential":
+                return keras.Sequential([start, first, last], name=name)
+            return keras.Model(start, last(first(start)), name=name)
+
+        self._say(f"a model in the model: {kind}")
+        tower = self._layer("tower", make)
+        if kind == "Sequential":
+            return tower(x)
+        other = self._layer("clone", make) if kind == "clones" else tower
+        return tower(x) - 0.3 * other(0.5 * x)
 
     def _head(self, x: Any) -> Any:
         draw, limits = self._draw, self._limits

@@ -4,7 +4,7 @@ Letters: B rows, K classes.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 import harness
 from benchmarks.differential.draw import Draw
+from benchmarks.differential.endings import ENDINGS, draw_ending
 from benchmarks.differential.rows import Labelled
 from harness.task.task import Kind
 
@@ -166,7 +167,9 @@ class DrawnTask:
     kind: Kind  # The kind of task for the trainer
     form: str  # The form of the labels for Keras: a key of `LOSSES`
     num_classes: int
-    head: str | None  # The activation that the model ends in; None if it returns logits
+    head: str | None
+    """The activation that the model ends in; None if it returns logits, or if the loss takes its
+    outputs for logits."""
     loss: Made  # Makes the loss for the trainer, which may be a name or None
     loss_words: str
     metrics: tuple[str, ...]
@@ -174,6 +177,13 @@ class DrawnTask:
     weighs_rows: bool
     named: bool  # Whether the trainer is told the kind of task
     soft: bool  # Whether labels lie between 0 and 1
+    ending: str | None = None  # A key of `ENDINGS`; None for a Dense layer with or without `head`
+    refusal: str = ""  # A part of the message by which the trainer has to refuse the task
+
+    @property
+    def needs_graph(self) -> bool:
+        """Whether Keras finds the logits only in a graph."""
+        return self.ending == "tf.nn"
 
     @property
     def num_outputs(self) -> int:
@@ -346,3 +356,47 @@ def draw_task(draw: Draw) -> DrawnTask:
         named=kind == "regression" or draw.chance(0.5),
         soft=soft,
     )
+
+
+def with_ending(draw: Draw, task: DrawnTask) -> DrawnTask:
+    """Draws an ending of the model, and a loss of any form for it."""
+    is_regression = task.form == "regression"
+    name = draw_ending(draw, None if is_regression else task.activation)
+    if name is None:
+        return task
+    gives = ENDINGS[name].gives
+    how = draw.weighted({"object": 4, "logits": 3, "name": 2, "function": 1, "own": 1, "none": 1})
+    # Keras does not see logits behind a cast, and would squash them twice; the trainer says so.
+    how = "object" if how == "logits" and name == "cast probabilities" else how
+    # Many refusals alike would cover nothing else.
+    if how == "none" and (task.form == "categorical" or (gives == "unknown" and draw.chance(0.7))):
+        how = "object"
+    if is_regression or (how == "own" and task.kind == "multi_class"):
+        return replace(task, ending=name) if is_regression else replace(task, **_read(task, name))
+    options = (ON_LOGITS if how == "logits" else LOSSES)[task.form]
+    key, by_name = draw.one(list(options)), draw.one(NAMES[task.form])
+    made: dict[str, tuple[Made, str]] = {
+        "object": (options[key], key),
+        "logits": (options[key], f"{key} on logits"),
+        "name": (lambda: by_name, by_name),
+        "function": (lambda: keras.losses.get(by_name), f"function {by_name}"),
+        "own": (lambda: own_loss, "own function"),
+        "none": (lambda: None, "default"),
+    }
+    loss, words = made[how]
+    task = replace(task, loss=loss, loss_words=words)
+    return replace(task, **_read(task, name))
+
+
+def _read(task: DrawnTask, ending: str) -> dict[str, Any]:
+    """Returns how the trainer has to read the outputs of an ending, as fields of a task."""
+    gives, loss = ENDINGS[ending].gives, task.loss()
+    on_logits = getattr(loss, "from_logits", False)
+    refusal = ""
+    if gives == "unknown" and loss is None:
+        refusal = "the task has no loss that says whether that gives probabilities or logits"
+    if gives == "probabilities" and on_logits and "focal" in task.loss_words:
+        refusal = "takes logits, but the model gives probabilities"
+    are_logits = gives == "logits" or (gives == "unknown" and on_logits)
+    head = None if are_logits else task.activation
+    return {"ending": ending, "head": head, "refusal": refusal}

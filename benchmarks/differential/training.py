@@ -5,7 +5,8 @@ import os
 import pickle
 import sys
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from keras.src.utils.tracking import DotNotTrackScope
 import harness
 from benchmarks.differential.callbacks import Recorder
 from benchmarks.differential.case import Case, draw_case
+from benchmarks.differential.histories import take_turn
+from benchmarks.differential.rows import Labelled
+from benchmarks.differential.tasks import DrawnTask
 from harness.feed.plan import block_order, epoch_order
 from harness.workers.cluster import cluster_of
 from harness.workers.launcher import run_job
@@ -34,6 +38,10 @@ class Trained:
     predictions: np.ndarray
     evaluation: dict[str, float]
     files: list[str]  # The files that callbacks wrote
+    turns: list[dict[str, Any]] = field(default_factory=list)  # What turns and their fits show
+    quantized: float = 0.0
+    """The median distance, in int8, of the side's predictions from those of `keras.Model.predict`;
+    0 for a model that is not quantized."""
     hooks: list[tuple[str, int | None]] = field(default_factory=list)
     logs: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     seen: list[tuple[int, float, float]] = field(default_factory=list)  # What `Recorder.seen` holds
@@ -72,6 +80,66 @@ def _on_cpu(run: Callable[..., Any]) -> Callable[..., Any]:
     return own
 
 
+class _Keras:
+    """A case's model, compiled for `keras.Model.fit`."""
+
+    def __init__(self, case: Case, model: keras.Model, *, by_xla: bool) -> None:
+        self.case, self.model = case, model
+        self._how = {"run_eagerly": case.eager and not by_xla, "jit_compile": by_xla}
+        for name in ("train_step", "test_step", "predict_step"):
+            setattr(model, name, _on_cpu(getattr(model, name)))
+        self.compile(case.task)
+
+    def compile(self, task: DrawnTask) -> None:
+        has_model = self.case.form in ("functional", "built subclass")
+        optimizer = self.case.optimizer.make(self.model if has_model else None)
+        # `fit` would build it while it traces the first step, where ScheduleFreeAdamW's copies of
+        # the weights are lost: Keras 3.15 then trains from zeros.
+        optimizer.build(self.model.trainable_variables)
+        self.task = task
+        self._compile(optimizer)
+
+    def _compile(self, optimizer: keras.optimizers.Optimizer) -> None:
+        self.model.compile(optimizer=optimizer, **self._how, **self.task.compiled())
+        first = min(self.case.parts, key=lambda part: part.name)
+        with DotNotTrackScope():
+            self.model._loss_tracker = _RowMean(excess=int(first.is_ragged))
+
+    def refrozen(self) -> None:
+        self._compile(self.model.optimizer)
+
+    def optimizer(self, *, own: bool) -> keras.optimizers.Optimizer:
+        return self.model.optimizer
+
+    def fit(
+        self,
+        epochs: int,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        orders: list[np.ndarray] | None = None,
+        **how: Any,
+    ) -> keras.callbacks.History:
+        case, rows = self.case, self.case.train.num_rows
+        self.model.make_train_function(force=True)  # it takes up attributes when it is traced
+        batches = case.train.dataset(case.batch_size, orders or [np.arange(rows)] * epochs)
+        validation = case.validation
+        return self.model.fit(
+            batches,
+            validation_data=validation.dataset(case.batch_size) if validation else None,
+            epochs=epochs,
+            steps_per_epoch=-(-rows // case.batch_size),
+            callbacks=list(callbacks),
+            verbose=0,
+            **{"shuffle": False, **how},
+        )
+
+    def evaluate(self, rows: Labelled) -> dict[str, float]:
+        batches = rows.evaluated().dataset(self.case.batch_size)
+        return dict(self.model.evaluate(batches, verbose=0, return_dict=True))
+
+    def predict(self, rows: Labelled) -> np.ndarray:
+        return np.asarray(self.model.predict(rows.dataset(self.case.batch_size), verbose=0))
+
+
 @_on_cpu
 def in_keras(
     case: Case, change: Callable[[keras.Model], None] = lambda _: None, *, by_xla: bool = False
@@ -83,83 +151,77 @@ def in_keras(
     if not model.built:
         model(case.train.batch(np.arange(2))[0])
     change(model)
-    has_model = case.form in ("functional", "built subclass")
-    model.compile(
-        optimizer=case.optimizer.make(model if has_model else None),
-        run_eagerly=case.eager and not by_xla,
-        jit_compile=by_xla,
-        **case.task.compiled(),
-    )
-    for name in ("train_step", "test_step", "predict_step"):
-        setattr(model, name, _on_cpu(getattr(model, name)))
-    # `fit` would build it while it traces the first step, where ScheduleFreeAdamW's copies of the
-    # weights are lost: Keras 3.15 then trains from zeros.
-    model.optimizer.build(model.trainable_variables)
-    first = min(case.parts, key=lambda part: part.name)
-    with DotNotTrackScope():
-        model._loss_tracker = _RowMean(excess=int(first.is_ragged))
-    validation = case.validation
-    with tempfile.TemporaryDirectory() as folder:
-        callbacks = case.callbacks.make(Path(folder))
-        history = model.fit(
-            case.train.dataset(case.batch_size, orders_of(case)),
-            validation_data=validation.dataset(case.batch_size) if validation else None,
-            epochs=case.epochs,
-            steps_per_epoch=-(-case.train.num_rows // case.batch_size),
-            callbacks=callbacks,
-            verbose=0,
-            **{"shuffle": False, **case.fit},
-        )
-        files = sorted(path.name for path in Path(folder).iterdir())
-    whole = (validation or case.train.evaluated()).dataset(case.batch_size)
+    side = _Keras(case, model, by_xla=by_xla)
     return _trained(
-        history,
-        model,
-        callbacks,
-        files,
-        predictions=model.predict(case.train.dataset(case.batch_size), verbose=0),
-        evaluation=model.evaluate(whole, verbose=0, return_dict=True),
+        case, side, lambda callbacks: side.fit(case.epochs, callbacks, orders_of(case), **case.fit)
     )
+
+
+class _Ours:
+    """A case's trainer."""
+
+    def __init__(self, case: Case) -> None:
+        self.case, self._given = case, case.given()
+        self.compile(case.task)
+
+    @property
+    def model(self) -> keras.Model:
+        return self.trainer.model
+
+    def compile(self, task: DrawnTask) -> None:
+        given = self._given
+        has_model = isinstance(given, keras.Model) and given.built
+        self._optimizer = self.case.optimizer.make(given if has_model else None)
+        self.trainer = harness.Trainer(
+            given, task=task.task(), optimizer=self._optimizer, **self.case.settings
+        )
+
+    def refrozen(self) -> None:
+        """Does nothing: each fit looks at the weights to train."""
+
+    def optimizer(self, *, own: bool) -> keras.optimizers.Optimizer:
+        return self.trainer.optimizer if own else self._optimizer
+
+    def fit(
+        self, epochs: int, callbacks: Sequence[keras.callbacks.Callback] = (), **how: Any
+    ) -> keras.callbacks.History:
+        validation = self.case.validation
+        try:
+            history = self.trainer.fit(
+                self.case.train.examples,
+                validation=None if validation is None else validation.examples,
+                epochs=epochs,
+                callbacks=list(callbacks),
+                verbose=False,
+                on_nan="continue",  # like Keras
+                **(how or {"shuffle": False}),
+            )
+        except harness.DivergenceError:  # Keras does not report it
+            assert self.trainer.last is not None
+            history = self.trainer.last.history
+        self._given = self.model  # of a function, which another trainer would call again
+        return history
+
+    def evaluate(self, rows: Labelled) -> dict[str, float]:
+        return self.trainer.evaluate(rows.examples)
+
+    def predict(self, rows: Labelled) -> np.ndarray:
+        return np.asarray(self.trainer.predict(rows.examples))
 
 
 def here(case: Case) -> Trained:
     """Trains a case by the trainer. Raises an InputError when that refuses the case, and a
     LateRefusalError when it does so after a step."""
-    model = case.given()
-    has_model = isinstance(model, keras.Model) and model.built
-    optimizer = case.optimizer.make(model if has_model else None)
-    trainer = harness.Trainer(model, task=case.task.task(), optimizer=optimizer, **case.settings)
-    with tempfile.TemporaryDirectory() as folder:
-        callbacks = case.callbacks.make(Path(folder))
-        done: list[int] = []
-        begun = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: done.append(epoch))
-        try:
-            history = trainer.fit(
-                case.train.examples,
-                validation=None if case.validation is None else case.validation.examples,
-                epochs=case.epochs,
-                callbacks=[begun, *callbacks],
-                verbose=False,
-                on_nan="continue",  # like Keras
-                **case.fit,
-            )
-        except harness.DivergenceError:  # Keras does not report it
-            assert trainer.last is not None
-            history = trainer.last.history
-        except harness.InputError as error:
-            if trainer.step or done:
-                raise LateRefusalError(str(error)) from error
-            raise
-        files = sorted(path.name for path in Path(folder).iterdir())
-    whole = case.validation or case.train
-    return _trained(
-        history,
-        trainer.model,
-        callbacks,
-        files,
-        predictions=trainer.predict(case.train.examples),
-        evaluation=trainer.evaluate(whole.examples),
-    )
+    side = _Ours(case)
+    done: list[int] = []
+    begun = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, _: done.append(epoch))
+    how = {"shuffle": True, **case.fit}
+    try:
+        return _trained(case, side, lambda own: side.fit(case.epochs, [begun, *own], **how))
+    except harness.InputError as error:
+        if side.trainer.step or done:
+            raise LateRefusalError(str(error)) from error
+        raise
 
 
 class LateRefusalError(Exception):
@@ -167,27 +229,42 @@ class LateRefusalError(Exception):
 
 
 def _trained(
-    history: keras.callbacks.History,
-    model: keras.Model,
-    callbacks: list[keras.callbacks.Callback],
-    files: list[str],
-    *,
-    predictions: np.ndarray,
-    evaluation: dict[str, float],
+    case: Case,
+    side: _Keras | _Ours,
+    fit: Callable[[list[keras.callbacks.Callback]], keras.callbacks.History],
 ) -> Trained:
+    """Trains a case; `fit` does the first fit."""
+    with tempfile.TemporaryDirectory() as folder:
+        callbacks = case.callbacks.make(Path(folder))
+        history = fit(callbacks)
+        files = sorted(path.name for path in Path(folder).iterdir())
+    whole = case.validation or case.train
+    turns = [take_turn(side, turn, case.task, whole) for turn in case.turns]
+    predictions, evaluation = side.predict(case.train), side.evaluate(whole)
+    model = side.model
     found = Trained(
         history={name: [float(v) for v in values] for name, values in history.history.items()},
         epochs=list(history.epoch),
         weights=[np.array(weights) for weights in model.get_weights()],
         names=[variable.path for variable in model.weights],
-        predictions=np.asarray(predictions),
+        predictions=predictions,
         evaluation={name: float(value) for name, value in evaluation.items()},
         files=files,
+        turns=turns,
+        quantized=_quantized(side, case.train) if case.quantizes else 0.0,
     )
     recorder = callbacks[-1] if callbacks else None
     if isinstance(recorder, Recorder):
         found.hooks, found.logs, found.seen = recorder.hooks, recorder.logs, recorder.seen
     return found
+
+
+def _quantized(side: _Keras | _Ours, rows: Labelled) -> float:
+    with warnings.catch_warnings():  # Keras warns of each layer that has nothing to quantize
+        warnings.filterwarnings("ignore", ".*does not have a `quantize` method")
+        side.model.quantize("int8")
+    batches = rows.dataset(side.case.batch_size)
+    return float(np.median(np.abs(side.predict(rows) - side.model.predict(batches, verbose=0))))
 
 
 def by_workers(case: Case) -> Trained:

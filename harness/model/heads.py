@@ -95,6 +95,13 @@ def are_logits(outputs: tf.Tensor) -> bool:
     return False
 
 
+def are_cast(probabilities: tf.Tensor) -> bool:
+    """Whether Keras does not see the logits behind probabilities, as something casts these."""
+    if hasattr(probabilities, "_keras_logits"):
+        return False
+    return behind_casts(probabilities) is not probabilities.op
+
+
 def behind_casts(tensor: tf.Tensor) -> tf.Operation:
     operation = tensor.op
     while operation.type in ("Cast", "Identity"):

@@ -321,7 +321,9 @@ class ModelPrograms:
             step=step,
             epoch=dispatch.epoch,
             seconds=time.perf_counter() - start,
-            gradient_norm=float(tf.linalg.global_norm([*found.values()])),
+            gradient_norm=float(
+                tf.linalg.global_norm([tf.cast(g, tf.float32) for g in found.values()])
+            ),
             non_finite_fraction=(size - finite) / size,
             weights=spreads[0],
             gradients=spreads[1],

@@ -12,7 +12,7 @@ from keras.src.metrics.reduction_metrics import MeanMetricWrapper
 
 from harness.base.checks import require
 from harness.base.errors import InputError
-from harness.model.heads import are_logits, behind_casts, logits_behind
+from harness.model.heads import are_cast, are_logits, behind_casts, logits_behind
 from harness.task.multinomial import Multinomial
 
 ACCURACY = "accuracy"
@@ -104,9 +104,16 @@ def read(outputs: tf.Tensor, head: str, loss: keras.losses.Loss, *, is_given: bo
     numbers = tf.cast(outputs, tf.float32)
     if head == "linear":
         return Given(numbers, numbers, False)
-    if (logits := logits_behind(outputs, head)) is not None:
-        return Given(tf.cast(logits, tf.float32), numbers, True)
     takes_logits = is_given and getattr(loss, "from_logits", False)
+    if (logits := logits_behind(outputs, head)) is not None:
+        if takes_logits and are_cast(outputs):
+            warnings.warn(
+                f"the loss {loss.name!r} takes logits, but the model gives probabilities: the loss "
+                f"gets the logits behind its {head}, where Keras does not see them behind a "
+                "cast and takes the probabilities for logits; make the loss with from_logits=False",
+                stacklevel=2,
+            )
+        return Given(tf.cast(logits, tf.float32), numbers, True)
     if takes_logits or are_logits(outputs):
         if is_given and not takes_logits and not takes_scores(loss):
             warnings.warn(

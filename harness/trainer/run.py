@@ -231,6 +231,8 @@ class Run:
         if last is not None and last.progress is not None and goes_on and not opened.overwrite:
             self._before = last.progress.counters
         step, epochs = self._span(asked.initial_epoch)
+        if step % self._steps_per_epoch == 0:  # an error may have ended the epoch before
+            self._before = replace(self._before, epoch_examples=0, epoch_sums={})
         restored = self._restore_checkpoint if opened.recorded is not None else lambda: step
         start_step = self._cluster.from_chief(restored)
         # Each worker built its own initial values; only the chief has read a checkpoint.

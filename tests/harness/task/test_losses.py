@@ -1,6 +1,7 @@
 """Losses and metrics get the same as from Keras's `compile`, or are refused."""
 
 import functools
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +252,24 @@ def by_both(model: keras.Model, task: Any, x: Any, labels: Any) -> Any:
         return (tf.reduce_mean(judged.of_rows), judged.probabilities, outputs), theirs
 
     return losses()
+
+
+def test_logits_that_keras_does_not_see_behind_a_cast_are_told_of() -> None:
+    inputs = keras.Input([4])
+    logits = dense(1, None)(inputs)
+    shares = keras.ops.cast(keras.ops.cast(keras.ops.sigmoid(logits), "float64"), "float32")
+    x, labels = np.ones([2, 4], np.float32), np.array([[0], [1]])
+    task = settled("binary", loss=keras.losses.BinaryCrossentropy(from_logits=True))
+    losses = []
+    for end in (shares, logits):
+        model = keras.Model(inputs, end)
+        model.compile(loss=task.loss)
+        warned = pytest.warns(UserWarning, match="logits behind its sigmoid, where Keras does not")
+        with warned if end is shares else contextlib.nullcontext():
+            losses.append(by_both(model, task, x, labels))
+    np.testing.assert_allclose(losses[0][0][0], losses[1][0][0], rtol=1e-5)
+    np.testing.assert_allclose(losses[1][0][0], losses[1][1], rtol=1e-5)
+    assert abs(losses[0][1] - losses[1][1]) > 1e-3, "Keras does not see them"
 
 
 LOGITS: dict[str, Callable[[Any], Any]] = {

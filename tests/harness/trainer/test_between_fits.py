@@ -286,7 +286,12 @@ def whole() -> harness.Trainer:
 
 @pytest.mark.parametrize(
     ("hook", "call", "steps"),
-    [("on_train_begin", 1, 0), ("on_train_batch_end", 2, 2), ("on_epoch_end", 2, 6)],
+    [
+        ("on_train_begin", 1, 0),
+        ("on_train_batch_end", 2, 2),
+        ("on_test_begin", 2, 6),
+        ("on_epoch_end", 2, 6),
+    ],
 )
 def test_after_an_error_in_a_callback_steps_and_rows_go_on(
     hook: str, call: int, steps: int, whole: harness.Trainer
@@ -297,8 +302,11 @@ def test_after_an_error_in_a_callback_steps_and_rows_go_on(
     assert broken.step == steps
     if steps:
         assert int(broken.optimizer.iterations) == steps
-    broken.fit(DATA, epochs=4 - steps // 3, verbose=False)
+    rest = broken.fit(DATA, epochs=4 - steps // 3, verbose=False)
     assert broken.step == whole.step == 12
+    assert whole.last is not None
+    losses = whole.last.history.history["loss"][steps // 3 :]
+    np.testing.assert_allclose(rest.history["loss"], losses, rtol=1e-5)
     for value, same in zip(broken.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_allclose(value, same, rtol=1e-5, atol=1e-6)
 
@@ -314,14 +322,14 @@ def test_after_an_error_a_resumed_run_has_the_steps_of_its_checkpoint(tmp_path: 
     assert own.step == 9
 
 
-def half_layer(policy: str | None = None) -> keras.Model:
-    """Returns a network with a single layer in float16; with a policy, that of the model."""
+def own_layer(policy: str | None, of_layer: str = "mixed_float16") -> keras.Model:
+    """Returns a network with a single layer of another policy; with a policy, that of the model."""
     inputs = {
         name: keras.Input(batch_shape=(None,), dtype="int32", name=name)
         for name in ("values", "row_splits")
     }
     x = harness.MultiHotDense(6, TOKENS, activation="tanh")(inputs)
-    x = keras.layers.Dense(6, activation="tanh", dtype="mixed_float16")(x)
+    x = keras.layers.Dense(6, activation="tanh", dtype=of_layer)(x)
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid", dtype="float32")(x))
     model.dtype_policy = policy or model.dtype_policy
     return model
@@ -336,9 +344,12 @@ def train_by_keras(model: keras.Model, optimizer: Any) -> None:
         model.train_on_batch(batch, labels[first : first + 20])
 
 
+@pytest.mark.parametrize("of_layer", ["mixed_float16", "float64"])
 @pytest.mark.parametrize("policy", [None, "mixed_float16"])
-def test_the_policy_of_the_model_decides_whether_the_loss_is_scaled(policy: str | None) -> None:
-    models = [half_layer(policy) for _ in range(2)]
+def test_the_policy_of_the_model_decides_whether_the_loss_is_scaled(
+    policy: str | None, of_layer: str
+) -> None:
+    models = [own_layer(policy, of_layer) for _ in range(2)]
     models[1].set_weights(models[0].get_weights())
     own = trainer(kinds.SGD(0.5), models[0])
     own.fit(DATA, shuffle=False, verbose=False)
@@ -353,7 +364,8 @@ def test_the_policy_of_the_model_decides_whether_the_loss_is_scaled(policy: str 
         assert each.last.progress.last_window is not None
         assert (each.last.progress.last_window.loss_scale is not None) == scaled
         why = each.last.start.choices["precision"].why
-        assert ("dtype_policy='mixed_float16' scales the loss" in why) != scaled
+        lacks = of_layer == "mixed_float16" and not scaled
+        assert ("dtype_policy='mixed_float16' scales the loss" in why) == lacks
 
 
 def test_two_loaded_models_of_one_name_are_trained_as_one(tmp_path: Path) -> None:

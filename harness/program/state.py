@@ -127,9 +127,11 @@ class State:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the model's trainable variables have changed since the state was made."""
-        trained = {name for name, v in variables_by_name(self.model).items() if v.trainable}
-        return trained != self.weights.keys() | {table.name for table in self.tables.all}
+        """Whether the model's variables, or which of them are trained, have changed since the state
+        was made."""
+        now = {name: v.trainable for name, v in variables_by_name(self.model).items()}
+        trained = [*self.weights, *(table.name for table in self.tables.all)]
+        return now != dict.fromkeys(trained, True) | dict.fromkeys(self.others, False)
 
     @property
     def metric_sums(self) -> dict[str, list[tf.Variable]]:

@@ -427,14 +427,19 @@ def test_an_ensemble_trains_as_in_keras(
     assert_close(again, own.model, rtol=1e-7)
 
 
-@pytest.mark.parametrize("mode", ["int8", "float8"])
-def test_a_quantized_model_predicts_as_in_keras(mode: str) -> None:
+@pytest.mark.parametrize(("mode", "rank"), [("int8", 0), ("float8", 0), ("int8", 2)])
+def test_a_quantized_model_predicts_as_in_keras(mode: str, rank: int) -> None:
     def deep(inputs: Any) -> Any:
         return end(keras.layers.Dense(8, name="quantized")(network(inputs)))
 
     own = trainer("adam", deep)
     own.fit(DATA, verbose=False)
-    own.model.get_layer("quantized").quantize(mode)
+    layer = own.model.get_layer("quantized")
+    if rank:
+        layer.enable_lora(rank)
+        own.fit(DATA, verbose=False)
+    before = own.predict(DATA)
+    layer.quantize(mode)
     arrays = {
         "values": np.concatenate(IDS).astype(np.int32),
         "row_splits": np.arange(0, 5 * ROWS + 1, 5, dtype=np.int32),
@@ -442,5 +447,6 @@ def test_a_quantized_model_predicts_as_in_keras(mode: str) -> None:
     expected = keras.ops.convert_to_numpy(own.model(arrays))
     # An input that another order of sums changes by a bit may round to the next number of 8 bits.
     np.testing.assert_allclose(own.predict(DATA), expected, rtol=1e-2)
+    assert not np.array_equal(own.predict(DATA), before)
     own.fit(DATA, verbose=False)
-    assert own.step == 6
+    assert own.step == (9 if rank else 6)

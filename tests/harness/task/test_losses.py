@@ -1,7 +1,7 @@
 """Losses and metrics get the same as from Keras's `compile`, or are refused."""
 
-import functools
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Any
 

@@ -39,8 +39,7 @@ class Changes(NamedTuple):
 
     def loaded(self, model: keras.Model, words: list[str]) -> keras.Model:
         """Returns the model as a file gives it back, unless layers share weights."""
-        shared = ("KernelPenalty", "tied", "another layer")
-        if not self.is_loaded or any(word.startswith(shared) for word in words):
+        if not self.is_loaded or shares_weights(words):
             return model
         with tempfile.TemporaryDirectory() as folder:
             model.save(Path(folder) / "model.keras")
@@ -49,6 +48,11 @@ class Changes(NamedTuple):
 
 
 UNCHANGED = Changes()
+
+
+def shares_weights(words: list[str]) -> bool:
+    """Whether a layer computes with another one's weights, by the words of the network."""
+    return any(word.startswith(("KernelPenalty", "tied", "another layer")) for word in words)
 
 
 def draw_changes(draw: Draw) -> Changes:

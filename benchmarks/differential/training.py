@@ -20,6 +20,7 @@ import harness
 from benchmarks.differential.callbacks import Recorder
 from benchmarks.differential.case import Case, draw_case
 from benchmarks.differential.histories import take_turn
+from benchmarks.differential.models import shares_weights
 from benchmarks.differential.rows import Labelled
 from benchmarks.differential.tasks import DrawnTask
 from harness.feed.plan import block_order, epoch_order
@@ -239,6 +240,7 @@ def _trained(
         history = fit(callbacks)
         files = sorted(path.name for path in Path(folder).iterdir())
     whole = case.validation or case.train
+    quantizes = case.quantizes and not shares_weights(case.network.words)
     turns = [take_turn(side, turn, case.task, whole) for turn in case.turns]
     predictions, evaluation = side.predict(case.train), side.evaluate(whole)
     model = side.model
@@ -251,7 +253,7 @@ def _trained(
         evaluation={name: float(value) for name, value in evaluation.items()},
         files=files,
         turns=turns,
-        quantized=_quantized(side, case.train) if case.quantizes else 0.0,
+        quantized=_quantized(side, case.train) if quantizes else 0.0,
     )
     recorder = callbacks[-1] if callbacks else None
     if isinstance(recorder, Recorder):

@@ -32,7 +32,14 @@ from harness.model.variables import (
 )
 from harness.program.devices import Devices
 from harness.program.exchange import Gradients, TableGradient
-from harness.program.optimizer import LossScale, OptimizerPair, all_finite, copy_of, unscaled
+from harness.program.optimizer import (
+    LossScale,
+    OptimizerPair,
+    all_finite,
+    attributes_of,
+    copy_of,
+    unscaled,
+)
 from harness.program.strategy import copies_of, mirrored, this_replica, with_copies
 from harness.program.tables import Table, TablePlan, Tables
 from harness.workers.cluster import Cluster
@@ -181,6 +188,18 @@ class State:
                 "that does so, or set trainable=False"
             )
         return ForwardResult(outputs, changes, weights, tf.add_n(losses) if losses else None)
+
+    @property
+    def slots_by_weight(self) -> dict[str, str]:
+        """For slots that are saved by a number, as Adafactor's are: optimizer/weight/attribute by
+        optimizer/number. An attribute lists a slot for each weight, in their order."""
+        variables, found = self.optimizer.variables, {}
+        for attribute, slots in attributes_of(self.optimizer).items():
+            if isinstance(slots, list) and len(slots) == len(self.weights):
+                for name, slot in zip(self.weights, slots, strict=True):
+                    places = [place for place, each in enumerate(variables) if each is slot]
+                    found |= {f"{_OPTIMIZER}{n}": f"{_OPTIMIZER}{name}/{attribute}" for n in places}
+        return {number: name for number, name in found.items() if number in self.named}
 
     def _require_own(self, unknown: keras.Variable | None) -> None:
         """Raises InputError if the model has assigned a variable that is none of its own."""

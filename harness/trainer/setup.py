@@ -45,6 +45,7 @@ _TRIED_ROWS = 3  # by which a trial sees whether the rows of a batch depend on e
 _SMALL_BYTES = 2**26  # Limit of the rows of a prediction that are copied to the devices at once
 _NUMBERED = re.compile(r"optimizer/\d+")  # Names of variables in a saved state
 _LAST_STEP = "/last_step"  # The slot of a table whose rows may lag behind
+_OF_STEPS = (_LAST_STEP, "/gradient_accumulator")  # The slots that a frozen weight does not keep
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
 
 
@@ -221,7 +222,9 @@ class Setup:
             chosen.pop("table_optimizer", None)
         # The weights travel in the model itself.
         weights = {MODEL_PREFIX + name for name, v in named.items() if not is_seed(v)}
+        slots = self.programs.state.slots_by_weight
         state = self.parked | self.programs.state.save() if "input" in self.choices else {}
+        state = {slots.get(name, name): value for name, value in state.items()}
         return {
             "before": {
                 **settings,
@@ -239,7 +242,8 @@ class Setup:
         """Takes up the state that `kept` returned, for a copy of the model with its weights."""
         # Layers without a name of their own are named anew in each copy of a model.
         names = dict(zip(kept["names"], variables_by_name(self.model), strict=True))
-        state = self.programs.state.save()
+        slots = self.programs.state.slots_by_weight
+        state = {slots.get(n, n): value for n, value in self.programs.state.save().items()}
         missing = set(state)
         # Variables of the optimizer that no weight has, by their order: a learning rate that became
         # a schedule is one less before them.
@@ -252,16 +256,17 @@ class Setup:
             group, _, rest = name.partition("/")
             path, _, slot = rest.rpartition("/")
             own = names.get(rest) or (f"{names[path]}/{slot}" if path in names else rest)
-            own = places.get(name, f"{group}/{own}")
+            own = slots.get(name) or places.get(name, f"{group}/{own}")
             if own in state:
                 missing.discard(own)
                 state[own] = value
-            elif not own.endswith(_LAST_STEP):
+            elif not (own.endswith(_OF_STEPS) or _NUMBERED.fullmatch(own)):
                 self.parked[own] = value
         for name in missing:  # a table that was frozen makes up for none of the steps since
             if name.endswith(_LAST_STEP):
                 state[name] = np.full_like(state[name], state["optimizer/iteration"])
-        self.programs.state.restore(state)
+        numbers = {name: number for number, name in slots.items()}
+        self.programs.state.restore({numbers.get(n, n): value for n, value in state.items()})
 
     def _feed(self, examples: Examples, *, shares_programs: bool = False) -> Feed:
         for known, feed in self.feeds:

@@ -543,6 +543,7 @@ class Trainer:
             state = made.programs.state
             if not self._by_steps:  # someone may have changed the model since
                 state.read_model()
+            name_apart(made.model)  # a layer that was quantized has new variables
             lacks_task = not made.task.is_known and parts[0].labels is not None
             lacks_choices = training and "input" not in made.choices
             is_outdated = state.is_outdated or (training and state.optimizers.is_outdated)

@@ -193,7 +193,7 @@ class State:
     def slots_by_weight(self) -> dict[str, str]:
         """For slots that are saved by a number, as Adafactor's are: optimizer/weight/attribute by
         optimizer/number. An attribute lists a slot for each weight, in their order."""
-        variables, found = self.optimizer.variables, {}
+        variables, found = self.optimizer.variables, dict[str, str]()
         for attribute, slots in attributes_of(self.optimizer).items():
             if isinstance(slots, list) and len(slots) == len(self.weights):
                 for name, slot in zip(self.weights, slots, strict=True):

@@ -221,7 +221,8 @@ class DrawnTask:
             else:
                 metrics.append("accuracy")
         if self.head is None and self.form != "regression":
-            if not getattr(loss, "from_logits", False) and loss is not own_loss:
+            takes_scores = loss is own_loss or isinstance(loss, L.SquaredHinge)
+            if not (takes_scores or getattr(loss, "from_logits", False)):
                 loss = OnProbabilities(_object(loss), self.activation)
             metrics = [OfProbabilities(metric, self.activation) for metric in metrics]
         return {"loss": loss, "metrics": metrics}

@@ -97,7 +97,7 @@ def draw_optimizer(draw: Draw, *, has_model: bool, large: bool) -> Drawn:
     later = {} if plain or schedule else _set_afterwards(draw, kind, rate)
     if any(name.startswith(("clip", "global_clip")) for name in options):
         later.pop("clipvalue", None)
-    scaled = draw.chance(0.02) and kind != "Lamb"
+    scaled = draw.chance(0.005) and kind != "Lamb"
     words = [f"{kind}({', '.join(f'{k}={v}' for k, v in options.items())}) at {rate}"]
     words += [f"schedule {schedule[0]}"] if schedule else []
     words += [f"excluded by {exclusion}"] if exclusion else []

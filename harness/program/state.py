@@ -10,6 +10,7 @@ program cannot reach them.
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -45,6 +46,7 @@ from harness.program.tables import Table, TablePlan, Tables
 from harness.workers.cluster import Cluster
 
 MODEL_PREFIX, _OPTIMIZER, _LOSS_SCALE = "model/", "optimizer/", "loss_scale/"
+NUMBERED = re.compile(r"optimizer/\d+")  # Slots that are saved without the name of a weight
 # Variables that every optimizer has.
 _COMMON = ("iteration", "learning_rate")
 # The difference between the seeds of neighbouring replicas: a prime, so that layers do not collide.
@@ -193,13 +195,14 @@ class State:
     def slots_by_weight(self) -> dict[str, str]:
         """For slots that are saved by a number, as Adafactor's are: optimizer/weight/attribute by
         optimizer/number. An attribute lists a slot for each weight, in their order."""
-        variables, found = self.optimizer.variables, dict[str, str]()
+        numbered = {name: v for name, v in self.named.items() if NUMBERED.fullmatch(name)}
+        found = dict[str, str]()
         for attribute, slots in attributes_of(self.optimizer).items():
             if isinstance(slots, list) and len(slots) == len(self.weights):
                 for name, slot in zip(self.weights, slots, strict=True):
-                    places = [place for place, each in enumerate(variables) if each is slot]
-                    found |= {f"{_OPTIMIZER}{n}": f"{_OPTIMIZER}{name}/{attribute}" for n in places}
-        return {number: name for number, name in found.items() if number in self.named}
+                    numbers = (n for n, v in numbered.items() if v is getattr(slot, "value", None))
+                    found |= dict.fromkeys(numbers, f"{_OPTIMIZER}{name}/{attribute}")
+        return found
 
     def _require_own(self, unknown: keras.Variable | None) -> None:
         """Raises InputError if the model has assigned a variable that is none of its own."""

@@ -1,6 +1,5 @@
 """The setup that a trainer settles and builds from the first rows that it sees."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -25,7 +24,7 @@ from harness.model.variables import is_seed, variables_by_name
 from harness.program.devices import Devices, be_deterministic, set_up_devices
 from harness.program.model_programs import ModelPrograms
 from harness.program.optimizer import kept_bytes
-from harness.program.state import MODEL_PREFIX
+from harness.program.state import MODEL_PREFIX, NUMBERED
 from harness.program.strategy import building, copies_of
 from harness.run.records import Choice
 from harness.task.measures import Quality, are_classes
@@ -43,7 +42,6 @@ from kernels.multi_hot import ROW_OPTIMIZERS, Implementation
 _MAX_OUTPUTS = 2**24  # of one call of an evaluation, which a device keeps: 64 MB in float32
 _TRIED_ROWS = 3  # by which a trial sees whether the rows of a batch depend on each other
 _SMALL_BYTES = 2**26  # Limit of the rows of a prediction that are copied to the devices at once
-_NUMBERED = re.compile(r"optimizer/\d+")  # Names of variables in a saved state
 _LAST_STEP = "/last_step"  # The slot of a table whose rows may lag behind
 _OF_STEPS = (_LAST_STEP, "/gradient_accumulator")  # The slots that a frozen weight does not keep
 _EVALUATION_STEPS = 20  # The steps of a call of an evaluation if nothing was trained
@@ -247,7 +245,7 @@ class Setup:
         missing = set(state)
         # Variables of the optimizer that no weight has, by their order: a learning rate that became
         # a schedule is one less before them.
-        numbered = ([n for n in each if _NUMBERED.fullmatch(n)] for each in (kept["state"], state))
+        numbered = ([n for n in each if NUMBERED.fullmatch(n)] for each in (kept["state"], state))
         places = dict(
             zip(*(sorted(own, key=lambda n: (len(n), n)) for own in numbered), strict=False)
         )
@@ -260,7 +258,7 @@ class Setup:
             if own in state:
                 missing.discard(own)
                 state[own] = value
-            elif not (own.endswith(_OF_STEPS) or _NUMBERED.fullmatch(own)):
+            elif not (own.endswith(_OF_STEPS) or NUMBERED.fullmatch(own)):
                 self.parked[own] = value
         for name in missing:  # a table that was frozen makes up for none of the steps since
             if name.endswith(_LAST_STEP):

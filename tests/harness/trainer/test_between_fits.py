@@ -120,8 +120,9 @@ def test_a_learning_rate_that_is_set_between_fits_holds() -> None:
             partial(ADAM, schedules.CosineDecay(0.1, 9)),
             {"learning_rate": schedules.CosineDecay(0.1, 20)},
         ),
+        (partial(kinds.Adafactor, 0.05), {"learning_rate": schedules.CosineDecay(0.1, 20)}),
     ],
-    ids=["numbers", "to a schedule", "schedule"],
+    ids=["numbers", "to a schedule", "schedule", "slots without names"],
 )
 def test_other_attributes_hold_and_slots_go_on(make: Any, attributes: dict[str, Any]) -> None:
     both = Twins(make)

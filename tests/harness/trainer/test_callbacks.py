@@ -70,9 +70,10 @@ def test_evaluate_and_predict_call_the_hooks_of_their_batches() -> None:
         calls.clear()
 
 
-def test_how_epochs_are_run_is_kept_across_a_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [2, [2, 4]])
+def test_how_epochs_are_run_is_kept_across_a_resume(every: Any, tmp_path: Path) -> None:
     train, test = rows(), rows(80)
-    how: dict[str, Any] = {"validation_freq": 2, "shuffle": False, "tensorboard": "off"}
+    how: dict[str, Any] = {"validation_freq": every, "shuffle": False, "tensorboard": "off"}
     whole, begun, resumed = (trainer(seed=1) for _ in range(3))
     wanted = whole.fit(train, validation=test, epochs=4, **how, verbose=False)
     how |= {"run_dir": tmp_path, "verbose": False}

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from harness.base.child import OWN_CODE
@@ -97,6 +98,9 @@ def test_figures_are_of_the_stretches_after_the_warm_up() -> None:
     stretches = without_warm_up(stretches_of(windows, batch_size=500))
     found = figures(stretches, totals | {"gpus": gpus, "joules_per_1000_examples": 7.0}, bounds)
     assert found["step_time_ms_p50"] == pytest.approx(1e3 * 4.5 / 2)
+    for percent in (95, 99):
+        wanted = 500 * np.percentile(range(1, 9), percent)
+        assert found[f"step_time_ms_p{percent}"] == pytest.approx(wanted)
     assert found["examples_per_second"] == pytest.approx((1000 / 4 + 1000 / 5) / 2)
     assert found["mean_examples_per_second"] == pytest.approx(8000 / sum(range(1, 9)))
     assert found["steps_per_second"] * 500 == pytest.approx(found["examples_per_second"])

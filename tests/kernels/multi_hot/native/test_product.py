@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from kernels.multi_hot import multi_hot_dense
+from kernels.multi_hot.native.product import trial_sums
 from tests.kernels.multi_hot.checks import needs_compiler
 from tests.kernels.multi_hot.contract import MultiHotContract
 
@@ -61,3 +62,8 @@ def test_out_of_memory_is_an_error() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     got = multi_hot_dense([[1.0], [2.0]], [0, 1], [0, 2], implementation="native")
     assert got.numpy().tolist() == [[3.0]]
+
+
+@needs_compiler
+def test_two_rows_are_tried_before_a_device_is_used() -> None:
+    assert trial_sums("/CPU:0") == [[20, 22], [0, 0]]

@@ -4,6 +4,7 @@ The kernels' cache and the harness write every file by these functions.
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -86,9 +87,9 @@ def opened_folder(path: Path) -> Iterator[int]:
         named = os.lstat(path)  # after opening it, because it may be swapped in between
         is_link = stat.S_ISLNK(named.st_mode)
         if is_link and named.st_uid not in (0, os.geteuid()):
-            raise PermissionError(1, "It is a symbolic link of another user", str(path))
+            raise PermissionError(errno.EPERM, "It is a symbolic link of another user", str(path))
         if not is_link and not os.path.samestat(named, os.fstat(descriptor)):
-            raise PermissionError(1, "It was replaced while it was opened", str(path))
+            raise PermissionError(errno.EPERM, "It was replaced while it was opened", str(path))
         yield descriptor
     finally:
         os.close(descriptor)
@@ -104,7 +105,9 @@ def private_folder(parent: int) -> Iterator[Path]:
         private = os.open(name, _FOLDER | os.O_NOFOLLOW)
         try:
             if os.fstat(private).st_uid != os.geteuid():
-                raise PermissionError(1, "Another user replaced a folder that was just made there")
+                raise PermissionError(
+                    errno.EPERM, "Another user replaced a folder that was just made there"
+                )
             yield reached_by(private)
         finally:
             os.close(private)
@@ -119,7 +122,7 @@ def own_file(path: Path, flags: int = os.O_CREAT) -> int:
     if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_nlink == 1:
         return descriptor
     os.close(descriptor)
-    raise PermissionError(1, "It is not a plain file of this user's alone", str(path))
+    raise PermissionError(errno.EPERM, "It is not a plain file of this user's alone", str(path))
 
 
 def reached_by(descriptor: int) -> Path:

@@ -3,7 +3,10 @@
     python -m benchmarks.corpora --tables FOLDER --goemotions FOLDER --polarity FILE --imdb FOLDER
 
 Each program gets the published split. LinearSVC sees tf-idf of words, and of words and pairs;
-fastText trains 25 epochs on words, and on words and pairs: of each the better counts. Figures are
+fastText trains 25 epochs on words, and on words and pairs: of each the better counts. With
+`--characters` both see characters too, in two other columns: LinearSVC their runs of up to four,
+within words and across; fastText runs of two to five within words, and characters as words with
+runs of up to three. Figures are
 the accuracy, or for several labels the macro F1; seconds are the whole process of our command, with
 start-up and compilation, and the better run of the others without their imports.
 
@@ -42,6 +45,8 @@ class Config:
     polarity: Path | None = None
     imdb: Path | None = None  # The folder aclImdb
     only: tuple[str, ...] = ()  # Names of the corpora to run; all if left out
+    characters: bool = False
+    """Whether to compare with LinearSVC and fastText on characters as well."""
     estimator: bool = False
     """Whether to compare our command with our estimator for scikit-learn alone."""
 
@@ -155,15 +160,26 @@ def estimator(corpus: Corpus) -> tuple[float, float]:
 
 
 def linear_svc(corpus: Corpus) -> tuple[float, float]:
-    """Returns the better figure of scikit-learn, and its seconds."""
+    """Returns the better figure of scikit-learn on words, and its seconds."""
+    return _linear_svc(corpus, {"ngram_range": (1, 1)}, {"ngram_range": (1, 2)})
+
+
+def svc_of_characters(corpus: Corpus) -> tuple[float, float]:
+    """Returns the better figure of scikit-learn on characters, and its seconds."""
+    return _linear_svc(
+        corpus, *({"analyzer": kind, "ngram_range": (1, 4)} for kind in ("char", "char_wb"))
+    )
+
+
+def _linear_svc(corpus: Corpus, *views: dict[str, Any]) -> tuple[float, float]:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.svm import LinearSVC
 
     found = []
-    for longest in (1, 2):
+    for view in views:
         start = time.perf_counter()
-        vectorizer = TfidfVectorizer(ngram_range=(1, longest))
+        vectorizer = TfidfVectorizer(**view)
         rows = vectorizer.fit_transform(corpus.train[0])
         model = OneVsRestClassifier(LinearSVC()) if corpus.is_multi_label else LinearSVC()
         predicted = model.fit(rows, corpus.train[1]).predict(vectorizer.transform(corpus.test[0]))
@@ -172,14 +188,23 @@ def linear_svc(corpus: Corpus) -> tuple[float, float]:
 
 
 def fasttext(corpus: Corpus) -> tuple[float, float]:
-    """Returns the better figure of fastText, and its seconds."""
+    """Returns the better figure of fastText on words, and its seconds."""
+    return _fasttext(corpus, (_spaced, {"wordNgrams": 1}), (_spaced, {"wordNgrams": 2}))
+
+
+def fasttext_of_characters(corpus: Corpus) -> tuple[float, float]:
+    """Returns the better figure of fastText on characters, and its seconds."""
+    return _fasttext(corpus, (_spaced, {"minn": 2, "maxn": 5}), (_characters, {"wordNgrams": 3}))
+
+
+def _fasttext(corpus: Corpus, *views: tuple[Any, dict[str, int]]) -> tuple[float, float]:
     import fasttext as program
 
     classes = np.unique(corpus.train[1])
     if corpus.is_multi_label:
         classes = np.arange(_NUM_EMOTIONS)
     found = []
-    for longest in (1, 2):
+    for divided, view in views:
         start = time.perf_counter()
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as file:
             # Each thread reads a part of the file from end to end, which may be all of one class.
@@ -187,15 +212,15 @@ def fasttext(corpus: Corpus) -> tuple[float, float]:
                 text, label = corpus.train[0][row], corpus.train[1][row]
                 named = np.flatnonzero(label) if corpus.is_multi_label else [label]
                 marks = " ".join(f"__label__{np.searchsorted(classes, name)}" for name in named)
-                file.write(f"{marks} {_spaced(text)}\n")
+                file.write(f"{marks} {divided(text)}\n")
             file.flush()
             loss = "ova" if corpus.is_multi_label else "softmax"
-            model = program.train_supervised(file.name, wordNgrams=longest, loss=loss, **_FASTTEXT)
+            model = program.train_supervised(file.name, loss=loss, **view, **_FASTTEXT)
         predicted: Any = np.zeros((len(corpus.test[0]), len(classes)), np.int64)
         for row, text in enumerate(corpus.test[0]):
             most, least = (-1, 0.5) if corpus.is_multi_label else (1, 0.0)
             # The method `predict` of the module cannot make NumPy 2 arrays.
-            for _, mark in model.f.predict(f"{_spaced(text)}\n", most, least, "strict"):
+            for _, mark in model.f.predict(f"{divided(text)}\n", most, least, "strict"):
                 predicted[row, int(mark.removeprefix("__label__"))] = 1
         if not corpus.is_multi_label:
             predicted = classes[predicted.argmax(axis=1)]
@@ -208,9 +233,15 @@ def _spaced(text: str) -> str:
     return " ".join(re.sub(r"([.!?,'/()\"])", r" \1 ", text.lower()).split())
 
 
+def _characters(text: str) -> str:
+    """Returns the characters of a text in lower case, with spaces between."""
+    return " ".join("_" if character.isspace() else character for character in text.lower())
+
+
 def main(config: Config) -> None:
     """Prints a row of Markdown for each corpus."""
-    programs = (ours, estimator) if config.estimator else (ours, linear_svc, fasttext)
+    programs = [ours, estimator] if config.estimator else [ours, linear_svc, fasttext]
+    programs += [svc_of_characters, fasttext_of_characters] if config.characters else []
     names = " | ".join(program.__name__ for program in programs)
     print(f"| corpus | train rows | {names} |\n| --- | --- |{' --- |' * len(programs)}")
     for read in (tables, goemotions, polarity, imdb):

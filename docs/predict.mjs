@@ -1,19 +1,29 @@
 // Answers texts by an exported model: node predict.mjs reviews.onnx vocabulary.json "a wonderful film" ...
-// `npm install onnxruntime-node`; vocabulary.json is the one in the run folder. For --tokenizer keras and punctuation.
+// `npm install onnxruntime-node`; vocabulary.json is the one in the run folder. For --tokenizer keras, punctuation and characters.
 import { readFileSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 
 const MARK = /[!"#$%&()*+,\-./:;<=>?@[\\\]^_`{|}~]/g;
+const SPACES = /[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+/; // as Python has them
+
+function wordsOf(text, tokenizer) {
+  const lower = text.toLowerCase();
+  if (tokenizer === "characters") {
+    const words = lower.split(SPACES).filter((word) => word !== "");
+    return words.length ? [...`▁${words.join("▁")}▁`] : [];
+  }
+  const spaced = lower.replace(MARK, tokenizer === "keras" ? " " : " $& ");
+  return spaced.split(/[\t\n\r ]+/).filter((word) => word !== "");
+}
 
 /** The ids of a text and their weights: counts, by tf-idf or 1, of length 1 if the model wants that. */
 export function encode(text, vocabulary) {
   const { ids, tokenizer, ngrams, start_id, unknown_id, weighting, normalize, idf } = vocabulary;
-  const spaced = text.toLowerCase().replace(MARK, tokenizer === "keras" ? " " : " $& ");
-  const words = spaced.split(/[\t\n\r ]+/).filter((word) => word !== "");
+  const words = wordsOf(text, tokenizer);
   const found = new Map(start_id === null ? [] : [[start_id, 1]]);
   for (let length = 1; length <= ngrams; length++) {
     for (let start = 0; start + length <= words.length; start++) {
-      const token = words.slice(start, start + length).join(" ");
+      const token = words.slice(start, start + length).join(tokenizer === "characters" ? "" : " ");
       const id = Object.hasOwn(ids, token) ? ids[token] : unknown_id;
       if (id !== null) found.set(id, (found.get(id) ?? 0) + 1);
     }

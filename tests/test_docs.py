@@ -279,8 +279,11 @@ def test_node_finds_the_ids_and_weights_of_the_vocabulary() -> None:
     plain = Vocabulary(ids=ids, num_tokens=8, start_id=0, unknown_id=6, ngrams=2)
     weighted = replace(plain, unknown_id=None, weighting="tf_idf", normalize="l2", idf=[0.5] * 8)
     marks = replace(plain, tokenizer="punctuation")
-    text = "A  ÉTÉ, a don't (ΑΣ) other"
-    for words in (plain, marks, weighted, replace(weighted, weighting="binary", idf=None)):
+    of_characters = {"▁": 1, "a": 2, "▁a": 3, "été": 4, "😀": 5, "é": 7}
+    characters = replace(plain, tokenizer="characters", ids=of_characters, ngrams=3)
+    text = "A  ÉTÉ, a don't (ΑΣ) 😀\u3000other\x1c"
+    binary = replace(weighted, weighting="binary", idf=None)
+    for words in (plain, marks, weighted, binary, characters):
         known = {field.name: getattr(words, field.name) for field in fields(words)}
         program = f"""import {{ encode }} from "{ROOT}/docs/predict.mjs";
         console.log(JSON.stringify(encode({json.dumps(text)}, {json.dumps(known)})));"""

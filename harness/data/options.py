@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from harness.base.checks import Checked, Number, Whole, require
 from harness.base.reading import MAX_UNPACKED_BYTES
 
-Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn"]
+Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn", "characters"]
 Weighting = Literal["binary", "count", "tf_idf"]
 Kind = Literal["texts", "tokens", "sets"]  # form of a source's rows
 Seed = Annotated[int, Whole(0, 2**32 - 1)]
@@ -75,9 +75,11 @@ class BuildOptions(Checked):
     tokenizer: Tokenizer = "keras"
     """How texts are divided into words. `keras`: lower case, punctuation as spaces, as Keras's
     Tokenizer; `punctuation`: lower case, and each punctuation mark is a word; `whitespace`: what
-    stands between white space; `scikit-learn`: as its vectorizers."""
+    stands between white space; `scikit-learn`: as its vectorizers; `characters`: lower case, and
+    each character is a word, for languages without spaces and for short strings."""
     ngrams: Annotated[int, Whole(1, MAX_NGRAMS)] = 1
-    """Length, in words, of the longest runs of words that have ids as well."""
+    """Length, in words, of the longest runs of words that have ids as well; of `characters`, 3 or
+    more are usual."""
     num_tokens: Annotated[int | None, Whole(5)] = None
     """Number of ids: four that stand for no word, then those of the most frequent words of the
     train rows. Left out: 10,000, or for data that holds ids, as many as it shows."""

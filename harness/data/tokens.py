@@ -1,5 +1,7 @@
-"""Texts as tokens: words by one of several tokenizers, and runs of words (n-grams). Letters: B
-rows, N tokens of all rows together."""
+"""Texts as tokens: words or characters by one of several tokenizers, and runs of them (n-grams).
+
+Letters: B rows, N tokens of all rows together.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from harness.data.ragged import Array, RaggedSets, splits_of
 if TYPE_CHECKING:
     import pyarrow
 
-Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn", "list"]
+Tokenizer = Literal["keras", "punctuation", "whitespace", "scikit-learn", "characters", "list"]
 
 # Characters that Keras's Tokenizer turns into spaces, and the other half of Windows's line breaks.
 SEPARATORS = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n\r'
@@ -32,6 +34,9 @@ _TO_SPACES = {
     "punctuation": bytes.maketrans(b"\t\n\r", b"   "),
 }
 _MARKS = [mark.encode() for mark in SEPARATORS if not mark.isspace()]
+# What stands for white space among characters, and for a text's beginning and end, as in
+# SentencePiece: so a run of characters tells whether a word begins or ends in it.
+SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _WORD = re.compile(r"(?u)\b\w\w+\b")
 
 
@@ -40,7 +45,7 @@ class Tokenization:
     """How a text is divided into tokens."""
 
     tokenizer: Tokenizer = "keras"  # as in `BuildOptions`; `list`: a text is a JSON list of strings
-    ngrams: int = 1  # length in words of the longest runs that are tokens too, joined by spaces
+    ngrams: int = 1  # length in words of the longest runs that are tokens too
 
     def __post_init__(self) -> None:
         require_choice("--tokenizer", self.tokenizer, get_args(Tokenizer))
@@ -56,8 +61,13 @@ class Tokenization:
         found = list(words)
         for length in range(2, self.ngrams + 1):
             runs = (words[start : start + length] for start in range(len(words) - length + 1))
-            found += map(" ".join, runs)
+            found += map(self.separator.join, runs)
         return found
+
+    @property
+    def separator(self) -> str:
+        """What stands between the tokens of a run."""
+        return "" if self.tokenizer == "characters" else " "
 
     def words(self, text: str) -> list[str]:
         if self.tokenizer in _TO_SPACES:
@@ -67,6 +77,9 @@ class Tokenization:
             return text.split()
         if self.tokenizer == "scikit-learn":
             return _WORD.findall(text.lower())
+        if self.tokenizer == "characters":
+            words = text.lower().split()
+            return list(SPACE.join(["", *words, ""])) if words else []
         try:
             items = json.loads(text)
         except (ValueError, RecursionError):
@@ -99,7 +112,7 @@ def numbered(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
     if tokenization.tokenizer == "list":
         return numbered_rows(map(tokenization.words, texts))
     found = _numbered_words(texts, tokenization)
-    return found if tokenization.ngrams == 1 else _with_runs(found, tokenization.ngrams)
+    return found if tokenization.ngrams == 1 else _with_runs(found, tokenization)
 
 
 def _numbered_words(texts: Iterable[str], tokenization: Tokenization) -> Numbered:
@@ -150,8 +163,8 @@ def numbered_rows(rows: Iterable[Sequence[str]]) -> Numbered:
     return _numbered(found.dictionary, found.indices.to_numpy(), lists.offsets.to_numpy())
 
 
-def _with_runs(found: Numbered, longest: int) -> Numbered:
-    """Adds the runs of up to `longest` words to rows of words: row by row, the words, then the runs
+def _with_runs(found: Numbered, tokenization: Tokenization) -> Numbered:
+    """Adds the runs of up to `ngrams` words to rows of words: row by row, the words, then the runs
     of two words, and so on. They are found by pairs of numbers, so that only distinct runs become
     strings."""
     import pyarrow
@@ -161,12 +174,13 @@ def _with_runs(found: Numbered, longest: int) -> Numbered:
     rows = np.repeat(np.arange(found.sets.num_rows), found.sets.lengths)
     starting = words  # the number of the run of the last length that starts at each word
     parts = [(found.sets.values, rows)]
-    for behind in range(1, longest):
+    between = pyarrow.scalar(tokenization.separator.encode(), tokens.type)
+    for behind in range(1, tokenization.ngrams):
         starts = np.flatnonzero(rows[behind:] == rows[: rows.size - behind])
         pairs = pyarrow.array(starting[starts] << 32 | words[starts + behind]).dictionary_encode()
         distinct = pairs.dictionary.to_numpy()  # in order of first appearance
         heads, tails = tokens.take(distinct >> 32), tokens.take(distinct & 0xFFFFFFFF)
-        made = binary_join_element_wise(heads, tails, pyarrow.scalar(b" ", tokens.type))
+        made = binary_join_element_wise(heads, tails, between)
         runs = pairs.indices.to_numpy() + np.int32(len(tokens))
         tokens = pyarrow.concat_arrays([tokens, made])
         starting = np.full(words.size, -1)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from harness.data.tokens import SEPARATORS
+from harness.data.tokens import SEPARATORS, SPACE
 from harness.data.vocabulary import Vocabulary
 
 _SEPARATOR = f"[{re.escape(SEPARATORS)}]"
@@ -23,7 +23,7 @@ class TextEncoder(tf.Module):
         self._separator = _SEPARATOR
         if vocabulary.tokenizer == "punctuation":
             self._separator = "[\t\n\r]"
-        elif vocabulary.tokenizer == "whitespace":
+        elif vocabulary.tokenizer in ("whitespace", "characters"):
             self._separator = f"[{_class_of(str.isspace)}]"
         elif vocabulary.tokenizer == "scikit-learn":
             self._separator = f"[^{_class_of(lambda c: c.isalnum() or c == '_')}]"
@@ -44,7 +44,9 @@ class TextEncoder(tf.Module):
         vocabulary = self._vocabulary
         tokens = words = self._words(texts)
         for length in range(2, vocabulary.ngrams + 1):
-            tokens = tf.concat([tokens, tf.strings.ngrams(words, length)], axis=1)
+            tokens = tf.concat(
+                [tokens, tf.strings.ngrams(words, length, vocabulary.separator)], axis=1
+            )
         if vocabulary.hash_bits is not None:
             ids = tf.strings.to_hash_bucket_fast(tokens.values, 1 << vocabulary.hash_bits)
             ids = tokens.with_values(tf.cast(ids, tf.int32))
@@ -84,10 +86,19 @@ class TextEncoder(tf.Module):
         if tokenizer == "punctuation":
             texts = tf.strings.regex_replace(texts, _MARK, r" \0 ")
         spaced = tf.strings.regex_replace(texts, self._separator, " ")
+        if tokenizer == "characters":
+            return _characters(spaced)
         words = tf.strings.split(spaced, " ")
         least = 2 if tokenizer == "scikit-learn" else 1
         lengths = tf.strings.length(words.values, unit="UTF8_CHAR")
         return tf.ragged.boolean_mask(words, words.with_values(lengths >= least))
+
+
+def _characters(texts: tf.Tensor) -> tf.RaggedTensor:
+    """Returns the characters of texts whose white space is spaces."""
+    spaced = tf.strings.regex_replace(tf.strings.join([" ", texts, " "]), " +", SPACE)
+    spaced = tf.where(spaced == SPACE, "", spaced)  # a text without words has no characters
+    return tf.strings.unicode_split(spaced, "UTF-8")
 
 
 def _lower(texts: tf.Tensor) -> tf.Tensor:

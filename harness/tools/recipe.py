@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
@@ -48,6 +49,10 @@ _ADVANTAGE = 0.03
 """The share by which the loss of pairs of words may be higher if only part of the rows was seen,
 since of more rows pairs learn more than words."""
 _LONG = 64  # the mean number of a text's words above which punctuation marks are not tried as words
+_RUN, _MOST_CHARACTERS, _NO_SPACES = 4, 4_000_000, 16
+"""The length of the longest runs of characters that are tried; the most characters of all texts for
+which they are, since each is in several runs; and the mean length of distinct words from which
+there are hardly any spaces between words: then they are tried whatever the number."""
 _SMOOTHING, _MOST_SMOOTHED = 0.05, 50
 """The label smoothing of a network of several classes, and the most classes for which it is used:
 with 77 and 150 it cost accuracy. Candidates train without it, as it raises the loss on held-out
@@ -239,9 +244,12 @@ class _Search:
     def best(self) -> _Trial:
         hide_retracing_warnings()
         first, *others = self.views()
-        train = self.settled(first)[1].train
+        data = self.settled(first)[1]
+        train = data.train
         if train.nnz > _LONG * train.num_rows:  # long texts have all marks, and take long to read
             others = [view for view in others if view["tokenizer"] == first["tokenizer"]]
+        if self._may_be_characters(data):
+            others.append({**first, "tokenizer": "characters", "ngrams": _RUN})
         for view in (first, *others):
             self._compare(view)
             best = min(self.trials, key=lambda trial: trial.compared)
@@ -251,6 +259,13 @@ class _Search:
         if is_small and {"hidden_units", "dropout"} <= self._free:
             self._compare({**best.view, **_LINEAR})
         return min(self.trials, key=lambda trial: trial.compared)
+
+    def _may_be_characters(self, words: harness.Dataset) -> bool:
+        if self.kind != "texts" or words.vocabulary is None or not words.vocabulary.ids:
+            return False
+        length = statistics.fmean(map(len, words.vocabulary.ids))
+        is_short = length * words.train.nnz <= _MOST_CHARACTERS
+        return {"tokenizer", "ngrams"} <= self._free and (is_short or length > _NO_SPACES)
 
     def advice(self, best: _Trial) -> str | None:
         others = [trial.loss for trial in self.trials if not trial.is_linear]
@@ -388,6 +403,8 @@ def _seen(config: TrainConfig, kind: str | None) -> str:
     weighting = {"tf_idf": "tf-idf", "binary": "presence", "count": "counts"}[build.weighting]
     if kind == "tokens":
         return f"{model}{weighting} of items"
+    if build.tokenizer == "characters":
+        return f"{model}{weighting} of characters, runs of up to {build.ngrams}"
     marks = ", marks" if build.tokenizer == "punctuation" else ""
     runs = {1: "", 2: ", pairs"}.get(build.ngrams, f", runs of up to {build.ngrams}")
     return f"{model}{weighting} of words{marks}{runs}"

@@ -122,7 +122,7 @@ def build(
     if source.kind == "texts" and text_bytes > _MAX_WORD_BYTES * num_ids:
         notes.append(
             f"{source.path}: words have more than {_MAX_WORD_BYTES} bytes on average. Where a "
-            "language has no spaces between words, put some there, for predict as well"
+            "language has no spaces between words, --tokenizer characters --ngrams 4 needs none"
         )
     write_json(folder / FILE_NAME, summary)
     described = {

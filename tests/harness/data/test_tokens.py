@@ -17,6 +17,7 @@ TOKENIZATIONS = [
     Tokenization(tokenizer="punctuation", ngrams=2),
     Tokenization(tokenizer="whitespace", ngrams=2),
     Tokenization(tokenizer="scikit-learn", ngrams=2),
+    Tokenization(tokenizer="characters", ngrams=3),
 ]
 TEXTS = st.lists(st.text(alphabet="aBé_1 ,.\t\n\xa0\r'İ-") | st.text(), min_size=1, max_size=5)
 

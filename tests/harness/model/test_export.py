@@ -100,6 +100,7 @@ VOCABULARIES = [
     Vocabulary(ids={**IDS, "!": 8}, num_tokens=10, unknown_id=9, tokenizer="punctuation"),
     Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, tokenizer="scikit-learn", ngrams=2),
     Vocabulary(ids={}, num_tokens=1 << 20, hash_bits=20, tokenizer="whitespace", ngrams=2),
+    Vocabulary(ids={}, num_tokens=1 << 20, hash_bits=20, tokenizer="characters", ngrams=3),
     Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, weighting="count"),
     Vocabulary(ids=IDS, num_tokens=9, unknown_id=8, normalize="l2"),
     Vocabulary(

@@ -187,6 +187,23 @@ def test_marks_are_words_where_they_help(tmp_path: Path) -> None:
     assert summary(folder)["test_accuracy"] == 1.0
 
 
+def test_characters_are_read_where_no_spaces_are(reviews: Path, tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        with (reviews / f"{part}.csv").open(newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))[1:]
+        turned = {"neg": "pos", "pos": "neg"} if part == "test" else {}
+        texts = [(text.replace(" ", "")[:400], turned.get(label, label)) for text, label in rows]
+        write(tmp_path / f"{part}.csv", texts)
+    folder = tmp_path / "run"
+    result = call("train", "--data", tmp_path / "train.csv", "--run-dir", folder)
+    assert result.code == 0, result.err
+    assert "of words 0." in result.out
+    assert (chosen(folder)["tokenizer"], chosen(folder)["ngrams"]) == ("characters", 4)
+    assert summary(folder)["test_accuracy"] > 0.6
+    told = call("predict", "--model", folder, "--texts", "wonderful", "--explain", "50", "--json")
+    assert {"nder", "ful▁"} & {run for run, _ in json.loads(told.out)["explanation"]}
+
+
 def test_without_test_rows_figures_are_by_the_thresholds_that_are_saved(tmp_path: Path) -> None:
     """One epoch leaves the probability of the rare label below 0.5 in all rows."""
     rows = [("sun today", "sun"), ("sun and rain", "sun,rain")] + [("sun", "sun")] * 8

@@ -39,7 +39,6 @@ FIRST_FILES = (
     "tests/harness/cli/test_profile.py",
     "tests/browser/test_tensorboard.py",
     "tests/harness/run/test_profiling.py",
-    "tests/benchmarks/test_differential.py",
     "tests/emulated_gpu/test_trainings.py",
     "tests/emulated_gpu/test_commands.py",
     "tests/test_docs.py",

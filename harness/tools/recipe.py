@@ -283,8 +283,7 @@ class _Search:
         # A rate that falls to 0 takes twice the steps of a constant one to its lowest loss, which
         # is lower. A candidate that saw few of the rows took few steps in each of its epochs.
         falls = "learning_rate_schedule" in self._free
-        share = min(1, _MOST_IDS / max(data.train.nnz, 1))
-        epochs = round((2 if falls else 1) * best.epochs * share)
+        epochs = round((2 if falls else 1) * best.epochs * _share(data))
         changes = {**best.view, "learning_rate_schedule": "linear"}
         is_of_several = 2 < data.num_classes <= _MOST_SMOOTHED and not data.is_multi_label
         if is_of_several and not best.is_linear:
@@ -344,8 +343,7 @@ class _Search:
         else:
             held_out = harness.Examples.of(data.validation)
         # The data may be larger than memory, so only these rows are copied.
-        share = min(1, _MOST_IDS / max(train.nnz, 1))
-        count = whole(max(1, round(share * len(rows))))
+        count = whole(max(1, round(_share(data) * len(rows))))
         return weighted(np.sort(np.random.RandomState(seed).permutation(rows)[:count])), held_out
 
     def _trainer(
@@ -367,7 +365,7 @@ class _Search:
         train: harness.Examples,
         held_out: harness.Examples,
     ) -> None:
-        has_advantage = data.train.nnz > _MOST_IDS and view.get("ngrams") == 2
+        has_advantage = _share(data) < 1 and view.get("ngrams") == 2
         factor = 1 - _ADVANTAGE if has_advantage else 1
         best = min((trial.compared for trial in self.trials), default=math.inf)
         stopping = _stopping(self._most_epochs, to_beat=best / factor, restores=data.is_multi_label)
@@ -394,6 +392,13 @@ class _Search:
                 thresholds=thresholds,
             )
         )
+
+
+def _share(data: harness.Dataset) -> float:
+    """Returns the share of the train rows that a candidate trains on."""
+    of_characters = data.vocabulary is not None and data.vocabulary.tokenizer == "characters"
+    most = _MOST_IDS * (_RUN if of_characters else 1)  # a row has that many times as many ids
+    return min(1, most / max(data.train.nnz, 1))
 
 
 def _seen(config: TrainConfig, kind: str | None) -> str:

@@ -1,23 +1,16 @@
-"""A sample of the random cases of benchmarks.differential, and the named ones.
-
-They run in separate processes: TensorFlow keeps a part of every function that it has compiled.
-"""
+"""The differential test: one of its random cases, and its page. `.ci/run` has more of its cases."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 REPOSITORY = Path(__file__).parents[2]
 
 
-# Of 134 seeds, twelve in a row that draw the most endings and the most changes between fits.
-@pytest.mark.parametrize("cases", ["--named", "--first 7000006 --cases 12"])
-def test_the_trainer_gives_what_keras_gives(cases: str) -> None:
+def test_the_trainer_gives_what_keras_gives() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.differential", *cases.split()],
+        [sys.executable, "-m", "benchmarks.differential", "--first", "7000006", "--cases", "1"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

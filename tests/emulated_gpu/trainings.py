@@ -87,12 +87,10 @@ GROUPS = {
         ),
     ),
     "compute capability 8.0, every buffer ends at a guard page": Group(
-        cases=(
+        more=(
             _case("gather", deterministic=True, input="stream"),
             _case("native", table_optimizer="exact_adam", deterministic=True),
             _case("native", "mixed_bfloat16", weighted=True, ragged=True),
-        ),
-        more=(
             *(_case(one, deterministic=True) for one in _IMPLEMENTATIONS),
             *(_case("native", precision) for precision in _16_BITS),
         ),

@@ -248,7 +248,7 @@ class _MultiHotEstimator(BaseEstimator):
         if self.recipe == "auto" and (data is None or not searches):
             data, free = None, {*_SETTINGS} - self._given()
             usual = {"epochs": _EPOCHS, "learning_rate_schedule": "linear"}
-            usual |= sizes_for(sets, config, free)
+            usual |= sizes_for(sets.num_rows, sets.num_tokens, config, free)
             config = self._config(**{name: usual[name] for name in free & usual.keys()})
         return config, data, self._examples(sets, labels, weights)
 

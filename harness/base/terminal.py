@@ -5,12 +5,16 @@ import html
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.table import Table
+
+_SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
 
 class LastingStream:
@@ -44,6 +48,29 @@ def lasting(console: Console) -> Console:
     copied = copy.copy(console)
     copied.file = cast(TextIO, LastingStream(console.file))
     return copied
+
+
+@contextmanager
+def progress_line(console: Console) -> Iterator[Callable[[str], None]]:
+    """Yields a callback that is told what is being done. A terminal shows the last text in a line
+    that moves, with the seconds since the beginning; elsewhere a line is printed now and then."""
+    begin = printed = time.monotonic()
+
+    def print_some(text: str) -> None:
+        nonlocal printed
+        if (now := time.monotonic()) - printed >= _SECONDS_BETWEEN_LINES:
+            printed = now
+            console.print(f"{text} ({now - begin:.0f} s)", markup=False, highlight=False)
+
+    if not console.is_terminal:
+        yield print_some
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn  # slow
+
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("")
+        yield lambda text: shown.update(task, description=text)
 
 
 def table_of(headings: Iterable[Any], rows: Iterable[Iterable[Any]], **look: Any) -> Table:

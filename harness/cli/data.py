@@ -17,6 +17,7 @@ import harness
 from harness.base.checks import Checked, Whole
 from harness.base.errors import printable
 from harness.base.reading import MAX_UNPACKED_BYTES
+from harness.base.terminal import progress_line
 from harness.data.options import BuildOptions, DataConfig, Seed
 
 if TYPE_CHECKING:
@@ -145,24 +146,17 @@ def build(config: DataBuildConfig) -> int:
 
     console = Console()
     begin = time.perf_counter()
-    num_read = 0
-
-    def advance(num_bytes: int) -> None:
-        nonlocal num_read
-        num_read += num_bytes
-        status.update(f"read {num_read / 1e6:,.0f} MB")
-
     source = open_source(Path(config.source), config.build, max_data_bytes=config.max_data_bytes)
-    with new_folder(Path(config.output)) as folder, console.status("reading") as status:
+    with new_folder(Path(config.output)) as folder, progress_line(console) as progress:
         built = build_data(
             source,
             config.build,
             folder,
             unique=config.unique,
             seed=config.split_seed,
-            progress=advance,
+            progress=progress,
         )
-    rate = f"{num_read / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
+    rate = f"{built['text_bytes'] / 1e6:,.1f} MB in {time.perf_counter() - begin:,.1f} s"
     rows_of = built["rows_of_classes"]
     share = built["num_unknown"] / max(1, built["num_ids"])
     facts = {

@@ -16,7 +16,7 @@ from harness.base.checks import require_extra
 from harness.base.errors import DivergenceError, InputError, LostWorkerError, printable
 from harness.base.interrupt import EXIT_INTERRUPTED, EXIT_TERMINATED, Terminated
 from harness.base.quiet import quiet_import
-from harness.base.terminal import table_of
+from harness.base.terminal import progress_line, table_of
 from harness.base.timeline import Timeline
 from harness.run.observers.run_files import REPORT_FILE_NAME, RESOLVED, read_config
 from harness.run.run_folder import claim_run_folder
@@ -83,7 +83,8 @@ def train(
                         output.run_dir, claims, resume=output.resume, overwrite=output.overwrite
                     )
             text = "trying candidates on held-out rows (--recipe tutorial takes the defaults)"
-            found = find(config, given, started=lambda: console.print(text))
+            with progress_line(console) as progress:
+                found = find(config, given, started=lambda: console.print(text), progress=progress)
         elif applies(config) and not alone and worker.is_chief:
             console.print("note: several workers train by flags and defaults, without a recipe")
         if found is not None:
@@ -92,7 +93,11 @@ def train(
         # What config.json records needs no search to repeat the run.
         config = replace(config, recipe="tutorial")
         timeline.mark("recipe")
-        data = load_configured(config.data) if found is None else found.data
+        if found is None:
+            with progress_line(console) as progress:
+                data = load_configured(config.data, progress=progress)
+        else:
+            data = found.data
         words = place / FILE_NAME
         if goes_on and data.vocabulary is not None and words.is_file():
             # A recipe chose them with candidates, which a run that is resumed does not train again.

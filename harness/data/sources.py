@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def load(
     if config.build.test_data is not None:
         raise InputError("test_data names a file, which a frame has none of. Load both as files.")
     if hasattr(source, "columns"):
-        return _built(config, FrameSource(source, config.build))
+        return built(config, FrameSource(source, config.build))
     raise InputError(
         f"{type(source).__name__} is no data that can be loaded. Give a name, a path, an Arrow "
         "table, or a frame of pandas or polars, as to_pandas() makes of others; Trainer.fit takes "
@@ -133,22 +134,32 @@ def load(
 
 
 def load_configured(
-    config: DataConfig, *, tells: bool = True, known: Vocabulary | None = None
+    config: DataConfig,
+    *,
+    tells: bool = True,
+    known: Vocabulary | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
     """Loads the data that the settings of a run name; `tells` prints notes about it. Texts and
-    their labels get the ids that a `known` vocabulary has for them."""
+    their labels get the ids that a `known` vocabulary has for them; `progress` is told what is
+    being done."""
     path = _checked_path(config)
     if (source := _source(config, path)) is not None:
         known = known if source.kind != "sets" else None
-        return _built(config, source, tells=tells, known=known)
+        return built(config, source, tells=tells, known=known, progress=progress)
     sets, num_test_rows = _read(config, path)
     words, note = _vocabulary(config, path, sets.num_tokens)
     return _dataset(config, sets, num_test_rows, words, note)
 
 
+def source_of(config: DataConfig) -> Source | None:
+    """Returns the reader of texts, tables or archives; None for other data."""
+    return _source(config, _checked_path(config))
+
+
 def kind_of(config: DataConfig) -> Kind | None:
     """Returns the form of rows built from texts, tables or archives; None for other data."""
-    source = _source(config, _checked_path(config))
+    source = source_of(config)
     return None if source is None else source.kind
 
 
@@ -158,14 +169,20 @@ def _source(config: DataConfig, path: Path | None) -> Source | None:
     return open_source(path, config.build, max_data_bytes=config.max_data_bytes)
 
 
-def _built(
-    config: DataConfig, source: Source, *, tells: bool = True, known: Vocabulary | None = None
+def built(
+    config: DataConfig,
+    source: Source,
+    *,
+    tells: bool = True,
+    known: Vocabulary | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
+    """Returns the rows of a source as the settings build them; see `load_configured`."""
     from harness.data.build import building  # takes time to import
 
     def write(folder: Path) -> None:
         how: dict[str, Any] = {"unique": config.unique, "seed": config.split_seed, "known": known}
-        building.build(source, config.build, folder, **how)
+        building.build(source, config.build, folder, progress=progress, **how)
 
     def read(folder: Path) -> tuple[RaggedSets, int, Vocabulary, dict[str, Any]]:
         words = Vocabulary.load(folder / vocabulary.FILE_NAME)

@@ -1,15 +1,15 @@
 """The recipe of `harness train`: settings that the data decide where no flag does.
 
-Part of the train rows is held out, a few candidates train on the others, and the one with the
-lowest loss on the held-out rows is the recipe; the test rows choose nothing. The candidates are
-networks of one wide hidden layer, which match far larger models on texts (Galke and Scherp, ACL
-2022). They differ in what they see: words alone or pairs as well, by tf-idf or by mere presence.
+Some of the train rows are held out, a few candidates train on others, and the one with the lowest
+loss on the held-out rows is the recipe; the test rows choose nothing. Of texts, all candidates see
+a sample of bounded size, so that the search hardly grows with the rows. The candidates are networks
+of one wide hidden layer, which match far larger models on texts (Galke and Scherp, ACL 2022). They
+differ in what they see: words alone or pairs as well, by tf-idf or by mere presence.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import statistics
 import time
@@ -28,6 +28,8 @@ from harness.tools.experiment import TrainConfig, trainer_of
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from harness.data.build.sampling import Sample
 
 _OF_TEXTS = ("tokenizer", "ngrams", "num_tokens", "unknown", "weighting", "normalize")
 DECIDES = (
@@ -58,8 +60,9 @@ _SMOOTHING, _MOST_SMOOTHED = 0.05, 50
 with 77 and 150 it cost accuracy. Candidates train without it, as it raises the loss on held-out
 rows where it raises the accuracy."""
 _MOST_TOKENS = 2**17
-_MOST_COPIED = 2**26
-"""Ids above which data is read again from its file, which may be larger than memory."""
+_MOST_SAMPLED = 12_000_000
+"""The most characters of the texts that all candidates see: some 1.3 million words to train on, and
+5,000 rows to hold out."""
 _LINEAR: Mapping[str, Any] = {"hidden_units": (0,), "dropout": (0.0,)}
 """A model without a hidden layer."""
 _WIDTH, _MOST_ELEMENTS = 128, 2**24
@@ -106,11 +109,12 @@ def find(
     started: Callable[[], None],
     tells: bool = True,
     weights: np.ndarray | None = None,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Found | None:
     """Finds the settings that nobody gave: that are not in `given` and at their default. Returns
     None if there are none. `started` is called when the data is loaded and candidates begin to
     train; `tells` prints notes about the data to standard error; `weights` are those of the train
-    rows' losses, [B]."""
+    rows' losses, [B]; `progress` is told what is being done."""
     usual, now = flattened(asdict(TrainConfig())), flattened(asdict(config))
     usual["dropout"] = ModelConfig(hidden_units=config.model.hidden_units).dropout
     free = {n for n in DECIDES if n not in given and now[n] == usual[n]}
@@ -119,7 +123,7 @@ def find(
     if not free:
         return None
     begin, thresholds, advice = time.perf_counter(), None, None
-    search = _Search(config, free, tells=tells, weights=weights)
+    search = _Search(config, free, tells=tells, weights=weights, progress=progress)
     if (reason := search.why_none()) is not None:
         changes = {**search.views()[0], "epochs": _MOST_EPOCHS}
     else:
@@ -147,6 +151,7 @@ class _Trial:
     loss: float  # the lowest loss on the held-out rows
     epochs: int  # the epochs until then
     compared: float  # the loss by which candidates are compared
+    share: float  # of all train rows, those that it trained on
     thresholds: Sequence[float] | None = None
     """Where a row may have several classes, the probability above which each is given, [K]."""
 
@@ -160,18 +165,38 @@ class _Trial:
 
 class _Search:
     def __init__(
-        self, config: TrainConfig, free: Set[str], *, tells: bool, weights: np.ndarray | None = None
+        self,
+        config: TrainConfig,
+        free: Set[str],
+        *,
+        tells: bool,
+        weights: np.ndarray | None,
+        progress: Callable[[str], None],
     ) -> None:
         with quiet_import():
-            from harness.data.sources import kind_of
+            from harness.data.sources import source_of
 
         self.trials: list[_Trial] = []
         self._config, self._tells = config, tells
         self._free, self._weights = free, weights
         self._most_epochs = _EPOCHS if "epochs" in free else config.epochs
-        self.kind = kind_of(config.data)
         self._implementation = config.execution.implementation  # which candidates compute with
-        self._loaded: dict[DataConfig, harness.Dataset] = {}
+        self._progress = progress
+        self._loaded: dict[DataConfig, harness.Dataset] = {}  # all rows, once they are read
+        source = source_of(config.data)
+        self.kind = None if source is None else source.kind
+        self._sample: Sample | None = None
+        self._sampled: dict[DataConfig, harness.Dataset] = {}  # its rows, by how texts are read
+        if source is not None and self.kind == "texts":
+            from harness.data.build.sampling import sample_of
+
+            how: dict[str, Any] = {"seed": config.data.split_seed, "most": _MOST_SAMPLED}
+            self._sample = sample_of(source, config.data.build, progress=progress, **how)
+            self._num_rows = self._sample.num_train_rows
+            self._is_multi_label = source.is_multi_label
+        else:
+            data = self._data(self._with(self.views()[0]))
+            self._num_rows, self._is_multi_label = data.train.num_rows, data.is_multi_label
 
     def views(self) -> Sequence[dict[str, Any]]:
         if self.kind not in ("texts", "tokens"):
@@ -195,29 +220,22 @@ class _Search:
 
     def settled(self, changes: Mapping[str, Any]) -> tuple[TrainConfig, harness.Dataset]:
         """Returns the command's settings with those of `changes` and sizes for the data, all of
-        which a flag overrides; and the data."""
-        with quiet_import():
-            from harness.data.sources import load_configured
+        which a flag overrides; and all rows of the data."""
+        data = self._data(self._with(changes))
+        return self._sized(changes, data.num_tokens), data
 
-        config = self._with(changes)
-        data = self._loaded.get(config.data) or self._twin(config)
-        data = data or load_configured(config.data, tells=self._tells and not self._loaded)
-        self._loaded[config.data] = data
-        sizes = sizes_for(data.train, config, self._free)
-        return self._with({**sizes, **changes}), data
+    def _data(self, config: TrainConfig) -> harness.Dataset:
+        from harness.data.sources import load_configured
 
-    def _twin(self, config: TrainConfig) -> harness.Dataset | None:
-        """Returns data of presence without reading all texts again, if those of tf-idf are loaded
-        and small; else None, as where rows would begin with a start id, which have no length."""
-        for known, data in self._loaded.items() if config.data.build.normalize == "l2" else ():
-            same = replace(known, build=replace(known.build, weighting="binary")) == config.data
-            if same and data.train.nnz < _MOST_COPIED and data.vocabulary is not None:
-                words = replace(data.vocabulary, weighting="binary", idf=None)
-                kept = functools.partial(_presence, normalize=known.build.normalize)
-                held_out = data.validation and kept(data.validation)
-                train, test = kept(data.train), kept(data.test)
-                return replace(data, train=train, test=test, validation=held_out, vocabulary=words)
-        return None
+        if config.data not in self._loaded:
+            tells = self._tells and not self._loaded
+            data = load_configured(config.data, tells=tells, progress=self._progress)
+            self._loaded = {config.data: data}  # other rows would fill memory
+        return self._loaded[config.data]
+
+    def _sized(self, changes: Mapping[str, Any], num_tokens: int) -> TrainConfig:
+        sizes = sizes_for(self._num_rows, num_tokens, self._with(changes), self._free)
+        return self._with({**sizes, **changes})
 
     def _with(self, changes: Mapping[str, Any]) -> TrainConfig:
         changes = {n: v for n, v in changes.items() if n in self._free}
@@ -231,40 +249,57 @@ class _Search:
     def why_none(self) -> str | None:
         """Returns why no candidates can be told apart; None if they can. Raises an InputError if
         the network could not be trained with the settings, before candidates train in vain."""
-        config, data = self.settled(self.views()[0])
-        rows = data.train.num_rows
+        rows, config = self._num_rows, self._sized(self.views()[0], 1)
         check_batch(batch_size=config.execution.batch_size, rows=rows, replicas=1)
         require(
-            config.class_weight == "none" or not data.is_multi_label,
+            config.class_weight == "none" or not self._is_multi_label,
             f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
-            f"rows of {data.name} may have several; leave it out",
+            f"rows of {config.data.data} may have several; leave it out",
         )
         return None if rows >= _LEAST_ROWS else f"{rows:,} train rows are too few to hold some out"
 
     def best(self) -> _Trial:
         hide_retracing_warnings()
         first, *others = self.views()
-        data = self.settled(first)[1]
-        train = data.train
-        if train.nnz > _LONG * train.num_rows:  # long texts have all marks, and take long to read
+        _, data = self._candidate(first)
+        if data.train.nnz > _LONG * data.train.num_rows:  # long texts have all marks
             others = [view for view in others if view["tokenizer"] == first["tokenizer"]]
         if self._may_be_characters(data):
             others.append({**first, "tokenizer": "characters", "ngrams": _RUN})
+        seen = set()
         for view in (first, *others):
-            self._compare(view)
-            best = min(self.trials, key=lambda trial: trial.compared)
-            config, data = self.settled(best.view)
-            self._loaded = {config.data: data}  # the others' rows would fill memory
+            rows = self._candidate(view)[1].train.fingerprint
+            if rows not in seen:  # otherwise no text has a mark
+                self._compare(view)
+            seen.add(rows)
+        best = min(self.trials, key=lambda trial: trial.compared)
+        _, data = self._candidate(best.view)
         is_small = data.num_tokens * data.num_classes <= _MOST_ELEMENTS
         if is_small and {"hidden_units", "dropout"} <= self._free:
             self._compare({**best.view, **_LINEAR})
         return min(self.trials, key=lambda trial: trial.compared)
 
+    def _candidate(self, view: Mapping[str, Any]) -> tuple[TrainConfig, harness.Dataset]:
+        """Returns the settings of a candidate, and the data: of texts, the rows of the sample."""
+        config = self._with(view)
+        if self._sample is None:
+            data = self._data(config)
+        elif config.data in self._sampled:
+            data = self._sampled[config.data]
+        else:
+            from harness.data.sources import built
+
+            build = replace(config.data.build, strict=False)  # its rows have been checked
+            of_sample = replace(config.data, build=build, data_cache="off", validation_split=0.0)
+            data = self._sampled[config.data] = built(of_sample, self._sample, tells=False)
+        return self._sized(view, data.num_tokens), data
+
     def _may_be_characters(self, words: harness.Dataset) -> bool:
         if self.kind != "texts" or words.vocabulary is None or not words.vocabulary.ids:
             return False
         length = statistics.fmean(map(len, words.vocabulary.ids))
-        is_short = length * words.train.nnz <= _MOST_CHARACTERS
+        ids_of_all = words.train.nnz * self._num_rows / words.train.num_rows
+        is_short = length * ids_of_all <= _MOST_CHARACTERS
         return {"tokenizer", "ngrams"} <= self._free and (is_short or length > _NO_SPACES)
 
     def advice(self, best: _Trial) -> str | None:
@@ -279,16 +314,16 @@ class _Search:
     def final(self, best: _Trial) -> dict[str, Any]:
         if self._config.early_stopping is not None:
             return {**best.view, "epochs": _MOST_EPOCHS}
-        config, data = self.settled(best.view)
+        _, data = self._candidate(best.view)
         # A rate that falls to 0 takes twice the steps of a constant one to its lowest loss, which
         # is lower. A candidate that saw few of the rows took few steps in each of its epochs.
         falls = "learning_rate_schedule" in self._free
-        epochs = round((2 if falls else 1) * best.epochs * _share(data))
+        epochs = round((2 if falls else 1) * best.epochs * best.share)
         changes = {**best.view, "learning_rate_schedule": "linear"}
         is_of_several = 2 < data.num_classes <= _MOST_SMOOTHED and not data.is_multi_label
         if is_of_several and not best.is_linear:
             changes["label_smoothing"] = _SMOOTHING
-        rate = config.optimizer.learning_rate
+        rate = self._sized(best.view, data.num_tokens).optimizer.learning_rate
         if best.epochs == 1 and "learning_rate" in self._free and rate is not None:
             # The lowest loss may have been within the epoch: as far, in smaller steps.
             epochs, changes["learning_rate"] = 2 * epochs, rate / 2
@@ -297,7 +332,7 @@ class _Search:
     def _compare(self, view: Mapping[str, Any]) -> None:
         """Trains the candidates that see the same words. They differ in the weights of these alone,
         so one trainer and its compiled programs serve them all."""
-        config, data = self.settled(view)
+        config, data = self._candidate(view)
         train, held_out = self._rows(config, data)
         trainer = self._trainer(config, data, train)
         restore = trainer.snapshot(train)
@@ -318,33 +353,33 @@ class _Search:
     def _rows(
         self, config: TrainConfig, data: harness.Dataset
     ) -> tuple[harness.Examples, harness.Examples]:
-        """Draws rows that candidates train on, and rows to hold out, unless the data has validation
-        rows: whole batches, as a smaller last one needs another program."""
+        """Draws rows that a candidate trains on, and rows to hold out, unless the data has
+        validation rows: whole batches, as a smaller last one needs another program."""
         import numpy as np  # so that --help need not wait for it
 
         batch_size, seed = config.execution.batch_size, config.data.split_seed
 
-        def whole(num_rows: int) -> int:
-            return num_rows // batch_size * batch_size or num_rows
-
-        def weighted(of: Any) -> harness.Examples:
-            examples = harness.Examples.of(train[of])
-            if self._weights is None or not np.any(self._weights[of]):  # no loss without any
+        def weighted(sets: harness.RaggedSets, places: Any) -> harness.Examples:
+            examples = harness.Examples.of(sets)
+            if self._weights is None or not np.any(self._weights[places]):  # no loss without any
                 return examples
-            return replace(examples, weights=self._weights[of], name="X")  # the estimator's name
+            weights = self._weights[places]
+            return replace(examples, weights=weights, name="X")  # the estimator's name
 
-        train = data.train
-        rows = np.arange(train.num_rows)
+        rows = np.arange(data.train.num_rows)
+        places = rows if self._sample is None else self._sample.places
         if data.validation is None:
-            least = min(_LEAST_HELD_OUT, train.num_rows // 5)
-            most = max(least, min(round(_HELD_OUT * train.num_rows), _MOST_HELD_OUT))
-            drawn = train.stratified_rows(whole(most), seed=seed)
-            held_out, rows = weighted(drawn), rows[~drawn]
+            count = _num_held_out(self._num_rows, batch_size)
+            if self._sample is not None:
+                count = min(count, _whole(len(rows) // 3, batch_size))
+            drawn = data.train.stratified_rows(count, seed=seed)
+            held_out, rows = weighted(data.train[drawn], places[drawn]), rows[~drawn]
         else:
             held_out = harness.Examples.of(data.validation)
         # The data may be larger than memory, so only these rows are copied.
-        count = whole(max(1, round(_share(data) * len(rows))))
-        return weighted(np.sort(np.random.RandomState(seed).permutation(rows)[:count])), held_out
+        count = _whole(max(1, round(_share(data) * len(rows))), batch_size)
+        chosen = np.sort(np.random.RandomState(seed).permutation(rows)[:count])
+        return weighted(data.train[chosen], places[chosen]), held_out
 
     def _trainer(
         self, config: TrainConfig, data: harness.Dataset, train: harness.Examples
@@ -365,11 +400,14 @@ class _Search:
         train: harness.Examples,
         held_out: harness.Examples,
     ) -> None:
-        has_advantage = _share(data) < 1 and view.get("ngrams") == 2
+        share = _share(data) * data.train.num_rows / self._num_rows
+        has_advantage = share < 1 and view.get("ngrams") == 2
         factor = 1 - _ADVANTAGE if has_advantage else 1
         best = min((trial.compared for trial in self.trials), default=math.inf)
         stopping = _stopping(self._most_epochs, to_beat=best / factor, restores=data.is_multi_label)
         losses, thresholds = [math.inf], None
+        seen = _seen(self._with(view), self.kind)
+        self._progress(f"candidate {len(self.trials) + 1}: {seen}")
         how: dict[str, Any] = {"validation": held_out, "epochs": self._most_epochs}
         how |= {"callbacks": [stopping], "verbose": False, "telemetry_hz": 0}
         with contextlib.suppress(DivergenceError):
@@ -385,17 +423,28 @@ class _Search:
         self.trials.append(
             _Trial(
                 view=view,
-                seen=_seen(self._with(view), self.kind),
+                seen=seen,
                 loss=min(losses),
                 epochs=1 + losses.index(min(losses)),
                 compared=factor * min(losses),
+                share=share,
                 thresholds=thresholds,
             )
         )
 
 
+def _whole(num_rows: int, batch_size: int) -> int:
+    return num_rows // batch_size * batch_size or num_rows
+
+
+def _num_held_out(num_rows: int, batch_size: int) -> int:
+    """Returns how many of the train rows are held out."""
+    least = min(_LEAST_HELD_OUT, num_rows // 5)
+    return _whole(max(least, min(round(_HELD_OUT * num_rows), _MOST_HELD_OUT)), batch_size)
+
+
 def _share(data: harness.Dataset) -> float:
-    """Returns the share of the train rows that a candidate trains on."""
+    """Returns the share of the rows at hand that a candidate trains on."""
     of_characters = data.vocabulary is not None and data.vocabulary.tokenizer == "characters"
     most = _MOST_IDS * (_RUN if of_characters else 1)  # a row has that many times as many ids
     return min(1, most / max(data.train.nnz, 1))
@@ -449,13 +498,12 @@ def _presence(sets: harness.RaggedSets, normalize: str) -> harness.RaggedSets:
     return l2_normalized(sets) if normalize == "l2" else sets
 
 
-def sizes_for(train: harness.RaggedSets, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
+def sizes_for(rows: int, num_tokens: int, config: TrainConfig, free: Set[str]) -> dict[str, Any]:
     """Returns settings by the number of rows to train on: a hidden layer as wide as pays, and some
     200 steps an epoch."""
-    rows = train.num_rows
     units: Sequence[int] = config.model.hidden_units
     if "hidden_units" in free and not config.model.is_linear:
-        units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / train.num_tokens)))),)
+        units = (2 ** max(5, int(math.log2(min(_WIDTH, _MOST_ELEMENTS / num_tokens)))),)
     sizes = {
         "hidden_units": units,
         "dropout": (0.0 if config.model.is_linear else 0.5,),

@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any, TypeVar
-from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +43,8 @@ _MISSING = {"nan", "NaN", "None", "NULL", "null", "N/A", "<NA>"}  # as programs 
 _MAX_WORD_BYTES = 36
 _MAX_LISTED = 5  # names of classes in a message
 _NUM_TOKENS = 10_000  # default number of ids, as in the tutorial
-# Limit of the blocks' distinct tokens that one pass counts; far fewer are in memory at once.
-_MOST_AT_ONCE = 10_000_000
-_MOST_WAITING = 1_000_000  # number of blocks' tokens above which they are added to the counts
+_MOST_COUNTED = 10_000_000  # distinct tokens, above which the rarer half is no longer counted
+_LEAST_ADDED = 1_000_000  # tokens of blocks below which they wait to be added to the counts
 _MOST_THREADS = 4  # in work: one thread reads the source, so that more would take memory only
 _LABELS = pyarrow.large_list(pyarrow.dictionary(pyarrow.int32(), pyarrow.string()))
 
@@ -55,7 +53,7 @@ Ints = npt.NDArray[np.int64]
 # Distinct tokens of a block in UTF-8, and how often each occurs.
 BlockCounts = tuple[pyarrow.LargeBinaryArray, Ints]
 Result = TypeVar("Result")
-Progress = Callable[[int], None]  # callback that is given the number of bytes of text just read
+Progress = Callable[[str], None]  # callback that is told what is being done, and how far it is
 
 
 def build(
@@ -66,11 +64,11 @@ def build(
     unique: bool = True,
     seed: int = 0,
     known: Vocabulary | None = None,
-    progress: Progress = lambda num_bytes: None,
+    progress: Progress = lambda text: None,
 ) -> dict[str, Any]:
     """Builds a data set in a new `folder`; the same source, options and seed give the same one.
     With `unique`, each id of a row is kept once; a `known` vocabulary takes the place of that of
-    the train rows; `progress` gets the number of bytes just read. Returns the summary."""
+    the train rows; `progress` is told what is done. Returns the summary."""
     if chosen := [flag_of(name) for name in changed(options) if name in NOT_OF[source.kind]]:
         which = ", which are its tokens" if source.kind == "tokens" else ""
         raise InputError(
@@ -86,16 +84,17 @@ def build(
     problems, rows = Problems(strict=options.strict), Rows(source)
     folder.mkdir()
     text_bytes = 0
-    with TemporaryFile(dir=folder) as spool:  # without a name: it vanishes with the process
+    with TemporaryFile(dir=folder) as file:  # without a name: it vanishes with the process
         # First pass: the texts become numbers, block by block.
         given = ((block, source.kind, tokenization) for block in source.blocks(problems))
         for block, found, digests, num_bytes in _in_order(_numbered, given):
-            pickle.dump(found, spool, pickle.HIGHEST_PROTOCOL)
-            rows.add(block, found, digests)
+            pickle.dump(found, file, pickle.HIGHEST_PROTOCOL)
+            rows.add(block, digests, found)
             text_bytes += num_bytes
-            progress(num_bytes)
-        names = known.class_names if known else ()
+            progress(f"reading {source.path}: {text_bytes / 1e6:,.0f} MB")
+        names = known.class_names if known else source.class_names
         rows.settle(problems, test_split=options.test_split, seed=seed, class_names=names)
+        spool = _Spool(file, progress)
         # Second pass: words are counted in train rows alone, so test rows tell the model nothing.
         vocabulary = known or _counted_vocabulary(rows, options, spool)
         # Third pass: the numbers become ids.
@@ -114,6 +113,7 @@ def build(
         "rows_of_classes": dict(zip(rows.class_names, rows_of_classes, strict=True)),
         "num_tokens": vocabulary.num_tokens,
         "num_ids": num_ids,  # in all rows, including repeated ones
+        "text_bytes": text_bytes,
         "num_unknown": num_unknown,  # those of them that stand for tokens outside the vocabulary
         "problems": dict(problems.counts),
         "first_problems": dict(problems.first),
@@ -173,18 +173,18 @@ class Rows:
     def __init__(self, source: Source) -> None:
         self.source, self.is_multi_label = source, source.is_multi_label
         self.has_weights = False
-        self.num_tokens = 0  # number of distinct tokens of each block, added up
         self.num_ids = 1  # the limit of ids in rows that hold ids
         # Of each block: the mask of its test rows, the names of each row's classes, and Python's
         # hashes of the rows' contents, which are 0 for an empty row.
         self._noted: list[tuple[Bools, pyarrow.Array, Ints]] = []
 
-    def add(self, block: Block, numbered: Numbered, digests: Ints) -> None:
+    def add(self, block: Block, digests: Ints, numbered: Numbered | None = None) -> None:
         is_test = np.full(len(block.labels), block.part == "test")
         self._noted.append((is_test, pyarrow.array(block.labels, _LABELS), digests))
+        if numbered is None:
+            return
         self.has_weights |= numbered.sets.weights is not None
         self.num_ids = max(self.num_ids, numbered.sets.num_tokens)
-        self.num_tokens += len(numbered.tokens)
 
     def settle(
         self, problems: Problems, *, test_split: float, seed: int, class_names: Sequence[str] = ()
@@ -259,22 +259,30 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(f"{name:.40}" for name in itertools.islice(names, _MAX_LISTED))
 
 
-def _mapped(
-    function: Callable[[Numbered], Result], spool: IO[bytes], chosen: Bools
-) -> Iterator[Result]:
-    """Yields in order what a function returns for the chosen rows of each block that has some."""
+class _Spool:
+    """A file of numbered rows, block by block."""
 
-    def blocks() -> Iterator[tuple[Numbered]]:
-        spool.seek(0)
-        start = 0
-        while start < len(chosen):
-            block = pickle.load(spool)
-            rows = chosen[start : start + block.sets.num_rows]
-            start += len(rows)
-            if rows.any():
-                yield (block if rows.all() else replace(block, sets=block.sets[rows]),)
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self._file, self._progress = file, progress
 
-    return _in_order(function, blocks())
+    def map(
+        self, function: Callable[[Numbered], Result], chosen: Bools, what: str
+    ) -> Iterator[Result]:
+        """Yields in order what a function returns for the chosen rows of each block that has some;
+        `what` says what it does."""
+
+        def blocks() -> Iterator[tuple[Numbered]]:
+            self._file.seek(0)
+            start = 0
+            while start < len(chosen):
+                block = pickle.load(self._file)
+                rows = chosen[start : start + block.sets.num_rows]
+                start += len(rows)
+                self._progress(f"{what}: {start / len(chosen):.0%} of the rows")
+                if rows.any():
+                    yield (block if rows.all() else replace(block, sets=block.sets[rows]),)
+
+        return _in_order(function, blocks())
 
 
 def _in_order(
@@ -313,18 +321,20 @@ def _numbered(
     return given, block, digests, sum(map(len, contents))
 
 
-def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
+def _counted_vocabulary(rows: Rows, options: BuildOptions, spool: _Spool) -> Vocabulary:
     vocabulary = _unweighted(rows, options, spool)
     idf = None
     if options.weighting == "tf_idf":
-        holding = _mapped(lambda block: rows_with(vocabulary.sets_of(block)), spool, rows.train)
+        holding = spool.map(
+            lambda block: rows_with(vocabulary.sets_of(block)), rows.train, "counting rows"
+        )
         counts: Any = sum(holding)
         unknown_id = vocabulary.unknown_id
         idf = frequencies_of(counts, int(rows.train.sum()), unknown_id=unknown_id).tolist()
     return replace(vocabulary, weighting=options.weighting, idf=idf)
 
 
-def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabulary:
+def _unweighted(rows: Rows, options: BuildOptions, spool: _Spool) -> Vocabulary:
     kind, is_text = rows.source.kind, rows.source.kind == "texts"
     known: dict[str, Any] = {"class_names": rows.class_names, "normalize": options.normalize}
     if kind == "sets":
@@ -345,8 +355,7 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabula
     is_binary = (options.weighting, options.normalize) == ("binary", "none")
     first = INDEX_FROM + 1  # as in Keras's imdb.npz
     tokens = most_frequent(
-        lambda: _mapped(counted, spool, rows.train),
-        num_tokens=rows.num_tokens,
+        spool.map(counted, rows.train, "counting tokens"),
         most=(options.num_tokens or _NUM_TOKENS) - first,
         min_count=options.min_count,
     )
@@ -360,32 +369,27 @@ def _unweighted(rows: Rows, options: BuildOptions, spool: IO[bytes]) -> Vocabula
     )
 
 
-def most_frequent(
-    blocks: Callable[[], Iterable[BlockCounts]], *, num_tokens: int, most: int, min_count: int = 1
-) -> list[str]:
+def most_frequent(blocks: Iterable[BlockCounts], *, most: int, min_count: int = 1) -> list[str]:
     """Returns the most frequent tokens of all blocks, the most frequent first; of two that occur
-    equally often, the one that appears first. If `num_tokens`, the distinct tokens of each block
-    added up, are many, they are counted in several passes over the blocks, each for the tokens with
-    some checksums; equally frequent ones of an earlier pass come first."""
-    found: list[BlockCounts] = []
-    num_passes = 1 + num_tokens // _MOST_AT_ONCE
-    for number in range(num_passes):
-        waiting: list[BlockCounts] = []
-        for tokens, counts in blocks():
-            is_counted = counts > 0
-            if num_passes > 1:
-                checksums = np.fromiter(map(crc32, tokens.to_pylist()), np.int64)
-                is_counted &= checksums % num_passes == number
-            chosen = np.flatnonzero(is_counted)
-            waiting.append((tokens.take(chosen), counts[chosen]))
-            if sum(len(counts) for _, counts in waiting[1:]) > _MOST_WAITING:
-                waiting = [_merged(waiting)]
-        tokens, counts = _merged(waiting)
-        enough = np.flatnonzero(counts >= min_count)
-        tokens, counts = _merged([*found, (tokens.take(enough), counts[enough])])
-        order = np.argsort(-counts, kind="stable")[:most]
-        found = [(tokens.take(order), counts[order])]
-    return [token.decode() for token in found[0][0].to_pylist()]
+    equally often, the one that appears first. Of more than 10 million distinct tokens the rarer
+    half is forgotten, each time that there are as many (lossy counting, Manku and Motwani, VLDB
+    2002): so memory is bounded, and what is rare in one part of the data may count too little."""
+    found = pyarrow.array([], pyarrow.large_binary()), np.zeros(0, np.int64)
+    waiting: list[BlockCounts] = []
+    size = 0
+    for tokens, counts in blocks:
+        chosen = np.flatnonzero(counts)
+        waiting.append((tokens.take(chosen), counts[chosen]))
+        size += len(chosen)
+        if size > max(_LEAST_ADDED, len(found[1])):  # as many as there are: each is added twice
+            found, waiting, size = _merged([found, *waiting]), [], 0
+            if len(found[1]) > _MOST_COUNTED:
+                kept = np.sort(np.argsort(-found[1], kind="stable")[: _MOST_COUNTED // 2])
+                found = found[0].take(kept), found[1][kept]
+    tokens, counts = _merged([found, *waiting])
+    order = np.argsort(-counts, kind="stable")[:most]
+    frequent = tokens.take(order[counts[order] >= min_count])
+    return [token.decode() for token in frequent.to_pylist()]
 
 
 def _merged(parts: list[BlockCounts]) -> BlockCounts:
@@ -398,7 +402,7 @@ def _merged(parts: list[BlockCounts]) -> BlockCounts:
 
 
 def _write(
-    rows: Rows, vocabulary: Vocabulary, spool: IO[bytes], folder: Path, *, unique: bool
+    rows: Rows, vocabulary: Vocabulary, spool: _Spool, folder: Path, *, unique: bool
 ) -> tuple[int, int]:
     """Writes a store's arrays, test rows first; returns the numbers of tokens and of unknown."""
 
@@ -415,8 +419,8 @@ def _write(
 
     num_tokens = num_unknown = 0
     lengths = []
-    for chosen in (rows.test, rows.train):
-        for sets, num_found, num_not_known in _mapped(made, spool, chosen):
+    for chosen, part in ((rows.test, "test"), (rows.train, "train")):
+        for sets, num_found, num_not_known in spool.map(made, chosen, f"writing {part} rows"):
             num_tokens, num_unknown = num_tokens + num_found, num_unknown + num_not_known
             lengths.append(sets.lengths)
             store.append(folder, values=sets.values, weights=sets.weights)

@@ -153,6 +153,7 @@ class Source:
     kind: Kind = "texts"
     is_multi_label = False  # whether a row may have several classes, or none
     separator: str | None = None  # of a row's labels, if it has them in one text
+    class_names: Sequence[str] = ()  # of all classes, where they are known before the rows
     note = ""  # the reader's own findings, such as which columns it takes
     test_path: Path | str | None = None  # of the test rows, if they have a file of their own
 

@@ -11,10 +11,8 @@ import pytest
 
 import harness
 from harness.base.decoding import flattened
-from harness.data.options import BuildOptions, DataConfig
 from harness.run.observers.run_files import RESOLVED, read_config
-from harness.tools.experiment import TrainConfig
-from harness.tools.recipe import DECIDES, _Search
+from harness.tools.recipe import DECIDES
 from tests.harness.cli.runs import call, summary
 
 # Both have the tutorial's values, which a recipe would change.
@@ -97,21 +95,6 @@ def test_a_resumed_run_keeps_its_recipe(trained: tuple[Path, Any], tmp_path: Pat
     assert result.code == 0, result.err
     assert "recipe" not in result.out
     assert chosen(folder) == before | {"epochs": 3}
-
-
-def test_presence_is_not_read_again_but_is_the_same(reviews: Path) -> None:
-    """Otherwise the data of a resumed run would be other than the run's."""
-    how: Any = {"unknown": "drop", "normalize": "l2", "num_tokens": 5_000, "ngrams": 2}
-    source = str(reviews / "train.csv")
-    config = TrainConfig(data=DataConfig(data=source, build=BuildOptions(**how)))
-    search = _Search(config, {"weighting"}, tells=False)
-    search.settled({"weighting": "tf_idf"})
-    found, loaded = search._twin(config), harness.load(source, **how)
-    assert found is not None
-    for one, other in zip(found.parts, loaded.parts, strict=True):
-        assert one.fingerprint == other.fingerprint
-    assert found.vocabulary is not None
-    assert vars(found.vocabulary) == vars(loaded.vocabulary)
 
 
 def test_a_folder_that_is_refused_is_told_before_the_search(

@@ -311,35 +311,45 @@ def test_ids_have_the_weights_of_keras(tmp_path: Path, weighting: str, normalize
         np.testing.assert_allclose(found[:, words], expected, rtol=1e-5, atol=1e-7)
 
 
-@given(
-    blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), at_once=st.integers(2, 9)
-)
-def test_parts_of_the_tokens_give_what_all_give(
-    blocks: list[dict[str, int]], most: int, min_count: int, at_once: int
-) -> None:
-    def counted() -> list[BlockCounts]:
-        return [
-            (
-                pyarrow.array([token.encode() for token in block], pyarrow.large_binary()),
-                np.array(list(block.values()), np.int64),
-            )
-            for block in blocks
-        ]
+def counts_of(blocks: list[dict[str, int]]) -> list[BlockCounts]:
+    return [
+        (
+            pyarrow.array([token.encode() for token in block], pyarrow.large_binary()),
+            np.array(list(block.values()), np.int64),
+        )
+        for block in blocks
+    ]
 
+
+@given(blocks=BLOCKS, most=st.integers(1, 20), min_count=st.integers(1, 3), added=st.integers(0, 9))
+def test_the_most_frequent_tokens_are_those_of_a_counter(
+    blocks: list[dict[str, int]], most: int, min_count: int, added: int
+) -> None:
     expected: Counter[str] = Counter()
     for block in blocks:
         for token, count in block.items():
             if count:
                 expected[token] += count  # in the order in which they appear
     kept = [token for token, count in expected.most_common() if count >= min_count][:most]
-    counts = [expected[token] for token in kept]
-    how: dict[str, Any] = {"most": most, "min_count": min_count}
-    num_tokens = sum(map(len, blocks))
-    assert most_frequent(counted, num_tokens=num_tokens, **how) == kept
-    # More than `at_once` tokens are counted in several passes, which order equally frequent ones.
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(building, "_MOST_WAITING", 0)
-        patched.setattr(building, "_MOST_AT_ONCE", at_once)
-        found = most_frequent(counted, num_tokens=num_tokens, **how)
-    assert [expected[token] for token in found] == counts
-    assert len(set(found)) == len(found)
+        patched.setattr(building, "_LEAST_ADDED", added)
+        assert most_frequent(counts_of(blocks), most=most, min_count=min_count) == kept
+
+
+def test_what_is_frequent_is_counted_also_where_rare_tokens_are_forgotten(
+    imdb_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pairs of words of real reviews, of which a tenth is in memory."""
+    data = harness.load(imdb_path, unique=False)
+    blocks = []
+    for start in range(0, 1_000, 50):
+        rows = data.train[np.arange(start, start + 50)]
+        pairs = zip(rows.values[:-1].tolist(), rows.values[1:].tolist(), strict=True)
+        blocks.append(dict(Counter(f"{one} {other}" for one, other in pairs)))
+    exact = most_frequent(counts_of(blocks), most=1_000)
+    num_distinct = len(set().union(*blocks))
+    monkeypatch.setattr(building, "_LEAST_ADDED", 0)
+    monkeypatch.setattr(building, "_MOST_COUNTED", num_distinct // 10)
+    found = most_frequent(counts_of(blocks), most=1_000)
+    assert found[:100] == exact[:100]
+    assert len({*found} & {*exact}) > 950

@@ -187,6 +187,8 @@ class _Search:
         self.kind = None if source is None else source.kind
         self._sample: Sample | None = None
         self._sampled: dict[DataConfig, harness.Dataset] = {}  # its rows, by how texts are read
+        self._last: tuple[Any, harness.Trainer, Callable[..., None]] | None = None
+        """The last trainer: what it depends on, itself, and what restores its initial state."""
         if source is not None and self.kind == "texts":
             from harness.data.build.sampling import sample_of
 
@@ -330,12 +332,10 @@ class _Search:
         return {**changes, "epochs": min(max(2, epochs), _MOST_EPOCHS)}
 
     def _compare(self, view: Mapping[str, Any]) -> None:
-        """Trains the candidates that see the same words. They differ in the weights of these alone,
-        so one trainer and its compiled programs serve them all."""
+        """Trains the candidates that see the same words, which differ in the weights of these."""
         config, data = self._candidate(view)
         train, held_out = self._rows(config, data)
         trainer = self._trainer(config, data, train)
-        restore = trainer.snapshot(train)
         self._try(trainer, view, data, train, held_out)
         if "weighting" in self._free and view.get("weighting") == "tf_idf":
             view = {**view, "weighting": "binary"}
@@ -344,10 +344,7 @@ class _Search:
                 replace(part, inputs={"": _presence(part.ragged[""], normalize)})
                 for part in (train, held_out)
             )
-            if train.ragged[""].weights is None:
-                trainer = self._trainer(config, data, train)
-            else:
-                restore()
+            trainer = self._trainer(config, data, train)
             self._try(trainer, view, data, train, held_out)
 
     def _rows(
@@ -360,6 +357,8 @@ class _Search:
         batch_size, seed = config.execution.batch_size, config.data.split_seed
 
         def weighted(sets: harness.RaggedSets, places: Any) -> harness.Examples:
+            # Words with and without marks are about as many, and so share compiled programs.
+            sets = sets.derived(num_tokens=_rounded(sets.num_tokens))
             examples = harness.Examples.of(sets)
             if self._weights is None or not np.any(self._weights[places]):  # no loss without any
                 return examples
@@ -384,13 +383,26 @@ class _Search:
     def _trainer(
         self, config: TrainConfig, data: harness.Dataset, train: harness.Examples
     ) -> harness.Trainer:
+        """Returns a new trainer, or the last one in its initial state, with its compiled programs,
+        if that would be the same but for the ids."""
+        rows = train.ragged[""]
         batch_size = min(config.execution.batch_size, train.num_rows)
-        execution = replace(
-            config.execution, batch_size=batch_size, implementation=self._implementation
-        )
         config = replace(config, optimizer=replace(config.optimizer, warmup=0))  # steps are few
-        data = replace(data, train=train.ragged[""])
-        return trainer_of(config, data, execution, epochs=self._most_epochs)
+        key = rows.num_tokens, rows.num_rows, rows.weights is None, config.model, config.optimizer
+        if self._last is None or self._last[0] != key:
+            execution = replace(
+                config.execution, batch_size=batch_size, implementation=self._implementation
+            )
+            if execution.steps_per_dispatch == "auto":
+                # A part of an epoch would need another program than the rest of it.
+                execution = replace(execution, steps_per_dispatch=train.num_rows // batch_size)
+            data = replace(data, train=rows)
+            trainer = trainer_of(config, data, execution, epochs=self._most_epochs)
+            self._last = key, trainer, trainer.snapshot(train)
+        else:
+            _, trainer, restore = self._last
+            restore()
+        return trainer
 
     def _try(
         self,
@@ -431,6 +443,12 @@ class _Search:
                 thresholds=thresholds,
             )
         )
+
+
+def _rounded(num_tokens: int) -> int:
+    """Returns the next power of two, or three quarters of it if that is enough."""
+    power: int = 1 << (num_tokens - 1).bit_length()
+    return power * 3 // 4 if num_tokens <= power * 3 // 4 else power
 
 
 def _whole(num_rows: int, batch_size: int) -> int:

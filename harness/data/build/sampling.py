@@ -62,9 +62,8 @@ def sample_of(
         progress(f"reading {source.path}: {num_rows:,} rows")
         kept += new
         size += sum(len(text) for _, _, (text, _) in new)
-        while (
-            size > 2 * most and len(kept) > 4 * _LEAST
-        ):  # so that the test rows, once drawn, leave enough of them
+        # Twice as many as wanted, since some turn out to be test rows.
+        while size > 2 * most and len(kept) > 4 * _LEAST:
             limit /= 2
             kept = [row for row in kept if row[0] < limit]
             size = sum(len(text) for _, _, (text, _) in kept)

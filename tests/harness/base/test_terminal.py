@@ -8,11 +8,13 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from typing import cast
 
 import pytest
 from rich.console import Console
 
-from harness.base.terminal import lasting, markdown_table
+from harness.base import terminal
+from harness.base.terminal import lasting, markdown_table, progress_line
 from tests.harness.cli.runs import SMALL, command_line, environment, losses, names_in, run
 
 
@@ -85,6 +87,24 @@ def test_a_console_of_the_users() -> None:
         lasting(console).print("one")
         with pytest.raises(OSError, match="No space left"):
             console.print("two")
+
+
+def test_progress_moves_in_a_terminal_and_is_printed_now_and_then_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for seconds, expected in ((1e9, ""), (0.0, "10 [bold] rows (0 s)\n20 rows (0 s)\n")):
+        monkeypatch.setattr(terminal, "_SECONDS_BETWEEN_LINES", seconds)
+        with progress_line(console := Console(file=io.StringIO())) as progress:
+            progress("10 [bold] rows")
+            progress("20 rows")
+        assert cast(io.StringIO, console.file).getvalue() == expected
+    with progress_line(console := Console(file=io.StringIO(), force_terminal=True)) as progress:
+        progress("10 [bold] rows")
+        progress("20 rows")
+    shown = cast(io.StringIO, console.file).getvalue()
+    assert "20 rows" in shown
+    assert "0:00:00" in shown
+    assert shown.endswith("\x1b[2K")  # the line is erased
 
 
 def test_a_markdown_table_shows_any_text_as_it_is() -> None:

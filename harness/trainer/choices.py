@@ -104,6 +104,10 @@ def _implementation(known: Known) -> Choice:
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
     rows = known.settings.batch_size // known.devices.num_shares
+    updates_rows = (
+        known.settings.table_optimizer == "auto"
+        and choose_table_optimizer(known.tables, "native").name != "dense"
+    )
     with _shown(known.console) as tell:
         choice = choose_implementation(
             num_rows=rows,
@@ -115,6 +119,7 @@ def _implementation(known: Known) -> Choice:
             weighted=longest.weights is not None,
             device=known.devices.names[0].removeprefix("/"),
             deterministic=known.settings.deterministic,
+            updates_rows=updates_rows,
             tell=tell,
         )
     return Choice(name=choice.name, why=choice.why)

@@ -3,9 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
+import harness
 from harness.base.errors import InputError
 from harness.data.examples import Examples
 from harness.feed.batch import Columns
@@ -15,6 +17,7 @@ from harness.program.devices import Devices, set_up_devices
 from harness.run.records import Choice
 from harness.trainer.choices import Known, settings_before, settle
 from harness.trainer.settings import Settings
+from kernels.multi_hot.native.build import find_compiler
 from tests.harness.random_sets import random_sets
 
 GPU = Devices(
@@ -104,6 +107,20 @@ def test_an_implementation_that_a_layer_names_must_run_there(rows: Examples) -> 
     )
     with pytest.raises(InputError, match="--implementation=native cannot be had on /GPU:0"):
         settle("implementation", asking)
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_a_batch_that_touches_few_rows_of_a_table_gets_native() -> None:
+    """The product alone may be faster with `dense`, after which all rows are updated."""
+    rows = random_sets(np.random.default_rng(0), rows=80, num_tokens=4_000)
+    network = keras.Sequential([MultiHotDense(20, 4_000), keras.layers.Dense(1)])
+    trainer = harness.Trainer(network, batch_size=1)
+    trainer.fit(rows, epochs=1, verbose=False)
+    assert trainer.last is not None
+    choices = trainer.last.start.choices
+    assert choices["implementation"].name == "native"
+    assert "after dense, all 4,000 rows" in choices["implementation"].why
+    assert choices["table_optimizer"].name == "exact_adam"
 
 
 @pytest.mark.parametrize(

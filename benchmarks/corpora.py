@@ -1,6 +1,7 @@
 """Published corpora: the command without flags, scikit-learn's LinearSVC and fastText.
 
     python -m benchmarks.corpora --tables FOLDER --goemotions FOLDER --polarity FILE --imdb FOLDER
+    python -m benchmarks.corpora --growth FOLDER --programs ours fasttext
 
 Each program gets the published split. LinearSVC sees tf-idf of words, and of words and pairs;
 fastText trains 25 epochs on words, and on words and pairs: of each the better counts. With
@@ -22,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,12 @@ class Config:
     goemotions: Path | None = None
     polarity: Path | None = None
     imdb: Path | None = None  # The folder aclImdb
+    growth: Path | None = None
+    """The folder aclImdb, of whose reviews rows of 30 words are drawn, in growing numbers."""
+    rows: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)
+    """The numbers of train rows of `growth`; a fifth as many, 200 to 20,000, are test rows."""
     only: tuple[str, ...] = ()  # Names of the corpora to run; all if left out
+    programs: tuple[str, ...] = ()  # Names of the columns to measure; all if left out
     characters: bool = False
     """Whether to compare with LinearSVC and fastText on characters as well."""
     estimator: bool = False
@@ -135,6 +141,30 @@ def imdb(folder: Path) -> Iterator[Corpus]:
 
     flags = ("--data", str(folder))
     yield Corpus(name="imdb", train=part("train"), test=part("test"), flags=flags)
+
+
+def growth(folder: Path, sizes: Sequence[int]) -> Iterator[Corpus]:
+    """Draws runs of consecutive words of film reviews, labelled as the review is."""
+    (reviews,) = imdb(folder)
+    with tempfile.TemporaryDirectory() as place:
+        for size in sizes:
+            parts, flags = [], []
+            counts = size, min(max(200, size // 5), 20_000)
+            for flag, (texts, labels), count in zip(
+                ("--data", "--test-data"), (reviews.train, reviews.test), counts, strict=True
+            ):
+                draws = np.random.RandomState(0)
+                words = [text.split() for text in texts]
+                chosen = draws.randint(len(texts), size=count).tolist()
+                starts = (draws.random_sample(count) * [len(words[n]) - 29 for n in chosen]).clip(0)
+                drawn = zip(chosen, starts.astype(int).tolist(), strict=True)
+                rows = [" ".join(words[n][start : start + 30]) for n, start in drawn]
+                parts.append((rows, [labels[n] for n in chosen]))
+                path = Path(place) / f"{flag}.csv"
+                with path.open("w", newline="", encoding="utf-8") as file:
+                    csv.writer(file).writerows([("text", "label"), *zip(*parts[-1], strict=True)])
+                flags += [flag, str(path)]
+            yield Corpus(name=f"{size:,}", train=parts[0], test=parts[1], flags=tuple(flags))
 
 
 def ours(corpus: Corpus) -> tuple[float, float]:
@@ -238,21 +268,28 @@ def _characters(text: str) -> str:
     return " ".join("_" if character.isspace() else character for character in text.lower())
 
 
+def corpora(config: Config) -> Iterator[Corpus]:
+    """Reads the corpora that have a place, one after another."""
+    for read in (tables, goemotions, polarity, imdb):
+        place = getattr(config, read.__name__)
+        yield from read(place) if place is not None else ()
+    yield from growth(config.growth, config.rows) if config.growth is not None else ()
+
+
 def main(config: Config) -> None:
     """Prints a row of Markdown for each corpus."""
     programs = [ours, estimator] if config.estimator else [ours, linear_svc, fasttext]
     programs += [svc_of_characters, fasttext_of_characters] if config.characters else []
+    programs = [one for one in programs if one.__name__ in config.programs or not config.programs]
     names = " | ".join(program.__name__ for program in programs)
     print(f"| corpus | train rows | {names} |\n| --- | --- |{' --- |' * len(programs)}")
-    for read in (tables, goemotions, polarity, imdb):
-        place = getattr(config, read.__name__)
-        for corpus in read(place) if place is not None else ():
-            if config.only and corpus.name not in config.only:
-                continue
-            found = [program(corpus) for program in programs]
-            cells = [f"{figure:.4f} in {seconds:.0f} s" for figure, seconds in found]
-            rows = f"{len(corpus.train[0]):,}"
-            print("|", " | ".join([corpus.name, rows, *cells]), "|", flush=True)
+    for corpus in corpora(config):
+        if config.only and corpus.name not in config.only:
+            continue
+        found = [program(corpus) for program in programs]
+        cells = [f"{figure:.4f} in {seconds:.0f} s" for figure, seconds in found]
+        rows = f"{len(corpus.train[0]):,}"
+        print("|", " | ".join([corpus.name, rows, *cells]), "|", flush=True)
 
 
 if __name__ == "__main__":

@@ -133,6 +133,10 @@ def find(
         advice = search.advice(best)
         tried = "; ".join(map(str, search.trials))
         reason = f"loss on held-out rows: {tried} ({time.perf_counter() - begin:.0f} s)"
+        if search.is_multi_label and thresholds is None:
+            from harness.task.measures import MAX_RANKED
+
+            reason += f"; no thresholds, which take at most {MAX_RANKED:,} probabilities: 0.5 holds"
     config, data = search.settled(changes)
     named = 0 if data.vocabulary is None else len(data.vocabulary.class_names)
     if thresholds is not None and named != data.num_classes:
@@ -195,10 +199,10 @@ class _Search:
             how: dict[str, Any] = {"seed": config.data.split_seed, "most": _MOST_SAMPLED}
             self._sample = sample_of(source, config.data.build, progress=progress, **how)
             self._num_rows = self._sample.num_train_rows
-            self._is_multi_label = source.is_multi_label
+            self.is_multi_label = source.is_multi_label
         else:
             data = self._data(self._with(self.views()[0]))
-            self._num_rows, self._is_multi_label = data.train.num_rows, data.is_multi_label
+            self._num_rows, self.is_multi_label = data.train.num_rows, data.is_multi_label
 
     def views(self) -> Sequence[dict[str, Any]]:
         if self.kind not in ("texts", "tokens"):
@@ -254,7 +258,7 @@ class _Search:
         rows, config = self._num_rows, self._sized(self.views()[0], 1)
         check_batch(batch_size=config.execution.batch_size, rows=rows, replicas=1)
         require(
-            config.class_weight == "none" or not self._is_multi_label,
+            config.class_weight == "none" or not self.is_multi_label,
             f"--class-weight is {config.class_weight}, which is for rows of one class each, but "
             f"rows of {config.data.data} may have several; leave it out",
         )

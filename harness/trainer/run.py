@@ -35,7 +35,7 @@ from harness.run.observers.console import ConsoleObserver
 from harness.run.profiling import ProfilerObserver
 from harness.run.run_folder import clean_run_folder
 from harness.run.telemetry.recorder import TelemetryRecorder
-from harness.task.measures import Quality
+from harness.task.measures import MAX_RANKED, Quality
 from harness.trainer import resuming
 from harness.trainer.advice import advice, advice_on_rows
 from harness.trainer.callbacks import History as FitHistory
@@ -524,6 +524,11 @@ class Run:
             return None
         evaluated(ready, measures)
         if (thresholds := measures.best_thresholds()) is None:
+            self._print(
+                f"note: no thresholds are chosen, so 0.5 holds: that takes {MAX_RANKED:,} finite "
+                f"probabilities at most, and {rows.num_rows:,} validation rows of "
+                f"{measures.num_classes:,} classes have {rows.num_rows * measures.num_classes:,}"
+            )
             return None
         self._thresholds = thresholds
         self._measures = setup.measures(self._measured, thresholds)

@@ -537,6 +537,25 @@ def test_thresholds_that_a_fit_chose_are_those_of_copies_and_exports(tmp_path: P
     assert json.loads(about["thresholds"]) == chosen
 
 
+def test_thresholds_of_too_many_probabilities_are_not_chosen_which_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    num_classes, rng = 5_001, np.random.default_rng()
+
+    def drawn(rows: int) -> harness.Examples:
+        labels = ragged(rng, rows, num_classes, "labels")
+        return harness.Examples(inputs={"": ragged(rng, rows, TOKENS, "many")}, labels=labels)
+
+    def network(inputs: Any) -> Any:
+        return keras.layers.Dense(num_classes)(harness.MultiHotDense(2, TOKENS)(inputs))
+
+    own = trainer(network, precision="float32")
+    own.fit(drawn(100), validation=drawn(2_000), test=drawn(20), epochs=1)
+    shown = capsys.readouterr().out
+    assert "no thresholds are chosen, so 0.5 holds: that takes 10,000,000 finite" in shown
+    assert "2,000 validation rows of 5,001 classes have 10,002,000" in shown
+
+
 def test_thresholds_that_a_fit_chose_end_with_it(tmp_path: Path) -> None:
     train, validation, test = tagged(200), tagged(50), tagged(50)
     words = Vocabulary(ids={}, num_tokens=TOKENS, class_names=("a", "b", "c"))

@@ -104,14 +104,15 @@ def _implementation(known: Known) -> Choice:
     widest = max(layers, key=lambda layer: layer.num_tokens * layer.units)
     longest = max(known.train.ragged.values(), key=lambda sets: sets.nnz)
     rows = known.settings.batch_size // known.devices.num_shares
-    updates_rows = (
-        known.settings.table_optimizer == "auto"
-        and choose_table_optimizer(known.tables, "native").name != "dense"
-    )
+    num_values = capacities_for_any_order(longest.lengths[None], rows=rows).typical[0]
+    if num_values <= widest.num_tokens and _updates_rows(known):
+        # The update of the other rows, which the measurement lacks, costs more than all of native.
+        why = f"after dense, all {widest.num_tokens:,} rows of the table would be updated"
+        return Choice(name="native", why=f"chosen without measuring: {why}")
     with _shown(known.console) as tell:
         choice = choose_implementation(
             num_rows=rows,
-            num_values=capacities_for_any_order(longest.lengths[None], rows=rows).typical[0],
+            num_values=num_values,
             num_tokens=widest.num_tokens,
             units=widest.units,
             dtype=widest.compute_dtype,
@@ -119,10 +120,19 @@ def _implementation(known: Known) -> Choice:
             weighted=longest.weights is not None,
             device=known.devices.names[0].removeprefix("/"),
             deterministic=known.settings.deterministic,
-            updates_rows=updates_rows,
             tell=tell,
         )
     return Choice(name=choice.name, why=choice.why)
+
+
+def _updates_rows(known: Known) -> bool:
+    """Whether a step on a CPU would update the touched rows of the table alone after `native`."""
+    is_open = known.settings.table_optimizer == "auto" and known.devices.device_type == "CPU"
+    return (
+        is_open
+        and why_unavailable("native", "CPU") is None
+        and choose_table_optimizer(known.tables, "native").name != "dense"
+    )
 
 
 @contextmanager

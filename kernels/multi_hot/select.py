@@ -55,7 +55,6 @@ def choose_implementation(
     weighted: bool = False,
     device: str = "CPU:0",
     deterministic: bool = False,
-    updates_rows: bool = False,
     tell: Callable[[str], None] = lambda candidate: None,
 ) -> Choice:
     """Return the fastest implementation of forward and backward for batches of these shapes: B, N,
@@ -64,16 +63,13 @@ def choose_implementation(
     This takes up to a second, and on a GPU the time to compile the candidates, of which none is
     begun after 20 seconds; `tell` gets each one's name first. Nothing is measured if a single one
     is left, or the answer of an earlier call lies beside the built kernels. On a CPU, `gather` is
-    no candidate beside `native`, and `dense` is none if its matrix is nearly empty. With
-    `updates_rows`, the step after `native` updates only the rows of the table that a batch touches,
-    and after `dense` all of them, which no measurement has: so `dense` is none either if the table
-    has at least as many rows as a batch has ids. `deterministic` leaves a GPU only implementations
-    that add in a fixed order, if any of them fits.
+    no candidate beside `native`, and `dense` is none if its matrix is nearly empty. `deterministic`
+    leaves a GPU only implementations that add in a fixed order, if any of them fits.
     """
     device_type = tf.DeviceSpec.from_string(f"/device:{device}").device_type
     dtype = tf.as_dtype(dtype)
     shape = num_rows, num_values, num_tokens, units
-    builds, left_out = _candidates(device_type, shape, dtype, deterministic, updates_rows)
+    builds, left_out = _candidates(device_type, shape, dtype, deterministic)
     names = list(builds)
     if len(names) == 1:
         return Choice(names[0], f"chosen without measuring: {'; '.join(left_out)}")
@@ -112,11 +108,7 @@ def choose_implementation(
 
 
 def _candidates(
-    device_type: str,
-    shape: tuple[int, int, int, int],
-    dtype: tf.DType,
-    deterministic: bool,
-    updates_rows: bool,
+    device_type: str, shape: tuple[int, int, int, int], dtype: tf.DType, deterministic: bool
 ) -> tuple[dict[Implementation, str], list[str]]:
     """Return the builds of the candidates, the most specialized first, and why others are none."""
     num_rows, num_values, num_tokens, units = shape
@@ -134,14 +126,9 @@ def _candidates(
     numbers, per_id = num_rows * num_tokens, num_rows * num_tokens / max(num_values, 1)
     if device_type == "CPU" and dtype == tf.float32 and "native" in builds:
         nearly_empty = per_id > _MANY_NUMBERS and numbers * units > _MANY_PRODUCTS
-        is_slow = nearly_empty or (updates_rows and num_values <= num_tokens)
-        if is_slow and builds.pop("dense", None) is not None:
+        if nearly_empty and builds.pop("dense", None) is not None:
             # Its compilation takes longer than all measurements.
-            left_out.append(
-                f"dense would need a matrix of {per_id:,.0f} numbers for each id"
-                if nearly_empty
-                else f"after dense, all {num_tokens:,} rows of the table would be updated"
-            )
+            left_out.append(f"dense would need a matrix of {per_id:,.0f} numbers for each id")
         del builds["gather"]  # its product may be as fast
         left_out.append("gather cannot update single rows of a table on a CPU")
     in_any_order = [name for name in builds if not product(name).deterministic_on_gpu]

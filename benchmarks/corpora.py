@@ -280,6 +280,8 @@ def main(config: Config) -> None:
     """Prints a row of Markdown for each corpus."""
     programs = [ours, estimator] if config.estimator else [ours, linear_svc, fasttext]
     programs += [svc_of_characters, fasttext_of_characters] if config.characters else []
+    if unknown := {*config.programs} - {program.__name__ for program in programs}:
+        sys.exit(f"no such column, or it needs --characters or --estimator: {', '.join(unknown)}")
     programs = [one for one in programs if one.__name__ in config.programs or not config.programs]
     names = " | ".join(program.__name__ for program in programs)
     print(f"| corpus | train rows | {names} |\n| --- | --- |{' --- |' * len(programs)}")

@@ -33,8 +33,9 @@ class Settings(Checked):
     implementation: Literal["auto", Implementation] = "auto"
     """How the multi-hot product is computed. `auto` measures the implementations on the batch's
     shapes, once for each machine, except `dense` on a CPU where its matrix would be large and
-    nearly empty, or where a batch has fewer ids than a table that is updated by rows. `native`
-    needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's CUDA packages include."""
+    nearly empty, or where a batch has no more ids than the table has rows and only the rows that
+    it touches need an update. `native` needs a C++ compiler, and on a GPU NVRTC, which TensorFlow's
+    CUDA packages include."""
     table_optimizer: TableOptimizer = "auto"
     """What updates the multi-hot layer's table. `dense`: the optimizer of all weights, on all rows;
     `adam`: the same, but it must be Adam. The others change only the rows of a batch's ids: `sgd`;
